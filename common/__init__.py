@@ -1,0 +1,1 @@
+"""What a lab and the coordinator share; imports neither."""

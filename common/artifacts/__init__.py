@@ -1,0 +1,1 @@
+"""The content-addressed store: a local directory or S3."""

@@ -1,0 +1,1 @@
+"""Pure maths on tensors: adjoints, pseudo-gradients, solvers, losses, baselines."""

@@ -1,0 +1,65 @@
+"""The base of every document that is configured, signed or stored: frozen, strict, canonical."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from common.errors import SchemaError
+
+
+class Document(BaseModel):
+    """A frozen pydantic model that refuses unknown keys and has one byte form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def canonical(self) -> bytes:
+        """Return the one JSON form that is signed and hashed: sorted keys, no white space."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def content_digest(self) -> str:
+        """Return the SHA-256 of the canonical form, in hex."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+    @classmethod
+    def parse(cls, data: bytes, *, what: str) -> Self:
+        """Read a document that a peer or a disk supplied.
+
+        Parameters
+        ----------
+        data
+            JSON, already capped in size by the caller.
+        what
+            How errors name the document ("manifest", "plan").
+
+        Raises
+        ------
+        SchemaError
+            If it is not JSON or breaks the schema; names the first offending key.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise SchemaError(
+                f"the {what} does not fit its schema: {first_problem(error)}"
+            ) from error
+
+
+def canonical_json(value: Any) -> bytes:
+    """Serialise a JSON value with sorted keys and no white space; NaN and Inf are errors."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say the first problem of a failed validation as "key: rule (value)"."""
+    problem = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"]) or "(top)"
+    value = repr(problem["input"])
+    if len(value) > 80:
+        value = value[:77] + "..."
+    return f"{key}: {problem['msg']} (got {value})"

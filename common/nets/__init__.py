@@ -1,0 +1,1 @@
+"""Architectures and where they split, modules, adapters, the transplant net as a graph."""

@@ -1,0 +1,41 @@
+"""Specifications of nets: what a manifest, a plan and a tree say about modules. No tensors here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from common.model import Document
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+"""Names of sites, categories, tasks, nets: safe in a path, a tag and a URL."""
+
+Setting = bool | int | float | str
+
+
+class ArchitectureSpec(Document):
+    """A generic architecture and where it splits into category module f and task module g."""
+
+    name: Name
+    settings: dict[str, Setting] = Field(default_factory=dict, max_length=32)
+    split: Name
+
+
+class TaskSpec(Document):
+    """One task of the universal net."""
+
+    name: Name
+    kind: Literal["binary-classification"] = "binary-classification"
+
+
+class AdapterSpec(Document):
+    """The structure of an adapter h: reorder, rescale, n × (conv + ReLU) (paper, section 4).
+
+    The permutation and the scale β are buffers in the adapter's weights.
+    """
+
+    in_channels: int = Field(ge=1, le=8192)
+    out_channels: int = Field(ge=1, le=8192)
+    convs: int = Field(default=1, ge=1, le=8)
+    kernel: Literal[1, 3] = 1

@@ -1,0 +1,39 @@
+"""The plan: what the coordinator asks of every lab, so that the nets they train can be joined."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from common.model import Document
+from common.nets.spec import ArchitectureSpec, Name, TaskSpec
+from common.weights.manifest import BlobEntry
+
+PROTOCOL_MINIMUM = 1
+PROTOCOL_MAXIMUM = 1
+"""Versions of rootstock.federation that this build speaks, both ends included."""
+
+
+class Limits(Document):
+    """Caps on what a lab may send; the coordinator applies the same ones."""
+
+    max_blob_bytes: int = Field(default=4 << 30, ge=1 << 10)
+    """Largest safetensors file. VGG-16 in float32 has 553 MB."""
+    max_shared_samples: int = Field(default=1000, ge=0)
+    chunk_bytes: int = Field(default=1 << 20, ge=1 << 12, le=2 << 20)
+    """Bytes a chunk. 1 MiB amortises a message's cost and stays under gRPC's 4 MiB default cap."""
+
+
+class Plan(Document):
+    """Published by the coordinator, addressed by its digest."""
+
+    net: Name
+    architecture: ArchitectureSpec
+    tasks: tuple[TaskSpec, ...] = Field(min_length=1, max_length=16)
+    initial_category_module: BlobEntry
+    initial_task_modules: dict[Name, BlobEntry]
+    """Common initial weights make the units of independent teachers correspond (METHODS 1g)."""
+    limits: Limits = Limits()
+
+    def task(self, name: str) -> TaskSpec | None:
+        """Return the task of that name, or None."""
+        return next((task for task in self.tasks if task.name == name), None)

@@ -1,0 +1,1 @@
+"""Resumable chunk streams, channel settings, retry policy, the map of status codes."""

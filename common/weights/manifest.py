@@ -1,0 +1,132 @@
+"""Manifests: what a signed upload says about every tensor in it, before a byte of it is read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
+
+from common.errors import SchemaError
+from common.model import Document, first_problem
+from common.nets.spec import AdapterSpec, ArchitectureSpec, Name, Setting
+
+FORMAT = 1
+"""Version of the manifest schema; raised when a key changes its meaning."""
+
+MAX_MANIFEST_BYTES = 1 << 20
+"""A manifest names tensors, it holds none: VGG-16's has 6 KB. 1 MiB allows thousands of tensors."""
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-/]{1,200}$")]
+Dtype = Literal["F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL"]
+Metric = Annotated[float, Field(ge=-1e12, le=1e12)]
+
+
+class TensorEntry(Document):
+    """One tensor of a blob: safetensors dtype, shape, SHA-256 of its raw bytes."""
+
+    dtype: Dtype
+    shape: tuple[Annotated[int, Field(ge=0, le=1 << 31)], ...] = Field(max_length=8)
+    sha256: Digest
+
+
+class BlobEntry(Document):
+    """A safetensors file: its SHA-256, its size in bytes, and what it holds."""
+
+    digest: Digest
+    size: int = Field(ge=8)
+    tensors: dict[TensorName, TensorEntry] = Field(max_length=4096)
+
+
+class AdapterEntry(Document):
+    """An adapter: its structure and its weights."""
+
+    spec: AdapterSpec
+    blob: BlobEntry
+
+
+class SharedSamples(Document):
+    """Images that a lab's operator chose to give; tensors `images` (N,C,H,W) F32, `labels` (N) F32."""
+
+    count: int = Field(ge=1, le=10_000)
+    blob: BlobEntry
+
+
+class Recipe(Document):
+    """How a teacher net was trained."""
+
+    name: Name
+    settings: dict[str, Setting] = Field(default_factory=dict, max_length=64)
+
+
+class TeacherManifest(Document):
+    """A teacher net (g_T∘f) as a lab ships it."""
+
+    kind: Literal["teacher"] = "teacher"
+    format: Literal[1] = 1
+    site: Name
+    category: Name
+    architecture: ArchitectureSpec
+    category_module: BlobEntry
+    task_modules: dict[Name, BlobEntry] = Field(min_length=1, max_length=16)
+    metrics: dict[str, Metric] = Field(default_factory=dict, max_length=64)
+    """Numbers on private validation data. `error/<task>` is the error in percent (required per
+    task module), `samples/validation` and `samples/training` the counts they rest on."""
+    recipe: Recipe
+    software: dict[str, str] = Field(default_factory=dict, max_length=16)
+    plan: Digest
+    """Digest of the plan that this teacher was trained under."""
+    statistics: BlobEntry | None = None
+    """Named statistics, each F32: `feature_norm` (1), E‖f(I)‖_F over training images;
+    `mean/<layer>` and `variance/<layer>` (C) of every conv output; each can be switched off."""
+    shared_samples: SharedSamples | None = None
+
+    def blobs(self) -> list[BlobEntry]:
+        """Return every blob that the upload must bring, category module first."""
+        entries = [self.category_module, *self.task_modules.values()]
+        if self.statistics is not None:
+            entries.append(self.statistics)
+        if self.shared_samples is not None:
+            entries.append(self.shared_samples.blob)
+        return entries
+
+
+class RefinementManifest(Document):
+    """An adapter that the owning lab refined on its private samples; nothing else travels."""
+
+    kind: Literal["refinement"] = "refinement"
+    format: Literal[1] = 1
+    site: Name
+    evaluation: Name
+    """Id of the evaluation request that asked for it."""
+    adapter: AdapterEntry
+    software: dict[str, str] = Field(default_factory=dict, max_length=16)
+
+    def blobs(self) -> list[BlobEntry]:
+        """Return every blob that the upload must bring."""
+        return [self.adapter.blob]
+
+
+Manifest = TeacherManifest | RefinementManifest
+_ANY: TypeAdapter[Manifest] = TypeAdapter(Annotated[Manifest, Field(discriminator="kind")])
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read a manifest of either kind.
+
+    Raises
+    ------
+    SchemaError
+        If it is larger than `MAX_MANIFEST_BYTES`, is not JSON or breaks the schema.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise SchemaError(
+            f"the manifest has {len(data)} bytes, the limit is {MAX_MANIFEST_BYTES}; "
+            "a manifest names tensors and holds none"
+        )
+    try:
+        return _ANY.validate_json(data)
+    except ValidationError as error:
+        raise SchemaError(
+            f"the manifest does not fit its schema: {first_problem(error)}"
+        ) from error

@@ -1,0 +1,1 @@
+"""A composed net for an application."""

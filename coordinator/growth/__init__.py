@@ -1,0 +1,1 @@
+"""Pure decisions: which operation, acceptance, the next net version."""

@@ -1,0 +1,1 @@
+"""A merge as an MLflow run; the only room that imports MLflow."""

@@ -1,0 +1,1 @@
+"""Back-distillation on Ray; the only room that imports Ray."""

@@ -1,0 +1,1 @@
+"""The database: sites, submissions, merges, net versions."""

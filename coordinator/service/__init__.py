@@ -1,0 +1,1 @@
+"""gRPC servers and interceptors: messages into calls on the registry."""

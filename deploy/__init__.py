@@ -1,0 +1,1 @@
+"""How Rootstock is put together."""

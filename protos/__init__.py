@@ -1,0 +1,1 @@
+"""The wire, versioned; generated stubs stand beside their .proto files."""

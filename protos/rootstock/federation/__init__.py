@@ -1,0 +1,1 @@
+"""Site agent and coordinator."""

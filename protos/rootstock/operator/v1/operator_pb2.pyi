@@ -1,0 +1,94 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SiteStatus(_message.Message):
+    __slots__ = ("name", "watching")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WATCHING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    watching: bool
+    def __init__(self, name: _Optional[str] = ..., watching: _Optional[bool] = ...) -> None: ...
+
+class SubmissionStatus(_message.Message):
+    __slots__ = ("submission_id", "site", "category", "state", "reason", "bytes_received", "bytes_total")
+    SUBMISSION_ID_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    submission_id: str
+    site: str
+    category: str
+    state: str
+    reason: str
+    bytes_received: int
+    bytes_total: int
+    def __init__(self, submission_id: _Optional[str] = ..., site: _Optional[str] = ..., category: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., bytes_received: _Optional[int] = ..., bytes_total: _Optional[int] = ...) -> None: ...
+
+class MergeStatus(_message.Message):
+    __slots__ = ("merge_id", "submission_id", "category", "task", "operation", "state", "reason", "step", "steps", "seconds", "numbers", "net_version", "logged")
+    class NumbersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    MERGE_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBMISSION_ID_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    NET_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LOGGED_FIELD_NUMBER: _ClassVar[int]
+    merge_id: str
+    submission_id: str
+    category: str
+    task: str
+    operation: str
+    state: str
+    reason: str
+    step: int
+    steps: int
+    seconds: float
+    numbers: _containers.ScalarMap[str, float]
+    net_version: int
+    logged: bool
+    def __init__(self, merge_id: _Optional[str] = ..., submission_id: _Optional[str] = ..., category: _Optional[str] = ..., task: _Optional[str] = ..., operation: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., seconds: _Optional[float] = ..., numbers: _Optional[_Mapping[str, float]] = ..., net_version: _Optional[int] = ..., logged: _Optional[bool] = ...) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("net", "net_version", "mlflow_uri", "mlflow_experiment_id", "sites", "submissions", "merges", "coordinator_version")
+    NET_FIELD_NUMBER: _ClassVar[int]
+    NET_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MLFLOW_URI_FIELD_NUMBER: _ClassVar[int]
+    MLFLOW_EXPERIMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    SUBMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    MERGES_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_VERSION_FIELD_NUMBER: _ClassVar[int]
+    net: str
+    net_version: int
+    mlflow_uri: str
+    mlflow_experiment_id: str
+    sites: _containers.RepeatedCompositeFieldContainer[SiteStatus]
+    submissions: _containers.RepeatedCompositeFieldContainer[SubmissionStatus]
+    merges: _containers.RepeatedCompositeFieldContainer[MergeStatus]
+    coordinator_version: str
+    def __init__(self, net: _Optional[str] = ..., net_version: _Optional[int] = ..., mlflow_uri: _Optional[str] = ..., mlflow_experiment_id: _Optional[str] = ..., sites: _Optional[_Iterable[_Union[SiteStatus, _Mapping]]] = ..., submissions: _Optional[_Iterable[_Union[SubmissionStatus, _Mapping]]] = ..., merges: _Optional[_Iterable[_Union[MergeStatus, _Mapping]]] = ..., coordinator_version: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""A lab's private data behind one small interface."""
