@@ -16,7 +16,7 @@
     ├── IdentityError (PermissionError)    exit 9   who is calling is not who it says
     ├── ProtocolVersionError (RuntimeError) exit 10 the two sides speak no common version
     ├── NotFoundError (LookupError)        exit 11  nothing has that name or digest
-    ├── ConflictError (RuntimeError)       exit 12  the state does not allow it (name taken, race lost)
+    ├── ConflictError (RuntimeError)       exit 12  a name is taken, a race is lost
     └── TransplantError (ArithmeticError)  exit 13  the maths has no answer for this net
 
 Every message names the value, the rule and the remedy. Exit 0 is success, 1 a fault of ours,

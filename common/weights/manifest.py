@@ -46,7 +46,7 @@ class AdapterEntry(Document):
 
 
 class SharedSamples(Document):
-    """Images that a lab's operator chose to give; tensors `images` (N,C,H,W) F32, `labels` (N) F32."""
+    """Images that a lab's operator gave: `images` (N,C,H,W) F32, `labels` (N) F32."""
 
     count: int = Field(ge=1, le=10_000)
     blob: BlobEntry

@@ -1,0 +1,98 @@
+"""coordinator.toml: everything that the coordinator is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from common.model import Document
+from common.nets.spec import ArchitectureSpec, Name, TaskSpec
+from common.plan import Limits
+
+
+class ServerConfig(Document):
+    """Where the coordinator listens."""
+
+    listen: str = "127.0.0.1:50051"
+    """host:port; port 0 takes a free one, written to `<state>/address`."""
+    heartbeat_seconds: float = Field(default=10.0, gt=0, le=3600)
+    max_open_uploads_per_site: int = Field(default=4, ge=1, le=1000)
+
+
+class PlanConfig(Document):
+    """What labs are asked to train."""
+
+    architecture: ArchitectureSpec
+    tasks: tuple[TaskSpec, ...] = (TaskSpec(name="classification"),)
+    seed: int = Field(default=0, ge=0)
+    """Seed of the common initial weights."""
+    limits: Limits = Limits()
+
+
+class JobsConfig(Document):
+    """What one back-distillation actor takes of the Ray cluster."""
+
+    ray_address: str | None = None
+    """None starts a local Ray; "auto" or host:port joins a cluster."""
+    num_cpus: float = Field(default=1, gt=0)
+    num_gpus: float = Field(default=0, ge=0)
+    local_cpus: int | None = Field(default=None, ge=1)
+    """CPUs of a local Ray; None takes all of the machine's."""
+    checkpoint_steps: int = Field(default=50, ge=1)
+    max_restarts: int = Field(default=3, ge=0)
+
+
+class DistillationConfig(Document):
+    """How adapters are learned at the coordinator (METHODS.md section 1)."""
+
+    convs: int = Field(default=1, ge=1, le=8)
+    kernel: Literal[1, 3] = 1
+    policy: Literal["exp1", "exp2"] = "exp2"
+    draws: int = Field(default=512, ge=1, le=1_000_000)
+    ridge: float = Field(default=1e-6, ge=0)
+    steps: int = Field(default=300, ge=0, le=1_000_000)
+    """Steps of few-sample fine-tuning with the paper's loss (Eq. 3)."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    seed: int = Field(default=0, ge=0)
+
+
+class AcceptanceConfig(Document):
+    """When a candidate may be merged; errors are percentages on the lab's validation data."""
+
+    max_error: float = Field(default=45.0, ge=0, le=100)
+    max_above_teacher: float = Field(default=15.0, ge=0, le=100)
+
+
+class EvaluationConfig(Document):
+    """What is asked of the owning lab."""
+
+    refine: bool = True
+    idle_seconds: float = Field(default=600.0, gt=0)
+    """A lab that has not watched for this long is reported as missing; its merge waits."""
+
+
+class HistoryConfig(Document):
+    """Where merges are shown to people."""
+
+    mlflow_uri: str = "http://127.0.0.1:5000"
+
+
+class CoordinatorConfig(Document):
+    """The whole file."""
+
+    net: Name
+    state: Path
+    """Folder of the database, keys, partial uploads and the operator's token."""
+    database: str | None = None
+    """SQLAlchemy URL; None is SQLite in the state folder."""
+    artifacts: str | None = None
+    """Folder or s3://bucket/prefix; None is a folder in the state folder."""
+    server: ServerConfig = ServerConfig()
+    plan: PlanConfig
+    jobs: JobsConfig = JobsConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    acceptance: AcceptanceConfig = AcceptanceConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    history: HistoryConfig = HistoryConfig()
