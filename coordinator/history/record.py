@@ -1,0 +1,43 @@
+"""A merge as the history shows it: one document, from the ledger, enough to rebuild the view."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from common.model import Document
+from common.nets.graph import NetTree
+from common.nets.spec import Name, Setting
+from common.weights.manifest import Digest
+from coordinator.jobs.model import CurvePoint
+
+
+class MergeRecord(Document):
+    """One transplanting operation, whatever became of it."""
+
+    net: Name
+    merge_id: Name
+    category: Name
+    task: Name
+    site: Name
+    operation: str
+    state: str
+    """merged, rejected, failed or rolled_back (DESIGN.md, section 4)."""
+    reason: str = ""
+    parent_number: int | None = Field(default=None, ge=0)
+    """None for the merge that founds the net."""
+    parent_digest: Digest | None = None
+    number: int | None = Field(default=None, ge=0)
+    digest: Digest | None = None
+    """The net version that this merge committed; None if it was not merged."""
+    digests: dict[str, Digest] = Field(default_factory=dict)
+    """Every digest that the merge rests on, by role ("category_module", "adapter", "manifest")."""
+    adapter_uri: str | None = None
+    parameters: dict[str, Setting] = Field(default_factory=dict)
+    numbers: dict[str, float] = Field(default_factory=dict)
+    """Errors in percent (`teacher_error`, `no_adapter_error`, …), times in seconds."""
+    curves: tuple[CurvePoint, ...] = ()
+    created_at: str
+    finished_at: str | None = None
+    """ISO 8601 in UTC."""
+    tree: NetTree | None = None
+    """The net after the merge; the picture is drawn from it."""

@@ -1,0 +1,72 @@
+"""What a back-distillation job is told and what it gives back; plain documents, no Ray."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from common.model import Document
+from common.nets.spec import ArchitectureSpec, Name, TaskSpec
+from common.weights.manifest import AdapterEntry, BlobEntry
+from coordinator.config import DistillationConfig
+
+Stage = Literal["zero-sample", "few-sample"]
+"""zero-sample: the closed form (METHODS 1b, 1c). few-sample: Eq. 3 on the shared samples."""
+
+
+class TransplantJob(Document):
+    """One transplant: join a category module f to the student task module g_S."""
+
+    merge_id: Name
+    """Keys everything that the job leaves behind, so that a second attempt finds the first one's."""
+    task: TaskSpec
+    teacher_architecture: ArchitectureSpec
+    student_architecture: ArchitectureSpec
+    category_module: BlobEntry
+    teacher_task_module: BlobEntry
+    student_task_module: BlobEntry
+    samples: BlobEntry | None = None
+    """Tensors `images` (N,C,H,W) F32 and `labels` (N) F32; None leaves the few-sample stage out."""
+    teacher_statistics: BlobEntry | None = None
+    student_statistics: BlobEntry | None = None
+    """Names of tensors: see `TeacherManifest.statistics`."""
+    settings: DistillationConfig = DistillationConfig()
+    artifacts: str
+    """URI of the store that holds the blobs and takes adapters and checkpoints."""
+    cache: str | None = None
+    """Folder for local copies of a remote store's blobs; a folder store needs none."""
+    checkpoint_steps: int = Field(default=50, ge=1)
+
+
+class Progress(Document):
+    """Where a job stands after a call of `TransplantWorker.advance`."""
+
+    stage: Stage
+    step: int = Field(ge=0)
+    steps: int = Field(ge=0)
+    """Steps of this stage; the closed form counts as one."""
+    done: bool
+    """Whether the whole job is done, not the stage alone."""
+
+
+class CurvePoint(Document):
+    """Losses of one step of one stage."""
+
+    stage: str
+    step: int = Field(ge=0)
+    loss: float
+    task_loss: float
+    distillation_loss: float
+
+
+class JobResult(Document):
+    """The adapters that a job learned, each already in the store."""
+
+    zero_sample: AdapterEntry
+    few_sample: AdapterEntry | None
+    curves: tuple[CurvePoint, ...]
+    seconds: dict[str, float]
+    """Seconds of work by stage, restarts not counted."""
+    report: dict[str, float]
+    """Numbers of the solver and the scales, by name."""
