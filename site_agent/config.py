@@ -1,0 +1,162 @@
+"""site.toml: everything that a site agent is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from common.model import Document
+from common.nets.spec import Name
+
+DatasetKind = Literal["digits", "image-folder", "voc", "fashion-mnist", "mnist", "cifar10"]
+
+
+class DataConfig(Document):
+    """The lab's private images: its category, and "the rest" that the category is told from.
+
+    An image's place (which lab's share of the rest, reserved or not, validation, holdout) follows
+    from a stable hash of its name in the dataset. Labs that read one dataset with the same
+    `parts`, `reserve` and list of classes therefore never hold one image twice.
+    """
+
+    kind: DatasetKind
+    path: Path | None = None
+    """The dataset's root folder, as torchvision's class of that name takes it. `digits` has none."""
+    class_name: str | None = None
+    """What the dataset calls the lab's category; None: the same name."""
+    rest: tuple[str, ...] | None = None
+    """Classes that make up "the rest"; None: all others."""
+    part: int = Field(default=1, ge=1)
+    """Which share of the rest's images is this lab's: 1 to `parts`."""
+    parts: int = Field(default=1, ge=1, le=10_000)
+    reserve: float = Field(default=0.0, ge=0, lt=1)
+    """Share of every class's images that serve other labs as "the rest". Above zero, the
+    category keeps only its unreserved images and the rest takes only reserved ones, so that labs
+    whose categories are each other's rest hold no image twice."""
+    validation_fraction: float = Field(default=0.3, gt=0, lt=0.9)
+    """Share of the smaller side (category or rest) that is kept for validation; the larger side
+    gives as many, so that plain error on it means something at threshold 0."""
+    holdout_fraction: float = Field(default=0.15, gt=0, lt=0.9)
+    """Share of the remaining images that the teacher does not see: refinement chooses on them."""
+    max_images: int = Field(default=20_000, ge=2)
+    """At most so many images of the category, and of the rest: they stay in memory as bytes."""
+    image_set: Literal["train", "val", "trainval", "test"] | None = None
+    """`voc`: train, val or trainval (default). Torchvision's others: train (default) or test."""
+    crop: Literal["box", "image"] = "box"
+    """`voc`: "box" cuts a square around the category's pixels, "image" the centre square."""
+    context: float = Field(default=0.15, ge=0, le=2)
+    """`voc`: margin around the box on each side, as a share of the box's longer side."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, with a warning, instead of stopping."""
+    download: bool = False
+    """Let torchvision fetch or unpack the dataset; a lab's agent does not by itself."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.kind != "digits" and self.path is None:
+            raise ValueError(f"kind '{self.kind}' needs 'path', the dataset's root folder")
+        if self.part > self.parts:
+            raise ValueError(f"part {self.part} is above parts {self.parts}; parts count from 1")
+        known = ("train", "val", "trainval") if self.kind == "voc" else ("train", "test")
+        if self.image_set is not None and self.image_set not in known:
+            raise ValueError(f"image_set of '{self.kind}' is one of {', '.join(known)}")
+        return self
+
+
+class AugmentConfig(Document):
+    """Random changes of training images, drawn anew each epoch."""
+
+    shift: float = Field(default=0.06, ge=0, le=0.5)
+    """Largest shift each way, as a share of the image's side."""
+    zoom: float = Field(default=0.0, ge=0, le=0.9)
+    """Zoom factor drawn from 1−zoom to 1+zoom."""
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    """Largest rotation each way, in degrees."""
+    flip: bool | None = None
+    """Mirror left-right every other time; None: yes, but not for digits."""
+    colour: float = Field(default=0.0, ge=0, le=1)
+    """Largest relative change of brightness, contrast and of each channel."""
+    erase: float = Field(default=0.0, ge=0, le=0.5)
+    """Side of a random square set to the mean, as a share of the image's side."""
+
+
+class TrainingConfig(Document):
+    """How the teacher net is trained. Nothing is chosen on validation images."""
+
+    recipe: Literal["supervised"] = "supervised"
+    epochs: int = Field(default=30, ge=1, le=100_000)
+    batch_size: int = Field(default=32, ge=2, le=65_536)
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of `sgd`."""
+    weight_decay: float = Field(default=1e-4, ge=0, le=1)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    checkpoint_epochs: int = Field(default=2, ge=1)
+    """Epochs between checkpoints; an interruption loses at most so many."""
+    augment: AugmentConfig = AugmentConfig()
+
+
+class RefinementConfig(Document):
+    """How candidate adapters are refined on private samples; only the adapter travels."""
+
+    enabled: bool = True
+    steps: int = Field(default=300, ge=1, le=1_000_000)
+    batch_size: int = Field(default=64, ge=2, le=65_536)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    check_steps: int = Field(default=20, ge=1)
+    """Steps between looks at the holdout, where the best adapter so far is kept."""
+    patience: int = Field(default=8, ge=1)
+    """Looks without a better one after which refinement ends."""
+    views: int = Field(default=3, ge=1, le=1000)
+    """Augmented copies of each training image whose features are computed, besides the original."""
+    max_feature_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    """Cap on memory for features f(I); above it fewer copies, then fewer images serve."""
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+
+
+class StatisticsConfig(Document):
+    """Named statistics that travel with a teacher; each can be switched off."""
+
+    feature_norm: bool = True
+    """E‖f(I)‖_F over training images: the scale β of the rescale layer rests on it."""
+    channel_means: bool = True
+    """Mean of every channel of every conv output: biases of zero-sample adapters."""
+    channel_variances: bool = True
+    """Variance of every channel of every conv output."""
+
+
+class NetworkConfig(Document):
+    """Patience with the coordinator. Time-outs count idle seconds, never the whole."""
+
+    idle_seconds: float = Field(default=45.0, gt=0, le=86_400)
+    """A stream without a byte (or heartbeat) for so long is given up and opened anew. Several of
+    the coordinator's heartbeats (10 s) must fit."""
+    call_seconds: float = Field(default=30.0, gt=0, le=86_400)
+    """Deadline of calls that send one small message and get one back."""
+    patience_seconds: float = Field(default=120.0, ge=0)
+    """How long a coordinator may be out of reach before the agent has joined, and then stops."""
+    retry_cap_seconds: float = Field(default=20.0, gt=0, le=3600)
+    """Longest pause between attempts (full jitter)."""
+
+
+class SiteConfig(Document):
+    """The whole file."""
+
+    site: Name
+    coordinator: str = "127.0.0.1:50051"
+    state: Path
+    """Folder of the key, checkpoints, the spool, the cursor, the log and status.json."""
+    category: Name
+    share_samples: int = Field(default=0, ge=0, le=10_000)
+    """Exactly so many training images travel with the teacher. 0: raw data never leaves."""
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """CPU threads for training; None leaves it to PyTorch."""
+    data: DataConfig
+    training: TrainingConfig = TrainingConfig()
+    refinement: RefinementConfig = RefinementConfig()
+    statistics: StatisticsConfig = StatisticsConfig()
+    network: NetworkConfig = NetworkConfig()
