@@ -1,0 +1,23 @@
+"""Where a coordinator keeps things, all below its state folder unless the configuration says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coordinator.config import CoordinatorConfig
+
+
+class Places:
+    """Paths and addresses of one coordinator."""
+
+    def __init__(self, config: CoordinatorConfig) -> None:
+        self.state = config.state.resolve()
+        self.database_file = self.state / "registry.sqlite"
+        self.database = config.database or f"sqlite:///{self.database_file}"
+        self.artifacts = config.artifacts or str(self.state / "artifacts")
+        self.cache = self.state / "cache"
+        self.incoming = self.state / "incoming"
+        self.pictures = self.state / "pictures"
+        self.key = self.state / "identity" / "coordinator.key"
+        self.address = self.state / "address"
+        self.operator_token = self.state / "operator-token"

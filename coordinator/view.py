@@ -1,0 +1,73 @@
+"""A coordinator's nets, read from its state folder; nothing is changed, no server is needed."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from common.artifacts.store import BlobStore, open_store
+from common.errors import NotFoundError
+from common.nets.graph import NetTree, VersionCommit
+from coordinator.config import CoordinatorConfig
+from coordinator.places import Places
+from coordinator.registry import Registry
+
+MAX_DOCUMENT_BYTES = 16 << 20
+"""A tree of 500 categories has about 1 MB."""
+
+
+class NetView:
+    """Net versions of one coordinator."""
+
+    def __init__(self, registry: Registry, store: BlobStore) -> None:
+        self._registry = registry
+        self.store = store
+
+    @classmethod
+    def open(cls, config: CoordinatorConfig) -> Self:
+        """Open the database and the store that a configuration names.
+
+        Raises
+        ------
+        NotFoundError
+            If no coordinator has run there.
+        """
+        places = Places(config)
+        if config.database is None and not places.database_file.exists():
+            raise NotFoundError(
+                f"{places.database_file}: no coordinator has run here; "
+                "start `rootstock coordinator run`"
+            )
+        return cls(Registry(places.database), open_store(places.artifacts, places.cache))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._registry.close()
+
+    @property
+    def head(self) -> int | None:
+        """Number of the newest net version."""
+        head = self._registry.head()
+        return head.number if head else None
+
+    def commit(self, number: int) -> VersionCommit:
+        """Return a version's commit."""
+        return VersionCommit.parse(self._read(self._registry.version(number).digest), what="commit")
+
+    def commits(self) -> list[VersionCommit]:
+        """Return all commits, newest first."""
+        return [self.commit(row.number) for row in reversed(self._registry.versions())]
+
+    def tree(self, number: int) -> NetTree:
+        """Return a version's tree."""
+        return NetTree.parse(self._read(self.commit(number).tree), what="tree")
+
+    def _read(self, digest: str) -> bytes:
+        return self.store.read_bytes(digest, MAX_DOCUMENT_BYTES)

@@ -1,0 +1,59 @@
+"""``rootstock coordinator``: for the coordinator's operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli.extras import needs_coordinator
+from deploy.cli.output import PEOPLE, print_json
+
+app = typer.Typer(help="Run and watch a coordinator.", no_args_is_help=True)
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def run(config: Config) -> None:
+    """Serve labs, transplant what they ship, and log every merge, until SIGTERM or Ctrl-C."""
+    with needs_coordinator("coordinator run"):
+        from coordinator.app import run_coordinator
+        from coordinator.config import CoordinatorConfig
+    from common.config import load
+
+    run_coordinator(load(config, CoordinatorConfig))
+
+
+@app.command()
+def status(config: Config, as_json: AsJson = False) -> None:
+    """Show sites, submissions and merges of a running coordinator."""
+    with needs_coordinator("coordinator status"):
+        from coordinator.config import CoordinatorConfig
+        from deploy.federation.operator import OperatorClient
+    from common.config import load
+    from deploy.federation.tables import status_tables
+
+    with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
+        answer = operator.status()
+    if as_json:
+        from google.protobuf.json_format import MessageToDict
+
+        print_json(MessageToDict(answer, preserving_proto_field_name=True))
+        return
+    for table in status_tables(answer):
+        PEOPLE.print(table)
+
+
+@app.command()
+def ui(
+    state: Annotated[Path, typer.Argument(help="Folder of a federation, as `demo` and `up` print.")],
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 5000,
+) -> None:
+    """Show a federation's merge history in MLflow's UI until Ctrl-C."""
+    with needs_coordinator("coordinator ui"):
+        from deploy.federation.history_ui import serve_history
+
+    serve_history(state, port)

@@ -1,0 +1,134 @@
+"""``rootstock demo`` and ``rootstock up``: a whole federation on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from importlib.resources import as_file, files
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from common.errors import ConflictError
+from deploy.cli.extras import needs_coordinator
+from deploy.cli.output import PEOPLE, print_json
+
+if TYPE_CHECKING:
+    from deploy.federation.processes import Processes
+    from deploy.federation.run import Outcome
+
+MARKER = "federation.json"
+"""Lies in a federation's folder: it may be resumed by `up` and replaced by `demo`."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
+KeepUi = Annotated[bool, typer.Option("--keep-ui", help="Leave MLflow's UI on until Ctrl-C.")]
+
+
+def demo(
+    as_json: AsJson = False,
+    keep_ui: KeepUi = False,
+    state: Annotated[
+        Path, typer.Option(help="Folder for everything that the demo leaves.")
+    ] = Path(".rootstock/demo"),
+) -> None:
+    """Five labs, five digits, one net: the main job on real data, in a few minutes.
+
+    Starts afresh each time; an earlier demo's folder is replaced.
+    """
+    _remove_earlier(state)
+    with as_file(files("deploy") / "examples" / "digits.toml") as file:
+        _run(file, state, data=None, as_json=as_json, keep_ui=keep_ui)
+
+
+def up(
+    file: Annotated[Path, typer.Argument(help="FEDERATION.toml")],
+    as_json: AsJson = False,
+    keep_ui: KeepUi = False,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder of the federation; default .rootstock/NET.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Replaces the labs' data path.")] = None,
+) -> None:
+    """Run the federation that a file describes: coordinator, MLflow and a site agent per lab.
+
+    Everything is durable: run again, it carries on where it stopped.
+    """
+    _run(file, state, data=data, as_json=as_json, keep_ui=keep_ui)
+
+
+def _run(
+    file: Path, state: Path | None, *, data: Path | None, as_json: bool, keep_ui: bool
+) -> None:
+    with needs_coordinator("up"):
+        from deploy.federation.config import read, resolve
+        from deploy.federation.processes import free_ports
+        from deploy.federation.progress import make_display
+        from deploy.federation.report import draw_head, summary
+        from deploy.federation.run import run_federation
+        from deploy.federation.tables import category_table
+    config = read(file)
+    folder = (state or Path(".rootstock") / config.net).resolve()
+    coordinator_port, mlflow_port = free_ports(2)
+    federation = resolve(
+        config,
+        source=str(file),
+        state=folder,
+        coordinator_port=coordinator_port,
+        mlflow_uri=f"http://127.0.0.1:{mlflow_port}",
+        data=data.resolve() if data else None,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).write_text(federation.model_dump_json(indent=2), encoding="utf-8")
+
+    def after(outcome: Outcome, processes: Processes) -> None:
+        picture = draw_head(federation.coordinator, folder / "net.png")
+        if as_json:
+            print_json(summary(outcome, folder, picture))
+        else:
+            PEOPLE.print(category_table(outcome.categories))
+            for name, place in summary(outcome, folder, picture)["places"].items():
+                PEOPLE.print(f"{name:<12} {place}", soft_wrap=True)
+        if keep_ui:
+            processes.stop([site.site for site in federation.sites] + ["coordinator"])
+            PEOPLE.print(f"MLflow's UI is at {outcome.mlflow_uri}; Ctrl-C stops it.")
+            _wait_for_interrupt(processes)
+
+    # SIGTERM ends like Ctrl-C, so that everything started is stopped.
+    signal.signal(signal.SIGTERM, _interrupt)
+    PEOPLE.print(
+        f"Net {config.net}: {len(federation.sites)} labs, a coordinator and MLflow, "
+        f"each a process of its own; logs in {folder / 'logs'}",
+        soft_wrap=True,
+    )
+    display = make_display(federation, PEOPLE)
+    try:
+        run_federation(federation, folder, mlflow_port, display, after=after)
+    finally:
+        display.close()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _wait_for_interrupt(processes: Processes) -> None:
+    try:
+        while True:
+            processes.check()
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        return
+
+
+def _remove_earlier(state: Path) -> None:
+    if not state.exists():
+        return
+    if any(state.iterdir()) and not (state / MARKER).exists():
+        raise ConflictError(
+            f"{state} exists and is not an earlier demo's folder (no {MARKER} in it); "
+            "name another with --state"
+        )
+    shutil.rmtree(state)

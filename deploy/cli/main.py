@@ -1,0 +1,65 @@
+"""``rootstock``: the one command line.
+
+Errors of ours end with one line and the exit code of their class (``common.errors``); an
+interruption ends with 130; anything else is a fault of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+
+import click
+import typer
+
+from common.errors import RootstockError
+from deploy.cli import bench, coordinator, federation, net, site
+
+app = typer.Typer(
+    name="rootstock",
+    help="Grow one universal net out of nets that labs trained on data they never share.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(site.app, name="site")
+app.add_typer(net.app, name="net")
+app.add_typer(bench.app, name="bench")
+app.command()(federation.demo)
+app.command()(federation.up)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rootstock {version('rootstock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def main() -> None:
+    """Run the command line; the entry point of the ``rootstock`` script."""
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("interrupted", err=True)
+        code = 130
+    except RootstockError as error:
+        typer.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""``rootstock site``: for a lab's operator."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.errors import NotFoundError
+from deploy.cli.output import PEOPLE, print_json
+
+app = typer.Typer(help="Run and watch a site agent.", no_args_is_help=True)
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="site.toml")]
+
+
+@app.command()
+def run(config: Config) -> None:
+    """Train the teacher net, ship it, evaluate and refine on request, until SIGTERM or Ctrl-C."""
+    from common.config import load
+    from site_agent.config import SiteConfig
+
+    settings = load(config, SiteConfig)
+    from site_agent.agent import run as run_agent
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    run_agent(settings, stop)
+
+
+@app.command()
+def status(
+    config: Config, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Say what the agent at this lab is doing."""
+    from common.config import load
+    from site_agent.config import SiteConfig
+
+    path = load(config, SiteConfig).state / "status.json"
+    if not path.exists():
+        raise NotFoundError(f"{path}: no agent has run here yet; start `rootstock site run`")
+    answer = json.loads(path.read_text(encoding="utf-8"))
+    if as_json:
+        print_json(answer)
+        return
+    PEOPLE.print(" · ".join(f"{key} {value}" for key, value in answer.items()))

@@ -1,0 +1,141 @@
+"""FEDERATION.toml: a coordinator and its labs on one machine.
+
+::
+
+    net = "digits"
+
+    [coordinator.plan.architecture]     # any table of coordinator.toml
+    name = "small-vgg"
+    split = "pool1"
+
+    [site.training]                     # any table of site.toml, for every lab
+    epochs = 30
+
+    [[sites]]                           # one lab; its keys win over [site]
+    site = "lab-zero"
+    category = "zero"
+    data.class_name = "0"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from common.config import check
+from common.errors import ConfigurationError
+from common.model import Document
+from common.nets.spec import Name
+from coordinator.config import CoordinatorConfig
+from site_agent.config import SiteConfig
+
+
+class FederationConfig(Document):
+    """The file as written; `resolve` turns it into whole configurations."""
+
+    net: Name
+    coordinator: dict[str, Any]
+    site: dict[str, Any] = Field(default_factory=dict)
+    sites: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=64)
+
+
+class Federation(Document):
+    """A coordinator's configuration and those of its labs, all checked."""
+
+    coordinator: CoordinatorConfig
+    sites: tuple[SiteConfig, ...]
+
+
+def read(path: Path) -> FederationConfig:
+    """Read FEDERATION.toml; relative data paths are taken from the file's folder.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing, is not TOML, or has unknown keys at its top.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a FEDERATION.toml"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: is not TOML: {error}; mend that line") from error
+    config = check(values, FederationConfig, source=str(path))
+    for table in (config.site, *config.sites):
+        data = table.get("data", {})
+        if isinstance(data, dict) and isinstance(data.get("path"), str):
+            data["path"] = str((path.parent / data["path"]).resolve())
+    return config
+
+
+def resolve(
+    config: FederationConfig,
+    *,
+    source: str,
+    state: Path,
+    coordinator_port: int,
+    mlflow_uri: str,
+    data: Path | None = None,
+) -> Federation:
+    """Fill in addresses and folders and check every configuration before anything starts.
+
+    Parameters
+    ----------
+    config
+        As read.
+    source
+        How errors name the file.
+    state
+        Folder of the federation; each process gets one below it.
+    coordinator_port, mlflow_uri
+        Where the coordinator and MLflow listen.
+    data
+        Replaces every lab's data path.
+
+    Raises
+    ------
+    ConfigurationError
+        If a key is unknown, a value breaks a rule, or two labs have one name.
+    """
+    address = f"127.0.0.1:{coordinator_port}"
+    coordinator = merge(
+        config.coordinator,
+        {
+            "net": config.net,
+            "state": str(state / "coordinator"),
+            "server": {"listen": address},
+            "history": {"mlflow_uri": mlflow_uri},
+        },
+    )
+    sites = []
+    for index, own in enumerate(config.sites):
+        table = merge(config.site, own)
+        table |= {"coordinator": address, "state": str(state / "sites" / str(own.get("site")))}
+        if data is not None:
+            table = merge(table, {"data": {"path": str(data)}})
+        sites.append(check(table, SiteConfig, source=f"{source}: sites[{index}]"))
+    names = [site.site for site in sites]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigurationError(f"{source}: two labs are named {twice[0]!r}; names are unique")
+    return Federation(
+        coordinator=check(coordinator, CoordinatorConfig, source=f"{source}: coordinator"),
+        sites=tuple(sites),
+    )
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with the keys of `over` laid on top, table by table."""
+    merged = dict(base)
+    for key, value in over.items():
+        before = merged.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            merged[key] = merge(before, value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,32 @@
+"""MLflow's UI over the history that a federation has left."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from common.errors import NotFoundError
+from coordinator.history.server import mlflow_argv, mlflow_environment, wait_until_healthy
+from deploy.cli.output import PEOPLE
+from deploy.federation.processes import Processes, free_ports
+
+
+def serve_history(state: Path, port: int) -> None:
+    """Serve `<state>/mlflow` on 127.0.0.1 until Ctrl-C.
+
+    Raises
+    ------
+    NotFoundError
+        If no federation has left a history there.
+    """
+    history = state / "mlflow"
+    if not history.is_dir():
+        raise NotFoundError(f"{history}: no history here; give the folder that `demo` or `up` named")
+    chosen = port or free_ports(1)[0]
+    with Processes(state / "logs") as processes:
+        processes.start("mlflow-ui", mlflow_argv(history, chosen), mlflow_environment())
+        wait_until_healthy(f"http://127.0.0.1:{chosen}", alive=processes.check)
+        PEOPLE.print(f"MLflow's UI is at http://127.0.0.1:{chosen}; Ctrl-C stops it.")
+        while True:
+            processes.check()
+            time.sleep(0.5)

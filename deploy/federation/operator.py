@@ -1,0 +1,72 @@
+"""The operator's side of the wire: what the command line asks a coordinator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from common.errors import NotFoundError
+from common.transport.channel import channel_options
+from common.transport.status import error_from_rpc
+from protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
+
+CALL_SECONDS = 10.0
+"""Deadline of a unary call: the answer is a few database rows."""
+
+
+class OperatorClient:
+    """A channel with the operator's credentials."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self._channel = grpc.insecure_channel(address, options=channel_options())
+        self._stub = operator_pb2_grpc.OperatorStub(self._channel)
+        self._metadata = (("authorization", f"Bearer {token}"),)
+
+    @classmethod
+    def of_state(cls, state: Path) -> Self:
+        """Connect to the coordinator whose state folder is on this machine.
+
+        Raises
+        ------
+        NotFoundError
+            If no coordinator has run there.
+        """
+        try:
+            address = (state / "address").read_text(encoding="utf-8").strip()
+            token = (state / "operator-token").read_text(encoding="utf-8").strip()
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"{error.filename}: no coordinator has run here; start `rootstock coordinator run`"
+            ) from error
+        return cls(address, token)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+
+    def status(self) -> operator_pb2.GetStatusResponse:
+        """Return sites, submissions and merges.
+
+        Raises
+        ------
+        UnreachableError
+            If the coordinator does not answer.
+        IdentityError
+            If the token is not its operator's.
+        """
+        try:
+            return self._stub.GetStatus(
+                operator_pb2.GetStatusRequest(), timeout=CALL_SECONDS, metadata=self._metadata
+            )
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error

@@ -1,0 +1,101 @@
+"""Real processes of one federation: started with a log each, stopped together, never orphaned."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import RootstockError
+
+STOP_SECONDS = 15.0
+"""Grace between SIGTERM and SIGKILL: an agent ends its chunk, the coordinator its transaction."""
+
+
+class ProcessEndedError(RootstockError):
+    """A process of the federation ended before its work was done."""
+
+    def __init__(self, name: str, code: int, log: Path) -> None:
+        self.child_code = code
+        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
+        super().__init__(
+            f"{name} ended with exit code {code}; its log {log} closes with:\n" + "\n".join(tail)
+        )
+
+
+class Processes:
+    """A set of child processes; as a context manager it stops all of them on the way out."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def log_of(self, name: str) -> Path:
+        """Return the file that takes a process's output."""
+        return self._logs / f"{name}.log"
+
+    def start(self, name: str, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
+        """Start a process in a group of its own, so that Ctrl-C reaches only us and we stop it."""
+        with self.log_of(name).open("ab") as log:
+            self._running[name] = subprocess.Popen(  # noqa: S603 - our own command lines
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Raise `ProcessEndedError` if one has ended."""
+        for name, process in self._running.items():
+            code = process.poll()
+            if code is not None:
+                raise ProcessEndedError(name, code, self.log_of(name))
+
+    def stop(self, names: Sequence[str] | None = None) -> None:
+        """Stop processes, those started last first: SIGTERM, a grace, SIGKILL to what is left."""
+        chosen = [name for name in reversed(self._running) if names is None or name in names]
+        for name in chosen:
+            _signal_group(self._running[name], signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        for name in chosen:
+            process = self._running.pop(name)
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                # What the process itself has started (MLflow's workers) goes with its group.
+                _signal_group(process, signal.SIGKILL)
+                process.wait()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports on 127.0.0.1 that nobody listens on at this moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

@@ -1,0 +1,37 @@
+"""What a finished federation leaves to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from coordinator.config import CoordinatorConfig
+from coordinator.history.picture import draw_net
+from coordinator.view import NetView
+from deploy.federation.run import Outcome
+
+
+def draw_head(config: CoordinatorConfig, path: Path) -> Path | None:
+    """Draw the newest net version as the paper's figure 1 does; None where no net was founded."""
+    with NetView.open(config) as view:
+        if view.head is None:
+            return None
+        tree = view.tree(view.head)
+    draw_net(tree, path)
+    return path
+
+
+def summary(outcome: Outcome, folder: Path, picture: Path | None) -> dict[str, Any]:
+    """Return the JSON of `demo` and `up` (DESIGN section 8)."""
+    return {
+        "net_version": outcome.net_version,
+        "seconds": outcome.seconds,
+        "mlflow_uri": outcome.mlflow_uri,
+        "categories": outcome.categories,
+        "places": {
+            "MLflow UI": f"rootstock coordinator ui {folder}",
+            "net": str(picture) if picture else "none was founded",
+            "logs": str(folder / "logs"),
+            "state": str(folder),
+        },
+    }

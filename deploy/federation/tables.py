@@ -1,0 +1,99 @@
+"""Results as people and programs read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from protos.rootstock.operator.v1 import operator_pb2
+
+NUMBERS = (
+    "teacher_error",
+    "no_adapter_error",
+    "zero_sample_error",
+    "few_sample_error",
+    "refined_error",
+)
+"""Errors in percent on the owning lab's validation data, in the order in which they arise."""
+
+
+def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]]:
+    """Return a row per merge, keyed as DESIGN section 8 says; None where a step did not apply."""
+    rows: list[dict[str, Any]] = []
+    for merge in sorted(answer.merges, key=lambda merge: (merge.net_version or 1 << 62)):
+        numbers: Mapping[str, float] = merge.numbers
+        rows.append(
+            {
+                "category": merge.category,
+                "task": merge.task,
+                "operation": merge.operation,
+                **{name: _rounded(numbers.get(name)) for name in NUMBERS},
+                "few_samples": int(numbers.get("few_samples", 0)),
+                "status": merge.state,
+                "reason": merge.reason,
+                "seconds": round(merge.seconds, 2),
+                "net_version": merge.net_version or None,
+            }
+        )
+    return rows
+
+
+def category_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Lay rows out for 80 columns."""
+    table = Table(title="Error in % on each lab's private validation data", title_justify="left")
+    table.add_column("category")
+    for heading in ("teacher", "no adapter", "zero samples", "few samples", "refined"):
+        table.add_column(heading, justify="right", max_width=8)
+    table.add_column("seconds", justify="right")
+    table.add_column("net")
+    for row in rows:
+        table.add_row(
+            str(row["category"]),
+            *(_percent(row[name]) for name in NUMBERS),
+            f"{row['seconds']:.0f}",
+            f"v{row['net_version']}" if row["net_version"] else str(row["status"]),
+        )
+    return table
+
+
+def status_tables(answer: operator_pb2.GetStatusResponse) -> list[Table]:
+    """Return what `coordinator status` prints: sites, submissions, merges."""
+    sites = Table(title=f"Net {answer.net}, version {answer.net_version or 'none'}")
+    for heading in ("site", "watching", "submission", "category", "state", "received"):
+        sites.add_column(heading)
+    by_site = {submission.site: submission for submission in answer.submissions}
+    for site in answer.sites:
+        submission = by_site.get(site.name)
+        sites.add_row(
+            site.name,
+            "yes" if site.watching else "no",
+            submission.submission_id if submission else "",
+            submission.category if submission else "",
+            submission.state if submission else "",
+            f"{submission.bytes_received}/{submission.bytes_total}" if submission else "",
+        )
+    merges = Table(title="Merges")
+    for heading in ("merge", "category", "task", "operation", "state", "step", "reason"):
+        merges.add_column(heading)
+    for merge in answer.merges:
+        step = f"{merge.step}/{merge.steps}" if merge.steps else ""
+        merges.add_row(
+            merge.merge_id,
+            merge.category,
+            merge.task,
+            merge.operation,
+            merge.state,
+            step,
+            merge.reason,
+        )
+    return [sites, merges]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
