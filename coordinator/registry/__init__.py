@@ -1,1 +1,105 @@
-"""The database: sites, submissions, merges, net versions."""
+"""The registry: the coordinator's database of sites, submissions, merges and net versions.
+
+`Registry` is one database and its subjects. Every method of a subject is synchronous and one
+transaction; what it returned is on the disk (SQLite in WAL mode with synchronous=FULL)::
+
+    registry = Registry("sqlite:///state/registry.db")
+    registry.sites        join, key_of, all
+    registry.uploads      begin, receive, touch, get, find, refinement, readable
+    registry.submissions  get, all(*states), set_state
+    registry.merges       create, get, all(*states), unlogged, advance, update
+    registry.evaluations  request, report, get, of_merge; evaluation_id(merge_id)
+    registry.versions     commit, head, get, all
+    registry.events       append, after, last_cursor
+
+Methods that change something take `events`, which are appended in the same transaction; after
+each commit the listeners of `subscribe` are called.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from coordinator.registry.database import Change, Database, Listener
+from coordinator.registry.evaluations import Evaluations, evaluation_id
+from coordinator.registry.events import Events
+from coordinator.registry.merges import MergeFields, Merges
+from coordinator.registry.records import (
+    Evaluation,
+    Event,
+    Merge,
+    NetVersion,
+    NewEvent,
+    Receipt,
+    Site,
+    Submission,
+    Upload,
+)
+from coordinator.registry.sites import Sites
+from coordinator.registry.states import FOUNDING, OPEN_MERGES, MergeState, SubmissionState
+from coordinator.registry.submissions import Submissions
+from coordinator.registry.uploads import Uploads
+from coordinator.registry.versions import Versions
+
+__all__ = [
+    "FOUNDING",
+    "OPEN_MERGES",
+    "Change",
+    "Evaluation",
+    "Event",
+    "Listener",
+    "Merge",
+    "MergeFields",
+    "MergeState",
+    "NetVersion",
+    "NewEvent",
+    "Receipt",
+    "Registry",
+    "Site",
+    "Submission",
+    "SubmissionState",
+    "Upload",
+    "evaluation_id",
+]
+
+
+class Registry:
+    """The database, migrated to the present schema, and its subjects.
+
+    Parameters
+    ----------
+    url
+        SQLAlchemy URL, for example `sqlite:////srv/rootstock/registry.db`.
+    clock
+        Seconds since the epoch.
+
+    Raises
+    ------
+    StorageError
+        If the database cannot be opened or written, here or in any method; names it and the
+        remedy. What was committed before is kept.
+    ConfigurationError
+        If the URL is not one, or a newer Rootstock wrote the database.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+        self._database = Database(url)
+        self.sites = Sites(self._database, clock)
+        self.uploads = Uploads(self._database, clock)
+        self.submissions = Submissions(self._database, clock)
+        self.merges = Merges(self._database, clock)
+        self.evaluations = Evaluations(self._database, clock)
+        self.versions = Versions(self._database, clock)
+        self.events = Events(self._database, clock)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener(change)` after every commit, in the committing thread.
+
+        `change` says which sites got events. Returns a function that ends the subscription.
+        """
+        return self._database.subscribe(listener)
+
+    def close(self) -> None:
+        """Give back every connection; committed work needs no closing."""
+        self._database.close()

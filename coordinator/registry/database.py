@@ -1,0 +1,172 @@
+"""One database: opening it, its transactions, and what its failures mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import sqlalchemy
+from sqlalchemy import event, exc
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.orm import Session
+
+from common.errors import ConfigurationError, ConflictError, MissingExtraError, StorageError
+from coordinator.registry.migrate import migrate
+
+BUSY_MILLISECONDS = 30_000
+"""How long a writer waits for another; a transaction here takes milliseconds."""
+
+POOL = 16
+OVERFLOW = 32
+"""Connections kept, and how many more at a peak: the service works in at most 32 threads."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """What a committed transaction is news to: `sites` by name, or `everyone`."""
+
+    sites: frozenset[str] = frozenset()
+    everyone: bool = False
+
+
+Listener = Callable[[Change], None]
+
+
+class Database:
+    """Transactions on one SQLAlchemy engine.
+
+    Parameters
+    ----------
+    url
+        SQLAlchemy URL; `sqlite:///path` or `postgresql+psycopg://…`.
+
+    Raises
+    ------
+    StorageError
+        If the database cannot be opened or written.
+    ConfigurationError
+        If the URL is not one, or a newer Rootstock wrote the database.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._url: URL = make_url(url)
+            self._engine = _engine(self._url)
+        except exc.ArgumentError as error:
+            raise ConfigurationError(
+                f"database '{url}' is not a SQLAlchemy URL; write sqlite:///PATH"
+            ) from error
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"database '{self._url.drivername}' needs the package {error.name}; install it"
+            ) from error
+        self._reading = self._engine.execution_options(rootstock_read=True)
+        self._listeners: list[Listener] = []
+        self._lock = threading.Lock()
+        with self._failures(), self._engine.begin() as connection:
+            migrate(connection)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Yield a session on one consistent snapshot; nothing is written."""
+        with self._failures(), Session(self._reading, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Yield a session in one transaction, committed at the end or not at all.
+
+        Listeners hear of it after the commit, in this thread.
+        """
+        with (
+            self._failures(),
+            Session(self._engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+        change = Change(
+            sites=frozenset(session.info.get("sites", ())),
+            everyone=bool(session.info.get("everyone", False)),
+        )
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(change)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` after each commit; returns how to end that."""
+        with self._lock:
+            self._listeners.append(listener)
+
+        def end() -> None:
+            with self._lock:
+                self._listeners.remove(listener)
+
+        return end
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn a database's failures into ours, naming the database and the remedy."""
+        where = self._url.render_as_string(hide_password=True)
+        try:
+            yield
+        except exc.IntegrityError as error:
+            raise ConflictError(
+                f"another writer of {where} was faster ({error.orig}); read again and retry"
+            ) from error
+        except (exc.DBAPIError, exc.TimeoutError, sqlite3.Error) as error:
+            cause = getattr(error, "orig", None) or error
+            raise StorageError(
+                f"the database {where} cannot be used: {cause}; {_remedy(str(cause))}. "
+                "What was committed before is kept"
+            ) from error
+
+
+def _remedy(cause: str) -> str:
+    if "full" in cause:
+        return "free some space on its disk"
+    if "readonly" in cause or "read-only" in cause:
+        return "make its file and folder writable for this user"
+    if "unable to open" in cause:
+        return "create its folder, or make it writable for this user"
+    if "malformed" in cause or "not a database" in cause:
+        return "put back a backup of this file"
+    if "locked" in cause:
+        return "stop the other process that holds it"
+    return "mend its disk or its server and start again"
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return sqlalchemy.create_engine(
+            url, pool_size=POOL, max_overflow=OVERFLOW, pool_pre_ping=True
+        )
+    engine = sqlalchemy.create_engine(url, pool_size=POOL, max_overflow=OVERFLOW)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _: object) -> None:
+        # None: this module says BEGIN itself; the driver's own would start no transaction before
+        # the first write, and reads before it would not be protected.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        # FULL: each commit reaches the disk before it is reported; a receipt rests on that.
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("rootstock_read", False)
+        # IMMEDIATE: takes the write lock at once, so that check-then-write is one step.
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,86 @@
+"""Evaluations: what the owning lab is asked about a merge's candidates, and what it answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from common.errors import NotFoundError
+from coordinator.registry.database import Database
+from coordinator.registry.events import append_events
+from coordinator.registry.records import Evaluation, NewEvent, record
+from coordinator.registry.tables import EvaluationRow
+
+
+def evaluation_id(merge_id: str) -> str:
+    """Return the id of a merge's evaluation ("evl-0007" for "mrg-0007"): one a merge."""
+    return merge_id.replace("mrg-", "evl-", 1)
+
+
+class Evaluations:
+    """The evaluations table."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def request(
+        self, merge_id: str, site: str, payload: bytes, *, events: Iterable[NewEvent]
+    ) -> Evaluation:
+        """Ask a site to evaluate, in one transaction with the event that tells it.
+
+        Idempotent per merge: a second call changes nothing and returns the first request.
+        """
+        now = self._clock()
+        with self._database.write() as session:
+            row = session.get(EvaluationRow, evaluation_id(merge_id))
+            if row is None:
+                row = EvaluationRow(
+                    id=evaluation_id(merge_id),
+                    merge_id=merge_id,
+                    site=site,
+                    request=payload,
+                    requested_at=now,
+                )
+                session.add(row)
+                append_events(session, events, now)
+                session.flush()
+            return record(Evaluation, row)
+
+    def report(self, evaluation: str, report: bytes, *, events: Iterable[NewEvent] = ()) -> bool:
+        """Keep a lab's answer; the first one stays.
+
+        Returns
+        -------
+        bool
+            True for the first answer, False when one was known already.
+        """
+        now = self._clock()
+        with self._database.write() as session:
+            row = _get(session, evaluation, lock=True)
+            if row.report is not None:
+                return False
+            row.report, row.reported_at = report, now
+            append_events(session, events, now)
+            return True
+
+    def get(self, evaluation: str) -> Evaluation:
+        """Return an evaluation by its id; NotFoundError if there is none."""
+        with self._database.read() as session:
+            return record(Evaluation, _get(session, evaluation))
+
+    def of_merge(self, merge_id: str) -> Evaluation | None:
+        """Return the evaluation that a merge asked for, or None."""
+        with self._database.read() as session:
+            row = session.scalar(select(EvaluationRow).where(EvaluationRow.merge_id == merge_id))
+            return None if row is None else record(Evaluation, row)
+
+
+def _get(session: Session, evaluation: str, *, lock: bool = False) -> EvaluationRow:
+    row = session.get(EvaluationRow, evaluation, with_for_update=lock)
+    if row is None:
+        raise NotFoundError(f"no evaluation '{evaluation}'; watch for the requests of this site")
+    return row

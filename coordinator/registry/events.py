@@ -1,0 +1,64 @@
+"""What sites are to hear of: appended with the change it tells of, replayed after a cursor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from coordinator.registry.counters import take
+from coordinator.registry.database import Database
+from coordinator.registry.records import Event, NewEvent, record
+from coordinator.registry.tables import EventRow
+
+
+def append_events(session: Session, events: Iterable[NewEvent], now: float) -> int:
+    """Append within the caller's transaction; return the last cursor, 0 when there was none."""
+    cursor = 0
+    for event in events:
+        cursor = take(session, "event")
+        session.add(
+            EventRow(
+                cursor=cursor,
+                site=event.site,
+                kind=event.kind,
+                payload=event.payload,
+                created_at=now,
+            )
+        )
+        if event.site is None:
+            session.info["everyone"] = True
+        else:
+            session.info.setdefault("sites", set()).add(event.site)
+    return cursor
+
+
+class Events:
+    """The events table."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def append(self, site: str | None, kind: str, payload: bytes) -> int:
+        """Append one event, for a site or for all (None); return its cursor."""
+        with self._database.write() as session:
+            return append_events(session, [NewEvent(site, kind, payload)], self._clock())
+
+    def after(self, site: str, cursor: int, limit: int) -> list[Event]:
+        """Return at most `limit` events that concern a site, oldest first, after the cursor."""
+        query = (
+            select(EventRow)
+            .where(EventRow.cursor > cursor, or_(EventRow.site == site, EventRow.site.is_(None)))
+            .order_by(EventRow.cursor)
+            .limit(limit)
+        )
+        with self._database.read() as session:
+            return [record(Event, row) for row in session.scalars(query)]
+
+    def last_cursor(self) -> int:
+        """Return the cursor of the newest event, 0 when there is none."""
+        with self._database.read() as session:
+            return session.scalar(select(func.max(EventRow.cursor))) or 0

@@ -1,0 +1,179 @@
+"""Merges: one transplanting operation each, from queued to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypedDict, Unpack
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from common.errors import NotFoundError
+from coordinator.registry.counters import take
+from coordinator.registry.database import Database
+from coordinator.registry.events import append_events
+from coordinator.registry.records import Merge, NewEvent, record
+from coordinator.registry.states import OPEN_MERGES, MergeState, check_merge
+from coordinator.registry.tables import MergeRow
+
+
+class MergeFields(TypedDict, total=False):
+    """What may be set with a step; left out means unchanged."""
+
+    reason: str
+    numbers: dict[str, float]
+    """Added to the numbers that are there, key by key."""
+    job_result: dict[str, Any] | None
+    step: int
+    steps: int
+    parent_version: int | None
+    candidate: str | None
+    mlflow_run_id: str | None
+    logged: bool
+    started_at: float | None
+    finished_at: float | None
+
+
+class Merges:
+    """The merges table."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def create(
+        self,
+        submission_id: str,
+        category: str,
+        task: str,
+        operation: str,
+        *,
+        parent_version: int | None = None,
+        events: Iterable[NewEvent] = (),
+    ) -> Merge:
+        """Queue an operation, or return the merge that is already there for it.
+
+        One merge for each (submission, category, task, operation); `events` are appended only
+        when it is new.
+        """
+        now = self._clock()
+        with self._database.write() as session:
+            row = session.scalar(
+                select(MergeRow).where(
+                    MergeRow.submission_id == submission_id,
+                    MergeRow.category == category,
+                    MergeRow.task == task,
+                    MergeRow.operation == operation,
+                )
+            )
+            if row is None:
+                row = MergeRow(
+                    id=f"mrg-{take(session, 'merge'):04d}",
+                    submission_id=submission_id,
+                    category=category,
+                    task=task,
+                    operation=operation,
+                    state=MergeState.QUEUED,
+                    reason="",
+                    numbers={},
+                    step=0,
+                    steps=0,
+                    parent_version=parent_version,
+                    logged=False,
+                    created_at=now,
+                    updated_at=now,
+                )
+                session.add(row)
+                append_events(session, events, now)
+                session.flush()
+            return record(Merge, row)
+
+    def get(self, merge_id: str) -> Merge:
+        """Return a merge by its id; NotFoundError if there is none."""
+        with self._database.read() as session:
+            return record(Merge, _get(session, merge_id))
+
+    def all(self, *states: MergeState) -> list[Merge]:
+        """Return the merges in any of the states (all, when none is named), oldest first."""
+        query = select(MergeRow).order_by(MergeRow.created_at, MergeRow.id)
+        if states:
+            query = query.where(MergeRow.state.in_(states))
+        with self._database.read() as session:
+            return [record(Merge, row) for row in session.scalars(query)]
+
+    def unlogged(self) -> list[Merge]:
+        """Return the finished merges that history has not been told of, oldest first."""
+        query = (
+            select(MergeRow)
+            .where(MergeRow.logged.is_(False), MergeRow.state.not_in(OPEN_MERGES))
+            .order_by(MergeRow.created_at, MergeRow.id)
+        )
+        with self._database.read() as session:
+            return [record(Merge, row) for row in session.scalars(query)]
+
+    def advance(
+        self,
+        merge_id: str,
+        state: MergeState,
+        *,
+        events: Iterable[NewEvent] = (),
+        **fields: Unpack[MergeFields],
+    ) -> Merge:
+        """Move a merge to its next state, with its fields and events in one transaction.
+
+        `started_at` is set on leaving `queued`, `finished_at` on reaching a final state, unless
+        given. To `merged` goes `Versions.commit`, which commits the net version with it.
+
+        Raises
+        ------
+        ConflictError
+            If the state may not follow the present one.
+        """
+        now = self._clock()
+        with self._database.write() as session:
+            row = move(session, merge_id, state, fields, now)
+            append_events(session, events, now)
+            return record(Merge, row)
+
+    def update(
+        self, merge_id: str, *, events: Iterable[NewEvent] = (), **fields: Unpack[MergeFields]
+    ) -> Merge:
+        """Set fields of a merge without a step: progress, a run's id, that it is logged."""
+        now = self._clock()
+        with self._database.write() as session:
+            row = _get(session, merge_id, lock=True)
+            _set(row, fields, now)
+            append_events(session, events, now)
+            return record(Merge, row)
+
+
+def move(
+    session: Session, merge_id: str, state: MergeState, fields: MergeFields, now: float
+) -> MergeRow:
+    """Advance within the caller's transaction; see `Merges.advance`."""
+    row = _get(session, merge_id, lock=True)
+    check_merge(merge_id, row.state, state, row.operation)
+    row.state = state
+    if row.started_at is None:
+        row.started_at = now
+    if state not in OPEN_MERGES and row.finished_at is None:
+        row.finished_at = now
+    _set(row, fields, now)
+    return row
+
+
+def _set(row: MergeRow, fields: MergeFields, now: float) -> None:
+    values = dict(fields)
+    if "numbers" in fields:
+        values["numbers"] = {**row.numbers, **fields["numbers"]}
+    for name, value in values.items():
+        setattr(row, name, value)
+    row.updated_at = now
+
+
+def _get(session: Session, merge_id: str, *, lock: bool = False) -> MergeRow:
+    row = session.get(MergeRow, merge_id, with_for_update=lock)
+    if row is None:
+        raise NotFoundError(f"no merge '{merge_id}'; list them with `rootstock coordinator status`")
+    return row

@@ -1,0 +1,144 @@
+"""What the registry answers with: frozen records, free of the database they came from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+from coordinator.registry.states import MergeState, SubmissionState
+
+R = TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Site:
+    """A lab: its name and the Ed25519 public key (32 raw bytes) that the name is bound to."""
+
+    name: str
+    public_key: bytes
+    joined_at: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Receipt:
+    """The coordinator's signed word that an upload is durable.
+
+    The signature is over "manifest_digest subject received_at", in UTF-8.
+    """
+
+    manifest_digest: str
+    subject: str
+    received_at: str
+    signature: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Upload:
+    """A manifest that a site began to ship, of either kind.
+
+    `id` is "sub-0001" for a teacher net (then a submission has the same id) and "ref-0001" for
+    a refined adapter, whose `evaluation_id` names the request it answers.
+    """
+
+    id: str
+    site: str
+    kind: str
+    manifest_digest: str
+    manifest: bytes
+    signature: bytes
+    evaluation_id: str | None
+    created_at: float
+    touched_at: float
+    receipt: Receipt | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Submission:
+    """A teacher net on its way: receiving → received → admitted | refused."""
+
+    id: str
+    site: str
+    category: str
+    manifest_digest: str
+    manifest: bytes
+    signature: bytes
+    state: SubmissionState
+    reason: str
+    created_at: float
+    updated_at: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Merge:
+    """One transplanting operation; times are seconds since the epoch."""
+
+    id: str
+    submission_id: str
+    category: str
+    task: str
+    operation: str
+    state: MergeState
+    reason: str
+    numbers: dict[str, float]
+    job_result: dict[str, Any] | None
+    step: int
+    steps: int
+    parent_version: int | None
+    net_version: int | None
+    candidate: str | None
+    mlflow_run_id: str | None
+    logged: bool
+    created_at: float
+    updated_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the owning lab was asked about a merge's candidates, and its answer."""
+
+    id: str
+    merge_id: str
+    site: str
+    request: bytes
+    report: bytes | None
+    requested_at: float
+    reported_at: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NetVersion:
+    """An immutable state of the transplant net; `digest` is its commit's, `tree` its tree's."""
+
+    number: int
+    digest: str
+    tree: str
+    parent: int | None
+    merge_id: str
+    created_at: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to append: for one site, or for all when `site` is None."""
+
+    site: str | None
+    kind: str
+    payload: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """An appended event; `cursor` grows in the order of commits."""
+
+    cursor: int
+    site: str | None
+    kind: str
+    payload: bytes
+
+
+def record(kind: type[R], row: object) -> R:
+    """Copy the attributes that a record names from a database row."""
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(row, name) for name in names})

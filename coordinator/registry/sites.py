@@ -1,0 +1,51 @@
+"""Sites: each name is bound to the first public key that joined with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sqlalchemy import select
+
+from common.errors import ConflictError
+from coordinator.registry.database import Database
+from coordinator.registry.records import Site, record
+from coordinator.registry.tables import SiteRow
+
+
+class Sites:
+    """The sites table."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def join(self, site: str, public_key: bytes) -> None:
+        """Bind a name to a key; the same key may join again.
+
+        Raises
+        ------
+        ConflictError
+            If another key has the name.
+        """
+        with self._database.write() as session:
+            row = session.get(SiteRow, site)
+            if row is None:
+                session.add(SiteRow(name=site, public_key=public_key, joined_at=self._clock()))
+            elif row.public_key != public_key:
+                raise ConflictError(
+                    f"the name '{site}' belongs to a lab with another key; choose another name, "
+                    "or put back the key that this lab joined with"
+                )
+
+    def key_of(self, site: str) -> bytes | None:
+        """Return the public key that a name is bound to, or None."""
+        with self._database.read() as session:
+            row = session.get(SiteRow, site)
+            return None if row is None else row.public_key
+
+    def all(self) -> list[Site]:
+        """Return every site, by name."""
+        with self._database.read() as session:
+            rows = session.scalars(select(SiteRow).order_by(SiteRow.name))
+            return [record(Site, row) for row in rows]

@@ -1,0 +1,90 @@
+"""The state machines of submissions and merges: which step may follow which."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from common.errors import ConflictError
+
+FOUNDING = "found"
+"""The operation that has nothing to distil: the first teacher net becomes the transplant net."""
+
+
+class SubmissionState(StrEnum):
+    """Where a submitted teacher net stands."""
+
+    RECEIVING = "receiving"
+    RECEIVED = "received"
+    ADMITTED = "admitted"
+    REFUSED = "refused"
+
+
+class MergeState(StrEnum):
+    """Where one transplanting operation stands."""
+
+    QUEUED = "queued"
+    DISTILLING = "distilling"
+    EVALUATING = "evaluating"
+    MERGED = "merged"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+
+
+OPEN_MERGES = (MergeState.QUEUED, MergeState.DISTILLING, MergeState.EVALUATING)
+"""States in which a merge still has work to do; after a crash these are carried on."""
+
+_SUBMISSION: dict[SubmissionState, frozenset[SubmissionState]] = {
+    SubmissionState.RECEIVING: frozenset({SubmissionState.RECEIVED}),
+    SubmissionState.RECEIVED: frozenset({SubmissionState.ADMITTED, SubmissionState.REFUSED}),
+    SubmissionState.ADMITTED: frozenset(),
+    SubmissionState.REFUSED: frozenset(),
+}
+
+_MERGE: dict[MergeState, frozenset[MergeState]] = {
+    MergeState.QUEUED: frozenset({MergeState.DISTILLING, MergeState.FAILED}),
+    MergeState.DISTILLING: frozenset({MergeState.EVALUATING, MergeState.FAILED}),
+    MergeState.EVALUATING: frozenset({MergeState.MERGED, MergeState.REJECTED, MergeState.FAILED}),
+    MergeState.MERGED: frozenset({MergeState.ROLLED_BACK}),
+    MergeState.REJECTED: frozenset(),
+    MergeState.FAILED: frozenset(),
+    MergeState.ROLLED_BACK: frozenset(),
+}
+
+
+def next_submission_states(state: SubmissionState) -> frozenset[SubmissionState]:
+    """Return the states that may follow."""
+    return _SUBMISSION[state]
+
+
+def next_merge_states(state: MergeState, operation: str) -> frozenset[MergeState]:
+    """Return the states that may follow; a founding may go from queued straight to merged."""
+    if state is MergeState.QUEUED and operation == FOUNDING:
+        return _MERGE[state] | {MergeState.MERGED}
+    return _MERGE[state]
+
+
+def check_submission(name: str, old: SubmissionState, new: SubmissionState) -> None:
+    """Refuse a step that the state machine does not have.
+
+    Raises
+    ------
+    ConflictError
+        If `new` may not follow `old`; names both and what may follow.
+    """
+    _check(f"submission {name}", old, new, next_submission_states(old))
+
+
+def check_merge(name: str, old: MergeState, new: MergeState, operation: str) -> None:
+    """Refuse a step that the state machine does not have; see `check_submission`."""
+    _check(f"merge {name}", old, new, next_merge_states(old, operation))
+
+
+def _check(what: str, old: StrEnum, new: StrEnum, legal: frozenset[StrEnum]) -> None:
+    if new in legal:
+        return
+    after = ", ".join(sorted(legal)) or "nothing: it is a final state"
+    raise ConflictError(
+        f"{what} is '{old}' and cannot become '{new}'; what may follow is {after}. "
+        "Read its present state again and carry on from there"
+    )

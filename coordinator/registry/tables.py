@@ -1,0 +1,202 @@
+"""The tables, as SQLAlchemy maps them. Only this package sees rows; others get records."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from coordinator.registry.records import Receipt
+from coordinator.registry.states import MergeState, SubmissionState
+
+
+class Base(DeclarativeBase):
+    """The base of all tables."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {float: Double}
+
+
+def _words(kind: type[SubmissionState] | type[MergeState]) -> Enum:
+    """Store a state as its word, so that the database can be read without this program."""
+    return Enum(
+        kind,
+        native_enum=False,
+        length=16,
+        values_callable=lambda states: [state.value for state in states],
+    )
+
+
+class CounterRow(Base):
+    """Numbers that grow by one, in the order of commits: incrementing locks the row.
+
+    A database's own sequence would hand out numbers in the order of statements; a watcher that
+    has read past a number could then miss a smaller one that commits later.
+    """
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+
+
+class SiteRow(Base):
+    """A lab."""
+
+    __tablename__ = "sites"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    public_key: Mapped[bytes] = mapped_column(LargeBinary)
+    joined_at: Mapped[float]
+
+
+class UploadRow(Base):
+    """A manifest that a site began to ship; received once it has a receipt."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index("uploads_by_site", "site"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"))
+    kind: Mapped[str]
+    manifest_digest: Mapped[str] = mapped_column(unique=True)
+    manifest: Mapped[bytes] = mapped_column(LargeBinary)
+    signature: Mapped[bytes] = mapped_column(LargeBinary)
+    evaluation_id: Mapped[str | None]
+    created_at: Mapped[float]
+    touched_at: Mapped[float]
+    received_at: Mapped[str | None]
+    receipt_signature: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """The receipt, once the upload is received."""
+        if self.received_at is None or self.receipt_signature is None:
+            return None
+        return Receipt(self.manifest_digest, self.id, self.received_at, self.receipt_signature)
+
+
+class UploadBlobRow(Base):
+    """Which blobs an upload brings; private ones (statistics, samples) are for its site only."""
+
+    __tablename__ = "upload_blobs"
+    __table_args__ = (Index("upload_blobs_by_digest", "digest"),)
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    private: Mapped[bool]
+
+
+class SubmissionRow(Base):
+    """A teacher net on its way."""
+
+    __tablename__ = "submissions"
+    __table_args__ = (Index("submissions_by_state", "state"),)
+
+    id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), primary_key=True)
+    category: Mapped[str]
+    state: Mapped[SubmissionState] = mapped_column(_words(SubmissionState))
+    reason: Mapped[str]
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+    upload: Mapped[UploadRow] = relationship(lazy="joined", innerjoin=True)
+
+    @property
+    def site(self) -> str:
+        """The lab that ships it."""
+        return self.upload.site
+
+    @property
+    def manifest_digest(self) -> str:
+        """SHA-256 of the manifest."""
+        return self.upload.manifest_digest
+
+    @property
+    def manifest(self) -> bytes:
+        """The manifest as it was signed."""
+        return self.upload.manifest
+
+    @property
+    def signature(self) -> bytes:
+        """The site's signature over the manifest."""
+        return self.upload.signature
+
+
+class MergeRow(Base):
+    """One transplanting operation."""
+
+    __tablename__ = "merges"
+    __table_args__ = (
+        UniqueConstraint("submission_id", "category", "task", "operation", name="one_merge_each"),
+        Index("merges_by_state", "state"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    submission_id: Mapped[str] = mapped_column(ForeignKey("submissions.id"))
+    category: Mapped[str]
+    task: Mapped[str]
+    operation: Mapped[str]
+    state: Mapped[MergeState] = mapped_column(_words(MergeState))
+    reason: Mapped[str]
+    numbers: Mapped[dict[str, Any]] = mapped_column(JSON)
+    job_result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    step: Mapped[int] = mapped_column(BigInteger)
+    steps: Mapped[int] = mapped_column(BigInteger)
+    parent_version: Mapped[int | None]
+    net_version: Mapped[int | None]
+    candidate: Mapped[str | None]
+    mlflow_run_id: Mapped[str | None]
+    logged: Mapped[bool]
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class EvaluationRow(Base):
+    """A question to the owning lab; one a merge."""
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    merge_id: Mapped[str] = mapped_column(ForeignKey("merges.id"), unique=True)
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"))
+    request: Mapped[bytes] = mapped_column(LargeBinary)
+    report: Mapped[bytes | None] = mapped_column(LargeBinary)
+    requested_at: Mapped[float]
+    reported_at: Mapped[float | None]
+
+
+class NetVersionRow(Base):
+    """A state of the transplant net."""
+
+    __tablename__ = "net_versions"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(unique=True)
+    tree: Mapped[str]
+    parent: Mapped[int | None] = mapped_column(ForeignKey("net_versions.number"))
+    merge_id: Mapped[str] = mapped_column(ForeignKey("merges.id"), unique=True)
+    created_at: Mapped[float]
+
+
+class EventRow(Base):
+    """What a site is to hear of; `site` is null for all sites."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("events_by_site", "site", "cursor"),)
+
+    cursor: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    site: Mapped[str | None] = mapped_column(ForeignKey("sites.name"))
+    kind: Mapped[str]
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[float]

@@ -1,0 +1,211 @@
+"""Uploads: a manifest that a site began to ship, until the receipt that makes it durable."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+
+from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from common.errors import LimitError, NotFoundError
+from common.weights.manifest import Manifest, TeacherManifest
+from coordinator.registry.counters import take
+from coordinator.registry.database import Database
+from coordinator.registry.events import append_events
+from coordinator.registry.records import NewEvent, Receipt, Upload, record
+from coordinator.registry.states import SubmissionState, check_submission
+from coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow
+
+LEASE_SECONDS = 24 * 3600.0
+"""An upload that nothing has touched for this long no longer counts against its site's quota;
+it can still be resumed."""
+
+
+class Uploads:
+    """The uploads table, and the submissions that teacher nets' uploads create."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def begin(
+        self, manifest: Manifest, document: bytes, signature: bytes, *, open_limit: int
+    ) -> Upload:
+        """Open the upload of a manifest, or find it if it was begun before.
+
+        A teacher net's upload creates the submission of the same id, in state `receiving`.
+
+        Parameters
+        ----------
+        manifest, document
+            The manifest, and the bytes it was read from: these are hashed and kept.
+        signature
+            The site's, over `document`; verified by the caller.
+        open_limit
+            How many uploads a site may have open at once.
+
+        Raises
+        ------
+        LimitError
+            If the site has that many open already.
+        """
+        digest = hashlib.sha256(document).hexdigest()
+        now = self._clock()
+        with self._database.write() as session:
+            row = session.scalar(select(UploadRow).where(UploadRow.manifest_digest == digest))
+            if row is not None:
+                row.touched_at = now
+                return record(Upload, row)
+            self._check_quota(session, manifest.site, open_limit, now)
+            teacher = isinstance(manifest, TeacherManifest)
+            number = take(session, "submission" if teacher else "refinement")
+            row = UploadRow(
+                id=f"{'sub' if teacher else 'ref'}-{number:04d}",
+                site=manifest.site,
+                kind=manifest.kind,
+                manifest_digest=digest,
+                manifest=document,
+                signature=signature,
+                evaluation_id=None
+                if isinstance(manifest, TeacherManifest)
+                else manifest.evaluation,
+                created_at=now,
+                touched_at=now,
+                received_at=None,
+                receipt_signature=None,
+            )
+            session.add(row)
+            session.flush()
+            private = private_digests(manifest)
+            for blob in {entry.digest for entry in manifest.blobs()}:
+                session.add(UploadBlobRow(upload_id=row.id, digest=blob, private=blob in private))
+            if isinstance(manifest, TeacherManifest):
+                session.add(
+                    SubmissionRow(
+                        id=row.id,
+                        category=manifest.category,
+                        state=SubmissionState.RECEIVING,
+                        reason="",
+                        created_at=now,
+                        updated_at=now,
+                    )
+                )
+            return record(Upload, row)
+
+    def receive(
+        self, upload_id: str, receipt: Receipt, *, events: Iterable[NewEvent] = ()
+    ) -> Receipt:
+        """Record that everything of an upload is durable, in one transaction with its receipt.
+
+        Returns
+        -------
+        Receipt
+            The one that is recorded: the first one, when the upload was received before.
+        """
+        now = self._clock()
+        with self._database.write() as session:
+            row = _get(session, upload_id)
+            if row.receipt is not None:
+                return row.receipt
+            row.received_at = receipt.received_at
+            row.receipt_signature = receipt.signature
+            row.touched_at = now
+            submission = session.get(
+                SubmissionRow, upload_id, with_for_update={"of": SubmissionRow}
+            )
+            if submission is not None:
+                check_submission(upload_id, submission.state, SubmissionState.RECEIVED)
+                submission.state = SubmissionState.RECEIVED
+                submission.updated_at = now
+            append_events(session, events, now)
+            return receipt
+
+    def touch(self, upload_id: str) -> None:
+        """Note that bytes of an upload arrived; renews its lease."""
+        with self._database.write() as session:
+            _get(session, upload_id).touched_at = self._clock()
+
+    def get(self, upload_id: str) -> Upload:
+        """Return an upload by its id; NotFoundError if there is none."""
+        with self._database.read() as session:
+            return record(Upload, _get(session, upload_id))
+
+    def find(self, manifest_digest: str) -> Upload | None:
+        """Return the upload of a manifest, of either kind, received or not."""
+        with self._database.read() as session:
+            row = session.scalar(
+                select(UploadRow).where(UploadRow.manifest_digest == manifest_digest)
+            )
+            return None if row is None else record(Upload, row)
+
+    def refinement(self, manifest_digest: str) -> Upload | None:
+        """Return the upload of a refined adapter that has its receipt, or None."""
+        upload = self.find(manifest_digest)
+        if upload is None or upload.kind != "refinement" or upload.receipt is None:
+            return None
+        return upload
+
+    def readable(self, site: str, digest: str) -> bool:
+        """Say whether a site may read a blob: not when it is private to others.
+
+        Statistics and shared samples are private to the site that ships them, unless the same
+        bytes also arrived as a module.
+        """
+        received = UploadRow.received_at.is_not(None)
+        foreign = UploadRow.site != site
+        with self._database.read() as session:
+            private = self._any(session, digest, UploadBlobRow.private, received, foreign)
+            return not private or self._any(
+                session, digest, received, (~UploadBlobRow.private) | (UploadRow.site == site)
+            )
+
+    def _any(
+        self,
+        session: Session,
+        digest: str,
+        *conditions: ColumnElement[bool] | InstrumentedAttribute[bool],
+    ) -> bool:
+        query = (
+            select(UploadBlobRow.upload_id)
+            .join(UploadRow, UploadRow.id == UploadBlobRow.upload_id)
+            .where(and_(UploadBlobRow.digest == digest, *conditions))
+            .limit(1)
+        )
+        return session.scalar(query) is not None
+
+    def _check_quota(self, session: Session, site: str, limit: int, now: float) -> None:
+        open_ones = session.scalar(
+            select(func.count())
+            .select_from(UploadRow)
+            .where(
+                UploadRow.site == site,
+                UploadRow.received_at.is_(None),
+                UploadRow.touched_at > now - LEASE_SECONDS,
+            )
+        )
+        if (open_ones or 0) >= limit:
+            raise LimitError(
+                f"quota: site '{site}' has {open_ones} open uploads, the limit is {limit}; "
+                "commit or resume those first"
+            )
+
+
+def private_digests(manifest: Manifest) -> set[str]:
+    """Return the digests of blobs that only the shipping site may read back."""
+    if not isinstance(manifest, TeacherManifest):
+        return set()
+    digests = set()
+    if manifest.statistics is not None:
+        digests.add(manifest.statistics.digest)
+    if manifest.shared_samples is not None:
+        digests.add(manifest.shared_samples.blob.digest)
+    return digests
+
+
+def _get(session: Session, upload_id: str) -> UploadRow:
+    row = session.get(UploadRow, upload_id)
+    if row is None:
+        raise NotFoundError(f"no upload '{upload_id}'; begin it again with its manifest")
+    return row
