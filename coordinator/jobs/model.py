@@ -19,7 +19,7 @@ class TransplantJob(Document):
     """One transplant: join a category module f to the student task module g_S."""
 
     merge_id: Name
-    """Keys everything that the job leaves behind, so that a second attempt finds the first one's."""
+    """Keys what the job leaves behind, so that a second attempt finds the first one's."""
     task: TaskSpec
     teacher_architecture: ArchitectureSpec
     student_architecture: ArchitectureSpec

@@ -1,0 +1,62 @@
+"""The shell that Ray puts around a `TransplantWorker`: JSON in, JSON out, threads and device set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from coordinator.jobs.model import TransplantJob
+from coordinator.jobs.worker import TransplantWorker
+
+
+class TransplantActor:
+    """One process with one job.
+
+    The constructor does nothing: Ray reports an error raised there as the actor's death, and a
+    broken job must not look like a killed process.
+    """
+
+    def __init__(self) -> None:
+        self._worker: TransplantWorker | None = None
+
+    def open(self, job: bytes, threads: int, gpus: float) -> None:
+        """Take the job up where its last checkpoint left it.
+
+        Parameters
+        ----------
+        job
+            A `TransplantJob` as JSON.
+        threads
+            Threads of torch: as many as the actor has CPUs, so that actors do not crowd
+            each other, and the same on every attempt, so that results are bit-identical.
+        gpus
+            GPUs that Ray gave; below one, this share of the memory is the process's cap.
+        """
+        torch.set_num_threads(threads)
+        device = torch.device("cpu")
+        if gpus > 0:
+            device = torch.device("cuda", 0)  # Ray shows a process only the GPUs it was given
+            if gpus < 1:
+                # Ray counts GPUs, it does not divide them: without a cap one job takes it all.
+                torch.cuda.set_per_process_memory_fraction(gpus, device)
+        self._worker = TransplantWorker(TransplantJob.parse(job, what="job"), device)
+
+    def advance(self) -> bytes:
+        """Do the next piece of work; returns `Progress` as JSON."""
+        return self._opened().advance().canonical()
+
+    def result(self) -> bytes:
+        """Return `JobResult` as JSON."""
+        return self._opened().result().canonical()
+
+    def _opened(self) -> TransplantWorker:
+        if self._worker is None:
+            raise RuntimeError("the actor was called before it was opened")
+        return self._worker
+
+
+def remote_class(ray: Any) -> Any:
+    """Wrap the class for Ray; here so that workers import it by name."""
+    # A restart by Ray would run the constructor alone: the runner makes a new actor instead.
+    return ray.remote(max_restarts=0, max_task_retries=0)(TransplantActor)

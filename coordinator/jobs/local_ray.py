@@ -1,0 +1,124 @@
+"""A quiet Ray of the coordinator's own, or a place in a cluster that runs already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from common.errors import ConfigurationError, UnreachableError
+from coordinator.config import JobsConfig
+
+OBJECT_STORE_BYTES = 100 << 20
+"""Weights go through the artifact store, only JSON through Ray; its default is 30% of memory."""
+
+MAX_SOCKET_PATH = 107
+"""Longest path of a Unix socket on Linux; Ray puts its sockets below its folder."""
+
+_SOCKETS = "/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store"
+
+
+class LocalRay:
+    """Starts Ray, or joins it, and undoes that."""
+
+    def __init__(self, config: JobsConfig) -> None:
+        self._config = config
+        self._folder: Path | None = None
+
+    def start(self) -> None:
+        """Start a Ray on this machine, or join the cluster that the configuration names.
+
+        Call it before anything in this process has started gRPC: Ray forks, and gRPC's threads do not
+        survive a fork.
+
+        Raises
+        ------
+        ConfigurationError
+            If no node could ever hold one actor.
+        UnreachableError
+            If the cluster does not answer.
+        """
+        with _own_sigterm():
+            if self._config.ray_address is None:
+                self._start_local()
+            else:
+                self._join(self._config.ray_address)
+        try:
+            self._require_room()
+        except ConfigurationError:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Leave Ray; a local one ends, and its folder goes."""
+        ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _start_local(self) -> None:
+        # Ray guards its ports by a token, else written to the user's home for good.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # A folder of its own: coordinators on one machine share neither sockets nor clean-up.
+        folder = Path(tempfile.mkdtemp(prefix="rootstock-ray-"))
+        if len(str(folder) + _SOCKETS) > MAX_SOCKET_PATH:
+            folder.rmdir()
+            raise ConfigurationError(
+                f"{tempfile.gettempdir()}: too long a path for Ray's sockets, which may have "
+                f"{MAX_SOCKET_PATH} characters; set TMPDIR to a shorter one, for example /tmp"
+            )
+        self._folder = folder
+        ray.init(
+            "local",
+            num_cpus=self._config.local_cpus,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(folder),
+            _node_ip_address="127.0.0.1",
+        )
+
+    def _join(self, address: str) -> None:
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UnreachableError(
+                f"jobs.ray_address = {address!r}: no Ray cluster answers there ({error}); start "
+                "it (ray start --head), or take the key out for a local Ray"
+            ) from error
+
+    def _require_room(self) -> None:
+        """Refuse what would wait for ever: an actor that fits on no node."""
+        needed = {"CPU": self._config.num_cpus, "GPU": self._config.num_gpus}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if any(all(node.get(k, 0) >= n for k, n in needed.items()) for node in nodes):
+            return
+        best = {k: max((node.get(k, 0) for node in nodes), default=0) for k in needed}
+        raise ConfigurationError(
+            f"jobs.num_cpus = {needed['CPU']:g} with jobs.num_gpus = {needed['GPU']:g} fits on no "
+            f"node of Ray: the largest have {best['CPU']:g} CPUs and {best['GPU']:g} GPUs; lower "
+            "the keys, or raise jobs.local_cpus or the cluster"
+        )
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the process's SIGTERM handler: Ray sets one that exits without a drain."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, so Ray sets none either
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
