@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from common.model import Document
 from common.nets.spec import Name
@@ -23,11 +23,11 @@ class DataConfig(Document):
 
     kind: DatasetKind
     path: Path | None = None
-    """The dataset's root folder, as torchvision's class of that name takes it. `digits` has none."""
+    """The dataset's root folder, as torchvision's class of that name takes it; not for `digits`."""
     class_name: str | None = None
     """What the dataset calls the lab's category; None: the same name."""
     rest: tuple[str, ...] | None = None
-    """Classes that make up "the rest"; None: all others."""
+    """Classes that make up "the rest", the category itself left out; None: all others."""
     part: int = Field(default=1, ge=1)
     """Which share of the rest's images is this lab's: 1 to `parts`."""
     parts: int = Field(default=1, ge=1, le=10_000)
@@ -155,6 +155,8 @@ class SiteConfig(Document):
     """Exactly so many training images travel with the teacher. 0: raw data never leaves."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads for training; None leaves it to PyTorch."""
+    device: Annotated[str, StringConstraints(pattern=r"^(cpu|cuda(:\d{1,3})?)$")] = "cpu"
+    """Where teachers are trained and candidates evaluated: cpu, cuda or cuda:N."""
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
     refinement: RefinementConfig = RefinementConfig()

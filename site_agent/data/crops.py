@@ -1,0 +1,56 @@
+"""Squares out of photographs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom; right and bottom are outside."""
+
+_PADDING = (128, 128, 128)
+"""What stands beyond the picture's edge: the mean that inputs are normalised by, so 0."""
+
+
+def bounding_box(mask_HW: NDArray[np.bool_]) -> Box:
+    """Return the smallest box around the True pixels; there must be one."""
+    rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def centre_square(image: Image.Image) -> Image.Image:
+    """Return the largest square in the middle."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def square_around(image: Image.Image, box: Box, context: float) -> Image.Image:
+    """Cut a square around a box, with a margin; what lies beyond the picture is mid-grey.
+
+    The square is moved into the picture as far as it fits, so that grey stands only where the
+    picture itself is narrower than the square.
+
+    Parameters
+    ----------
+    image
+        RGB.
+    box
+        Around the thing, in pixels.
+    context
+        Margin on each side, as a share of the box's longer side.
+    """
+    left, top, right, bottom = box
+    side = max(1, round(max(right - left, bottom - top) * (1 + 2 * context)))
+    x = _place((left + right - side) // 2, side, image.width)
+    y = _place((top + bottom - side) // 2, side, image.height)
+    square = Image.new("RGB", (side, side), _PADDING)
+    square.paste(image, (-x, -y))
+    return square
+
+
+def _place(start: int, side: int, length: int) -> int:
+    if side >= length:
+        return (length - side) // 2
+    return min(max(start, 0), length - side)

@@ -1,0 +1,148 @@
+"""Loads a lab's private images as the configuration describes them.
+
+N images, C channels, S side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from common.errors import DataError
+from site_agent.config import DataConfig
+from site_agent.data import partition
+from site_agent.data.images import ImageSet, LabData
+from site_agent.data.sources import Source, UnreadableError, open_source, slug
+
+
+def load(
+    config: DataConfig,
+    category: str,
+    input_shape: tuple[int, int, int],
+    *,
+    batch_size: int,
+    warn: Callable[[str], None],
+) -> LabData:
+    """Read a lab's images and split them into training, holdout and validation.
+
+    Parameters
+    ----------
+    config
+        Where the images are, and which of them are this lab's.
+    category
+        The lab's category; `config.class_name` says what the dataset calls it.
+    input_shape
+        (C, H, W) that the plan's architecture takes; C is 1 or 3.
+    batch_size
+        Training must have at least so many images.
+    warn
+        Told of every image that is left out because it cannot be read.
+
+    Raises
+    ------
+    DataError
+        If the dataset is missing, lacks a class, has one class only or too few images, or holds
+        an unreadable one and `skip_unreadable` is off. Names the remedy.
+    MissingExtraError
+        If `digits` is asked for and scikit-learn is not installed.
+    """
+    source = open_source(config)
+    name, rest = _classes(source, config, category)
+
+    def unreadable(error: UnreadableError) -> None:
+        if not config.skip_unreadable:
+            raise error
+        warn(f"left out: {error}")
+
+    labels = source.labels(frozenset((name, *rest)), unreadable)
+    chosen = partition.select(labels, config, name, rest)
+    images: list[Tensor] = []
+    keys: list[str] = []
+    sides: list[list[int]] = []
+    for indices in chosen:
+        side = []
+        for index in indices:
+            try:
+                picture = source.image(index)
+            except UnreadableError as error:
+                unreadable(error)
+                continue
+            side.append(len(images))
+            images.append(_pixels(picture, input_shape))
+            keys.append(labels[index][0])
+        sides.append(side)
+    positive, negative = sides
+    _require_sides(config, name, len(positive), len(negative))
+    parts = partition.split(positive, negative, config)
+    labels_N = torch.zeros(len(images))
+    labels_N[positive] = 1.0
+    everything = ImageSet(torch.stack(images), labels_N, tuple(keys))
+    training, holdout, validation = (everything.subset(part) for part in parts)
+    _require_training(training, batch_size)
+    return LabData(training, holdout, validation, mirror=source.mirror)
+
+
+def _classes(source: Source, config: DataConfig, category: str) -> tuple[str, tuple[str, ...]]:
+    """Return the dataset's names of the category and of the rest."""
+    known = {slug(name): name for name in source.classes()} | {n: n for n in source.classes()}
+
+    def find(wanted: str, key: str) -> str:
+        found = known.get(wanted) or known.get(slug(wanted))
+        if found is None:
+            raise DataError(
+                f"data.{key}: the dataset has no class '{wanted}'; it has "
+                + ", ".join(source.classes())
+            )
+        return found
+
+    name = find(config.class_name or category, "class_name")
+    if config.rest is None:
+        return name, tuple(other for other in source.classes() if other != name)
+    # One list may serve all labs of a federation, so it may name the category itself.
+    return name, tuple(find(other, "rest") for other in config.rest if find(other, "rest") != name)
+
+
+def _pixels(picture: Image.Image, input_shape: tuple[int, int, int]) -> Tensor:
+    """Bring a square picture to uint8 of C×S×S."""
+    channels, height, width = input_shape
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    array = np.array(picture, dtype=np.uint8).reshape(height, width, -1)
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def _require_sides(config: DataConfig, name: str, positive: int, negative: int) -> None:
+    where = config.path if config.path is not None else config.kind
+    if positive + negative == 0:
+        raise DataError(
+            f"{where}: holds no image of '{name}' nor of the rest for this lab; check data.path, "
+            "data.class_name, data.rest and data.part"
+        )
+    for count, what, key in (
+        (positive, f"of the category '{name}'", "class_name"),
+        (negative, "of the rest, to tell the category from", "rest, data.part or data.reserve"),
+    ):
+        if count == 0:
+            raise DataError(f"{where}: holds no image {what}; add images or mend data.{key}")
+        if count < 3:  # one each for training, holdout and validation
+            raise DataError(
+                f"{where}: holds {count} image(s) {what}; at least 3 are needed, one each for "
+                "training, holdout and validation; add images"
+            )
+
+
+def _require_training(training: ImageSet, batch_size: int) -> None:
+    if 0 in training.counts():
+        raise DataError(
+            "validation and holdout leave no training image of one side; add images or lower "
+            "data.validation_fraction or data.holdout_fraction"
+        )
+    if len(training) < batch_size:
+        raise DataError(
+            f"{len(training)} training images are fewer than one batch of {batch_size}; add images "
+            "or lower training.batch_size"
+        )

@@ -1,0 +1,69 @@
+"""What a way to train a teacher net looks like from outside."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import nn
+
+from common.nets.spec import Setting
+from site_agent.data.images import LabData
+
+OnProgress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and a sentence."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher net g_T∘f, or the plan's initial weights in its form.
+
+    Attributes
+    ----------
+    category_module
+        f, from an image to features.
+    task_modules
+        g_T of every task of the plan, from features to one logit.
+    """
+
+    category_module: nn.Sequential
+    task_modules: dict[str, nn.Sequential]
+
+    def modules(self) -> dict[str, nn.Sequential]:
+        """Return all modules by the names that checkpoints give them."""
+        named = {f"task/{task}": module for task, module in sorted(self.task_modules.items())}
+        return {"category": self.category_module, **named}
+
+
+class Recipe(Protocol):
+    """A way to train a teacher net from the plan's initial weights."""
+
+    name: str
+
+    def settings(self) -> dict[str, Setting]:
+        """Return what the manifest says about the recipe."""
+
+    def train(
+        self,
+        start: Teacher,
+        data: LabData,
+        folder: Path,
+        on_progress: OnProgress,
+        stop: threading.Event,
+    ) -> Teacher:
+        """Train on `data.training` alone; checkpoint into `folder`, and resume from it.
+
+        Returns
+        -------
+        The trained net, in evaluation mode. The same with and without interruptions.
+
+        Raises
+        ------
+        Stopped
+            If `stop` is set; the checkpoint says where to go on.
+        StorageError
+            If a checkpoint cannot be written; the one before is still there.
+        """

@@ -1,0 +1,177 @@
+"""Supervised training from the plan's initial weights: the category against the rest.
+
+N batch, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from common.nets.spec import Setting
+from site_agent.config import TrainingConfig
+from site_agent.data.images import ImageSet, LabData, normalise
+from site_agent.recipes import checkpoint
+from site_agent.recipes.augmentation import augment
+from site_agent.recipes.interface import OnProgress, Teacher
+from site_agent.stopping import Stopped
+
+CHECKPOINT = "checkpoint.safetensors"
+_WARM_UP = 0.05
+"""Share of the steps over which the learning rate rises: AdamW's first steps are its roughest."""
+
+
+class SupervisedRecipe:
+    """Binary cross-entropy, AdamW or SGD, cosine schedule, light augmentation.
+
+    An epoch shows every training image of the larger side (category or rest) once and the
+    smaller side's as often as it takes to balance, so that threshold 0 is fair. All randomness
+    of an epoch follows from (seed, epoch), so a resumed run repeats nothing and skips nothing.
+    Nothing is chosen on validation images: the last epoch's weights are the teacher's.
+    """
+
+    name = "supervised"
+
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        self._config = config
+        self._device = device
+
+    def settings(self) -> dict[str, Setting]:
+        """Return what the manifest says about the recipe."""
+        flat: dict[str, Setting] = {}
+        for key, value in self._config.model_dump(mode="json").items():
+            if isinstance(value, dict):
+                flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}
+            elif key not in ("recipe", "checkpoint_epochs"):
+                flat[key] = value
+        return flat
+
+    def train(
+        self,
+        start: Teacher,
+        data: LabData,
+        folder: Path,
+        on_progress: OnProgress,
+        stop: threading.Event,
+    ) -> Teacher:
+        """Train on `data.training`; see `Recipe.train`."""
+        config = self._config
+        modules = start.modules()
+        for module in modules.values():
+            module.to(self._device)
+        optimiser = self._optimiser(start)
+        path = folder / CHECKPOINT
+        epoch = checkpoint.restore(path, modules, optimiser)
+        per_epoch = 2 * max(data.training.counts()) // config.batch_size
+        steps = config.epochs * per_epoch
+        loss = math.nan
+        while epoch < config.epochs:
+            generator = torch.Generator().manual_seed(_mix(config.seed, epoch))
+            order = balanced_order(data.training.labels_N, generator)
+            with torch.random.fork_rng(devices=self._cuda()):
+                torch.manual_seed(_mix(config.seed, epoch) + 1)  # dropout's
+                for batch in range(per_epoch):
+                    if stop.is_set():
+                        raise Stopped
+                    step = epoch * per_epoch + batch
+                    for group in optimiser.param_groups:
+                        group["lr"] = config.learning_rate * schedule(step, steps)
+                    indices = order[batch * config.batch_size : (batch + 1) * config.batch_size]
+                    loss = self._step(start, optimiser, data, indices, generator)
+                    on_progress(step + 1, steps, f"epoch {epoch + 1}, loss {loss:.3f}")
+            epoch += 1
+            if epoch % config.checkpoint_epochs == 0 or epoch == config.epochs:
+                checkpoint.save(path, modules, optimiser, epoch)
+        for module in modules.values():
+            module.eval().requires_grad_(False)
+        return start
+
+    def _step(
+        self,
+        teacher: Teacher,
+        optimiser: torch.optim.Optimizer,
+        data: LabData,
+        indices: Tensor,
+        generator: torch.Generator,
+    ) -> float:
+        for module in teacher.modules().values():
+            module.train()
+        x_NCHW, y_N = batch_of(data.training, indices)
+        x_NCHW = augment(x_NCHW, self._config.augment, mirror=data.mirror, generator=generator)
+        features_NCHW = teacher.category_module(x_NCHW.to(self._device))
+        target_N = y_N.to(self._device)
+        loss = torch.stack(
+            [
+                functional.binary_cross_entropy_with_logits(g(features_NCHW).flatten(), target_N)
+                for g in teacher.task_modules.values()
+            ]
+        ).sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        return float(loss.detach())
+
+    def _optimiser(self, teacher: Teacher) -> torch.optim.Optimizer:
+        config = self._config
+        parameters = [p for module in teacher.modules().values() for p in module.parameters()]
+        if config.optimiser == "sgd":
+            return torch.optim.SGD(
+                parameters,
+                lr=config.learning_rate,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+            )
+        return torch.optim.AdamW(
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+
+    def _cuda(self) -> list[torch.device]:
+        return [self._device] if self._device.type == "cuda" else []
+
+
+def balanced_order(labels_N: Tensor, generator: torch.Generator) -> Tensor:
+    """Return indices of one epoch: both sides equally often, each image at least once.
+
+    Parameters
+    ----------
+    labels_N
+        1 the category, 0 the rest; both occur.
+    generator
+        The only source of randomness.
+
+    Returns
+    -------
+    Indices, int64, twice as many as the larger side has images, shuffled.
+    """
+    sides = [torch.nonzero(labels_N == label).flatten() for label in (0.0, 1.0)]
+    length = max(len(side) for side in sides)
+    chosen = []
+    for side in sides:
+        rounds = math.ceil(length / len(side))
+        shuffled = [side[torch.randperm(len(side), generator=generator)] for _ in range(rounds)]
+        chosen.append(torch.cat(shuffled)[:length])
+    both = torch.cat(chosen)
+    return both[torch.randperm(len(both), generator=generator)]
+
+
+def batch_of(images: ImageSet, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return normalised images (N,C,H,W) and labels (N) at `indices`."""
+    return normalise(images.images_NCHW[indices]), images.labels_N[indices]
+
+
+def schedule(step: int, steps: int) -> float:
+    """Return the learning rate's factor: a short rise, then half a cosine down to 0."""
+    rise = max(1, round(_WARM_UP * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """Return one seed out of two numbers, different for each pair in practice."""
+    return (seed * 1_000_003 + epoch * 2) % (1 << 62)

@@ -1,0 +1,317 @@
+"""What is trained or measured and not yet acknowledged; it survives restarts and ``kill -9``.
+
+::
+
+    spool/
+      staging/<random>/            being written; never shipped
+      entries/<manifest digest>/   manifest.json, signature, run, blobs/<digest>
+      acknowledged/<…>/            the same and receipt.json: the lab needs its own f again
+      reports/<evaluation>.json    evaluation reports to send
+      reported/<evaluation>.json   those that the coordinator has
+      aside/<…>/                   what was unfinished or damaged, and why.txt
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from common.errors import IntegrityError, RefusedError, SchemaError
+from common.files import file_digest, storage_errors, sync_folder, write_bytes
+from common.identity import keys
+from common.model import Document
+from common.nets.spec import Name
+from common.weights.manifest import MAX_MANIFEST_BYTES, Digest, Manifest, parse_manifest
+
+_MAX_DOCUMENT_BYTES = 1 << 20
+
+
+class SignedReceipt(Document):
+    """The coordinator's word that everything of a manifest is durable there."""
+
+    manifest_digest: Digest
+    submission_id: str = Field(min_length=1, max_length=200)
+    received_at: str = Field(min_length=1, max_length=64)
+    signature: str = Field(pattern=r"^[0-9a-f]{128}$")
+    """Ed25519, in hex, over "manifest_digest submission_id received_at"."""
+
+    def verify(self, manifest_digest: str, coordinator_key: bytes) -> None:
+        """Check that this is the coordinator's receipt for that manifest.
+
+        Raises
+        ------
+        IntegrityError
+            If it is for another manifest, or signed by another key.
+        """
+        if self.manifest_digest != manifest_digest:
+            raise IntegrityError(
+                f"the receipt is for manifest {self.manifest_digest}, not {manifest_digest}; "
+                "the teacher stays in the spool: ship it again"
+            )
+        said = f"{self.manifest_digest} {self.submission_id} {self.received_at}".encode()
+        keys.verify(coordinator_key, bytes.fromhex(self.signature), said, what="the receipt")
+
+
+class CandidateError(Document):
+    """How one candidate did on private validation data."""
+
+    name: Name
+    error: float = Field(ge=0, le=100)
+    """Percent."""
+    samples: int = Field(ge=1)
+
+
+class EvaluationReport(Document):
+    """What goes back for an evaluation request: numbers, and the digest of a shipped adapter."""
+
+    evaluation_id: Name
+    results: tuple[CandidateError, ...] = Field(default=(), max_length=64)
+    refinement_manifest_digest: Digest | None = None
+    refined_error: float | None = Field(default=None, ge=0, le=100)
+    refinement_seconds: float = Field(default=0.0, ge=0)
+    refinement_steps: int = Field(default=0, ge=0)
+    failure: str = Field(default="", max_length=1000)
+    """Why it could not be evaluated; empty: it could."""
+
+
+@dataclass(frozen=True)
+class SpoolEntry:
+    """A signed manifest and its blobs, all on the disk.
+
+    Attributes
+    ----------
+    folder
+        Where they are.
+    manifest, manifest_bytes, signature
+        What is shipped; the signature is the site's, over the bytes.
+    run
+        What it came from (digest of plan and settings, or an evaluation's id), so that it is not
+        made twice.
+    """
+
+    folder: Path
+    manifest: Manifest
+    manifest_bytes: bytes
+    signature: bytes
+    run: str
+
+    @property
+    def digest(self) -> str:
+        """The manifest's digest, which names the entry."""
+        return self.folder.name
+
+    def blob(self, digest: str) -> Path:
+        """Return the file of one of the manifest's blobs."""
+        return self.folder / "blobs" / digest
+
+
+class Spool:
+    """A folder that only signed receipts empty.
+
+    Opening it sets aside what a crash left unfinished and what the disk has damaged.
+
+    Parameters
+    ----------
+    root
+        The folder; made if it is not there.
+    warn
+        Told of everything that is set aside, and why.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full or read-only.
+    """
+
+    def __init__(self, root: Path, warn: Callable[[str], None]) -> None:
+        self._root = root
+        self._warn = warn
+        with storage_errors(root):
+            for name in ("staging", "entries", "acknowledged", "reports", "reported", "aside"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+            for folder in sorted((root / "staging").iterdir()):
+                self._set_aside(folder, "the agent ended while it was being written")
+            for folder in sorted((root / "entries").iterdir()):
+                self._check_bytes(folder)
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Give a folder to write blobs into, each named by its digest; see `commit`.
+
+        Raises
+        ------
+        StorageError
+            If the disk is full; what was written is removed again.
+        """
+        folder = self._root / "staging" / secrets.token_hex(8)
+        with storage_errors(folder):
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, staging: Path, manifest: Manifest, signature: bytes, run: str) -> SpoolEntry:
+        """Turn staged blobs into an entry, durably and in one step.
+
+        Parameters
+        ----------
+        staging
+            What `staging` gave; holds every blob of the manifest, flushed, named by digest.
+        manifest
+            What to ship.
+        signature
+            The site's, over `manifest.canonical()`.
+        run
+            What it came from.
+
+        Raises
+        ------
+        SchemaError
+            If a blob is missing or has another size.
+        StorageError
+            If the disk is full; no entry is made.
+        """
+        for blob in manifest.blobs():
+            path = staging / blob.digest
+            if not path.is_file() or path.stat().st_size != blob.size:
+                raise SchemaError(f"{path}: is not the blob of {blob.size} bytes that was staged")
+        target = self._root / "entries" / manifest.content_digest()
+        for known in (target, self._root / "acknowledged" / target.name):
+            if known.is_dir():
+                return self._read(known)
+        aside = staging.with_name(staging.name + ".entry")
+        with storage_errors(target):
+            try:
+                (aside / "blobs").mkdir(parents=True)
+                for blob in manifest.blobs():
+                    (staging / blob.digest).replace(aside / "blobs" / blob.digest)
+                sync_folder(aside / "blobs")
+                write_bytes(aside / "signature", signature)
+                write_bytes(aside / "run", run.encode())
+                write_bytes(aside / "manifest.json", manifest.canonical())
+                aside.rename(target)
+            except OSError:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
+            sync_folder(target.parent)
+        return self._read(target)
+
+    def entries(self) -> list[SpoolEntry]:
+        """Return what waits to be shipped. Damaged entries are set aside with a warning."""
+        return self._valid("entries")
+
+    def acknowledged(self) -> list[SpoolEntry]:
+        """Return what the coordinator has given receipts for."""
+        return self._valid("acknowledged")
+
+    def find(self, digest: str) -> SpoolEntry | None:
+        """Return the entry of that manifest, shipped or not, or None."""
+        both = [*self.entries(), *self.acknowledged()]
+        return next((entry for entry in both if entry.digest == digest), None)
+
+    def made_by(self, run: str) -> SpoolEntry | None:
+        """Return the entry that a run made, shipped or not, or None."""
+        both = [*self.entries(), *self.acknowledged()]
+        return next((entry for entry in both if entry.run == run), None)
+
+    def acknowledge(
+        self, entry: SpoolEntry, receipt: SignedReceipt, coordinator_key: bytes
+    ) -> SpoolEntry:
+        """Take an entry out of the queue, once its receipt proves to be the coordinator's.
+
+        Raises
+        ------
+        IntegrityError
+            If the receipt is another's or for another manifest; the entry stays.
+        """
+        receipt.verify(entry.digest, coordinator_key)
+        write_bytes(entry.folder / "receipt.json", receipt.canonical())
+        target = self._root / "acknowledged" / entry.digest
+        with storage_errors(target):
+            entry.folder.rename(target)
+            sync_folder(target.parent)
+            sync_folder(self._root / "entries")
+        return self._read(target)
+
+    def add_report(self, report: EvaluationReport) -> None:
+        """Keep a report until the coordinator has it."""
+        write_bytes(self._root / "reports" / f"{report.evaluation_id}.json", report.canonical())
+
+    def reports(self) -> list[EvaluationReport]:
+        """Return the reports that the coordinator does not have yet."""
+        found = []
+        for path in sorted((self._root / "reports").glob("*.json")):
+            try:
+                found.append(EvaluationReport.parse(_read_capped(path), what=str(path)))
+            except SchemaError as error:
+                self._set_aside(path, str(error))
+        return found
+
+    def acknowledge_report(self, evaluation_id: str) -> None:
+        """Note that the coordinator has a report."""
+        path = self._root / "reports" / f"{evaluation_id}.json"
+        with storage_errors(path):
+            path.replace(self._root / "reported" / path.name)
+            sync_folder(self._root / "reported")
+
+    def has_report(self, evaluation_id: str) -> bool:
+        """Say whether an evaluation was done before, sent or not."""
+        name = f"{evaluation_id}.json"
+        return any((self._root / folder / name).exists() for folder in ("reports", "reported"))
+
+    def _valid(self, kind: str) -> list[SpoolEntry]:
+        found = []
+        for folder in sorted((self._root / kind).iterdir()):
+            try:
+                found.append(self._read(folder))
+            except (RefusedError, FileNotFoundError, NotADirectoryError) as error:
+                self._set_aside(folder, str(error))
+        return found
+
+    def _read(self, folder: Path) -> SpoolEntry:
+        with storage_errors(folder):
+            data = _read_capped(folder / "manifest.json", MAX_MANIFEST_BYTES)
+            signature = _read_capped(folder / "signature")
+            run = _read_capped(folder / "run").decode(errors="replace")
+        manifest = parse_manifest(data)
+        if manifest.content_digest() != folder.name:
+            raise IntegrityError(
+                f"{folder}: the manifest has digest {manifest.content_digest()}, not its name"
+            )
+        return SpoolEntry(folder, manifest, data, signature, run)
+
+    def _check_bytes(self, folder: Path) -> None:
+        """Set an entry aside if a blob is missing or does not match its digest."""
+        try:
+            entry = self._read(folder)
+            for blob in entry.manifest.blobs():
+                if file_digest(entry.blob(blob.digest)) != blob.digest:
+                    raise IntegrityError(f"blob {blob.digest} does not match its digest")
+        except (RefusedError, FileNotFoundError, NotADirectoryError) as error:
+            self._set_aside(folder, str(error))
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        target = self._root / "aside" / f"{path.name}-{secrets.token_hex(4)}"
+        with storage_errors(path):
+            path.rename(target)
+            note = target / "why.txt" if target.is_dir() else target.with_suffix(".why.txt")
+            write_bytes(note, f"{why}\n".encode())
+        self._warn(
+            f"{path}: set aside as {target}: {why}; training makes it anew, "
+            "remove the folder once you have looked at it"
+        )
+
+
+def _read_capped(path: Path, limit: int = _MAX_DOCUMENT_BYTES) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise SchemaError(f"{path}: has more than {limit} bytes")
+    return data
