@@ -1,0 +1,253 @@
+"""Generic architectures: their layers in order, their settings, and where they split into f and g.
+
+An architecture is one plain sequence of named layers. A split point is the name of a layer: the
+category module f ends with it, the task module g starts after it, so f followed by g is always the
+whole net. To add one: a class with its settings and its layers, and its name in `_REGISTRY`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import ConfigDict, Field, ValidationError
+from torch import nn
+
+from common.errors import SchemaError
+from common.model import Document, first_problem
+from common.nets.spec import ArchitectureSpec, TaskSpec
+
+Layer = tuple[str, Callable[[], nn.Module]]
+"""A layer's name and what builds it; nothing is allocated before the split is known."""
+
+_OUTPUTS = {"binary-classification": 1}
+"""Outputs y of a task module by kind of task: one logit says category or not."""
+
+
+class _Architecture(Document):
+    """An architecture with its settings. A lab supplies those, so each is typed and capped."""
+
+    model_config = ConfigDict(strict=True)
+
+    split_points: ClassVar[tuple[str, ...]]
+    input_size: int
+    in_channels: int = Field(default=3, ge=1, le=16)
+
+    @abstractmethod
+    def layers(self, outputs: int) -> Sequence[Layer]:
+        """Return the layers of f followed by those of g, lowest first."""
+
+
+class _SmallVgg(_Architecture):
+    """A VGG for 32 to 96 pixels and a few hundred images."""
+
+    split_points: ClassVar[tuple[str, ...]] = ("pool1", "pool2", "pool3", "pool4")
+    input_size: int = Field(default=32, ge=32, le=96, multiple_of=16)
+    width: int = Field(default=16, ge=4, le=128)
+    blocks: int = Field(default=3, ge=3, le=4)
+    hidden: int | None = Field(default=None, ge=4, le=4096)
+    """Units of fc6; None is 8 × width."""
+
+    def layers(self, outputs: int) -> Sequence[Layer]:
+        width = self.width
+        widths = [[w, w] for w in (width, 2 * width, 4 * width, 4 * width)[: self.blocks]]
+        side = self.input_size >> self.blocks
+        hidden = 8 * width if self.hidden is None else self.hidden
+        return [
+            *_blocks(self.in_channels, widths),
+            ("flatten", nn.Flatten),
+            ("fc6", lambda: nn.Linear(4 * width * side * side, hidden)),
+            ("relu6", nn.ReLU),
+            ("drop6", nn.Dropout),
+            ("fc7", lambda: nn.Linear(hidden, outputs)),
+        ]
+
+
+class _Vgg16(_Architecture):
+    """VGG-16, layer by layer as torchvision's `vgg16`, with the paper's names."""
+
+    split_points: ClassVar[tuple[str, ...]] = ("pool1", "pool2", "pool3", "pool4", "pool5")
+    input_size: int = Field(default=224, ge=32, le=512, multiple_of=32)
+
+    def layers(self, outputs: int) -> Sequence[Layer]:
+        return [
+            *_blocks(self.in_channels, [[64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3]),
+            ("avgpool", lambda: nn.AdaptiveAvgPool2d((7, 7))),
+            ("flatten", nn.Flatten),
+            ("fc6", lambda: nn.Linear(512 * 7 * 7, 4096)),
+            ("relu6", nn.ReLU),
+            ("drop6", nn.Dropout),
+            ("fc7", lambda: nn.Linear(4096, 4096)),
+            ("relu7", nn.ReLU),
+            ("drop7", nn.Dropout),
+            ("fc8", lambda: nn.Linear(4096, outputs)),
+        ]
+
+
+_REGISTRY: dict[str, type[_Architecture]] = {"small-vgg": _SmallVgg, "vgg16": _Vgg16}
+
+
+def architectures() -> tuple[str, ...]:
+    """Return the names of all architectures."""
+    return tuple(sorted(_REGISTRY))
+
+
+def splits(name: str) -> tuple[str, ...]:
+    """Return an architecture's split points, lowest first.
+
+    Raises
+    ------
+    SchemaError
+        If no architecture has that name.
+    """
+    return _architecture(name).split_points
+
+
+def input_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
+    """Return (C, H, W) of the images I that f takes.
+
+    Raises
+    ------
+    SchemaError
+        If architecture, split or a setting is not known or breaks its bounds.
+    """
+    architecture = _configured(spec)
+    _parts(spec, outputs=1)
+    return architecture.in_channels, architecture.input_size, architecture.input_size
+
+
+def feature_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
+    """Return (C, H, W) of the features x = f(I).
+
+    Raises
+    ------
+    SchemaError
+        As `input_shape`.
+    """
+    with torch.device("meta"):  # shapes only: no memory, no arithmetic
+        features = _sequence(_parts(spec, outputs=1)[0])(torch.empty(1, *input_shape(spec)))
+    _, channels, height, width = features.shape
+    return int(channels), int(height), int(width)
+
+
+def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
+    """Build f: the layers up to and including the split point, named.
+
+    Values are torch's defaults until weights are loaded; the global random state stays as it was.
+
+    Raises
+    ------
+    SchemaError
+        As `input_shape`.
+    """
+    return _sequence(_parts(spec, outputs=1)[0])
+
+
+def build_task_module(spec: ArchitectureSpec, task: TaskSpec) -> nn.Sequential:
+    """Build g: the layers after the split point, named, ending in the task's outputs.
+
+    Values are torch's defaults until weights are loaded; the global random state stays as it was.
+
+    Raises
+    ------
+    SchemaError
+        As `input_shape`.
+    """
+    return _sequence(_parts(spec, outputs=_OUTPUTS[task.kind])[1])
+
+
+def initial_modules(
+    spec: ArchitectureSpec, tasks: Sequence[TaskSpec], seed: int
+) -> tuple[nn.Sequential, dict[str, nn.Sequential]]:
+    """Build the common initial weights of a plan: f and, by task name, every g.
+
+    Common initial weights make the units of independently trained teachers correspond (METHODS
+    1g; Compatible Representations, IIW). The same seed gives the same values on every machine;
+    the global random state stays as it was.
+
+    Raises
+    ------
+    SchemaError
+        As `input_shape`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        category_module = build_category_module(spec)
+        task_modules = {task.name: build_task_module(spec, task) for task in tasks}
+        for module in (category_module, *task_modules.values()):
+            _initialise(module)
+    return category_module, task_modules
+
+
+def _initialise(module: nn.Sequential) -> None:
+    """Draw He's initial values: each ReLU sees unit variance, so no layer starts dead or loud."""
+    weighted = [layer for layer in module if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for layer in weighted:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    if weighted and isinstance(weighted[-1], nn.Linear):
+        # No ReLU follows the logit. A small start keeps the first losses near ln 2, so that a lab
+        # with a few hundred images does not first unlearn confident noise.
+        nn.init.normal_(weighted[-1].weight, std=0.01)
+
+
+def _sequence(layers: Sequence[Layer]) -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        return nn.Sequential(OrderedDict((name, build()) for name, build in layers))
+
+
+def _parts(spec: ArchitectureSpec, outputs: int) -> tuple[Sequence[Layer], Sequence[Layer]]:
+    """Return the layers of f and of g."""
+    architecture = _configured(spec)
+    layers = architecture.layers(outputs)
+    names = [name for name, _ in layers]
+    known = [name for name in architecture.split_points if name in names]
+    if spec.split not in known:
+        raise SchemaError(
+            f"architecture '{spec.name}' has no split point '{spec.split}' with these settings; "
+            f"known split points: {', '.join(known)}"
+        )
+    end = names.index(spec.split) + 1
+    return layers[:end], layers[end:]
+
+
+def _architecture(name: str) -> type[_Architecture]:
+    if name not in _REGISTRY:
+        raise SchemaError(
+            f"unknown architecture '{name}'; known architectures: {', '.join(architectures())}"
+        )
+    return _REGISTRY[name]
+
+
+def _configured(spec: ArchitectureSpec) -> _Architecture:
+    architecture = _architecture(spec.name)
+    try:
+        return architecture.model_validate(spec.settings)
+    except ValidationError as error:
+        raise SchemaError(
+            f"settings of architecture '{spec.name}': {first_problem(error)}; "
+            f"known settings: {', '.join(architecture.model_fields)}"
+        ) from error
+
+
+def _conv(name: str, in_channels: int, out_channels: int) -> list[Layer]:
+    """Return a 3×3 convolution that keeps the size, and its ReLU: conv1_1, relu1_1."""
+    return [
+        (f"conv{name}", lambda: nn.Conv2d(in_channels, out_channels, 3, padding=1)),
+        (f"relu{name}", nn.ReLU),
+    ]
+
+
+def _blocks(in_channels: int, widths: Sequence[Sequence[int]]) -> list[Layer]:
+    """Return VGG's blocks: per block its convolutions, each with a ReLU, then a 2×2 max-pool."""
+    layers: list[Layer] = []
+    for block, block_widths in enumerate(widths, start=1):
+        for place, out_channels in enumerate(block_widths, start=1):
+            layers += _conv(f"{block}_{place}", in_channels, out_channels)
+            in_channels = out_channels
+        layers.append((f"pool{block}", lambda: nn.MaxPool2d(2)))
+    return layers

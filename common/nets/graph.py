@@ -1,0 +1,186 @@
+"""The transplant net as a graph: what a net version is made of, by digest. No tensors are read.
+
+A tree names modules and adapters; a commit names a tree and where it came from (DESIGN.md, section
+4). Trees only grow: the methods below return a larger tree and never take anything out.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from common.errors import ConflictError, NotFoundError
+from common.model import Document
+from common.nets.spec import ArchitectureSpec, Name, Setting, TaskSpec
+from common.weights.manifest import AdapterEntry, BlobEntry, Digest
+
+
+class ModuleRef(Document):
+    """A category module or a task module of the net."""
+
+    blob: BlobEntry
+    architecture: ArchitectureSpec
+    submission: Digest
+    """Digest of the signed manifest of the submission that it came with."""
+
+
+class Edge(Document):
+    """A join of a category module and a task module."""
+
+    category: Name
+    task: Name
+    adapter: AdapterEntry | None = None
+    """None joins them directly: the two were trained together, or are compatible as they are."""
+    error: float | None = Field(default=None, ge=0, le=100)
+    """Percent on the owning lab's private validation data when it was merged."""
+
+
+class NetTree(Document):
+    """Category modules × task modules, and the adapters that join them."""
+
+    architecture: ArchitectureSpec
+    tasks: tuple[TaskSpec, ...] = Field(min_length=1, max_length=16)
+    category_modules: dict[Name, ModuleRef] = Field(default_factory=dict)
+    task_modules: dict[Name, ModuleRef] = Field(default_factory=dict)
+    edges: tuple[Edge, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _canonical_order(cls, data: object) -> object:
+        """Sort the edges, so that the same net has the same digest however it grew."""
+        if isinstance(data, dict) and isinstance(data.get("edges"), list | tuple):
+            edges = [Edge.model_validate(edge) for edge in data["edges"]]
+            return {**data, "edges": sorted(edges, key=lambda edge: (edge.category, edge.task))}
+        return data
+
+    @model_validator(mode="after")
+    def _edges_join_what_is_there(self) -> Self:
+        joins = [(edge.category, edge.task) for edge in self.edges]
+        for category, task in joins:
+            if category not in self.category_modules or task not in self.task_modules:
+                raise ValueError(f"edge {category} → {task} joins a module that the net lacks")
+        if len(set(joins)) != len(joins):
+            raise ValueError("two edges join the same category module and task module")
+        known = {task.name for task in self.tasks}
+        for name in self.task_modules:
+            if name not in known:
+                raise ValueError(f"task module '{name}' serves none of the net's tasks")
+        return self
+
+    def edge(self, category: str, task: str) -> Edge:
+        """Return the join of a category and a task.
+
+        Raises
+        ------
+        NotFoundError
+            If the two are not joined; says which joins there are.
+        """
+        for edge in self.edges:
+            if (edge.category, edge.task) == (category, task):
+                return edge
+        joined = ", ".join(f"{edge.category} → {edge.task}" for edge in self.edges) or "none"
+        raise NotFoundError(
+            f"category '{category}' is not joined to task '{task}'; joined are: {joined}"
+        )
+
+    def digests(self) -> set[str]:
+        """Return the digest of every blob that the net is made of."""
+        refs = [*self.category_modules.values(), *self.task_modules.values()]
+        adapters = [edge.adapter.blob.digest for edge in self.edges if edge.adapter is not None]
+        return {ref.blob.digest for ref in refs} | set(adapters)
+
+    def submissions(self) -> set[str]:
+        """Return the digest of the manifest of every submission that the net came from."""
+        refs = [*self.category_modules.values(), *self.task_modules.values()]
+        return {ref.submission for ref in refs}
+
+    def with_category(self, category: str, module: ModuleRef) -> NetTree:
+        """Return the net with one more category module.
+
+        Raises
+        ------
+        ConflictError
+            If the net has that category already.
+        """
+        if category in self.category_modules:
+            raise ConflictError(
+                f"the net already has a category module '{category}'; a net version never changes "
+                "what it holds: submit under another category name"
+            )
+        return self._grown(category_modules={**self.category_modules, category: module})
+
+    def with_task(self, task: str, module: ModuleRef) -> NetTree:
+        """Return the net with one more task module.
+
+        Raises
+        ------
+        ConflictError
+            If the net has a module for that task already.
+        """
+        if task in self.task_modules:
+            raise ConflictError(
+                f"the net already has a task module '{task}'; a net version never changes what it "
+                "holds: name the new task module differently"
+            )
+        return self._grown(task_modules={**self.task_modules, task: module})
+
+    def with_edge(self, edge: Edge) -> NetTree:
+        """Return the net with one more join.
+
+        Raises
+        ------
+        ConflictError
+            If the two modules are joined already.
+        NotFoundError
+            If the net lacks one of the two modules.
+        """
+        if any((edge.category, edge.task) == (old.category, old.task) for old in self.edges):
+            raise ConflictError(
+                f"category '{edge.category}' is already joined to task '{edge.task}'; a net "
+                "version never changes a join: transplant under another category name"
+            )
+        for kind, name, held in (
+            ("category", edge.category, self.category_modules),
+            ("task", edge.task, self.task_modules),
+        ):
+            if name not in held:
+                raise NotFoundError(
+                    f"the net has no {kind} module '{name}' to join; add it first. "
+                    f"It holds: {', '.join(sorted(held)) or 'none'}"
+                )
+        return self._grown(edges=(*self.edges, edge))
+
+    def _grown(self, **changes: object) -> NetTree:
+        return NetTree.model_validate({**dict(self), **changes})
+
+
+class VersionCommit(Document):
+    """A net version: an immutable state of the transplant net, with a parent."""
+
+    tree: Digest
+    parent: Digest | None = None
+    """Digest of the parent's commit; None founds the net."""
+    number: int = Field(ge=0)
+    merge: dict[str, Setting | None] = Field(default_factory=dict, max_length=64)
+    """What was done: merge id, operation, category, task, site, submission, errors, seconds."""
+    created_at: str = Field(max_length=64)
+    """ISO 8601 in UTC."""
+
+
+class ComposedNet(nn.Module):
+    """An application's net: category module, adapter if there is one, task module."""
+
+    def __init__(
+        self, category_module: nn.Module, adapter: nn.Module | None, task_module: nn.Module
+    ) -> None:
+        super().__init__()
+        self.category_module = category_module
+        self.adapter = nn.Identity() if adapter is None else adapter
+        self.task_module = task_module
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return y_S = g(h(f(I)))."""
+        output: Tensor = self.task_module(self.adapter(self.category_module(images_NCHW)))
+        return output
