@@ -1,0 +1,162 @@
+"""The store in a local folder: ``blobs/ab/abcd…`` and ``refs/<name>``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from common.artifacts.store import check_digest, check_ref, no_blob
+from common.errors import IntegrityError, LimitError, NotFoundError, StorageError
+from common.files import READ_BYTES, aside, storage_errors, sync_folder, write_bytes
+
+_BLOB_MODE = 0o444  # a blob never changes: not even by accident
+
+
+class LocalStore:
+    """A `BlobStore` in a folder, for one machine or a shared file system."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._blobs = root / "blobs"
+        self._refs = root / "refs"
+
+    def has(self, digest: str) -> bool:
+        """See `BlobStore.has`."""
+        return self._blob(digest).is_file()
+
+    def size(self, digest: str) -> int:
+        """See `BlobStore.size`."""
+        return self.local_path(digest).stat().st_size
+
+    def put_file(
+        self, path: Path, digest: str, *, verified: bool = False, move: bool = False
+    ) -> None:
+        """See `BlobStore.put_file`. A move within one file system copies no byte."""
+        target = self._blob(digest)
+        if not target.is_file():
+            if not path.is_file():
+                raise NotFoundError(f"{path}: there is no such file to store as {digest}")
+            if not (move and self._take(path, target, digest, verified)):
+                self._copy(path, target, digest, verified)
+        if move:
+            path.unlink(missing_ok=True)
+
+    def put_bytes(self, data: bytes) -> str:
+        """See `BlobStore.put_bytes`."""
+        digest = hashlib.sha256(data).hexdigest()
+        target = self._blob(digest)
+        if not target.is_file():
+            self._make_parent(target)
+            write_bytes(target, data, mode=_BLOB_MODE)
+        return digest
+
+    def read_bytes(self, digest: str, limit: int) -> bytes:
+        """See `BlobStore.read_bytes`."""
+        path = self.local_path(digest)
+        with storage_errors(path), path.open("rb") as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise LimitError(f"blob {digest} has more than {limit} bytes: it is no document")
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise StorageError(
+                f"{path}: the bytes do not match the name; the disk lost or changed them: "
+                "restore the file from a backup"
+            )
+        return data
+
+    def local_path(self, digest: str) -> Path:
+        """See `BlobStore.local_path`."""
+        path = self._blob(digest)
+        if not path.is_file():
+            raise no_blob(digest, str(self._root))
+        return path
+
+    def digests(self) -> Iterator[str]:
+        """See `BlobStore.digests`."""
+        if self._blobs.is_dir():
+            for folder in sorted(self._blobs.iterdir()):
+                for path in sorted(folder.iterdir()):
+                    if not path.name.startswith("."):  # a file being written aside
+                        yield path.name
+
+    def put_ref(self, name: str, digest: str) -> None:
+        """See `BlobStore.put_ref`."""
+        write_bytes(self._ref(name), check_digest(digest).encode())
+
+    def get_ref(self, name: str) -> str | None:
+        """See `BlobStore.get_ref`."""
+        path = self._ref(name)
+        try:
+            with storage_errors(path):
+                return check_digest(path.read_text(encoding="ascii").strip())
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+
+    def delete_ref(self, name: str) -> None:
+        """See `BlobStore.delete_ref`."""
+        path = self._ref(name)
+        with storage_errors(path):
+            if path.is_file():
+                path.unlink()
+                sync_folder(path.parent)
+
+    def _blob(self, digest: str) -> Path:
+        # 256 folders keep each one small enough to list.
+        return self._blobs / check_digest(digest)[:2] / digest
+
+    def _ref(self, name: str) -> Path:
+        return self._refs / check_ref(name)
+
+    def _make_parent(self, target: Path) -> None:
+        with storage_errors(target):
+            if not target.parent.is_dir():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                sync_folder(target.parent.parent)
+
+    def _take(self, path: Path, target: Path, digest: str, verified: bool) -> bool:
+        """Link a file into the store; False if it is on another file system."""
+        self._make_parent(target)
+        if path.stat().st_dev != target.parent.stat().st_dev:
+            return False
+        if not verified:
+            with path.open("rb") as file:
+                _require(hashlib.file_digest(file, "sha256").hexdigest(), digest, path)
+        with storage_errors(target):
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+            path.chmod(_BLOB_MODE)
+            path.replace(target)
+            sync_folder(target.parent)
+        return True
+
+    def _copy(self, path: Path, target: Path, digest: str, verified: bool) -> None:
+        self._make_parent(target)
+        with path.open("rb") as source, aside(target, mode=_BLOB_MODE) as (temporary, file):
+            if verified:
+                shutil.copyfileobj(source, file, READ_BYTES)
+            else:
+                _require(_copy_hashing(source, file), digest, path)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(target)
+            sync_folder(target.parent)
+
+
+def _copy_hashing(source: BinaryIO, target: BinaryIO) -> str:
+    """Copy a file and return its SHA-256, in one pass and constant memory."""
+    digest = hashlib.sha256()
+    while data := source.read(READ_BYTES):
+        digest.update(data)
+        target.write(data)
+    return digest.hexdigest()
+
+
+def _require(found: str, digest: str, path: Path) -> None:
+    if found != digest:
+        raise IntegrityError(
+            f"{path}: has SHA-256 {found}, was to be stored as {digest}; send it again"
+        )

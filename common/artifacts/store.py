@@ -1,0 +1,148 @@
+"""The content-addressed store as the rooms see it: blobs by SHA-256, and a few mutable names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from common.errors import ConfigurationError, NotFoundError, SchemaError
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_REF = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}(/[a-z0-9][a-z0-9._-]{0,62}){0,7}")
+
+
+class BlobStore(Protocol):
+    """Where blobs, trees and commits are kept.
+
+    A blob never changes and has one name, its SHA-256 in hex. Putting one that is there costs
+    nothing. When a put returns, what was put survives a power cut. Methods raise `SchemaError`
+    for a malformed digest or name, `NotFoundError` for one that nothing has, `StorageError`
+    for a full, read-only or lying disk, `UnreachableError` for a store that does not answer.
+    """
+
+    def has(self, digest: str) -> bool:
+        """Say whether the blob is there."""
+        ...
+
+    def size(self, digest: str) -> int:
+        """Return the blob's size in bytes."""
+        ...
+
+    def put_file(
+        self, path: Path, digest: str, *, verified: bool = False, move: bool = False
+    ) -> None:
+        """Store a file.
+
+        Parameters
+        ----------
+        path
+            Where it is now.
+        digest
+            Its SHA-256; an `IntegrityError` if it is another one.
+        verified
+            The caller has just hashed it: it is not hashed again.
+        move
+            The file may be taken rather than copied; it is gone from `path` afterwards.
+        """
+        ...
+
+    def put_bytes(self, data: bytes) -> str:
+        """Store a small document and return its digest."""
+        ...
+
+    def read_bytes(self, digest: str, limit: int) -> bytes:
+        """Return a small document, verified; a `LimitError` if it has more than `limit` bytes."""
+        ...
+
+    def local_path(self, digest: str) -> Path:
+        """Return a file with the blob's bytes, which no one may write to."""
+        ...
+
+    def digests(self) -> Iterator[str]:
+        """Yield every blob's digest, in order."""
+        ...
+
+    def put_ref(self, name: str, digest: str) -> None:
+        """Point a name at a digest, atomically; the last one wins."""
+        ...
+
+    def get_ref(self, name: str) -> str | None:
+        """Return the digest that a name points at."""
+        ...
+
+    def delete_ref(self, name: str) -> None:
+        """Forget a name, if it is there."""
+        ...
+
+
+def check_digest(digest: str) -> str:
+    """Return a digest that is safe in a path.
+
+    Raises
+    ------
+    SchemaError
+        If it is not 64 lower-case hex digits.
+    """
+    if _DIGEST.fullmatch(digest) is None:
+        raise SchemaError(f"{digest[:80]!r} is no digest: a SHA-256 has 64 lower-case hex digits")
+    return digest
+
+
+def check_ref(name: str) -> str:
+    """Return a mutable name that is safe in a path.
+
+    Raises
+    ------
+    SchemaError
+        If it is not up to eight parts of a-z, 0-9, '.', '_', '-' joined by '/'.
+    """
+    if _REF.fullmatch(name) is None:
+        raise SchemaError(
+            f"{name[:80]!r} cannot name anything: use up to eight parts of a-z, 0-9, '.', '_' "
+            "and '-', each starting with a letter or digit, joined by '/'"
+        )
+    return name
+
+
+def no_blob(digest: str, where: str) -> NotFoundError:
+    """Say that a blob is not there."""
+    return NotFoundError(f"{where} has no blob {digest}; upload it first")
+
+
+def open_store(uri: str, cache: Path) -> BlobStore:
+    """Open a store by its address.
+
+    Parameters
+    ----------
+    uri
+        A folder, a file:// URL, or s3://bucket/prefix (credentials, region and endpoint come
+        from the usual AWS environment variables and files).
+    cache
+        Folder for local copies of a remote store's blobs.
+
+    Raises
+    ------
+    ConfigurationError
+        If the address has another form.
+    MissingExtraError
+        If it is on S3 and boto3 is not installed.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "s3":
+        if not parts.netloc:
+            raise ConfigurationError(f"artifacts = {uri!r} names no bucket; use s3://bucket/prefix")
+        from common.artifacts.s3 import S3Store
+
+        return S3Store(parts.netloc, parts.path.strip("/"), cache)
+    from common.artifacts.local import LocalStore
+
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return LocalStore(Path(parts.path))
+    if "://" in uri:
+        raise ConfigurationError(
+            f"artifacts = {uri!r}: only a folder, file:// and s3://bucket/prefix are known"
+        )
+    return LocalStore(Path(uri))

@@ -1,0 +1,109 @@
+"""Durable files: written aside, flushed to the disk, renamed; a bad disk gets a clear error."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import StorageError
+
+READ_BYTES = 1 << 20
+"""Bytes a read while hashing: large enough to keep hashlib busy, small enough to stay in cache."""
+
+_REMEDIES = {
+    errno.ENOSPC: "free space on that disk, or move the folder to a larger one, and start again",
+    errno.EDQUOT: "raise the quota or free space under it, and start again",
+    errno.EFBIG: "raise the file size limit (ulimit -f) or use another file system",
+    errno.EROFS: "mount that disk writable, or name a folder on another one",
+    errno.EACCES: "give this user the right to it, or name another folder",
+    errno.EPERM: "give this user the right to it, or name another folder",
+    errno.EIO: "the disk reports a fault: check it, or move the folder to another one",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it away, or name another folder",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the system's limit of open files",
+}
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of a full, read-only or broken disk into `StorageError`.
+
+    Other errors (a missing file, say) pass as they are: they are the caller's to explain.
+
+    Raises
+    ------
+    StorageError
+        Names `path`, what the system said, and what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        raise StorageError(f"{path}: {os.strerror(error.errno or 0)}; {remedy}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def aside(path: Path, *, mode: int = 0o644) -> Iterator[tuple[Path, BinaryIO]]:
+    """Open a new file beside `path`; it is flushed at the end and never outlives the block.
+
+    Yields
+    ------
+    (Path, BinaryIO)
+        Where the bytes are, and the open file. The caller renames or links it into place
+        after its own flush; see `replacing` for the usual way.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.aside")
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                yield temporary, file
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Write `path` as a whole or not at all: aside, flush, rename, flush the folder.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full, read-only or broken; what stood at `path` stands there still.
+    """
+    with aside(path, mode=mode) as (temporary, file):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a small file durably; see `replacing`."""
+    with replacing(path, mode=mode) as file:
+        file.write(data)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hex, in constant memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,134 @@
+"""Settings of channels and servers, both sides in one place, and who may speak in plaintext."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import grpc
+
+from common.errors import ConfigurationError
+
+MAX_MESSAGE_BYTES = 4 << 20
+"""No message is larger than a chunk (2 MiB at most) or a manifest (1 MiB) and what is around it."""
+
+_COMMON: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Both ends may ping while no call is open: a lab watches for hours between merges, and
+    # gateways drop silent connections after a few minutes (4 on some clouds).
+    ("grpc.keepalive_time_ms", 60_000),
+    # A peer that does not answer a ping for this long is gone.
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # The default stops pinging after two pings without data, which is what a quiet watch is.
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
+    *_COMMON,
+    # Our own retry policy (full jitter, resumes at an offset) is the only one.
+    ("grpc.enable_retries", 0),
+    # After a cut, try again within seconds: the default grows to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 10_000),
+)
+
+SERVER_OPTIONS: Sequence[tuple[str, int]] = (
+    *_COMMON,
+    # A server answers pings that come more often than this with "too many pings" and hangs up;
+    # half of the client's interval leaves room for jitter. The default is five minutes.
+    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+    # Two coordinators on one port would each get half of the calls; the second must fail.
+    ("grpc.so_reuseport", 0),
+)
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?")
+
+
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host.rstrip(".").lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_address(address: str) -> Address:
+    """Read "host:port", "1.2.3.4:port" or "[::1]:port".
+
+    Raises
+    ------
+    ConfigurationError
+        If it has another form; says which forms there are.
+    """
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    valid = bool(colon) and port.isascii() and port.isdigit() and int(port[:6]) <= 65535
+    if valid and bracketed:
+        valid = _is_ipv6(host)
+    elif valid:
+        valid = _HOST.fullmatch(host) is not None
+    if not valid:
+        raise ConfigurationError(
+            f"address {address!r} is not host:port; write for example 127.0.0.1:50051, "
+            "coordinator.example.org:50051 or [::1]:50051"
+        )
+    return Address(host, int(port))
+
+
+def require_loopback_or_tls(address: str, *, tls: bool = False) -> Address:
+    """Return the parsed address if it may be used.
+
+    Raises
+    ------
+    ConfigurationError
+        If it can be reached from elsewhere and there is no TLS; names the remedy.
+    """
+    parsed = parse_address(address)
+    if not tls and not parsed.loopback:
+        raise ConfigurationError(
+            f"address '{address}' is not on loopback and has no TLS: weights and signatures would "
+            "travel in the clear. Use 127.0.0.1 or localhost, or carry the port through a tunnel "
+            "(ssh -L, WireGuard) that ends on loopback at both machines"
+        )
+    return parsed
+
+
+def open_channel(
+    address: str, interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = ()
+) -> grpc.Channel:
+    """Open a client's channel; nothing is sent until the first call.
+
+    Raises
+    ------
+    ConfigurationError
+        See `require_loopback_or_tls`.
+    """
+    parsed = require_loopback_or_tls(address)
+    channel = grpc.insecure_channel(str(parsed), options=list(CHANNEL_OPTIONS))
+    return grpc.intercept_channel(channel, *interceptors) if interceptors else channel
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True

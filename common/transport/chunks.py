@@ -1,0 +1,246 @@
+"""A blob in chunks: sent from any offset, received into a partial file that survives a cut."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from common.errors import IntegrityError, LimitError, NotFoundError, SchemaError
+from common.files import READ_BYTES, storage_errors, sync_folder
+
+SYNC_BYTES = 16 << 20
+"""Bytes between flushes to the disk: what a power cut can cost, and the memory of dirty pages."""
+
+
+class Chunk(NamedTuple):
+    """A piece of a blob as it travels."""
+
+    offset: int
+    data: bytes
+    crc32: int
+
+
+def chunks(path: Path, offset: int, size: int) -> Iterator[Chunk]:
+    """Yield a file's chunks of `size` bytes from `offset` to its end, in constant memory.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such file.
+    SchemaError
+        If the offset lies beyond the file's end.
+    """
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: there is no such file to send") from error
+    with file:
+        length = os.fstat(file.fileno()).st_size
+        if not 0 <= offset <= length:
+            raise SchemaError(f"{path}: offset {offset} lies beyond the file's {length} bytes")
+        file.seek(offset)
+        while data := file.read(size):
+            yield Chunk(offset, data, zlib.crc32(data))
+            offset += len(data)
+
+
+class ChunkReceiver:
+    """Writes one blob's chunks to a partial file, in order, and proves the whole at the end.
+
+    The partial file is the state: whoever opens it again, after a cut or a ``kill -9``, goes on at
+    `offset`. Its bytes are then read once more for the hash, so a byte that the disk lost shows at
+    the end. One thread at a time may call `append`; `sync` may run beside it in another.
+    A partial file belongs to one receiver at a time; the caller sees to that.
+
+    Parameters
+    ----------
+    part
+        The partial file; made if it is not there.
+    target
+        Where the whole goes.
+    digest
+        SHA-256 of the whole.
+    size
+        Bytes of the whole; already capped by the caller.
+    max_chunk_bytes
+        The cap on one chunk.
+
+    Raises
+    ------
+    SchemaError
+        If the partial file is already larger than the whole.
+    StorageError
+        If the disk is full or read-only.
+    """
+
+    def __init__(
+        self, part: Path, target: Path, *, digest: str, size: int, max_chunk_bytes: int
+    ) -> None:
+        self.part = part
+        self.target = target
+        self.digest = digest
+        self.size = size
+        self._max_chunk_bytes = max_chunk_bytes
+        self._hash = hashlib.sha256()
+        self._sync_lock = threading.Lock()  # no flush of a file that is being closed
+        with storage_errors(part):
+            part.parent.mkdir(parents=True, exist_ok=True)
+            self._file = part.open("ab+", buffering=0)
+            try:
+                self._offset = self._hash_what_is_there()
+                self._durable = 0
+                self.sync()
+            except BaseException:
+                self._file.close()
+                raise
+
+    def __enter__(self) -> ChunkReceiver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def offset(self) -> int:
+        """Where the next chunk must start."""
+        return self._offset
+
+    @property
+    def durable_offset(self) -> int:
+        """Bytes that survive a power cut."""
+        return self._durable
+
+    @property
+    def complete(self) -> bool:
+        """Whether all bytes are here; `finish` says whether they are the right ones."""
+        return self._offset == self.size
+
+    def append(self, offset: int, data: bytes, crc32: int) -> None:
+        """Check a chunk and write it; nothing is written of one that breaks a rule.
+
+        An empty chunk is allowed at the very end alone, where a resumed upload has nothing left.
+
+        Raises
+        ------
+        LimitError
+            If it is larger than the cap.
+        SchemaError
+            If it is not the next one (repeated, or after a gap), is empty, or passes the end.
+        IntegrityError
+            If its checksum is another one.
+        StorageError
+            If the disk is full; what was durable stays so.
+        """
+        if len(data) > self._max_chunk_bytes:
+            raise LimitError(
+                f"a chunk of {len(data)} bytes for {self.digest}, the limit is "
+                f"{self._max_chunk_bytes}; send smaller chunks"
+            )
+        if offset != self._offset:
+            what = "a gap before it" if offset > self._offset else "been received"
+            raise SchemaError(
+                f"the chunk at offset {offset} of {self.digest} has {what}, the next one starts "
+                f"at {self._offset}; begin the upload again to resume there"
+            )
+        if offset + len(data) > self.size:
+            raise SchemaError(
+                f"the chunk at offset {offset} of {self.digest} ends at {offset + len(data)}, "
+                f"the manifest says {self.size} bytes in all"
+            )
+        if not data and not self.complete:
+            raise SchemaError(f"the chunk at offset {offset} of {self.digest} is empty")
+        found = zlib.crc32(data)
+        if found != crc32:
+            raise IntegrityError(
+                f"the chunk at offset {offset} of {self.digest} has CRC-32 {found:08x}, "
+                f"{crc32:08x} was sent with it; send it again"
+            )
+        self._write(data)
+        self._hash.update(data)
+        self._offset += len(data)
+
+    def sync(self) -> int:
+        """Flush to the disk what `append` has written so far; return the durable offset."""
+        written = self._offset
+        with self._sync_lock, storage_errors(self.part):
+            if not self._file.closed:
+                os.fdatasync(self._file.fileno())
+                self._durable = max(self._durable, written)
+        return self._durable
+
+    def finish(self) -> Path:
+        """Prove the whole against its digest and move it to the target, durably.
+
+        Raises
+        ------
+        SchemaError
+            If bytes are missing; the partial file stays, to be resumed.
+        IntegrityError
+            If the SHA-256 is another one; the partial file is gone, to be sent anew.
+        """
+        if not self.complete:
+            raise SchemaError(
+                f"blob {self.digest} is truncated: {self._offset} of {self.size} bytes are "
+                "here; resume the upload"
+            )
+        found = self._hash.hexdigest()
+        if found != self.digest:
+            self.drop()
+            raise IntegrityError(
+                f"the {self.size} bytes received have SHA-256 {found}, the manifest says "
+                f"{self.digest}; they were dropped: send the blob again from the start"
+            )
+        self.sync()
+        self.close()
+        with storage_errors(self.target):
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self.part.replace(self.target)
+            sync_folder(self.target.parent)
+        return self.target
+
+    def leave(self) -> None:
+        """Flush and close, as after a cut; the partial bytes stay."""
+        try:
+            self.sync()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file; the partial bytes stay."""
+        with self._sync_lock:
+            self._file.close()
+
+    def drop(self) -> None:
+        """Close and forget the partial bytes."""
+        self.close()
+        self.part.unlink(missing_ok=True)
+
+    def _hash_what_is_there(self) -> int:
+        length = os.fstat(self._file.fileno()).st_size
+        if length > self.size:
+            raise SchemaError(
+                f"{self.part}: has {length} bytes, the manifest says {self.size} in all; "
+                "remove it and upload again"
+            )
+        self._file.seek(0)
+        buffer = bytearray(READ_BYTES)
+        while count := self._file.readinto(buffer):
+            self._hash.update(memoryview(buffer)[:count])
+        return length
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        with storage_errors(self.part):
+            try:
+                while rest:
+                    # The file is opened to append: a write always goes to its end.
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                # Half a chunk would stand behind the offset; a full disk allows shrinking.
+                os.ftruncate(self._file.fileno(), self._offset)
+                raise

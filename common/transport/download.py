@@ -1,0 +1,139 @@
+"""The lab's side of a download: resumes where it was, proves what it got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from common.errors import LimitError, SchemaError, UnreachableError
+from common.files import file_digest
+from common.transport.channel import MAX_MESSAGE_BYTES
+from common.transport.chunks import SYNC_BYTES, ChunkReceiver, chunks
+from common.transport.idle import IdleWatch
+from common.transport.status import error_from_rpc
+from protos.rootstock.federation.v1.federation_pb2 import DownloadRequest, DownloadResponse
+
+Progress = Callable[[int], None]
+"""Told the bytes of a blob that are behind us, resumed ones included."""
+
+
+def download(
+    stub_call: Any,
+    digest: str,
+    path: Path,
+    *,
+    max_bytes: int,
+    size: int | None = None,
+    idle_seconds: float = 120.0,
+    progress: Progress | None = None,
+) -> Path:
+    """Fetch a blob to a file; one attempt, which resumes what an earlier one left.
+
+    What has come so far stands in ``<path>.part``. A file at `path` that matches the digest is
+    the answer already; one that does not is replaced.
+
+    Parameters
+    ----------
+    stub_call
+        ``FederationStub(channel).Download``.
+    digest
+        SHA-256 that the bytes must have.
+    path
+        Where the blob goes.
+    max_bytes
+        The plan's ``limits.max_blob_bytes``: more is refused before a byte is written.
+    size
+        What its entry says, if there is one; the peer must say the same.
+    idle_seconds
+        How long nothing may come.
+
+    Raises
+    ------
+    UnreachableError
+        If the peer does not answer, ends early, or nothing came for `idle_seconds`; try again.
+    IntegrityError
+        If a chunk or the whole does not match; in the latter case the partial file is gone.
+    LimitError, SchemaError
+        If the peer's size or a chunk breaks a rule.
+    StorageError
+        If the disk here is full or read-only.
+    """
+    if path.is_file() and file_digest(path) == digest:
+        return path
+    part = path.with_name(path.name + ".part")
+    offset = part.stat().st_size if part.is_file() else 0
+    call = stub_call(DownloadRequest(digest=digest, offset=offset))
+    receiver: ChunkReceiver | None = None
+    try:
+        with IdleWatch(
+            call.cancel, seconds=idle_seconds, what=f"the download of {digest}"
+        ) as watch:
+            for message in call:
+                watch.progress()
+                if receiver is None:
+                    total = _total(message, digest, max_bytes, size)
+                    receiver = _open(part, path, digest, total)
+                _take(receiver, message)
+                if progress is not None:
+                    progress(receiver.offset)
+        if receiver is not None and receiver.complete:
+            return receiver.finish()
+    except grpc.RpcError as error:
+        if watch.expired:
+            raise watch.error() from error
+        raise error_from_rpc(error) from error
+    finally:
+        call.cancel()  # without effect on one that has ended
+        if receiver is not None:
+            receiver.leave()
+    had = receiver.offset if receiver is not None else offset
+    raise UnreachableError(f"the download of {digest} ended after {had} bytes; try again to resume")
+
+
+def _open(part: Path, path: Path, digest: str, total: int) -> ChunkReceiver:
+    try:
+        return ChunkReceiver(
+            part, path, digest=digest, size=total, max_chunk_bytes=MAX_MESSAGE_BYTES
+        )
+    except SchemaError:
+        part.unlink(missing_ok=True)  # longer than the whole: of no use to the next attempt
+        raise
+
+
+def _take(receiver: ChunkReceiver, message: DownloadResponse) -> None:
+    receiver.append(message.offset, message.data, message.crc32)
+    if receiver.offset - receiver.durable_offset >= SYNC_BYTES:
+        receiver.sync()
+
+
+def _total(message: DownloadResponse, digest: str, max_bytes: int, size: int | None) -> int:
+    """Cap the size that the peer supplies before it is used."""
+    total = message.total_size
+    if total > max_bytes:
+        raise LimitError(f"blob {digest} has {total} bytes, the limit is {max_bytes}")
+    if size is not None and total != size:
+        raise SchemaError(f"blob {digest} has {total} bytes at the peer, its entry says {size}")
+    return total
+
+
+def download_responses(
+    path: Path, offset: int, *, chunk_bytes: int = 1 << 20
+) -> Iterator[DownloadResponse]:
+    """Yield the messages of a blob from an offset to its end: the sender's side.
+
+    If nothing is left, one empty message tells the size.
+
+    Raises
+    ------
+    SchemaError
+        If the offset lies beyond the file's end.
+    """
+    total = path.stat().st_size
+    at = -1
+    for at, data, crc32 in chunks(path, offset, chunk_bytes):
+        yield DownloadResponse(offset=at, data=data, crc32=crc32, total_size=total)
+    if at < 0:
+        yield DownloadResponse(offset=offset, total_size=total)

@@ -1,0 +1,62 @@
+"""When to try again: after `UnreachableError` alone, with full jitter."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_never,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from common.errors import UnreachableError
+
+
+def retrying(
+    *,
+    attempts: int | None = None,
+    longest_seconds: float = 60.0,
+    first_seconds: float = 0.5,
+    stop: threading.Event | None = None,
+    on_retry: Callable[[BaseException, float], None] | None = None,
+) -> Retrying:
+    """Return a policy: ``retrying()(function, argument)``.
+
+    Waits are uniform in [0, min(longest, first · 2^k)] (full jitter), so that labs cut
+    off together do not all come back together. Only a peer that does not answer is worth another
+    try: a refusal, a wrong address's `ConfigurationError` or a full disk would fail again.
+
+    Parameters
+    ----------
+    attempts
+        How often at most; None for as long as it takes.
+    longest_seconds, first_seconds
+        Caps on the waits.
+    stop
+        Set it to end a wait, and the trying, at once: the last error is then raised.
+    on_retry
+        Told the error and the seconds until the next try, before each wait.
+    """
+    event = stop or threading.Event()
+    limit = stop_never if attempts is None else stop_after_attempt(attempts)
+
+    def tell(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if on_retry is not None and error is not None and state.next_action is not None:
+            on_retry(error, state.next_action.sleep)
+
+    return Retrying(
+        retry=retry_if_exception_type(UnreachableError),
+        wait=wait_random_exponential(multiplier=first_seconds, max=longest_seconds),
+        stop=limit | stop_when_event_set(event),
+        sleep=sleep_using_event(event),
+        before_sleep=tell,
+        reraise=True,
+    )

@@ -1,0 +1,86 @@
+"""One map between the exception tree and gRPC's status codes, both ways.
+
+The class travels by name in the trailing metadata, so that the caller raises the very class
+that the callee raised; the code is for peers and tools that know only gRPC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+from common import errors
+from common.errors import RootstockError
+
+ERROR_KEY = "rootstock-error"
+"""Trailing metadata: the name of the exception's class."""
+
+MAX_DETAILS = 2000
+"""Characters of a message on the wire: gRPC drops a call whose metadata passes 8 KiB."""
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+_CODES: dict[type[RootstockError], grpc.StatusCode] = {
+    RootstockError: grpc.StatusCode.INTERNAL,
+    errors.ConfigurationError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.MissingExtraError: grpc.StatusCode.UNIMPLEMENTED,
+    errors.DataError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.StorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.AddressInUseError: grpc.StatusCode.INTERNAL,
+    errors.UnreachableError: grpc.StatusCode.UNAVAILABLE,
+    errors.RefusedError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.IntegrityError: grpc.StatusCode.DATA_LOSS,
+    errors.LimitError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.SchemaError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.IdentityError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.ProtocolVersionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.ConflictError: grpc.StatusCode.ABORTED,
+    errors.TransplantError: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+# For calls that never reached our own code: gRPC itself, or a proxy, gave the status.
+_CLASSES: dict[grpc.StatusCode, type[RootstockError]] = {
+    grpc.StatusCode.UNAVAILABLE: errors.UnreachableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.UnreachableError,
+    grpc.StatusCode.CANCELLED: errors.UnreachableError,
+    grpc.StatusCode.UNIMPLEMENTED: errors.ProtocolVersionError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.LimitError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.IdentityError,
+    grpc.StatusCode.PERMISSION_DENIED: errors.IdentityError,
+    grpc.StatusCode.NOT_FOUND: errors.NotFoundError,
+}
+
+
+def _tree(root: type[RootstockError]) -> Iterator[type[RootstockError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+def abort_status(error: RootstockError) -> tuple[grpc.StatusCode, str, Metadata]:
+    """Return code, details and trailing metadata with which a server ends a call."""
+    kind = next(base for base in type(error).__mro__ if base in _CODES)
+    details = str(error)
+    if len(details) > MAX_DETAILS:
+        details = details[: MAX_DETAILS - 3] + "..."
+    return _CODES[kind], details, ((ERROR_KEY, kind.__name__),)
+
+
+def error_from_rpc(rpc_error: grpc.RpcError) -> RootstockError:
+    """Return the exception that a failed call stands for, to be raised from it.
+
+    The class is the one that the peer raised where it says so, else the one that the code maps
+    to; a plain `RootstockError` (exit 1) for a fault inside the peer.
+    """
+    call: Any = rpc_error  # both grpc.Call and grpc.aio.AioRpcError have these three methods
+    code: grpc.StatusCode = call.code()
+    details: str = call.details() or code.name
+    named = dict(call.trailing_metadata() or ()).get(ERROR_KEY)
+    for kind in _tree(RootstockError):
+        if kind.__name__ == named and kind in _CODES:
+            return kind(details)
+    kind = _CLASSES.get(code, RootstockError)
+    return kind(f"{details} ({code.name})")

@@ -1,0 +1,126 @@
+"""The lab's side of an upload, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from common.errors import IntegrityError
+from common.transport.chunks import chunks
+from common.transport.idle import IdleWatch
+from common.transport.status import error_from_rpc
+from protos.rootstock.federation.v1.federation_pb2 import UploadRequest
+
+Progress = Callable[[int], None]
+"""Told the bytes of a blob that are behind us, resumed ones included."""
+
+
+def upload_requests(
+    path: Path, *, upload_id: str, digest: str, offset: int, chunk_bytes: int
+) -> Iterator[UploadRequest]:
+    """Yield the messages of one blob from an offset to its end.
+
+    If nothing is left, one empty message at the end lets the coordinator prove the whole.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such file.
+    SchemaError
+        If the offset lies beyond its end.
+    """
+    first = UploadRequest(upload_id=upload_id, digest=digest, offset=offset)
+    message = first
+    for at, data, crc32 in chunks(path, offset, chunk_bytes):
+        message = first if at == offset else UploadRequest(offset=at)
+        message.data = data
+        message.crc32 = crc32
+        yield message
+    if message is first and not first.data:
+        yield first
+
+
+def upload_blob(
+    stub_call: Any,
+    path: Path,
+    *,
+    upload_id: str,
+    digest: str,
+    offset: int,
+    chunk_bytes: int = 1 << 20,
+    idle_seconds: float = 120.0,
+    progress: Progress | None = None,
+) -> int:
+    """Send one blob from an offset to its end; one attempt.
+
+    Parameters
+    ----------
+    stub_call
+        ``FederationStub(channel).Upload``.
+    path
+        The blob.
+    upload_id, offset
+        As BeginUpload gave them.
+    digest
+        The blob's SHA-256.
+    chunk_bytes
+        The plan's ``limits.chunk_bytes``.
+    idle_seconds
+        How long nothing may move.
+
+    Returns
+    -------
+    int
+        The coordinator's durable offset: the blob's size.
+
+    Raises
+    ------
+    UnreachableError
+        If the coordinator does not answer or nothing moved for `idle_seconds`. Begin the upload
+        again for the offset to resume at.
+    RootstockError
+        What the coordinator raised, or the file's own error; see `upload_requests`.
+    """
+    # An error of our own file ends the messages; gRPC would report it as a cancelled call.
+    failure: list[Exception] = []
+    # The call is made below: only an expired watch looks at it.
+    watch = IdleWatch(lambda: call.cancel(), seconds=idle_seconds, what=f"the upload of {digest}")
+
+    def messages() -> Iterator[UploadRequest]:
+        try:
+            for message in upload_requests(
+                path, upload_id=upload_id, digest=digest, offset=offset, chunk_bytes=chunk_bytes
+            ):
+                yield message
+                # Resumed once gRPC has handed the message to the network.
+                watch.progress()
+                if progress is not None:
+                    progress(message.offset + len(message.data))
+        except Exception as error:
+            failure.append(error)
+            raise
+
+    call = stub_call.future(messages())
+    try:
+        with watch:
+            response = call.result()
+    except grpc.FutureCancelledError as error:
+        if failure:
+            raise failure[0] from error
+        raise watch.error() from error
+    except grpc.RpcError as error:
+        if failure:
+            raise failure[0] from error
+        if watch.expired:
+            raise watch.error() from error
+        raise error_from_rpc(error) from error
+    size = path.stat().st_size
+    if response.durable_offset != size:
+        raise IntegrityError(
+            f"the coordinator keeps {response.durable_offset} of the {size} bytes of {digest}; "
+            "begin the upload again"
+        )
+    return size
