@@ -1,1 +1,27 @@
-"""Pure decisions: which operation, acceptance, the next net version."""
+"""Growth: which operation a submission calls for, acceptance, the next net version. Pure."""
+
+from __future__ import annotations
+
+from coordinator.growth.acceptance import CANDIDATES, Verdict, acceptance
+from coordinator.growth.operations import (
+    Found,
+    NewCategory,
+    NewTask,
+    Operation,
+    Refusal,
+    decide,
+)
+from coordinator.growth.version import next_version
+
+__all__ = [
+    "CANDIDATES",
+    "Found",
+    "NewCategory",
+    "NewTask",
+    "Operation",
+    "Refusal",
+    "Verdict",
+    "acceptance",
+    "decide",
+    "next_version",
+]

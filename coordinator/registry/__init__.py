@@ -37,12 +37,19 @@ from coordinator.registry.records import (
     Upload,
 )
 from coordinator.registry.sites import Sites
-from coordinator.registry.states import FOUNDING, OPEN_MERGES, MergeState, SubmissionState
+from coordinator.registry.states import (
+    DIRECT_OPERATIONS,
+    FOUNDING,
+    OPEN_MERGES,
+    MergeState,
+    SubmissionState,
+)
 from coordinator.registry.submissions import Submissions
 from coordinator.registry.uploads import Uploads
 from coordinator.registry.versions import Versions
 
 __all__ = [
+    "DIRECT_OPERATIONS",
     "FOUNDING",
     "OPEN_MERGES",
     "Change",

@@ -7,9 +7,6 @@ from sqlalchemy.orm import Session
 
 from coordinator.registry.tables import CounterRow
 
-NAMES = ("submission", "refinement", "merge", "version", "event")
-"""Every counter; the first migration creates the rows."""
-
 
 def take(session: Session, name: str) -> int:
     """Increment a counter and hold it until the transaction ends."""

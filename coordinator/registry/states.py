@@ -7,7 +7,10 @@ from enum import StrEnum
 from common.errors import ConflictError
 
 FOUNDING = "found"
-"""The operation that has nothing to distil: the first teacher net becomes the transplant net."""
+"""The operation by which the first teacher net becomes the transplant net."""
+
+DIRECT_OPERATIONS = frozenset({FOUNDING, "new-task"})
+"""Operations with nothing to distil or evaluate: the teacher net's own modules are joined."""
 
 
 class SubmissionState(StrEnum):
@@ -58,8 +61,8 @@ def next_submission_states(state: SubmissionState) -> frozenset[SubmissionState]
 
 
 def next_merge_states(state: MergeState, operation: str) -> frozenset[MergeState]:
-    """Return the states that may follow; a founding may go from queued straight to merged."""
-    if state is MergeState.QUEUED and operation == FOUNDING:
+    """Return the states that may follow; a direct operation may go from queued to merged."""
+    if state is MergeState.QUEUED and operation in DIRECT_OPERATIONS:
         return _MERGE[state] | {MergeState.MERGED}
     return _MERGE[state]
 

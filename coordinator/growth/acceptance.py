@@ -1,0 +1,70 @@
+"""Which candidate adapter is merged, if any: the policy over a lab's numbers. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from common.errors import LimitError, SchemaError
+from coordinator.config import AcceptanceConfig
+
+CANDIDATES = ("no_adapter", "zero_sample", "few_sample", "refined")
+"""Every candidate, simplest first: of two with the same error the simpler one is taken."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a merge goes ahead, with which candidate, and why."""
+
+    accepted: bool
+    reason: str
+    candidate: str | None
+
+
+def acceptance(policy: AcceptanceConfig, numbers: Mapping[str, float]) -> Verdict:
+    """Judge the candidates by their errors on the owning lab's validation data.
+
+    Parameters
+    ----------
+    policy
+        The highest error, and the highest distance to the teacher's, that may be merged.
+    numbers
+        `teacher_error`, and `<candidate>_error` for each of `CANDIDATES` that was evaluated, in
+        percent. Other keys are ignored.
+
+    Raises
+    ------
+    SchemaError
+        If `teacher_error` is missing: without it there is nothing to compare with.
+    LimitError
+        If an error is not a number from 0 to 100.
+    """
+    if "teacher_error" not in numbers:
+        raise SchemaError("acceptance: 'teacher_error' is missing; the manifest's metrics have it")
+    teacher = _percent("teacher_error", numbers)
+    errors = {
+        name: _percent(f"{name}_error", numbers)
+        for name in CANDIDATES
+        if f"{name}_error" in numbers
+    }
+    if not errors:
+        return Verdict(False, "acceptance: the lab evaluated no candidate", None)
+    best = min(errors, key=lambda name: (errors[name], CANDIDATES.index(name)))
+    found = f"{best} has an error of {errors[best]:.1f}%"
+    if errors[best] > policy.max_error:
+        rule = f"at most {policy.max_error:.1f}% may be merged (acceptance.max_error)"
+        return Verdict(False, f"acceptance: the best candidate, {found}; {rule}", best)
+    if errors[best] > teacher + policy.max_above_teacher:
+        rule = (
+            f"at most {policy.max_above_teacher:.1f} points above the teacher's {teacher:.1f}% "
+            "may be merged (acceptance.max_above_teacher)"
+        )
+        return Verdict(False, f"acceptance: the best candidate, {found}; {rule}", best)
+    return Verdict(True, f"{found}, the teacher {teacher:.1f}%", best)
+
+
+def _percent(name: str, numbers: Mapping[str, float]) -> float:
+    value = numbers[name]
+    if not 0.0 <= value <= 100.0:  # false for NaN, too
+        raise LimitError(f"acceptance: {name} = {value}; an error is a percentage from 0 to 100")
+    return value

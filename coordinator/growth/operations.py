@@ -1,0 +1,117 @@
+"""Which operations a submission calls for (METHODS.md, "Growing"; paper, figure 1). Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable
+from typing import ClassVar
+
+from common.nets.graph import NetTree
+from common.plan import Plan
+from common.weights.manifest import TeacherManifest
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """The first teacher net becomes the transplant net: f and g joined with no adapter."""
+
+    name: ClassVar[str] = "found"
+    category: str
+    task: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewCategory:
+    """A category module is joined to a task module that the net holds, by back-distillation."""
+
+    name: ClassVar[str] = "new-category"
+    category: str
+    task: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task module comes along with its category module, joined to it alone ("way 2").
+
+    There is nothing to learn: the teacher net holds both. It follows the operation that brings
+    the category module.
+    """
+
+    name: ClassVar[str] = "new-task"
+    category: str
+    task: str
+
+
+Operation = Found | NewCategory | NewTask
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the net has no room for a submission, with the remedy."""
+
+    reason: str
+
+
+def decide(
+    tree: NetTree | None,
+    manifest: TeacherManifest,
+    plan: Plan,
+    underway: Collection[tuple[str, str]] = frozenset(),
+) -> list[Operation] | Refusal:
+    """Say which operations a teacher net calls for, in the order to run them.
+
+    Parameters
+    ----------
+    tree
+        The head's tree; None before the net is founded.
+    manifest
+        An admitted teacher net's.
+    plan
+        Names the tasks of the universal net; its order is the order of operations.
+    underway
+        (category, task) pairs that open merges are about to fill.
+
+    Returns
+    -------
+    list of Operation, or Refusal
+        Found (then NewTask for each further task module) when there is no net yet; else
+        NewCategory for each task that the net knows, then NewTask for the others. A refusal
+        when the category is in the net or on its way, a task is not in the plan, or the
+        teacher shares no task with the net: there is nothing to transplant it through.
+    """
+    category = manifest.category
+    if unknown := sorted(task for task in manifest.task_modules if plan.task(task) is None):
+        return Refusal(
+            f"growth: task '{unknown[0]}' is not one of the plan's: "
+            f"{_list(task.name for task in plan.tasks)}; leave its task module out, or have the "
+            "coordinator's operator add the task"
+        )
+    if tree is not None and category in tree.category_modules:
+        return Refusal(
+            f"growth: category '{category}' is in the net already, and a merge never changes what "
+            "the net holds; ship this teacher under another category name"
+        )
+    if taken := sorted(task for other, task in underway if other == category):
+        return Refusal(
+            f"growth: category '{category}' is being merged (task '{taken[0]}') from an earlier "
+            "submission; wait for its end, or ship this teacher under another category name"
+        )
+    tasks = [task.name for task in plan.tasks if task.name in manifest.task_modules]
+    if tree is None:
+        first, *others = tasks
+        return [Found(category, first), *(NewTask(category, task) for task in others)]
+    known = [task for task in tasks if task in tree.task_modules]
+    if not known:
+        return Refusal(
+            f"growth: the net knows {_list(tree.task_modules)}, the teacher brings "
+            f"{_list(tasks)}; add a task module for a task that the net knows, through which the "
+            "category module can be transplanted"
+        )
+    return [
+        *(NewCategory(category, task) for task in known),
+        *(NewTask(category, task) for task in tasks if task not in known),
+    ]
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
