@@ -77,6 +77,10 @@ class HistoryConfig(Document):
     """Where merges are shown to people."""
 
     mlflow_uri: str = "http://127.0.0.1:5000"
+    wait_seconds: float = Field(default=60.0, ge=0)
+    """How long MLflow's server may take to answer at start; then the coordinator stops."""
+    retry_seconds: float = Field(default=30.0, gt=0)
+    """Pause before a merge is logged again when MLflow has gone away since."""
 
 
 class CoordinatorConfig(Document):

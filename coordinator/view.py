@@ -54,16 +54,16 @@ class NetView:
     @property
     def head(self) -> int | None:
         """Number of the newest net version."""
-        head = self._registry.head()
+        head = self._registry.versions.head()
         return head.number if head else None
 
     def commit(self, number: int) -> VersionCommit:
         """Return a version's commit."""
-        return VersionCommit.parse(self._read(self._registry.version(number).digest), what="commit")
+        return VersionCommit.parse(self._read(self._registry.versions.get(number).digest), what="commit")
 
     def commits(self) -> list[VersionCommit]:
         """Return all commits, newest first."""
-        return [self.commit(row.number) for row in reversed(self._registry.versions())]
+        return [self.commit(row.number) for row in reversed(self._registry.versions.all())]
 
     def tree(self, number: int) -> NetTree:
         """Return a version's tree."""

@@ -1,0 +1,176 @@
+"""The conductor: carries submissions and merges on from whatever state it finds them in.
+
+All state is in the registry. After a crash the conductor reads it and goes on: admission and
+decisions are repeated (they are pure), a job resumes from its checkpoint, an evaluation that was
+asked for is waited for, a commit either happened or is made now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from common.errors import RefusedError, StorageError, UnreachableError
+from common.weights.admission import admit
+from coordinator.growth import Found, Refusal, decide
+from coordinator.ledger import Ledger, submission_event
+from coordinator.registry import (
+    FOUNDING,
+    OPEN_MERGES,
+    Change,
+    MergeState,
+    Submission,
+    SubmissionState,
+)
+from coordinator.transplant import Transplanter
+
+PAUSE_SECONDS = 30.0
+"""Pause before something that failed for want of a disk or a peer is tried again."""
+
+
+class Conductor:
+    """Drives every open submission and merge.
+
+    Parameters
+    ----------
+    ledger
+        What the coordinator holds: registry, store, plan, signing key.
+    transplanter
+        Carries one merge to its end.
+    """
+
+    def __init__(self, ledger: Ledger, transplanter: Transplanter, retry_seconds: float) -> None:
+        self._ledger = ledger
+        self._transplanter = transplanter
+        self._retry_seconds = retry_seconds
+        self._news = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._log = structlog.get_logger("conductor")
+
+    async def run(self) -> None:
+        """Work until cancelled; wakes at every commit in the registry."""
+        loop = asyncio.get_running_loop()
+
+        def wake(_: Change) -> None:
+            loop.call_soon_threadsafe(self._news.set)
+
+        unsubscribe = self._ledger.registry.subscribe(wake)
+        try:
+            while True:
+                self._news.clear()
+                self._raise_faults()
+                await self._admit_received()
+                await self._decide_admitted()
+                for merge in await asyncio.to_thread(
+                    self._ledger.registry.merges.all, *OPEN_MERGES
+                ):
+                    self._keep_going(merge.id, self._transplanter.carry(merge.id))
+                self._keep_going("history", self._log_merges())
+                await self._news.wait()
+        finally:
+            unsubscribe()
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _keep_going(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Start work under a name unless it is going on already."""
+        running = self._tasks.get(name)
+        if running is not None and not running.done():
+            work.close()
+            return
+        self._tasks[name] = asyncio.create_task(self._patiently(name, work), name=name)
+
+    async def _patiently(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do work; what fails for want of a disk or a peer stays open and is tried again."""
+        try:
+            await work
+        except (StorageError, UnreachableError) as error:
+            self._log.warning("waits", work=name, seconds=self._retry_seconds, error=str(error))
+            await asyncio.sleep(self._retry_seconds)
+            self._news.set()
+
+    def _raise_faults(self) -> None:
+        """A fault of ours must not be swallowed with its task."""
+        for name, task in list(self._tasks.items()):
+            if task.done():
+                del self._tasks[name]
+                task.result()
+
+    async def _admit_received(self) -> None:
+        registry = self._ledger.registry
+        for submission in await asyncio.to_thread(
+            registry.submissions.all, SubmissionState.RECEIVED
+        ):
+            state, reason = SubmissionState.ADMITTED, ""
+            try:
+                await asyncio.to_thread(self._check, submission)
+            except RefusedError as error:
+                state, reason = SubmissionState.REFUSED, str(error)
+            await asyncio.to_thread(
+                registry.submissions.set_state,
+                submission.id,
+                state,
+                reason,
+                events=[submission_event(submission, state, reason)],
+            )
+            self._log.info("submission", id=submission.id, state=state, reason=reason)
+
+    def _check(self, submission: Submission) -> None:
+        """Put one submission through the gate, and ask growth whether the net has room for it.
+
+        Raises
+        ------
+        RefusedError
+            Which check it failed, with the value and the rule.
+        """
+        manifest = self._ledger.teacher(submission)
+        admit(manifest, self._ledger.plan, self._ledger.store.local_path)
+        operations = decide(self._ledger.tree(), manifest, self._ledger.plan, self._open())
+        if isinstance(operations, Refusal):
+            raise RefusedError(operations.reason)
+        if manifest.shared_samples is not None:
+            self._log.info(
+                "shared samples", site=submission.site, count=manifest.shared_samples.count
+            )
+
+    def _open(self) -> frozenset[tuple[str, str]]:
+        """Return the category × task pairs that admitted submissions are about to fill."""
+        merges = self._ledger.registry.merges.all(*OPEN_MERGES)
+        return frozenset((merge.category, merge.task) for merge in merges)
+
+    async def _decide_admitted(self) -> None:
+        """Queue the merges that admitted submissions call for; found the net with the first."""
+        registry = self._ledger.registry
+        for merge in await asyncio.to_thread(registry.merges.all, MergeState.QUEUED):
+            if merge.operation == FOUNDING:
+                await self._transplanter.carry(merge.id)
+        decided = {m.submission_id for m in await asyncio.to_thread(registry.merges.all)}
+        admitted = await asyncio.to_thread(registry.submissions.all, SubmissionState.ADMITTED)
+        for submission in admitted:
+            if submission.id in decided:
+                continue
+            manifest = self._ledger.teacher(submission)
+            operations = decide(self._ledger.tree(), manifest, self._ledger.plan, frozenset())
+            if isinstance(operations, Refusal):
+                # Another lab's teacher of this category was merged since this one was admitted.
+                await asyncio.to_thread(self._ledger.fail_all, submission, operations.reason)
+                continue
+            for operation in operations:
+                merge = await asyncio.to_thread(
+                    registry.merges.create,
+                    submission.id,
+                    operation.category,
+                    operation.task,
+                    operation.name,
+                )
+                if isinstance(operation, Found):
+                    # Nothing else can be decided before there is a net to join.
+                    await self._transplanter.carry(merge.id)
+
+    async def _log_merges(self) -> None:
+        for merge in await asyncio.to_thread(self._ledger.registry.merges.unlogged):
+            await self._transplanter.log(merge.id)

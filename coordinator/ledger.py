@@ -1,0 +1,113 @@
+"""What the coordinator holds, read and written in the net's own terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.artifacts.store import BlobStore
+from common.identity.keys import SigningKey
+from common.model import Document
+from common.nets.graph import NetTree, VersionCommit
+from common.plan import Plan
+from common.weights.manifest import TeacherManifest
+from coordinator.config import CoordinatorConfig
+from coordinator.registry import (
+    Merge,
+    MergeState,
+    NetVersion,
+    NewEvent,
+    Registry,
+    Submission,
+    SubmissionState,
+)
+from protos.rootstock.federation.v1 import federation_pb2
+
+MAX_DOCUMENT_BYTES = 16 << 20
+"""Largest tree or commit that is read; a tree of 500 categories has about 1 MB."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Registry, store, plan and key of one coordinator."""
+
+    registry: Registry
+    store: BlobStore
+    plan: Plan
+    key: SigningKey
+    config: CoordinatorConfig
+
+    def teacher(self, submission: Submission) -> TeacherManifest:
+        """Return the manifest of a submission."""
+        return TeacherManifest.parse(submission.manifest, what="manifest")
+
+    def teacher_of(self, manifest_digest: str) -> TeacherManifest:
+        """Return a manifest that a module in the net came with."""
+        data = self.store.read_bytes(manifest_digest, MAX_DOCUMENT_BYTES)
+        return TeacherManifest.parse(data, what="manifest")
+
+    def head(self) -> NetVersion | None:
+        """Return the newest net version, or None before the net is founded."""
+        return self.registry.versions.head()
+
+    def tree(self) -> NetTree | None:
+        """Return the newest net version's tree."""
+        head = self.head()
+        return None if head is None else self.tree_of(head)
+
+    def tree_of(self, version: NetVersion) -> NetTree:
+        """Return a net version's tree."""
+        return NetTree.parse(self.store.read_bytes(version.tree, MAX_DOCUMENT_BYTES), what="tree")
+
+    def commit_of(self, version: NetVersion) -> VersionCommit:
+        """Return a net version's commit."""
+        data = self.store.read_bytes(version.digest, MAX_DOCUMENT_BYTES)
+        return VersionCommit.parse(data, what="commit")
+
+    def put(self, document: Document) -> str:
+        """Store a document by its content; return its digest."""
+        return self.store.put_bytes(document.canonical())
+
+    def fail_all(self, submission: Submission, reason: str) -> None:
+        """Record that none of a submission's tasks can be joined, so that its lab hears of it."""
+        for task in self.teacher(submission).task_modules:
+            merge = self.registry.merges.create(
+                submission.id, submission.category, task, "new-category"
+            )
+            self.end(merge, submission.site, MergeState.FAILED, reason)
+
+    def end(self, merge: Merge, site: str, state: MergeState, reason: str) -> None:
+        """End a merge without a new net version, and tell its lab."""
+        self.registry.merges.advance(
+            merge.id, state, reason=reason, events=[merge_event(site, merge.id, state, reason)]
+        )
+
+
+def submission_event(submission: Submission, state: SubmissionState, reason: str) -> NewEvent:
+    """Tell a lab what became of its submission."""
+    event = federation_pb2.WatchResponse(
+        submission=federation_pb2.SubmissionStateChanged(
+            submission_id=submission.id,
+            manifest_digest=submission.manifest_digest,
+            state=state,
+            reason=reason,
+        )
+    )
+    return NewEvent(submission.site, "submission", event.SerializeToString())
+
+
+def merge_event(site: str, merge_id: str, state: MergeState, reason: str) -> NewEvent:
+    """Tell a lab how its merge ended."""
+    event = federation_pb2.WatchResponse(
+        merge=federation_pb2.MergeStateChanged(merge_id=merge_id, state=state, reason=reason)
+    )
+    return NewEvent(site, "merge", event.SerializeToString())
+
+
+def version_event(number: int, digest: str, category: str, task: str) -> NewEvent:
+    """Tell every lab of a new net version."""
+    event = federation_pb2.WatchResponse(
+        version=federation_pb2.NetVersionCommitted(
+            number=number, digest=digest, category=category, task=task
+        )
+    )
+    return NewEvent(None, "version", event.SerializeToString())
