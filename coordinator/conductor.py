@@ -12,13 +12,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 import structlog
+from common.weights.admission import admit
 
 from common.errors import RefusedError, StorageError, UnreachableError
-from common.weights.admission import admit
 from coordinator.growth import Found, Refusal, decide
 from coordinator.ledger import Ledger, submission_event
 from coordinator.registry import (
-    FOUNDING,
     OPEN_MERGES,
     Change,
     MergeState,
@@ -94,7 +93,7 @@ class Conductor:
             self._news.set()
 
     def _raise_faults(self) -> None:
-        """A fault of ours must not be swallowed with its task."""
+        """Raise a fault of ours rather than lose it with its task."""
         for name, task in list(self._tasks.items()):
             if task.done():
                 del self._tasks[name]
@@ -146,7 +145,7 @@ class Conductor:
         """Queue the merges that admitted submissions call for; found the net with the first."""
         registry = self._ledger.registry
         for merge in await asyncio.to_thread(registry.merges.all, MergeState.QUEUED):
-            if merge.operation == FOUNDING:
+            if merge.operation == Found.name:
                 await self._transplanter.carry(merge.id)
         decided = {m.submission_id for m in await asyncio.to_thread(registry.merges.all)}
         admitted = await asyncio.to_thread(registry.submissions.all, SubmissionState.ADMITTED)

@@ -6,18 +6,19 @@ import asyncio
 from datetime import UTC, datetime
 
 import structlog
+from common.weights.admission import admit
 
 from common.errors import ConflictError, RootstockError, StorageError, UnreachableError
-from common.nets.spec import AdapterSpec
-from common.weights.admission import admit
+from common.nets.spec import AdapterSpec, Setting
 from common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
-from coordinator.growth import acceptance, next_version
+from coordinator.growth import Found, NewCategory, NewTask, acceptance, next_version
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
 from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import Ledger, version_event
 from coordinator.places import Places
 from coordinator.registry import (
-    FOUNDING,
+    DIRECT,
+    OPEN_MERGES,
     Change,
     Evaluation,
     Merge,
@@ -32,6 +33,10 @@ NO_ADAPTER = "no_adapter"
 ZERO_SAMPLE = "zero_sample"
 FEW_SAMPLE = "few_sample"
 REFINED = "refined"
+
+OPERATIONS: dict[str, type[Found] | type[NewCategory] | type[NewTask]] = {
+    kind.name: kind for kind in (Found, NewCategory, NewTask)
+}
 
 Candidates = dict[str, AdapterEntry | None]
 """Adapters that a merge may end with, by name; None joins the modules directly."""
@@ -62,8 +67,9 @@ class Transplanter:
         merge = await asyncio.to_thread(registry.merges.get, merge_id)
         submission = await asyncio.to_thread(registry.submissions.get, merge.submission_id)
         try:
-            if merge.operation == FOUNDING:
-                await self._commit(merge, submission, None, None)
+            if merge.operation in DIRECT:
+                if await asyncio.to_thread(self._may_join_directly, merge):
+                    await self._commit(merge, submission, None, None)
                 return
             if merge.state is MergeState.QUEUED:
                 merge = await asyncio.to_thread(
@@ -164,8 +170,8 @@ class Transplanter:
         merge = await asyncio.to_thread(
             self._ledger.registry.merges.update, merge.id, numbers=numbers
         )
-        verdict = acceptance(self._ledger.config.acceptance, merge.numbers["teacher_error"], errors)
-        if not verdict.accepted:
+        verdict = acceptance(self._ledger.config.acceptance, merge.numbers)
+        if not verdict.accepted or verdict.candidate is None:
             await asyncio.to_thread(
                 self._ledger.end, merge, submission.site, MergeState.REJECTED, verdict.reason
             )
@@ -271,32 +277,70 @@ class Transplanter:
     ) -> None:
         ledger = self._ledger
         manifest = ledger.teacher(submission)
-        head, tree = ledger.head(), ledger.tree()
-        teacher_error = manifest.metrics[f"error/{merge.task}"]
-        numbers = {**merge.numbers, "teacher_error": teacher_error}
-        error = numbers[f"{candidate}_error"] if candidate is not None else teacher_error
-        grown, unsigned = next_version(
-            tree,
-            head,
-            ledger.plan,
+        head = ledger.head()
+        numbers = {**merge.numbers, "teacher_error": manifest.metrics[f"error/{merge.task}"]}
+        error = numbers[f"{candidate}_error" if candidate else "teacher_error"]
+        record: dict[str, Setting | None] = {
+            "id": merge.id,
+            "operation": merge.operation,
+            "category": merge.category,
+            "task": merge.task,
+            "site": submission.site,
+            "submission": submission.manifest_digest,
+            "candidate": candidate,
+            **numbers,
+        }
+        tree, unsigned = next_version(
+            ledger.tree(),
+            ledger.commit_of(head) if head is not None else None,
+            OPERATIONS[merge.operation](merge.category, merge.task),
             manifest,
-            merge,
-            candidate=candidate,
+            ledger.plan,
+            manifest_digest=submission.manifest_digest,
             adapter=adapter,
             error=error,
-            now=datetime.now(UTC),
+            merge=record,
+            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         signature = ledger.key.sign(unsigned.signed_bytes()).hex()
         commit = unsigned.model_copy(update={"signature": signature})
-        digests = (ledger.put(commit), ledger.put(grown))
+        digest = ledger.put(commit)
         ledger.registry.versions.commit(
             commit.number,
-            *digests,
+            digest,
+            ledger.put(tree),
             head.number if head is not None else None,
             merge.id,
-            events=[version_event(commit.number, digests[0], merge.category, merge.task)],
+            events=[version_event(commit.number, digest, merge.category, merge.task)],
             numbers=numbers,
             candidate=candidate,
+        )
+
+    def _may_join_directly(self, merge: Merge) -> bool:
+        """Say whether a join with nothing to learn can be committed now.
+
+        A task that comes along waits for its category module (paper, appendix: way 2).
+
+        Raises
+        ------
+        ConflictError
+            If the category module was not merged.
+        """
+        if merge.operation == Found.name:
+            return True
+        tree = self._ledger.tree()
+        if tree is not None and merge.category in tree.category_modules:
+            return True
+        bringing = [
+            other
+            for other in self._ledger.registry.merges.all()
+            if other.submission_id == merge.submission_id and other.operation != merge.operation
+        ]
+        if any(other.state in OPEN_MERGES for other in bringing):
+            return False
+        raise ConflictError(
+            f"task '{merge.task}' comes along with category '{merge.category}', which was not "
+            "merged; see the reason there"
         )
 
 

@@ -49,8 +49,8 @@ from coordinator.registry.uploads import Uploads
 from coordinator.registry.versions import Versions
 
 __all__ = [
+    "DIRECT",
     "DIRECT_OPERATIONS",
-    "FOUNDING",
     "OPEN_MERGES",
     "Change",
     "Evaluation",
