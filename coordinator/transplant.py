@@ -17,7 +17,6 @@ from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import Ledger, version_event
 from coordinator.places import Places
 from coordinator.registry import (
-    DIRECT,
     OPEN_MERGES,
     Change,
     Evaluation,
@@ -27,6 +26,7 @@ from coordinator.registry import (
     Submission,
     evaluation_id,
 )
+from coordinator.registry.states import DIRECT_OPERATIONS
 from protos.rootstock.federation.v1 import federation_pb2
 
 NO_ADAPTER = "no_adapter"
@@ -67,7 +67,7 @@ class Transplanter:
         merge = await asyncio.to_thread(registry.merges.get, merge_id)
         submission = await asyncio.to_thread(registry.submissions.get, merge.submission_id)
         try:
-            if merge.operation in DIRECT:
+            if merge.operation in DIRECT_OPERATIONS:
                 if await asyncio.to_thread(self._may_join_directly, merge):
                     await self._commit(merge, submission, None, None)
                 return
@@ -98,9 +98,7 @@ class Transplanter:
         def show(progress: Progress) -> None:
             loop.run_in_executor(
                 None,
-                lambda: registry.merges.update(
-                    merge.id, step=progress.step, steps=progress.steps
-                ),
+                lambda: registry.merges.update(merge.id, step=progress.step, steps=progress.steps),
             )
 
         result = await self._runner.run(job, show)
@@ -365,4 +363,3 @@ def read_errors(
         if not 0.0 <= error <= 100.0:
             raise ConflictError(f"the report says {name} has an error of {error}%; 0 to 100 is one")
     return errors
-

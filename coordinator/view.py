@@ -59,7 +59,9 @@ class NetView:
 
     def commit(self, number: int) -> VersionCommit:
         """Return a version's commit."""
-        return VersionCommit.parse(self._read(self._registry.versions.get(number).digest), what="commit")
+        return VersionCommit.parse(
+            self._read(self._registry.versions.get(number).digest), what="commit"
+        )
 
     def commits(self) -> list[VersionCommit]:
         """Return all commits, newest first."""

@@ -167,6 +167,12 @@ class VersionCommit(Document):
     """What was done: merge id, operation, category, task, site, submission, errors, seconds."""
     created_at: str = Field(max_length=64)
     """ISO 8601 in UTC."""
+    signature: str = Field(default="", pattern=r"^([0-9a-f]{128})?$")
+    """Ed25519 by the coordinator over `signed_bytes`, in hex."""
+
+    def signed_bytes(self) -> bytes:
+        """Return what the signature is over: the canonical form with an empty signature."""
+        return self.model_copy(update={"signature": ""}).canonical()
 
 
 class ComposedNet(nn.Module):

@@ -39,7 +39,6 @@ from coordinator.registry.records import (
 from coordinator.registry.sites import Sites
 from coordinator.registry.states import (
     DIRECT_OPERATIONS,
-    FOUNDING,
     OPEN_MERGES,
     MergeState,
     SubmissionState,
@@ -49,7 +48,6 @@ from coordinator.registry.uploads import Uploads
 from coordinator.registry.versions import Versions
 
 __all__ = [
-    "DIRECT",
     "DIRECT_OPERATIONS",
     "OPEN_MERGES",
     "Change",
