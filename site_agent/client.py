@@ -1,0 +1,314 @@
+"""The lab's side of every call: signed, with a deadline or an idle time-out, errors by class."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+
+from common.errors import (
+    ConfigurationError,
+    IdentityError,
+    IntegrityError,
+    LimitError,
+    ProtocolVersionError,
+    SchemaError,
+)
+from common.files import storage_errors, write_bytes
+from common.identity.keys import PUBLIC_KEY_BYTES, SigningKey, fingerprint
+from common.model import canonical_json
+from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Plan
+from common.transport.auth import SigningInterceptor
+from common.transport.channel import open_channel
+from common.transport.download import download
+from common.transport.retry import retrying
+from common.transport.status import error_from_rpc
+from common.transport.upload import upload_blob
+from common.weights.manifest import BlobEntry
+from protos.rootstock.federation.v1 import federation_pb2 as pb
+from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from site_agent import stopping
+from site_agent.config import SiteConfig
+from site_agent.spool import EvaluationReport, SignedReceipt, SpoolEntry
+
+T = TypeVar("T")
+OnBytes = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+OnRetry = Callable[[BaseException, float], None]
+"""Called with what failed and the seconds until the next try."""
+
+_SHIP_ATTEMPTS = 3
+"""How often a blob that arrived damaged is sent again: the network did it, or our disk does."""
+
+
+class CoordinatorClient:
+    """Calls the coordinator in one site's name.
+
+    What is unreachable is tried again with full jitter until `stop` is set; any other error is
+    raised at once, in the class that the coordinator raised.
+
+    Parameters
+    ----------
+    config
+        The site's configuration.
+    key
+        The site's key; signs every call.
+    stop
+        Ends waiting and sending.
+    on_retry
+        Told of every failed try.
+
+    Raises
+    ------
+    ConfigurationError
+        If the address is malformed, or not on loopback without TLS.
+    """
+
+    def __init__(
+        self, config: SiteConfig, key: SigningKey, stop: threading.Event, on_retry: OnRetry
+    ) -> None:
+        self._config = config
+        self._key = key
+        self._stop = stop
+        self._on_retry = on_retry
+        self._channel = open_channel(config.coordinator, [SigningInterceptor(config.site, key)])
+        self.stub = FederationStub(self._channel)
+        self._plan: Plan | None = None
+
+    def close(self) -> None:
+        """End all calls."""
+        self._channel.close()
+
+    def patient(self, attempt: Callable[[], T], *, attempts: int | None = None) -> T:
+        """Call until the peer answers.
+
+        Raises
+        ------
+        Stopped
+            If the agent is asked to stop meanwhile.
+        UnreachableError
+            If `attempts` have failed.
+        RootstockError
+            Whatever else the call raises, at once.
+        """
+
+        def once() -> T:
+            stopping.check(self._stop)
+            return attempt()
+
+        policy = retrying(
+            attempts=attempts,
+            longest_seconds=self._config.network.retry_cap_seconds,
+            stop=self._stop,
+            on_retry=self._on_retry,
+        )
+        try:
+            return policy(once)
+        except ConnectionError:
+            stopping.check(self._stop)
+            raise
+
+    def join(self) -> bytes:
+        """Bind the site's name to its key, and the coordinator's name to its own.
+
+        Returns
+        -------
+        The coordinator's public key, 32 bytes. The first one is kept in the state folder, and
+        another one is refused from then on.
+
+        Raises
+        ------
+        IdentityError
+            If the name belongs to another key, or the coordinator's key has changed.
+        UnreachableError
+            If the coordinator does not answer for `network.patience_seconds`.
+        """
+        request = pb.JoinRequest(
+            site=self._config.site,
+            public_key=self._key.public_key,
+            agent_version=version("rootstock"),
+        )
+        response = self._unary(self.stub.Join, request)
+        found: bytes = response.coordinator_public_key
+        if len(found) != PUBLIC_KEY_BYTES:
+            raise SchemaError(
+                f"the coordinator's key has {len(found)} bytes, an Ed25519 key has "
+                f"{PUBLIC_KEY_BYTES}; check the coordinator's version"
+            )
+        path = self._config.state / "identity" / "coordinator.pub"
+        with storage_errors(path):
+            known = bytes.fromhex(path.read_text(encoding="ascii")) if path.exists() else None
+        if known is None:
+            write_bytes(path, found.hex().encode())
+        elif known != found:
+            raise IdentityError(
+                f"{self._config.coordinator} has key {fingerprint(found)}, this lab joined "
+                f"{fingerprint(known)}; check the address. If the coordinator was set up anew, "
+                f"remove {path}"
+            )
+        return found
+
+    def plan(self) -> tuple[Plan, str]:
+        """Negotiate the protocol version and fetch the plan.
+
+        Returns
+        -------
+        The plan and its digest.
+
+        Raises
+        ------
+        ProtocolVersionError
+            If the two sides speak no common version; names both.
+        SchemaError, IntegrityError
+            If the plan is malformed or does not match its digest.
+        """
+        request = pb.GetPlanRequest(
+            protocol=pb.VersionRange(minimum=PROTOCOL_MINIMUM, maximum=PROTOCOL_MAXIMUM),
+            agent_version=version("rootstock"),
+        )
+        response = self._unary(self.stub.GetPlan, request)
+        if not PROTOCOL_MINIMUM <= response.protocol <= PROTOCOL_MAXIMUM:
+            raise ProtocolVersionError(
+                f"the coordinator (version {response.coordinator_version}) chose protocol "
+                f"{response.protocol}, this agent speaks {PROTOCOL_MINIMUM} to {PROTOCOL_MAXIMUM}; "
+                "update the older of the two"
+            )
+        plan = Plan.parse(response.plan, what="plan")
+        if plan.content_digest() != response.plan_digest:
+            raise IntegrityError(
+                f"the plan has digest {plan.content_digest()}, the coordinator says "
+                f"{response.plan_digest}; update the older of the two"
+            )
+        self._plan = plan
+        return plan, response.plan_digest
+
+    def ship(self, entry: SpoolEntry, on_bytes: OnBytes) -> SignedReceipt:
+        """Send what the coordinator lacks of an entry, from where it was cut, and commit it.
+
+        Raises
+        ------
+        Stopped
+            If the agent is asked to stop; the coordinator keeps what it has.
+        RefusedError
+            If the coordinator refuses the manifest or a blob; says the check.
+        """
+        total = sum(blob.size for blob in entry.manifest.blobs())
+        damaged = 0
+        while True:
+            try:
+                return self.patient(lambda: self._ship_once(entry, total, on_bytes))
+            except IntegrityError:
+                damaged += 1
+                if damaged == _SHIP_ATTEMPTS:
+                    raise
+
+    def download(self, blob: BlobEntry, folder: Path, on_bytes: OnBytes) -> Path:
+        """Fetch a blob into a folder, named by its digest; one that is there costs nothing.
+
+        Raises
+        ------
+        LimitError
+            If the blob is larger than the plan allows.
+        IntegrityError
+            If what came does not match the digest.
+        """
+        limit = self._limits().max_blob_bytes
+        if blob.size > limit:
+            raise LimitError(f"blob {blob.digest} has {blob.size} bytes, the limit is {limit}")
+
+        def progress(done: int) -> None:
+            stopping.check(self._stop)
+            on_bytes(done, blob.size)
+
+        def once() -> Path:
+            return download(
+                self.stub.Download,
+                blob.digest,
+                folder / blob.digest,
+                max_bytes=limit,
+                size=blob.size,
+                idle_seconds=self._config.network.idle_seconds,
+                progress=progress,
+            )
+
+        return self.patient(once)
+
+    def report(self, report: EvaluationReport) -> bool:
+        """Send numbers; False if the coordinator knew them already."""
+        request = pb.ReportEvaluationRequest(
+            evaluation_id=report.evaluation_id,
+            results=[
+                pb.CandidateResult(name=r.name, error=r.error, samples=r.samples)
+                for r in report.results
+            ],
+            refinement_manifest_digest=report.refinement_manifest_digest or "",
+            refined_error=report.refined_error or 0.0,
+            refinement_seconds=report.refinement_seconds,
+            refinement_steps=report.refinement_steps,
+            failure=report.failure,
+        )
+        response = self.patient(lambda: self._unary(self.stub.ReportEvaluation, request))
+        return bool(response.first)
+
+    def _ship_once(self, entry: SpoolEntry, total: int, on_bytes: OnBytes) -> SignedReceipt:
+        begun = self._unary(
+            self.stub.BeginUpload,
+            pb.BeginUploadRequest(manifest=entry.manifest_bytes, signature=entry.signature),
+        )
+        if begun.HasField("receipt"):
+            return _receipt(begun.receipt)
+        blobs = {blob.digest: blob for blob in entry.manifest.blobs()}
+        left = 0
+        for missing in begun.missing:
+            if missing.digest not in blobs:
+                raise SchemaError(
+                    f"the coordinator asks for blob {missing.digest[:80]!r}, which manifest "
+                    f"{entry.digest} does not have; check the coordinator's version"
+                )
+            left += blobs[missing.digest].size
+        done = total - left
+        for missing in begun.missing:
+            path, before = entry.blob(missing.digest), done
+
+            def progress(sent: int, before: int = before) -> None:
+                stopping.check(self._stop)
+                on_bytes(before + sent, total)
+
+            upload_blob(
+                self.stub.Upload,
+                path,
+                upload_id=begun.upload_id,
+                digest=missing.digest,
+                offset=missing.durable_offset,
+                chunk_bytes=self._limits().chunk_bytes,
+                idle_seconds=self._config.network.idle_seconds,
+                progress=progress,
+            )
+            done += blobs[missing.digest].size
+        request = pb.CommitUploadRequest(upload_id=begun.upload_id)
+        return _receipt(self._unary(self.stub.CommitUpload, request).receipt)
+
+    def _unary(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=self._config.network.call_seconds)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
+
+    def _limits(self) -> Any:
+        if self._plan is None:
+            raise ConfigurationError("the plan's limits are not known; call plan() first")
+        return self._plan.limits
+
+
+def _receipt(receipt: pb.Receipt) -> SignedReceipt:
+    fields = {
+        "manifest_digest": receipt.manifest_digest,
+        "submission_id": receipt.submission_id,
+        "received_at": receipt.received_at,
+        "signature": receipt.signature.hex(),
+    }
+    return SignedReceipt.parse(canonical_json(fields), what="receipt")

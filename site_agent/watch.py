@@ -1,0 +1,141 @@
+"""The stream of events from the coordinator, in a thread of its own, opened anew when it ends."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+from collections.abc import Iterator
+
+import grpc
+
+from common.errors import RootstockError, UnreachableError
+from common.transport.idle import IdleWatch
+from common.transport.retry import retrying
+from common.transport.status import error_from_rpc
+from protos.rootstock.federation.v1 import federation_pb2 as pb
+from site_agent.client import CoordinatorClient, OnRetry
+from site_agent.config import NetworkConfig
+
+_MAX_WAITING = 1000
+"""Events held before the stream is left to wait: the coordinator keeps the rest."""
+
+_PAUSE_SECONDS = 0.5
+"""Before a stream that had worked is opened anew: a server that drains needs a moment."""
+
+
+class Watcher:
+    """Watches while the agent works: the coordinator sees the lab, and no event is missed.
+
+    Parameters
+    ----------
+    client
+        Makes the call.
+    network
+        Idle time-out and pauses.
+    cursor
+        The last event that was dealt with; 0 for all.
+    on_retry
+        Told of every broken stream.
+    """
+
+    def __init__(
+        self, client: CoordinatorClient, network: NetworkConfig, cursor: int, on_retry: OnRetry
+    ) -> None:
+        self._client = client
+        self._network = network
+        self._cursor = cursor
+        self._on_retry = on_retry
+        self._instance = secrets.token_hex(8)
+        self._queue: queue.Queue[pb.WatchResponse | BaseException] = queue.Queue(_MAX_WAITING)
+        self._closing = threading.Event()
+        self._call: grpc.Call | None = None
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        if self._call is not None:
+            self._call.cancel()
+        self._thread.join(timeout=5)
+
+    def events(self, stop: threading.Event) -> Iterator[pb.WatchResponse]:
+        """Yield events in order until `stop` is set; heartbeats are left out.
+
+        Raises
+        ------
+        RootstockError
+            What the coordinator refuses the watch with, or any fault of the thread.
+        """
+        while not stop.is_set():
+            try:
+                item = self._queue.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _run(self) -> None:
+        policy = retrying(
+            longest_seconds=self._network.retry_cap_seconds,
+            stop=self._closing,
+            on_retry=self._on_retry,
+        )
+        try:
+            while not self._closing.is_set():
+                # Returns when a stream that had brought something ends: pauses start small again.
+                policy(self._stream)
+        except RootstockError as error:
+            if not self._closing.is_set():
+                self._put(error)
+        except BaseException as error:
+            self._put(error)
+            raise
+
+    def _stream(self) -> None:
+        request = pb.WatchRequest(cursor=self._cursor, instance=self._instance)
+        call = self._client.stub.Watch(request)
+        self._call = call
+        brought = False
+        seconds = self._network.idle_seconds
+        watch = IdleWatch(call.cancel, seconds=seconds, what="the watch stream")
+        try:
+            with watch:
+                for message in call:
+                    brought = True
+                    watch.progress()
+                    if self._closing.is_set():
+                        return
+                    self._take(message)
+            ended: RootstockError = UnreachableError("the coordinator ended the watch stream")
+        except grpc.RpcError as error:
+            if self._closing.is_set():
+                return
+            ended = watch.error() if watch.expired else error_from_rpc(error)
+        if brought and isinstance(ended, UnreachableError):
+            self._on_retry(ended, _PAUSE_SECONDS)
+            self._closing.wait(_PAUSE_SECONDS)
+            return
+        raise ended
+
+    def _take(self, message: pb.WatchResponse) -> None:
+        kind = message.WhichOneof("event")
+        if kind is None or kind == "heartbeat":
+            return
+        if message.cursor:
+            if message.cursor <= self._cursor:
+                return  # known: the stream was opened anew
+            self._cursor = message.cursor
+        self._put(message)
+
+    def _put(self, item: pb.WatchResponse | BaseException) -> None:
+        while not self._closing.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return
