@@ -27,25 +27,37 @@ _COMMON: list[tuple[str, int]] = [
     ("grpc.http2.max_pings_without_data", 0),
 ]
 
-CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
+_CLIENT: list[tuple[str, int]] = [
     *_COMMON,
     # Our own retry policy (full jitter, resumes at an offset) is the only one.
     ("grpc.enable_retries", 0),
     # After a cut, try again within seconds: the default grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 10_000),
-)
+    # Plaintext is for loopback alone, which a proxy named in the environment cannot reach.
+    ("grpc.enable_http_proxy", 0),
+]
 
-SERVER_OPTIONS: Sequence[tuple[str, int]] = (
+_SERVER: list[tuple[str, int]] = [
     *_COMMON,
     # A server answers pings that come more often than this with "too many pings" and hangs up;
     # half of the client's interval leaves room for jitter. The default is five minutes.
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
     # Two coordinators on one port would each get half of the calls; the second must fail.
     ("grpc.so_reuseport", 0),
-)
+]
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?")
+
+
+def channel_options() -> list[tuple[str, int]]:
+    """Return the options of a client's channel."""
+    return list(_CLIENT)
+
+
+def server_options() -> list[tuple[str, int]]:
+    """Return the options of a server."""
+    return list(_SERVER)
 
 
 class Address(NamedTuple):
@@ -122,7 +134,7 @@ def open_channel(
         See `require_loopback_or_tls`.
     """
     parsed = require_loopback_or_tls(address)
-    channel = grpc.insecure_channel(str(parsed), options=list(CHANNEL_OPTIONS))
+    channel = grpc.insecure_channel(str(parsed), options=channel_options())
     return grpc.intercept_channel(channel, *interceptors) if interceptors else channel
 
 

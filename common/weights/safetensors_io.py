@@ -128,6 +128,7 @@ def stream(
                 )
             whole.update(data)
             yield name, tensor
+            del tensor, data  # before the next one is allocated
         if whole.hexdigest() != entry.digest:
             raise IntegrityError(
                 f"{path}: has SHA-256 {whole.hexdigest()}, the manifest says {entry.digest}; "

@@ -1,0 +1,87 @@
+"""The blobs that a manifest brings, and what each of them must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from common.nets.adapter import Adapter
+from common.nets.architectures import build_category_module, build_task_module, input_shape
+from common.nets.spec import ArchitectureSpec, TaskSpec
+from common.plan import Plan
+from common.weights.manifest import (
+    BlobEntry,
+    Manifest,
+    RefinementManifest,
+    SharedSamples,
+    TeacherManifest,
+)
+from common.weights.schema import layout
+
+Layout = dict[str, tuple[str, tuple[int, ...]]]
+"""Dtype and shape by tensor name."""
+
+
+class Part(NamedTuple):
+    """One blob of a manifest."""
+
+    role: Literal["module", "statistics", "samples", "adapter"]
+    what: str
+    """How errors name it."""
+    entry: BlobEntry
+    expected: Layout
+
+
+def parts(manifest: Manifest, plan: Plan) -> list[Part]:
+    """Return the blobs of a manifest whose architecture and tasks are known.
+
+    Modules are built on the meta device: names and shapes, and not a byte of weights.
+    """
+    if isinstance(manifest, RefinementManifest):
+        with torch.device("meta"):
+            expected = layout(Adapter(manifest.adapter.spec))
+        return [Part("adapter", "adapter", manifest.adapter.blob, expected)]
+    return list(_teacher_parts(manifest, plan))
+
+
+def _teacher_parts(manifest: TeacherManifest, plan: Plan) -> Iterator[Part]:
+    tasks = {task.name: task for task in plan.tasks}
+    category_module, task_modules = _modules(
+        manifest.architecture, [tasks[name] for name in manifest.task_modules]
+    )
+    yield Part("module", "category module", manifest.category_module, layout(category_module))
+    for name, entry in manifest.task_modules.items():
+        yield Part("module", f"task module '{name}'", entry, layout(task_modules[name]))
+    if manifest.statistics is not None:
+        known = _statistics_layout(category_module, *task_modules.values())
+        # Each statistic can be switched off: only those that are there are expected.
+        listed = {name: known[name] for name in manifest.statistics.tensors if name in known}
+        yield Part("statistics", "statistics", manifest.statistics, listed)
+    if manifest.shared_samples is not None:
+        samples = manifest.shared_samples
+        yield Part("samples", "shared samples", samples.blob, _samples(manifest, samples))
+
+
+def _modules(
+    spec: ArchitectureSpec, tasks: list[TaskSpec]
+) -> tuple[nn.Sequential, dict[str, nn.Sequential]]:
+    with torch.device("meta"):
+        return build_category_module(spec), {t.name: build_task_module(spec, t) for t in tasks}
+
+
+def _samples(manifest: TeacherManifest, samples: SharedSamples) -> Layout:
+    shape = input_shape(manifest.architecture)
+    return {"images": ("F32", (samples.count, *shape)), "labels": ("F32", (samples.count,))}
+
+
+def _statistics_layout(*modules: nn.Module) -> Layout:
+    known: Layout = {"feature_norm": ("F32", (1,))}
+    for module in modules:
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Conv2d):
+                for statistic in ("mean", "variance"):
+                    known[f"{statistic}/{name}"] = ("F32", (layer.out_channels,))
+    return known
