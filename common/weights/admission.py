@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,8 +29,26 @@ MAX_NORM = 1e6
 this is broken, and would drown the other categories' adapters."""
 
 PathOf = Callable[[str], Path]
-ManifestCheck = Callable[[Manifest, Plan], None]
-TensorCheck = Callable[[Part, str, Tensor, float], None]
+
+
+class Claim(NamedTuple):
+    """What the checks of the manifest look at."""
+
+    manifest: Manifest
+    plan: Plan
+
+
+class Content(NamedTuple):
+    """What the checks of contents look at: one tensor of one blob."""
+
+    part: Part
+    name: str
+    tensor: Tensor
+    norm: float
+    """‖tensor‖_F, in float64; 0 for whole numbers."""
+
+    def __str__(self) -> str:
+        return f"{self.part.what}: tensor '{self.name}'"
 
 
 def admit(manifest: Manifest, plan: Plan, path_of: PathOf) -> None:
@@ -56,7 +75,7 @@ def admit(manifest: Manifest, plan: Plan, path_of: PathOf) -> None:
     """
     for name, check in MANIFEST_CHECKS:
         with _named(name):
-            check(manifest, plan)
+            check(Claim(manifest, plan))
     brought = parts(manifest, plan)
     for part in brought:
         with _named("tensors"):
@@ -91,12 +110,13 @@ def _path(part: Part, path_of: PathOf) -> Path:
 # -- checks of the manifest ---------------------------------------------------------------------
 
 
-def _architecture_is_known(manifest: Manifest, plan: Plan) -> None:
-    if isinstance(manifest, TeacherManifest):
-        input_shape(manifest.architecture)
+def _architecture_is_known(claim: Claim) -> None:
+    if isinstance(claim.manifest, TeacherManifest):
+        input_shape(claim.manifest.architecture)
 
 
-def _architecture_is_planned(manifest: Manifest, plan: Plan) -> None:
+def _architecture_is_planned(claim: Claim) -> None:
+    manifest, plan = claim
     if isinstance(manifest, TeacherManifest) and manifest.architecture != plan.architecture:
         raise SchemaError(
             f"the teacher is {manifest.architecture.canonical().decode()}, the plan asks for "
@@ -104,7 +124,8 @@ def _architecture_is_planned(manifest: Manifest, plan: Plan) -> None:
         )
 
 
-def _tasks_are_known(manifest: Manifest, plan: Plan) -> None:
+def _tasks_are_known(claim: Claim) -> None:
+    manifest, plan = claim
     if isinstance(manifest, TeacherManifest):
         for name in manifest.task_modules:
             if plan.task(name) is None:
@@ -112,7 +133,8 @@ def _tasks_are_known(manifest: Manifest, plan: Plan) -> None:
                 raise SchemaError(f"the net has no task '{name}'; its tasks: {known}")
 
 
-def _sizes_are_allowed(manifest: Manifest, plan: Plan) -> None:
+def _sizes_are_allowed(claim: Claim) -> None:
+    manifest, plan = claim
     for entry in manifest.blobs():
         if entry.size > plan.limits.max_blob_bytes:
             raise LimitError(
@@ -127,7 +149,8 @@ def _sizes_are_allowed(manifest: Manifest, plan: Plan) -> None:
         )
 
 
-def _metrics_are_sound(manifest: Manifest, plan: Plan) -> None:
+def _metrics_are_sound(claim: Claim) -> None:
+    manifest = claim.manifest
     if not isinstance(manifest, TeacherManifest):
         return
     for task in manifest.task_modules:
@@ -140,7 +163,8 @@ def _metrics_are_sound(manifest: Manifest, plan: Plan) -> None:
             raise SchemaError(f"'{name}' = {value:g}; a count is a whole number, 0 or more")
 
 
-def _adapter_fits_the_net(manifest: Manifest, plan: Plan) -> None:
+def _adapter_fits_the_net(claim: Claim) -> None:
+    manifest, plan = claim
     if isinstance(manifest, RefinementManifest):
         channels = feature_shape(plan.architecture)[0]
         spec = manifest.adapter.spec
@@ -151,7 +175,7 @@ def _adapter_fits_the_net(manifest: Manifest, plan: Plan) -> None:
             )
 
 
-MANIFEST_CHECKS: tuple[tuple[str, ManifestCheck], ...] = (
+MANIFEST_CHECKS: tuple[tuple[str, Callable[[Claim], None]], ...] = (
     ("architecture", _architecture_is_known),
     ("plan", _architecture_is_planned),
     ("task", _tasks_are_known),
@@ -172,54 +196,69 @@ def _check_contents(part: Part, path: Path, limits: Limits) -> None:
         if item is None:
             return
         name, tensor = item
-        # In float64 the norm of float32 numbers is finite exactly if all of them are: one pass
-        # without a mask of the tensor's size.
-        norm = _norm(tensor) if tensor.is_floating_point() else 0.0
+        content = Content(part, name, tensor, _norm(tensor))
         for check, rule in TENSOR_CHECKS:
             with _named(check):
-                rule(part, name, tensor, norm)
-        del item, tensor  # before the next one is read
+                rule(content)
+        del item, tensor, content  # before the next one is read
 
 
 def _norm(tensor: Tensor) -> float:
+    if not tensor.is_floating_point():
+        return 0.0
+    # In float64 the norm of float32 numbers is finite exactly if all of them are: one pass,
+    # and no mask of the tensor's size.
     return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
-def _is_finite(part: Part, name: str, tensor: Tensor, norm: float) -> None:
-    if not math.isfinite(norm):
-        count = sum(int((~block.isfinite()).sum()) for block in tensor.reshape(-1).split(1 << 20))
+def _is_finite(content: Content) -> None:
+    if not math.isfinite(content.norm):
+        finite = torch.isfinite(content.tensor)
         raise SchemaError(
-            f"{part.what}: tensor '{name}' holds {count} numbers that are NaN or Inf; every "
-            "number must be finite: look at the training's learning rate"
+            f"{content} holds {int((~finite).sum())} numbers that are NaN or Inf; every number "
+            "must be finite: look at the training's learning rate"
         )
 
 
-def _norm_is_capped(part: Part, name: str, tensor: Tensor, norm: float) -> None:
-    if norm > MAX_NORM:
+def _norm_is_capped(content: Content) -> None:
+    if content.norm > MAX_NORM:
         raise LimitError(
-            f"{part.what}: tensor '{name}' has norm {norm:.3g}, the limit is {MAX_NORM:g}; use "
-            "weight decay or a lower learning rate"
+            f"{content} has norm {content.norm:.3g}, the limit is {MAX_NORM:g}; use weight decay "
+            "or a lower learning rate"
         )
 
 
-def _values_make_sense(part: Part, name: str, tensor: Tensor, norm: float) -> None:
-    problem = None
-    if part.role == "statistics" and not name.startswith("mean/") and bool((tensor < 0).any()):
-        problem = f"is {float(tensor.min()):g} somewhere; a variance or a norm is never negative"
-    elif part.role == "samples" and name == "labels":
-        if not bool(((tensor == 0) | (tensor == 1)).all()):
-            problem = "holds other numbers than 0 (the rest) and 1 (the category)"
-    elif part.role == "adapter" and name == "beta":
-        if not float(tensor) > 0:
-            problem = f"is {float(tensor):g}; the rescale layer's β is above 0"
-    elif part.role == "adapter" and name == "permutation":
-        if not torch.equal(tensor.sort().values, torch.arange(len(tensor))):
-            problem = f"does not hold each of the {len(tensor)} channels exactly once"
-    if problem is not None:
-        raise SchemaError(f"{part.what}: tensor '{name}' {problem}")
+def _values_make_sense(content: Content) -> None:
+    rule = _VALUES.get((content.part.role, content.name.partition("/")[0]))
+    if rule is not None and not rule[0](content.tensor):
+        raise SchemaError(f"{content} {rule[1]}")
 
 
-TENSOR_CHECKS: tuple[tuple[str, TensorCheck], ...] = (
+_VALUES: dict[tuple[str, str], tuple[Callable[[Tensor], bool], str]] = {
+    ("statistics", "variance"): (
+        lambda t: bool((t >= 0).all()),
+        "holds a negative number; a variance is 0 or more",
+    ),
+    ("statistics", "feature_norm"): (
+        lambda t: bool((t > 0).all()),
+        "is not above 0; the mean norm of the features of real images is",
+    ),
+    ("samples", "labels"): (
+        lambda t: bool(((t == 0) | (t == 1)).all()),
+        "holds other numbers than 0 (the rest) and 1 (the category)",
+    ),
+    ("adapter", "beta"): (
+        lambda t: bool((t > 0).all()),
+        "is not above 0; the rescale layer's β is",
+    ),
+    ("adapter", "permutation"): (
+        lambda t: torch.equal(torch.sort(t).values, torch.arange(len(t))),
+        "does not hold each channel exactly once",
+    ),
+}
+"""Rules for single tensors, by the blob's role and the first part of the tensor's name."""
+
+TENSOR_CHECKS: tuple[tuple[str, Callable[[Content], None]], ...] = (
     ("finite", _is_finite),
     ("norm", _norm_is_capped),
     ("values", _values_make_sense),
