@@ -18,7 +18,7 @@ from coordinator.jobs.model import JobResult, Progress, TransplantJob
 log = logging.getLogger(__name__)
 
 
-def _unwatched(progress: Progress) -> None:  # noqa: ARG001 - the default takes and forgets
+def _unwatched(progress: Progress) -> None:
     pass
 
 

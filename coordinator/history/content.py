@@ -1,0 +1,97 @@
+"""What a merge's run holds: parameters, metrics and tags out of its record; pure, no MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from coordinator.history.record import MergeRecord
+
+PREFIX = "rootstock."
+MERGE_ID = PREFIX + "merge_id"
+DIGEST = PREFIX + "digest"
+NUMBER = PREFIX + "number"
+RECORD = PREFIX + "record"
+"""Tag with the digest of the record that a run shows completely."""
+
+ERROR_STAGES = (
+    ("no_adapter_error", "no adapter"),
+    ("zero_sample_error", "zero-sample"),
+    ("few_sample_error", "few-sample"),
+    ("refined_error", "refined"),
+)
+"""Errors of a merge in the order in which it lowers them, and how people read them."""
+
+TEACHER_ERROR = "teacher_error"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric."""
+
+    key: str
+    value: float
+    step: int
+
+
+def merge_tags(record: MergeRecord) -> dict[str, str]:
+    """Return the tags that find a merge again: its id, its state, every digest, both versions."""
+    tags = {
+        MERGE_ID: record.merge_id,
+        PREFIX + "net": record.net,
+        PREFIX + "category": record.category,
+        PREFIX + "task": record.task,
+        PREFIX + "site": record.site,
+        PREFIX + "operation": record.operation,
+        PREFIX + "state": record.state,
+        PREFIX + "reason": record.reason,
+        PREFIX + "parent.number": _text(record.parent_number),
+        PREFIX + "parent.digest": _text(record.parent_digest),
+        NUMBER: _text(record.number),
+        DIGEST: _text(record.digest),
+        PREFIX + "adapter.uri": _text(record.adapter_uri),
+    }
+    tags |= {f"{PREFIX}digest.{role}": digest for role, digest in record.digests.items()}
+    return {key: value for key, value in tags.items() if value}
+
+
+def version_tags(record: MergeRecord) -> dict[str, str]:
+    """Return the tags of the net version that a merge committed."""
+    keep = {NUMBER, DIGEST, MERGE_ID, PREFIX + "adapter.uri"}
+    return {
+        key: value
+        for key, value in merge_tags(record).items()
+        if key in keep or key.startswith((PREFIX + "parent.", PREFIX + "digest."))
+    }
+
+
+def parameters(record: MergeRecord) -> dict[str, str]:
+    """Return the settings that the adapter was learned with, as text."""
+    own = {"category": record.category, "task": record.task, "site": record.site}
+    return own | {key: str(value) for key, value in record.parameters.items()}
+
+
+def metrics(record: MergeRecord) -> list[Point]:
+    """Return losses by stage and step, the error from stage to stage, and every number once."""
+    points = [Point(key, value, 0) for key, value in sorted(record.numbers.items())]
+    points += [
+        Point("error", record.numbers[key], step)
+        for step, (key, _) in enumerate(ERROR_STAGES)
+        if key in record.numbers
+    ]
+    for curve in record.curves:
+        points += [
+            Point(f"{curve.stage}/loss", curve.loss, curve.step),
+            Point(f"{curve.stage}/task_loss", curve.task_loss, curve.step),
+            Point(f"{curve.stage}/distillation_loss", curve.distillation_loss, curve.step),
+        ]
+    return points
+
+
+def milliseconds(moment: str) -> int:
+    """Turn ISO 8601 into milliseconds since 1970."""
+    return int(datetime.fromisoformat(moment).timestamp() * 1000)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
