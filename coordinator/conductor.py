@@ -12,11 +12,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 import structlog
-from common.weights.admission import admit
 
 from common.errors import RefusedError, StorageError, UnreachableError
+from common.weights.admission import admit
 from coordinator.growth import Found, Refusal, decide
 from coordinator.ledger import Ledger, submission_event
+from coordinator.recording import Recorder
 from coordinator.registry import (
     OPEN_MERGES,
     Change,
@@ -25,9 +26,6 @@ from coordinator.registry import (
     SubmissionState,
 )
 from coordinator.transplant import Transplanter
-
-PAUSE_SECONDS = 30.0
-"""Pause before something that failed for want of a disk or a peer is tried again."""
 
 
 class Conductor:
@@ -39,11 +37,22 @@ class Conductor:
         What the coordinator holds: registry, store, plan, signing key.
     transplanter
         Carries one merge to its end.
+    recorder
+        Logs the ended ones to the history.
+    retry_seconds
+        Pause before what failed for want of a disk or a peer is tried again.
     """
 
-    def __init__(self, ledger: Ledger, transplanter: Transplanter, retry_seconds: float) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        transplanter: Transplanter,
+        recorder: Recorder,
+        retry_seconds: float,
+    ) -> None:
         self._ledger = ledger
         self._transplanter = transplanter
+        self._recorder = recorder
         self._retry_seconds = retry_seconds
         self._news = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -67,7 +76,7 @@ class Conductor:
                     self._ledger.registry.merges.all, *OPEN_MERGES
                 ):
                     self._keep_going(merge.id, self._transplanter.carry(merge.id))
-                self._keep_going("history", self._log_merges())
+                self._keep_going("history", self._recorder.log_all())
                 await self._news.wait()
         finally:
             unsubscribe()
@@ -169,7 +178,3 @@ class Conductor:
                 if isinstance(operation, Found):
                     # Nothing else can be decided before there is a net to join.
                     await self._transplanter.carry(merge.id)
-
-    async def _log_merges(self) -> None:
-        for merge in await asyncio.to_thread(self._ledger.registry.merges.unlogged):
-            await self._transplanter.log(merge.id)

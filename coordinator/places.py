@@ -16,6 +16,7 @@ class Places:
         self.cache = self.state / "cache"
         self.incoming = self.state / "incoming"
         self.pictures = self.state / "pictures"
+        self.plan = self.state / "plan.json"
         self.key = self.state / "identity" / "coordinator.key"
         self.address = self.state / "address"
         self.operator_token = self.state / "operator-token"

@@ -6,10 +6,10 @@ import asyncio
 from datetime import UTC, datetime
 
 import structlog
-from common.weights.admission import admit
 
 from common.errors import ConflictError, RootstockError, StorageError, UnreachableError
 from common.nets.spec import AdapterSpec, Setting
+from common.weights.admission import admit
 from common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
 from coordinator.growth import Found, NewCategory, NewTask, acceptance, next_version
 from coordinator.jobs.model import JobResult, Progress, TransplantJob

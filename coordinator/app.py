@@ -1,0 +1,160 @@
+"""The coordinator as one process: its rooms put together, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+import structlog
+
+from common.artifacts.store import open_store
+from common.errors import ConflictError, StorageError, UnreachableError
+from common.identity.keys import load_or_create
+from coordinator.conductor import Conductor
+from coordinator.config import CoordinatorConfig
+from coordinator.history.mlflow_history import History
+from coordinator.jobs.runner import JobRunner
+from coordinator.ledger import Ledger
+from coordinator.places import Places
+from coordinator.publishing import publish_plan
+from coordinator.recording import Recorder
+from coordinator.registry import Registry
+from coordinator.service.server import CoordinatorServer
+from coordinator.transplant import Transplanter
+
+
+def run_coordinator(config: CoordinatorConfig) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    RootstockError
+        What stops it at start: a disk that cannot be written, a port in use, an address that
+        needs TLS, an MLflow server that does not answer.
+    """
+    _log_to(sys.stderr)
+    places = Places(config)
+    with only_one(places.state):
+        key = load_or_create(places.key)
+        registry = Registry(places.database)
+        try:
+            store = open_store(places.artifacts, places.cache)
+            plan = publish_plan(config, store, places.plan)
+            ledger = Ledger(registry=registry, store=store, plan=plan, key=key, config=config)
+            runner = JobRunner(config.jobs)
+            # Ray starts processes: it must do so before gRPC has started threads.
+            runner.start()
+            try:
+                asyncio.run(_serve(ledger, runner, places))
+            finally:
+                runner.stop()
+        finally:
+            registry.close()
+
+
+async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
+    config = ledger.config
+    history = History(config.history.mlflow_uri, config.net)
+    server = CoordinatorServer(
+        ledger.registry,
+        ledger.store,
+        ledger.plan,
+        ledger.key,
+        config,
+        mlflow_experiment_id=lambda: history.experiment_id,
+    )
+    await server.start()
+    conductor = Conductor(
+        ledger,
+        Transplanter(ledger, runner, places),
+        Recorder(ledger, history, places),
+        config.history.retry_seconds,
+    )
+    work = asyncio.create_task(_work(conductor, history, config.history.wait_seconds))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+    finally:
+        work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+        await server.stop()
+
+
+async def _work(conductor: Conductor, history: History, wait_seconds: float) -> None:
+    """Wait until MLflow answers, then conduct; labs may ship in the meantime."""
+    deadline = asyncio.get_running_loop().time() + wait_seconds
+    while True:
+        try:
+            await asyncio.to_thread(history.check)
+            break
+        except UnreachableError:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise
+            await asyncio.sleep(0.5)
+    await conductor.run()
+
+
+@contextmanager
+def only_one(state: Path) -> Iterator[None]:
+    """Hold a state folder for this process; the lock goes with the process, however it ends.
+
+    Raises
+    ------
+    ConflictError
+        If another coordinator runs on the folder.
+    StorageError
+        If the folder cannot be written.
+    """
+    path = state / "lock"
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise StorageError(
+            f"{state}: cannot be written ({error.strerror}); free space, or name another folder "
+            "with `state`"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConflictError(
+                f"{path}: another coordinator (process {_holder(path)}) runs on this state folder; "
+                "stop it, or name another folder with `state`"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _holder(path: Path) -> str:
+    return path.read_text(encoding="utf-8") or "unknown"
+
+
+def _log_to(stream: TextIO) -> None:
+    """Log JSON lines, ours and the libraries', from warnings up for the latter."""
+    logging.basicConfig(stream=stream, level=logging.WARNING, format="%(levelname)s %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+    )

@@ -1,0 +1,105 @@
+"""Finished merges into the history: a merge's record is gathered from the ledger alone."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+from common.nets.spec import Setting
+from coordinator.history.mlflow_history import History
+from coordinator.history.record import MergeRecord
+from coordinator.jobs.model import JobResult
+from coordinator.ledger import Ledger
+from coordinator.places import Places
+from coordinator.registry import Merge, Submission
+
+
+class Recorder:
+    """Logs finished merges to MLflow, each once, in the order in which they ended."""
+
+    def __init__(self, ledger: Ledger, history: History, places: Places) -> None:
+        self._ledger = ledger
+        self._history = history
+        self._places = places
+
+    async def log_all(self) -> None:
+        """Log every finished merge that MLflow has not seen.
+
+        Raises
+        ------
+        UnreachableError
+            If MLflow does not answer; what is not logged stays so and is logged later.
+        """
+        merges = await asyncio.to_thread(self._ledger.registry.merges.unlogged)
+        for merge in sorted(merges, key=lambda merge: merge.finished_at or 0.0):
+            await asyncio.to_thread(self._log, merge)
+
+    def _log(self, merge: Merge) -> None:
+        run_id = self._history.log_merge(gather(self._ledger, self._places, merge))
+        self._ledger.registry.merges.update(merge.id, logged=True, mlflow_run_id=run_id)
+
+
+def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
+    """Put a finished merge's record together from registry and store; needs no MLflow."""
+    submission = ledger.registry.submissions.get(merge.submission_id)
+    manifest = ledger.teacher(submission)
+    result = JobResult.model_validate(merge.job_result) if merge.job_result else None
+    version = ledger.registry.versions.get(merge.net_version) if merge.net_version else None
+    parent = ledger.registry.versions.get(version.parent) if version and version.parent else None
+    tree = ledger.tree_of(version) if version else None
+    digests = _digests(submission, result)
+    digests["category_module"] = manifest.category_module.digest
+    digests["teacher_task_module"] = manifest.task_modules[merge.task].digest
+    adapter_uri = None
+    if tree is not None:
+        edge = tree.edge(merge.category, merge.task)
+        if edge.adapter is not None:
+            digests["adapter"] = edge.adapter.blob.digest
+            adapter_uri = f"{places.artifacts}#sha256:{edge.adapter.blob.digest}"
+    if version is not None:
+        digests |= {"net_version": version.digest, "tree": version.tree}
+    parameters: dict[str, Setting] = {
+        "site": submission.site,
+        "recipe": manifest.recipe.name,
+        "architecture": manifest.architecture.name,
+        "split": manifest.architecture.split,
+        **{f"distillation.{k}": v for k, v in ledger.config.distillation.model_dump().items()},
+    }
+    if merge.candidate is not None:
+        parameters["candidate"] = merge.candidate
+    return MergeRecord(
+        net=ledger.config.net,
+        merge_id=merge.id,
+        category=merge.category,
+        task=merge.task,
+        site=submission.site,
+        operation=merge.operation,
+        state=merge.state,
+        reason=merge.reason,
+        parent_number=parent.number if parent else None,
+        parent_digest=parent.digest if parent else None,
+        number=version.number if version else None,
+        digest=version.digest if version else None,
+        digests=digests,
+        adapter_uri=adapter_uri,
+        parameters=parameters,
+        numbers={**merge.numbers, **(result.report if result else {})},
+        curves=result.curves if result else (),
+        created_at=_instant(merge.created_at),
+        finished_at=_instant(merge.finished_at) if merge.finished_at else None,
+        tree=tree,
+    )
+
+
+def _digests(submission: Submission, result: JobResult | None) -> dict[str, str]:
+    manifest_digest = submission.manifest_digest
+    digests = {"manifest": manifest_digest}
+    if result is not None:
+        digests["zero_sample_adapter"] = result.zero_sample.blob.digest
+        if result.few_sample is not None:
+            digests["few_sample_adapter"] = result.few_sample.blob.digest
+    return digests
+
+
+def _instant(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
