@@ -1,0 +1,121 @@
+"""The named statistics that may travel with a teacher net, and no others.
+
+N images, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from site_agent import stopping
+from site_agent.config import StatisticsConfig
+from site_agent.data.images import ImageSet
+from site_agent.inference import batches
+from site_agent.recipes.interface import Teacher
+
+
+class _Moments:
+    """Sums of one layer's output per channel, in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sum_C = torch.zeros(())
+        self.squares_C = torch.zeros(())
+
+    def add(self, output_NCHW: Tensor) -> None:
+        values = output_NCHW.detach().to(torch.float64)
+        self.count += values.shape[0] * values.shape[2] * values.shape[3]
+        self.sum_C = self.sum_C + values.sum((0, 2, 3)).cpu()
+        self.squares_C = self.squares_C + values.square().sum((0, 2, 3)).cpu()
+
+    def mean(self) -> Tensor:
+        return self.sum_C / self.count
+
+    def variance(self) -> Tensor:
+        return (self.squares_C / self.count - self.mean().square()).clamp_min(0)
+
+
+@torch.no_grad()
+def statistics(
+    teacher: Teacher,
+    images: ImageSet,
+    config: StatisticsConfig,
+    device: torch.device,
+    stop: threading.Event,
+) -> dict[str, Tensor]:
+    """Measure a teacher net on the lab's training images.
+
+    Parameters
+    ----------
+    teacher
+        The trained net, in evaluation mode.
+    images
+        The training images.
+    config
+        Which statistics may travel.
+
+    Returns
+    -------
+    float32 tensors by name. `feature_norm` (1): E‖f(I)‖_F, which the rescale layer's β needs
+    (Network Transplanting, section 4). `mean/<layer>` and `variance/<layer>` (C): of every
+    channel of every conv's output before its ReLU, over images and places, the layer named as in
+    the state dict; what a BatchNorm's running statistics would hold (METHODS 1d, 1i). Task
+    modules share their layers' names, so only the first task's (by name) are measured. Empty if
+    all are switched off.
+
+    Raises
+    ------
+    Stopped
+        If `stop` is set.
+    """
+    wants_moments = config.channel_means or config.channel_variances
+    if not wants_moments and not config.feature_norm:
+        return {}
+    moments: dict[str, _Moments] = {}
+    hooks = []
+    if wants_moments:
+        for name, layer in conv_layers(teacher).items():
+            moments[name] = _Moments()
+            hooks.append(layer.register_forward_hook(_into(moments[name])))
+    norms = 0.0
+    try:
+        for x_NCHW in batches(images, device):
+            stopping.check(stop)
+            features_NCHW = teacher.category_module(x_NCHW)
+            norms += float(features_NCHW.flatten(1).to(torch.float64).norm(dim=1).sum())
+            if wants_moments:
+                teacher.task_modules[min(teacher.task_modules)](features_NCHW)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    named: dict[str, Tensor] = {}
+    if config.feature_norm:
+        named["feature_norm"] = torch.tensor([norms / len(images)])
+    for name, layer_moments in moments.items():
+        if config.channel_means:
+            named[f"mean/{name}"] = layer_moments.mean()
+        if config.channel_variances:
+            named[f"variance/{name}"] = layer_moments.variance()
+    return {name: value.to(torch.float32) for name, value in named.items()}
+
+
+def conv_layers(teacher: Teacher) -> dict[str, nn.Conv2d]:
+    """Return the convolutions of f and of the first task's g, by their names in the state dict."""
+    first = teacher.task_modules[min(teacher.task_modules)]
+    return {
+        name: layer
+        for module in (teacher.category_module, first)
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d)
+    }
+
+
+def _into(moments: _Moments) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def hook(_layer: nn.Module, _inputs: tuple[Tensor, ...], output_NCHW: Tensor) -> None:
+        moments.add(output_NCHW)
+
+    return hook

@@ -1,0 +1,152 @@
+"""Turns a trained teacher net into what is shipped: blobs and a manifest that names them all.
+
+N images, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.errors import ConfigurationError, DataError
+from common.nets.spec import Setting
+from common.plan import Plan
+from common.weights import safetensors_io
+from common.weights.manifest import (
+    BlobEntry,
+    Recipe,
+    SharedSamples,
+    TeacherManifest,
+)
+from site_agent import inference
+from site_agent.config import SiteConfig
+from site_agent.data.images import ImageSet, LabData, normalise
+from site_agent.recipes.interface import Teacher
+from site_agent.statistics import statistics
+
+
+def write_blob(folder: Path, tensors: dict[str, Tensor]) -> BlobEntry:
+    """Write tensors into a folder, in a file named by its digest.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full or read-only.
+    """
+    aside = folder / "blob.aside"
+    entry = safetensors_io.write(aside, {k: v.detach().cpu() for k, v in tensors.items()})
+    aside.replace(folder / entry.digest)
+    return entry
+
+
+def build(
+    folder: Path,
+    teacher: Teacher,
+    data: LabData,
+    config: SiteConfig,
+    plan: Plan,
+    plan_digest: str,
+    recipe: tuple[str, dict[str, Setting]],
+    device: torch.device,
+    stop: threading.Event,
+) -> TeacherManifest:
+    """Measure a teacher net and write everything that its manifest names.
+
+    Parameters
+    ----------
+    folder
+        Takes the blobs, named by digest.
+    teacher
+        The trained net, in evaluation mode.
+    data
+        Error is measured on `validation`, statistics on `training`; shared samples, if any, come
+        from `training`.
+    recipe
+        Name and settings of how it was trained.
+
+    Raises
+    ------
+    DataError
+        If more samples are to be shared than there are training images.
+    ConfigurationError
+        If more are to be shared than the plan accepts.
+    Stopped
+        If `stop` is set.
+    StorageError
+        If the disk is full or read-only.
+    """
+    shared = shared_samples(data.training, config, plan)
+    heads = teacher.task_modules
+    logits = inference.logits(teacher.category_module, heads, data.validation, device, stop)
+    metrics = {
+        f"error/{task}": inference.error_percent(logits_N, data.validation.labels_N)
+        for task, logits_N in logits.items()
+    }
+    metrics["samples/training"] = float(len(data.training))
+    metrics["samples/validation"] = float(len(data.validation))
+    named = statistics(teacher, data.training, config.statistics, device, stop)
+    return TeacherManifest(
+        site=config.site,
+        category=config.category,
+        architecture=plan.architecture,
+        category_module=write_blob(folder, teacher.category_module.state_dict()),
+        task_modules={task: write_blob(folder, heads[task].state_dict()) for task in sorted(heads)},
+        metrics=metrics,
+        recipe=Recipe(name=recipe[0], settings=recipe[1]),
+        software=software(),
+        plan=plan_digest,
+        statistics=write_blob(folder, named) if named else None,
+        shared_samples=None
+        if shared is None
+        else SharedSamples(count=len(shared["labels"]), blob=write_blob(folder, shared)),
+    )
+
+
+def shared_samples(training: ImageSet, config: SiteConfig, plan: Plan) -> dict[str, Tensor] | None:
+    """Return exactly `share_samples` training images, or None for 0.
+
+    Returns
+    -------
+    `images` (N,C,H,W) float32, normalised, and `labels` (N) float32, half of them (rounded up) of
+    the category as far as both sides have enough.
+
+    Raises
+    ------
+    DataError
+        If there are fewer training images.
+    ConfigurationError
+        If the plan accepts fewer.
+    """
+    count = config.share_samples
+    if count == 0:
+        return None
+    if count > plan.limits.max_shared_samples:
+        raise ConfigurationError(
+            f"share_samples = {count}: the plan accepts at most {plan.limits.max_shared_samples}; "
+            "lower it"
+        )
+    if count > len(training):
+        raise DataError(
+            f"share_samples = {count}: the lab has {len(training)} training images; lower it"
+        )
+    positive, negative = (
+        torch.nonzero(training.labels_N == label).flatten().tolist() for label in (1.0, 0.0)
+    )
+    first = min(max((count + 1) // 2, count - len(negative)), len(positive))
+    chosen = training.subset([*positive[:first], *negative[: count - first]])
+    return {"images": normalise(chosen.images_NCHW), "labels": chosen.labels_N.clone()}
+
+
+def software() -> dict[str, str]:
+    """Return the versions that a manifest names."""
+    return {
+        "rootstock": version("rootstock"),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": version("torchvision"),
+    }
