@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Metric, Param, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from common.errors import ConfigurationError, ConflictError, UnreachableError
@@ -149,7 +149,7 @@ class History:
             self._client.set_tag(run_id, RECORD, digest)  # last: it says that all is there
             return run_id
 
-    def _find(self, experiment_id: str, merge_id: str):  # type: ignore[no-untyped-def]
+    def _find(self, experiment_id: str, merge_id: str) -> Run | None:
         found = self._client.search_runs(
             [experiment_id], f"tags.`{MERGE_ID}` = '{merge_id}'", max_results=1
         )

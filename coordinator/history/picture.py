@@ -103,7 +103,7 @@ def draw_net(
         _draw_box(axes, box, text, CATEGORY, new=new, turned=layout.turned)
     for name, box in layout.tasks.items():
         _draw_box(axes, box, shortened(name, 19), TASK, new=task_mark(name) in highlight)
-    _draw_legend(axes, layout, new=bool(highlight))
+    _draw_legend(axes, new=bool(highlight))
     return save(figure, path)
 
 
@@ -185,7 +185,7 @@ def _draw_edge(
         )
 
 
-def _draw_legend(axes: Axes, layout: Layout, *, new: bool) -> None:
+def _draw_legend(axes: Axes, *, new: bool) -> None:
     """Say what the colours mean, in a row below the net."""
     entries = [("category module f", CATEGORY), ("adapter h", ADAPTER), ("task module g", TASK)]
     if new:

@@ -16,7 +16,7 @@ from common.errors import AddressInUseError, UnreachableError
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
-"""MLflow imports for 8 s of CPU before it answers (two cores, warm disk); much longer is a fault."""
+"""MLflow needs 8 s of CPU before it answers (two cores, warm disk); much longer is a fault."""
 STOP_SECONDS = 10.0
 LOG_TAIL = 12
 

@@ -1,4 +1,4 @@
-"""Net versions in MLflow: a logged model, a registered version, the aliases `current`, `previous`."""
+"""Net versions in MLflow: a logged model, a registered version, aliases current and previous."""
 
 from __future__ import annotations
 

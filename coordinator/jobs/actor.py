@@ -1,4 +1,4 @@
-"""The shell that Ray puts around a `TransplantWorker`: JSON in, JSON out, threads and device set."""
+"""What Ray runs around a `TransplantWorker`: JSON in, JSON out, threads and device set."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ class LocalRay:
     def start(self) -> None:
         """Start a Ray on this machine, or join the cluster that the configuration names.
 
-        Call it before anything in this process has started gRPC: Ray forks, and gRPC's threads do not
-        survive a fork.
+        Call it before anything in this process has started gRPC: Ray forks, and gRPC's threads
+        do not survive a fork.
 
         Raises
         ------

@@ -1,0 +1,197 @@
+"""History against a real MLflow server process."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from common.errors import AddressInUseError, ConfigurationError, ConflictError, UnreachableError
+from coordinator.history.mlflow_history import History
+from coordinator.history.server import MlflowServer
+from tests.unit.history.samples import digest, record
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    with MlflowServer(tmp_path_factory.mktemp("mlflow"), free_port()) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: MlflowServer) -> MlflowClient:
+    return MlflowClient(tracking_uri=server.uri, registry_uri=server.uri)
+
+
+def names(client: MlflowClient, run_id: str) -> set[str]:
+    return {entry.path for entry in client.list_artifacts(run_id)}
+
+
+def test_a_net_grows_in_mlflow(server: MlflowServer, client: MlflowClient) -> None:
+    history = History(server.uri, "digits")
+    history.check()
+    founding, later = record(["zero"]), record(["zero", "one"])
+    first = history.log_merge(founding)
+    second = history.log_merge(later)
+
+    run = client.get_run(second)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["rootstock.parent.digest"] == founding.digest
+    assert run.data.tags["rootstock.digest.category_module"] == digest("one")
+    assert run.data.params["policy"] == "exp2"
+    assert run.data.metrics["refined_error"] == 3.5
+    assert [m.step for m in client.get_metric_history(second, "few-sample/loss")] == [0, 10, 20, 30]
+    assert [m.value for m in client.get_metric_history(second, "error")] == [54.0, 31.25, 3.5]
+    assert names(client, second) == {"net.png", "errors.png", "merge.json"}
+
+    current = client.get_model_version_by_alias("digits", "current")
+    previous = client.get_model_version_by_alias("digits", "previous")
+    assert current.tags["rootstock.digest"] == later.digest
+    assert current.run_id == second
+    assert previous.run_id == first
+    # The parent went in, the child came out.
+    assert [m.model_id for m in run.inputs.model_inputs] == [previous.model_id]
+    assert [m.model_id for m in run.outputs.model_outputs] == [current.model_id]
+
+
+def test_logging_a_merge_twice_gives_one_run(server: MlflowServer, client: MlflowClient) -> None:
+    history = History(server.uri, "twice")
+    merge = record(["zero"], net="twice")
+    run_id = history.log_merge(merge)
+    assert history.log_merge(merge) == run_id
+    assert History(server.uri, "twice").log_merge(merge) == run_id
+    assert len(client.search_runs([history.ensure_experiment()])) == 1
+    assert len(client.search_model_versions("name = 'twice'")) == 1
+    assert len(client.get_metric_history(run_id, "error")) == 3
+
+
+def test_a_run_cut_in_the_middle_is_completed(server: MlflowServer, client: MlflowClient) -> None:
+    history = History(server.uri, "cut")
+    merge = record(["zero"], net="cut")
+    experiment = history.ensure_experiment()
+    cut = client.create_run(experiment, tags={"rootstock.merge_id": merge.merge_id})
+    assert history.log_merge(merge) == cut.info.run_id
+    assert names(client, cut.info.run_id) == {"net.png", "errors.png", "merge.json"}
+
+
+def test_a_rejected_merge_is_a_run_and_no_version(
+    server: MlflowServer, client: MlflowClient
+) -> None:
+    history = History(server.uri, "rejected")
+    history.log_merge(record(["zero"], net="rejected"))
+    refused = record(
+        ["zero", "one"],
+        net="rejected",
+        state="rejected",
+        reason="too bad",
+        number=None,
+        digest=None,
+    )
+    run_id = history.log_merge(refused)
+    assert client.get_run(run_id).data.tags["rootstock.reason"] == "too bad"
+    assert len(client.search_model_versions("name = 'rejected'")) == 1
+
+
+def test_a_rollback_moves_current_to_the_parent(server: MlflowServer, client: MlflowClient) -> None:
+    history = History(server.uri, "rolled")
+    history.log_merge(record(["zero"], net="rolled"))
+    run_id = history.log_merge(record(["zero", "one"], net="rolled"))
+    rolled_back = record(["zero", "one"], net="rolled", state="rolled_back")
+    assert history.log_merge(rolled_back) == run_id
+    assert client.get_run(run_id).data.tags["rootstock.state"] == "rolled_back"
+    current = client.get_model_version_by_alias("rolled", "current")
+    assert current.tags["rootstock.number"] == "0"
+
+
+def test_an_old_merge_logged_again_leaves_current_alone(
+    server: MlflowServer, client: MlflowClient
+) -> None:
+    history = History(server.uri, "late")
+    first = record(["zero"], net="late")
+    history.log_merge(first)
+    history.log_merge(record(["zero", "one"], net="late"))
+    history.log_merge(first.model_copy(update={"reason": "found later"}))
+    current = client.get_model_version_by_alias("late", "current")
+    assert current.tags["rootstock.number"] == "1"
+
+
+def test_a_deleted_experiment_comes_back(server: MlflowServer, client: MlflowClient) -> None:
+    history = History(server.uri, "deleted")
+    experiment = history.ensure_experiment()
+    client.delete_experiment(experiment)
+    assert history.ensure_experiment() == experiment
+
+
+def test_what_mlflow_refuses_is_a_conflict(server: MlflowServer) -> None:
+    history = History(server.uri, "refused")
+    merge = record(["zero"], net="refused")
+    history.log_merge(merge)
+    with pytest.raises(ConflictError, match="policy"):
+        history.log_merge(merge.model_copy(update={"parameters": {"policy": "exp1"}}))
+
+
+def test_a_missing_server_is_named_within_seconds() -> None:
+    history = History(f"http://127.0.0.1:{free_port()}", "digits")
+    started = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"http://127\.0\.0\.1:.*start one"):
+        history.check()
+    with pytest.raises(UnreachableError, match=r"history\.mlflow_uri"):
+        history.log_merge(record(["zero"]))
+    assert time.monotonic() - started < 15
+
+
+def test_another_server_is_no_mlflow() -> None:
+    other = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    thread = threading.Thread(target=other.handle_request)
+    thread.start()
+    try:
+        with pytest.raises(UnreachableError, match="501"):
+            History(f"http://127.0.0.1:{other.server_port}", "digits").check()
+    finally:
+        thread.join()
+        other.server_close()
+
+
+def test_an_address_without_a_scheme_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match=r"history\.mlflow_uri"):
+        History("127.0.0.1:5000", "digits")
+
+
+def test_a_port_in_use_is_said_at_once(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(AddressInUseError, match="choose another port"):
+            MlflowServer(tmp_path, taken.getsockname()[1]).start()
+
+
+def test_stopping_ends_every_process(tmp_path: Path) -> None:
+    server = MlflowServer(tmp_path, free_port())
+    server.start()
+    started = [p for p in psutil.Process(os.getpid()).children(recursive=True) if p.is_running()]
+    server.stop()
+    mine = [p for p in started if any("mlflow.db" in part for part in _command(p))]
+    assert mine == []
+    with pytest.raises(UnreachableError, match="ended"):
+        server.wait()
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []

@@ -1,0 +1,83 @@
+"""Nets and records to draw and to log."""
+
+from __future__ import annotations
+
+import hashlib
+
+from common.nets.graph import Edge, ModuleRef, NetTree
+from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from common.weights.manifest import AdapterEntry, BlobEntry
+from coordinator.history.record import MergeRecord
+from coordinator.jobs.model import CurvePoint
+
+SPEC = ArchitectureSpec(name="small-vgg", split="pool1")
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def blob(text: str) -> BlobEntry:
+    return BlobEntry(digest=digest(text), size=100, tensors={})
+
+
+def adapter(text: str) -> AdapterEntry:
+    return AdapterEntry(spec=AdapterSpec(in_channels=16, out_channels=16), blob=blob(text))
+
+
+def module(text: str) -> ModuleRef:
+    return ModuleRef(blob=blob(text), architecture=SPEC, submission=digest("manifest " + text))
+
+
+def net(categories: list[str], tasks: list[str] | None = None) -> NetTree:
+    """A net whose first category founded it and whose others are joined by adapters."""
+    tasks = tasks or ["classification"]
+    tree = NetTree(architecture=SPEC, tasks=tuple(TaskSpec(name=task) for task in tasks))
+    for task in tasks:
+        tree = tree.with_task(task, module(task))
+    for place, category in enumerate(categories):
+        tree = tree.with_category(category, module(category))
+        for task in tasks:
+            joined = adapter(category + task) if place else None
+            edge = Edge(category=category, task=task, adapter=joined, error=2.5 + place % 20)
+            tree = tree.with_edge(edge)
+    return tree
+
+
+def record(categories: list[str], **changes: object) -> MergeRecord:
+    """The merge that brought the last of the categories."""
+    tree = net(categories)
+    number = len(categories) - 1
+    values: dict[str, object] = {
+        "net": "digits",
+        "merge_id": f"m{number}",
+        "category": categories[-1],
+        "task": "classification",
+        "site": f"lab-{categories[-1]}",
+        "operation": "new-category" if number else "found",
+        "state": "merged",
+        "parent_number": number - 1 if number else None,
+        "parent_digest": digest(f"version {number - 1}") if number else None,
+        "number": number,
+        "digest": digest(f"version {number}"),
+        "digests": {"category_module": digest(categories[-1]), "manifest": digest("m")},
+        "adapter_uri": "file:///store/blobs/ab/ab",
+        "parameters": {"convs": 1, "kernel": 1, "policy": "exp2", "ridge": 1e-6},
+        "numbers": {
+            "teacher_error": 2.5,
+            "no_adapter_error": 54.0,
+            "zero_sample_error": 31.25,
+            "refined_error": 3.5,
+            "seconds": 12.5,
+        },
+        "curves": tuple(
+            CurvePoint(
+                stage="few-sample", step=s, loss=1 / (s + 1), task_loss=0.5, distillation_loss=0.25
+            )
+            for s in range(0, 40, 10)
+        ),
+        "created_at": "2026-01-02T03:04:05+00:00",
+        "finished_at": "2026-01-02T03:05:05+00:00",
+        "tree": tree,
+    }
+    return MergeRecord.model_validate(values | changes)
