@@ -1,0 +1,152 @@
+"""Measures candidates on the lab's private validation data: numbers leave, images do not.
+
+N images, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.errors import SchemaError
+from common.nets.adapter import Adapter
+from common.nets.architectures import build_category_module, build_task_module, feature_shape
+from common.nets.spec import AdapterSpec, TaskSpec
+from common.weights import safetensors_io
+from common.weights.manifest import BlobEntry, TeacherManifest
+from site_agent import inference
+from site_agent.data.images import LabData
+from site_agent.request import Request
+from site_agent.spool import CandidateError, SpoolEntry
+
+Fetch = Callable[[BlobEntry], Path]
+"""Brings a blob to a local file, verified."""
+
+
+@dataclass(frozen=True)
+class Joins:
+    """One f and one g_S, and the candidates between them, all frozen and in evaluation mode.
+
+    Attributes
+    ----------
+    category_module
+        f of the lab's own teacher.
+    task_module
+        g_S.
+    adapters
+        Candidates by name; None joins directly.
+    """
+
+    category_module: nn.Sequential
+    task_module: nn.Sequential
+    adapters: dict[str, Adapter | None]
+
+    def heads(self) -> dict[str, nn.Sequential]:
+        """Return g_S∘h of every candidate."""
+        return {name: head(adapter, self.task_module) for name, adapter in self.adapters.items()}
+
+
+def head(adapter: Adapter | None, task_module: nn.Sequential) -> nn.Sequential:
+    """Return g_S∘h as one module, or g_S alone."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    if adapter is not None:
+        parts["adapter"] = adapter
+    parts["task"] = task_module
+    return nn.Sequential(parts)
+
+
+def join(
+    request: Request, teacher: SpoolEntry, task: TaskSpec, fetch: Fetch, device: torch.device
+) -> Joins:
+    """Load everything that a request names.
+
+    Parameters
+    ----------
+    request
+        What to measure.
+    teacher
+        The lab's own submission, whose f is joined.
+    task
+        The plan's task of that name.
+    fetch
+        Downloads g_S and adapters.
+
+    Raises
+    ------
+    SchemaError
+        If the modules do not fit together or are not what their entries say.
+    IntegrityError
+        If a file does not match its digest.
+    """
+    manifest = teacher.manifest
+    if not isinstance(manifest, TeacherManifest):
+        raise SchemaError(f"manifest {teacher.digest} is no teacher; ask for one that is")
+    category_module = build_category_module(manifest.architecture)
+    own = manifest.category_module
+    safetensors_io.load_module(category_module, teacher.blob(own.digest), own)
+    task_module = build_task_module(request.architecture, task)
+    safetensors_io.load_module(task_module, fetch(request.task_module), request.task_module)
+    given, wanted = feature_shape(manifest.architecture), feature_shape(request.architecture)
+    adapters: dict[str, Adapter | None] = {}
+    for name, entry in request.candidates.items():
+        spec = entry.spec if entry is not None else None
+        require_fit(name, given, wanted, spec)
+        adapters[name] = None
+        if entry is not None:
+            adapter = Adapter(entry.spec)
+            safetensors_io.load_module(adapter, fetch(entry.blob), entry.blob)
+            adapters[name] = adapter
+    for module in (category_module, task_module, *adapters.values()):
+        if module is not None:
+            module.to(device).eval().requires_grad_(False)
+    return Joins(category_module, task_module, adapters)
+
+
+def require_fit(
+    name: str,
+    given: tuple[int, int, int],
+    wanted: tuple[int, int, int],
+    spec: AdapterSpec | None,
+) -> None:
+    """Hold features (C,H,W) against what g_S takes.
+
+    Raises
+    ------
+    SchemaError
+        If a candidate cannot stand between the two; says all three shapes.
+    """
+    channels = (given[0], wanted[0]) if spec is None else (spec.in_channels, spec.out_channels)
+    fits = channels == (given[0], wanted[0]) and given[1:] == wanted[1:]
+    if not fits or (spec is None and given[0] != wanted[0]):
+        raise SchemaError(
+            f"candidate '{name}' takes {channels[0]} channels to {channels[1]}; f gives "
+            f"{'×'.join(map(str, given))}, g_S takes {'×'.join(map(str, wanted))}"
+        )
+
+
+def measure(
+    joins: Joins, data: LabData, device: torch.device, stop: threading.Event
+) -> tuple[CandidateError, ...]:
+    """Return every candidate's error in percent on the lab's validation images.
+
+    Raises
+    ------
+    Stopped
+        If `stop` is set.
+    """
+    images = data.validation
+    logits = inference.logits(joins.category_module, joins.heads(), images, device, stop)
+    return tuple(
+        CandidateError(
+            name=name,
+            error=inference.error_percent(logits_N, images.labels_N),
+            samples=len(images),
+        )
+        for name, logits_N in logits.items()
+    )

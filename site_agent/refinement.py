@@ -1,0 +1,233 @@
+"""Refines a candidate adapter on the lab's private images; only the adapter leaves (METHODS 1j).
+
+N images, C channels of f(I), M channels of h(f(I)), H/W height and width.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.nets.adapter import Adapter
+from common.nets.spec import AdapterSpec
+from site_agent import inference, stopping
+from site_agent.config import AugmentConfig, RefinementConfig
+from site_agent.data.images import LabData, normalise
+from site_agent.evaluation import Joins, head
+from site_agent.recipes.augmentation import augment
+from site_agent.recipes.interface import OnProgress
+from site_agent.recipes.supervised import balanced_order, schedule
+
+Score = tuple[float, float]
+"""Error in percent on the holdout, then the task loss there: the smaller the better."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A refined adapter.
+
+    Attributes
+    ----------
+    adapter
+        In evaluation mode, on the CPU.
+    start, end
+        The holdout's score before and after; `end` is never above `start`.
+    steps, seconds
+        What it took.
+    """
+
+    adapter: Adapter
+    start: Score
+    end: Score
+    steps: int
+    seconds: float
+
+
+def refine(
+    joins: Joins,
+    spec: AdapterSpec,
+    data: LabData,
+    config: RefinementConfig,
+    augmentation: AugmentConfig,
+    device: torch.device,
+    on_progress: OnProgress,
+    stop: threading.Event,
+) -> Refined:
+    """Learn the adapter on private training images with the task loss alone (λ = 0 in Eq. 3).
+
+    Starts from the candidate that does best on the holdout, which the teacher did not see; f and
+    g_S stay frozen. Features f(I) are computed once, for the images and a few augmented views.
+    The adapter that does best on the holdout is kept, the start included, so the result is never
+    worse than the start there. Validation images are not looked at.
+
+    Parameters
+    ----------
+    joins
+        f, g_S and the candidates.
+    spec
+        The structure that the refined adapter must have.
+    data
+        The lab's images.
+    augmentation
+        How views differ from the originals.
+
+    Returns
+    -------
+    The same for the same inputs and seed.
+
+    Raises
+    ------
+    Stopped
+        If `stop` is set. Nothing is kept: an evaluation is done again from its beginning.
+    """
+    began = time.monotonic()
+    adapter = choose_start(joins, spec, data, device, stop).requires_grad_(True)
+    generator = torch.Generator().manual_seed(config.seed)
+    x_NCHW, y_N = training_features(
+        joins.category_module, data, config, augmentation, generator, device, stop
+    )
+    held = _features(joins.category_module, normalise(data.holdout.images_NCHW), device)
+    net = head(adapter, joins.task_module).eval()
+
+    def score() -> Score:
+        return score_of(net, held, data.holdout.labels_N)
+
+    start = best = score()
+    kept = copy.deepcopy(adapter.state_dict())
+    optimiser = torch.optim.AdamW(
+        adapter.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    without_better = step = 0
+    while step < config.steps and without_better < config.patience:
+        stopping.check(stop)
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * schedule(step, config.steps)
+        chosen = torch.randint(len(y_N), (config.batch_size,), generator=generator)
+        logits_N = net(x_NCHW[chosen].to(device)).flatten()
+        loss = functional.binary_cross_entropy_with_logits(logits_N, y_N[chosen].to(device))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        step += 1
+        if step % config.check_steps == 0 or step == config.steps:
+            now = score()
+            without_better += 1
+            if now < best:
+                best, without_better = now, 0
+                kept = copy.deepcopy(adapter.state_dict())
+            on_progress(step, config.steps, f"refines the adapter: holdout error {best[0]:.1f}%")
+    adapter.load_state_dict(kept)
+    return Refined(adapter.requires_grad_(False).cpu(), start, best, step, time.monotonic() - began)
+
+
+def choose_start(
+    joins: Joins,
+    spec: AdapterSpec,
+    data: LabData,
+    device: torch.device,
+    stop: threading.Event,
+) -> Adapter:
+    """Return a copy of the candidate of that structure that does best on the holdout.
+
+    Where joining with no adapter does best, and where no candidate has the structure, the start is
+    the Dirac kernel, which passes features on as they are.
+
+    Raises
+    ------
+    SchemaError
+        If `spec` does not fit between f and g_S.
+    Stopped
+        If `stop` is set.
+    """
+    adapters: dict[str, Adapter] = {
+        name: adapter
+        for name, adapter in joins.adapters.items()
+        if adapter is not None and adapter.spec == spec
+    }
+    dirac = Adapter(spec).identity_start().to(device).eval()
+    starts = {"": dirac, **adapters}
+    heads = {name: head(adapter, joins.task_module) for name, adapter in starts.items()}
+    scores = _scores(joins.category_module, heads, data, device, stop)
+    best = min(scores, key=lambda name: (scores[name], name))
+    return copy.deepcopy(starts[best])
+
+
+def training_features(
+    category_module: nn.Module,
+    data: LabData,
+    config: RefinementConfig,
+    augmentation: AugmentConfig,
+    generator: torch.Generator,
+    device: torch.device,
+    stop: threading.Event,
+) -> tuple[Tensor, Tensor]:
+    """Compute f(I) for the training images, then for augmented views of them.
+
+    Returns
+    -------
+    Features (N,C,H,W) and labels (N) on the CPU, both sides equally often; no more than
+    `config.max_feature_bytes`.
+
+    Raises
+    ------
+    Stopped
+        If `stop` is set.
+    """
+    training = data.training
+    orders = [balanced_order(training.labels_N, generator) for _ in range(config.views + 1)]
+    indices = torch.cat(orders)
+    first = _features(category_module, normalise(training.images_NCHW[:1]), device)
+    room = config.max_feature_bytes // (first.numel() * first.element_size())
+    indices = indices[: max(2, room)]
+    x_NCHW = torch.empty(len(indices), *first.shape[1:])
+    for begin in range(0, len(indices), inference.BATCH):
+        stopping.check(stop)
+        chosen = indices[begin : begin + inference.BATCH]
+        images_NCHW = normalise(training.images_NCHW[chosen])
+        if begin >= len(orders[0]):
+            images_NCHW = augment(
+                images_NCHW, augmentation, mirror=data.mirror, generator=generator
+            )
+        x_NCHW[begin : begin + len(chosen)] = _features(category_module, images_NCHW, device)
+    return x_NCHW, training.labels_N[indices]
+
+
+def score_of(net: nn.Module, features_NCHW: Tensor, labels_N: Tensor) -> Score:
+    """Return error and task loss of g_S∘h on features f(I)."""
+    device = next(net.parameters()).device
+    with torch.no_grad():
+        logits_N = torch.cat(
+            [net(part.to(device)).flatten().cpu() for part in features_NCHW.split(inference.BATCH)]
+        )
+    return inference.error_percent(logits_N, labels_N), inference.task_loss(logits_N, labels_N)
+
+
+def _scores(
+    category_module: nn.Module,
+    heads: Mapping[str, nn.Module],
+    data: LabData,
+    device: torch.device,
+    stop: threading.Event,
+) -> dict[str, Score]:
+    logits = inference.logits(category_module, heads, data.holdout, device, stop)
+    labels_N = data.holdout.labels_N
+    return {
+        name: (
+            inference.error_percent(logits_N, labels_N),
+            inference.task_loss(logits_N, labels_N),
+        )
+        for name, logits_N in logits.items()
+    }
+
+
+@torch.no_grad()
+def _features(category_module: nn.Module, x_NCHW: Tensor, device: torch.device) -> Tensor:
+    parts = [category_module(part.to(device)).cpu() for part in x_NCHW.split(inference.BATCH)]
+    return torch.cat(parts)
