@@ -1,0 +1,151 @@
+"""The Federation service: turns messages into calls on what does the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+
+from common.artifacts.store import BlobStore
+from common.errors import ProtocolVersionError
+from common.identity.keys import SigningKey
+from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Plan
+from coordinator.config import CoordinatorConfig
+from coordinator.registry import Registry
+from coordinator.service.downloads import download
+from coordinator.service.interceptors import caller
+from coordinator.service.reports import take_report
+from coordinator.service.uploads import Uploads, receipt_message
+from coordinator.service.watch import watch
+from coordinator.service.watchers import Watchers
+from protos.rootstock.federation.v1 import federation_pb2 as pb
+from protos.rootstock.federation.v1.federation_pb2_grpc import FederationServicer
+
+
+class Federation(FederationServicer):
+    """What labs call. Who calls is known from the interceptor; errors become statuses there.
+
+    Parameters
+    ----------
+    config, registry, store, plan, key
+        The coordinator's.
+    watchers
+        Wakes watch streams when events are appended.
+    uploads
+        Takes manifests and blobs.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: CoordinatorConfig,
+        registry: Registry,
+        store: BlobStore,
+        plan: Plan,
+        key: SigningKey,
+        watchers: Watchers,
+        uploads: Uploads,
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._store = store
+        self._plan = plan
+        self._plan_bytes = plan.canonical()
+        self._plan_digest = plan.content_digest()
+        self._key = key
+        self._watchers = watchers
+        self._uploads = uploads
+        entries = [plan.initial_category_module, *plan.initial_task_modules.values()]
+        self._public = frozenset(entry.digest for entry in entries)
+        self._log = structlog.get_logger("federation")
+
+    async def Join(self, request: pb.JoinRequest, _context: Any) -> pb.JoinResponse:  # noqa: N802
+        """Bind the site's name to its key."""
+        await asyncio.to_thread(self._registry.sites.join, request.site, request.public_key)
+        self._log.info("joined", site=request.site, agent=request.agent_version[:64])
+        return pb.JoinResponse(net=self._config.net, coordinator_public_key=self._key.public_key)
+
+    async def GetPlan(  # noqa: N802
+        self, request: pb.GetPlanRequest, _context: Any
+    ) -> pb.GetPlanResponse:
+        """Agree on a protocol version and hand out the plan."""
+        return pb.GetPlanResponse(
+            protocol=negotiate(request),
+            plan=self._plan_bytes,
+            plan_digest=self._plan_digest,
+            coordinator_version=version("rootstock"),
+        )
+
+    async def BeginUpload(  # noqa: N802
+        self, request: pb.BeginUploadRequest, _context: Any
+    ) -> pb.BeginUploadResponse:
+        """Open or resume an upload."""
+        return await self._uploads.begin(caller(), request)
+
+    async def Upload(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.UploadRequest], _context: Any
+    ) -> pb.UploadResponse:
+        """Take the chunks of one blob."""
+        return await self._uploads.receive(caller(), request_iterator)
+
+    async def CommitUpload(  # noqa: N802
+        self, request: pb.CommitUploadRequest, _context: Any
+    ) -> pb.CommitUploadResponse:
+        """End an upload with a receipt."""
+        receipt = await self._uploads.commit(caller(), request.upload_id)
+        return pb.CommitUploadResponse(receipt=receipt_message(receipt))
+
+    def Download(  # noqa: N802
+        self, request: pb.DownloadRequest, _context: Any
+    ) -> AsyncGenerator[pb.DownloadResponse]:
+        """Send a blob from an offset to its end."""
+        return download(
+            request,
+            caller(),
+            registry=self._registry,
+            store=self._store,
+            public=self._public,
+            chunk_bytes=self._plan.limits.chunk_bytes,
+        )
+
+    def Watch(  # noqa: N802
+        self, request: pb.WatchRequest, _context: Any
+    ) -> AsyncGenerator[pb.WatchResponse]:
+        """Send events after the cursor, then live ones."""
+        return watch(
+            request,
+            caller(),
+            registry=self._registry,
+            watchers=self._watchers,
+            heartbeat_seconds=self._config.server.heartbeat_seconds,
+        )
+
+    async def ReportEvaluation(  # noqa: N802
+        self, request: pb.ReportEvaluationRequest, _context: Any
+    ) -> pb.ReportEvaluationResponse:
+        """Keep a lab's numbers."""
+        first = await asyncio.to_thread(take_report, self._registry, caller(), request)
+        return pb.ReportEvaluationResponse(first=first)
+
+
+def negotiate(request: pb.GetPlanRequest) -> int:
+    """Return the highest protocol version that both sides speak.
+
+    Raises
+    ------
+    ProtocolVersionError
+        If there is none; names both ranges, both programs' versions, and which one to upgrade.
+    """
+    asked = request.protocol
+    chosen = min(asked.maximum, PROTOCOL_MAXIMUM)
+    if chosen >= max(asked.minimum, PROTOCOL_MINIMUM):
+        return chosen
+    older = "coordinator" if asked.minimum > PROTOCOL_MAXIMUM else "site agent"
+    raise ProtocolVersionError(
+        f"the site agent ({request.agent_version[:64] or 'unknown version'}) speaks protocol "
+        f"versions {asked.minimum} to {asked.maximum}, the coordinator ({version('rootstock')}) "
+        f"{PROTOCOL_MINIMUM} to {PROTOCOL_MAXIMUM}; upgrade the {older}"
+    )

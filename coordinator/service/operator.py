@@ -1,0 +1,121 @@
+"""The Operator service: what the command line asks; and the token that lets it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from common.files import storage_errors, write_bytes
+from coordinator.config import CoordinatorConfig
+from coordinator.registry import Merge, Registry, Submission, SubmissionState
+from coordinator.service.uploads import Uploads, blob_sizes
+from coordinator.service.watchers import Watchers
+from protos.rootstock.operator.v1 import operator_pb2 as pb
+from protos.rootstock.operator.v1.operator_pb2_grpc import OperatorServicer
+
+TOKEN_BYTES = 32
+
+
+def load_or_create_token(path: Path) -> str:
+    """Return the operator's token; the first start makes it, readable by this user only."""
+    with storage_errors(path):
+        if path.exists():
+            return path.read_text(encoding="ascii").strip()
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    write_bytes(path, token.encode(), mode=0o600)
+    return token
+
+
+class Operator(OperatorServicer):
+    """What the operator's command line calls.
+
+    Parameters
+    ----------
+    config, registry
+        The coordinator's.
+    watchers, uploads
+        Of the Federation service: who watches, what has come of an upload.
+    experiment_id
+        Returns the id of the net's MLflow experiment, "" when it is not known yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: CoordinatorConfig,
+        registry: Registry,
+        watchers: Watchers,
+        uploads: Uploads,
+        experiment_id: Callable[[], str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._watchers = watchers
+        self._uploads = uploads
+        self._experiment_id = experiment_id
+        self._clock = clock
+
+    async def GetStatus(  # noqa: N802
+        self, _request: pb.GetStatusRequest, _context: Any
+    ) -> pb.GetStatusResponse:
+        """Return sites, submissions and merges."""
+        return await asyncio.to_thread(self._status, self._watchers.sites())
+
+    def _status(self, watching: set[str]) -> pb.GetStatusResponse:
+        registry = self._registry
+        head = registry.versions.head()
+        return pb.GetStatusResponse(
+            net=self._config.net,
+            net_version=0 if head is None else head.number,
+            mlflow_uri=self._config.history.mlflow_uri,
+            mlflow_experiment_id=self._experiment_id(),
+            sites=[
+                pb.SiteStatus(name=site.name, watching=site.name in watching)
+                for site in registry.sites.all()
+            ],
+            submissions=[self._submission(row) for row in registry.submissions.all()],
+            merges=[self._merge(row) for row in registry.merges.all()],
+            coordinator_version=version("rootstock"),
+        )
+
+    def _submission(self, row: Submission) -> pb.SubmissionStatus:
+        if row.state is SubmissionState.RECEIVING:
+            here, total = self._uploads.progress(row.site, row.manifest)
+        else:
+            here = total = sum(blob_sizes(row.manifest).values())
+        return pb.SubmissionStatus(
+            submission_id=row.id,
+            site=row.site,
+            category=row.category,
+            state=row.state,
+            reason=row.reason,
+            bytes_received=here,
+            bytes_total=total,
+        )
+
+    def _merge(self, row: Merge) -> pb.MergeStatus:
+        seconds = 0.0
+        if row.started_at is not None:
+            end = self._clock() if row.finished_at is None else row.finished_at
+            seconds = max(0.0, end - row.started_at)
+        return pb.MergeStatus(
+            merge_id=row.id,
+            submission_id=row.submission_id,
+            category=row.category,
+            task=row.task,
+            operation=row.operation,
+            state=row.state,
+            reason=row.reason,
+            step=row.step,
+            steps=row.steps,
+            seconds=seconds,
+            numbers=row.numbers,
+            net_version=row.net_version or 0,
+            logged=row.logged,
+        )

@@ -1,0 +1,176 @@
+"""The coordinator's gRPC server: where it listens, how it starts, drains and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from common.artifacts.store import BlobStore
+from common.errors import AddressInUseError, ConfigurationError
+from common.files import write_bytes
+from common.identity.keys import SigningKey
+from common.plan import Plan
+from common.transport.channel import Address, require_loopback_or_tls, server_options
+from coordinator.config import CoordinatorConfig
+from coordinator.places import Places
+from coordinator.registry import Registry
+from coordinator.service.federation import Federation
+from coordinator.service.interceptors import auth_interceptor, error_interceptor
+from coordinator.service.operator import Operator, load_or_create_token
+from coordinator.service.uploads import Uploads
+from coordinator.service.watchers import Watchers
+from protos.rootstock.federation.v1 import federation_pb2, federation_pb2_grpc
+from protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
+
+SERVICES = (
+    federation_pb2.DESCRIPTOR.services_by_name["Federation"].full_name,
+    operator_pb2.DESCRIPTOR.services_by_name["Operator"].full_name,
+)
+
+
+class CoordinatorServer:
+    """Federation, Operator, health and reflection on one port.
+
+    Parameters
+    ----------
+    config, registry, store, plan, key
+        The coordinator's.
+    watchers
+        Wakes watch streams; subscribed to the registry while the server runs.
+    experiment_id
+        Returns the id of the net's MLflow experiment, "" when it is not known yet.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: CoordinatorConfig,
+        registry: Registry,
+        store: BlobStore,
+        plan: Plan,
+        key: SigningKey,
+        watchers: Watchers,
+        experiment_id: Callable[[], str] = str,
+    ) -> None:
+        self._listen = require_loopback_or_tls(config.server.listen)
+        self._registry = registry
+        self._places = Places(config)
+        self._watchers = watchers
+        self._health = health.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+        self._log = structlog.get_logger("server")
+        uploads = Uploads(
+            registry=registry,
+            store=store,
+            plan=plan,
+            key=key,
+            incoming=self._places.incoming,
+            open_limit=config.server.max_open_uploads_per_site,
+        )
+        self._federation = Federation(
+            config=config,
+            registry=registry,
+            store=store,
+            plan=plan,
+            key=key,
+            watchers=watchers,
+            uploads=uploads,
+        )
+        self._operator = Operator(
+            config=config,
+            registry=registry,
+            watchers=watchers,
+            uploads=uploads,
+            experiment_id=experiment_id,
+        )
+
+    async def start(self) -> Address:
+        """Listen; return where, which is also written to the state folder's `address`.
+
+        Raises
+        ------
+        ConfigurationError
+            If the address is not this machine's, or may not be taken.
+        AddressInUseError
+            If another process listens there; names the port and the remedy.
+        """
+        _require_free(self._listen)
+        token = load_or_create_token(self._places.operator_token)
+        server = grpc.aio.server(
+            interceptors=[error_interceptor(), auth_interceptor(self._registry, token)],
+            options=server_options(),
+        )
+        federation_pb2_grpc.add_FederationServicer_to_server(self._federation, server)
+        operator_pb2_grpc.add_OperatorServicer_to_server(self._operator, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(
+            (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
+        )
+        try:
+            port = server.add_insecure_port(str(self._listen))
+        except RuntimeError as error:  # lost the race since `_require_free`
+            raise _in_use(self._listen) from error
+        self._unsubscribe = self._registry.subscribe(self._watchers.notify)
+        await server.start()
+        self._server = server
+        for service in SERVICES:
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        address = Address(self._listen.host, port)
+        await asyncio.to_thread(write_bytes, self._places.address, str(address).encode())
+        self._log.info("serving", address=str(address))
+        return address
+
+    async def drain(self, grace_seconds: float = 5.0) -> None:
+        """Say that it drains, end the watch streams, let other calls finish, then stop.
+
+        Uploads that do not finish within the grace keep what is durable and resume later.
+        """
+        if self._server is None:
+            return
+        self._log.info("draining", grace_seconds=grace_seconds)
+        await self._health.enter_graceful_shutdown()
+        self._watchers.drain()
+        await self._server.stop(grace_seconds)
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        self._server = None
+
+    async def wait(self) -> None:
+        """Return when the server has stopped."""
+        if self._server is not None:
+            await self._server.wait_for_termination()
+
+
+def _require_free(address: Address) -> None:
+    """Try the address with a plain socket: the reason of a failure is clearer than gRPC's."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # Does not let two listen: it only ignores connections that are winding down.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _in_use(address) from error
+        raise ConfigurationError(
+            f'server.listen = "{address}" cannot be taken ({error.strerror}); name an address '
+            "of this machine, and a port above 1023"
+        ) from error
+
+
+def _in_use(address: Address) -> AddressInUseError:
+    return AddressInUseError(
+        f"another process listens on {address}; stop it, or set server.listen to another port "
+        "(port 0 takes a free one)"
+    )

@@ -1,0 +1,332 @@
+"""Uploads: from a signed manifest over resumable chunks to a receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import structlog
+
+from common.artifacts.store import BlobStore, check_digest
+from common.errors import ConflictError, IdentityError, NotFoundError, SchemaError
+from common.identity.keys import SigningKey, verify
+from common.plan import Plan
+from common.transport.chunks import ChunkReceiver
+from common.transport.receive import receive
+from common.weights.manifest import Manifest, RefinementManifest, parse_manifest
+from coordinator.registry import Receipt, Registry, Upload
+from coordinator.service.gate import check_manifest
+from coordinator.service.reports import check_refinement
+from protos.rootstock.federation.v1 import federation_pb2 as pb
+
+IDLE_SECONDS = 120.0
+"""A stream on which nothing comes for this long is given up; the upload stays, to be resumed."""
+
+FIRST_MESSAGE_SECONDS = 30.0
+"""The first message follows the call at once."""
+
+
+class Uploads:
+    """Takes manifests and blobs of sites.
+
+    Parameters
+    ----------
+    incoming
+        Folder of partial files: `<incoming>/<site>/<digest>.part`, without `.part` once proved.
+        One folder a site, so that none can touch what another is sending.
+    open_limit
+        Uploads that a site may have open at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        store: BlobStore,
+        plan: Plan,
+        key: SigningKey,
+        incoming: Path,
+        open_limit: int,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._plan = plan
+        self._key = key
+        self._incoming = incoming
+        self._open_limit = open_limit
+        self._streams: dict[Path, asyncio.Task[int]] = {}
+        self._taken_over: set[asyncio.Task[int]] = set()
+        self._commits: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._log = structlog.get_logger("uploads")
+
+    async def begin(self, site: str, request: pb.BeginUploadRequest) -> pb.BeginUploadResponse:
+        """Open or resume an upload; say what is missing, and from which offset.
+
+        Raises
+        ------
+        RefusedError
+            If the manifest breaks a rule that can be told without its blobs.
+        IdentityError
+            If it is another site's.
+        """
+        manifest = parse_manifest(request.manifest)
+        upload = await asyncio.to_thread(self._open, site, manifest, request)
+        if upload.receipt is not None:
+            return pb.BeginUploadResponse(
+                upload_id=upload.id, receipt=receipt_message(upload.receipt)
+            )
+        missing = []
+        for digest, size in blob_sizes(request.manifest).items():
+            # A stream of before a cut may still be writing what had come: the newer call wins.
+            await self._stop_stream(self._path(site, digest))
+            offset = await asyncio.to_thread(self._durable_offset, site, digest, size)
+            if offset is not None:
+                missing.append(pb.MissingBlob(digest=digest, size=size, durable_offset=offset))
+        self._log.info("begun", site=site, upload=upload.id, missing=len(missing))
+        return pb.BeginUploadResponse(upload_id=upload.id, missing=missing)
+
+    async def receive(
+        self, site: str, messages: AsyncIterator[pb.UploadRequest]
+    ) -> pb.UploadResponse:
+        """Take the chunks of one blob.
+
+        Raises
+        ------
+        RefusedError
+            If a chunk breaks a rule, or the whole does not match its digest.
+        ConflictError
+            If a newer stream takes this blob over.
+        """
+        try:
+            first = await asyncio.wait_for(anext(messages), FIRST_MESSAGE_SECONDS)
+        except (StopAsyncIteration, TimeoutError) as error:
+            raise SchemaError(
+                "the stream has no first message; it names the upload and the blob"
+            ) from error
+        upload = await asyncio.to_thread(self._owned, site, first.upload_id)
+        sizes = blob_sizes(upload.manifest)
+        if first.digest not in sizes:
+            raise SchemaError(
+                f"blob {first.digest[:80]!r} is not in the manifest of upload {upload.id}; "
+                "send what BeginUpload says is missing"
+            )
+        digest, size = first.digest, sizes[first.digest]
+        if await asyncio.to_thread(self._durable_offset, site, digest, size) is None:
+            return pb.UploadResponse(digest=digest, durable_offset=size)
+        stream = _same_blob(first, messages, upload.id)
+        offset = await self._receive(self._path(site, digest), digest, size, stream)
+        await asyncio.to_thread(self._registry.uploads.touch, upload.id)
+        return pb.UploadResponse(digest=digest, durable_offset=offset)
+
+    async def commit(self, site: str, upload_id: str) -> Receipt:
+        """Make everything durable, then record it and sign the receipt; again: the same receipt.
+
+        Raises
+        ------
+        SchemaError
+            If a blob is missing; names it.
+        """
+        lock = self._commits.setdefault(upload_id, asyncio.Lock())
+        async with lock:
+            return await asyncio.to_thread(self._commit, site, upload_id)
+
+    def progress(self, site: str, document: bytes) -> tuple[int, int]:
+        """Return how many bytes of a manifest's blobs are here, and how many there are."""
+        here = total = 0
+        for digest, size in blob_sizes(document).items():
+            total += size
+            offset = self._durable_offset(site, digest, size)
+            here += size if offset is None else offset
+        return here, total
+
+    def _open(self, site: str, manifest: Manifest, request: pb.BeginUploadRequest) -> Upload:
+        if manifest.site != site:
+            raise IdentityError(
+                f"the manifest is of site '{manifest.site}', the call of '{site}'; a site ships "
+                "its own nets only"
+            )
+        key = self._registry.sites.key_of(site) or b""
+        verify(key, request.signature, request.manifest, what="the manifest")
+        sizes = blob_sizes(request.manifest)
+        known = self._registry.uploads.find(hashlib.sha256(request.manifest).hexdigest())
+        if known is None:
+            # What was begun or received under an earlier plan stays as it is.
+            check_manifest(manifest, self._plan)
+            if isinstance(manifest, RefinementManifest):
+                check_refinement(manifest, self._registry)
+            for digest, size in sizes.items():
+                if self._store.has(digest) and (there := self._store.size(digest)) != size:
+                    raise SchemaError(
+                        f"blob {digest} has {there} bytes, the manifest says {size}; describe "
+                        "the file that is sent"
+                    )
+        return self._registry.uploads.begin(
+            manifest, request.manifest, request.signature, open_limit=self._open_limit
+        )
+
+    def _path(self, site: str, digest: str) -> Path:
+        return self._incoming / site / check_digest(digest)
+
+    def _durable_offset(self, site: str, digest: str, size: int) -> int | None:
+        """Return where to resume a blob; None if it is here as a whole."""
+        path = self._path(site, digest)
+        if path.is_file():
+            return None
+        # Another site's private blob does not count: to know its digest is not to have it.
+        if self._store.has(digest) and self._registry.uploads.readable(site, digest):
+            return None
+        part = _part(path)
+        offset = part.stat().st_size if part.is_file() else 0
+        if offset > size:
+            # Left by a manifest that gave this digest another size; only one can be true.
+            part.unlink()
+            return 0
+        return offset
+
+    async def _receive(
+        self, path: Path, digest: str, size: int, stream: AsyncIterator[pb.UploadRequest]
+    ) -> int:
+        await self._stop_stream(path)
+        job = asyncio.ensure_future(self._write(path, digest, size, stream))
+        self._streams[path] = job
+        try:
+            return await job
+        except asyncio.CancelledError:
+            if job in self._taken_over:
+                raise ConflictError(
+                    f"a newer stream of blob {digest} took over; begin the upload again to resume"
+                ) from None
+            raise
+        finally:
+            self._taken_over.discard(job)
+            if self._streams.get(path) is job:
+                del self._streams[path]
+
+    async def _write(
+        self, path: Path, digest: str, size: int, stream: AsyncIterator[pb.UploadRequest]
+    ) -> int:
+        # Hashes what is there, so in a thread; a cancelled call must not leave the file open.
+        opening = asyncio.ensure_future(
+            asyncio.to_thread(
+                ChunkReceiver,
+                _part(path),
+                path,
+                digest=digest,
+                size=size,
+                max_chunk_bytes=self._plan.limits.chunk_bytes,
+            )
+        )
+        try:
+            receiver = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            (await opening).leave()
+            raise
+        return await receive(stream, receiver, idle_seconds=IDLE_SECONDS)
+
+    async def _stop_stream(self, path: Path) -> None:
+        job = self._streams.get(path)
+        if job is not None and not job.done():
+            self._taken_over.add(job)
+            job.cancel()
+            await asyncio.wait([job])
+
+    def _owned(self, site: str, upload_id: str) -> Upload:
+        upload = self._registry.uploads.get(upload_id)
+        if upload.site != site:
+            raise NotFoundError(
+                f"site '{site}' has no upload '{upload_id}'; begin it with its manifest"
+            )
+        return upload
+
+    def _commit(self, site: str, upload_id: str) -> Receipt:
+        upload = self._owned(site, upload_id)
+        if upload.receipt is not None:
+            return upload.receipt
+        sizes = blob_sizes(upload.manifest)
+        for digest, size in sizes.items():
+            offset = self._durable_offset(site, digest, size)
+            if offset is not None:
+                raise SchemaError(
+                    f"blob {digest} is truncated: {offset} of {size} bytes are here; begin the "
+                    "upload again to resume"
+                )
+        for digest in sizes:
+            path = self._path(site, digest)
+            if path.is_file():
+                self._store.put_file(path, digest, verified=True, move=True)
+        self._store.put_bytes(upload.manifest)
+        # The store alone then proves where a module came from, without the database.
+        signature = self._store.put_bytes(upload.signature)
+        self._store.put_ref(signature_ref(upload.manifest_digest), signature)
+        received_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        receipt = Receipt(
+            manifest_digest=upload.manifest_digest,
+            subject=upload.id,
+            received_at=received_at,
+            signature=self._key.sign(receipt_bytes(upload.manifest_digest, upload.id, received_at)),
+        )
+        recorded = self._registry.uploads.receive(upload.id, receipt)
+        self._log.info("received", site=site, upload=upload.id, manifest=upload.manifest_digest)
+        return recorded
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def receipt_bytes(manifest_digest: str, subject: str, received_at: str) -> bytes:
+    """Return what a receipt's signature is over."""
+    return f"{manifest_digest} {subject} {received_at}".encode()
+
+
+def signature_ref(manifest_digest: str) -> str:
+    """Return the store's name for the signature of a manifest; it points at 64 raw bytes."""
+    return f"signatures/{manifest_digest[:2]}/{manifest_digest[2:]}"
+
+
+@lru_cache(maxsize=256)
+def blob_sizes(document: bytes) -> dict[str, int]:
+    """Return size by digest of a manifest's blobs, in its order.
+
+    Raises
+    ------
+    SchemaError
+        If one digest is listed with two sizes.
+    """
+    sizes: dict[str, int] = {}
+    for entry in parse_manifest(document).blobs():
+        if sizes.setdefault(entry.digest, entry.size) != entry.size:
+            raise SchemaError(
+                f"blob {entry.digest} is listed with {sizes[entry.digest]} and with {entry.size} "
+                "bytes; equal bytes have one size"
+            )
+    return sizes
+
+
+async def _same_blob(
+    first: pb.UploadRequest, rest: AsyncIterator[pb.UploadRequest], upload_id: str
+) -> AsyncIterator[pb.UploadRequest]:
+    """Yield a stream's messages, all of which must be of the blob that the first one names."""
+    yield first
+    async for message in rest:
+        if message.digest not in ("", first.digest) or message.upload_id not in ("", upload_id):
+            raise SchemaError(
+                f"one stream sends one blob ({first.digest} of {upload_id}); open another stream "
+                f"for {message.digest[:80]!r}"
+            )
+        yield message
+
+
+def receipt_message(receipt: Receipt) -> pb.Receipt:
+    """Return a receipt as it travels."""
+    return pb.Receipt(
+        manifest_digest=receipt.manifest_digest,
+        submission_id=receipt.subject,
+        received_at=receipt.received_at,
+        signature=receipt.signature,
+    )
