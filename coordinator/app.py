@@ -28,6 +28,7 @@ from coordinator.publishing import publish_plan
 from coordinator.recording import Recorder
 from coordinator.registry import Registry
 from coordinator.service.server import CoordinatorServer
+from coordinator.service.watchers import Watchers
 from coordinator.transplant import Transplanter
 
 
@@ -63,13 +64,16 @@ def run_coordinator(config: CoordinatorConfig) -> None:
 async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
     config = ledger.config
     history = History(config.history.mlflow_uri, config.net)
+    experiment: list[str] = []
     server = CoordinatorServer(
-        ledger.registry,
-        ledger.store,
-        ledger.plan,
-        ledger.key,
-        config,
-        mlflow_experiment_id=lambda: history.experiment_id,
+        config=config,
+        registry=ledger.registry,
+        store=ledger.store,
+        plan=ledger.plan,
+        key=ledger.key,
+        state=places.state,
+        watchers=Watchers(),
+        experiment_id=lambda: "".join(experiment),
     )
     await server.start()
     conductor = Conductor(
@@ -78,7 +82,7 @@ async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
         Recorder(ledger, history, places),
         config.history.retry_seconds,
     )
-    work = asyncio.create_task(_work(conductor, history, config.history.wait_seconds))
+    work = asyncio.create_task(_work(conductor, history, experiment, config.history.wait_seconds))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -91,15 +95,18 @@ async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
         work.cancel()
         with suppress(asyncio.CancelledError):
             await work
-        await server.stop()
+        await server.drain()
 
 
-async def _work(conductor: Conductor, history: History, wait_seconds: float) -> None:
+async def _work(
+    conductor: Conductor, history: History, experiment: list[str], wait_seconds: float
+) -> None:
     """Wait until MLflow answers, then conduct; labs may ship in the meantime."""
     deadline = asyncio.get_running_loop().time() + wait_seconds
     while True:
         try:
             await asyncio.to_thread(history.check)
+            experiment.append(await asyncio.to_thread(history.ensure_experiment))
             break
         except UnreachableError:
             if asyncio.get_running_loop().time() >= deadline:

@@ -20,7 +20,7 @@ class NetView:
     """Net versions of one coordinator."""
 
     def __init__(self, registry: Registry, store: BlobStore) -> None:
-        self._registry = registry
+        self.registry = registry
         self.store = store
 
     @classmethod
@@ -49,23 +49,23 @@ class NetView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._registry.close()
+        self.registry.close()
 
     @property
     def head(self) -> int | None:
         """Number of the newest net version."""
-        head = self._registry.versions.head()
+        head = self.registry.versions.head()
         return head.number if head else None
 
     def commit(self, number: int) -> VersionCommit:
         """Return a version's commit."""
         return VersionCommit.parse(
-            self._read(self._registry.versions.get(number).digest), what="commit"
+            self._read(self.registry.versions.get(number).digest), what="commit"
         )
 
     def commits(self) -> list[VersionCommit]:
         """Return all commits, newest first."""
-        return [self.commit(row.number) for row in reversed(self._registry.versions.all())]
+        return [self.commit(row.number) for row in reversed(self.registry.versions.all())]
 
     def tree(self, number: int) -> NetTree:
         """Return a version's tree."""

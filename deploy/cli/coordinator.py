@@ -49,7 +49,9 @@ def status(config: Config, as_json: AsJson = False) -> None:
 
 @app.command()
 def ui(
-    state: Annotated[Path, typer.Argument(help="Folder of a federation, as `demo` and `up` print.")],
+    state: Annotated[
+        Path, typer.Argument(help="Folder of a federation, as `demo` and `up` print.")
+    ],
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 5000,
 ) -> None:
     """Show a federation's merge history in MLflow's UI until Ctrl-C."""

@@ -30,9 +30,9 @@ KeepUi = Annotated[bool, typer.Option("--keep-ui", help="Leave MLflow's UI on un
 def demo(
     as_json: AsJson = False,
     keep_ui: KeepUi = False,
-    state: Annotated[
-        Path, typer.Option(help="Folder for everything that the demo leaves.")
-    ] = Path(".rootstock/demo"),
+    state: Annotated[Path, typer.Option(help="Folder for everything that the demo leaves.")] = Path(
+        ".rootstock/demo"
+    ),
 ) -> None:
     """Five labs, five digits, one net: the main job on real data, in a few minutes.
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from common.errors import NotFoundError
-from coordinator.history.server import mlflow_argv, mlflow_environment, wait_until_healthy
+from coordinator.history.server import command, environment, is_healthy
 from deploy.cli.output import PEOPLE
 from deploy.federation.processes import Processes, free_ports
 
@@ -21,11 +21,15 @@ def serve_history(state: Path, port: int) -> None:
     """
     history = state / "mlflow"
     if not history.is_dir():
-        raise NotFoundError(f"{history}: no history here; give the folder that `demo` or `up` named")
+        raise NotFoundError(
+            f"{history}: no history here; give the folder that `demo` or `up` named"
+        )
     chosen = port or free_ports(1)[0]
     with Processes(state / "logs") as processes:
-        processes.start("mlflow-ui", mlflow_argv(history, chosen), mlflow_environment())
-        wait_until_healthy(f"http://127.0.0.1:{chosen}", alive=processes.check)
+        processes.start("mlflow-ui", command(history, chosen), environment())
+        while not is_healthy(chosen):
+            processes.check()
+            time.sleep(0.2)
         PEOPLE.print(f"MLflow's UI is at http://127.0.0.1:{chosen}; Ctrl-C stops it.")
         while True:
             processes.check()

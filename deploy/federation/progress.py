@@ -125,5 +125,3 @@ class LineDisplay:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-

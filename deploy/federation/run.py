@@ -13,7 +13,7 @@ import tomli_w
 
 from common.errors import NotFoundError, UnreachableError
 from common.model import Document
-from coordinator.history.server import mlflow_argv, mlflow_environment
+from coordinator.history.server import command, environment
 from deploy.federation.config import Federation
 from deploy.federation.operator import OperatorClient
 from deploy.federation.processes import Processes
@@ -68,7 +68,9 @@ def run_federation(
     """
     started = time.monotonic()
     with Processes(state / "logs") as processes:
-        processes.start(MLFLOW, mlflow_argv(state / "mlflow", mlflow_port), mlflow_environment())
+        history = state / "mlflow"
+        history.mkdir(parents=True, exist_ok=True)
+        processes.start(MLFLOW, command(history, mlflow_port), environment())
         path = write_config(state, COORDINATOR, federation.coordinator)
         processes.start(COORDINATOR, [*_ROOTSTOCK, "coordinator", "run", "--config", str(path)])
         for site in federation.sites:

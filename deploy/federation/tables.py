@@ -22,7 +22,7 @@ NUMBERS = (
 def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]]:
     """Return a row per merge, keyed as DESIGN section 8 says; None where a step did not apply."""
     rows: list[dict[str, Any]] = []
-    for merge in sorted(answer.merges, key=lambda merge: (merge.net_version or 1 << 62)):
+    for merge in sorted(answer.merges, key=lambda merge: merge.net_version or 1 << 62):
         numbers: Mapping[str, float] = merge.numbers
         rows.append(
             {

@@ -1,0 +1,143 @@
+"""``net verify``: every blob of a net version is there, is itself, and traces to a signature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from common.artifacts.store import BlobStore
+from common.errors import IntegrityError, NotFoundError, RootstockError
+from common.files import file_digest
+from common.identity.keys import verify
+from common.model import Document
+from common.nets.graph import NetTree, VersionCommit
+from common.weights.manifest import TeacherManifest, parse_manifest
+from coordinator.registry import Registry
+from coordinator.view import NetView
+
+
+class Problem(Document):
+    """One thing that is wrong with a net version."""
+
+    what: str
+    where: str
+    rule: str
+
+
+def verify_version(view: NetView, number: int, coordinator_key: bytes) -> list[Problem]:
+    """Check a net version and its line of parents (DESIGN.md section 5, invariants 3 and 4).
+
+    Parameters
+    ----------
+    view
+        The nets of one coordinator.
+    number
+        Which version.
+    coordinator_key
+        Public key, 32 raw bytes, that signs commits.
+
+    Returns
+    -------
+    list of Problem
+        Empty when the version is whole; a broken blob is named and hides nothing else.
+    """
+    return list(_problems(view, number, coordinator_key))
+
+
+def _problems(view: NetView, number: int, coordinator_key: bytes) -> Iterator[Problem]:
+    held: set[str] | None = None
+    child: VersionCommit | None = None
+    checked: set[str] = set()
+    for step in range(number, 0, -1):
+        try:
+            commit, tree = view.commit(step), view.tree(step)
+            verify(
+                coordinator_key,
+                bytes.fromhex(commit.signature),
+                commit.signed_bytes(),
+                what=f"the commit of version {step}",
+            )
+        except RootstockError as error:
+            yield Problem(what=str(error), where=f"v{step}", rule="commit and tree are signed")
+            return
+        if child is not None and child.parent != commit.content_digest():
+            yield Problem(
+                what=f"v{step + 1} names parent {child.parent}, v{step} is "
+                f"{commit.content_digest()}",
+                where=f"v{step + 1}",
+                rule="a version's parent is the one before",
+            )
+        if held is not None and not tree.digests() <= held:
+            lost = ", ".join(sorted(tree.digests() - held))
+            yield Problem(
+                what=f"v{step + 1} lacks {lost}",
+                where=f"v{step + 1}",
+                rule="a child version holds every digest of its parent",
+            )
+        for digest in sorted(tree.digests() - checked):
+            yield from _check_blob(view.store, digest, step)
+        for digest in sorted(tree.submissions() - checked):
+            yield from _check_submission(view, digest, step)
+        checked |= tree.digests() | tree.submissions()
+        held, child = tree.digests(), commit
+
+
+def _check_blob(store: BlobStore, digest: str, number: int) -> Iterator[Problem]:
+    try:
+        found = file_digest(store.local_path(digest))
+    except (NotFoundError, IntegrityError) as error:
+        yield Problem(what=str(error), where=f"v{number} {digest}", rule="every blob is reachable")
+        return
+    if found != digest:
+        yield Problem(
+            what=f"blob {digest} has SHA-256 {found}",
+            where=f"v{number} {digest}",
+            rule="every blob matches its digest",
+        )
+
+
+def _check_submission(view: NetView, digest: str, number: int) -> Iterator[Problem]:
+    try:
+        manifest, signature, key = signed_manifest(view.registry, digest)
+        verify(key, signature, manifest, what=f"manifest {digest}")
+        parsed = parse_manifest(manifest)
+    except RootstockError as error:
+        yield Problem(
+            what=str(error),
+            where=f"v{number} {digest}",
+            rule="every module traces to a signed submission",
+        )
+        return
+    yield from _check_origin(view.tree(number), parsed, digest, number)
+
+
+def _check_origin(tree: NetTree, manifest: object, digest: str, number: int) -> Iterator[Problem]:
+    """Hold the modules that a tree says came with a submission against its manifest."""
+    shipped = (
+        {entry.digest for entry in manifest.blobs()}
+        if isinstance(manifest, TeacherManifest)
+        else set()
+    )
+    for ref in (*tree.category_modules.values(), *tree.task_modules.values()):
+        if ref.submission == digest and ref.blob.digest not in shipped:
+            yield Problem(
+                what=f"module {ref.blob.digest} is not in manifest {digest}",
+                where=f"v{number} {ref.blob.digest}",
+                rule="every module traces to a signed submission",
+            )
+
+
+def signed_manifest(registry: Registry, digest: str) -> tuple[bytes, bytes, bytes]:
+    """Return a submission's manifest, its signature, and the public key of its site.
+
+    Raises
+    ------
+    NotFoundError
+        If no such submission was received, or its site is not known.
+    """
+    upload = registry.uploads.find(digest)
+    if upload is None or upload.receipt is None:
+        raise NotFoundError(f"no submission with manifest {digest} was received")
+    key = registry.sites.key_of(upload.site)
+    if key is None:
+        raise NotFoundError(f"site '{upload.site}' of manifest {digest} is not known")
+    return upload.manifest, upload.signature, key

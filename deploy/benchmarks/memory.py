@@ -1,0 +1,50 @@
+"""How much resident memory a piece of work adds to this process at its peak (Linux)."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+from common.errors import ConfigurationError
+
+_SELF = Path("/proc/self")
+
+
+class PeakMemory:
+    """Peak resident memory above where it was made, in bytes.
+
+    Raises
+    ------
+    ConfigurationError
+        Where the system does not count it (only Linux does).
+    """
+
+    def __init__(self) -> None:
+        if not (_SELF / "clear_refs").exists():
+            raise ConfigurationError("peak memory is read from /proc, which only Linux has")
+        gc.collect()
+        # Memory that the allocator keeps from earlier work would hide growth.
+        ctypes.CDLL(None).malloc_trim(0)
+        (_SELF / "clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
+        self._before = _status("VmRSS")
+
+    def growth(self) -> int:
+        """Return the peak since then, less what was resident at the start."""
+        return max(0, _status("VmHWM") - self._before)
+
+
+def measured(work: Callable[[], None]) -> int:
+    """Do the work; return how much resident memory it added at its peak, in bytes."""
+    memory = PeakMemory()
+    work()
+    return memory.growth()
+
+
+def _status(name: str) -> int:
+    for line in (_SELF / "status").read_text(encoding="ascii").splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0]) * 1024
+    raise ConfigurationError(f"/proc/self/status has no {name}")
