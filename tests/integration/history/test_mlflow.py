@@ -64,8 +64,8 @@ def test_a_net_grows_in_mlflow(server: MlflowServer, client: MlflowClient) -> No
     assert current.run_id == second
     assert previous.run_id == first
     # The parent went in, the child came out.
-    assert [m.model_id for m in run.inputs.model_inputs] == [previous.model_id]
-    assert [m.model_id for m in run.outputs.model_outputs] == [current.model_id]
+    assert [f"models:/{m.model_id}" for m in run.inputs.model_inputs] == [previous.source]
+    assert [f"models:/{m.model_id}" for m in run.outputs.model_outputs] == [current.source]
 
 
 def test_logging_a_merge_twice_gives_one_run(server: MlflowServer, client: MlflowClient) -> None:
@@ -180,12 +180,15 @@ def test_a_port_in_use_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_stopping_ends_every_process(tmp_path: Path) -> None:
+    def mine() -> list[psutil.Process]:
+        children = psutil.Process(os.getpid()).children(recursive=True)
+        return [p for p in children if any(str(tmp_path) in part for part in _command(p))]
+
     server = MlflowServer(tmp_path, free_port())
     server.start()
-    started = [p for p in psutil.Process(os.getpid()).children(recursive=True) if p.is_running()]
+    assert len(mine()) == 1
     server.stop()
-    mine = [p for p in started if any("mlflow.db" in part for part in _command(p))]
-    assert mine == []
+    assert mine() == []
     with pytest.raises(UnreachableError, match="ended"):
         server.wait()
 

@@ -74,7 +74,7 @@ def test_an_empty_net_is_drawn(tmp_path: Path) -> None:
 def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
-        draw_net(net(["cat"]), tmp_path / "file" / "net.png")
+        draw_net(net(["cat"]), tmp_path / "file" / "deeper" / "net.png")
 
 
 def test_the_founding_merge_marks_the_task_module_too() -> None:

@@ -1,0 +1,65 @@
+"""The card beside an exported net: what it is, where it comes from, how to load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from common.model import Document
+from common.nets.graph import NetTree
+from common.nets.spec import AdapterSpec, ArchitectureSpec, Name, TaskSpec
+from common.weights.manifest import BlobEntry, Digest
+
+HOW_TO_LOAD = (
+    "from pathlib import Path; from coordinator.export.safetensors_export import load_composed; "
+    "net = load_composed(Path({file!r})); logits = net(images_NCHW)"
+)
+
+
+class Card(Document):
+    """Everything that reading the weights needs, and what they were made of."""
+
+    format: int = Field(default=1, ge=1, le=1)
+    category: Name
+    task: TaskSpec
+    category_architecture: ArchitectureSpec
+    task_architecture: ArchitectureSpec
+    input_shape: tuple[int, int, int]
+    """(C, H, W) of an image."""
+    adapter: AdapterSpec | None
+    """None joins the modules directly."""
+    error: float | None
+    """Percent on the owning lab's private validation data."""
+    digests: dict[str, Digest]
+    """Of the net and of the blobs that went in, by role."""
+    blob: BlobEntry
+    """The exported file: `category_module.*`, `adapter.*` and `task_module.*`."""
+    how_to_load: str
+
+
+def card_path(weights: Path) -> Path:
+    """Return where the card of an exported file stands: net.safetensors → net.card.json."""
+    return weights.with_suffix(".card.json")
+
+
+def source_digests(tree: NetTree, category: str, task: str) -> dict[str, str]:
+    """Return by role the digests that a composed net is made of.
+
+    Raises
+    ------
+    NotFoundError
+        If category and task are not joined.
+    """
+    edge = tree.edge(category, task)
+    module, head = tree.category_modules[category], tree.task_modules[task]
+    digests = {
+        "net": tree.content_digest(),
+        "category_module": module.blob.digest,
+        "category_submission": module.submission,
+        "task_module": head.blob.digest,
+        "task_submission": head.submission,
+    }
+    if edge.adapter is not None:
+        digests["adapter"] = edge.adapter.blob.digest
+    return digests

@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from common.artifacts.local import LocalStore
+from common.errors import IntegrityError, NotFoundError, SchemaError
+from common.nets.adapter import Adapter
+from common.nets.architectures import initial_modules
+from common.nets.graph import ComposedNet, Edge, ModuleRef, NetTree
+from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from common.weights import safetensors_io
+from common.weights.manifest import AdapterEntry, BlobEntry
+from coordinator.export.card import card_path
+from coordinator.export.safetensors_export import export_composed, load_composed
+
+SPEC = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
+TASK = TaskSpec(name="classification")
+
+
+def put(store: LocalStore, folder: Path, module: nn.Module) -> BlobEntry:
+    entry = safetensors_io.write(folder / "blob", module.state_dict())
+    store.put_file(folder / "blob", entry.digest)
+    return entry
+
+
+class Grown:
+    """A net of two categories: cat founded it, cow is joined by an adapter."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = LocalStore(folder / "store")
+        cat, heads = initial_modules(SPEC, [TASK], seed=1)
+        cow, _ = initial_modules(SPEC, [TASK], seed=2)
+        adapter = Adapter(AdapterSpec(in_channels=4, out_channels=4, convs=2, kernel=3))
+        adapter.set_permutation(torch.tensor([2, 0, 3, 1]))
+        adapter.beta.fill_(1.5)
+        head = heads[TASK.name]
+        self.direct = ComposedNet(cat, None, head).eval()
+        self.adapted = ComposedNet(cow, adapter, head).eval()
+        entry = AdapterEntry(spec=adapter.spec, blob=put(self.store, folder, adapter))
+        tree = NetTree(architecture=SPEC, tasks=(TASK, TaskSpec(name="viewpoint")))
+        for name, module in {"cat": cat, "cow": cow}.items():
+            tree = tree.with_category(name, self._ref(folder, module))
+        tree = tree.with_task(TASK.name, self._ref(folder, head))
+        tree = tree.with_edge(Edge(category="cat", task=TASK.name, error=2.5))
+        self.tree = tree.with_edge(Edge(category="cow", task=TASK.name, adapter=entry, error=4.0))
+
+    def _ref(self, folder: Path, module: nn.Module) -> ModuleRef:
+        blob = put(self.store, folder, module)
+        return ModuleRef(blob=blob, architecture=SPEC, submission="0" * 64)
+
+    def export(self, category: str, out: Path) -> dict[str, object]:
+        return export_composed(self.tree, self.store, category, TASK.name, out)
+
+
+@pytest.fixture
+def grown(tmp_path: Path) -> Grown:
+    return Grown(tmp_path)
+
+
+@pytest.mark.parametrize("category", ["cat", "cow"])
+def test_an_exported_net_answers_bit_for_bit_as_the_composed_one(
+    grown: Grown, tmp_path: Path, category: str
+) -> None:
+    grown.export(category, tmp_path / "out" / "net.safetensors")
+    loaded = load_composed(tmp_path / "out" / "net.safetensors")
+    images_NCHW = torch.rand(5, 3, 32, 32)
+    composed = grown.direct if category == "cat" else grown.adapted
+    assert torch.equal(composed(images_NCHW), loaded(images_NCHW))
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_any_safetensors_reader_can_read_it(grown: Grown, tmp_path: Path) -> None:
+    grown.export("cow", tmp_path / "net.safetensors")
+    tensors = load_file(tmp_path / "net.safetensors")
+    assert set(tensors) == set(grown.adapted.state_dict())
+    assert {name.split(".")[0] for name in tensors} == {"category_module", "adapter", "task_module"}
+
+
+def test_the_card_says_what_went_in_and_how_to_load_it(grown: Grown, tmp_path: Path) -> None:
+    card = grown.export("cow", tmp_path / "net.safetensors")
+    assert json.loads((tmp_path / "net.card.json").read_text()) == json.loads(json.dumps(card))
+    edge = grown.tree.edge("cow", TASK.name)
+    assert edge.adapter is not None
+    assert card["error"] == 4.0
+    assert card["digests"] == {
+        "net": grown.tree.content_digest(),
+        "category_module": grown.tree.category_modules["cow"].blob.digest,
+        "category_submission": "0" * 64,
+        "task_module": grown.tree.task_modules[TASK.name].blob.digest,
+        "task_submission": "0" * 64,
+        "adapter": edge.adapter.blob.digest,
+    }
+    assert "load_composed(Path('net.safetensors'))" in str(card["how_to_load"])
+
+
+def test_what_is_not_joined_cannot_be_exported(grown: Grown, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="cat → classification"):
+        export_composed(grown.tree, grown.store, "cow", "viewpoint", tmp_path / "net.safetensors")
+    assert not (tmp_path / "net.safetensors").exists()
+
+
+def test_a_changed_byte_is_found(grown: Grown, tmp_path: Path) -> None:
+    out = tmp_path / "net.safetensors"
+    grown.export("cat", out)
+    data = bytearray(out.read_bytes())
+    data[-1] ^= 1
+    out.write_bytes(data)
+    with pytest.raises(IntegrityError):
+        load_composed(out)
+
+
+def test_a_missing_card_is_named(grown: Grown, tmp_path: Path) -> None:
+    out = tmp_path / "net.safetensors"
+    grown.export("cat", out)
+    card_path(out).unlink()
+    with pytest.raises(NotFoundError, match=r"net\.card\.json.*copy both"):
+        load_composed(out)
+
+
+def test_a_card_of_another_net_is_refused(grown: Grown, tmp_path: Path) -> None:
+    grown.export("cat", tmp_path / "cat.safetensors")
+    grown.export("cow", tmp_path / "cow.safetensors")
+    card_path(tmp_path / "cow.safetensors").replace(card_path(tmp_path / "cat.safetensors"))
+    with pytest.raises(SchemaError):
+        load_composed(tmp_path / "cat.safetensors")
