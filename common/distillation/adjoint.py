@@ -1,0 +1,178 @@
+"""Pseudo-gradients D' (Network Transplanting, Eq. 4b): a module's adjoint, agnostic of images.
+
+D' = f'_conv ∘ f'_dummy ∘ f'_pool^avg ∘ … ∘ f'_conv (G). Because nothing in it depends on feature
+maps it is computed directly, layer by layer from the top, without a forward pass and without
+autograd; only where an adapter's own weights take part does PyTorch record a graph.
+
+Shapes: N batch of draws, O outputs of the module, S side of an enlarged G, C/H/W of x = f(I).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.distillation.pooling_rules import AdaptiveAvgPool2dRule, AvgPool2dRule
+from common.distillation.rules import (
+    AdapterRule,
+    BatchNorm2dRule,
+    Conv2dRule,
+    FlattenRule,
+    IdentityRule,
+    LinearRule,
+    ReluRule,
+    Rule,
+    SequentialRule,
+    Shape,
+    Site,
+)
+from common.errors import TransplantError
+from common.nets.adapter import Adapter
+
+Masks = Mapping[str, Tensor]
+"""1(x_rand > 0) by the path of a ReLU, broadcastable to its gradient map; absent means dummy-1."""
+
+RuleClass = Callable[[Any, Site], Rule]
+
+_RULES: dict[type[nn.Module], RuleClass] = {
+    Adapter: AdapterRule,
+    nn.AdaptiveAvgPool2d: AdaptiveAvgPool2dRule,
+    nn.AvgPool2d: AvgPool2dRule,
+    nn.BatchNorm2d: BatchNorm2dRule,
+    nn.Conv2d: Conv2dRule,
+    nn.Dropout: IdentityRule,
+    nn.Dropout2d: IdentityRule,
+    nn.Flatten: FlattenRule,
+    nn.Identity: IdentityRule,
+    nn.Linear: LinearRule,
+    nn.MaxPool2d: AvgPool2dRule,
+    nn.ReLU: ReluRule,
+    nn.Sequential: SequentialRule,
+}
+
+
+def register(kind: type[nn.Module], rule: RuleClass) -> None:
+    """Teach pseudo-gradients a layer type. Matches that very type, not its subclasses."""
+    _RULES[kind] = rule
+
+
+def pseudo_gradient(
+    module: nn.Module,
+    G: Tensor,
+    *,
+    input_shape_CHW: Shape,
+    masks: Masks | None = None,
+) -> Tensor:
+    """Return D', the pseudo-gradient at a module's input (Eq. 4b).
+
+    Parameters
+    ----------
+    module
+        g, h, or any module whose layers have rules. Not called, not changed.
+    G
+        (N, O) or (N, O, S, S), gradients at the module's output. S×S at a vector output treats
+        the first Linear after a Flatten of C×h×w as an h×w convolution (paper, appendix).
+    input_shape_CHW
+        (C, H, W) of the module's input for an image of the nominal size.
+    masks
+        Dummy-2 masks by path of the ReLU; every other ReLU is dummy-1.
+
+    Returns
+    -------
+    Tensor
+        (N, C, H', W') in G's dtype. (H', W') = (H, W) at the nominal size of G; each further
+        place of an enlarged G adds the module's total stride.
+
+    Raises
+    ------
+    TransplantError
+        For a layer without a rule or with an input that does not fit (names the layer and where
+        it stands), a G of another width, a mask for a ReLU that is not there.
+    """
+    masks = {} if masks is None else masks
+    used: set[str] = set()
+
+    def mask(gradient: Tensor, path: str) -> Tensor:
+        if path not in masks:
+            return gradient
+        used.add(path)
+        return gradient * masks[path].to(gradient.dtype)
+
+    result = _walk(module, G, input_shape_CHW, mask)
+    if unknown := sorted(set(masks) - used):
+        raise TransplantError(
+            f"masks for {', '.join(unknown)}, where the module has no ReLU; "
+            "draw masks from this module's own relu_maps"
+        )
+    return result
+
+
+def relu_maps(module: nn.Module, *, input_shape_CHW: Shape, size: int = 1) -> dict[str, Shape]:
+    """Return the shape of the gradient map at every ReLU, by path, lowest ReLU first.
+
+    Parameters
+    ----------
+    module
+        A task module g.
+    input_shape_CHW
+        As in `pseudo_gradient`.
+    size
+        S, side of the enlarged G.
+
+    Raises
+    ------
+    TransplantError
+        As `pseudo_gradient`.
+    """
+    maps: dict[str, Shape] = {}
+
+    def note(gradient: Tensor, path: str) -> Tensor:
+        maps[path] = tuple(gradient.shape[1:])
+        return gradient
+
+    outputs = output_shape(module, input_shape_CHW)[0]
+    like = next(module.parameters(), torch.empty(0))
+    with torch.no_grad():
+        _walk(module, like.new_zeros(1, outputs, size, size), input_shape_CHW, note)
+    return dict(reversed(maps.items()))
+
+
+def output_shape(module: nn.Module, input_shape_CHW: Shape) -> Shape:
+    """Return the shape of a module's output, without the batch, by its layers' rules.
+
+    Raises
+    ------
+    TransplantError
+        For a layer without a rule, or whose input does not fit.
+    """
+    return _rule(
+        module, Site("", input_shape_CHW, lambda gradient, _: gradient, _rule)
+    ).output_shape
+
+
+def _walk(
+    module: nn.Module, G: Tensor, shape: Shape, mask: Callable[[Tensor, str], Tensor]
+) -> Tensor:
+    rule = _rule(module, Site("", shape, mask, _rule))
+    outputs = rule.output_shape[0]
+    gradient = G[:, :, None, None] if G.ndim == 2 else G
+    if gradient.ndim != 4 or gradient.shape[1] != outputs:
+        raise TransplantError(
+            f"G has shape {tuple(G.shape)} and the module has {outputs} outputs; "
+            f"G must be (N, {outputs}) or (N, {outputs}, S, S)"
+        )
+    return rule.adjoint(gradient)
+
+
+def _rule(layer: nn.Module, site: Site) -> Rule:
+    kind = _RULES.get(type(layer))
+    if kind is None:
+        raise TransplantError(
+            f"layer '{site.path or '(top)'}' is a {type(layer).__name__}, which has no adjoint "
+            f"rule; known are {', '.join(sorted(kind.__name__ for kind in _RULES))}: register one "
+            "with common.distillation.adjoint.register"
+        )
+    return kind(layer, site)

@@ -1,0 +1,254 @@
+"""Learn an adapter step by step: back-distillation (paper, Eq. 3), and direct-learn, its baseline.
+
+    Loss = L(y_S, y*) + λ ‖α D'_S − D'_T‖²,   L binary cross-entropy of y_S = g_S(h(x)).
+
+Without samples the task loss is left out; with λ = 0 the second term is, which is direct-learn and
+also how a lab refines an adapter on all its private samples.
+
+V = J'_gS^T G and D'_T hold no adapter weight (METHODS 1a): both are computed once, without a graph,
+over a pool of draws. A step then needs the adapter's own adjoint and, for the task loss, one pass
+through g_S.
+
+Shapes: N draws or samples, C channels of x, M channels of h(x), H/W height and width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
+
+from common.distillation.adjoint import pseudo_gradient
+from common.distillation.optimiser import Adam
+from common.distillation.pool import DrawPool
+from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.signals import Policy
+from common.errors import TransplantError
+from common.model import Document
+from common.nets.adapter import Adapter
+
+
+class BackDistillationSettings(Document):
+    """How an adapter is learned. The defaults are those of the demo's few-sample step."""
+
+    steps: int = Field(default=300, ge=0, le=1_000_000)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    """Of Adam, at the start; a cosine takes it to zero over the steps."""
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
+    """Decoupled, on the distance to the adapter's starting point: few samples move it little."""
+    batch_size: int = Field(default=64, ge=1, le=65_536)
+    """Samples a step; fewer samples than that all take part in each step."""
+    balanced: bool = True
+    """Whether category and rest weigh the same in the task loss, however many there are of each."""
+    distillation: float = Field(default=10.0, ge=0, le=1e6)
+    """λ · E‖D'_T‖: 10 for classification, 1 for segmentation; 0 leaves the distillation out."""
+    policy: Policy = "exp2"
+    size: int = Field(default=7, ge=1, le=64)
+    """S of Exp. 2's enlarged G."""
+    draws: int = Field(default=64, ge=1, le=1_000_000)
+    """Draws in the pool. Fewer are kept where they would need more than `pool_bytes`."""
+    draws_per_step: int = Field(default=8, ge=1, le=65_536)
+    pool_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """Losses of one step, before its update."""
+
+    step: int
+    """Counts from 1."""
+    loss: float
+    task_loss: float
+    """0 without samples."""
+    distillation_loss: float
+    """λ ‖α D'_S − D'_T‖², mean over the step's draws; 0 where λ is."""
+
+
+class BackDistillation:
+    """One adapter being learned.
+
+    Parameters
+    ----------
+    problem
+        The frozen task modules and the shape of x.
+    adapter
+        The start, from `closed_form`, `Adapter.identity_start` or `random_start`; changed in place.
+    samples
+        x and labels, or None to distil without any.
+    settings
+        Steps, rates, draws, seed.
+
+    Raises
+    ------
+    TransplantError
+        If there is neither a sample nor a distillation loss to learn from, or shapes do not fit.
+    """
+
+    def __init__(
+        self,
+        problem: TransplantProblem,
+        adapter: Adapter,
+        samples: Samples | None,
+        settings: BackDistillationSettings,
+    ) -> None:
+        if samples is None and settings.distillation == 0:
+            raise TransplantError(
+                "there is nothing to learn from: give samples, or a distillation weight above 0"
+            )
+        expected = (adapter.spec.in_channels, *problem.feature_shape[1:])
+        if samples is not None and tuple(samples.features_NCHW.shape[1:]) != expected:
+            raise TransplantError(
+                f"samples have features of shape {tuple(samples.features_NCHW.shape[1:])} and the "
+                f"adapter takes {expected}; compute them with the category module in question"
+            )
+        self._problem, self._settings = problem, settings
+        self._adapter = adapter.eval()
+        self._samples = samples
+        self._step = 0
+        # On the CPU whatever the device, so that a seed means the same everywhere.
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        self._optimiser = Adam(dict(adapter.named_parameters()), weight_decay=settings.weight_decay)
+        self._pool = (
+            None
+            if settings.distillation == 0
+            else DrawPool.filled(
+                problem,
+                adapter,
+                policy=settings.policy,
+                size=settings.size,
+                draws=settings.draws,
+                max_bytes=settings.pool_bytes,
+                seed=settings.seed,
+            )
+        )
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter as it stands."""
+        return self._adapter
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are taken."""
+        return self._step >= self._settings.steps
+
+    def step(self) -> StepRecord:
+        """Take one step.
+
+        Raises
+        ------
+        TransplantError
+            If all steps are taken, or the loss is not finite.
+        """
+        if self.done:
+            raise TransplantError(
+                f"all {self._settings.steps} steps are taken; ask for more steps in the settings"
+            )
+        task_loss = self._task_loss()
+        distillation_loss = self._distillation_loss()
+        loss = task_loss + distillation_loss
+        if not math.isfinite(float(loss.detach())):
+            raise TransplantError(
+                f"the loss is {float(loss.detach())} at step {self._step + 1}; "
+                "lower the learning rate, or check the samples' features"
+            )
+        parameters = self._optimiser.parameters
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        progress = self._step / self._settings.steps
+        rate = self._settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        self._optimiser.update(dict(zip(parameters, gradients, strict=True)), rate)
+        self._step += 1
+        return StepRecord(
+            self._step,
+            float(loss.detach()),
+            float(task_loss.detach()),
+            float(distillation_loss.detach()),
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that changes, as plain tensors: adapter, optimiser, step, random state.
+
+        What does not change (modules, samples, settings, the pool of draws) follows from what the
+        constructor is given; with the same there, `restore` carries on bit for bit.
+        """
+        adapter = {
+            f"adapter/{k}": v.detach().clone() for k, v in self._adapter.state_dict().items()
+        }
+        optimiser = {f"optimiser/{k}": v.clone() for k, v in self._optimiser.state().items()}
+        return {
+            **adapter,
+            **optimiser,
+            "step": torch.tensor(self._step, dtype=torch.int64),
+            "generator": self._generator.get_state(),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> Self:
+        """Carry on from a state; return the same object.
+
+        Raises
+        ------
+        TransplantError
+            If the state belongs to another adapter or other settings.
+        """
+        expected = {name: tensor.shape for name, tensor in self.state().items()}
+        if {name: tensor.shape for name, tensor in state.items()} != expected:
+            raise TransplantError(
+                "the state was saved for another adapter; start anew, or with the specification "
+                "that it was saved with"
+            )
+        step = int(state["step"])
+        if not 0 <= step <= self._settings.steps:
+            raise TransplantError(
+                f"the state was saved at step {step} of a run longer than {self._settings.steps} "
+                "steps; use the settings that it was saved with"
+            )
+        self._adapter.load_state_dict(_under("adapter/", state))
+        self._optimiser.restore(_under("optimiser/", state))
+        self._step = step
+        self._generator.set_state(state["generator"].cpu())
+        return self
+
+    def _task_loss(self) -> Tensor:
+        samples = self._samples
+        if samples is None:
+            return self._adapter.beta.new_zeros(())
+        features_NCHW, labels_N = samples.features_NCHW, samples.labels_N
+        if len(labels_N) > self._settings.batch_size:
+            order = torch.randperm(len(labels_N), generator=self._generator)
+            chosen = order[: self._settings.batch_size].to(labels_N.device)
+            features_NCHW, labels_N = features_NCHW[chosen], labels_N[chosen]
+        device = self._adapter.beta.device
+        labels_N = labels_N.to(device)
+        y_N = self._problem.student_task(self._adapter(features_NCHW.to(device))).flatten()
+        weight_N = self._sample_weights(labels_N) if self._settings.balanced else None
+        return F.binary_cross_entropy_with_logits(y_N, labels_N, weight=weight_N)
+
+    def _sample_weights(self, labels_N: Tensor) -> Tensor:
+        """Weigh category and rest alike, by their shares in all samples."""
+        assert self._samples is not None  # noqa: S101  # called with samples alone
+        share = float(self._samples.labels_N.float().mean())
+        if not 0 < share < 1:
+            return torch.ones_like(labels_N)
+        return torch.where(labels_N > 0, 0.5 / share, 0.5 / (1 - share)).to(labels_N)
+
+    def _distillation_loss(self) -> Tensor:
+        pool, settings = self._pool, self._settings
+        if pool is None:
+            return self._adapter.beta.new_zeros(())
+        V_NMHW, D_T_NCHW = pool.take(settings.draws_per_step, self._generator)
+        D_S_NCHW = pseudo_gradient(
+            self._adapter, V_NMHW, input_shape_CHW=self._problem.feature_shape
+        )
+        square_N = (pool.alpha * D_S_NCHW - D_T_NCHW).square().flatten(1).sum(1)
+        return settings.distillation / pool.teacher_norm * square_N.mean()
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

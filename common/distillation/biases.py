@@ -1,0 +1,79 @@
+"""Biases of an adapter from shipped channel means (METHODS 1d): D' holds no bias, means do.
+
+Shapes: C channels of x = f(I), M channels of h(x) and of f_S(I).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import TransplantError
+from common.nets.adapter import Adapter
+
+
+def bias_from_means(adapter: Adapter, mean_x_C: Tensor, mean_target_M: Tensor) -> Adapter:
+    """Set the first convolution's bias so that its mean output is what g_S is used to.
+
+    Parameters
+    ----------
+    adapter
+        Its other convolutions keep their biases. Changed and returned.
+    mean_x_C
+        Channel means of x = f(I) over the owning lab's images.
+    mean_target_M
+        Channel means of f_S(I) over the images that g_S was trained with.
+
+    Raises
+    ------
+    TransplantError
+        If the means do not match the adapter's channels.
+    """
+    spec = adapter.spec
+    for what, mean, channels in (
+        ("x", mean_x_C, spec.in_channels),
+        ("the student's features", mean_target_M, spec.out_channels),
+    ):
+        if mean.shape != (channels,):
+            raise TransplantError(
+                f"means of {what} have shape {tuple(mean.shape)} and the adapter has {channels} "
+                "channels there; take the statistics of the category module's last layers"
+            )
+    first = adapter.convolutions()[0]
+    with torch.no_grad():
+        input_C = adapter.beta * mean_x_C.to(adapter.beta)[adapter.permutation]
+        passed_M = first.weight.sum((2, 3)) @ input_C
+        first.bias.copy_(mean_target_M.to(adapter.beta) - passed_M)  # type: ignore[union-attr]  # built with a bias
+    return adapter
+
+
+def feature_means(
+    category_module: nn.Sequential, statistics: Mapping[str, Tensor]
+) -> Tensor | None:
+    """Return channel means (C) of f's output from the shipped means and variances of its last conv.
+
+    A lab ships statistics of conv outputs (METHODS 1i), x stands after a ReLU and a pool. With conv
+    outputs taken as normal, the ReLU's mean is μ Φ(μ/σ) + σ φ(μ/σ), and a 2×2 max-pool takes the
+    largest of four neighbours, which are so alike that this leaves the mean as it is; both hold for
+    teacher and student alike. None if the lab kept them to itself.
+    """
+    last = [
+        name for name, layer in category_module.named_children() if isinstance(layer, nn.Conv2d)
+    ]
+    keys = [f"{kind}/{last[-1]}" for kind in ("mean", "variance")] if last else []
+    if not keys or any(key not in statistics for key in keys):
+        return None
+    mean_C, variance_C = (statistics[key].double() for key in keys)
+    return rectified_mean(mean_C, variance_C).float()
+
+
+def rectified_mean(mean: Tensor, variance: Tensor) -> Tensor:
+    """Return E max(z, 0) for normal z, element by element."""
+    deviation = variance.clamp_min(1e-12).sqrt()
+    ratio = mean / deviation
+    density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
+    rectified: Tensor = mean * torch.special.ndtr(ratio) + deviation * density
+    return rectified

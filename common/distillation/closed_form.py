@@ -1,0 +1,230 @@
+"""Zero-sample transplanting in closed form (METHODS 1b, 1c): no image, no learning rate, no epoch.
+
+With one convolution and dummy-1 in the adapter, D'_S is linear in the adapter's weight W:
+
+    D'_S = P^T β conv^T(W) V,   V = J'_gS^T G,   P the reorder layer.
+
+So min_W Σ ‖α D'_S − D'_T‖² over draws of (G, x_rand) is a least-squares problem. Deeper adapters
+get it as their first convolution and Dirac kernels above, which pass on what is not negative.
+
+Scale. Least squares finds the scale of W by itself, so that D'_S and D'_T agree to first order and
+α may be 1 while solving. The scale that is left out is the one that D' cannot know, because D'
+holds no bias: g_S's biases were learned with features of the magnitude of f_S(I), and least squares
+shrinks W where V and D'_T hardly correlate. β gives x that magnitude, so W is rescaled to keep it,
+‖conv^T(W) V‖ = ‖V‖ over the draws, which only scales y_S. For g_S = g_T, W stays as it is.
+
+Shapes: N draws, C channels of x, M channels of h(x), K kernel side, H/W height and width,
+U = M K K unknowns per channel of x, P places of all draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
+
+from common.distillation.problem import TransplantProblem
+from common.distillation.signals import Policy, Signals, pseudo_gradients
+from common.errors import TransplantError
+from common.nets.adapter import Adapter
+from common.nets.spec import AdapterSpec
+
+
+@dataclass(frozen=True)
+class Report:
+    """Numbers of a solution."""
+
+    draws: int
+    residual: float
+    """‖D'_S − D'_T‖ / ‖D'_T‖ of the least-squares solution over all draws: 0 says that the student
+    can be the teacher, near 1 that the two task modules' units hardly correspond."""
+    teacher_norm: float
+    """E‖D'_T‖."""
+    student_norm: float
+    """E‖V‖."""
+    gain: float
+    """Factor that kept the features' magnitude."""
+
+    def numbers(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return {name: float(value) for name, value in asdict(self).items()}
+
+
+@dataclass
+class NormalEquations:
+    """Sums over draws, float64: every draw can be forgotten once it is added."""
+
+    A_UU: Tensor
+    """Σ of unfolded V times its transpose."""
+    B_UC: Tensor
+    """Σ of unfolded V times D'_T, channels in the adapter's order."""
+    teacher_square: float = 0.0
+    student_square: float = 0.0
+    teacher_norms: float = 0.0
+    student_norms: float = 0.0
+    draws: int = 0
+
+    @classmethod
+    def zero(cls, spec: AdapterSpec, device: torch.device) -> NormalEquations:
+        """Start with no draws."""
+        unknowns = spec.out_channels * spec.kernel**2
+        A_UU = torch.zeros(unknowns, unknowns, dtype=torch.float64, device=device)
+        return cls(A_UU, A_UU.new_zeros(unknowns, spec.in_channels))
+
+    def add(self, V_NMHW: Tensor, D_T_NCHW: Tensor, kernel: int) -> None:
+        """Add draws: V as it comes, D'_T with its channels in the adapter's order."""
+        V_UP = _unfolded(V_NMHW, kernel).double()
+        D_CP = D_T_NCHW.transpose(0, 1).flatten(1).double()
+        self.A_UU += V_UP @ V_UP.T
+        self.B_UC += V_UP @ D_CP.T
+        self.draws += len(V_NMHW)
+        student_N, teacher_N = (x.double().square().flatten(1).sum(1) for x in (V_NMHW, D_T_NCHW))
+        self.student_square += float(student_N.sum())
+        self.teacher_square += float(teacher_N.sum())
+        self.student_norms += float(student_N.sqrt().sum())
+        self.teacher_norms += float(teacher_N.sqrt().sum())
+
+    def solve(self, ridge: float) -> Tensor:
+        """Return W (U, C) of min Σ ‖W^T V − D'_T‖² + ridge · mean(diag A) ‖W‖².
+
+        Raises
+        ------
+        TransplantError
+            If the system is singular or not finite.
+        """
+        unknowns = len(self.A_UU)
+        damped_UU = self.A_UU + ridge * self.A_UU.trace() / unknowns * torch.eye(unknowns).to(
+            self.A_UU
+        )
+        factor_UU, failed = torch.linalg.cholesky_ex(damped_UU)
+        W_UC = torch.cholesky_solve(self.B_UC, factor_UU)
+        if int(failed) or not bool(torch.isfinite(W_UC).all()):
+            raise TransplantError(
+                f"the normal equations of {unknowns} unknowns from {self.draws} draws cannot be "
+                f"solved with ridge {ridge}; take more draws or a larger ridge"
+            )
+        return W_UC
+
+    def residual(self, W_UC: Tensor) -> float:
+        """Return ‖W^T V − D'_T‖ / ‖D'_T‖ over all draws."""
+        square = self.teacher_square + float((W_UC * (self.A_UU @ W_UC - 2 * self.B_UC)).sum())
+        return float((max(square, 0.0) / self.teacher_square) ** 0.5)
+
+
+def closed_form(
+    problem: TransplantProblem,
+    spec: AdapterSpec,
+    *,
+    policy: Policy = "exp2",
+    draws: int = 512,
+    batch: int = 32,
+    ridge: float = 1e-6,
+    seed: int = 0,
+    size: int = 7,
+    permutation_C: Tensor | None = None,
+) -> tuple[Adapter, Report]:
+    """Learn an adapter without any sample.
+
+    Parameters
+    ----------
+    problem
+        The frozen task modules, the shape of x, β.
+    spec
+        The adapter's structure; its first convolution is solved for, the others are Dirac.
+    policy, draws, size, seed
+        Where G and x_rand come from; `size` is S of Exp. 2's enlarged G.
+    batch
+        Draws at a time: bounds memory, changes nothing else but rounding.
+    ridge
+        Damping, relative to the mean diagonal of the normal matrix.
+    permutation_C
+        The reorder layer; None leaves the channels as they are.
+
+    Returns
+    -------
+    Adapter and report. Biases are zero: they never enter D' (METHODS 1d, `bias_from_means`).
+
+    Raises
+    ------
+    TransplantError
+        If the modules do not fit, a pseudo-gradient is zero or not finite, or the system is
+        singular.
+    """
+    device = next(problem.student_task.parameters()).device
+    adapter = Adapter(spec).identity_start().to(device)
+    adapter.beta.fill_(problem.beta)
+    if permutation_C is not None:
+        adapter.set_permutation(permutation_C)
+    equations = normal_equations(
+        problem, adapter, policy=policy, draws=draws, batch=batch, seed=seed, size=size
+    )
+    W_UC = equations.solve(ridge)
+    # W here still holds β; ‖conv^T(W) V‖ over draws follows from the same sums.
+    square = float((W_UC * (equations.A_UU @ W_UC)).sum())
+    gain = (equations.student_square / square) ** 0.5 if square > 0 else 0.0
+    if not 0 < gain < float("inf"):
+        raise TransplantError(
+            "the pseudo-gradients of teacher and student have nothing in common, so the solution "
+            "is zero; use task modules that grew from common initial weights"
+        )
+    _set_first(adapter, gain * W_UC)
+    report = Report(
+        draws=equations.draws,
+        residual=equations.residual(W_UC),
+        teacher_norm=equations.teacher_norms / equations.draws,
+        student_norm=equations.student_norms / equations.draws,
+        gain=gain,
+    )
+    return adapter, report
+
+
+def normal_equations(
+    problem: TransplantProblem,
+    adapter: Adapter,
+    *,
+    policy: Policy,
+    draws: int,
+    batch: int,
+    seed: int,
+    size: int,
+) -> NormalEquations:
+    """Sum up the normal equations of the adapter's first convolution; see `closed_form`."""
+    spec = adapter.spec
+    signals = Signals.between(problem, spec.out_channels, policy=policy, size=size)
+    generator = torch.Generator().manual_seed(seed)
+    equations = NormalEquations.zero(spec, adapter.beta.device)
+    while equations.draws < draws:
+        draw = signals.draw(min(batch, draws - equations.draws), generator)
+        V_NMHW, D_T_NCHW = pseudo_gradients(
+            problem, spec.out_channels, draw.to(adapter.beta.device)
+        )
+        equations.add(V_NMHW, D_T_NCHW[:, adapter.permutation], spec.kernel)
+    for name, square in (
+        ("teacher", equations.teacher_square),
+        ("student", equations.student_square),
+    ):
+        if not 0 < square < float("inf"):
+            raise TransplantError(
+                f"the {name}'s pseudo-gradients have squared norm {square} over {draws} draws; a "
+                "task module that is dead or not finite cannot be transplanted"
+            )
+    return equations
+
+
+def _unfolded(V_NMHW: Tensor, kernel: int) -> Tensor:
+    """Return V (U, P): column p holds what the transposed convolution sees at place p."""
+    if kernel == 1:
+        return V_NMHW.transpose(0, 1).flatten(1)
+    patches_NUP = F.unfold(V_NMHW, kernel, padding=kernel // 2)
+    return patches_NUP.transpose(0, 1).flatten(1)
+
+
+def _set_first(adapter: Adapter, W_UC: Tensor) -> None:
+    spec = adapter.spec
+    weight_MKKC = W_UC.reshape(spec.out_channels, spec.kernel, spec.kernel, spec.in_channels)
+    first: nn.Conv2d = adapter.convolutions()[0]
+    with torch.no_grad():
+        # A patch of V runs against the kernel: the adjoint of a convolution is flipped.
+        first.weight.copy_(weight_MKKC.flip(1, 2).permute(0, 3, 1, 2))

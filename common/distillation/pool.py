@@ -1,0 +1,102 @@
+"""A pool of draws with their pseudo-gradients, computed once and reused (METHODS 1a).
+
+Shapes: N draws, C channels of x, M channels of h(x), H/W height and width of the gradient maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from common.distillation.problem import TransplantProblem
+from common.distillation.signals import Policy, Signals, pseudo_gradients
+from common.errors import TransplantError
+from common.nets.adapter import Adapter
+
+_CHUNK = 16
+"""Draws at a time while the pool is filled: bounds the memory of maps inside the task modules."""
+
+
+@dataclass(frozen=True)
+class DrawPool:
+    """V and D'_T of some draws, and the scales that follow from them."""
+
+    V_NMHW: Tensor
+    D_T_NCHW: Tensor
+    alpha: float
+    """α = E‖D'_T‖ / (β E‖V‖). The paper's E‖D'_S‖ over the categories that g_S already holds is
+    E‖V‖, at the magnitude of f_S(I); x only has it after × β, and D'_S is taken at x."""
+    teacher_norm: float
+    """E‖D'_T‖."""
+
+    @classmethod
+    def filled(
+        cls,
+        problem: TransplantProblem,
+        adapter: Adapter,
+        *,
+        policy: Policy,
+        size: int,
+        draws: int,
+        max_bytes: int,
+        seed: int,
+    ) -> Self:
+        """Draw, and compute what does not depend on the adapter's weights.
+
+        Parameters
+        ----------
+        problem, adapter
+            The task modules; the adapter's channels and device.
+        policy, size, draws, seed
+            See `Signals`. The same seed gives the same pool.
+        max_bytes
+            Memory for the maps; fewer draws are kept if they would need more.
+
+        Raises
+        ------
+        TransplantError
+            If the task modules do not fit, or a pseudo-gradient is zero or not finite.
+        """
+        device = adapter.beta.device
+        channels = adapter.spec.out_channels
+        signals = Signals.between(problem, channels, policy=policy, size=size)
+        generator = torch.Generator().manual_seed(seed)
+        parts: list[tuple[Tensor, Tensor]] = []
+        count = 0
+        while count < draws:
+            # One draw first: its size says how many fit.
+            draw = signals.draw(1 if not parts else min(_CHUNK, draws - count), generator)
+            parts.append(pseudo_gradients(problem, channels, draw.to(device)))
+            count += len(draw.G_NOSS)
+            if len(parts) == 1:
+                draws = max(1, min(draws, max_bytes // _bytes(parts[0])))
+        V_NMHW = torch.cat([V for V, _ in parts])
+        D_T_NCHW = torch.cat([D_T for _, D_T in parts])
+        student_norm, teacher_norm = (_mean_norm(x) for x in (V_NMHW, D_T_NCHW))
+        for name, norm in (("student", student_norm), ("teacher", teacher_norm)):
+            if not 0 < norm < float("inf"):
+                raise TransplantError(
+                    f"the {name}'s pseudo-gradients have mean norm {norm}; a task module that is "
+                    "dead or not finite cannot be distilled"
+                )
+        alpha = teacher_norm / (float(adapter.beta) * student_norm)
+        return cls(V_NMHW, D_T_NCHW, alpha, teacher_norm)
+
+    def take(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return V and D'_T of `count` different draws, or of all if there are fewer."""
+        if count >= len(self.V_NMHW):
+            return self.V_NMHW, self.D_T_NCHW
+        chosen = torch.randperm(len(self.V_NMHW), generator=generator)[:count]
+        chosen = chosen.to(self.V_NMHW.device)
+        return self.V_NMHW[chosen], self.D_T_NCHW[chosen]
+
+
+def _bytes(maps: tuple[Tensor, Tensor]) -> int:
+    return sum(x.element_size() * x.numel() for x in maps)
+
+
+def _mean_norm(x_NCHW: Tensor) -> float:
+    return float(x_NCHW.double().flatten(1).norm(dim=1).mean())

@@ -1,0 +1,80 @@
+"""What is to be transplanted: the frozen modules around the adapter, and samples if there are any.
+
+Shapes: N samples, C/H/W of x = f(I).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from common.errors import TransplantError
+
+
+@dataclass(frozen=True)
+class TransplantProblem:
+    """Find h such that g_S(h(x)) ≈ g_T(x) (Eq. 1).
+
+    The task modules are frozen: making a problem puts them in evaluation mode and stops their
+    gradients. They are never changed.
+
+    Parameters
+    ----------
+    teacher_task
+        g_T, the teacher's task module.
+    student_task
+        g_S, the transplant net's task module.
+    feature_shape
+        (C, H, W) of x = f(I).
+    beta
+        β of the rescale layer: E‖f_S(I)‖_F / E‖f(I)‖_F; 1 if the norms are not known.
+
+    Raises
+    ------
+    TransplantError
+        If β is not positive and finite.
+    """
+
+    teacher_task: nn.Sequential
+    student_task: nn.Sequential
+    feature_shape: tuple[int, int, int]
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta < float("inf"):
+            raise TransplantError(
+                f"β is {self.beta} and must be positive and finite; check the feature norms that "
+                "the labs shipped, or leave them out"
+            )
+        for module in (self.teacher_task, self.student_task):
+            module.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Features of images and what they show.
+
+    Parameters
+    ----------
+    features_NCHW
+        x = f(I).
+    labels_N
+        1 for the category, 0 for the rest.
+
+    Raises
+    ------
+    TransplantError
+        If there are none, or the two disagree in number.
+    """
+
+    features_NCHW: Tensor
+    labels_N: Tensor
+
+    def __post_init__(self) -> None:
+        count = len(self.features_NCHW)
+        if count == 0 or self.labels_N.shape != (count,) or self.features_NCHW.ndim != 4:
+            raise TransplantError(
+                f"samples need features (N, C, H, W) and labels (N) with N > 0, got "
+                f"{tuple(self.features_NCHW.shape)} and {tuple(self.labels_N.shape)}"
+            )

@@ -1,0 +1,282 @@
+"""The adjoint of each layer type, as Eq. 4b of Network Transplanting wants it.
+
+A rule answers two questions about one layer where it stands: which shape comes out, and how a
+gradient at its output goes back to its input. No rule reads a feature map, so no image is needed.
+
+Shapes: N batch, C channels (I of the layer's input, O of its output), H/W height and width of a
+gradient map, S side of an enlarged G. A vector of F features is a gradient map (N, F, S, S).
+
+Enlarged maps. Every layer here is a stencil that slides over its input, so a gradient map that is n
+steps larger than the layer's nominal output belongs to an input that is n strides larger than the
+nominal one; at the nominal size the rule is the layer's exact transpose. This is what "enlarged"
+means for a G of S×S instead of a scalar (paper, appendix): the net seen as sliding over a larger
+picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
+
+from common.errors import TransplantError
+from common.nets.adapter import Adapter
+
+Shape = tuple[int, ...]
+"""(C, H, W) of a map or (F,) of a vector, without the batch."""
+
+
+class Rule(Protocol):
+    """How one layer takes part in a pseudo-gradient.
+
+    To add a layer type: write a class that takes (layer, site), raises TransplantError if the layer
+    cannot stand there, and has these two members; then register it.
+    """
+
+    output_shape: Shape
+    """Shape of the layer's output at the nominal size."""
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Take a gradient (N, O, H, W) at the output, possibly enlarged, back to the input."""
+        ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a layer stands."""
+
+    path: str
+    """Names of its containers and its own, with dots; errors and masks go by it."""
+    shape: Shape
+    """Nominal shape of its input."""
+    mask: Callable[[Tensor, str], Tensor]
+    """Dummy derivative of the ReLU at a path."""
+    rule: Callable[[nn.Module, Site], Rule]
+    """Finds the rule of an inner layer."""
+
+    def inner(self, name: str, layer: nn.Module, shape: Shape) -> Rule:
+        """Return the rule of a layer inside this one."""
+        path = f"{self.path}.{name}" if self.path else name
+        return self.rule(layer, Site(path, shape, self.mask, self.rule))
+
+    def expect_map(self, layer: nn.Module, channels: int | None = None) -> tuple[int, int, int]:
+        """Return (C, H, W) of the input.
+
+        Raises
+        ------
+        TransplantError
+            If it is a vector or has another number of channels; names the layer and both.
+        """
+        if len(self.shape) != 3 or (channels is not None and self.shape[0] != channels):
+            wanted = "a map" if channels is None else f"a map of {channels} channels"
+            raise TransplantError(
+                f"layer '{self.path}' ({type(layer).__name__}) takes {wanted} and gets shape "
+                f"{self.shape}; category module, adapter and task module must fit together"
+            )
+        return self.shape[0], self.shape[1], self.shape[2]
+
+    def grown(self, gradient: Tensor, nominal: Shape, stride: tuple[int, ...]) -> tuple[int, int]:
+        """Return (H, W) of the input that a possibly enlarged gradient belongs to."""
+        steps = [n - size for n, size in zip(gradient.shape[2:], nominal[1:], strict=True)]
+        return self.shape[1] + steps[0] * stride[0], self.shape[2] + steps[1] * stride[1]
+
+
+class IdentityRule:
+    """Dropout, Identity: the gradient passes as it is (Eq. 4b ignores dropout)."""
+
+    def __init__(self, _: nn.Module, site: Site) -> None:
+        self.output_shape = site.shape
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Return the gradient."""
+        return gradient
+
+
+class ReluRule:
+    """Dummy-1 passes the gradient on, dummy-2 multiplies it with 1(x_rand > 0) (Eq. 4b)."""
+
+    def __init__(self, _: nn.ReLU, site: Site) -> None:
+        self.output_shape = site.shape
+        self._site = site
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Apply the dummy derivative."""
+        return self._site.mask(gradient, self._site.path)
+
+
+class SequentialRule:
+    """A chain: the adjoints of its layers in reverse order."""
+
+    def __init__(self, layer: nn.Sequential, site: Site) -> None:
+        self._rules: list[Rule] = []
+        self.output_shape = site.shape
+        for name, child in layer.named_children():
+            rule = site.inner(name, child, self.output_shape)
+            self._rules.append(rule)
+            self.output_shape = rule.output_shape
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Go down the chain."""
+        for rule in reversed(self._rules):
+            gradient = rule.adjoint(gradient)
+        return gradient
+
+
+class AdapterRule:
+    """Back through the convolutions (dummy-1), × β, and channels back to where they came from."""
+
+    def __init__(self, layer: Adapter, site: Site) -> None:
+        self._layer = layer
+        self._convs = site.inner("convs", layer.convs, site.shape)
+        self.output_shape = self._convs.output_shape
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Go down the adapter; the graph reaches its weights."""
+        scaled = self._layer.beta.to(gradient.dtype) * self._convs.adjoint(gradient)
+        # The reorder layer reads channel permutation[c] into c, so its adjoint puts c back there.
+        return scaled[:, torch.argsort(self._layer.permutation)]
+
+
+class Conv2dRule:
+    """Convolution: the transposed convolution with the same weight. The bias has no derivative."""
+
+    def __init__(self, layer: nn.Conv2d, site: Site) -> None:
+        _, height, width = site.expect_map(layer, channels=layer.in_channels)
+        if layer.padding_mode != "zeros":
+            raise TransplantError(
+                f"layer '{site.path}' pads with mode '{layer.padding_mode}', and only 'zeros' has "
+                "a transposed convolution as its adjoint; register a rule for it"
+            )
+        self._layer, self._site = layer, site
+        self._spans = [
+            dilation * (kernel - 1) + 1
+            for dilation, kernel in zip(layer.dilation, layer.kernel_size, strict=True)
+        ]
+        self._before, self._after = _padding(layer, self._spans)
+        sizes = [
+            (size + before + after - span) // stride + 1
+            for size, before, after, span, stride in zip(
+                (height, width), self._before, self._after, self._spans, layer.stride, strict=True
+            )
+        ]
+        if min(sizes) < 1:
+            raise TransplantError(
+                f"layer '{site.path}' covers {self._spans} pixels and its input has only "
+                f"{height}×{width}; use larger images or a lower split point"
+            )
+        self.output_shape: Shape = (layer.out_channels, *sizes)
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Convolve with the transposed weight."""
+        layer = self._layer
+        size = self._site.grown(gradient, self.output_shape, layer.stride)
+        # Rows and columns beyond the last stride get no gradient: they are the output padding.
+        spare = [
+            s + before + after - ((n - 1) * stride + span)
+            for s, before, after, n, stride, span in zip(
+                size,
+                self._before,
+                self._after,
+                gradient.shape[2:],
+                layer.stride,
+                self._spans,
+                strict=True,
+            )
+        ]
+        symmetric = self._before == self._after
+        back = F.conv_transpose2d(
+            gradient,
+            layer.weight.to(gradient.dtype),
+            stride=layer.stride,
+            padding=self._before if symmetric else [0, 0],
+            output_padding=spare,
+            groups=layer.groups,
+            dilation=layer.dilation,
+        )
+        if symmetric:
+            return back
+        top, left = self._before
+        return back[:, :, top : top + size[0], left : left + size[1]]
+
+
+class LinearRule:
+    """Linear layer: its transpose, at each of the S×S places (a 1×1 convolution's adjoint)."""
+
+    def __init__(self, layer: nn.Linear, site: Site) -> None:
+        if site.shape != (layer.in_features,):
+            raise TransplantError(
+                f"layer '{site.path}' takes {layer.in_features} features and gets {site.shape}; "
+                "check input_size, or put a Flatten in front of it"
+            )
+        self._layer = layer
+        self.output_shape: Shape = (layer.out_features,)
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Multiply with the transposed weight."""
+        weight_OI = self._layer.weight.to(gradient.dtype)
+        return F.conv2d(gradient, weight_OI.t()[:, :, None, None])
+
+
+class FlattenRule:
+    """Flatten of a C×h×w map: its gradient is laid out again as a map.
+
+    Flatten and the layer after it are together an h×w convolution (METHODS.md, section 1). A
+    gradient of S×S places therefore holds S×S overlapping patches of h×w, which are added up to a
+    map of (S+h−1)×(S+w−1); at S = 1 that is a mere reshape.
+    """
+
+    def __init__(self, layer: nn.Flatten, site: Site) -> None:
+        if layer.start_dim != 1 or layer.end_dim not in (-1, len(site.shape)):
+            raise TransplantError(
+                f"layer '{site.path}' flattens dimensions {layer.start_dim} to {layer.end_dim}; "
+                "only a Flatten of all but the batch (1 to -1) has an adjoint here"
+            )
+        self._shape = site.shape
+        self.output_shape: Shape = (torch.Size(site.shape).numel(),)
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Add the patches up."""
+        if len(self._shape) == 1:
+            return gradient
+        places_h, places_w = gradient.shape[2:]
+        _, height, width = self._shape
+        if places_h == places_w == 1:
+            return gradient.reshape(-1, *self._shape)
+        return F.fold(
+            gradient.flatten(2),
+            output_size=(places_h + height - 1, places_w + width - 1),
+            kernel_size=(height, width),
+        )
+
+
+class BatchNorm2dRule:
+    """Batch normalisation as in evaluation: each channel × γ/√(σ²+ε), running variance σ²."""
+
+    def __init__(self, layer: nn.BatchNorm2d, site: Site) -> None:
+        site.expect_map(layer, channels=layer.num_features)
+        if layer.running_var is None:
+            raise TransplantError(
+                f"layer '{site.path}' has no running statistics, so its derivative depends on "
+                "images; train it with track_running_stats=True"
+            )
+        scale_C = torch.rsqrt(layer.running_var + layer.eps)
+        self._scale_C = scale_C * layer.weight if layer.affine else scale_C
+        self.output_shape = site.shape
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Scale each channel."""
+        return gradient * self._scale_C.to(gradient.dtype)[:, None, None]
+
+
+def _padding(layer: nn.Conv2d, spans: list[int]) -> tuple[list[int], list[int]]:
+    """Return the padding before (top, left) and after (bottom, right) the map."""
+    if layer.padding == "same":
+        # As torch does it: an even span pads one more below and to the right.
+        before = [(span - 1) // 2 for span in spans]
+        return before, [span - 1 - n for span, n in zip(spans, before, strict=True)]
+    both = [0, 0] if isinstance(layer.padding, str) else list(layer.padding)
+    return both, both

@@ -1,0 +1,152 @@
+"""Draws of G and x_rand: what pseudo-gradients are asked about (paper, section 3.2, Exps. 1, 2).
+
+A draw holds, for each of N backward passes, G at the output and the dummy-2 masks. The same draw
+serves teacher and student, so that their D' are comparable.
+
+Shapes: N draws, O outputs, S side of an enlarged G, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from common.distillation.adjoint import output_shape, pseudo_gradient, relu_maps
+from common.distillation.problem import TransplantProblem
+from common.distillation.rules import Shape
+from common.errors import TransplantError
+
+Policy = Literal["exp1", "exp2"]
+"""exp1: G = 1 and dummy-2 at every ReLU of the task module. exp2: G uniform in [−1, 1]^(S×S) and
+dummy-2 at the lowest ReLU alone, 20% positive, one mask for all channels."""
+
+_POSITIVE_SHARE = 0.2
+"""Exp. 2: x_rand is positive at 20% of the places."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """N draws of G and of the masks."""
+
+    G_NOSS: Tensor
+    masks: dict[str, Tensor]
+    """1(x_rand > 0), bool, (N, C, H, W) or (N, 1, H, W), by path of the ReLU."""
+
+    def to(self, device: torch.device) -> Draw:
+        """Return the draws on a device."""
+        masks = {path: mask.to(device) for path, mask in self.masks.items()}
+        return Draw(self.G_NOSS.to(device), masks)
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Where draws come from, for one pair of task modules.
+
+    Draws are made on the CPU, whatever the device, so that a seed means the same everywhere.
+    """
+
+    policy: Policy
+    outputs: int
+    size: int
+    maps: Mapping[str, Shape]
+    """Gradient maps to mask, by path of the ReLU."""
+
+    @classmethod
+    def between(
+        cls, problem: TransplantProblem, channels: int, *, policy: Policy, size: int
+    ) -> Self:
+        """Prepare draws that serve teacher and student alike.
+
+        Parameters
+        ----------
+        problem
+            The two task modules.
+        channels
+            M, the channels that g_S takes.
+        policy, size
+            Exp. 1's G is a scalar, so `size` counts in Exp. 2 alone.
+
+        Raises
+        ------
+        TransplantError
+            If the two differ in outputs, or at a ReLU that the policy masks; names it.
+        """
+        side = 1 if policy == "exp1" else size
+        teacher_shape = problem.feature_shape
+        student_shape = (channels, *teacher_shape[1:])
+        outputs = output_shape(problem.teacher_task, teacher_shape)[0]
+        if output_shape(problem.student_task, student_shape)[0] != outputs:
+            raise TransplantError(
+                "teacher and student task modules differ in their number of outputs; "
+                "transplant onto a task module of the same task"
+            )
+        teacher = relu_maps(problem.teacher_task, input_shape_CHW=teacher_shape, size=side)
+        student = relu_maps(problem.student_task, input_shape_CHW=student_shape, size=side)
+        if policy == "exp2":
+            teacher, student = _lowest(teacher), _lowest(student)
+        if teacher != student:
+            path = sorted(set(teacher.items()) ^ set(student.items()))[0][0]
+            raise TransplantError(
+                f"teacher and student cannot share a mask at ReLU '{path}' (policy '{policy}'): "
+                f"their gradient maps are {teacher.get(path)} and {student.get(path)}; use task "
+                "modules of one architecture, or policy 'exp2', which masks only the lowest ReLU"
+            )
+        return cls(policy, outputs, side, teacher)
+
+    def draw(self, count: int, generator: torch.Generator) -> Draw:
+        """Draw N = `count` times."""
+        shape = (count, self.outputs, self.size, self.size)
+        if self.policy == "exp1":
+            masks = {
+                path: torch.rand(count, *map_shape, generator=generator) > 0.5
+                for path, map_shape in self.maps.items()
+            }
+            return Draw(torch.ones(shape), masks)
+        G_NOSS = 2 * torch.rand(shape, generator=generator) - 1
+        masks = {
+            path: _spatial_mask(count, map_shape, generator)
+            for path, map_shape in self.maps.items()
+        }
+        return Draw(G_NOSS, masks)
+
+
+def pseudo_gradients(
+    problem: TransplantProblem, channels: int, draw: Draw
+) -> tuple[Tensor, Tensor]:
+    """Return V = J'_gS^T G (N, M, H', W') and D'_T (N, C, H', W') for the same draws.
+
+    Neither holds an adapter weight (METHODS 1a), so no graph is recorded.
+    """
+    channels_in, height, width = problem.feature_shape
+    with torch.no_grad():
+        V_NMHW = pseudo_gradient(
+            problem.student_task,
+            draw.G_NOSS,
+            input_shape_CHW=(channels, height, width),
+            masks=draw.masks,
+        )
+        D_T_NCHW = pseudo_gradient(
+            problem.teacher_task,
+            draw.G_NOSS,
+            input_shape_CHW=(channels_in, height, width),
+            masks=draw.masks,
+        )
+    return V_NMHW, D_T_NCHW
+
+
+def _lowest(maps: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Keep the lowest ReLU, as one map for all its channels."""
+    return {path: (1, *shape[1:]) for path, shape in list(maps.items())[:1]}
+
+
+def _spatial_mask(count: int, shape: Shape, generator: torch.Generator) -> Tensor:
+    """Return masks (N, 1, H, W) with exactly 20% of the places positive (at least one)."""
+    _, height, width = shape
+    x_rand = torch.rand(count, height * width, generator=generator)
+    positive = max(1, round(_POSITIVE_SHARE * height * width))
+    threshold = x_rand.kthvalue(positive, dim=1, keepdim=True).values
+    return (x_rand <= threshold).reshape(count, 1, height, width)
