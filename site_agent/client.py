@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+from tenacity import stop_after_delay
 
 from common.errors import (
     ConfigurationError,
@@ -17,6 +18,7 @@ from common.errors import (
     LimitError,
     ProtocolVersionError,
     SchemaError,
+    UnreachableError,
 )
 from common.files import storage_errors, write_bytes
 from common.identity.keys import PUBLIC_KEY_BYTES, SigningKey, fingerprint
@@ -83,15 +85,22 @@ class CoordinatorClient:
         """End all calls."""
         self._channel.close()
 
-    def patient(self, attempt: Callable[[], T], *, attempts: int | None = None) -> T:
+    def patient(self, attempt: Callable[[], T], *, patience_seconds: float | None = None) -> T:
         """Call until the peer answers.
+
+        Parameters
+        ----------
+        attempt
+            One try.
+        patience_seconds
+            After so long no new try is made; None: for as long as it takes.
 
         Raises
         ------
         Stopped
             If the agent is asked to stop meanwhile.
         UnreachableError
-            If `attempts` have failed.
+            If it has not answered for `patience_seconds`.
         RootstockError
             Whatever else the call raises, at once.
         """
@@ -101,14 +110,15 @@ class CoordinatorClient:
             return attempt()
 
         policy = retrying(
-            attempts=attempts,
             longest_seconds=self._config.network.retry_cap_seconds,
             stop=self._stop,
             on_retry=self._on_retry,
         )
+        if patience_seconds is not None:
+            policy = policy.copy(stop=stop_after_delay(patience_seconds) | policy.stop)
         try:
             return policy(once)
-        except ConnectionError:
+        except UnreachableError:
             stopping.check(self._stop)
             raise
 
@@ -125,7 +135,7 @@ class CoordinatorClient:
         IdentityError
             If the name belongs to another key, or the coordinator's key has changed.
         UnreachableError
-            If the coordinator does not answer for `network.patience_seconds`.
+            If the coordinator does not answer.
         """
         request = pb.JoinRequest(
             site=self._config.site,

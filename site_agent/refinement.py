@@ -122,7 +122,7 @@ def refine(
             if now < best:
                 best, without_better = now, 0
                 kept = copy.deepcopy(adapter.state_dict())
-            on_progress(step, config.steps, f"refines the adapter: holdout error {best[0]:.1f}%")
+            on_progress(step, config.steps, f"holdout error {best[0]:.1f}%")
     adapter.load_state_dict(kept)
     return Refined(adapter.requires_grad_(False).cpu(), start, best, step, time.monotonic() - began)
 
@@ -204,7 +204,10 @@ def score_of(net: nn.Module, features_NCHW: Tensor, labels_N: Tensor) -> Score:
     device = next(net.parameters()).device
     with torch.no_grad():
         logits_N = torch.cat(
-            [net(part.to(device)).flatten().cpu() for part in features_NCHW.split(inference.BATCH)]
+            [
+                net(part.to(device)).flatten().cpu()
+                for part in torch.split(features_NCHW, inference.BATCH)
+            ]
         )
     return inference.error_percent(logits_N, labels_N), inference.task_loss(logits_N, labels_N)
 
@@ -229,5 +232,7 @@ def _scores(
 
 @torch.no_grad()
 def _features(category_module: nn.Module, x_NCHW: Tensor, device: torch.device) -> Tensor:
-    parts = [category_module(part.to(device)).cpu() for part in x_NCHW.split(inference.BATCH)]
+    parts = [
+        category_module(part.to(device)).cpu() for part in torch.split(x_NCHW, inference.BATCH)
+    ]
     return torch.cat(parts)

@@ -261,10 +261,26 @@ class Spool:
             path.replace(self._root / "reported" / path.name)
             sync_folder(self._root / "reported")
 
-    def has_report(self, evaluation_id: str) -> bool:
-        """Say whether an evaluation was done before, sent or not."""
-        name = f"{evaluation_id}.json"
-        return any((self._root / folder / name).exists() for folder in ("reports", "reported"))
+    def recall_report(self, evaluation_id: str) -> bool:
+        """Queue the report of an evaluation that was done before; False if there is none.
+
+        A coordinator that asks again has lost the first one: numbers are sent again, not measured
+        again.
+        """
+        path = self._root / "reports" / f"{evaluation_id}.json"
+        sent = self._root / "reported" / path.name
+        if path.exists():
+            return True
+        if not sent.exists():
+            return False
+        with storage_errors(path):
+            sent.replace(path)
+            sync_folder(path.parent)
+        return True
+
+    def withdraw(self, entry: SpoolEntry, why: str) -> None:
+        """Set an entry aside that must not be shipped any more."""
+        self._set_aside(entry.folder, why)
 
     def _valid(self, kind: str) -> list[SpoolEntry]:
         found = []
@@ -303,10 +319,7 @@ class Spool:
             path.rename(target)
             note = target / "why.txt" if target.is_dir() else target.with_suffix(".why.txt")
             write_bytes(note, f"{why}\n".encode())
-        self._warn(
-            f"{path}: set aside as {target}: {why}; training makes it anew, "
-            "remove the folder once you have looked at it"
-        )
+        self._warn(f"{path}: set aside as {target}: {why}; remove it once you have looked at it")
 
 
 def _read_capped(path: Path, limit: int = _MAX_DOCUMENT_BYTES) -> bytes:

@@ -1,0 +1,231 @@
+"""The daemon at a lab: trains the teacher net, ships it, evaluates and refines on request.
+
+Everything that it has done is on the disk before it is acted on, so it may be stopped, or killed,
+anywhere, and goes on from there::
+
+    <state>/
+      identity/     site.key, coordinator.pub
+      plan/         the plan's initial weights
+      training/     one folder a run: checkpoint.safetensors
+      spool/        what is trained and measured, see site_agent.spool
+      downloads/    task modules and adapters to evaluate
+      cursor.json   the last event that was dealt with
+      agent.log     JSON lines
+      status.json   what it is doing, for people and progress bars
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+
+import torch
+
+from common.errors import ConfigurationError, IdentityError, RootstockError, UnreachableError
+from common.files import storage_errors
+from common.identity.keys import fingerprint, load_or_create
+from protos.rootstock.federation.v1 import federation_pb2 as pb
+from site_agent import state as saved
+from site_agent.client import CoordinatorClient
+from site_agent.config import SiteConfig
+from site_agent.evaluating import Evaluator
+from site_agent.lab import Lab
+from site_agent.spool import Spool
+from site_agent.status import Log, StatusFile, open_log
+from site_agent.stopping import Stopped
+from site_agent.teaching import teach, teacher_error, withdraw_others
+from site_agent.watch import Watcher
+
+
+def run(config: SiteConfig, stop: threading.Event) -> None:
+    """Be the lab's agent until `stop` is set.
+
+    Joins, fetches the plan, trains the teacher net (or goes on with it, or finds it trained), ships
+    what the spool holds, then watches for the coordinator's events.
+
+    Parameters
+    ----------
+    config
+        The site's configuration.
+    stop
+        Set it, from a signal handler say, to end within a second or so; everything is resumable.
+
+    Raises
+    ------
+    RootstockError
+        What makes going on pointless; its class says what, its message the remedy. What is
+        unreachable after joining is waited for instead.
+    """
+    with saved.alone(config.state):
+        log, file = open_log(config.state / "agent.log", config.site)
+        status = StatusFile(config.state / "status.json", config.site, config.category)
+        with file:
+            try:
+                with storage_errors(config.state):
+                    _Agent(config, stop, log, status).run()
+            except Stopped:
+                pass
+            except RootstockError as error:
+                _farewell(status, log, "failed", f"{type(error).__name__}: {error}")
+                raise
+            except BaseException as error:
+                _farewell(status, log, "failed", f"a fault of ours: {error!r}")
+                raise
+            _farewell(status, log, "stopped", "stopped; starts where it was")
+
+
+class _Agent:
+    def __init__(
+        self, config: SiteConfig, stop: threading.Event, log: Log, status: StatusFile
+    ) -> None:
+        self._config = config
+        self._stop = stop
+        self._log = log
+        self._status = status
+        self._key = load_or_create(config.state / "identity" / "site.key")
+        self._client = CoordinatorClient(config, self._key, stop, self._on_retry)
+        self._coordinator_key = b""
+        self._watching = "waits for the coordinator"
+
+    def run(self) -> None:
+        config, log = self._config, self._log
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        device = device_of(config)
+        log.info("starts", coordinator=config.coordinator, key=fingerprint(self._key.public_key))
+        spool = Spool(config.state / "spool", lambda text: log.warning("set aside", reason=text))
+        try:
+            self._status.progress("joining", message=f"joins {config.coordinator}")
+            self._coordinator_key = self._join()
+            self._status.progress("planning", message="fetches the plan")
+            plan, plan_digest = self._client.patient(self._client.plan)
+            log.info("plan", net=plan.net, digest=plan_digest)
+            lab = Lab(
+                config=config,
+                plan=plan,
+                plan_digest=plan_digest,
+                client=self._client,
+                key=self._key,
+                spool=spool,
+                device=device,
+                status=self._status,
+                log=log,
+                stop=self._stop,
+            )
+            entry = teach(lab)
+            self._status.error_percent = teacher_error(entry)
+            withdraw_others(lab, entry)
+            self._ship(spool)
+            self._watch(spool, Evaluator(lab))
+        finally:
+            self._client.close()
+
+    def _join(self) -> bytes:
+        """Join; a coordinator that starts at the same time is waited for, not for ever."""
+        patience = self._config.network.patience_seconds
+        try:
+            return self._client.patient(self._client.join, patience_seconds=patience)
+        except UnreachableError as error:
+            raise UnreachableError(
+                f"{self._config.coordinator} has not answered for {patience:g} s: {error}; check "
+                "the address, and that the coordinator runs there"
+            ) from error
+
+    def _ship(self, spool: Spool) -> None:
+        """Ship all entries, then send all reports, which may name them."""
+        for entry in spool.entries():
+            kind = entry.manifest.kind
+            self._log.info("ships", kind=kind, manifest=entry.digest)
+            what = "the teacher net" if kind == "teacher" else "the refined adapter"
+            receipt = self._client.ship(entry, self._on_bytes("shipping", f"ships {what}"))
+            spool.acknowledge(entry, receipt, self._coordinator_key)
+            if kind == "teacher":
+                # The spool has the weights; checkpoints hold the optimiser's state besides.
+                shutil.rmtree(self._config.state / "training", ignore_errors=True)
+            self._log.info("receipt", manifest=entry.digest, submission=receipt.submission_id)
+        for report in spool.reports():
+            first = self._client.report(report)
+            spool.acknowledge_report(report.evaluation_id)
+            self._log.info("reported", evaluation=report.evaluation_id, first=first)
+
+    def _watch(self, spool: Spool, evaluator: Evaluator) -> None:
+        path = self._config.state / "cursor.json"
+        cursor = saved.read_cursor(path)
+        with Watcher(self._client, self._config.network, cursor, self._on_retry) as watcher:
+            self._status.progress("watching", message=self._watching)
+            for event in watcher.events(self._stop):
+                self._handle(event, spool, evaluator)
+                # Only now: an event that a crash cut short is seen again.
+                if event.cursor:
+                    saved.write_cursor(path, event.cursor)
+                self._status.progress("watching", message=self._watching)
+
+    def _handle(self, event: pb.WatchResponse, spool: Spool, evaluator: Evaluator) -> None:
+        kind = event.WhichOneof("event")
+        if kind == "superseded":
+            raise IdentityError(
+                f"another agent watches as site '{self._config.site}' with this site's key "
+                f"(instance {event.superseded.instance[:64]}), and the newer one stays; stop it "
+                "if this one is to run, and give each lab a name and a key of its own"
+            )
+        if kind == "evaluation":
+            evaluator.answer(event.evaluation)
+            self._ship(spool)
+        elif kind == "submission":
+            change = event.submission
+            self._log.info(
+                "submission", id=change.submission_id, state=change.state, reason=change.reason
+            )
+            self._watching = _sentence("teacher net", change.state, change.reason)
+        elif kind == "merge":
+            merge = event.merge
+            self._log.info("merge", id=merge.merge_id, state=merge.state, reason=merge.reason)
+            self._watching = _sentence("merge", merge.state, merge.reason)
+        elif kind == "version":
+            version = event.version
+            self._log.info(
+                "version",
+                number=version.number,
+                digest=version.digest,
+                category=version.category,
+                task=version.task,
+            )
+            if version.category == self._config.category:
+                self._watching = f"merged into net version {version.number}"
+
+    def _on_bytes(self, phase: str, message: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._status.progress(phase, done, total, message)
+
+    def _on_retry(self, error: BaseException, seconds: float) -> None:
+        self._log.warning("tries again", seconds=round(seconds, 2), error=str(error))
+
+
+def device_of(config: SiteConfig) -> torch.device:
+    """Return the configured device.
+
+    Raises
+    ------
+    ConfigurationError
+        If PyTorch does not see it here.
+    """
+    device = torch.device(config.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"device = '{config.device}': PyTorch sees {torch.cuda.device_count()} CUDA devices "
+            "here; set device = 'cpu', or install the driver and a CUDA build of PyTorch"
+        )
+    return device
+
+
+def _sentence(what: str, state: str, reason: str) -> str:
+    return f"{what} {state}: {reason}"[:500] if reason else f"{what} {state}"
+
+
+def _farewell(status: StatusFile, log: Log, phase: str, message: str) -> None:
+    """Say how it ended; a disk that is full may leave that unsaid, the error itself is raised."""
+    try:
+        status.progress(phase, message=message)
+        log.info("ends", phase=phase, message=message)
+    except OSError:
+        return

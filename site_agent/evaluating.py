@@ -1,0 +1,134 @@
+"""Answers evaluation requests: measures, refines, and leaves the answer in the spool."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from common.errors import NotFoundError, RefusedError, SchemaError, TransplantError
+from common.nets.spec import AdapterSpec
+from common.weights.manifest import AdapterEntry, BlobEntry, RefinementManifest
+from protos.rootstock.federation.v1 import federation_pb2 as pb
+from site_agent import evaluation, inference, refinement
+from site_agent.evaluation import Joins
+from site_agent.lab import Lab
+from site_agent.request import Request
+from site_agent.spool import EvaluationReport
+from site_agent.submission import software, write_blob
+
+DOWNLOADS = "downloads"
+
+
+class Evaluator:
+    """Works through evaluation requests, each once."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def answer(self, message: pb.EvaluationRequest) -> None:
+        """Leave a report in the spool, and a refined adapter if one is wanted.
+
+        What is wrong with the request, or with what it names, is reported as a failure, so that
+        the merge does not wait for ever. What is wrong here is raised.
+
+        Raises
+        ------
+        DataError, StorageError
+            The lab's images or disk; the request is seen again at the next start.
+        Stopped
+            If the agent is asked to stop; likewise.
+        """
+        lab = self._lab
+        name = message.evaluation_id
+        if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name) is None:
+            lab.log.error("evaluation request without a usable id", id=name[:80])
+            return
+        if lab.spool.recall_report(name):
+            lab.log.info("evaluated before", evaluation=name)
+            return
+        lab.status.progress("evaluating", message="evaluates candidates")
+        try:
+            report = self._report(Request.parse(message))
+        except (RefusedError, NotFoundError, TransplantError) as error:
+            lab.log.error("cannot be evaluated", evaluation=name, error=str(error))
+            report = EvaluationReport(
+                evaluation_id=name, failure=f"{type(error).__name__}: {error}"[:1000]
+            )
+        lab.spool.add_report(report)
+
+    def _report(self, request: Request) -> EvaluationReport:
+        lab, head = self._lab, request.head
+        teacher = lab.spool.find(head.manifest_digest)
+        if teacher is None:
+            raise NotFoundError(
+                f"this lab has no teacher with manifest {head.manifest_digest}; its state folder "
+                "was set up anew: withdraw the merge, and let the lab ship again"
+            )
+        task = lab.plan.task(head.task)
+        if task is None:
+            raise SchemaError(f"the plan has no task '{head.task}'; the agent fetches it at start")
+        data = lab.data
+        lab.log.info("evaluates", evaluation=head.evaluation_id, candidates=list(head.candidates))
+        joins = evaluation.join(request, teacher, task, self._fetch, lab.device)
+        lab.status.progress("evaluating", message="evaluates candidates")
+        results = evaluation.measure(joins, data, lab.device, lab.stop)
+        lab.log.info("evaluated", **{result.name: result.error for result in results})
+        report = EvaluationReport(evaluation_id=head.evaluation_id, results=results)
+        spec = request.refinement_spec
+        if spec is not None and lab.config.refinement.enabled:
+            report = self._refine(report, joins, spec)
+        for entry in request.candidates.values():
+            if entry is not None:
+                (lab.config.state / DOWNLOADS / entry.blob.digest).unlink(missing_ok=True)
+        return report
+
+    def _refine(
+        self, report: EvaluationReport, joins: Joins, spec: AdapterSpec
+    ) -> EvaluationReport:
+        lab = self._lab
+        refined = refinement.refine(
+            joins,
+            spec,
+            lab.data,
+            lab.config.refinement,
+            lab.config.training.augment,
+            lab.device,
+            lab.progress("refining", "refines the adapter"),
+            lab.stop,
+        )
+        head = evaluation.head(refined.adapter.to(lab.device).eval(), joins.task_module)
+        images = lab.data.validation
+        logits = inference.logits(
+            joins.category_module, {"refined": head}, images, lab.device, lab.stop
+        )
+        error = inference.error_percent(logits["refined"], images.labels_N)
+        with lab.spool.staging() as staging:
+            blob = write_blob(staging, refined.adapter.state_dict())
+            manifest = RefinementManifest(
+                site=lab.config.site,
+                evaluation=report.evaluation_id,
+                adapter=AdapterEntry(spec=spec, blob=blob),
+                software=software(),
+            )
+            entry = lab.commit(staging, manifest, f"evaluation {report.evaluation_id}")
+        lab.log.info(
+            "refined",
+            evaluation=report.evaluation_id,
+            error=error,
+            holdout_before=refined.start[0],
+            holdout_after=refined.end[0],
+            steps=refined.steps,
+            seconds=round(refined.seconds, 3),
+            manifest=entry.digest,
+        )
+        return report.model_copy(
+            update={
+                "refinement_manifest_digest": entry.digest,
+                "refined_error": error,
+                "refinement_seconds": refined.seconds,
+                "refinement_steps": refined.steps,
+            }
+        )
+
+    def _fetch(self, blob: BlobEntry) -> Path:
+        return self._lab.fetch(blob, DOWNLOADS)

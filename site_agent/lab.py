@@ -1,0 +1,78 @@
+"""What the parts of an agent share while it runs."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from common.identity.keys import SigningKey
+from common.nets.architectures import input_shape
+from common.plan import Plan
+from common.weights.manifest import BlobEntry, Manifest
+from site_agent.client import CoordinatorClient
+from site_agent.config import SiteConfig
+from site_agent.data.images import LabData
+from site_agent.data.lab import load
+from site_agent.recipes.interface import OnProgress
+from site_agent.spool import Spool, SpoolEntry
+from site_agent.status import Log, StatusFile
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One run of an agent: its settings, its plan, its connections."""
+
+    config: SiteConfig
+    plan: Plan
+    plan_digest: str
+    client: CoordinatorClient
+    key: SigningKey
+    spool: Spool
+    device: torch.device
+    status: StatusFile
+    log: Log
+    stop: threading.Event
+
+    @cached_property
+    def data(self) -> LabData:
+        """The private images, read when they are first needed.
+
+        Raises
+        ------
+        DataError
+            See `site_agent.data.lab.load`.
+        """
+        self.status.progress("loading", message="reads the private images")
+        data = load(
+            self.config.data,
+            self.config.category,
+            input_shape(self.plan.architecture),
+            batch_size=self.config.training.batch_size,
+            warn=lambda text: self.log.warning("image", reason=text),
+        )
+        for part in ("training", "holdout", "validation"):
+            category, rest = getattr(data, part).counts()
+            self.log.info("images", part=part, category=category, rest=rest)
+        return data
+
+    def fetch(self, blob: BlobEntry, folder: str) -> Path:
+        """Bring a blob into a folder of the state, verified."""
+        return self.client.download(
+            blob,
+            self.config.state / folder,
+            lambda done, total: self.status.progress("downloading", done, total, "fetches weights"),
+        )
+
+    def commit(self, staging: Path, manifest: Manifest, run: str) -> SpoolEntry:
+        """Sign a manifest and put it and its blobs into the spool."""
+        return self.spool.commit(staging, manifest, self.key.sign(manifest.canonical()), run)
+
+    def progress(self, phase: str, what: str) -> OnProgress:
+        """Return what long work tells its steps to."""
+        return lambda step, steps, message: self.status.progress(
+            phase, step, steps, f"{what}: {message}"
+        )
