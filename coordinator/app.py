@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
-
-import structlog
 
 from common.artifacts.store import open_store
 from common.errors import ConflictError, StorageError, UnreachableError
@@ -23,6 +19,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.history.mlflow_history import History
 from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import Ledger
+from coordinator.logs import log_to
 from coordinator.places import Places
 from coordinator.publishing import publish_plan
 from coordinator.recording import Recorder
@@ -41,7 +38,7 @@ def run_coordinator(config: CoordinatorConfig) -> None:
         What stops it at start: a disk that cannot be written, a port in use, an address that
         needs TLS, an MLflow server that does not answer.
     """
-    _log_to(sys.stderr)
+    log_to(sys.stderr)
     places = Places(config)
     with only_one(places.state):
         key = load_or_create(places.key)
@@ -71,7 +68,6 @@ async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
         store=ledger.store,
         plan=ledger.plan,
         key=ledger.key,
-        state=places.state,
         watchers=Watchers(),
         experiment_id=lambda: "".join(experiment),
     )
@@ -151,17 +147,3 @@ def only_one(state: Path) -> Iterator[None]:
 
 def _holder(path: Path) -> str:
     return path.read_text(encoding="utf-8") or "unknown"
-
-
-def _log_to(stream: TextIO) -> None:
-    """Log JSON lines, ours and the libraries', from warnings up for the latter."""
-    logging.basicConfig(stream=stream, level=logging.WARNING, format="%(levelname)s %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
-    )

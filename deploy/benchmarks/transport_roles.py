@@ -23,6 +23,8 @@ from common.plan import Plan
 from common.transport.channel import open_channel, server_options
 from common.weights.manifest import Recipe, TeacherManifest
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
+from coordinator.logs import log_to
+from coordinator.places import Places
 from coordinator.registry import Registry
 from coordinator.service.server import CoordinatorServer
 from coordinator.service.watchers import Watchers
@@ -91,8 +93,7 @@ def serve(folder: Path) -> dict[str, Any]:
             registry=registry,
             store=LocalStore(state / "artifacts"),
             plan=plan,
-            key=load_or_create(state / "coordinator.key"),
-            state=state,
+            key=load_or_create(Places(config).key),
             watchers=Watchers(),
         )
 
@@ -221,5 +222,6 @@ ROLES: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 if __name__ == "__main__":
+    log_to(sys.stderr)
     role, where, *rest = sys.argv[1:]
     print(json.dumps(ROLES[role](Path(where), *rest)))  # noqa: T201

@@ -1,0 +1,22 @@
+"""Where the coordinator's structured log goes."""
+
+from __future__ import annotations
+
+import logging
+from typing import TextIO
+
+import structlog
+
+
+def log_to(stream: TextIO) -> None:
+    """Log JSON lines, ours and the libraries', from warnings up for the latter."""
+    logging.basicConfig(stream=stream, level=logging.WARNING, format="%(levelname)s %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+    )
