@@ -23,6 +23,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.places import Places
 from coordinator.registry import Registry
 from coordinator.service.federation import Federation
+from coordinator.service.incoming import Incoming
 from coordinator.service.interceptors import auth_interceptor, error_interceptor
 from coordinator.service.operator import Operator, load_or_create_token
 from coordinator.service.uploads import Uploads
@@ -73,7 +74,7 @@ class CoordinatorServer:
             store=store,
             plan=plan,
             key=key,
-            incoming=self._places.incoming,
+            incoming=Incoming(self._places.incoming, plan.limits.chunk_bytes),
             open_limit=config.server.max_open_uploads_per_site,
         )
         self._federation = Federation(

@@ -7,25 +7,20 @@ import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from weakref import WeakValueDictionary
 
 import structlog
 
-from common.artifacts.store import BlobStore, check_digest
-from common.errors import ConflictError, IdentityError, NotFoundError, SchemaError
+from common.artifacts.store import BlobStore
+from common.errors import IdentityError, NotFoundError, SchemaError
 from common.identity.keys import SigningKey, verify
 from common.plan import Plan
-from common.transport.chunks import ChunkReceiver
-from common.transport.receive import receive
 from common.weights.manifest import Manifest, RefinementManifest, parse_manifest
 from coordinator.registry import Receipt, Registry, Upload
 from coordinator.service.gate import check_manifest
+from coordinator.service.incoming import Incoming, same_blob
 from coordinator.service.reports import check_refinement
 from protos.rootstock.federation.v1 import federation_pb2 as pb
-
-IDLE_SECONDS = 120.0
-"""A stream on which nothing comes for this long is given up; the upload stays, to be resumed."""
 
 FIRST_MESSAGE_SECONDS = 30.0
 """The first message follows the call at once."""
@@ -37,8 +32,7 @@ class Uploads:
     Parameters
     ----------
     incoming
-        Folder of partial files: `<incoming>/<site>/<digest>.part`, without `.part` once proved.
-        One folder a site, so that none can touch what another is sending.
+        Holds blobs until their upload is committed.
     open_limit
         Uploads that a site may have open at once.
     """
@@ -50,7 +44,7 @@ class Uploads:
         store: BlobStore,
         plan: Plan,
         key: SigningKey,
-        incoming: Path,
+        incoming: Incoming,
         open_limit: int,
     ) -> None:
         self._registry = registry
@@ -59,8 +53,6 @@ class Uploads:
         self._key = key
         self._incoming = incoming
         self._open_limit = open_limit
-        self._streams: dict[Path, asyncio.Task[int]] = {}
-        self._taken_over: set[asyncio.Task[int]] = set()
         self._commits: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = structlog.get_logger("uploads")
 
@@ -83,7 +75,7 @@ class Uploads:
         missing = []
         for digest, size in blob_sizes(request.manifest).items():
             # A stream of before a cut may still be writing what had come: the newer call wins.
-            await self._stop_stream(self._path(site, digest))
+            await self._incoming.stop(site, digest)
             offset = await asyncio.to_thread(self._durable_offset, site, digest, size)
             if offset is not None:
                 missing.append(pb.MissingBlob(digest=digest, size=size, durable_offset=offset))
@@ -118,8 +110,8 @@ class Uploads:
         digest, size = first.digest, sizes[first.digest]
         if await asyncio.to_thread(self._durable_offset, site, digest, size) is None:
             return pb.UploadResponse(digest=digest, durable_offset=size)
-        stream = _same_blob(first, messages, upload.id)
-        offset = await self._receive(self._path(site, digest), digest, size, stream)
+        stream = same_blob(first, messages, upload.id)
+        offset = await self._incoming.receive(site, digest, size, stream)
         await asyncio.to_thread(self._registry.uploads.touch, upload.id)
         return pb.UploadResponse(digest=digest, durable_offset=offset)
 
@@ -169,71 +161,12 @@ class Uploads:
             manifest, request.manifest, request.signature, open_limit=self._open_limit
         )
 
-    def _path(self, site: str, digest: str) -> Path:
-        return self._incoming / site / check_digest(digest)
-
     def _durable_offset(self, site: str, digest: str, size: int) -> int | None:
         """Return where to resume a blob; None if it is here as a whole."""
-        path = self._path(site, digest)
-        if path.is_file():
-            return None
         # Another site's private blob does not count: to know its digest is not to have it.
         if self._store.has(digest) and self._registry.uploads.readable(site, digest):
             return None
-        part = _part(path)
-        offset = part.stat().st_size if part.is_file() else 0
-        if offset > size:
-            # Left by a manifest that gave this digest another size; only one can be true.
-            part.unlink()
-            return 0
-        return offset
-
-    async def _receive(
-        self, path: Path, digest: str, size: int, stream: AsyncIterator[pb.UploadRequest]
-    ) -> int:
-        await self._stop_stream(path)
-        job = asyncio.ensure_future(self._write(path, digest, size, stream))
-        self._streams[path] = job
-        try:
-            return await job
-        except asyncio.CancelledError:
-            if job in self._taken_over:
-                raise ConflictError(
-                    f"a newer stream of blob {digest} took over; begin the upload again to resume"
-                ) from None
-            raise
-        finally:
-            self._taken_over.discard(job)
-            if self._streams.get(path) is job:
-                del self._streams[path]
-
-    async def _write(
-        self, path: Path, digest: str, size: int, stream: AsyncIterator[pb.UploadRequest]
-    ) -> int:
-        # Hashes what is there, so in a thread; a cancelled call must not leave the file open.
-        opening = asyncio.ensure_future(
-            asyncio.to_thread(
-                ChunkReceiver,
-                _part(path),
-                path,
-                digest=digest,
-                size=size,
-                max_chunk_bytes=self._plan.limits.chunk_bytes,
-            )
-        )
-        try:
-            receiver = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            (await opening).leave()
-            raise
-        return await receive(stream, receiver, idle_seconds=IDLE_SECONDS)
-
-    async def _stop_stream(self, path: Path) -> None:
-        job = self._streams.get(path)
-        if job is not None and not job.done():
-            self._taken_over.add(job)
-            job.cancel()
-            await asyncio.wait([job])
+        return self._incoming.durable_offset(site, digest, size)
 
     def _owned(self, site: str, upload_id: str) -> Upload:
         upload = self._registry.uploads.get(upload_id)
@@ -256,8 +189,8 @@ class Uploads:
                     "upload again to resume"
                 )
         for digest in sizes:
-            path = self._path(site, digest)
-            if path.is_file():
+            path = self._incoming.whole(site, digest)
+            if path is not None:
                 self._store.put_file(path, digest, verified=True, move=True)
         self._store.put_bytes(upload.manifest)
         # The store alone then proves where a module came from, without the database.
@@ -275,10 +208,6 @@ class Uploads:
         return recorded
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
 def receipt_bytes(manifest_digest: str, subject: str, received_at: str) -> bytes:
     """Return what a receipt's signature is over."""
     return f"{manifest_digest} {subject} {received_at}".encode()
@@ -289,7 +218,7 @@ def signature_ref(manifest_digest: str) -> str:
     return f"signatures/{manifest_digest[:2]}/{manifest_digest[2:]}"
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)  # manifests of at most 1 MiB
 def blob_sizes(document: bytes) -> dict[str, int]:
     """Return size by digest of a manifest's blobs, in its order.
 
@@ -306,20 +235,6 @@ def blob_sizes(document: bytes) -> dict[str, int]:
                 "bytes; equal bytes have one size"
             )
     return sizes
-
-
-async def _same_blob(
-    first: pb.UploadRequest, rest: AsyncIterator[pb.UploadRequest], upload_id: str
-) -> AsyncIterator[pb.UploadRequest]:
-    """Yield a stream's messages, all of which must be of the blob that the first one names."""
-    yield first
-    async for message in rest:
-        if message.digest not in ("", first.digest) or message.upload_id not in ("", upload_id):
-            raise SchemaError(
-                f"one stream sends one blob ({first.digest} of {upload_id}); open another stream "
-                f"for {message.digest[:80]!r}"
-            )
-        yield message
 
 
 def receipt_message(receipt: Receipt) -> pb.Receipt:

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from common.errors import LimitError, SchemaError
+from coordinator.config import AcceptanceConfig
+from coordinator.growth import acceptance
+
+POLICY = AcceptanceConfig(max_error=40.0, max_above_teacher=10.0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "accepted", "candidate"),
+    [
+        ({"teacher_error": 5, "refined_error": 7}, True, "refined"),
+        # The best of all is taken.
+        (
+            {
+                "teacher_error": 5,
+                "no_adapter_error": 50,
+                "zero_sample_error": 30,
+                "few_sample_error": 9,
+                "refined_error": 12,
+            },
+            True,
+            "few_sample",
+        ),
+        # Of equals the simpler one.
+        ({"teacher_error": 5, "refined_error": 6, "no_adapter_error": 6}, True, "no_adapter"),
+        # Both bounds are inclusive.
+        ({"teacher_error": 30, "zero_sample_error": 40}, True, "zero_sample"),
+        ({"teacher_error": 35, "zero_sample_error": 40.1}, False, "zero_sample"),
+        ({"teacher_error": 5, "zero_sample_error": 15}, True, "zero_sample"),
+        ({"teacher_error": 5, "zero_sample_error": 15.1}, False, "zero_sample"),
+        # Better than the teacher is fine.
+        ({"teacher_error": 20, "refined_error": 0}, True, "refined"),
+        ({"teacher_error": 5}, False, None),
+        ({"teacher_error": 5, "seconds": 3.0}, False, None),
+    ],
+)
+def test_policy(numbers, accepted, candidate):
+    verdict = acceptance(POLICY, numbers)
+    assert (accepted, candidate) == (verdict.accepted, verdict.candidate)
+    assert verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("numbers", "named"),
+    [
+        ({"teacher_error": 5, "refined_error": 41}, "acceptance.max_error"),
+        ({"teacher_error": 5, "refined_error": 16}, "acceptance.max_above_teacher"),
+    ],
+)
+def test_a_rejection_names_value_rule_and_setting(numbers, named):
+    reason = acceptance(POLICY, numbers).reason
+    assert f"{numbers['refined_error']:.1f}%" in reason
+    assert named in reason
+
+
+@pytest.mark.parametrize("value", [-0.1, 100.1, math.nan, math.inf])
+@pytest.mark.parametrize("key", ["teacher_error", "refined_error"])
+def test_an_error_is_a_percentage(key, value):
+    numbers = {"teacher_error": 5.0, "refined_error": 6.0, key: value}
+    with pytest.raises(LimitError, match=key):
+        acceptance(POLICY, numbers)
+
+
+def test_needs_the_teachers_error():
+    with pytest.raises(SchemaError, match="teacher_error"):
+        acceptance(POLICY, {"refined_error": 6.0})

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+
+from common.errors import ConflictError, NotFoundError
+from coordinator.growth import Found, NewCategory, NewTask, next_version
+from tests.unit.growth.examples import adapter, plan, teacher
+
+BOTH = plan("classification", "counting")
+NOW = "2026-01-01T00:00:00+00:00"
+
+
+def grow(tree, parent, operation, manifest, joined_by=None, error=5.0):
+    return next_version(
+        tree,
+        parent,
+        operation,
+        manifest,
+        BOTH,
+        manifest_digest=manifest.content_digest(),
+        adapter=joined_by,
+        error=error,
+        merge={"id": "mrg-0001", "operation": operation.name},
+        created_at=NOW,
+    )
+
+
+@pytest.fixture
+def founded():
+    dog = teacher("dog", "classification")
+    return grow(None, None, Found("dog", "classification"), dog)
+
+
+def test_the_first_version_joins_the_teachers_own_modules(founded):
+    tree, commit = founded
+    assert (1, None) == (commit.number, commit.parent)
+    assert tree.content_digest() == commit.tree
+    assert tree.edge("dog", "classification").adapter is None
+    assert {"id": "mrg-0001", "operation": "found"} == commit.merge
+
+
+def test_a_child_holds_every_digest_of_its_parent_and_its_commit(founded):
+    tree, commit = founded
+    cat = teacher("cat", "classification")
+    child, later = grow(tree, commit, NewCategory("cat", "classification"), cat, adapter("h"), 7.0)
+    assert tree.digests() < child.digests()
+    assert {cat.category_module.digest, adapter("h").blob.digest} == (
+        child.digests() - tree.digests()
+    )
+    assert 7.0 == child.edge("cat", "classification").error
+    assert tree.edges[0] in child.edges
+    # The transplanted teacher's own task module stays out: the net has one already.
+    assert tree.task_modules == child.task_modules
+    assert (2, commit.content_digest()) == (later.number, later.parent)
+    assert cat.content_digest() == child.category_modules["cat"].submission
+
+
+def test_a_second_task_of_one_submission_shares_its_category_module(founded):
+    tree, commit = founded
+    cat = teacher("cat", "classification", "counting")
+    tree, commit = grow(tree, commit, NewCategory("cat", "classification"), cat, adapter("h"))
+    tree, commit = grow(tree, commit, NewTask("cat", "counting"), cat)
+    assert cat.task_modules["counting"] == tree.task_modules["counting"].blob
+    assert tree.edge("cat", "counting").adapter is None
+    with pytest.raises(NotFoundError, match="dog"):
+        tree.edge("dog", "counting")
+
+
+def test_refuses_what_another_submission_did_in_the_meantime(founded):
+    tree, commit = founded
+    with pytest.raises(ConflictError, match="founded by another"):
+        grow(tree, commit, Found("cat", "classification"), teacher("cat", "classification"))
+    other = teacher("dog", "classification", "counting")
+    with pytest.raises(ConflictError, match="dog"):
+        grow(
+            tree,
+            commit,
+            NewCategory("dog", "classification"),
+            other.model_copy(update={"category_module": adapter("x").blob}),
+        )
+
+
+def test_a_join_needs_both_ends(founded):
+    tree, commit = founded
+    cat = teacher("cat", "counting")
+    with pytest.raises(NotFoundError, match="counting"):
+        grow(tree, commit, NewCategory("cat", "counting"), cat)
+    with pytest.raises(NotFoundError, match="cat"):
+        grow(tree, commit, NewTask("cat", "counting"), cat)
+    with pytest.raises(ConflictError, match="not founded"):
+        grow(None, None, NewCategory("cat", "counting"), cat)
