@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
-from tenacity import stop_after_delay
 
 from common.errors import (
     ConfigurationError,
@@ -110,12 +109,11 @@ class CoordinatorClient:
             return attempt()
 
         policy = retrying(
+            patience_seconds=patience_seconds,
             longest_seconds=self._config.network.retry_cap_seconds,
             stop=self._stop,
             on_retry=self._on_retry,
         )
-        if patience_seconds is not None:
-            policy = policy.copy(stop=stop_after_delay(patience_seconds) | policy.stop)
         try:
             return policy(once)
         except UnreachableError:

@@ -106,7 +106,8 @@ class RefinementConfig(Document):
     steps: int = Field(default=300, ge=1, le=1_000_000)
     batch_size: int = Field(default=64, ge=2, le=65_536)
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
+    """On the distance to the start."""
     check_steps: int = Field(default=20, ge=1)
     """Steps between looks at the holdout, where the best adapter so far is kept."""
     patience: int = Field(default=8, ge=1)

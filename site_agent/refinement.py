@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
+from common.distillation.problem import Samples, TransplantProblem
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
 from site_agent import inference, stopping
@@ -23,7 +24,7 @@ from site_agent.data.images import LabData, normalise
 from site_agent.evaluation import Joins, head
 from site_agent.recipes.augmentation import augment
 from site_agent.recipes.interface import OnProgress
-from site_agent.recipes.supervised import balanced_order, schedule
+from site_agent.recipes.supervised import balanced_order
 
 Score = tuple[float, float]
 """Error in percent on the holdout, then the task loss there: the smaller the better."""
@@ -101,22 +102,25 @@ def refine(
 
     start = best = score()
     kept = copy.deepcopy(adapter.state_dict())
-    optimiser = torch.optim.AdamW(
-        adapter.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    learning = BackDistillation(
+        # λ = 0: no pseudo-gradient is taken, so g_T has no part in it.
+        TransplantProblem(joins.task_module, joins.task_module, _shape(x_NCHW)),
+        adapter,
+        Samples(x_NCHW, y_N),
+        BackDistillationSettings(
+            steps=config.steps,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            batch_size=config.batch_size,
+            distillation=0.0,
+            seed=config.seed,
+        ),
     )
     without_better = step = 0
-    while step < config.steps and without_better < config.patience:
+    while not learning.done and without_better < config.patience:
         stopping.check(stop)
-        for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * schedule(step, config.steps)
-        chosen = torch.randint(len(y_N), (config.batch_size,), generator=generator)
-        logits_N = net(x_NCHW[chosen].to(device)).flatten()
-        loss = functional.binary_cross_entropy_with_logits(logits_N, y_N[chosen].to(device))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        step += 1
-        if step % config.check_steps == 0 or step == config.steps:
+        step = learning.step().step
+        if step % config.check_steps == 0 or learning.done:
             now = score()
             without_better += 1
             if now < best:
@@ -228,6 +232,11 @@ def _scores(
         )
         for name, logits_N in logits.items()
     }
+
+
+def _shape(x_NCHW: Tensor) -> tuple[int, int, int]:
+    _, channels, height, width = x_NCHW.shape
+    return channels, height, width
 
 
 @torch.no_grad()

@@ -11,10 +11,12 @@ from tenacity import (
     retry_if_exception_type,
     sleep_using_event,
     stop_after_attempt,
+    stop_after_delay,
     stop_never,
     stop_when_event_set,
     wait_random_exponential,
 )
+from tenacity.stop import stop_base
 
 from common.errors import UnreachableError
 
@@ -22,6 +24,7 @@ from common.errors import UnreachableError
 def retrying(
     *,
     attempts: int | None = None,
+    patience_seconds: float | None = None,
     longest_seconds: float = 60.0,
     first_seconds: float = 0.5,
     stop: threading.Event | None = None,
@@ -37,6 +40,8 @@ def retrying(
     ----------
     attempts
         How often at most; None for as long as it takes.
+    patience_seconds
+        No new try once so many seconds have passed; None for as long as it takes.
     longest_seconds, first_seconds
         Caps on the waits.
     stop
@@ -45,7 +50,9 @@ def retrying(
         Told the error and the seconds until the next try, before each wait.
     """
     event = stop or threading.Event()
-    limit = stop_never if attempts is None else stop_after_attempt(attempts)
+    limit: stop_base = stop_never if attempts is None else stop_after_attempt(attempts)
+    if patience_seconds is not None:
+        limit = limit | stop_after_delay(patience_seconds)
 
     def tell(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
