@@ -1,0 +1,81 @@
+"""A job's checkpoint in the artifact store: a document, the tensors it names, a ref that moves."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field
+from torch import Tensor
+
+from common.artifacts.store import BlobStore
+from common.model import Document
+from common.weights import safetensors_io
+from common.weights.manifest import AdapterEntry, BlobEntry, Digest
+from coordinator.jobs.model import CurvePoint, TransplantJob
+
+MAX_BYTES = 16 << 20
+"""A checkpoint's document names tensors and holds a few hundred points of curves."""
+
+
+class Checkpoint(Document):
+    """How far a job is. The tensors are blobs of their own."""
+
+    job: Digest
+    """Of what decides the result; another job under the same merge id starts anew."""
+    zero_sample: AdapterEntry | None = None
+    few_sample: AdapterEntry | None = None
+    step: int = Field(default=0, ge=0)
+    state: BlobEntry | None = None
+    """Everything that few-sample learning needs to carry on after `step`."""
+    curves: tuple[CurvePoint, ...] = ()
+    seconds: dict[str, float] = Field(default_factory=dict)
+    report: dict[str, float] = Field(default_factory=dict)
+
+
+def job_digest(job: TransplantJob) -> str:
+    """Return a digest of what decides the result: not where things lie, nor how often to save."""
+    return job.model_copy(
+        update={"artifacts": "", "cache": None, "checkpoint_steps": 1}
+    ).content_digest()
+
+
+def checkpoint_ref(merge_id: str) -> str:
+    """Return the name under which a merge's checkpoint is found."""
+    return f"merges/{merge_id}/checkpoint"
+
+
+def load(store: BlobStore, job: TransplantJob) -> Checkpoint:
+    """Return a job's last checkpoint, or an empty one.
+
+    Raises
+    ------
+    StorageError
+        If what the ref names cannot be read.
+    """
+    ref = store.get_ref(checkpoint_ref(job.merge_id))
+    if ref is not None:
+        found = Checkpoint.parse(store.read_bytes(ref, MAX_BYTES), what="checkpoint")
+        if found.job == job_digest(job):
+            return found
+    return Checkpoint(job=job_digest(job))
+
+
+def save(store: BlobStore, merge_id: str, checkpoint: Checkpoint) -> None:
+    """Store a checkpoint durably; the one before it stands until this one does."""
+    store.put_ref(checkpoint_ref(merge_id), store.put_bytes(checkpoint.canonical()))
+
+
+def forget(store: BlobStore, merge_id: str) -> None:
+    """Drop the name of a merge's checkpoint, once its result is safe elsewhere."""
+    store.delete_ref(checkpoint_ref(merge_id))
+
+
+def put_tensors(store: BlobStore, tensors: Mapping[str, Tensor]) -> BlobEntry:
+    """Store tensors as a blob and describe it."""
+    with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+        path = Path(folder, "blob.safetensors")
+        entry = safetensors_io.write(path, tensors)
+        store.put_file(path, entry.digest, verified=True, move=True)
+    return entry

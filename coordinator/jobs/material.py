@@ -1,0 +1,138 @@
+"""What a job works on, read from the store: modules, statistics, features of the samples.
+
+Shapes: N samples, C channels of x = f(I), M channels that g_S takes, H/W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from common.artifacts.store import BlobStore
+from common.distillation.biases import feature_means
+from common.distillation.problem import Samples, TransplantProblem
+from common.errors import SchemaError, TransplantError
+from common.nets.architectures import build_category_module, build_task_module, feature_shape
+from common.nets.spec import AdapterSpec
+from common.weights import safetensors_io
+from common.weights.manifest import BlobEntry
+from coordinator.jobs.model import TransplantJob
+
+FEATURE_NORM = "feature_norm"
+FEATURE_BATCH = 64
+"""Images a pass through f: bounds memory; fixed, so that features are the same on every attempt."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """The modules around the adapter, and what the labs said about their features."""
+
+    problem: TransplantProblem
+    spec: AdapterSpec
+    category_module: nn.Sequential
+    means: tuple[Tensor, Tensor] | None
+    """Channel means of f(I) (C) and of f_S(I) (M), if both labs shipped what they follow from."""
+    device: torch.device
+
+    @classmethod
+    def of(cls, job: TransplantJob, store: BlobStore, device: torch.device) -> Self:
+        """Read a job's modules and statistics.
+
+        Raises
+        ------
+        NotFoundError
+            If the store lacks a blob.
+        SchemaError, IntegrityError
+            If a blob is not what its entry says.
+        TransplantError
+            If the feature maps differ in size, or a feature norm is zero.
+        """
+        channels, height, width = feature_shape(job.teacher_architecture)
+        taken, *size = feature_shape(job.student_architecture)
+        if (height, width) != tuple(size):
+            raise TransplantError(
+                f"f gives maps of {height}×{width}, g_S takes {size[0]}×{size[1]}; an adapter keeps "
+                "the size: train with the plan's architecture, split and input size"
+            )
+
+        def load(module: nn.Sequential, entry: BlobEntry) -> nn.Sequential:
+            safetensors_io.load_module(module, store.local_path(entry.digest), entry)
+            return module.eval().requires_grad_(False).to(device)
+
+        category_module = load(build_category_module(job.teacher_architecture), job.category_module)
+        teacher = load(
+            build_task_module(job.teacher_architecture, job.task), job.teacher_task_module
+        )
+        student = load(
+            build_task_module(job.student_architecture, job.task), job.student_task_module
+        )
+        ours = _tensors(store, job.teacher_statistics)
+        theirs = _tensors(store, job.student_statistics)
+        mean_C = feature_means(category_module, ours)
+        mean_M = feature_means(build_category_module(job.student_architecture), theirs)
+        return cls(
+            problem=TransplantProblem(
+                teacher, student, (channels, height, width), rescale(ours, theirs)
+            ),
+            spec=AdapterSpec(
+                in_channels=channels,
+                out_channels=taken,
+                convs=job.settings.convs,
+                kernel=job.settings.kernel,
+            ),
+            category_module=category_module,
+            means=None if mean_C is None or mean_M is None else (mean_C, mean_M),
+            device=device,
+        )
+
+    def samples(self, store: BlobStore, entry: BlobEntry) -> Samples:
+        """Return the features of the images that a lab gave, and their labels.
+
+        Raises
+        ------
+        SchemaError
+            If the blob has other tensors than `images` and `labels`.
+        """
+        tensors = _tensors(store, entry)
+        if tensors.keys() != {"images", "labels"}:
+            raise SchemaError(
+                f"samples {entry.digest[:12]}: need the tensors images and labels, found "
+                f"{', '.join(sorted(tensors))}; share them again"
+            )
+        with torch.no_grad():
+            parts = [
+                self.category_module(images_NCHW.to(self.device))
+                for images_NCHW in tensors["images"].split(FEATURE_BATCH)
+            ]
+        return Samples(torch.cat(parts), tensors["labels"].to(self.device))
+
+
+def rescale(teacher: Mapping[str, Tensor], student: Mapping[str, Tensor]) -> float:
+    """Return β = E‖f_S(I)‖_F / E‖f(I)‖_F of the rescale layer; 1 if a lab kept its norm.
+
+    Network Transplanting, section 4.
+
+    Raises
+    ------
+    TransplantError
+        If a norm is not positive and finite.
+    """
+    if FEATURE_NORM not in teacher or FEATURE_NORM not in student:
+        return 1.0
+    ours, theirs = (float(each[FEATURE_NORM].reshape(-1)[0]) for each in (teacher, student))
+    if not (0 < ours < float("inf") and 0 < theirs < float("inf")):
+        raise TransplantError(
+            f"feature norms are {ours} (teacher) and {theirs} (student) and must be positive; a "
+            "category module whose features are all zero cannot be transplanted: train it again"
+        )
+    return theirs / ours
+
+
+def _tensors(store: BlobStore, entry: BlobEntry | None) -> dict[str, Tensor]:
+    if entry is None:
+        return {}
+    return safetensors_io.read(store.local_path(entry.digest), entry)
