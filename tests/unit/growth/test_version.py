@@ -33,10 +33,10 @@ def founded():
 
 def test_the_first_version_joins_the_teachers_own_modules(founded):
     tree, commit = founded
-    assert (1, None) == (commit.number, commit.parent)
+    assert (commit.number, commit.parent) == (1, None)
     assert tree.content_digest() == commit.tree
     assert tree.edge("dog", "classification").adapter is None
-    assert {"id": "mrg-0001", "operation": "found"} == commit.merge
+    assert commit.merge == {"id": "mrg-0001", "operation": "found"}
 
 
 def test_a_child_holds_every_digest_of_its_parent_and_its_commit(founded):
@@ -47,7 +47,7 @@ def test_a_child_holds_every_digest_of_its_parent_and_its_commit(founded):
     assert {cat.category_module.digest, adapter("h").blob.digest} == (
         child.digests() - tree.digests()
     )
-    assert 7.0 == child.edge("cat", "classification").error
+    assert child.edge("cat", "classification").error == 7.0
     assert tree.edges[0] in child.edges
     # The transplanted teacher's own task module stays out: the net has one already.
     assert tree.task_modules == child.task_modules

@@ -1,0 +1,47 @@
+"""Every pair of states, against DESIGN section 4."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from common.errors import ConflictError
+from coordinator.registry import MergeState, SubmissionState
+from coordinator.registry.states import check_merge, check_submission
+
+SUBMISSION = {
+    ("receiving", "received"),
+    ("received", "admitted"),
+    ("received", "refused"),
+}
+MERGE = {
+    ("queued", "distilling"),
+    ("distilling", "evaluating"),
+    ("evaluating", "merged"),
+    ("evaluating", "rejected"),
+    ("queued", "failed"),
+    ("distilling", "failed"),
+    ("evaluating", "failed"),
+    ("merged", "rolled_back"),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(SubmissionState, repeat=2)))
+def test_submission(old, new):
+    if (old.value, new.value) in SUBMISSION:
+        check_submission("sub-0001", old, new)
+    else:
+        with pytest.raises(ConflictError, match=f"sub-0001 is '{old}' and cannot become '{new}'"):
+            check_submission("sub-0001", old, new)
+
+
+@pytest.mark.parametrize("operation", ["new-category", "found", "new-task"])
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(MergeState, repeat=2)))
+def test_merge(old, new, operation):
+    direct = {("queued", "merged")} if operation != "new-category" else set()
+    if (old.value, new.value) in MERGE | direct:
+        check_merge("mrg-0001", old, new, operation)
+    else:
+        with pytest.raises(ConflictError, match=f"mrg-0001 is '{old}' and cannot become '{new}'"):
+            check_merge("mrg-0001", old, new, operation)

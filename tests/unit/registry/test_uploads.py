@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import pytest
+
+from common.errors import ConflictError, LimitError, NotFoundError
+from common.weights.manifest import SharedSamples
+from coordinator.registry import NewEvent, SubmissionState
+from coordinator.registry.uploads import LEASE_SECONDS
+from tests.unit.growth.examples import blob, teacher
+from tests.unit.registry.conftest import begin, receive, refinement
+
+
+def test_a_name_belongs_to_its_first_key(registry):
+    registry.sites.join("cat-lab", b"c" * 32)
+    with pytest.raises(ConflictError, match="'cat-lab' belongs to a lab with another key"):
+        registry.sites.join("cat-lab", b"x" * 32)
+    assert registry.sites.key_of("cat-lab") == b"c" * 32
+    assert registry.sites.key_of("cow-lab") is None
+    assert [site.name for site in registry.sites.all()] == ["cat-lab", "dog-lab"]
+
+
+def test_a_teachers_upload_is_a_submission(registry):
+    manifest = teacher("cat", "classification")
+    upload = begin(registry, manifest)
+    assert upload.id == "sub-0001"
+    assert upload.receipt is None
+    submission = registry.submissions.get(upload.id)
+    assert SubmissionState.RECEIVING is submission.state
+    assert (submission.site, submission.category) == ("cat-lab", "cat")
+    assert manifest.canonical() == submission.manifest
+    assert manifest.content_digest() == submission.manifest_digest
+
+
+def test_the_same_manifest_is_the_same_upload(registry):
+    first = begin(registry, teacher("cat", "classification"))
+    assert first.id == begin(registry, teacher("cat", "classification")).id
+    assert len(registry.submissions.all()) == 1
+    other = begin(registry, teacher("dog", "classification"))
+    assert other.id == "sub-0002"
+
+
+def test_receipt_and_state_come_together_and_stay(registry):
+    upload = begin(registry, teacher("cat", "classification"))
+    receipt = receive(registry, upload)
+    assert SubmissionState.RECEIVED is registry.submissions.get(upload.id).state
+    again = registry.uploads.receive(
+        upload.id,
+        type(receipt)(receipt.manifest_digest, upload.id, "2030-01-01T00:00:00+00:00", b"other"),
+        events=[NewEvent("cat-lab", "submission", b"")],
+    )
+    assert receipt == again
+    assert receipt == registry.uploads.get(upload.id).receipt
+    # The second time nothing happened, so nothing is told.
+    assert registry.events.last_cursor() == 0
+
+
+def test_submissions_move_only_along_the_state_machine(registry):
+    upload = begin(registry, teacher("cat", "classification"))
+    with pytest.raises(ConflictError, match="'receiving' and cannot become 'admitted'"):
+        registry.submissions.set_state(upload.id, SubmissionState.ADMITTED)
+    receive(registry, upload)
+    event = NewEvent("cat-lab", "submission", b"refused")
+    registry.submissions.set_state(
+        upload.id, SubmissionState.REFUSED, "finite: NaN", events=[event]
+    )
+    refused = registry.submissions.all(SubmissionState.REFUSED)
+    assert [(row.id, row.reason) for row in refused] == [("sub-0001", "finite: NaN")]
+    assert [e.payload for e in registry.events.after("cat-lab", 0, 10)] == [b"refused"]
+    with pytest.raises(ConflictError, match="final state"):
+        registry.submissions.set_state(upload.id, SubmissionState.ADMITTED, events=[event])
+    # The event of the refused step was not appended either.
+    assert len(registry.events.after("cat-lab", 0, 10)) == 1
+    assert registry.submissions.all(SubmissionState.RECEIVED) == []
+
+
+def test_quota_counts_open_uploads_that_still_move(registry, clock):
+    begin(registry, teacher("cat", "classification"), open_limit=2)
+    done = begin(registry, teacher("cat", "counting"), open_limit=2)
+    third = teacher("cat", "classification", "counting")
+    with pytest.raises(LimitError, match="'cat-lab' has 2 open uploads, the limit is 2"):
+        begin(registry, third, open_limit=2)
+    # Resuming is no new upload, and another site's quota is its own.
+    begin(registry, teacher("cat", "classification"), open_limit=2)
+    begin(registry, teacher("dog", "classification"), open_limit=2)
+    receive(registry, done)
+    begin(registry, third, open_limit=2)
+    fourth = refinement("evl-0001")
+    with pytest.raises(LimitError):
+        begin(registry, fourth, open_limit=2)
+    clock.now += LEASE_SECONDS + 1
+    assert begin(registry, fourth, open_limit=2).id == "ref-0001"
+
+
+def test_a_refinement_counts_once_it_has_its_receipt(registry):
+    upload = begin(registry, refinement("evl-0007"))
+    assert (upload.id, upload.evaluation_id) == ("ref-0001", "evl-0007")
+    assert registry.uploads.refinement(upload.manifest_digest) is None
+    receipt = receive(registry, upload)
+    found = registry.uploads.refinement(upload.manifest_digest)
+    assert found is not None
+    assert receipt == found.receipt
+    assert registry.submissions.all() == []
+    submission = begin(registry, teacher("cat", "classification"))
+    receive(registry, submission)
+    assert registry.uploads.refinement(submission.manifest_digest) is None
+
+
+def test_private_blobs_are_for_their_site(registry):
+    manifest = teacher("cat", "classification").model_copy(
+        update={
+            "statistics": blob("statistics"),
+            "shared_samples": SharedSamples(count=1, blob=blob("samples")),
+        }
+    )
+    upload = begin(registry, manifest)
+    receive(registry, upload)
+    for private in ("statistics", "samples"):
+        assert registry.uploads.readable("cat-lab", blob(private).digest)
+        assert not registry.uploads.readable("dog-lab", blob(private).digest)
+    assert registry.uploads.readable("dog-lab", manifest.category_module.digest)
+    assert registry.uploads.readable("dog-lab", blob("made by the coordinator").digest)
+
+
+def test_nobody_hides_a_module_by_calling_it_statistics(registry):
+    cat = teacher("cat", "classification")
+    receive(registry, begin(registry, cat))
+    dog = teacher("dog", "classification")
+    receive(registry, begin(registry, dog.model_copy(update={"statistics": cat.category_module})))
+    assert registry.uploads.readable("cat-lab", cat.category_module.digest)
+    assert registry.uploads.readable("cow-lab", cat.category_module.digest)
+
+
+def test_declaring_a_private_blob_is_not_having_it(registry):
+    cat = teacher("cat", "classification").model_copy(update={"statistics": blob("statistics")})
+    receive(registry, begin(registry, cat))
+    dog = teacher("dog", "classification").model_copy(update={"statistics": blob("statistics")})
+    upload = begin(registry, dog)
+    assert not registry.uploads.readable("dog-lab", blob("statistics").digest)
+    receive(registry, upload)  # only now has it sent the bytes itself
+    assert registry.uploads.readable("dog-lab", blob("statistics").digest)
+
+
+def test_unknown_ids_are_said_to_be_unknown(registry):
+    for call in (
+        lambda: registry.uploads.get("sub-9999"),
+        lambda: registry.uploads.touch("sub-9999"),
+        lambda: registry.submissions.set_state("sub-9999", SubmissionState.ADMITTED),
+    ):
+        with pytest.raises(NotFoundError):
+            call()
+    assert registry.uploads.find("0" * 64) is None
