@@ -18,11 +18,18 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
 
 import torch
 
-from common.errors import ConfigurationError, IdentityError, RootstockError, UnreachableError
+from common.errors import (
+    ConfigurationError,
+    ConflictError,
+    IdentityError,
+    NotFoundError,
+    RefusedError,
+    RootstockError,
+    UnreachableError,
+)
 from common.files import storage_errors
 from common.identity.keys import fingerprint, load_or_create
 from protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -31,11 +38,13 @@ from site_agent.client import CoordinatorClient
 from site_agent.config import SiteConfig
 from site_agent.evaluating import Evaluator
 from site_agent.lab import Lab
-from site_agent.spool import Spool
+from site_agent.spool import Spool, SpoolEntry
 from site_agent.status import Log, StatusFile, open_log
 from site_agent.stopping import Stopped
 from site_agent.teaching import teach, teacher_error, withdraw_others
 from site_agent.watch import Watcher
+
+_NO_LONGER_WANTED = (RefusedError, ConflictError, NotFoundError)
 
 
 def run(config: SiteConfig, stop: threading.Event) -> None:
@@ -133,21 +142,42 @@ class _Agent:
             ) from error
 
     def _ship(self, spool: Spool) -> None:
-        """Ship all entries, then send all reports, which may name them."""
+        """Ship all entries, then send all reports, which may name them.
+
+        A teacher that is refused ends the agent with the coordinator's reason. A refined adapter
+        or a report that is refused (its merge may be long over) is set aside.
+        """
         for entry in spool.entries():
-            kind = entry.manifest.kind
-            self._log.info("ships", kind=kind, manifest=entry.digest)
-            what = "the teacher net" if kind == "teacher" else "the refined adapter"
-            receipt = self._client.ship(entry, self._on_bytes("shipping", f"ships {what}"))
-            spool.acknowledge(entry, receipt, self._coordinator_key)
-            if kind == "teacher":
+            if entry.manifest.kind == "teacher":
+                self._ship_entry(spool, entry, "ships the teacher net")
                 # The spool has the weights; checkpoints hold the optimiser's state besides.
                 shutil.rmtree(self._config.state / "training", ignore_errors=True)
-            self._log.info("receipt", manifest=entry.digest, submission=receipt.submission_id)
+                continue
+            try:
+                self._ship_entry(spool, entry, "ships the refined adapter")
+            except _NO_LONGER_WANTED as error:
+                self._log.error("adapter refused", manifest=entry.digest, reason=str(error))
+                spool.withdraw(entry, str(error))
         for report in spool.reports():
-            first = self._client.report(report)
+            try:
+                first = self._client.report(report)
+            except _NO_LONGER_WANTED as error:
+                name = report.evaluation_id
+                self._log.error("report refused", evaluation=name, reason=str(error))
+                spool.withdraw_report(report, str(error))
+                continue
             spool.acknowledge_report(report.evaluation_id)
             self._log.info("reported", evaluation=report.evaluation_id, first=first)
+
+    def _ship_entry(self, spool: Spool, entry: SpoolEntry, message: str) -> None:
+        self._log.info("ships", kind=entry.manifest.kind, manifest=entry.digest)
+
+        def on_bytes(done: int, total: int) -> None:
+            self._status.progress("shipping", done, total, message)
+
+        receipt = self._client.ship(entry, on_bytes)
+        spool.acknowledge(entry, receipt, self._coordinator_key)
+        self._log.info("receipt", manifest=entry.digest, submission=receipt.submission_id)
 
     def _watch(self, spool: Spool, evaluator: Evaluator) -> None:
         path = self._config.state / "cursor.json"
@@ -193,9 +223,6 @@ class _Agent:
             )
             if version.category == self._config.category:
                 self._watching = f"merged into net version {version.number}"
-
-    def _on_bytes(self, phase: str, message: str) -> Callable[[int, int], None]:
-        return lambda done, total: self._status.progress(phase, done, total, message)
 
     def _on_retry(self, error: BaseException, seconds: float) -> None:
         self._log.warning("tries again", seconds=round(seconds, 2), error=str(error))

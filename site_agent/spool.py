@@ -282,6 +282,10 @@ class Spool:
         """Set an entry aside that must not be shipped any more."""
         self._set_aside(entry.folder, why)
 
+    def withdraw_report(self, report: EvaluationReport, why: str) -> None:
+        """Set a report aside that the coordinator does not take."""
+        self._set_aside(self._root / "reports" / f"{report.evaluation_id}.json", why)
+
     def _valid(self, kind: str) -> list[SpoolEntry]:
         found = []
         for folder in sorted((self._root / kind).iterdir()):

@@ -1,0 +1,275 @@
+"""The agent against a real coordinator's server, on real digits."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.errors import ConflictError, DataError, IdentityError, RootstockError, UnreachableError
+from common.nets.adapter import Adapter
+from common.nets.spec import AdapterSpec
+from common.weights import safetensors_io
+from common.weights.admission import admit
+from common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
+from coordinator.registry import NewEvent
+from coordinator.registry.evaluations import evaluation_id
+from protos.rootstock.federation.v1 import federation_pb2 as pb
+from site_agent.agent import run
+from site_agent.config import (
+    DataConfig,
+    NetworkConfig,
+    RefinementConfig,
+    SiteConfig,
+    TrainingConfig,
+)
+from tests.integration.site_agent.support import Centre
+
+
+def site(state: Path, address: str, digit: int = 0, **changes: object) -> SiteConfig:
+    values: dict[str, object] = {
+        "site": f"lab-{digit}",
+        "coordinator": address,
+        "state": state,
+        "category": f"digit-{digit}",
+        "threads": 1,
+        "data": DataConfig(
+            kind="digits", class_name=str(digit), rest=tuple("56789"), part=digit + 1, parts=5
+        ),
+        "training": TrainingConfig(epochs=4),
+        "refinement": RefinementConfig(steps=60, views=1),
+        "network": NetworkConfig(idle_seconds=5, retry_cap_seconds=0.5, patience_seconds=5),
+    }
+    return SiteConfig.model_validate(values | changes)
+
+
+class Running:
+    """An agent in a thread, and what it ended with."""
+
+    def __init__(self, config: SiteConfig) -> None:
+        self.config = config
+        self.stop = threading.Event()
+        self.error: RootstockError | None = None
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            run(self.config, self.stop)
+        except RootstockError as error:
+            self.error = error
+
+    def status(self) -> dict[str, object]:
+        path = self.config.state / "status.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def log(self) -> list[dict[str, object]]:
+        lines = (self.config.state / "agent.log").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert self.thread.is_alive(), self.error
+            assert time.monotonic() < end, self.status()
+            time.sleep(0.02)
+
+
+@contextmanager
+def running(config: SiteConfig) -> Iterator[Running]:
+    agent = Running(config)
+    agent.thread.start()
+    try:
+        yield agent
+    finally:
+        agent.stop.set()
+        agent.thread.join(30)
+        assert not agent.thread.is_alive()
+
+
+def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    with Centre(tmp_path / "centre") as centre:
+        config = site(tmp_path / "lab", centre.address, share_samples=7)
+        with running(config) as agent:
+            agent.until(lambda: agent.status().get("phase") == "watching")
+            (submission,) = centre.registry.submissions.all()
+            manifest = TeacherManifest.parse(submission.manifest, what="manifest")
+            admit(manifest, centre.plan, centre.store.local_path)
+            assert manifest.shared_samples is not None
+            assert manifest.shared_samples.count == 7
+            assert any(line["event"] == "sharing exactly 7 samples" for line in agent.log())
+            assert not (config.state / "training").exists()
+
+            asked = ask(centre, tmp_path, submission.id, manifest)
+            agent.until(lambda: answered(centre, asked))
+        assert agent.status()["phase"] == "stopped"
+
+        report = pb.ReportEvaluationRequest.FromString(
+            centre.registry.evaluations.get(asked).report or b""
+        )
+        assert report.failure == ""
+        errors = {result.name: result.error for result in report.results}
+        # The lab's own g_T serves as g_S: joined directly, the error is the teacher's.
+        assert errors["no_adapter"] == manifest.metrics["error/classification"]
+        assert errors["zero_sample"] > 20
+        assert report.refined_error < errors["zero_sample"]
+        upload = centre.registry.uploads.refinement(report.refinement_manifest_digest)
+        assert upload is not None
+        refined = RefinementManifest.parse(upload.manifest, what="manifest")
+        admit(refined, centre.plan, centre.store.local_path)
+
+        # A second start trains nothing, ships nothing, and sees no event again.
+        with running(config) as again:
+            again.until(lambda: again.status().get("phase") == "watching")
+            time.sleep(0.5)
+        events = [line["event"] for line in again.log()]
+        assert events.count("trained before") == 1
+        assert events.count("trains") == 1
+        assert events.count("evaluates") == 1
+        assert len(centre.registry.submissions.all()) == 1
+    torch.set_num_threads(threads)
+
+
+def ask(centre: Centre, folder: Path, submission: str, manifest: TeacherManifest) -> str:
+    """Ask the lab to join its f to its own g, with no adapter and with a random one."""
+    spec = AdapterSpec(in_channels=8, out_channels=8)
+    adapter = Adapter(spec).random_start(torch.Generator().manual_seed(3))
+    blob = safetensors_io.write(folder / "adapter", adapter.state_dict())
+    centre.store.put_file(folder / "adapter", blob.digest)
+    merge = centre.registry.merges.create(
+        submission, manifest.category, "classification", "new-category"
+    )
+    request = pb.EvaluationRequest(
+        evaluation_id=evaluation_id(merge.id),
+        merge_id=merge.id,
+        manifest_digest=manifest.content_digest(),
+        task="classification",
+        architecture=manifest.architecture.canonical(),
+        task_module=manifest.task_modules["classification"].canonical(),
+        candidates=[
+            pb.Candidate(name="no_adapter"),
+            pb.Candidate(
+                name="zero_sample", adapter=AdapterEntry(spec=spec, blob=blob).canonical()
+            ),
+        ],
+        refine=True,
+        refinement_spec=spec.canonical(),
+    )
+    event = pb.WatchResponse(evaluation=request)
+    centre.registry.evaluations.request(
+        merge.id,
+        manifest.site,
+        request.SerializeToString(),
+        events=[NewEvent(manifest.site, "evaluation", event.SerializeToString())],
+    )
+    return evaluation_id(merge.id)
+
+
+def answered(centre: Centre, asked: str) -> bool:
+    return centre.registry.evaluations.get(asked).report is not None
+
+
+def test_an_unknown_teacher_is_reported_not_waited_for(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        with running(config) as agent:
+            agent.until(lambda: agent.status().get("phase") == "watching")
+            (submission,) = centre.registry.submissions.all()
+            manifest = TeacherManifest.parse(submission.manifest, what="manifest")
+            other = manifest.model_copy(update={"metrics": {"error/classification": 1.0}})
+            asked = ask(centre, tmp_path, submission.id, other)
+            agent.until(lambda: answered(centre, asked))
+            report = pb.ReportEvaluationRequest.FromString(
+                centre.registry.evaluations.get(asked).report or b""
+            )
+    assert "no teacher with manifest" in report.failure
+    assert not report.results
+
+
+def test_waits_for_a_coordinator_that_restarts(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        port = int(centre.address.rpartition(":")[2])
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        agent = Running(config)
+        agent.thread.start()
+        agent.until(lambda: agent.status().get("phase") == "watching")
+    try:
+        with Centre(tmp_path / "centre", port) as centre:
+            (submission,) = centre.registry.submissions.all()
+            manifest = TeacherManifest.parse(submission.manifest, what="manifest")
+            asked = ask(centre, tmp_path, submission.id, manifest)
+            agent.until(lambda: answered(centre, asked))
+            agent.stop.set()
+            agent.thread.join(30)
+    finally:
+        agent.stop.set()
+        agent.thread.join(30)
+    assert agent.error is None
+    assert any(line["event"] == "tries again" for line in agent.log())
+
+
+def test_the_newer_of_two_agents_stays(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        with running(config) as older:
+            older.until(lambda: older.status().get("phase") == "watching")
+            copy = config.model_copy(update={"state": tmp_path / "copy"})
+            (tmp_path / "copy" / "identity").mkdir(parents=True)
+            key = (config.state / "identity" / "site.key").read_bytes()
+            target = tmp_path / "copy" / "identity" / "site.key"
+            target.touch(mode=0o600)
+            target.write_bytes(key)
+            with running(copy) as newer:
+                newer.until(lambda: newer.status().get("phase") == "watching")
+                older.thread.join(20)
+                assert isinstance(older.error, IdentityError)
+                assert "newer one stays" in str(older.error)
+                assert newer.thread.is_alive()
+
+
+def test_a_taken_name_fails_fast(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        with running(config) as agent:
+            agent.until(lambda: agent.status().get("phase") == "watching")
+        other = config.model_copy(update={"state": tmp_path / "other"})
+        with pytest.raises((IdentityError, ConflictError), match="lab-0"):
+            run(other, threading.Event())
+        failed = json.loads((tmp_path / "other" / "status.json").read_text())
+        assert failed["phase"] == "failed"
+
+
+def test_an_empty_share_of_the_data_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        config = site(
+            tmp_path / "lab",
+            centre.address,
+            data=DataConfig(kind="image-folder", path=tmp_path / "nowhere"),
+        )
+        with pytest.raises(DataError, match=r"nowhere: is not a folder; set data\.path"):
+            run(config, threading.Event())
+
+
+def test_a_coordinator_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    config = site(
+        tmp_path / "lab",
+        "127.0.0.1:9",
+        network=NetworkConfig(patience_seconds=1, retry_cap_seconds=0.2),
+    )
+    with pytest.raises(UnreachableError, match="has not answered for 1 s"):
+        run(config, threading.Event())
+
+
+def test_two_agents_in_one_folder(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        with running(config) as agent:
+            agent.until(lambda: agent.status().get("phase") == "watching")
+            with pytest.raises(ConflictError, match="another agent runs in this state folder"):
+                run(config, threading.Event())
