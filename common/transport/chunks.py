@@ -13,7 +13,7 @@ from typing import NamedTuple
 from common.errors import IntegrityError, LimitError, NotFoundError, SchemaError
 from common.files import READ_BYTES, storage_errors, sync_folder
 
-SYNC_BYTES = 16 << 20
+SYNC_BYTES = 64 << 20
 """Bytes between flushes to the disk: what a power cut can cost, and the memory of dirty pages."""
 
 

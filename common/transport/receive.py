@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+import queue
+from collections.abc import AsyncIterable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from common.errors import UnreachableError
-from common.transport.chunks import SYNC_BYTES, ChunkReceiver
+from common.transport.buffers import keep_chunk_buffers
+from common.transport.chunks import SYNC_BYTES, Chunk, ChunkReceiver
+
+AHEAD = 4
+"""Chunks that may wait for the disk: at most 8 MiB an upload."""
 
 
 class ChunkMessage(Protocol):
@@ -40,9 +45,9 @@ async def receive(
 ) -> int:
     """Take a stream of chunks into a receiver, to the stream's end.
 
-    While a worker thread checks, writes and hashes one chunk, the next one comes in; another
-    thread flushes to the disk. No more than two chunks are held. However it ends, what came
-    is flushed and the receiver closed; a complete blob is proved and moved to its target.
+    While one thread checks, writes and hashes a chunk and another flushes to the disk, the next
+    chunks come in, a few at most. However it ends, what came is flushed and the receiver closed;
+    a blob that is complete at the stream's end is proved and moved to its target.
 
     Parameters
     ----------
@@ -71,49 +76,92 @@ async def receive(
     StorageError
         If the disk is full or read-only.
     """
-    messages = aiter(stream)
-    message = first
-    flushed = receiver.offset
-    work: asyncio.Future[None] | None = None
-    flush: asyncio.Future[int] | None = None
+    keep_chunk_buffers()
     loop = asyncio.get_running_loop()
-    # One thread, so that the jobs run in order, the closing last, even if this task is
-    # cancelled twice.
-    writer = ThreadPoolExecutor(1, thread_name_prefix="receive")
+    room = asyncio.Semaphore(AHEAD)
+    writer = _Writer(receiver, sync_bytes, lambda: loop.call_soon_threadsafe(room.release))
+    writing = loop.run_in_executor(writer.pool, writer.run)
+    ended = False
     try:
-        while message is not None or (message := await _next(messages, idle_seconds, receiver)):
-            if work is not None:
-                await work
-            work = loop.run_in_executor(
-                writer, receiver.append, message.offset, message.data, message.crc32
-            )
-            message = None
-            if receiver.offset - flushed >= sync_bytes and (flush is None or flush.done()):
-                if flush is not None:
-                    await flush  # raises what a broken disk said
-                flushed = receiver.offset
-                flush = loop.run_in_executor(None, receiver.sync)
-        if work is not None:
-            await work
-        if flush is not None:
-            await flush
-        if receiver.complete:
-            await loop.run_in_executor(writer, receiver.finish)
+        async with asyncio.timeout(idle_seconds) as idle:
+            if first is not None:
+                writer.put(Chunk(first.offset, first.data, first.crc32))
+            async for message in stream:
+                await room.acquire()
+                if writer.failed:
+                    break
+                writer.put(Chunk(message.offset, message.data, message.crc32))
+                idle.reschedule(loop.time() + idle_seconds)
+        ended = True
+    except TimeoutError as error:
+        raise UnreachableError(
+            f"no chunk of {receiver.digest} came for {idle_seconds:g} s; {receiver.offset} of "
+            f"{receiver.size} bytes are kept: begin the upload again to resume there"
+        ) from error
     finally:
-        closing = loop.run_in_executor(writer, receiver.leave)
-        writer.shutdown(wait=False)
-        await closing
+        # The writer closes the receiver by itself, even if this task is cancelled once more.
+        writer.end(whole=ended)
+        await writing
     return receiver.durable_offset
 
 
-async def _next(
-    messages: AsyncIterator[ChunkMessage], seconds: float, receiver: ChunkReceiver
-) -> ChunkMessage | None:
-    try:
-        async with asyncio.timeout(seconds):
-            return await anext(messages, None)
-    except TimeoutError as error:
-        raise UnreachableError(
-            f"no chunk of {receiver.digest} came for {seconds:g} s; {receiver.offset} of "
-            f"{receiver.size} bytes are kept: begin the upload again to resume there"
-        ) from error
+class _Writer:
+    """The thread that owns the receiver while chunks come in.
+
+    Parameters
+    ----------
+    on_room
+        Called in the thread for every chunk that is dealt with.
+    """
+
+    def __init__(
+        self, receiver: ChunkReceiver, sync_bytes: int, on_room: Callable[[], object]
+    ) -> None:
+        self.pool = ThreadPoolExecutor(2, thread_name_prefix="receive")  # writes; flushes
+        self.failed = False
+        self._receiver = receiver
+        self._sync_bytes = sync_bytes
+        self._on_room = on_room
+        self._chunks: queue.SimpleQueue[Chunk | bool] = queue.SimpleQueue()
+        self._flush: Future[int] | None = None
+        self._flushed = receiver.offset
+
+    def put(self, chunk: Chunk) -> None:
+        """Hand a chunk over."""
+        self._chunks.put(chunk)
+
+    def end(self, *, whole: bool) -> None:
+        """Say that no chunk follows: the stream ended (`whole`), or was cut."""
+        self._chunks.put(whole)
+
+    def run(self) -> None:
+        """Work until the end; see `receive` for what is raised."""
+        try:
+            try:
+                while isinstance(chunk := self._chunks.get(), Chunk):
+                    self._receiver.append(*chunk)
+                    del chunk
+                    self._flush_beside()
+                    self._on_room()
+                if self._flush is not None:
+                    self._flush.result()
+                if chunk is True and self._receiver.complete:
+                    self._receiver.finish()
+            finally:
+                self._receiver.leave()
+        except BaseException:
+            self.failed = True
+            self._on_room()  # wakes the stream's side, if it waits
+            raise
+        finally:
+            self.pool.shutdown(wait=False)
+
+    def _flush_beside(self) -> None:
+        if self._receiver.offset - self._flushed < self._sync_bytes:
+            return
+        if self._flush is not None:
+            if not self._flush.done():
+                return
+            self._flush.result()  # raises what a broken disk said
+        self._flushed = self._receiver.offset
+        self._flush = self.pool.submit(self._receiver.sync)

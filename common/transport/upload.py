@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from common.errors import IntegrityError
+from common.transport.buffers import keep_chunk_buffers
 from common.transport.chunks import chunks
 from common.transport.idle import IdleWatch
 from common.transport.status import error_from_rpc
@@ -41,6 +43,15 @@ def upload_requests(
         yield message
     if message is first and not first.data:
         yield first
+
+
+def ahead(messages: Iterator[UploadRequest]) -> Iterator[UploadRequest]:
+    """Yield messages, reading and summing the next one while this one is sent."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+        following = pool.submit(next, messages, None)
+        while (message := following.result()) is not None:
+            following = pool.submit(next, messages, None)
+            yield message
 
 
 def upload_blob(
@@ -84,6 +95,7 @@ def upload_blob(
     RootstockError
         What the coordinator raised, or the file's own error; see `upload_requests`.
     """
+    keep_chunk_buffers()
     # An error of our own file ends the messages; gRPC would report it as a cancelled call.
     failure: list[Exception] = []
     # The call is made below: only an expired watch looks at it.
@@ -91,8 +103,10 @@ def upload_blob(
 
     def messages() -> Iterator[UploadRequest]:
         try:
-            for message in upload_requests(
-                path, upload_id=upload_id, digest=digest, offset=offset, chunk_bytes=chunk_bytes
+            for message in ahead(
+                upload_requests(
+                    path, upload_id=upload_id, digest=digest, offset=offset, chunk_bytes=chunk_bytes
+                )
             ):
                 yield message
                 # Resumed once gRPC has handed the message to the network.

@@ -73,6 +73,24 @@ def admit(manifest: Manifest, plan: Plan, path_of: PathOf) -> None:
     IntegrityError
         Check "digest".
     """
+    brought = admit_manifest(manifest, plan)
+    paths = [_path(part, path_of) for part in brought]
+    for part, path in zip(brought, paths, strict=True):
+        with _named("header"):
+            header = read_header(path, limits=plan.limits)
+            require_entry(header, part.entry, size=path.stat().st_size, what=part.what)
+    for part, path in zip(brought, paths, strict=True):
+        _check_contents(part, path, plan.limits)
+
+
+def admit_manifest(manifest: Manifest, plan: Plan) -> list[Part]:
+    """Hold a manifest alone against the checks that read no file; return what it must bring.
+
+    Raises
+    ------
+    SchemaError, LimitError
+        The checks up to "tensors" of `admit`.
+    """
     for name, check in MANIFEST_CHECKS:
         with _named(name):
             check(Claim(manifest, plan))
@@ -80,13 +98,7 @@ def admit(manifest: Manifest, plan: Plan, path_of: PathOf) -> None:
     for part in brought:
         with _named("tensors"):
             require_layout(part.expected, part.entry, what=part.what)
-    paths = [_path(part, path_of) for part in brought]
-    for part, path in zip(brought, paths, strict=True):
-        with _named("header"):
-            header = read_header(path, limits=plan.limits)
-            require_entry(header, part.entry, size=path.stat().st_size, path=Path(part.what))
-    for part, path in zip(brought, paths, strict=True):
-        _check_contents(part, path, plan.limits)
+    return brought
 
 
 @contextmanager

@@ -112,7 +112,7 @@ def stream(
     """
     with _opened(path) as file:
         header, raw_header = parse_header(file, path, limits)
-        require_entry(header, entry, size=os.fstat(file.fileno()).st_size, path=path)
+        require_entry(header, entry, size=os.fstat(file.fileno()).st_size, what=str(path))
         whole = hashlib.sha256(raw_header)
         for name, place in header.items():
             # At most the bytes that the file has been seen to hold are allocated.
@@ -161,7 +161,7 @@ def load_module(module: nn.Module, path: Path, entry: BlobEntry) -> None:
 
 
 def require_entry(
-    header: Mapping[str, HeaderTensor], entry: BlobEntry, *, size: int, path: Path
+    header: Mapping[str, HeaderTensor], entry: BlobEntry, *, size: int, what: str
 ) -> None:
     """Hold a file's header against its manifest entry.
 
@@ -171,16 +171,16 @@ def require_entry(
         If size, names, a dtype or a shape differ; says both sides.
     """
     if size != entry.size:
-        raise SchemaError(f"{path}: has {size} bytes, the manifest says {entry.size}")
+        raise SchemaError(f"{what}: has {size} bytes, the manifest says {entry.size}")
     if header.keys() != entry.tensors.keys():
         odd = sorted(header.keys() ^ entry.tensors.keys())
         where = "file" if odd[0] in header else "manifest"
-        raise SchemaError(f"{path}: tensor '{odd[0]}' is only in the {where}; both list the same")
+        raise SchemaError(f"{what}: tensor '{odd[0]}' is only in the {where}; both list the same")
     for name, place in header.items():
         said = entry.tensors[name]
         if (place.dtype, place.shape) != (said.dtype, said.shape):
             raise SchemaError(
-                f"{path}: tensor '{name}' is {place.dtype} {list(place.shape)} in the file, "
+                f"{what}: tensor '{name}' is {place.dtype} {list(place.shape)} in the file, "
                 f"{said.dtype} {list(said.shape)} in the manifest"
             )
 
