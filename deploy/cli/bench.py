@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.output import PEOPLE, print_json
+from deploy.cli.output import PEOPLE, RESULT, print_json
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)
 
@@ -31,4 +31,4 @@ def transport(
         print_json(row)
         return
     for key, value in row.items():
-        PEOPLE.print(f"{key:<28} {value}")
+        RESULT.print(f"{key:<28} {value}")

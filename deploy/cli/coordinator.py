@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.output import PEOPLE, print_json
+from deploy.cli.output import RESULT, print_json
 
 app = typer.Typer(help="Run and watch a coordinator.", no_args_is_help=True)
 
@@ -44,7 +44,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
         print_json(MessageToDict(answer, preserving_proto_field_name=True))
         return
     for table in status_tables(answer):
-        PEOPLE.print(table)
+        RESULT.print(table)
 
 
 @app.command()

@@ -14,7 +14,7 @@ import typer
 
 from common.errors import ConflictError
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.output import PEOPLE, print_json
+from deploy.cli.output import PEOPLE, RESULT, print_json
 
 if TYPE_CHECKING:
     from deploy.federation.processes import Processes
@@ -88,9 +88,9 @@ def _run(
         if as_json:
             print_json(summary(outcome, folder, picture))
         else:
-            PEOPLE.print(category_table(outcome.categories))
+            RESULT.print(category_table(outcome.categories))
             for name, place in summary(outcome, folder, picture)["places"].items():
-                PEOPLE.print(f"{name:<12} {place}", soft_wrap=True)
+                RESULT.print(f"{name:<12} {place}", soft_wrap=True)
         if keep_ui:
             processes.stop([site.site for site in federation.sites] + ["coordinator"])
             PEOPLE.print(f"MLflow's UI is at {outcome.mlflow_uri}; Ctrl-C stops it.")

@@ -12,7 +12,7 @@ import typer
 
 from common.errors import NotFoundError
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.output import PEOPLE, print_json
+from deploy.cli.output import RESULT, print_json
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
@@ -84,7 +84,7 @@ def show(config: Config, version: Version = None, as_json: AsJson = False) -> No
                 for edge in row
             ),
         )
-    PEOPLE.print(table)
+    RESULT.print(table)
 
 
 @app.command()
@@ -101,8 +101,8 @@ def log(config: Config, as_json: AsJson = False) -> None:
         return
     for digest, commit in commits:
         merge = commit.merge
-        PEOPLE.print(f"[yellow]version {commit.number}[/] {digest[:12]}  {commit.created_at}")
-        PEOPLE.print(
+        RESULT.print(f"[yellow]version {commit.number}[/] {digest[:12]}  {commit.created_at}")
+        RESULT.print(
             f"    {merge.get('operation')} {merge.get('category')} → {merge.get('task')} "
             f"from {merge.get('site')}"
         )
@@ -125,9 +125,9 @@ def verify(config: Config, version: Version = None, as_json: AsJson = False) -> 
         print_json({"ok": not problems, "version": number, "problems": rows})
     elif problems:
         for problem in problems:
-            PEOPLE.print(f"{problem.where}: {problem.what} ({problem.rule})", soft_wrap=True)
+            RESULT.print(f"{problem.where}: {problem.what} ({problem.rule})", soft_wrap=True)
     else:
-        PEOPLE.print(f"version {number}: every blob is there, matches its digest and is signed for")
+        RESULT.print(f"version {number}: every blob is there, matches its digest and is signed for")
     if problems:
         raise typer.Exit(VERIFY_FAILED)
 

@@ -1,4 +1,4 @@
-"""What a person or a program reads: JSON on standard output, everything else on standard error."""
+"""Results on standard output, for people or as one JSON object; all else on standard error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import typer
 from rich.console import Console
 
 PEOPLE = Console(stderr=True, highlight=False)
-"""Progress and text beside `--json`."""
+"""Progress, notes and errors."""
+
+RESULT = Console(highlight=False)
+"""What a command was asked for, when it was not asked for as JSON."""
 
 
 def print_json(value: dict[str, Any]) -> None:

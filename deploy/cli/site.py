@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from common.errors import NotFoundError
-from deploy.cli.output import PEOPLE, print_json
+from deploy.cli.output import RESULT, print_json
 
 app = typer.Typer(help="Run and watch a site agent.", no_args_is_help=True)
 
@@ -48,4 +48,4 @@ def status(
     if as_json:
         print_json(answer)
         return
-    PEOPLE.print(" · ".join(f"{key} {value}" for key, value in answer.items()))
+    RESULT.print(" · ".join(f"{key} {value}" for key, value in answer.items()))

@@ -57,6 +57,10 @@ class Processes:
                 start_new_session=True,
             )
 
+    def take(self, name: str) -> subprocess.Popen[bytes]:
+        """Give a process away; whoever takes it ends it."""
+        return self._running.pop(name)
+
     def check(self) -> None:
         """Raise `ProcessEndedError` if one has ended."""
         for name, process in self._running.items():

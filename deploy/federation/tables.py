@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from protos.rootstock.operator.v1 import operator_pb2
@@ -42,10 +43,14 @@ def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]
 
 def category_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Lay rows out for 80 columns."""
-    table = Table(title="Error in % on each lab's private validation data", title_justify="left")
+    table = Table(
+        title="Error in % on each lab's private validation data",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+    )
     table.add_column("category")
-    for heading in ("teacher", "no adapter", "zero samples", "few samples", "refined"):
-        table.add_column(heading, justify="right", max_width=8)
+    for heading in ("teacher", "no\nadapter", "zero\nsamples", "few\nsamples", "refined"):
+        table.add_column(heading, justify="right")
     table.add_column("seconds", justify="right")
     table.add_column("net")
     for row in rows:

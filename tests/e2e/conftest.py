@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from coordinator.history.server import MlflowServer
+from deploy.federation.config import FederationConfig
+from deploy.federation.processes import Processes, free_ports
+from tests.e2e.federation import Running
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One MLflow server for all tests: it takes longer to start than the tests to run."""
+    (port,) = free_ports(1)
+    with MlflowServer(tmp_path_factory.mktemp("mlflow"), port) as server:
+        yield server.uri
+
+
+@pytest.fixture
+def federation(tmp_path: Path, mlflow_uri: str) -> Iterator[Callable[[FederationConfig], Running]]:
+    with Processes(tmp_path / "logs") as processes:
+        yield lambda config: Running(config, tmp_path, mlflow_uri, processes)
