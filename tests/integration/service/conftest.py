@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.service.running import Lab, LabMaker, Running
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def coordinator(state: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
+    """A running server; parametrize indirectly with a dict of server settings."""
+    running = Running(state, **getattr(request, "param", {}))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def lab(coordinator: Running, tmp_path: Path) -> Iterator[LabMaker]:
+    """Returns how to make a lab that has joined."""
+    made: list[Lab] = []
+
+    def make(name: str, *, join: bool = True, address: str | None = None, **more: Any) -> Lab:
+        new = Lab(name, address or coordinator.address, tmp_path / "labs", **more)
+        made.append(new)
+        if join:
+            new.join()
+        return new
+
+    yield make
+    for each in made:
+        each.close()

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import hashlib
+import time
+import zlib
+
+import pytest
+import torch
+
+from common.errors import (
+    ConflictError,
+    IdentityError,
+    IntegrityError,
+    LimitError,
+    NotFoundError,
+    RefusedError,
+    SchemaError,
+)
+from common.identity.keys import verify
+from common.transport.upload import upload_requests
+from coordinator.registry import SubmissionState
+from coordinator.service import receipt_bytes, signature_ref
+from protos.rootstock.federation.v1 import federation_pb2 as pb
+from tests.integration.service.running import CHUNK, Running
+
+
+def test_a_teacher_net_arrives_whole_and_its_receipt_is_signed(coordinator, lab):
+    cat = lab("cat-lab")
+    welcome = cat.join()  # the same key may join again
+    assert welcome.net == "animals"
+    teacher = cat.teacher("cat")
+    receipt = cat.ship(teacher)
+    signed = receipt_bytes(receipt.manifest_digest, receipt.submission_id, receipt.received_at)
+    verify(welcome.coordinator_public_key, receipt.signature, signed, what="the receipt")
+    assert receipt.manifest_digest == teacher.manifest.content_digest()
+    for digest, path in teacher.files.items():
+        assert coordinator.store.local_path(digest).read_bytes() == path.read_bytes()
+    # The store alone proves where the modules came from.
+    document = coordinator.store.read_bytes(receipt.manifest_digest, 1 << 20)
+    signature = coordinator.store.get_ref(signature_ref(receipt.manifest_digest))
+    verify(cat.key.public_key, coordinator.store.read_bytes(signature, 64), document, what="it")
+    (submission,) = coordinator.registry.submissions.all(SubmissionState.RECEIVED)
+    assert submission.id == receipt.submission_id == "sub-0001"
+    assert not [path for path in coordinator.places.incoming.rglob("*") if path.is_file()]
+
+
+def test_again_costs_nothing_and_gives_the_same_receipt(lab):
+    cat = lab("cat-lab")
+    teacher = cat.teacher("cat")
+    receipt = cat.ship(teacher)
+    assert cat.commit(receipt.submission_id) == receipt
+    begun = cat.begin(teacher.manifest)
+    assert (begun.receipt, list(begun.missing)) == (receipt, [])
+    # Another manifest with the same blobs, of another lab: nothing is sent twice.
+    dog = lab("dog-lab")
+    assert list(dog.begin(dog.teacher("dog").manifest).missing) == []
+
+
+def test_a_cut_upload_resumes_at_the_last_durable_byte(coordinator, lab, state):
+    cat = lab("cat-lab")
+    teacher = cat.teacher("cat")
+    begun = cat.begin(teacher.manifest)
+    largest = max(begun.missing, key=lambda blob: blob.size)
+    _cut(cat, teacher, begun.upload_id, largest, chunks=3)
+    resumed = _missing(cat, teacher, largest.digest)
+    assert resumed.durable_offset == 3 * CHUNK
+    # The coordinator's restart changes nothing about it.
+    coordinator.stop()
+    again = Running(state)
+    try:
+        back = lab("cat-lab", address=again.address, key=cat.key)
+        assert _missing(back, teacher, largest.digest).durable_offset == 3 * CHUNK
+        receipt = back.ship(teacher)
+        assert receipt.submission_id == begun.upload_id
+        digest = hashlib.sha256(again.store.local_path(largest.digest).read_bytes()).hexdigest()
+        assert digest == largest.digest
+    finally:
+        again.stop()
+
+
+def test_of_two_streams_of_one_blob_the_newer_stays(lab):
+    cat = lab("cat-lab")
+    teacher = cat.teacher("cat")
+    begun = cat.begin(teacher.manifest)
+    largest = max(begun.missing, key=lambda blob: blob.size)
+    older, _ = _stalled(cat, teacher, begun.upload_id, largest, chunks=2)
+    # An agent that was cut off does not wait until the coordinator notices.
+    resumed = _missing(cat, teacher, largest.digest)
+    cat.send(teacher, begun.upload_id, resumed)
+    with pytest.raises(ConflictError, match="a newer stream"):
+        _result(older)
+    assert cat.ship(teacher).submission_id == begun.upload_id
+
+
+def test_wrong_bytes_are_dropped_and_said(coordinator, lab):
+    cat = lab("cat-lab")
+    teacher = cat.teacher("cat")
+    begun = cat.begin(teacher.manifest)
+    blob = begun.missing[0]
+    wrong = bytearray(teacher.files[blob.digest].read_bytes())
+    wrong[-1] ^= 1
+    teacher.files[blob.digest].write_bytes(wrong)
+    with pytest.raises(IntegrityError, match=f"the manifest says {blob.digest}"):
+        cat.send(teacher, begun.upload_id, blob)
+    assert _missing(cat, teacher, blob.digest).durable_offset == 0
+    with pytest.raises(SchemaError, match=f"blob .* is truncated: 0 of {blob.size} bytes"):
+        cat.commit(begun.upload_id)
+    assert not coordinator.store.has(blob.digest)
+
+
+def _chunk(offset: int, data: bytes, **changes: int) -> pb.UploadRequest:
+    return pb.UploadRequest(offset=offset, data=data, crc32=changes.get("crc32", zlib.crc32(data)))
+
+
+@pytest.mark.parametrize(
+    ("second", "error", "message"),
+    [
+        (lambda data: _chunk(CHUNK, data[CHUNK : 2 * CHUNK], crc32=1), IntegrityError, "CRC-32"),
+        (lambda data: _chunk(0, data[:CHUNK]), SchemaError, "offset 0"),
+        (lambda data: _chunk(2 * CHUNK, data[2 * CHUNK : 3 * CHUNK]), SchemaError, "a gap"),
+        (lambda data: _chunk(CHUNK, data[CHUNK : 2 * CHUNK + 1]), LimitError, "4097 bytes"),
+        (lambda data: _chunk(CHUNK, b""), SchemaError, "empty"),
+        (lambda data: pb.UploadRequest(digest="0" * 64), SchemaError, "one stream sends one blob"),
+    ],
+    ids=["checksum", "repeated", "gap", "oversized", "empty", "other blob"],
+)
+def test_a_bad_chunk_is_refused_and_the_good_ones_stay(lab, second, error, message):
+    cat = lab("cat-lab")
+    teacher = cat.teacher("cat")
+    begun = cat.begin(teacher.manifest)
+    blob = max(begun.missing, key=lambda missing: missing.size)
+    data = teacher.files[blob.digest].read_bytes()
+    first = _chunk(0, data[:CHUNK])
+    first.upload_id, first.digest = begun.upload_id, blob.digest
+    with pytest.raises(error, match=message):
+        cat.upload([first, second(data)])
+    assert _missing(cat, teacher, blob.digest).durable_offset == CHUNK
+    assert cat.ship(teacher).submission_id == begun.upload_id
+
+
+def test_a_truncated_stream_is_no_upload(lab):
+    cat = lab("cat-lab")
+    teacher = cat.teacher("cat")
+    begun = cat.begin(teacher.manifest)
+    blob = max(begun.missing, key=lambda missing: missing.size)
+    messages = list(_messages(teacher, begun.upload_id, blob))[:-1]
+    answer = cat.upload(messages)
+    assert answer.durable_offset == sum(len(message.data) for message in messages) < blob.size
+    with pytest.raises(SchemaError, match="truncated"):
+        cat.commit(begun.upload_id)
+    with pytest.raises(SchemaError, match="no first message"):
+        cat.upload([])
+    with pytest.raises(SchemaError, match="not in the manifest"):
+        cat.upload([pb.UploadRequest(upload_id=begun.upload_id, digest="0" * 64)])
+
+
+def test_a_lab_touches_its_own_uploads_only(lab):
+    cat, dog = lab("cat-lab"), lab("dog-lab")
+    teacher = cat.teacher("cat")
+    begun = cat.begin(teacher.manifest)
+    with pytest.raises(NotFoundError, match="'dog-lab' has no upload"):
+        dog.send(teacher, begun.upload_id, begun.missing[0])
+    with pytest.raises(NotFoundError, match="'dog-lab' has no upload"):
+        dog.commit(begun.upload_id)
+    with pytest.raises(IdentityError, match="the manifest is of site 'cat-lab'"):
+        dog.begin(teacher.manifest)
+
+
+def test_the_manifests_signature_is_checked(lab):
+    cat, dog = lab("cat-lab"), lab("dog-lab")
+    document = cat.teacher("cat").manifest.canonical()
+    request = pb.BeginUploadRequest(manifest=document, signature=dog.key.sign(document))
+    with pytest.raises(IntegrityError, match="signature of the manifest"):
+        cat.call("BeginUpload", request)
+
+
+@pytest.mark.parametrize("coordinator", [{"max_open_uploads_per_site": 2}], indirect=True)
+def test_the_quota_of_open_uploads(lab):
+    cat = lab("cat-lab")
+    teachers = [cat.teacher("cat", seed) for seed in (1, 2, 3)]
+    for teacher in teachers[:2]:
+        cat.begin(teacher.manifest)
+    with pytest.raises(LimitError, match=r"quota: site 'cat-lab' has 2 open uploads"):
+        cat.begin(teachers[2].manifest)
+    cat.ship(teachers[0])
+    assert cat.ship(teachers[2]).submission_id == "sub-0003"
+
+
+def _larger_first_tensor(manifest):
+    entry = manifest.category_module
+    name, tensor = next(iter(entry.tensors.items()))
+    lie = tensor.model_copy(update={"shape": (*tensor.shape, 2)})
+    tensors = {**entry.tensors, name: lie}
+    return {"category_module": entry.model_copy(update={"tensors": tensors})}
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        (lambda manifest: {"plan": "0" * 64}, "plan"),
+        (lambda manifest: {"task_modules": {"counting": manifest.category_module}}, "task"),
+        (
+            lambda manifest: {
+                "architecture": manifest.architecture.model_copy(update={"split": "pool9"})
+            },
+            "pool9",
+        ),
+        (
+            lambda manifest: {
+                "architecture": manifest.architecture.model_copy(update={"name": "resnet-9"})
+            },
+            "resnet-9",
+        ),
+        (
+            lambda manifest: {
+                "category_module": manifest.category_module.model_copy(update={"size": 1 << 40})
+            },
+            "size",
+        ),
+        (_larger_first_tensor, "tensors"),
+        (lambda manifest: {"metrics": {}}, "metrics"),
+        (lambda manifest: {"metrics": {"error/classification": 101.0}}, "metrics"),
+    ],
+)
+def test_what_a_manifest_alone_shows_is_refused_before_a_byte_is_sent(
+    coordinator, lab, change, check
+):
+    cat = lab("cat-lab")
+    teacher = cat.teacher("cat")
+    with pytest.raises(RefusedError, match=check) as refusal:
+        cat.begin(teacher.manifest.model_copy(update=change(teacher.manifest)))
+    assert isinstance(refusal.value, RefusedError)
+    assert coordinator.registry.submissions.all() == []
+    assert cat.ship(teacher).submission_id == "sub-0001"
+
+
+def test_private_blobs_are_not_had_by_naming_them(coordinator, lab):
+    cat, dog = lab("cat-lab"), lab("dog-lab")
+    samples = {"images": torch.rand(3, 3, 32, 32), "labels": torch.tensor([1.0, 0.0, 1.0])}
+    shipped = cat.teacher("cat", samples=samples)
+    cat.ship(shipped)
+    named = dog.teacher("dog", seed=2, samples=samples)
+    begun = dog.begin(named.manifest)
+    digest = shipped.manifest.shared_samples.blob.digest
+    assert digest in {blob.digest for blob in begun.missing}
+    for missing in begun.missing:
+        dog.send(named, begun.upload_id, missing)
+    dog.commit(begun.upload_id)
+    assert coordinator.registry.uploads.readable("dog-lab", digest)
+
+
+def _messages(teacher, upload_id, blob):
+    return upload_requests(
+        teacher.files[blob.digest],
+        upload_id=upload_id,
+        digest=blob.digest,
+        offset=blob.durable_offset,
+        chunk_bytes=CHUNK,
+    )
+
+
+def _stalled(lab, teacher, upload_id, blob, chunks):
+    """Send some chunks and then nothing more; return the open call once they have arrived."""
+    import threading
+
+    release = threading.Event()
+
+    def messages():
+        for count, message in enumerate(_messages(teacher, upload_id, blob)):
+            if count == chunks:
+                release.wait()
+                return
+            yield message
+
+    call = lab.stub.Upload.future(messages())
+    part = _part_of(lab, blob)
+    deadline = time.monotonic() + 20
+    while not part.exists() or part.stat().st_size < chunks * CHUNK:
+        assert time.monotonic() < deadline, "the chunks did not arrive"
+        time.sleep(0.01)
+    # The sender's thread ends with the call.
+    call.add_done_callback(lambda _: release.set())
+    return call, release
+
+
+def _part_of(lab, blob):
+    return lab.folder.parent.parent / "state" / "incoming" / lab.name / f"{blob.digest}.part"
+
+
+def _cut(lab, teacher, upload_id, blob, chunks):
+    call, _ = _stalled(lab, teacher, upload_id, blob, chunks)
+    call.cancel()
+
+
+def _result(call):
+    from tests.integration.service.running import raising
+
+    with raising():
+        return call.result(timeout=20)
+
+
+def _missing(lab, teacher, digest):
+    begun = lab.begin(teacher.manifest)
+    return next(blob for blob in begun.missing if blob.digest == digest)
