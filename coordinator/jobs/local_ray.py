@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -100,7 +101,7 @@ class LocalRay:
     def _require_room(self) -> None:
         """Refuse what would wait for ever: an actor that fits on no node."""
         needed = {"CPU": self._config.num_cpus, "GPU": self._config.num_gpus}
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
         if any(all(node.get(k, 0) >= n for k, n in needed.items()) for node in nodes):
             return
         best = {k: max((node.get(k, 0) for node in nodes), default=0) for k in needed}
@@ -109,6 +110,11 @@ class LocalRay:
             f"node of Ray: the largest have {best['CPU']:g} CPUs and {best['GPU']:g} GPUs; lower "
             "the keys, or raise jobs.local_cpus or the cluster"
         )
+
+
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
 
 
 @contextmanager

@@ -55,8 +55,8 @@ class Material:
         taken, *size = feature_shape(job.student_architecture)
         if (height, width) != tuple(size):
             raise TransplantError(
-                f"f gives maps of {height}×{width}, g_S takes {size[0]}×{size[1]}; an adapter keeps "
-                "the size: train with the plan's architecture, split and input size"
+                f"f gives maps of {height}×{width}, g_S takes {size[0]}×{size[1]}; an adapter "
+                "keeps the size: train with the plan's architecture, split and input size"
             )
 
         def load(module: nn.Sequential, entry: BlobEntry) -> nn.Sequential:
@@ -106,7 +106,7 @@ class Material:
         with torch.no_grad():
             parts = [
                 self.category_module(images_NCHW.to(self.device))
-                for images_NCHW in tensors["images"].split(FEATURE_BATCH)
+                for images_NCHW in torch.split(tensors["images"], FEATURE_BATCH)
             ]
         return Samples(torch.cat(parts), tensors["labels"].to(self.device))
 

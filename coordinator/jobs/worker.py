@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
+import weakref
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -48,11 +49,11 @@ class TransplantWorker:
 
     def __init__(self, job: TransplantJob, device: torch.device = CPU) -> None:
         self._job = job
-        self._folder: Any = None
-        if job.cache is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="rootstock-")  # goes with the worker
-        cache = Path(job.cache if job.cache is not None else self._folder.name)
-        self._store = open_store(job.artifacts, cache)
+        cache = job.cache
+        if cache is None:
+            cache = tempfile.mkdtemp(prefix="rootstock-")
+            weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
+        self._store = open_store(job.artifacts, Path(cache))
         self._device = device
         self._at = checkpoints.load(self._store, job)
         self._material: Material | None = None

@@ -1,0 +1,173 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.errors import ConflictError, NotFoundError, SchemaError, TransplantError
+from common.nets.spec import ArchitectureSpec
+from common.weights import safetensors_io
+from coordinator.config import DistillationConfig
+from coordinator.jobs import checkpoint
+from coordinator.jobs.checkpoint import put_tensors
+from coordinator.jobs.material import Material, rescale
+from coordinator.jobs.model import JobResult, TransplantJob
+from coordinator.jobs.worker import TransplantWorker
+from tests.unit.jobs.transplants import SPEC, Transplant
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def transplant(tmp_path: Path) -> Transplant:
+    return Transplant(tmp_path)
+
+
+def finished(job: TransplantJob) -> JobResult:
+    worker = TransplantWorker(job)
+    while not worker.advance().done:
+        pass
+    return worker.result()
+
+
+def outcome(result: JobResult) -> dict[str, object]:
+    """All of a result that must not depend on the clock."""
+    return result.model_dump(exclude={"seconds"})
+
+
+def test_progress_goes_through_both_stages(transplant: Transplant) -> None:
+    worker = TransplantWorker(transplant.job())
+    seen = []
+    while not worker.done:
+        progress = worker.advance()
+        seen.append((progress.stage, progress.step, progress.steps, progress.done))
+    assert seen == [
+        ("zero-sample", 1, 1, False),
+        ("few-sample", 20, 60, False),
+        ("few-sample", 40, 60, False),
+        ("few-sample", 60, 60, True),
+    ]
+    result = worker.result()
+    assert result.few_sample is not None
+    assert result.few_sample.blob.digest != result.zero_sample.blob.digest
+    assert [point.step for point in result.curves] == list(range(1, 61))
+    assert result.seconds.keys() == {"zero-sample", "few-sample"}
+
+
+def test_samples_lower_the_task_loss(transplant: Transplant) -> None:
+    curves = finished(transplant.job()).curves
+    assert curves[-1].task_loss < 0.9 * curves[0].task_loss
+
+
+def test_without_samples_the_closed_form_is_all(transplant: Transplant) -> None:
+    worker = TransplantWorker(transplant.job(samples=None))
+    assert worker.advance().done
+    assert worker.result().few_sample is None
+
+
+def test_many_pieces_give_the_bits_of_one(transplant: Transplant) -> None:
+    whole = finished(transplant.job("whole", checkpoint_steps=1000))
+    job = transplant.job("pieces", checkpoint_steps=7)
+    while not TransplantWorker(job).advance().done:  # a new worker for every piece
+        pass
+    assert outcome(whole) == outcome(TransplantWorker(job).result())
+
+
+def test_a_finished_job_is_not_done_again(transplant: Transplant) -> None:
+    job = transplant.job()
+    first = finished(job)
+    before = list(transplant.store.digests())
+    again = TransplantWorker(job)
+    assert again.advance().done
+    assert again.result() == first
+    assert list(transplant.store.digests()) == before
+
+
+def test_other_settings_under_the_same_merge_start_anew(transplant: Transplant) -> None:
+    first = finished(transplant.job())
+    other = finished(transplant.job(settings=DistillationConfig(draws=64, steps=60, seed=1)))
+    assert other.zero_sample.blob.digest != first.zero_sample.blob.digest
+
+
+def test_a_forgotten_checkpoint_is_made_again_the_same(transplant: Transplant) -> None:
+    first = finished(transplant.job())
+    checkpoint.forget(transplant.store, "m1")
+    assert not TransplantWorker(transplant.job()).done
+    assert outcome(finished(transplant.job())) == outcome(first)
+
+
+def test_feature_norms_set_beta_and_means_set_biases(transplant: Transplant) -> None:
+    job = transplant.job(
+        samples=None,
+        teacher_statistics=transplant.statistics(norm=2.0, mean=0.1),
+        student_statistics=transplant.statistics(norm=3.0, mean=0.4),
+    )
+    result = finished(job)
+    entry = result.zero_sample.blob
+    tensors = safetensors_io.read(transplant.store.local_path(entry.digest), entry)
+    assert float(tensors["beta"]) == 1.5
+    assert bool((tensors["convs.conv1.bias"] != 0).any())
+    assert result.report["solver/beta"] == 1.5
+    assert result.report["solver/biases_from_means"] == 1
+
+
+@pytest.mark.parametrize("kept", ["teacher_statistics", "student_statistics"])
+def test_a_lab_that_keeps_its_statistics_leaves_beta_at_one(
+    transplant: Transplant, kept: str
+) -> None:
+    shipped = {"teacher_statistics", "student_statistics"} - {kept}
+    statistics = {name: transplant.statistics(norm=2.0, mean=0.1) for name in shipped}
+    result = finished(transplant.job(samples=None, **statistics))
+    assert result.report["solver/beta"] == 1
+    assert result.report["solver/biases_from_means"] == 0
+
+
+@pytest.mark.parametrize("norm", [0.0, float("nan"), float("inf")])
+def test_a_norm_that_is_no_norm_is_named(norm: float) -> None:
+    one, other = {"feature_norm": torch.tensor([norm])}, {"feature_norm": torch.tensor([1.0])}
+    with pytest.raises(TransplantError, match="feature norms"):
+        rescale(one, other)
+
+
+def test_features_do_not_depend_on_how_many_images_there_are(transplant: Transplant) -> None:
+    material = Material.of(transplant.job(), transplant.store, torch.device("cpu"))
+    images_NCHW = torch.rand(130, 1, 32, 32)
+    entry = put_tensors(transplant.store, {"images": images_NCHW, "labels": torch.ones(130)})
+    samples = material.samples(transplant.store, entry)
+    with torch.no_grad():
+        expected = material.category_module(images_NCHW[:64])
+    assert torch.equal(expected, samples.features_NCHW[:64])
+    assert samples.features_NCHW.shape == (130, 4, 16, 16)
+
+
+def test_a_result_before_the_end_is_a_conflict(transplant: Transplant) -> None:
+    worker = TransplantWorker(transplant.job())
+    worker.advance()
+    with pytest.raises(ConflictError, match="m1"):
+        worker.result()
+
+
+def test_samples_of_other_tensors_are_refused(transplant: Transplant) -> None:
+    entry = put_tensors(transplant.store, {"pictures": torch.zeros(1, 1, 32, 32)})
+    worker = TransplantWorker(transplant.job(samples=entry))
+    worker.advance()
+    with pytest.raises(SchemaError, match="pictures"):
+        worker.advance()
+
+
+def test_a_missing_blob_is_named(transplant: Transplant) -> None:
+    entry = transplant.teacher.model_copy(update={"digest": "0" * 64})
+    with pytest.raises(NotFoundError, match="0000"):
+        TransplantWorker(transplant.job(teacher_task_module=entry)).advance()
+
+
+def test_maps_of_two_sizes_cannot_be_joined(transplant: Transplant) -> None:
+    other = ArchitectureSpec(name=SPEC.name, settings=SPEC.settings, split="pool2")
+    with pytest.raises(TransplantError, match=r"16×16.*8×8"):
+        TransplantWorker(transplant.job(student_architecture=other)).advance()

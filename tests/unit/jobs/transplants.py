@@ -1,0 +1,91 @@
+"""A small transplant on real digits: two nets of one start, blobs in a local store."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.artifacts.local import LocalStore
+from common.nets.architectures import initial_modules
+from common.nets.spec import ArchitectureSpec, TaskSpec
+from common.weights.manifest import BlobEntry
+from coordinator.config import DistillationConfig
+from coordinator.jobs.checkpoint import put_tensors
+from coordinator.jobs.model import TransplantJob
+
+SPEC = ArchitectureSpec(
+    name="small-vgg", settings={"width": 4, "hidden": 8, "in_channels": 1}, split="pool1"
+)
+TASK = TaskSpec(name="classification")
+
+
+def digits(digit: int, count: int) -> tuple[Tensor, Tensor]:
+    """As many images of a digit as of others: (2 count, 1, 32, 32) and labels (2 count)."""
+    data = load_digits()
+    images = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16
+    targets = torch.tensor(data.target)
+    chosen = torch.cat([images[targets == digit][:count], images[targets != digit][:count]])
+    labels = torch.cat([torch.ones(count), torch.zeros(count)])
+    return functional.interpolate(chosen, size=32, mode="bilinear"), labels
+
+
+@cache
+def trained(digit: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """f and g for a digit against others, trained a little from the common start."""
+    category_module, heads = initial_modules(SPEC, [TASK], seed=3)
+    net = nn.Sequential(category_module, heads[TASK.name]).eval()  # no dropout: deterministic
+    images_NCHW, labels_N = digits(digit, 60)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for _ in range(40):
+        loss = functional.binary_cross_entropy_with_logits(net(images_NCHW).flatten(), labels_N)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return category_module, heads[TASK.name]
+
+
+class Transplant:
+    """Everything that a job needs, under a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = LocalStore(folder / "store")
+        self.uri = str(folder / "store")
+        category_module, teacher = trained(3)
+        _, student = trained(0)
+        images_NCHW, labels_N = digits(3, 10)
+        self.category_module = self.put(category_module)
+        self.teacher = self.put(teacher)
+        self.student = self.put(student)
+        self.samples = put_tensors(self.store, {"images": images_NCHW, "labels": labels_N})
+
+    def put(self, module: nn.Module) -> BlobEntry:
+        return put_tensors(self.store, module.state_dict())
+
+    def statistics(self, norm: float, mean: float) -> BlobEntry:
+        """Statistics as a lab ships them for the category module's two convolutions."""
+        tensors = {"feature_norm": torch.tensor([norm])}
+        for layer in ("conv1_1", "conv1_2"):
+            tensors[f"mean/{layer}"] = torch.full((4,), mean)
+            tensors[f"variance/{layer}"] = torch.full((4,), 0.25)
+        return put_tensors(self.store, tensors)
+
+    def job(self, merge_id: str = "m1", **changes: object) -> TransplantJob:
+        values: dict[str, object] = {
+            "merge_id": merge_id,
+            "task": TASK,
+            "teacher_architecture": SPEC,
+            "student_architecture": SPEC,
+            "category_module": self.category_module,
+            "teacher_task_module": self.teacher,
+            "student_task_module": self.student,
+            "samples": self.samples,
+            "settings": DistillationConfig(draws=64, steps=60, learning_rate=1e-2),
+            "artifacts": self.uri,
+            "checkpoint_steps": 20,
+        }
+        return TransplantJob.model_validate(values | changes)
