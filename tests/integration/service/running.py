@@ -85,16 +85,16 @@ class Running:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = CoordinatorServer(
-            config=self.config,
-            registry=self.registry,
-            store=self.store,
-            plan=self.plan,
-            key=self.key,
-            watchers=Watchers(),
-            experiment_id=lambda: "42",
-        )
         try:
+            server = CoordinatorServer(
+                config=self.config,
+                registry=self.registry,
+                store=self.store,
+                plan=self.plan,
+                key=self.key,
+                watchers=Watchers(),
+                experiment_id=lambda: "42",
+            )
             self._started.set_result(str(await server.start()))
         except Exception as error:  # noqa: BLE001 - raised in the test's thread
             self._started.set_exception(error)

@@ -1,0 +1,181 @@
+"""Evaluation requests, refined adapters and reports over the wire."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from common.errors import (
+    ConflictError,
+    IdentityError,
+    LimitError,
+    NotFoundError,
+    RefusedError,
+    SchemaError,
+)
+from common.nets.adapter import Adapter
+from common.nets.architectures import feature_shape
+from common.nets.spec import AdapterSpec
+from common.weights.manifest import AdapterEntry, RefinementManifest
+from common.weights.safetensors_io import write
+from coordinator.registry import MergeState, NewEvent, SubmissionState
+from protos.rootstock.federation.v1 import federation_pb2 as pb
+from tests.integration.service.running import Teacher
+
+
+@pytest.fixture
+def asked(coordinator, lab):
+    """Returns how to bring a lab's teacher to an evaluation; gives (lab, evaluation id)."""
+
+    def ask(site="cat-lab", *, refine=True):
+        asked_lab = lab(site)
+        registry = coordinator.registry
+        receipt = asked_lab.ship(asked_lab.teacher("cat"))
+        registry.submissions.set_state(receipt.submission_id, SubmissionState.ADMITTED)
+        merge = registry.merges.create(
+            receipt.submission_id, "cat", "classification", "new-category"
+        )
+        registry.merges.advance(merge.id, MergeState.DISTILLING)
+        registry.merges.advance(merge.id, MergeState.EVALUATING)
+        request = pb.EvaluationRequest(
+            evaluation_id="evl-0001",
+            merge_id=merge.id,
+            manifest_digest=receipt.manifest_digest,
+            task="classification",
+            candidates=[pb.Candidate(name="no_adapter"), pb.Candidate(name="zero_sample")],
+            refine=refine,
+        )
+        event = NewEvent(
+            site, "evaluation", pb.WatchResponse(evaluation=request).SerializeToString()
+        )
+        evaluation = registry.evaluations.request(
+            merge.id, site, request.SerializeToString(), events=[event]
+        )
+        return asked_lab, evaluation.id
+
+    return ask
+
+
+def results(**errors):
+    return [
+        pb.CandidateResult(name=name, error=error, samples=100) for name, error in errors.items()
+    ]
+
+
+def refined(lab, evaluation, channels=None):
+    """Make a real adapter as a lab would; `channels` lies about its width."""
+    width = channels or feature_shape(lab.plan().architecture)[0]
+    spec = AdapterSpec(in_channels=width, out_channels=width)
+    path = lab.folder / "adapter.safetensors"
+    entry = write(path, Adapter(spec).state_dict())
+    manifest = RefinementManifest(
+        site=lab.name, evaluation=evaluation, adapter=AdapterEntry(spec=spec, blob=entry)
+    )
+    return Teacher(manifest, {entry.digest: path})  # type: ignore[arg-type]
+
+
+def test_a_lab_refines_reports_and_is_believed_once(coordinator, asked):
+    lab, evaluation = asked()
+    stream = lab.watch("a")
+    request = next(event for event in stream if event.HasField("evaluation")).evaluation
+    stream.cancel()
+    assert request.evaluation_id == evaluation
+    adapter = refined(lab, evaluation)
+    report = pb.ReportEvaluationRequest(
+        evaluation_id=evaluation,
+        results=results(no_adapter=50.0, zero_sample=30.0),
+        refinement_manifest_digest=adapter.manifest.content_digest(),
+        refined_error=6.0,
+        refinement_seconds=2.5,
+        refinement_steps=300,
+    )
+    with pytest.raises(ConflictError, match="has no receipt; upload it, then report"):
+        lab.call("ReportEvaluation", report)
+    receipt = lab.ship(adapter)
+    assert receipt.submission_id == "ref-0001"
+    assert lab.call("ReportEvaluation", report).first
+    kept = coordinator.registry.evaluations.get(evaluation).report
+    assert pb.ReportEvaluationRequest.FromString(kept) == report
+    report.refined_error = 1.0
+    assert not lab.call("ReportEvaluation", report).first
+    assert coordinator.registry.evaluations.get(evaluation).report == kept
+    # The receipt stands, though the question is closed.
+    assert lab.begin(adapter.manifest).receipt == receipt
+    found = coordinator.registry.uploads.refinement(adapter.manifest.content_digest())
+    assert (found.id, found.evaluation_id) == ("ref-0001", evaluation)
+
+
+def test_a_failure_may_leave_results_out(asked):
+    lab, evaluation = asked()
+    report = pb.ReportEvaluationRequest(evaluation_id=evaluation, failure="images unreadable")
+    assert lab.call("ReportEvaluation", report).first
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"results": results(no_adapter=50.0)}, SchemaError, "no result for .*zero_sample"),
+        (
+            {"results": results(no_adapter=50.0, zero_sample=30.0, magic=0.0)},
+            SchemaError,
+            "magic",
+        ),
+        (
+            {"results": results(no_adapter=5.0, zero_sample=5.0) + results(no_adapter=1.0)},
+            SchemaError,
+            "send one for each",
+        ),
+        ({"results": results(no_adapter=100.5, zero_sample=3.0)}, LimitError, "100.5"),
+        ({"results": results(no_adapter=math.nan, zero_sample=3.0)}, LimitError, "nan"),
+        ({"results": results(no_adapter=-1.0, zero_sample=3.0)}, LimitError, "-1"),
+        ({"refined_error": math.inf}, LimitError, "refined_error"),
+        ({"refinement_seconds": -1.0}, LimitError, "refinement_seconds"),
+        ({"refinement_steps": 1 << 63}, LimitError, "refinement_steps"),
+        ({"failure": "x" * 2001}, LimitError, "2001 characters"),
+        ({"refinement_manifest_digest": "0" * 64}, ConflictError, "no receipt"),
+        ({"evaluation_id": "evl-0009"}, NotFoundError, "evl-0009"),
+    ],
+)
+def test_numbers_are_held_against_what_was_asked(coordinator, asked, change, error, message):
+    lab, evaluation = asked()
+    good = {
+        "evaluation_id": evaluation,
+        "results": results(no_adapter=50.0, zero_sample=30.0),
+    }
+    with pytest.raises(error, match=message):
+        lab.call("ReportEvaluation", pb.ReportEvaluationRequest(**{**good, **change}))
+    assert coordinator.registry.evaluations.get(evaluation).report is None
+    assert lab.call("ReportEvaluation", pb.ReportEvaluationRequest(**good)).first
+
+
+def test_other_labs_do_not_answer(asked, lab):
+    _, evaluation = asked("cat-lab")
+    dog = lab("dog-lab")
+    report = pb.ReportEvaluationRequest(
+        evaluation_id=evaluation, results=results(no_adapter=0.0, zero_sample=0.0)
+    )
+    with pytest.raises(IdentityError, match="asked of another site than 'dog-lab'"):
+        dog.call("ReportEvaluation", report)
+    with pytest.raises(IdentityError):
+        dog.begin(refined(dog, evaluation).manifest)
+
+
+def test_a_refinement_answers_an_open_request(asked):
+    lab, evaluation = asked(refine=False)
+    with pytest.raises(ConflictError, match="asks for no refined adapter"):
+        lab.begin(refined(lab, evaluation).manifest)
+    with pytest.raises(NotFoundError, match="evl-0009"):
+        lab.begin(refined(lab, "evl-0009").manifest)
+
+
+def test_a_refined_adapter_fits_the_net(asked):
+    lab, evaluation = asked()
+    with pytest.raises(RefusedError, match="adapter"):
+        lab.begin(refined(lab, evaluation, channels=3).manifest)
+    report = pb.ReportEvaluationRequest(
+        evaluation_id=evaluation, results=results(no_adapter=50.0, zero_sample=30.0)
+    )
+    lab.call("ReportEvaluation", report)
+    with pytest.raises(ConflictError, match="has its report already"):
+        lab.begin(refined(lab, evaluation).manifest)
