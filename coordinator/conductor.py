@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from common.errors import RefusedError, StorageError, UnreachableError
+from common.errors import RefusedError, RootstockError
 from common.weights.admission import admit
 from coordinator.growth import Found, Refusal, decide
 from coordinator.ledger import Ledger, submission_event
@@ -72,11 +72,10 @@ class Conductor:
                 self._raise_faults()
                 await self._admit_received()
                 await self._decide_admitted()
-                for merge in await asyncio.to_thread(
-                    self._ledger.registry.merges.all, *OPEN_MERGES
-                ):
-                    self._keep_going(merge.id, self._transplanter.carry(merge.id))
-                self._keep_going("history", self._recorder.log_all())
+                for merge_id in await asyncio.to_thread(self._ready_merges):
+                    self._keep_going(merge_id, self._transplanter.carry(merge_id))
+                if await asyncio.to_thread(self._ledger.registry.merges.unlogged):
+                    self._keep_going("history", self._recorder.log_all())
                 await self._news.wait()
         finally:
             unsubscribe()
@@ -90,16 +89,23 @@ class Conductor:
         if running is not None and not running.done():
             work.close()
             return
-        self._tasks[name] = asyncio.create_task(self._patiently(name, work), name=name)
+        task = asyncio.create_task(self._patiently(name, work), name=name)
+        # What arose for this name while the task was at its last step is found by another look.
+        task.add_done_callback(lambda _: self._news.set())
+        self._tasks[name] = task
+
+    def _ready_merges(self) -> list[str]:
+        """Return the open merges that can be carried on now."""
+        merges = self._ledger.registry.merges.all(*OPEN_MERGES)
+        return [merge.id for merge in merges if self._transplanter.ready(merge)]
 
     async def _patiently(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do work; what fails for want of a disk or a peer stays open and is tried again."""
+        """Do work; what fails for want of a disk, a peer or MLflow stays open and is tried again."""
         try:
             await work
-        except (StorageError, UnreachableError) as error:
+        except RootstockError as error:
             self._log.warning("waits", work=name, seconds=self._retry_seconds, error=str(error))
             await asyncio.sleep(self._retry_seconds)
-            self._news.set()
 
     def _raise_faults(self) -> None:
         """Raise a fault of ours rather than lose it with its task."""

@@ -52,6 +52,21 @@ class Transplanter:
         self._committing = asyncio.Lock()
         self._log = structlog.get_logger("transplant")
 
+    def ready(self, merge: Merge) -> bool:
+        """Say whether an open merge can be carried on.
+
+        A task that comes along waits until the merge that brings its category module has ended
+        (paper, appendix: way 2); if that one came to nothing, so will this one.
+        """
+        if merge.operation != NewTask.name:
+            return True
+        bringing = [
+            other
+            for other in self._ledger.registry.merges.all(*OPEN_MERGES)
+            if other.submission_id == merge.submission_id and other.operation != NewTask.name
+        ]
+        return not bringing
+
     async def carry(self, merge_id: str) -> None:
         """Go on from the state that the merge is in, to its end.
 
@@ -68,8 +83,7 @@ class Transplanter:
         submission = await asyncio.to_thread(registry.submissions.get, merge.submission_id)
         try:
             if merge.operation in DIRECT_OPERATIONS:
-                if await asyncio.to_thread(self._may_join_directly, merge):
-                    await self._commit(merge, submission, None, None)
+                await self._commit(merge, submission, None, None)
                 return
             if merge.state is MergeState.QUEUED:
                 merge = await asyncio.to_thread(
@@ -312,33 +326,6 @@ class Transplanter:
             events=[version_event(commit.number, digest, merge.category, merge.task)],
             numbers=numbers,
             candidate=candidate,
-        )
-
-    def _may_join_directly(self, merge: Merge) -> bool:
-        """Say whether a join with nothing to learn can be committed now.
-
-        A task that comes along waits for its category module (paper, appendix: way 2).
-
-        Raises
-        ------
-        ConflictError
-            If the category module was not merged.
-        """
-        if merge.operation == Found.name:
-            return True
-        tree = self._ledger.tree()
-        if tree is not None and merge.category in tree.category_modules:
-            return True
-        bringing = [
-            other
-            for other in self._ledger.registry.merges.all()
-            if other.submission_id == merge.submission_id and other.operation != merge.operation
-        ]
-        if any(other.state in OPEN_MERGES for other in bringing):
-            return False
-        raise ConflictError(
-            f"task '{merge.task}' comes along with category '{merge.category}', which was not "
-            "merged; see the reason there"
         )
 
 
