@@ -1,0 +1,152 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from common.errors import SchemaError
+from common.nets.architectures import (
+    architectures,
+    build_category_module,
+    build_task_module,
+    feature_shape,
+    initial_modules,
+    input_shape,
+    splits,
+)
+from common.nets.spec import ArchitectureSpec, TaskSpec
+
+TASK = TaskSpec(name="classification")
+
+
+def small_vgg(split: str = "pool1", **settings: int) -> ArchitectureSpec:
+    return ArchitectureSpec(name="small-vgg", split=split, settings={"width": 4, **settings})
+
+
+def names(*modules: nn.Module) -> list[str]:
+    return [name for module in modules for name, _ in module.named_children()]
+
+
+def test_architectures_are_known_by_name() -> None:
+    assert architectures() == ("small-vgg", "vgg16")
+    assert splits("vgg16") == ("pool1", "pool2", "pool3", "pool4", "pool5")
+
+
+@pytest.mark.parametrize("split", ["pool1", "pool2", "pool3"])
+def test_category_and_task_module_together_are_the_whole_net(split: str) -> None:
+    category_module = build_category_module(small_vgg(split))
+    task_module = build_task_module(small_vgg(split), TASK)
+    assert names(category_module)[-1] == split
+    whole = [
+        *("conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1"),
+        *("conv2_1", "relu2_1", "conv2_2", "relu2_2", "pool2"),
+        *("conv3_1", "relu3_1", "conv3_2", "relu3_2", "pool3"),
+        *("flatten", "fc6", "relu6", "drop6", "fc7"),
+    ]
+    assert names(category_module, task_module) == whole
+    images = torch.zeros(2, *input_shape(small_vgg(split)))
+    features = category_module(images)
+    assert features.shape[1:] == feature_shape(small_vgg(split))
+    assert task_module(features).shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "split", "shape"),
+    [
+        ({"input_size": 96, "width": 16}, "pool2", (32, 24, 24)),
+        ({"input_size": 64, "blocks": 4}, "pool4", (16, 4, 4)),
+        ({"in_channels": 1}, "pool3", (16, 4, 4)),
+    ],
+)
+def test_settings_shape_the_features(
+    settings: dict[str, int], split: str, shape: tuple[int, int, int]
+) -> None:
+    spec = small_vgg(split, **settings)
+    assert feature_shape(spec) == shape
+    images = torch.zeros(1, *input_shape(spec))
+    features = build_category_module(spec)(images)
+    assert features.shape[1:] == shape
+    assert build_task_module(spec, TASK)(features).shape == (1, 1)
+
+
+def test_hidden_sets_the_width_of_fc6() -> None:
+    task_module = build_task_module(small_vgg(hidden=5), TASK)
+    assert task_module.get_submodule("fc6").out_features == 5
+
+
+def test_vgg16_is_torchvisions_layer_by_layer() -> None:
+    spec = ArchitectureSpec(name="vgg16", split="pool1")
+    with torch.device("meta"):
+        theirs = torchvision.models.vgg16(init_weights=False, num_classes=1)
+        ours = [*build_category_module(spec), *build_task_module(spec, TASK)]
+    flat = [*theirs.features, theirs.avgpool, nn.Flatten(), *theirs.classifier]
+
+    def describe(layer: nn.Module) -> str:
+        return repr(layer).replace("inplace=True", "")
+
+    assert [describe(layer) for layer in ours] == [describe(layer) for layer in flat]
+    assert feature_shape(spec) == (64, 112, 112)
+
+
+def test_initial_weights_follow_from_the_seed_alone() -> None:
+    tasks = [TASK, TaskSpec(name="other")]
+    before = torch.get_rng_state()
+    first_f, first_g = initial_modules(small_vgg(), tasks, seed=3)
+    torch.rand(7)
+    second_f, second_g = initial_modules(small_vgg(), tasks, seed=3)
+    third_f, _ = initial_modules(small_vgg(), tasks, seed=4)
+    assert list(first_g) == ["classification", "other"]
+    for first, second in zip(
+        [first_f, *first_g.values()], [second_f, *second_g.values()], strict=True
+    ):
+        for one, other in zip(first.parameters(), second.parameters(), strict=True):
+            assert torch.equal(one, other)
+    assert not torch.equal(first_f.get_submodule("conv1_1").weight, third_f[0].weight)
+    torch.set_rng_state(before)
+
+
+def test_building_leaves_the_global_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    initial_modules(small_vgg(), [TASK], seed=0)
+    build_category_module(small_vgg())
+    build_task_module(small_vgg(), TASK)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_initial_weights_keep_the_signal_alive() -> None:
+    spec = small_vgg(width=16)
+    category_module, task_modules = initial_modules(spec, [TASK], seed=0)
+    images = torch.randn(16, *input_shape(spec), generator=torch.Generator().manual_seed(0))
+    features = task_modules["classification"][:-2](category_module(images))
+    assert 0.2 < float(features.std()) < 5
+    logits = task_modules["classification"].eval()(category_module(images))
+    assert float(logits.abs().max()) < 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (ArchitectureSpec(name="resnet-9000", split="pool1"), "known architectures: small-vgg"),
+        (small_vgg("pool9"), "known split points: pool1, pool2, pool3"),
+        (small_vgg("pool4", blocks=3), "no split point 'pool4' with these settings"),
+        (small_vgg(input_size=40), "input_size.*multiple of 16"),
+        (small_vgg(width=4096), "width.*128"),
+        (small_vgg(widht=8), "widht.*known settings: input_size, in_channels, width"),
+        (
+            ArchitectureSpec(name="small-vgg", split="pool1", settings={"width": "16"}),
+            "width.*integer",
+        ),
+        (
+            ArchitectureSpec(name="small-vgg", split="pool1", settings={"width": True}),
+            "width.*integer",
+        ),
+    ],
+)
+def test_what_is_not_known_is_refused_with_what_is(spec: ArchitectureSpec, message: str) -> None:
+    for use in (input_shape, feature_shape, build_category_module):
+        with pytest.raises(SchemaError, match=message):
+            use(spec)
+
+
+def test_splits_of_an_unknown_architecture() -> None:
+    with pytest.raises(SchemaError, match="known architectures"):
+        splits("alexnet")
