@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.artifacts.store import check_digest
 from common.errors import ConflictError, SchemaError
+from common.files import storage_errors
 from common.transport.chunks import ChunkReceiver
 from common.transport.receive import receive
 from protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -47,7 +48,8 @@ class Incoming:
         offset = part.stat().st_size if part.is_file() else 0
         if offset > size:
             # Left by a manifest that gave this digest another size; only one can be true.
-            part.unlink()
+            with storage_errors(part):
+                part.unlink()
             return 0
         return offset
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Limits, Plan
 from common.transport.auth import SigningInterceptor
 from common.transport.channel import channel_options, open_channel
 from common.transport.status import error_from_rpc
-from common.transport.upload import upload_blob
+from common.transport.upload import upload_blob, upload_requests
 from common.weights.manifest import (
     BlobEntry,
     Manifest,
@@ -40,7 +42,7 @@ from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 
 CHUNK = 4096
 ARCHITECTURE = ArchitectureSpec(
-    name="small-vgg", settings={"input_size": 32, "width": 8}, split="pool1"
+    name="small-vgg", settings={"input_size": 32, "width": 16}, split="pool1"
 )
 CALL_SECONDS = 20.0
 
@@ -225,6 +227,38 @@ def raising() -> Iterator[None]:
 def plain_channel(address: str) -> grpc.Channel:
     """Return a channel that signs nothing."""
     return grpc.insecure_channel(address, options=channel_options())
+
+
+def messages_of(
+    teacher: Teacher, upload_id: str, blob: pb.MissingBlob
+) -> Iterator[pb.UploadRequest]:
+    """Yield the messages of one missing blob, as an agent would."""
+    return upload_requests(
+        teacher.files[blob.digest],
+        upload_id=upload_id,
+        digest=blob.digest,
+        offset=blob.durable_offset,
+        chunk_bytes=CHUNK,
+    )
+
+
+def stalled(lab: Lab, teacher: Teacher, upload_id: str, blob: pb.MissingBlob, chunks: int) -> Any:
+    """Send some chunks and then nothing more; return the open call once they have arrived."""
+    release = threading.Event()
+
+    def messages() -> Iterator[pb.UploadRequest]:
+        yield from itertools.islice(messages_of(teacher, upload_id, blob), chunks)
+        release.wait()
+
+    call = lab.stub.Upload.future(messages())
+    call.add_done_callback(lambda _: release.set())  # the sender's thread ends with the call
+    state = lab.folder.parent.parent / "state"
+    part = state / "incoming" / lab.name / f"{blob.digest}.part"
+    deadline = time.monotonic() + 20
+    while not part.exists() or part.stat().st_size < chunks * CHUNK:
+        assert time.monotonic() < deadline, "the chunks did not arrive"
+        time.sleep(0.01)
+    return call
 
 
 LabMaker = Callable[..., Lab]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 import zlib
 
 import pytest
@@ -17,11 +16,10 @@ from common.errors import (
     SchemaError,
 )
 from common.identity.keys import verify
-from common.transport.upload import upload_requests
 from coordinator.registry import SubmissionState
 from coordinator.service import receipt_bytes, signature_ref
 from protos.rootstock.federation.v1 import federation_pb2 as pb
-from tests.integration.service.running import CHUNK, Running
+from tests.integration.service.running import CHUNK, Running, messages_of, raising, stalled
 
 
 def test_a_teacher_net_arrives_whole_and_its_receipt_is_signed(coordinator, lab):
@@ -83,7 +81,7 @@ def test_of_two_streams_of_one_blob_the_newer_stays(lab):
     teacher = cat.teacher("cat")
     begun = cat.begin(teacher.manifest)
     largest = max(begun.missing, key=lambda blob: blob.size)
-    older, _ = _stalled(cat, teacher, begun.upload_id, largest, chunks=2)
+    older = stalled(cat, teacher, begun.upload_id, largest, chunks=2)
     # An agent that was cut off does not wait until the coordinator notices.
     resumed = _missing(cat, teacher, largest.digest)
     cat.send(teacher, begun.upload_id, resumed)
@@ -143,7 +141,7 @@ def test_a_truncated_stream_is_no_upload(lab):
     teacher = cat.teacher("cat")
     begun = cat.begin(teacher.manifest)
     blob = max(begun.missing, key=lambda missing: missing.size)
-    messages = list(_messages(teacher, begun.upload_id, blob))[:-1]
+    messages = list(messages_of(teacher, begun.upload_id, blob))[:-1]
     answer = cat.upload(messages)
     assert answer.durable_offset == sum(len(message.data) for message in messages) < blob.size
     with pytest.raises(SchemaError, match="truncated"):
@@ -249,52 +247,11 @@ def test_private_blobs_are_not_had_by_naming_them(coordinator, lab):
     assert coordinator.registry.uploads.readable("dog-lab", digest)
 
 
-def _messages(teacher, upload_id, blob):
-    return upload_requests(
-        teacher.files[blob.digest],
-        upload_id=upload_id,
-        digest=blob.digest,
-        offset=blob.durable_offset,
-        chunk_bytes=CHUNK,
-    )
-
-
-def _stalled(lab, teacher, upload_id, blob, chunks):
-    """Send some chunks and then nothing more; return the open call once they have arrived."""
-    import threading
-
-    release = threading.Event()
-
-    def messages():
-        for count, message in enumerate(_messages(teacher, upload_id, blob)):
-            if count == chunks:
-                release.wait()
-                return
-            yield message
-
-    call = lab.stub.Upload.future(messages())
-    part = _part_of(lab, blob)
-    deadline = time.monotonic() + 20
-    while not part.exists() or part.stat().st_size < chunks * CHUNK:
-        assert time.monotonic() < deadline, "the chunks did not arrive"
-        time.sleep(0.01)
-    # The sender's thread ends with the call.
-    call.add_done_callback(lambda _: release.set())
-    return call, release
-
-
-def _part_of(lab, blob):
-    return lab.folder.parent.parent / "state" / "incoming" / lab.name / f"{blob.digest}.part"
-
-
 def _cut(lab, teacher, upload_id, blob, chunks):
-    call, _ = _stalled(lab, teacher, upload_id, blob, chunks)
-    call.cancel()
+    stalled(lab, teacher, upload_id, blob, chunks).cancel()
 
 
 def _result(call):
-    from tests.integration.service.running import raising
-
     with raising():
         return call.result(timeout=20)
 

@@ -1,0 +1,94 @@
+"""The server as a process of its own: killed without warning, and with a full disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from common.errors import StorageError
+from tests.integration.service.running import CHUNK, Lab, Running, stalled
+
+CHECKOUT = Path(__file__).parents[3]
+
+
+@contextmanager
+def serving(state: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.service.serve", str(state), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=CHECKOUT,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            if line.startswith("127.0.0.1:"):
+                yield process, line.strip()
+                break
+        else:
+            pytest.fail("the server did not start")
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(30)
+
+
+@contextmanager
+def restarted(state: Path) -> Iterator[str]:
+    running = Running(state)
+    try:
+        yield running.address
+    finally:
+        running.stop()
+
+
+def test_kill_9_keeps_receipts_and_what_of_an_upload_was_durable(tmp_path):
+    state = tmp_path / "state"
+    with serving(state) as (process, address):
+        cat = Lab("cat-lab", address, tmp_path / "labs")
+        cat.join()
+        promised = cat.teacher("cat", seed=1)
+        receipt = cat.ship(promised)
+        half = cat.teacher("cat", seed=2)
+        begun = cat.begin(half.manifest)
+        blob = max(begun.missing, key=lambda missing: missing.size)
+        stalled(cat, half, begun.upload_id, blob, chunks=5)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(30)
+        cat.close()
+    with restarted(state) as address:
+        again = Lab("cat-lab", address, tmp_path / "labs", key=cat.key)
+        assert again.begin(promised.manifest).receipt == receipt
+        resumed = {missing.digest: missing for missing in again.begin(half.manifest).missing}
+        assert resumed[blob.digest].durable_offset == 5 * CHUNK
+        assert again.ship(half).submission_id == begun.upload_id
+        again.close()
+
+
+def test_a_full_disk_is_told_to_the_lab_and_the_upload_resumes_once_there_is_room(tmp_path):
+    state = tmp_path / "state"
+    with serving(state, "700000") as (_, address):
+        cat = Lab("cat-lab", address, tmp_path / "labs")
+        cat.join()
+        teacher = cat.teacher("cat")
+        begun = cat.begin(teacher.manifest)
+        blob = max(begun.missing, key=lambda missing: missing.size)
+        assert blob.size > 700_000
+        with pytest.raises(StorageError, match=f"{blob.digest}.part: File too large; raise"):
+            cat.send(teacher, begun.upload_id, blob)
+        cat.close()
+    with restarted(state) as address:
+        again = Lab("cat-lab", address, tmp_path / "labs", key=cat.key)
+        resumed = {missing.digest: missing for missing in again.begin(teacher.manifest).missing}
+        assert 0 < resumed[blob.digest].durable_offset <= 700_000
+        assert again.ship(teacher).submission_id == begun.upload_id
+        again.close()
