@@ -7,6 +7,7 @@ import os
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -241,6 +242,8 @@ class ChunkReceiver:
                     # The file is opened to append: a write always goes to its end.
                     rest = rest[self._file.write(rest) :]
             except OSError:
-                # Half a chunk would stand behind the offset; a full disk allows shrinking.
-                os.ftruncate(self._file.fileno(), self._offset)
+                # Half a chunk would stand behind the offset. A full disk allows shrinking; one
+                # that does not has a worse fault, which the hash of the whole will show.
+                with suppress(OSError):
+                    os.ftruncate(self._file.fileno(), self._offset)
                 raise

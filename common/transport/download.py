@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from common.errors import LimitError, SchemaError, UnreachableError
+from common.errors import LimitError, NotFoundError, SchemaError, UnreachableError
 from common.files import file_digest
 from common.transport.channel import MAX_MESSAGE_BYTES
 from common.transport.chunks import SYNC_BYTES, ChunkReceiver, chunks
@@ -84,12 +84,15 @@ def download(
     except grpc.RpcError as error:
         if watch.expired:
             raise watch.error() from error
-        raise error_from_rpc(error) from error
+        failure = error_from_rpc(error)
+        if not (isinstance(failure, SchemaError) and receiver is None and offset > 0):
+            raise failure from error
+        part.unlink()  # longer than the whole: of no use, begin anew below
     finally:
         call.cancel()  # without effect on one that has ended
         if receiver is not None:
             receiver.leave()
-    had = receiver.offset if receiver is not None else offset
+    had = receiver.offset if receiver is not None else 0
     raise UnreachableError(f"the download of {digest} ended after {had} bytes; try again to resume")
 
 
@@ -128,9 +131,13 @@ def download_responses(
 
     Raises
     ------
+    NotFoundError
+        If there is no such file.
     SchemaError
         If the offset lies beyond the file's end.
     """
+    if not path.is_file():
+        raise NotFoundError(f"{path}: there is no such file to send")
     total = path.stat().st_size
     at = -1
     for at, data, crc32 in chunks(path, offset, chunk_bytes):

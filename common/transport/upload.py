@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from common.errors import IntegrityError
+from common.errors import IntegrityError, RootstockError
 from common.transport.buffers import keep_chunk_buffers
 from common.transport.chunks import chunks
 from common.transport.idle import IdleWatch
@@ -96,8 +96,8 @@ def upload_blob(
         What the coordinator raised, or the file's own error; see `upload_requests`.
     """
     keep_chunk_buffers()
-    # An error of our own file ends the messages; gRPC would report it as a cancelled call.
-    failure: list[Exception] = []
+    # An error of our own file ends the messages; gRPC would log it, and report a cancelled call.
+    failure: list[OSError | RootstockError] = []
     # The call is made below: only an expired watch looks at it.
     watch = IdleWatch(lambda: call.cancel(), seconds=idle_seconds, what=f"the upload of {digest}")
 
@@ -113,24 +113,21 @@ def upload_blob(
                 watch.progress()
                 if progress is not None:
                     progress(message.offset + len(message.data))
-        except Exception as error:
+        except (OSError, RootstockError) as error:
             failure.append(error)
-            raise
 
     call = stub_call.future(messages())
     try:
         with watch:
             response = call.result()
-    except grpc.FutureCancelledError as error:
+    except (grpc.FutureCancelledError, grpc.RpcError) as error:
         if failure:
             raise failure[0] from error
-        raise watch.error() from error
-    except grpc.RpcError as error:
-        if failure:
-            raise failure[0] from error
-        if watch.expired:
+        if watch.expired or not isinstance(error, grpc.RpcError):
             raise watch.error() from error
         raise error_from_rpc(error) from error
+    if failure:
+        raise failure[0]
     size = path.stat().st_size
     if response.durable_offset != size:
         raise IntegrityError(

@@ -1,0 +1,63 @@
+import pytest
+
+from common.errors import ConfigurationError
+from common.transport.channel import (
+    MAX_MESSAGE_BYTES,
+    Address,
+    channel_options,
+    open_channel,
+    parse_address,
+    require_loopback_or_tls,
+    server_options,
+)
+from common.weights.manifest import MAX_MANIFEST_BYTES
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:50051", Address("127.0.0.1", 50051)),
+        ("localhost:0", Address("localhost", 0)),
+        ("[::1]:65535", Address("::1", 65535)),
+        ("coordinator.example.org:443", Address("coordinator.example.org", 443)),
+    ],
+)
+def test_addresses_are_read_and_written(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "localhost", ":50051", "host:", "host:port", "host:65536", "host:-1", "::1:50051",
+     "[host]:1", "[::1]", "http://host:80", "host/x:1", "a b:1", "host:1:2", "host:٣"],
+)  # fmt: skip
+def test_other_forms_are_refused_with_examples(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"is not host:port; write for example 127\.0"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1"])
+def test_loopback_may_be_plaintext(text: str) -> None:
+    assert str(require_loopback_or_tls(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.org:1", "localhost.example.org:1"]
+)
+def test_other_addresses_need_tls(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"has no TLS.*ssh -L"):
+        require_loopback_or_tls(text)
+    with pytest.raises(ConfigurationError, match="has no TLS"):
+        open_channel(text)
+    assert str(require_loopback_or_tls(text, tls=True)) == text
+
+
+def test_both_sides_agree() -> None:
+    client, server = dict(channel_options()), dict(server_options())
+    for options in (client, server):
+        assert options["grpc.max_receive_message_length"] == MAX_MESSAGE_BYTES
+    assert MAX_MESSAGE_BYTES > 2 * MAX_MANIFEST_BYTES
+    # A server hangs up on clients that ping more often than it allows.
+    allowed = server["grpc.http2.min_ping_interval_without_data_ms"]
+    assert allowed < client["grpc.keepalive_time_ms"]
