@@ -8,6 +8,7 @@ asked for is waited for, a commit either happened or is made now.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
@@ -100,7 +101,7 @@ class Conductor:
         return [merge.id for merge in merges if self._transplanter.ready(merge)]
 
     async def _patiently(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do work; what fails for want of a disk, a peer or MLflow stays open and is tried again."""
+        """Do work; what fails for want of a disk, a peer or MLflow is tried again."""
         try:
             await work
         except RootstockError as error:
@@ -162,18 +163,20 @@ class Conductor:
         for merge in await asyncio.to_thread(registry.merges.all, MergeState.QUEUED):
             if merge.operation == Found.name:
                 await self._transplanter.carry(merge.id)
-        decided = {m.submission_id for m in await asyncio.to_thread(registry.merges.all)}
+        queued = Counter(m.submission_id for m in await asyncio.to_thread(registry.merges.all))
         admitted = await asyncio.to_thread(registry.submissions.all, SubmissionState.ADMITTED)
         for submission in admitted:
-            if submission.id in decided:
-                continue
             manifest = self._ledger.teacher(submission)
+            if queued[submission.id] >= len(manifest.task_modules):
+                continue
             operations = decide(self._ledger.tree(), manifest, self._ledger.plan, frozenset())
             if isinstance(operations, Refusal):
                 # Another lab's teacher of this category was merged since this one was admitted.
                 await asyncio.to_thread(self._ledger.fail_all, submission, operations.reason)
                 continue
-            for operation in operations:
+            # The one that the others follow is queued last: after a crash in between, the decision
+            # is still the same.
+            for operation in reversed(operations):
                 merge = await asyncio.to_thread(
                     registry.merges.create,
                     submission.id,

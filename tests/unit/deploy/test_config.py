@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigurationError
+from deploy.federation.config import Federation, merge, read, resolve
+
+EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
+
+MINIMAL = """
+net = "tiny"
+[coordinator.plan.architecture]
+name = "small-vgg"
+split = "pool1"
+[site.data]
+kind = "image-folder"
+path = "images"
+[site.training]
+epochs = 3
+[[sites]]
+site = "a-lab"
+category = "cat"
+[[sites]]
+site = "b-lab"
+category = "dog"
+training = { epochs = 4 }
+"""
+
+
+def _resolve(path: Path, **options: object) -> Federation:
+    return resolve(
+        read(path),
+        source=str(path),
+        state=path.parent / "state",
+        coordinator_port=50051,
+        mlflow_uri="http://127.0.0.1:5000",
+        **options,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "federation.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_examples_are_valid(example: Path) -> None:
+    federation = _resolve(example)
+    assert len(federation.sites) == 5
+
+
+def test_a_lab_has_what_all_share_and_its_own_on_top(file: Path) -> None:
+    a, b = _resolve(file).sites
+    assert [a.training.epochs, b.training.epochs] == [3, 4]
+    assert a.state != b.state
+
+
+def test_a_relative_data_path_is_taken_from_the_file(file: Path, tmp_path: Path) -> None:
+    assert tmp_path / "images" == _resolve(file).sites[0].data.path
+
+
+def test_a_data_path_can_be_replaced_for_all(file: Path, tmp_path: Path) -> None:
+    sites = _resolve(file, data=tmp_path / "elsewhere").sites
+    assert {tmp_path / "elsewhere"} == {site.data.path for site in sites}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs = 3", "epoch = 3", r"sites\[0\]: unknown key 'training\.epoch'.*'epochs'"),
+        ("epochs = 3", "epochs = 0", r"'training\.epochs' = 0"),
+        ('site = "b-lab"', 'site = "a-lab"', "two labs are named 'a-lab'"),
+        ('split = "pool1"', "", r"'plan\.architecture\.split' is missing"),
+        ('net = "tiny"', "net = tiny", "is not TOML"),
+        ('site = "a-lab"', 'site = "../a"', r"'site' = '\.\./a'"),
+        ("[site.data]", "[sight]\nx=1\n[site.data]", "unknown key 'sight'; did you mean 'site'"),
+    ],
+)
+def test_an_error_names_the_file_the_key_and_the_remedy(
+    file: Path, old: str, new: str, message: str
+) -> None:
+    _resolve(file)  # whole before
+    file.write_text(MINIMAL.replace(old, new, 1))
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        _resolve(file)
+    assert str(file) in str(caught.value)
+
+
+def test_tables_are_laid_on_top_key_by_key() -> None:
+    base = {"a": {"x": 1, "y": 2}, "b": 3}
+    assert merge(base, {"a": {"y": 4}, "c": 5}) == {"a": {"x": 1, "y": 4}, "b": 3, "c": 5}
+    assert base == {"a": {"x": 1, "y": 2}, "b": 3}
