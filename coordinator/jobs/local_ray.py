@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,11 @@ OBJECT_STORE_BYTES = 100 << 20
 
 MAX_SOCKET_PATH = 107
 """Longest path of a Unix socket on Linux; Ray puts its sockets below its folder."""
+
+CONNECT_SECONDS = 5.0
+"""How long the head of a cluster may take to accept a connection."""
+
+log = logging.getLogger(__name__)
 
 _SOCKETS = "/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 
@@ -48,13 +54,15 @@ class LocalRay:
         UnreachableError
             If the cluster does not answer.
         """
+        # Ray prints news of its processes to the standard output, and has no switch for that.
+        ray._private.worker.print_to_stdstream = _to_log
         with _own_sigterm():
             if self._config.ray_address is None:
                 self._start_local()
             else:
                 self._join(self._config.ray_address)
         try:
-            self._require_room()
+            self.require_room()
         except ConfigurationError:
             self.stop()
             raise
@@ -86,20 +94,29 @@ class LocalRay:
             log_to_driver=False,
             logging_level=logging.ERROR,
             _temp_dir=str(folder),
-            _node_ip_address="127.0.0.1",
         )
 
     def _join(self, address: str) -> None:
+        head = None if address == "auto" else _host_and_port(address)
         try:
+            if head is not None:
+                # Ray would try for minutes, and print to the standard error meanwhile.
+                socket.create_connection(head, CONNECT_SECONDS).close()
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise UnreachableError(
                 f"jobs.ray_address = {address!r}: no Ray cluster answers there ({error}); start "
                 "it (ray start --head), or take the key out for a local Ray"
             ) from error
 
-    def _require_room(self) -> None:
-        """Refuse what would wait for ever: an actor that fits on no node."""
+    def require_room(self) -> None:
+        """Refuse what would wait for ever: an actor that fits on no node.
+
+        Raises
+        ------
+        ConfigurationError
+            Says what was asked for and what the largest nodes have.
+        """
         needed = {"CPU": self._config.num_cpus, "GPU": self._config.num_gpus}
         nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
         if any(all(node.get(k, 0) >= n for k, n in needed.items()) for node in nodes):
@@ -110,6 +127,20 @@ class LocalRay:
             f"node of Ray: the largest have {best['CPU']:g} CPUs and {best['GPU']:g} GPUs; lower "
             "the keys, or raise jobs.local_cpus or the cluster"
         )
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or "/" in host or not port.isdecimal():
+        raise ConfigurationError(
+            f"jobs.ray_address = {address!r}: give host:port of a cluster's head (ray start --head "
+            'prints it) or "auto"; Ray Client addresses (ray://) are not supported'
+        )
+    return host, int(port)
+
+
+def _to_log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 - Ray's signature
+    log.info("Ray says: %s", " ".join(data["lines"]))
 
 
 def _nodes() -> list[dict[str, Any]]:

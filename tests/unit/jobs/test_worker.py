@@ -13,15 +13,13 @@ from coordinator.jobs.checkpoint import put_tensors
 from coordinator.jobs.material import Material, rescale
 from coordinator.jobs.model import JobResult, TransplantJob
 from coordinator.jobs.worker import TransplantWorker
-from tests.unit.jobs.transplants import SPEC, Transplant
+from tests.unit.jobs.transplants import SPEC, Transplant, one_thread
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _threads() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture

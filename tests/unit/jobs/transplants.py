@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -34,7 +36,17 @@ def digits(digit: int, count: int) -> tuple[Tensor, Tensor]:
     return functional.interpolate(chosen, size=32, mode="bilinear"), labels
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As in an actor of one CPU; and on a busy machine torch's threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @cache
+@one_thread()
 def trained(digit: int) -> tuple[nn.Sequential, nn.Sequential]:
     """f and g for a digit against others, trained a little from the common start."""
     category_module, heads = initial_modules(SPEC, [TASK], seed=3)
