@@ -53,9 +53,15 @@ def test_a_process_that_ends_early_is_reported_with_its_code_and_log(tmp_path: P
 
 
 def test_all_are_stopped_when_the_work_fails(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Processes(tmp_path) as processes:
-        processes.start("one", [sys.executable, "-c", SLEEPER])
-        _wait_for(processes.log_of("one"), "up")
-        process = processes._running["one"]
-        raise ZeroDivisionError
-    assert process.returncode == -signal.SIGTERM
+    started: list[subprocess.Popen[bytes]] = []
+
+    def work() -> None:
+        with Processes(tmp_path) as processes:
+            processes.start("one", [sys.executable, "-c", SLEEPER])
+            _wait_for(processes.log_of("one"), "up")
+            started.append(processes._running["one"])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert [process.returncode for process in started] == [-signal.SIGTERM]
