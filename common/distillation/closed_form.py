@@ -117,12 +117,12 @@ def closed_form(
     problem: TransplantProblem,
     spec: AdapterSpec,
     *,
-    policy: Policy = "exp2",
+    policy: Policy = "exp1",
     draws: int = 512,
     batch: int = 32,
     ridge: float = 1e-6,
     seed: int = 0,
-    size: int = 7,
+    size: int = 3,
     permutation_C: Tensor | None = None,
 ) -> tuple[Adapter, Report]:
     """Learn an adapter without any sample.

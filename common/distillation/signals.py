@@ -98,20 +98,26 @@ class Signals:
         return cls(policy, outputs, side, teacher)
 
     def draw(self, count: int, generator: torch.Generator) -> Draw:
-        """Draw N = `count` times."""
-        shape = (count, self.outputs, self.size, self.size)
+        """Draw N = `count` times.
+
+        One after the other, so that a sequence of draws does not depend on how it is batched.
+        """
+        draws = [self._draw_one(generator) for _ in range(count)]
+        masks = {path: torch.stack([mask[path] for _, mask in draws]) for path in self.maps}
+        return Draw(torch.stack([G for G, _ in draws]), masks)
+
+    def _draw_one(self, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return G (O, S, S) and masks (C, H, W)."""
+        shape = (self.outputs, self.size, self.size)
         if self.policy == "exp1":
             masks = {
-                path: torch.rand(count, *map_shape, generator=generator) > 0.5
+                path: torch.rand(map_shape, generator=generator) > 0.5
                 for path, map_shape in self.maps.items()
             }
-            return Draw(torch.ones(shape), masks)
-        G_NOSS = 2 * torch.rand(shape, generator=generator) - 1
-        masks = {
-            path: _spatial_mask(count, map_shape, generator)
-            for path, map_shape in self.maps.items()
-        }
-        return Draw(G_NOSS, masks)
+            return torch.ones(shape), masks
+        G_OSS = 2 * torch.rand(shape, generator=generator) - 1
+        masks = {path: _spatial_mask(map_shape, generator) for path, map_shape in self.maps.items()}
+        return G_OSS, masks
 
 
 def pseudo_gradients(
@@ -143,10 +149,8 @@ def _lowest(maps: Mapping[str, Shape]) -> dict[str, Shape]:
     return {path: (1, *shape[1:]) for path, shape in list(maps.items())[:1]}
 
 
-def _spatial_mask(count: int, shape: Shape, generator: torch.Generator) -> Tensor:
-    """Return masks (N, 1, H, W) with exactly 20% of the places positive (at least one)."""
-    _, height, width = shape
-    x_rand = torch.rand(count, height * width, generator=generator)
-    positive = max(1, round(_POSITIVE_SHARE * height * width))
-    threshold = x_rand.kthvalue(positive, dim=1, keepdim=True).values
-    return (x_rand <= threshold).reshape(count, 1, height, width)
+def _spatial_mask(shape: Shape, generator: torch.Generator) -> Tensor:
+    """Return a mask (1, H, W) with exactly 20% of the places positive (at least one)."""
+    x_rand = torch.rand(torch.Size(shape).numel(), generator=generator)
+    positive = max(1, round(_POSITIVE_SHARE * len(x_rand)))
+    return (x_rand <= x_rand.kthvalue(positive).values).reshape(shape)

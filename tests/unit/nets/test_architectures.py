@@ -112,6 +112,7 @@ def test_building_leaves_the_global_random_state_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@torch.no_grad()
 def test_initial_weights_keep_the_signal_alive() -> None:
     spec = small_vgg(width=16)
     category_module, task_modules = initial_modules(spec, [TASK], seed=0)
