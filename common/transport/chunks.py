@@ -14,8 +14,8 @@ from typing import NamedTuple
 from common.errors import IntegrityError, LimitError, NotFoundError, SchemaError
 from common.files import READ_BYTES, storage_errors, sync_folder
 
-SYNC_BYTES = 64 << 20
-"""Bytes between flushes to the disk: what a power cut can cost, and the memory of dirty pages."""
+SYNC_BYTES = 16 << 20
+"""Bytes between flushes to the disk: what a power cut can cost, and the page cache in use."""
 
 
 class Chunk(NamedTuple):
@@ -166,11 +166,23 @@ class ChunkReceiver:
         self._offset += len(data)
 
     def sync(self) -> int:
-        """Flush to the disk what `append` has written so far; return the durable offset."""
+        """Flush to the disk what `append` has written so far; return the durable offset.
+
+        Long stretches then leave the page cache. Measured on a virtual machine, writing a GiB
+        takes 0.4 CPU seconds with the same few pages used over and over, and 1.2 to 1.9
+        with fresh ones; and a large upload does not push out what the machine works with.
+        """
         written = self._offset
         with self._sync_lock, storage_errors(self.part):
             if not self._file.closed:
                 os.fdatasync(self._file.fileno())
+                if written - self._durable >= SYNC_BYTES:
+                    os.posix_fadvise(
+                        self._file.fileno(),
+                        self._durable,
+                        written - self._durable,
+                        os.POSIX_FADV_DONTNEED,
+                    )
                 self._durable = max(self._durable, written)
         return self._durable
 

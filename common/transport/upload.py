@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +42,6 @@ def upload_requests(
         yield message
     if message is first and not first.data:
         yield first
-
-
-def ahead(messages: Iterator[UploadRequest]) -> Iterator[UploadRequest]:
-    """Yield messages, reading and summing the next one while this one is sent."""
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
-        following = pool.submit(next, messages, None)
-        while (message := following.result()) is not None:
-            following = pool.submit(next, messages, None)
-            yield message
 
 
 def upload_blob(
@@ -103,10 +93,8 @@ def upload_blob(
 
     def messages() -> Iterator[UploadRequest]:
         try:
-            for message in ahead(
-                upload_requests(
-                    path, upload_id=upload_id, digest=digest, offset=offset, chunk_bytes=chunk_bytes
-                )
+            for message in upload_requests(
+                path, upload_id=upload_id, digest=digest, offset=offset, chunk_bytes=chunk_bytes
             ):
                 yield message
                 # Resumed once gRPC has handed the message to the network.

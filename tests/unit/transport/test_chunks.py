@@ -1,4 +1,5 @@
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import IntegrityError, LimitError, NotFoundError, RefusedError, SchemaError
-from common.transport.chunks import ChunkReceiver, chunks
+from common.transport.chunks import SYNC_BYTES, ChunkReceiver, chunks
 from tests.unit.disks import run_on_disk
 
 DATA = bytes(range(256)) * 40  # 10,240 bytes
@@ -167,6 +168,17 @@ def test_nothing_is_durable_before_a_flush(tmp_path: Path) -> None:
         assert (target.offset, target.durable_offset) == (SIZE, 0)
         assert target.sync() == SIZE
         assert target.durable_offset == SIZE
+
+
+def test_long_stretches_between_flushes_come_back_as_they_were(tmp_path: Path) -> None:
+    data = os.urandom(1 << 20) * 40
+    with receiver(tmp_path, data, cap=1 << 20) as target:
+        for offset in range(0, len(data), 1 << 20):
+            send(target, data[offset : offset + (1 << 20)], offset)
+            if target.offset - target.durable_offset > SYNC_BYTES:
+                assert target.sync() == target.offset
+        target.finish()
+    assert (tmp_path / "x").read_bytes() == data
 
 
 def test_a_killed_receiver_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -1,0 +1,7 @@
+import platform
+
+from common.transport.buffers import keep_chunk_buffers
+
+
+def test_glibc_takes_the_settings() -> None:
+    assert keep_chunk_buffers() == (platform.libc_ver()[0] == "glibc")
