@@ -103,16 +103,16 @@ class RefinementConfig(Document):
     """How candidate adapters are refined on private samples; only the adapter travels."""
 
     enabled: bool = True
-    steps: int = Field(default=300, ge=1, le=1_000_000)
+    steps: int = Field(default=400, ge=1, le=1_000_000)
     batch_size: int = Field(default=64, ge=2, le=65_536)
-    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    learning_rate: float = Field(default=1e-2, gt=0, le=10)
     weight_decay: float = Field(default=0.0, ge=0, le=10)
     """On the distance to the start."""
     check_steps: int = Field(default=20, ge=1)
     """Steps between looks at the holdout, where the best adapter so far is kept."""
-    patience: int = Field(default=8, ge=1)
+    patience: int = Field(default=10, ge=1)
     """Looks without a better one after which refinement ends."""
-    views: int = Field(default=3, ge=1, le=1000)
+    views: int = Field(default=2, ge=1, le=1000)
     """Augmented copies of each training image whose features are computed, besides the original."""
     max_feature_bytes: int = Field(default=1 << 30, ge=1 << 20)
     """Cap on memory for features f(I); above it fewer copies, then fewer images serve."""
@@ -156,7 +156,7 @@ class SiteConfig(Document):
     """Exactly so many training images travel with the teacher. 0: raw data never leaves."""
     threads: int | None = Field(default=None, ge=1, le=1024)
     """CPU threads for training; None leaves it to PyTorch."""
-    device: Annotated[str, StringConstraints(pattern=r"^(cpu|cuda(:\d{1,3})?)$")] = "cpu"
+    device: Annotated[str, StringConstraints(pattern=r"^(cpu|cuda(:\d{1,2})?)$")] = "cpu"
     """Where teachers are trained and candidates evaluated: cpu, cuda or cuda:N."""
     data: DataConfig
     training: TrainingConfig = TrainingConfig()

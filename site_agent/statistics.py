@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from common.nets.architectures import last_layer
 from site_agent import stopping
 from site_agent.config import StatisticsConfig
 from site_agent.data.images import ImageSet
@@ -62,8 +63,9 @@ def statistics(
     -------
     float32 tensors by name. `feature_norm` (1): E‖f(I)‖_F, which the rescale layer's β needs
     (Network Transplanting, section 4). `mean/<layer>` and `variance/<layer>` (C): of every
-    channel of every conv's output before its ReLU, over images and places, the layer named as in
-    the state dict; what a BatchNorm's running statistics would hold (METHODS 1d, 1i). Task
+    channel of every conv's output before its ReLU, and of x = f(I) under the name of f's last
+    layer, over images and places, the layer named as in the state dict; what a BatchNorm's
+    running statistics would hold (METHODS 1d, 1i). Task
     modules share their layers' names, so only the first task's (by name) are measured. Empty if
     all are switched off.
 
@@ -78,7 +80,7 @@ def statistics(
     moments: dict[str, _Moments] = {}
     hooks = []
     if wants_moments:
-        for name, layer in conv_layers(teacher).items():
+        for name, layer in measured_layers(teacher).items():
             moments[name] = _Moments()
             hooks.append(layer.register_forward_hook(_into(moments[name])))
     norms = 0.0
@@ -103,15 +105,17 @@ def statistics(
     return {name: value.to(torch.float32) for name, value in named.items()}
 
 
-def conv_layers(teacher: Teacher) -> dict[str, nn.Conv2d]:
-    """Return the convolutions of f and of the first task's g, by their names in the state dict."""
+def measured_layers(teacher: Teacher) -> dict[str, nn.Module]:
+    """Return the convolutions of f and of the first task's g, and f's last layer, by name."""
     first = teacher.task_modules[min(teacher.task_modules)]
-    return {
+    convolutions: dict[str, nn.Module] = {
         name: layer
         for module in (teacher.category_module, first)
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Conv2d)
     }
+    name = last_layer(teacher.category_module)
+    return convolutions | {name: teacher.category_module.get_submodule(name)}
 
 
 def _into(moments: _Moments) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:

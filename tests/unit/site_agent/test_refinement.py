@@ -1,0 +1,124 @@
+"""Evaluation and refinement with two real teachers of digits."""
+
+from __future__ import annotations
+
+import copy
+import threading
+
+import pytest
+import torch
+
+from common.errors import SchemaError
+from common.nets.adapter import Adapter
+from common.nets.spec import AdapterSpec
+from site_agent import evaluation, inference, refinement
+from site_agent.config import AugmentConfig, RefinementConfig
+from site_agent.evaluation import Joins
+from site_agent.stopping import Stopped
+from tests.unit.site_agent import support
+
+SPEC = AdapterSpec(in_channels=8, out_channels=8, kernel=3)
+CONFIG = RefinementConfig(steps=120, views=1)
+
+
+@pytest.fixture(scope="module")
+def joins(tmp_path_factory: pytest.TempPathFactory) -> Joins:
+    """Return f of the lab of 1 and g_S of the lab of 0, with a Dirac and a random candidate."""
+    folder = tmp_path_factory.mktemp("teachers")
+    own = support.teacher(1, folder / "1")
+    other = support.teacher(0, folder / "0")
+    random = Adapter(SPEC).random_start(torch.Generator().manual_seed(0))
+    adapters: dict[str, Adapter | None] = {
+        "no_adapter": None,
+        "dirac": Adapter(SPEC).identity_start().eval().requires_grad_(False),
+        "random": random.eval().requires_grad_(False),
+    }
+    return Joins(own.category_module, other.task_modules["classification"], adapters)
+
+
+def refine(joins: Joins, config: RefinementConfig = CONFIG) -> refinement.Refined:
+    return refinement.refine(
+        joins, SPEC, support.data(1), config, AugmentConfig(), support.CPU,
+        lambda *_: None, support.NEVER,
+    )  # fmt: skip
+
+
+def test_every_candidate_is_measured_on_validation_images(joins: Joins) -> None:
+    results = evaluation.measure(joins, support.data(1), support.CPU, support.NEVER)
+    errors = {result.name: result.error for result in results}
+    assert errors["no_adapter"] == errors["dirac"]  # features are not negative
+    assert all(result.samples == len(support.data(1).validation) for result in results)
+
+
+def test_refinement_learns_the_adapter_and_nothing_else(joins: Joins) -> None:
+    before = copy.deepcopy((joins.category_module, joins.task_module, joins.adapters["dirac"]))
+    refined = refine(joins)
+    assert refined.end < refined.start
+    validation = support.data(1).validation
+    heads = joins.heads() | {"refined": evaluation.head(refined.adapter, joins.task_module)}
+    logits = inference.logits(joins.category_module, heads, validation, support.CPU, support.NEVER)
+    errors = {n: inference.error_percent(v, validation.labels_N) for n, v in logits.items()}
+    assert errors["refined"] < errors["no_adapter"] - 10
+    after = (joins.category_module, joins.task_module, joins.adapters["dirac"])
+    for one, two in zip(before, after, strict=True):
+        assert one is not None
+        assert two is not None
+        for key, value in one.state_dict().items():
+            assert torch.equal(value, two.state_dict()[key])
+
+
+def test_the_same_twice(joins: Joins) -> None:
+    config = CONFIG.model_copy(update={"steps": 25})
+    one, two = (refine(joins, config).adapter.state_dict() for _ in range(2))
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def test_it_never_ends_worse_than_it_started(joins: Joins) -> None:
+    wild = CONFIG.model_copy(update={"steps": 40, "learning_rate": 5.0, "check_steps": 5})
+    refined = refine(joins, wild)
+    assert refined.end <= refined.start
+
+
+def test_it_starts_from_the_best_candidate_of_the_asked_structure(joins: Joins) -> None:
+    good = refine(joins).adapter
+    better = Joins(joins.category_module, joins.task_module, joins.adapters | {"good": good})
+    start = refinement.choose_start(better, SPEC, support.data(1), support.CPU, support.NEVER)
+    assert torch.equal(start.state_dict()["convs.conv1.weight"], good.convs[0].weight)
+    other = SPEC.model_copy(update={"kernel": 1})
+    start = refinement.choose_start(better, other, support.data(1), support.CPU, support.NEVER)
+    dirac = Adapter(other).identity_start()
+    assert torch.equal(start.state_dict()["convs.conv1.weight"], dirac.convs[0].weight)
+
+
+def test_features_stay_below_their_cap(joins: Joins) -> None:
+    config = CONFIG.model_copy(update={"max_feature_bytes": 1 << 20, "views": 3})
+    x_NCHW, y_N = refinement.training_features(
+        joins.category_module, support.data(1), config, AugmentConfig(),
+        torch.Generator().manual_seed(0), support.CPU, support.NEVER,
+    )  # fmt: skip
+    assert x_NCHW.numel() * 4 <= 1 << 20
+    assert len(x_NCHW) == len(y_N) == (1 << 20) // (8 * 16 * 16 * 4)
+
+
+def test_a_stop_ends_it(joins: Joins) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        refinement.refine(
+            joins, SPEC, support.data(1), CONFIG, AugmentConfig(), support.CPU,
+            lambda *_: None, stop,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "given"),
+    [
+        (AdapterSpec(in_channels=4, out_channels=8), (8, 16, 16)),
+        (None, (4, 16, 16)),
+        (SPEC, (8, 8, 8)),
+    ],
+)
+def test_candidates_that_do_not_fit(spec: AdapterSpec | None, given: tuple[int, int, int]) -> None:
+    with pytest.raises(SchemaError, match="g_S takes 8×16×16"):
+        evaluation.require_fit("zero_sample", given, (8, 16, 16), spec)
+    evaluation.require_fit("zero_sample", (8, 16, 16), (8, 16, 16), SPEC)
