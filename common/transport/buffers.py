@@ -11,8 +11,8 @@ _M_MMAP_THRESHOLD = -3
 LARGEST_BUFFER_BYTES = 8 << 20
 """Twice gRPC's message cap: a message's buffers are reused, a tensor's go back to the system."""
 
-KEPT_BYTES = 32 << 20
-"""Free memory at the heap's top that is kept rather than given back, and so the most this costs."""
+KEPT_BYTES = 8 << 20
+"""Free memory at the top of each of the heaps (at most one a thread) that is not given back."""
 
 
 @cache
