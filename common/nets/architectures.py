@@ -159,6 +159,11 @@ def build_task_module(spec: ArchitectureSpec, task: TaskSpec) -> nn.Sequential:
     return _sequence(_parts(spec, outputs=_OUTPUTS[task.kind])[1])
 
 
+def last_layer(category_module: nn.Sequential) -> str:
+    """Return the name of f's last layer, which names statistics of x = f(I)."""
+    return [name for name, _ in category_module.named_children()][-1]
+
+
 def initial_modules(
     spec: ArchitectureSpec, tasks: Sequence[TaskSpec], seed: int
 ) -> tuple[nn.Sequential, dict[str, nn.Sequential]]:

@@ -78,7 +78,8 @@ class TeacherManifest(Document):
     """Digest of the plan that this teacher was trained under."""
     statistics: BlobEntry | None = None
     """Named statistics, each F32: `feature_norm` (1), E‖f(I)‖_F over training images;
-    `mean/<layer>` and `variance/<layer>` (C) of every conv output; each can be switched off."""
+    `mean/<layer>` and `variance/<layer>` (C) of every conv output and of f's output, which is
+    named by f's last layer; each can be switched off."""
     shared_samples: SharedSamples | None = None
 
     def blobs(self) -> list[BlobEntry]:

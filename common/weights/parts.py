@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from common.nets.adapter import Adapter
-from common.nets.architectures import build_category_module, build_task_module, input_shape
+from common.nets.architectures import (
+    build_category_module,
+    build_task_module,
+    feature_shape,
+    input_shape,
+    last_layer,
+)
 from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.plan import Plan
 from common.weights.manifest import (
@@ -56,7 +62,9 @@ def _teacher_parts(manifest: TeacherManifest, plan: Plan) -> Iterator[Part]:
     for name, entry in manifest.task_modules.items():
         yield Part("module", f"task module '{name}'", entry, layout(task_modules[name]))
     if manifest.statistics is not None:
-        known = _statistics_layout(category_module, *task_modules.values())
+        known = _statistics_layout(
+            category_module, feature_shape(manifest.architecture)[0], *task_modules.values()
+        )
         # Each statistic can be switched off: only those that are there are expected.
         listed = {name: known[name] for name in manifest.statistics.tensors if name in known}
         yield Part("statistics", "statistics", manifest.statistics, listed)
@@ -77,11 +85,16 @@ def _samples(manifest: TeacherManifest, samples: SharedSamples) -> Layout:
     return {"images": ("F32", (samples.count, *shape)), "labels": ("F32", (samples.count,))}
 
 
-def _statistics_layout(*modules: nn.Module) -> Layout:
+def _statistics_layout(
+    category_module: nn.Sequential, channels: int, *task_modules: nn.Module
+) -> Layout:
     known: Layout = {"feature_norm": ("F32", (1,))}
-    for module in modules:
+    for module in (category_module, *task_modules):
         for name, layer in module.named_modules():
             if isinstance(layer, nn.Conv2d):
                 for statistic in ("mean", "variance"):
                     known[f"{statistic}/{name}"] = ("F32", (layer.out_channels,))
-    return known
+    return known | {
+        f"{statistic}/{last_layer(category_module)}": ("F32", (channels,))
+        for statistic in ("mean", "variance")
+    }
