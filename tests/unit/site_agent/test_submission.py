@@ -64,7 +64,7 @@ def test_the_plan_caps_what_is_shared(tmp_path: Path) -> None:
         shared_samples(support.data(0).training, support.config(tmp_path, share_samples=4), plan)
 
 
-def test_statistics_are_those_of_each_conv(tmp_path: Path) -> None:
+def test_statistics_are_those_of_each_conv_and_of_the_features(tmp_path: Path) -> None:
     net = support.Teacher(*support.eval_all(support.start()))
     images = support.data(0).training
     named = statistics(net, images, StatisticsConfig(), support.CPU, support.NEVER)
@@ -76,12 +76,13 @@ def test_statistics_are_those_of_each_conv(tmp_path: Path) -> None:
         upper_NCHW = g[:1](features_NCHW)
     norm = features_NCHW.flatten(1).norm(dim=1).mean()
     assert torch.allclose(named["feature_norm"], norm[None], rtol=1e-5)
-    for name, output_NCHW in (("conv1_1", first_NCHW), ("conv2_1", upper_NCHW)):
+    outputs = {"conv1_1": first_NCHW, "pool1": features_NCHW, "conv2_1": upper_NCHW}
+    for name, output_NCHW in outputs.items():
         variance_C, mean_C = torch.var_mean(output_NCHW, (0, 2, 3), correction=0)
         assert torch.allclose(named[f"mean/{name}"], mean_C, atol=1e-5)
         assert torch.allclose(named[f"variance/{name}"], variance_C, rtol=1e-4)
     assert {name.split("/")[-1] for name in named} == {
-        "feature_norm", *(f"conv{b}_{n}" for b in (1, 2, 3) for n in (1, 2)),
+        "feature_norm", "pool1", *(f"conv{b}_{n}" for b in (1, 2, 3) for n in (1, 2)),
     }  # fmt: skip
 
 
