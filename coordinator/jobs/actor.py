@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -36,6 +37,11 @@ class TransplantActor:
         torch.set_num_threads(threads)
         device = torch.device("cpu")
         if gpus > 0:
+            # Same inputs, same bits: on a GPU only with cuBLAS's fixed workspace and without the
+            # kernels that add in any order. To be said before CUDA starts in this process.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
             device = torch.device("cuda", 0)  # Ray shows a process only the GPUs it was given
             if gpus < 1:
                 # Ray counts GPUs, it does not divide them: without a cap one job takes it all.

@@ -18,6 +18,7 @@ import pytest
 
 from common.errors import ConfigurationError, NotFoundError, TransplantError, UnreachableError
 from coordinator.config import DistillationConfig, JobsConfig
+from coordinator.jobs.checkpoint import load
 from coordinator.jobs.local_ray import LocalRay
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
 from coordinator.jobs.runner import JobRunner
@@ -30,7 +31,7 @@ SETTINGS = DistillationConfig(draws=64, steps=400, learning_rate=1e-2)
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[JobRunner]:
-    running = JobRunner(JobsConfig(local_cpus=1, max_restarts=2))
+    running = JobRunner(JobsConfig(local_cpus=1, max_restarts=1))
     running.start()
     yield running
     running.stop()
@@ -119,13 +120,13 @@ async def test_a_process_that_always_dies_ends_the_job(
 
     killer = asyncio.create_task(kill_all())
     try:
-        with pytest.raises(TransplantError, match=r"merge doomed.*died 3 times"):
+        with pytest.raises(TransplantError, match=r"merge doomed.*died 2 times"):
             await runner.run(transplant.job("doomed", settings=SETTINGS))
     finally:
         killer.cancel()
 
 
-async def test_a_cancelled_job_goes_on_later(runner: JobRunner, transplant: Transplant) -> None:
+async def test_a_cancelled_job_can_go_on_later(runner: JobRunner, transplant: Transplant) -> None:
     job = transplant.job("cancelled", settings=SETTINGS, checkpoint_steps=20)
     started = asyncio.Event()
     running = asyncio.create_task(runner.run(job, lambda _: started.set()))
@@ -133,9 +134,8 @@ async def test_a_cancelled_job_goes_on_later(runner: JobRunner, transplant: Tran
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    result = await runner.run(job)
-    assert result.few_sample is not None
-    assert result.curves[0].step == 1
+    assert load(transplant.store, job).zero_sample is not None
+    assert in_this_process(job).few_sample is not None
 
 
 _OTHER = """
