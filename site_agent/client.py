@@ -21,7 +21,6 @@ from common.errors import (
 )
 from common.files import storage_errors, write_bytes
 from common.identity.keys import PUBLIC_KEY_BYTES, SigningKey, fingerprint
-from common.model import canonical_json
 from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Plan
 from common.transport.auth import SigningInterceptor
 from common.transport.channel import open_channel
@@ -34,7 +33,8 @@ from protos.rootstock.federation.v1 import federation_pb2 as pb
 from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from site_agent import stopping
 from site_agent.config import SiteConfig
-from site_agent.spool import EvaluationReport, SignedReceipt, SpoolEntry
+from site_agent.documents import EvaluationReport, SignedReceipt
+from site_agent.spool import SpoolEntry
 
 T = TypeVar("T")
 OnBytes = Callable[[int, int], None]
@@ -268,7 +268,7 @@ class CoordinatorClient:
             pb.BeginUploadRequest(manifest=entry.manifest_bytes, signature=entry.signature),
         )
         if begun.HasField("receipt"):
-            return _receipt(begun.receipt)
+            return SignedReceipt.of(begun.receipt)
         blobs = {blob.digest: blob for blob in entry.manifest.blobs()}
         left = 0
         for missing in begun.missing:
@@ -298,7 +298,7 @@ class CoordinatorClient:
             )
             done += blobs[missing.digest].size
         request = pb.CommitUploadRequest(upload_id=begun.upload_id)
-        return _receipt(self._unary(self.stub.CommitUpload, request).receipt)
+        return SignedReceipt.of(self._unary(self.stub.CommitUpload, request).receipt)
 
     def _unary(self, method: Any, request: Any) -> Any:
         try:
@@ -310,13 +310,3 @@ class CoordinatorClient:
         if self._plan is None:
             raise ConfigurationError("the plan's limits are not known; call plan() first")
         return self._plan.limits
-
-
-def _receipt(receipt: pb.Receipt) -> SignedReceipt:
-    fields = {
-        "manifest_digest": receipt.manifest_digest,
-        "submission_id": receipt.submission_id,
-        "received_at": receipt.received_at,
-        "signature": receipt.signature.hex(),
-    }
-    return SignedReceipt.parse(canonical_json(fields), what="receipt")

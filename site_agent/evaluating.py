@@ -10,10 +10,10 @@ from common.nets.spec import AdapterSpec
 from common.weights.manifest import AdapterEntry, BlobEntry, RefinementManifest
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from site_agent import evaluation, inference, refinement
+from site_agent.documents import EvaluationReport
 from site_agent.evaluation import Joins
 from site_agent.lab import Lab
 from site_agent.request import Request
-from site_agent.spool import EvaluationReport
 from site_agent.submission import software, write_blob
 
 DOWNLOADS = "downloads"

@@ -22,8 +22,9 @@ from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry, TeacherManifest
 from site_agent import inference
 from site_agent.data.images import LabData
+from site_agent.documents import CandidateError
 from site_agent.request import Request
-from site_agent.spool import CandidateError, SpoolEntry
+from site_agent.spool import SpoolEntry
 
 Fetch = Callable[[BlobEntry], Path]
 """Brings a blob to a local file, verified."""

@@ -20,64 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field
-
 from common.errors import IntegrityError, RefusedError, SchemaError
 from common.files import file_digest, storage_errors, sync_folder, write_bytes
-from common.identity import keys
-from common.model import Document
-from common.nets.spec import Name
-from common.weights.manifest import MAX_MANIFEST_BYTES, Digest, Manifest, parse_manifest
+from common.weights.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from site_agent.documents import EvaluationReport, SignedReceipt
 
 _MAX_DOCUMENT_BYTES = 1 << 20
-
-
-class SignedReceipt(Document):
-    """The coordinator's word that everything of a manifest is durable there."""
-
-    manifest_digest: Digest
-    submission_id: str = Field(min_length=1, max_length=200)
-    received_at: str = Field(min_length=1, max_length=64)
-    signature: str = Field(pattern=r"^[0-9a-f]{128}$")
-    """Ed25519, in hex, over "manifest_digest submission_id received_at"."""
-
-    def verify(self, manifest_digest: str, coordinator_key: bytes) -> None:
-        """Check that this is the coordinator's receipt for that manifest.
-
-        Raises
-        ------
-        IntegrityError
-            If it is for another manifest, or signed by another key.
-        """
-        if self.manifest_digest != manifest_digest:
-            raise IntegrityError(
-                f"the receipt is for manifest {self.manifest_digest}, not {manifest_digest}; "
-                "the teacher stays in the spool: ship it again"
-            )
-        said = f"{self.manifest_digest} {self.submission_id} {self.received_at}".encode()
-        keys.verify(coordinator_key, bytes.fromhex(self.signature), said, what="the receipt")
-
-
-class CandidateError(Document):
-    """How one candidate did on private validation data."""
-
-    name: Name
-    error: float = Field(ge=0, le=100)
-    """Percent."""
-    samples: int = Field(ge=1)
-
-
-class EvaluationReport(Document):
-    """What goes back for an evaluation request: numbers, and the digest of a shipped adapter."""
-
-    evaluation_id: Name
-    results: tuple[CandidateError, ...] = Field(default=(), max_length=64)
-    refinement_manifest_digest: Digest | None = None
-    refined_error: float | None = Field(default=None, ge=0, le=100)
-    refinement_seconds: float = Field(default=0.0, ge=0)
-    refinement_steps: int = Field(default=0, ge=0)
-    failure: str = Field(default="", max_length=1000)
-    """Why it could not be evaluated; empty: it could."""
 
 
 @dataclass(frozen=True)

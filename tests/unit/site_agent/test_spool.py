@@ -14,7 +14,8 @@ import pytest
 
 from common.errors import IntegrityError, SchemaError, StorageError
 from common.identity.keys import SigningKey
-from site_agent.spool import CandidateError, EvaluationReport, SignedReceipt, Spool, SpoolEntry
+from site_agent.documents import CandidateError, EvaluationReport, SignedReceipt
+from site_agent.spool import Spool, SpoolEntry
 from tests.unit.site_agent import support
 
 CENTRE = SigningKey.generate()
