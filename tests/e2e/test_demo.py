@@ -1,0 +1,196 @@
+"""The main job, as a new user runs it: one command, real processes, real data."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from common.config import load
+from coordinator.config import CoordinatorConfig
+from coordinator.export.safetensors_export import load_composed
+from coordinator.history.server import MlflowServer
+from coordinator.view import NetView
+from deploy.federation.processes import free_ports
+
+pytestmark = pytest.mark.e2e
+
+ROOTSTOCK = (sys.executable, "-m", "deploy.cli.main")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "state"
+
+
+@pytest.fixture(scope="module")
+def answer(folder: Path) -> dict[str, Any]:
+    """Run the demo once; standard output holds one JSON object and nothing else."""
+    done = subprocess.run(
+        [*ROOTSTOCK, "demo", "--json", "--state", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    parsed: dict[str, Any] = json.loads(done.stdout)
+    return parsed
+
+
+def _cli(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    config = folder / "configuration" / "coordinator.toml"
+    return subprocess.run(
+        [*ROOTSTOCK, *argv, "--config", str(config)], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_five_categories_and_four_merges(answer: dict[str, Any]) -> None:
+    rows = answer["categories"]
+    assert {"zero", "one", "two", "three", "four"} == {row["category"] for row in rows}
+    assert [row["net_version"] for row in rows] == [1, 2, 3, 4, 5]
+    assert ["found", *["new-category"] * 4] == [row["operation"] for row in rows]
+    assert {"merged"} == {row["status"] for row in rows}
+    assert {10} == {row["few_samples"] for row in rows[1:]}
+    assert answer["net_version"] == 5
+
+
+def test_refined_at_the_lab_the_mean_error_is_within_4_points_of_the_teachers(
+    answer: dict[str, Any],
+) -> None:
+    rows = answer["categories"][1:]
+    refined = mean(row["refined_error"] for row in rows)
+    assert refined <= mean(row["teacher_error"] for row in rows) + 4.0
+    # Each step had work to do, and did some.
+    assert refined < mean(row["few_sample_error"] for row in rows)
+    assert mean(row["few_sample_error"] for row in rows) < mean(
+        row["zero_sample_error"] for row in rows
+    )
+    assert mean(row["zero_sample_error"] for row in rows) < mean(
+        row["no_adapter_error"] for row in rows
+    )
+
+
+def test_nothing_that_it_started_is_left(answer: dict[str, Any], folder: Path) -> None:
+    def ours() -> list[str]:
+        lines = [" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])]
+        return [line for line in lines if str(folder) in line]
+
+    deadline = time.monotonic() + 20
+    while ours() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert ours() == []
+
+
+def test_every_version_is_whole_and_holds_its_parent_s_digests(
+    answer: dict[str, Any], folder: Path
+) -> None:
+    done = _cli(folder, "net", "verify", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"ok": True, "version": 5, "problems": []}
+
+
+def test_verify_names_a_blob_that_is_gone_and_nothing_else_fails(
+    answer: dict[str, Any], folder: Path
+) -> None:
+    with NetView.open(load(folder / "configuration" / "coordinator.toml", CoordinatorConfig)) as v:
+        adapter = v.tree(5).edge(answer["categories"][4]["category"], "classification").adapter
+        assert adapter is not None
+        path = v.store.local_path(adapter.blob.digest)
+    hidden = path.with_suffix(".hidden")
+    path.rename(hidden)
+    try:
+        done = _cli(folder, "net", "verify", "--json")
+        assert done.returncode == 1
+        problems = json.loads(done.stdout)["problems"]
+        assert [adapter.blob.digest in problem["where"] for problem in problems] == [True]
+        assert _cli(folder, "net", "verify", "--version", "4").returncode == 0
+    finally:
+        hidden.rename(path)
+
+
+def test_a_composed_net_can_be_taken_away(
+    answer: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    category = answer["categories"][1]["category"]
+    out = tmp_path / "net.safetensors"
+    done = _cli(
+        folder, "net", "export",
+        "--category", category, "--task", "classification", "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    net = load_composed(out)
+    assert sum(parameter.numel() for parameter in net.parameters()) > 10_000
+
+
+def test_a_composition_that_is_not_joined_is_refused(
+    answer: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "net.safetensors"
+    done = _cli(
+        folder, "net", "export",
+        "--category", "nine", "--task", "classification", "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 11
+    assert "'nine' is not joined to task 'classification'; joined are:" in done.stderr
+    assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def history(answer: dict[str, Any], folder: Path) -> Iterator[MlflowClient]:
+    (port,) = free_ports(1)
+    with MlflowServer(folder / "mlflow", port) as server:
+        yield MlflowClient(server.uri, server.uri)
+
+
+def test_mlflow_lists_the_merges_with_pictures_and_tags(history: MlflowClient) -> None:
+    experiment = history.get_experiment_by_name("digits")
+    runs = history.search_runs([experiment.experiment_id])
+    assert len(runs) == 5
+    for run in runs:
+        pictures = {file.path for file in history.list_artifacts(run.info.run_id)}
+        assert {"net.png", "errors.png"} <= pictures
+        assert len(run.data.tags["rootstock.digest"]) == 64
+        assert len(run.data.tags["rootstock.digest.category_module"]) == 64
+    transplanted = [run for run in runs if run.data.params["operation"] == "new-category"]
+    assert len(transplanted) == 4
+    for run in transplanted:
+        assert run.data.tags["rootstock.parent.number"]
+        curve = history.get_metric_history(run.info.run_id, "few-sample/loss")
+        assert len(curve) > 10
+
+
+def test_the_newest_version_is_the_current_registered_model(history: MlflowClient) -> None:
+    current = history.get_model_version_by_alias("digits", "current")
+    assert current.tags["rootstock.number"] == "5"
+
+
+def test_an_interruption_stops_everything(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    demo = subprocess.Popen(
+        [*ROOTSTOCK, "demo", "--state", str(state)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (state / "configuration" / "lab-four.toml").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1.0)
+    children = psutil.Process(demo.pid).children(recursive=True)
+    assert len(children) >= 7  # five agents, a coordinator, an MLflow server
+    demo.send_signal(signal.SIGINT)
+    demo.communicate(timeout=60)
+    assert demo.returncode == 130
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
