@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.model import Document
 from common.nets.spec import ArchitectureSpec, Name, TaskSpec
@@ -37,6 +37,12 @@ class TransplantJob(Document):
     cache: str | None = None
     """Folder for local copies of a remote store's blobs; a folder store needs none."""
     checkpoint_steps: int = Field(default=50, ge=1)
+
+    @model_validator(mode="after")
+    def _remote_stores_need_a_cache(self) -> Self:
+        if self.cache is None and self.artifacts.startswith("s3:"):
+            raise ValueError(f"artifacts = {self.artifacts!r} is remote: set cache to a folder")
+        return self
 
 
 class Progress(Document):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
-import weakref
 from pathlib import Path
 
 import torch
@@ -49,11 +46,8 @@ class TransplantWorker:
 
     def __init__(self, job: TransplantJob, device: torch.device = CPU) -> None:
         self._job = job
-        cache = job.cache
-        if cache is None:
-            cache = tempfile.mkdtemp(prefix="rootstock-")
-            weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
-        self._store = open_store(job.artifacts, Path(cache))
+        # A folder store has no copies; the job's schema asks for a cache where one is needed.
+        self._store = open_store(job.artifacts, Path(job.cache or job.artifacts))
         self._device = device
         self._at = checkpoints.load(self._store, job)
         self._material: Material | None = None

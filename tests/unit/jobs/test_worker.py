@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from common.errors import ConflictError, NotFoundError, SchemaError, TransplantError
 from common.nets.spec import ArchitectureSpec
@@ -157,6 +158,12 @@ def test_samples_of_other_tensors_are_refused(transplant: Transplant) -> None:
     worker.advance()
     with pytest.raises(SchemaError, match="pictures"):
         worker.advance()
+
+
+def test_a_remote_store_needs_a_cache(transplant: Transplant) -> None:
+    with pytest.raises(ValidationError, match="set cache to a folder"):
+        transplant.job(artifacts="s3://bucket/prefix")
+    assert transplant.job(artifacts="s3://bucket/prefix", cache="cache").cache == "cache"
 
 
 def test_a_missing_blob_is_named(transplant: Transplant) -> None:
