@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import StorageError
+from common.errors import ConflictError, StorageError
 
 READ_BYTES = 1 << 20
 """Bytes a read while hashing: large enough to keep hashlib busy, small enough to stay in cache."""
@@ -107,3 +108,40 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file in hex, in constant memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def only_one(folder: Path, who: str) -> Iterator[None]:
+    """Hold a state folder for this process; the hold ends with it, also by ``kill -9``.
+
+    Parameters
+    ----------
+    folder
+        Made if missing.
+    who
+        How the error names what runs there ("agent", "coordinator").
+
+    Raises
+    ------
+    ConflictError
+        If another process holds it.
+    StorageError
+        If the folder cannot be written.
+    """
+    path = folder / "lock"
+    with storage_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ConflictError(
+                f"{path}: another {who} (process {file.read(20) or 'unknown'}) runs in this state "
+                "folder; stop it, or give this one another folder with `state`"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

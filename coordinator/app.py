@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 
 from common.artifacts.store import open_store
-from common.errors import ConflictError, StorageError, UnreachableError
+from common.errors import UnreachableError
+from common.files import only_one
 from common.identity.keys import load_or_create
 from coordinator.conductor import Conductor
 from coordinator.config import CoordinatorConfig
@@ -40,7 +37,7 @@ def run_coordinator(config: CoordinatorConfig) -> None:
     """
     log_to(sys.stderr)
     places = Places(config)
-    with only_one(places.state):
+    with only_one(places.state, "coordinator"):
         key = load_or_create(places.key)
         registry = Registry(places.database)
         try:
@@ -109,41 +106,3 @@ async def _work(
                 raise
             await asyncio.sleep(0.5)
     await conductor.run()
-
-
-@contextmanager
-def only_one(state: Path) -> Iterator[None]:
-    """Hold a state folder for this process; the lock goes with the process, however it ends.
-
-    Raises
-    ------
-    ConflictError
-        If another coordinator runs on the folder.
-    StorageError
-        If the folder cannot be written.
-    """
-    path = state / "lock"
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    except OSError as error:
-        raise StorageError(
-            f"{state}: cannot be written ({error.strerror}); free space, or name another folder "
-            "with `state`"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConflictError(
-                f"{path}: another coordinator (process {_holder(path)}) runs on this state folder; "
-                "stop it, or name another folder with `state`"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _holder(path: Path) -> str:
-    return path.read_text(encoding="utf-8") or "unknown"

@@ -30,12 +30,12 @@ from common.errors import (
     RootstockError,
     UnreachableError,
 )
-from common.files import storage_errors
+from common.files import only_one, storage_errors
 from common.identity.keys import fingerprint, load_or_create
 from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent import state as saved
 from site_agent.client import CoordinatorClient
 from site_agent.config import SiteConfig
+from site_agent.cursor import read_cursor, write_cursor
 from site_agent.evaluating import Evaluator
 from site_agent.lab import Lab
 from site_agent.spool import Spool, SpoolEntry
@@ -66,7 +66,7 @@ def run(config: SiteConfig, stop: threading.Event) -> None:
         What makes going on pointless; its class says what, its message the remedy. What is
         unreachable after joining is waited for instead.
     """
-    with saved.alone(config.state):
+    with only_one(config.state, "agent"):
         log, file = open_log(config.state / "agent.log", config.site)
         status = StatusFile(config.state / "status.json", config.site, config.category)
         with file:
@@ -181,14 +181,14 @@ class _Agent:
 
     def _watch(self, spool: Spool, evaluator: Evaluator) -> None:
         path = self._config.state / "cursor.json"
-        cursor = saved.read_cursor(path)
+        cursor = read_cursor(path)
         with Watcher(self._client, self._config.network, cursor, self._on_retry) as watcher:
             self._status.progress("watching", message=self._watching)
             for event in watcher.events(self._stop):
                 self._handle(event, spool, evaluator)
                 # Only now: an event that a crash cut short is seen again.
                 if event.cursor:
-                    saved.write_cursor(path, event.cursor)
+                    write_cursor(path, event.cursor)
                 self._status.progress("watching", message=self._watching)
 
     def _handle(self, event: pb.WatchResponse, spool: Spool, evaluator: Evaluator) -> None:

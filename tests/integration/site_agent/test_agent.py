@@ -271,5 +271,7 @@ def test_two_agents_in_one_folder(tmp_path: Path) -> None:
         config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
         with running(config) as agent:
             agent.until(lambda: agent.status().get("phase") == "watching")
-            with pytest.raises(ConflictError, match="another agent runs in this state folder"):
+            with pytest.raises(
+                ConflictError, match=r"another agent \(process \d+\) runs in this state folder"
+            ):
                 run(config, threading.Event())

@@ -1,15 +1,12 @@
-"""Small things that an agent remembers between runs: its cursor, and that it runs alone."""
+"""What an agent remembers of the watch stream between runs."""
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import Field
 
-from common.errors import ConflictError, SchemaError
+from common.errors import SchemaError
 from common.files import storage_errors, write_bytes
 from common.model import Document
 
@@ -43,27 +40,3 @@ def read_cursor(path: Path) -> int:
 def write_cursor(path: Path, cursor: int) -> None:
     """Save the cursor durably."""
     write_bytes(path, Cursor(cursor=cursor).canonical())
-
-
-@contextmanager
-def alone(state: Path) -> Iterator[None]:
-    """Hold the state folder: two agents in one would write over each other's checkpoints.
-
-    Raises
-    ------
-    ConflictError
-        If another process holds it. The hold ends with the process, also by ``kill -9``.
-    """
-    path = state / "lock"
-    with storage_errors(path):
-        state.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConflictError(
-                f"{state}: another agent runs in this state folder; stop it, or give this one "
-                "another folder"
-            ) from error
-        yield

@@ -4,24 +4,24 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigurationError, SchemaError
-from site_agent import state
 from site_agent.agent import device_of
+from site_agent.cursor import read_cursor, write_cursor
 from site_agent.status import StatusFile, open_log
 from tests.unit.site_agent import support
 
 
 def test_the_cursor_is_remembered(tmp_path: Path) -> None:
     path = tmp_path / "cursor.json"
-    assert state.read_cursor(path) == 0
-    state.write_cursor(path, 1 << 40)
-    assert state.read_cursor(path) == 1 << 40
+    assert read_cursor(path) == 0
+    write_cursor(path, 1 << 40)
+    assert read_cursor(path) == 1 << 40
 
 
 def test_a_damaged_cursor_names_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "cursor.json"
     path.write_bytes(b'{"cursor": -1}')
     with pytest.raises(SchemaError, match=r"cursor\.json.*remove the file"):
-        state.read_cursor(path)
+        read_cursor(path)
 
 
 def test_a_device_that_is_not_here(tmp_path: Path) -> None:
