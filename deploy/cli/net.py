@@ -65,9 +65,10 @@ def show(config: Config, version: Version = None, as_json: AsJson = False) -> No
         ]
         print_json({"version": number, "tree": tree.content_digest(), "joins": joins})
         return
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"Net version {number}: error in %")
+    table = Table(title=f"Net version {number}: error in %", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("category")
     for task in sorted(tree.task_modules):
         table.add_column(task, justify="right")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from pathlib import Path
@@ -40,12 +39,18 @@ def status(
     """Say what the agent at this lab is doing."""
     from common.config import load
     from site_agent.config import SiteConfig
+    from site_agent.status import Status
 
     path = load(config, SiteConfig).state / "status.json"
     if not path.exists():
         raise NotFoundError(f"{path}: no agent has run here yet; start `rootstock site run`")
-    answer = json.loads(path.read_text(encoding="utf-8"))
+    answer = Status.parse(path.read_bytes(), what=str(path))
     if as_json:
-        print_json(answer)
+        print_json(answer.model_dump(mode="json"))
         return
-    RESULT.print(" · ".join(f"{key} {value}" for key, value in answer.items()))
+    RESULT.print(f"{answer.site} ({answer.category}): {answer.message or answer.phase}")
+    if answer.steps:
+        RESULT.print(f"  step       {answer.step} of {answer.steps}")
+    if answer.error_percent is not None:
+        RESULT.print(f"  teacher    {answer.error_percent:.1f}% error on private validation data")
+    RESULT.print(f"  at         {answer.at}")

@@ -65,7 +65,8 @@ def category_table(rows: Iterable[Mapping[str, Any]]) -> Table:
 
 def status_tables(answer: operator_pb2.GetStatusResponse) -> list[Table]:
     """Return what `coordinator status` prints: sites, submissions, merges."""
-    sites = Table(title=f"Net {answer.net}, version {answer.net_version or 'none'}")
+    version = f"version {answer.net_version}" if answer.net_version else "not founded yet"
+    sites = Table(title=f"Net {answer.net}, {version}", title_justify="left", box=SIMPLE_HEAD)
     for heading in ("site", "watching", "submission", "category", "state", "received"):
         sites.add_column(heading)
     by_site = {submission.site: submission for submission in answer.submissions}
@@ -77,11 +78,14 @@ def status_tables(answer: operator_pb2.GetStatusResponse) -> list[Table]:
             submission.submission_id if submission else "",
             submission.category if submission else "",
             submission.state if submission else "",
-            f"{submission.bytes_received}/{submission.bytes_total}" if submission else "",
+            _share(submission.bytes_received, submission.bytes_total) if submission else "",
         )
-    merges = Table(title="Merges")
-    for heading in ("merge", "category", "task", "operation", "state", "step", "reason"):
-        merges.add_column(heading)
+    if not answer.merges:
+        return [sites]
+    merges = Table(title="Merges", title_justify="left", box=SIMPLE_HEAD)
+    for heading in ("merge", "category", "task", "operation", "state", "step"):
+        merges.add_column(heading, no_wrap=True)
+    merges.add_column("reason")
     for merge in answer.merges:
         step = f"{merge.step}/{merge.steps}" if merge.steps else ""
         merges.add_row(
@@ -94,6 +98,10 @@ def status_tables(answer: operator_pb2.GetStatusResponse) -> list[Table]:
             merge.reason,
         )
     return [sites, merges]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part // max(whole, 1)}% of {whole / 1e6:.1f} MB"
 
 
 def _rounded(value: float | None) -> float | None:
