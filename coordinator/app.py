@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 
 from common.artifacts.store import open_store
 from common.errors import UnreachableError
@@ -24,6 +24,10 @@ from coordinator.registry import Registry
 from coordinator.service.server import CoordinatorServer
 from coordinator.service.watchers import Watchers
 from coordinator.transplant import Transplanter
+
+THREADS = 32
+"""Threads for what blocks: the database, the store, MLflow. The registry has connections for
+more."""
 
 
 def run_coordinator(config: CoordinatorConfig) -> None:
@@ -56,6 +60,9 @@ def run_coordinator(config: CoordinatorConfig) -> None:
 
 
 async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
+    # Python's default is six threads on two cores: as many slow commits to a remote store would
+    # then hold up every signature check, and with it every call.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     config = ledger.config
     history = History(config.history.mlflow_uri, config.net)
     experiment: list[str] = []
@@ -86,8 +93,8 @@ async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
             work.result()
     finally:
         work.cancel()
-        with suppress(asyncio.CancelledError):
-            await work
+        # Waited for, not awaited: a fault of the work must not keep the server from draining.
+        await asyncio.wait({work})
         await server.drain()
 
 

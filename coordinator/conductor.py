@@ -8,25 +8,25 @@ asked for is waited for, a commit either happened or is made now.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
 from common.errors import RefusedError, RootstockError
 from common.weights.admission import admit
 from coordinator.growth import Found, Refusal, decide
-from coordinator.ledger import Ledger, submission_event
+from coordinator.ledger import Ledger, plain, submission_event
 from coordinator.recording import Recorder
 from coordinator.registry import (
     OPEN_MERGES,
     Change,
-    MergeState,
     Submission,
     SubmissionState,
 )
 from coordinator.transplant import Transplanter
+
+Work = Callable[[], Awaitable[None]]
 
 
 class Conductor:
@@ -71,12 +71,8 @@ class Conductor:
             while True:
                 self._news.clear()
                 self._raise_faults()
-                await self._admit_received()
-                await self._decide_admitted()
-                for merge_id in await asyncio.to_thread(self._ready_merges):
-                    self._keep_going(merge_id, self._transplanter.carry(merge_id))
-                if await asyncio.to_thread(self._ledger.registry.merges.unlogged):
-                    self._keep_going("history", self._recorder.log_all())
+                for name, work in (await asyncio.to_thread(self._due)).items():
+                    self._keep_going(name, work)
                 await self._news.wait()
         finally:
             unsubscribe()
@@ -84,26 +80,33 @@ class Conductor:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _keep_going(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def _due(self) -> dict[str, Work]:
+        """Return the work that the states in the registry call for, by name."""
+        registry = self._ledger.registry
+        due: dict[str, Work] = {
+            merge.id: partial(self._transplanter.carry, merge.id)
+            for merge in registry.merges.all(*OPEN_MERGES)
+            if self._transplanter.ready(merge)
+        }
+        if registry.submissions.all(SubmissionState.RECEIVED) or self._undecided():
+            due["submissions"] = self._take_in
+        if registry.merges.unlogged():
+            due["history"] = self._recorder.log_all
+        return due
+
+    def _keep_going(self, name: str, work: Work) -> None:
         """Start work under a name unless it is going on already."""
-        running = self._tasks.get(name)
-        if running is not None and not running.done():
-            work.close()
+        if name in self._tasks:  # one that has ended is looked at by `_raise_faults` first
             return
         task = asyncio.create_task(self._patiently(name, work), name=name)
         # What arose for this name while the task was at its last step is found by another look.
         task.add_done_callback(lambda _: self._news.set())
         self._tasks[name] = task
 
-    def _ready_merges(self) -> list[str]:
-        """Return the open merges that can be carried on now."""
-        merges = self._ledger.registry.merges.all(*OPEN_MERGES)
-        return [merge.id for merge in merges if self._transplanter.ready(merge)]
-
-    async def _patiently(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _patiently(self, name: str, work: Work) -> None:
         """Do work; what fails for want of a disk, a peer or MLflow is tried again."""
         try:
-            await work
+            await work()
         except RootstockError as error:
             self._log.warning("waits", work=name, seconds=self._retry_seconds, error=str(error))
             await asyncio.sleep(self._retry_seconds)
@@ -115,6 +118,12 @@ class Conductor:
                 del self._tasks[name]
                 task.result()
 
+    async def _take_in(self) -> None:
+        """Admit or refuse what was received, then decide about what was admitted."""
+        await self._admit_received()
+        while undecided := await asyncio.to_thread(self._undecided):
+            await asyncio.to_thread(self._decide, undecided[0])
+
     async def _admit_received(self) -> None:
         registry = self._ledger.registry
         for submission in await asyncio.to_thread(
@@ -124,7 +133,7 @@ class Conductor:
             try:
                 await asyncio.to_thread(self._check, submission)
             except RefusedError as error:
-                state, reason = SubmissionState.REFUSED, str(error)
+                state, reason = SubmissionState.REFUSED, plain(str(error))
             await asyncio.to_thread(
                 registry.submissions.set_state,
                 submission.id,
@@ -144,7 +153,7 @@ class Conductor:
         """
         manifest = self._ledger.teacher(submission)
         admit(manifest, self._ledger.plan, self._ledger.store.local_path)
-        operations = decide(self._ledger.tree(), manifest, self._ledger.plan, self._open())
+        operations = decide(self._ledger.tree(), manifest, self._ledger.plan, self._underway())
         if isinstance(operations, Refusal):
             raise RefusedError(operations.reason)
         if manifest.shared_samples is not None:
@@ -152,38 +161,30 @@ class Conductor:
                 "shared samples", site=submission.site, count=manifest.shared_samples.count
             )
 
-    def _open(self) -> frozenset[tuple[str, str]]:
-        """Return the category × task pairs that admitted submissions are about to fill."""
+    def _underway(self) -> frozenset[tuple[str, str]]:
+        """Return the category × task pairs that open merges are about to fill."""
         merges = self._ledger.registry.merges.all(*OPEN_MERGES)
         return frozenset((merge.category, merge.task) for merge in merges)
 
-    async def _decide_admitted(self) -> None:
-        """Queue the merges that admitted submissions call for; found the net with the first."""
+    def _undecided(self) -> list[Submission]:
+        """Return admitted submissions without merges; none while the net is being founded.
+
+        What the others call for is known when there is a net to join.
+        """
         registry = self._ledger.registry
-        for merge in await asyncio.to_thread(registry.merges.all, MergeState.QUEUED):
-            if merge.operation == Found.name:
-                await self._transplanter.carry(merge.id)
-        queued = Counter(m.submission_id for m in await asyncio.to_thread(registry.merges.all))
-        admitted = await asyncio.to_thread(registry.submissions.all, SubmissionState.ADMITTED)
-        for submission in admitted:
-            manifest = self._ledger.teacher(submission)
-            if queued[submission.id] >= len(manifest.task_modules):
-                continue
-            operations = decide(self._ledger.tree(), manifest, self._ledger.plan, frozenset())
-            if isinstance(operations, Refusal):
-                # Another lab's teacher of this category was merged since this one was admitted.
-                await asyncio.to_thread(self._ledger.fail_all, submission, operations.reason)
-                continue
-            # The one that the others follow is queued last: after a crash in between, the decision
-            # is still the same.
-            for operation in reversed(operations):
-                merge = await asyncio.to_thread(
-                    registry.merges.create,
-                    submission.id,
-                    operation.category,
-                    operation.task,
-                    operation.name,
-                )
-                if isinstance(operation, Found):
-                    # Nothing else can be decided before there is a net to join.
-                    await self._transplanter.carry(merge.id)
+        if any(merge.operation == Found.name for merge in registry.merges.all(*OPEN_MERGES)):
+            return []
+        return registry.submissions.undecided()
+
+    def _decide(self, submission: Submission) -> None:
+        """Queue the merges that an admitted submission calls for."""
+        ledger = self._ledger
+        manifest = ledger.teacher(submission)
+        operations = decide(ledger.tree(), manifest, ledger.plan, self._underway())
+        if isinstance(operations, Refusal):
+            # Another lab's teacher of this category came first since this one was admitted.
+            ledger.fail_all(submission, operations.reason)
+            return
+        ledger.registry.merges.queue(
+            submission.id, [(each.category, each.task, each.name) for each in operations]
+        )

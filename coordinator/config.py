@@ -71,8 +71,6 @@ class EvaluationConfig(Document):
     """What is asked of the owning lab."""
 
     refine: bool = True
-    idle_seconds: float = Field(default=600.0, gt=0)
-    """A lab that has not watched for this long is reported as missing; its merge waits."""
 
 
 class HistoryConfig(Document):

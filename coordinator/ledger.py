@@ -25,6 +25,9 @@ from protos.rootstock.federation.v1 import federation_pb2
 MAX_DOCUMENT_BYTES = 16 << 20
 """Largest tree or commit that is read; a tree of 500 categories has about 1 MB."""
 
+MAX_REASON = 2000
+"""Characters of a reason that are kept; a lab's own words may be in it."""
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -77,9 +80,21 @@ class Ledger:
 
     def end(self, merge: Merge, site: str, state: MergeState, reason: str) -> None:
         """End a merge without a new net version, and tell its lab."""
+        reason = plain(reason)
         self.registry.merges.advance(
             merge.id, state, reason=reason, events=[merge_event(site, merge.id, state, reason)]
         )
+
+
+def plain(reason: str) -> str:
+    """Return a reason as every database and message takes it.
+
+    Names that a lab chose are in it: PostgreSQL refuses a NUL, protobuf half of a surrogate pair.
+    """
+    kept = (
+        char if char.isprintable() or char == "\n" else "\ufffd" for char in reason[:MAX_REASON]
+    )
+    return "".join(kept)
 
 
 def submission_event(submission: Submission, state: SubmissionState, reason: str) -> NewEvent:

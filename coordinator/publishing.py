@@ -16,8 +16,6 @@ from common.weights.manifest import BlobEntry
 from common.weights.safetensors_io import write
 from coordinator.config import CoordinatorConfig
 
-MAX_PLAN_BYTES = 16 << 20
-
 
 def publish_plan(config: CoordinatorConfig, store: BlobStore, path: Path) -> Plan:
     """Return the plan that labs train under, made at the first start and kept from then on.

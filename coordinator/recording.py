@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+from common.errors import RootstockError, UnreachableError
 from common.nets.spec import Setting
 from coordinator.history.mlflow_history import History
 from coordinator.history.record import MergeRecord
@@ -29,10 +30,20 @@ class Recorder:
         ------
         UnreachableError
             If MLflow does not answer; what is not logged stays so and is logged later.
+        RootstockError
+            What kept the first of the others from being logged; those behind it are logged.
         """
+        failed: RootstockError | None = None
         merges = await asyncio.to_thread(self._ledger.registry.merges.unlogged)
         for merge in sorted(merges, key=lambda merge: merge.finished_at or 0.0):
-            await asyncio.to_thread(self._log, merge)
+            try:
+                await asyncio.to_thread(self._log, merge)
+            except UnreachableError:
+                raise
+            except RootstockError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _log(self, merge: Merge) -> None:
         run_id = self._history.log_merge(gather(self._ledger, self._places, merge))

@@ -76,7 +76,7 @@ def _problems(view: NetView, number: int, coordinator_key: bytes) -> Iterator[Pr
         for digest in sorted(tree.digests() - checked):
             yield from _check_blob(view.store, digest, step)
         for digest in sorted(tree.submissions() - checked):
-            yield from _check_submission(view, digest, step)
+            yield from _check_submission(view.registry, tree, digest, step)
         checked |= tree.digests() | tree.submissions()
         held, child = tree.digests(), commit
 
@@ -95,9 +95,11 @@ def _check_blob(store: BlobStore, digest: str, number: int) -> Iterator[Problem]
         )
 
 
-def _check_submission(view: NetView, digest: str, number: int) -> Iterator[Problem]:
+def _check_submission(
+    registry: Registry, tree: NetTree, digest: str, number: int
+) -> Iterator[Problem]:
     try:
-        manifest, signature, key = signed_manifest(view.registry, digest)
+        manifest, signature, key = signed_manifest(registry, digest)
         verify(key, signature, manifest, what=f"manifest {digest}")
         parsed = parse_manifest(manifest)
     except RootstockError as error:
@@ -107,7 +109,7 @@ def _check_submission(view: NetView, digest: str, number: int) -> Iterator[Probl
             rule="every module traces to a signed submission",
         )
         return
-    yield from _check_origin(view.tree(number), parsed, digest, number)
+    yield from _check_origin(tree, parsed, digest, number)
 
 
 def _check_origin(tree: NetTree, manifest: object, digest: str, number: int) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from common.errors import TransplantError
@@ -33,7 +34,7 @@ class TransplantProblem:
     Raises
     ------
     TransplantError
-        If β is not positive and finite.
+        If β is not positive and finite in float32, in which adapters hold it.
     """
 
     teacher_task: nn.Sequential
@@ -42,9 +43,11 @@ class TransplantProblem:
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta < float("inf"):
+        # β is a quotient of what two labs say: each may be sound, and the quotient overflow.
+        float32 = torch.finfo(torch.float32)
+        if not float32.tiny <= self.beta <= float32.max:
             raise TransplantError(
-                f"β is {self.beta} and must be positive and finite; check the feature norms that "
+                f"β is {self.beta} and must be positive and finite in float32; check the feature norms that "
                 "the labs shipped, or leave them out"
             )
         for module in (self.teacher_task, self.student_task):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import struct
 from io import FileIO
 from pathlib import Path
@@ -18,6 +19,7 @@ MAX_HEADER_BYTES = 1 << 20
 """VGG-16's header has 3 KB; 1 MiB allows thousands of tensors and is all that is parsed."""
 
 MAX_TENSORS = 4096
+_NAME = re.compile(r"[A-Za-z0-9_.\-/]{1,200}")  # as a manifest may list; safe in any message
 MAX_DIMENSIONS = 8
 
 
@@ -93,6 +95,11 @@ def _parse_json(text: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise SchemaError(f"{path}: the header is not a JSON object but {type(fields).__name__}")
     fields.pop("__metadata__", None)  # free text of the writer; covered by the file's digest
+    for name in fields:
+        if _NAME.fullmatch(name) is None:
+            raise SchemaError(
+                f"{path}: the tensor name {ascii(name[:80])} does not fit {_NAME.pattern}; rename it"
+            )
     return fields
 
 

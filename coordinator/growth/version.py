@@ -98,8 +98,15 @@ def _with_modules(
         case NewCategory():
             return _with_category(_founded(tree), operation.category, category)
         case NewTask():
+            founded = _founded(tree)
+            if founded.category_modules.get(operation.category, category) != category:
+                raise ConflictError(
+                    f"the net's category module '{operation.category}' came with another "
+                    "submission, which this task module was not trained with; ship the teacher "
+                    "under another category name"
+                )
             # An operator may have added the task to the plan since the net was founded.
-            known = NetTree.model_validate({**dict(_founded(tree)), "tasks": plan.tasks})
+            known = NetTree.model_validate({**dict(founded), "tasks": plan.tasks})
             return known.with_task(operation.task, task)
 
 

@@ -6,8 +6,8 @@ transaction; what it returned is on the disk (SQLite in WAL mode with synchronou
     registry = Registry("sqlite:///state/registry.db")
     registry.sites        join, key_of, all
     registry.uploads      begin, receive, touch, get, find, refinement, readable
-    registry.submissions  get, all(*states), set_state
-    registry.merges       create, get, all(*states), unlogged, advance, update
+    registry.submissions  get, all(*states), undecided, set_state
+    registry.merges       create, queue, get, all(*states), unlogged, advance, update
     registry.evaluations  request, report, get, of_merge; evaluation_id(merge_id)
     registry.versions     commit, head, get, all
     registry.events       append, after, last_cursor

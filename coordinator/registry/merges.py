@@ -49,7 +49,6 @@ class Merges:
         task: str,
         operation: str,
         *,
-        parent_version: int | None = None,
         events: Iterable[NewEvent] = (),
     ) -> Merge:
         """Queue an operation, or return the merge that is already there for it.
@@ -57,37 +56,51 @@ class Merges:
         One merge for each (submission, category, task, operation); `events` are appended only
         when it is new.
         """
+        queued = self.queue(submission_id, [(category, task, operation)], events=events)
+        return queued[0]
+
+    def queue(
+        self,
+        submission_id: str,
+        operations: Iterable[tuple[str, str, str]],
+        *,
+        events: Iterable[NewEvent] = (),
+    ) -> list[Merge]:
+        """Queue all (category, task, operation) of a submission in one transaction; see `create`.
+
+        Together: a submission has either been decided about, or not at all.
+        """
         now = self._clock()
         with self._database.write() as session:
-            row = session.scalar(
-                select(MergeRow).where(
-                    MergeRow.submission_id == submission_id,
-                    MergeRow.category == category,
-                    MergeRow.task == task,
-                    MergeRow.operation == operation,
-                )
+            before = session.scalars(
+                select(MergeRow).where(MergeRow.submission_id == submission_id)
             )
-            if row is None:
-                row = MergeRow(
-                    id=f"mrg-{take(session, 'merge'):04d}",
-                    submission_id=submission_id,
-                    category=category,
-                    task=task,
-                    operation=operation,
-                    state=MergeState.QUEUED,
-                    reason="",
-                    numbers={},
-                    step=0,
-                    steps=0,
-                    parent_version=parent_version,
-                    logged=False,
-                    created_at=now,
-                    updated_at=now,
-                )
-                session.add(row)
-                append_events(session, events, now)
-                session.flush()
-            return record(Merge, row)
+            known = {(row.category, row.task, row.operation): row for row in before}
+            rows = []
+            for category, task, operation in operations:
+                row = known.get((category, task, operation))
+                if row is None:
+                    row = MergeRow(
+                        id=f"mrg-{take(session, 'merge'):04d}",
+                        submission_id=submission_id,
+                        category=category,
+                        task=task,
+                        operation=operation,
+                        state=MergeState.QUEUED,
+                        reason="",
+                        numbers={},
+                        step=0,
+                        steps=0,
+                        logged=False,
+                        created_at=now,
+                        updated_at=now,
+                    )
+                    session.add(row)
+                    append_events(session, events, now)
+                    events = ()
+                rows.append(row)
+            session.flush()
+            return [record(Merge, row) for row in rows]
 
     def get(self, merge_id: str) -> Merge:
         """Return a merge by its id; NotFoundError if there is none."""

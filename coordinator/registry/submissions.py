@@ -12,7 +12,7 @@ from coordinator.registry.database import Database
 from coordinator.registry.events import append_events
 from coordinator.registry.records import NewEvent, Submission, record
 from coordinator.registry.states import SubmissionState, check_submission
-from coordinator.registry.tables import SubmissionRow
+from coordinator.registry.tables import MergeRow, SubmissionRow
 
 
 class Submissions:
@@ -32,6 +32,17 @@ class Submissions:
         query = select(SubmissionRow).order_by(SubmissionRow.created_at, SubmissionRow.id)
         if states:
             query = query.where(SubmissionRow.state.in_(states))
+        with self._database.read() as session:
+            return [record(Submission, row) for row in session.scalars(query)]
+
+    def undecided(self) -> list[Submission]:
+        """Return the admitted submissions that no merge was queued for yet, oldest first."""
+        merges = select(MergeRow.id).where(MergeRow.submission_id == SubmissionRow.id)
+        query = (
+            select(SubmissionRow)
+            .where(SubmissionRow.state == SubmissionState.ADMITTED, ~merges.exists())
+            .order_by(SubmissionRow.created_at, SubmissionRow.id)
+        )
         with self._database.read() as session:
             return [record(Submission, row) for row in session.scalars(query)]
 

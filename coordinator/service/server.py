@@ -145,11 +145,6 @@ class CoordinatorServer:
             self._unsubscribe()
         self._server = None
 
-    async def wait(self) -> None:
-        """Return when the server has stopped."""
-        if self._server is not None:
-            await self._server.wait_for_termination()
-
 
 def _require_free(address: Address) -> None:
     """Try the address with a plain socket: the reason of a failure is clearer than gRPC's."""

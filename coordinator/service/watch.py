@@ -69,7 +69,6 @@ async def watch(
                 continue
             if not caught_up or not await _woken(lease.woken, heartbeat_seconds):
                 caught_up = True
-                watchers.seen(site)
                 yield WatchResponse(heartbeat=Heartbeat())
 
 

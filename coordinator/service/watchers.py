@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
@@ -28,19 +27,11 @@ class Lease:
 
 
 class Watchers:
-    """The watch streams of this process. Use from its event loop; `notify` from any thread.
+    """The watch streams of this process. Use from its event loop; `notify` from any thread."""
 
-    Parameters
-    ----------
-    clock
-        Seconds since the epoch.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._leases: dict[str, Lease] = {}
         self._superseded: dict[str, deque[str]] = {}
-        self._last_seen: dict[str, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
         self._log = structlog.get_logger("watch")
@@ -70,11 +61,9 @@ class Watchers:
             older.woken.set()
         lease = Lease(site, instance)
         self._leases[site] = lease
-        self.seen(site)
         try:
             yield lease
         finally:
-            self.seen(site)
             if self._leases.get(site) is lease:
                 del self._leases[site]
 
@@ -94,21 +83,9 @@ class Watchers:
         """Whether the coordinator stops."""
         return self._draining
 
-    def seen(self, site: str) -> None:
-        """Note a sign of life."""
-        self._last_seen[site] = self._clock()
-
-    def watching(self, site: str) -> bool:
-        """Say whether a site has a watch stream open now."""
-        return site in self._leases
-
     def sites(self) -> set[str]:
         """Return the sites that watch now."""
         return set(self._leases)
-
-    def last_seen(self, site: str) -> float | None:
-        """Return when a site last watched, in seconds since the epoch; None if not since start."""
-        return self._clock() if site in self._leases else self._last_seen.get(site)
 
     def _wake(self, change: Change) -> None:
         if change.everyone:

@@ -47,12 +47,13 @@ def category_table(rows: Iterable[Mapping[str, Any]]) -> Table:
         title="Error in % on each lab's private validation data",
         title_justify="left",
         box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("category")
+    table.add_column("category", no_wrap=True)
     for heading in ("teacher", "no\nadapter", "zero\nsamples", "few\nsamples", "refined"):
         table.add_column(heading, justify="right")
     table.add_column("seconds", justify="right")
-    table.add_column("net")
+    table.add_column("net", no_wrap=True)
     for row in rows:
         table.add_row(
             str(row["category"]),
