@@ -47,8 +47,8 @@ class TransplantProblem:
         float32 = torch.finfo(torch.float32)
         if not float32.tiny <= self.beta <= float32.max:
             raise TransplantError(
-                f"β is {self.beta} and must be positive and finite in float32; check the feature norms that "
-                "the labs shipped, or leave them out"
+                f"β is {self.beta} and must be positive and finite in float32; check the "
+                "feature norms that the labs shipped, or leave them out"
             )
         for module in (self.teacher_task, self.student_task):
             module.eval().requires_grad_(False)

@@ -98,7 +98,7 @@ def _parse_json(text: bytes, path: Path) -> dict[str, Any]:
     for name in fields:
         if _NAME.fullmatch(name) is None:
             raise SchemaError(
-                f"{path}: the tensor name {ascii(name[:80])} does not fit {_NAME.pattern}; rename it"
+                f"{path}: the tensor name {name[:80]!a} does not fit {_NAME.pattern}; rename it"
             )
     return fields
 

@@ -175,3 +175,10 @@ def test_feature_means_come_from_the_last_convolution_or_not_at_all() -> None:
     torch.testing.assert_close(means, torch.full((CHANNELS,), 0.39894))
     del statistics["variance/conv2_2"]
     assert feature_means(category_module, statistics) is None
+
+
+@pytest.mark.parametrize("beta", [1e46, 1e-46, 0.0, -1.0, float("nan"), float("inf")])
+def test_a_beta_that_an_adapter_cannot_hold_is_refused(beta: float) -> None:
+    """Norms of 1e-45 and 10 are both float32 and positive; their quotient is not float32."""
+    with pytest.raises(TransplantError, match="β is"):
+        problem(beta=beta)

@@ -80,6 +80,18 @@ def test_refuses_what_another_submission_did_in_the_meantime(founded):
         )
 
 
+def test_a_task_module_joins_no_category_module_of_another_submission(founded):
+    tree, commit = founded
+    cat = teacher("cat", "classification", "counting")
+    tree, commit = grow(tree, commit, NewCategory("cat", "classification"), cat, adapter("h"))
+    other = cat.model_copy(update={"category_module": adapter("x").blob})
+    with pytest.raises(ConflictError, match="'cat' came with another submission"):
+        grow(tree, commit, NewTask("cat", "counting"), other)
+    same_bytes = cat.model_copy(update={"site": "other-lab"})
+    with pytest.raises(ConflictError, match="'cat' came with another submission"):
+        grow(tree, commit, NewTask("cat", "counting"), same_bytes)
+
+
 def test_a_join_needs_both_ends(founded):
     tree, commit = founded
     cat = teacher("cat", "counting")

@@ -23,6 +23,18 @@ def test_creation_is_idempotent(registry, admitted):
     assert [first.id, other.id] == [merge.id for merge in registry.merges.all(MergeState.QUEUED)]
 
 
+def test_a_submission_is_decided_about_as_a_whole(registry, admitted):
+    cat, dog = admitted("cat"), admitted("dog")
+    assert [cat, dog] == [row.id for row in registry.submissions.undecided()]
+    wanted = [("cat", "classification", "new-category"), ("cat", "counting", "new-task")]
+    queued = registry.merges.queue(cat, wanted)
+    assert wanted == [(merge.category, merge.task, merge.operation) for merge in queued]
+    assert [dog] == [row.id for row in registry.submissions.undecided()]
+    assert queued == registry.merges.queue(cat, wanted)
+    registry.merges.advance(queued[0].id, MergeState.FAILED)
+    assert [dog] == [row.id for row in registry.submissions.undecided()]
+
+
 def test_steps_keep_times_fields_and_events_together(registry, admitted, clock):
     merge = registry.merges.create(admitted("cat"), "cat", "classification", "new-category")
     assert (merge.started_at, merge.numbers, merge.step) == (None, {}, 0)

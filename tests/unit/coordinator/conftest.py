@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.artifacts.local import LocalStore
+from common.identity.keys import load_or_create
+from common.nets.spec import ArchitectureSpec
+from common.weights.manifest import Recipe, TeacherManifest
+from coordinator.config import CoordinatorConfig, PlanConfig
+from coordinator.ledger import Ledger
+from coordinator.publishing import publish_plan
+from coordinator.registry import Receipt, Registry
+
+ARCHITECTURE = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    config = CoordinatorConfig(
+        net="digits", state=tmp_path, plan=PlanConfig(architecture=ARCHITECTURE)
+    )
+    store = LocalStore(tmp_path / "artifacts")
+    registry = Registry(f"sqlite:///{tmp_path / 'registry.sqlite'}")
+    yield Ledger(
+        registry=registry,
+        store=store,
+        plan=publish_plan(config, store, tmp_path / "plan.json"),
+        key=load_or_create(tmp_path / "key"),
+        config=config,
+    )
+    registry.close()
+
+
+def teacher(ledger: Ledger, site: str, category: str) -> TeacherManifest:
+    """Return an honest manifest: the plan's own weights, shipped by a lab."""
+    plan = ledger.plan
+    return TeacherManifest(
+        site=site,
+        category=category,
+        architecture=plan.architecture,
+        category_module=plan.initial_category_module,
+        task_modules=plan.initial_task_modules,
+        metrics={"error/classification": 5.0},
+        recipe=Recipe(name="supervised"),
+        plan=plan.content_digest(),
+    )
+
+
+def receive(ledger: Ledger, manifest: TeacherManifest) -> str:
+    """Bring a manifest to `received`; return the submission's id."""
+    registry = ledger.registry
+    registry.sites.join(manifest.site, manifest.site.encode().ljust(32))
+    document = manifest.canonical()
+    upload = registry.uploads.begin(manifest, document, b"signature", open_limit=4)
+    receipt = Receipt(upload.manifest_digest, upload.id, "2026-01-01T00:00:00+00:00", b"signed")
+    registry.uploads.receive(upload.id, receipt)
+    return upload.id

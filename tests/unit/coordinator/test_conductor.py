@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import struct
+
+import pytest
+
+from common.errors import StorageError
+from coordinator.conductor import Conductor
+from coordinator.config import JobsConfig
+from coordinator.jobs.runner import JobRunner
+from coordinator.ledger import MAX_REASON, plain
+from coordinator.places import Places
+from coordinator.registry import OPEN_MERGES, MergeState, SubmissionState
+from coordinator.transplant import Transplanter
+from protos.rootstock.federation.v1 import federation_pb2
+from tests.unit.coordinator.conftest import receive, teacher
+
+
+class NoHistory:
+    """Counts every ended merge as logged."""
+
+    def __init__(self, ledger):
+        self._merges = ledger.registry.merges
+
+    async def log_all(self):
+        for merge in self._merges.unlogged():
+            self._merges.update(merge.id, logged=True)
+
+
+def conduct(ledger, *, until, retry_seconds=0.05):
+    """Run a conductor until a state is reached; no job is needed, so Ray is not started."""
+    places = Places(ledger.config)
+    transplanter = Transplanter(ledger, JobRunner(JobsConfig()), places)
+    conductor = Conductor(ledger, transplanter, NoHistory(ledger), retry_seconds)
+
+    async def run():
+        work = asyncio.create_task(conductor.run())
+        async with asyncio.timeout(20):
+            while not until():
+                await asyncio.sleep(0.01)
+                if work.done():
+                    work.result()
+        work.cancel()
+        await asyncio.wait({work})
+
+    asyncio.run(run())
+
+
+def test_two_labs_with_one_category_found_one_net(ledger):
+    first = receive(ledger, teacher(ledger, "lab-one", "cat"))
+    second = receive(ledger, teacher(ledger, "lab-two", "cat"))
+    merges = ledger.registry.merges
+    conduct(ledger, until=lambda: len(merges.all(MergeState.MERGED, MergeState.FAILED)) == 2)
+    merged, failed = merges.all()
+    assert (first, MergeState.MERGED) == (merged.submission_id, merged.state)
+    assert (second, MergeState.FAILED) == (failed.submission_id, failed.state)
+    assert "'cat' is in the net already" in failed.reason
+    assert list(ledger.tree().category_modules) == ["cat"]
+    assert merges.all(*OPEN_MERGES) == []
+
+
+def test_a_header_that_no_message_can_repeat_is_refused(ledger):
+    """Half of a surrogate pair is JSON, and is neither UTF-8 nor protobuf."""
+    header = rb'{"\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    data = struct.pack("<Q", len(header)) + header + b"0000"
+    digest = hashlib.sha256(data).hexdigest()
+    path = ledger.config.state / "blob"
+    path.write_bytes(data)
+    ledger.store.put_file(path, digest)
+    honest = teacher(ledger, "cat-lab", "cat")
+    lie = honest.category_module.model_copy(update={"digest": digest})
+    submission = receive(ledger, honest.model_copy(update={"category_module": lie}))
+    submissions = ledger.registry.submissions
+    conduct(ledger, until=lambda: submissions.get(submission).state is SubmissionState.REFUSED)
+    assert r"'\ud800'" in submissions.get(submission).reason
+    assert ledger.registry.events.after("cat-lab", 0, 10)
+
+
+def test_a_store_that_fails_for_a_while_is_waited_for(ledger, monkeypatch):
+    submission = receive(ledger, teacher(ledger, "cat-lab", "cat"))
+    find, failures = ledger.store.local_path, [StorageError("the disk is full")] * 2
+
+    def local_path(digest):
+        if failures:
+            raise failures.pop()
+        return find(digest)
+
+    monkeypatch.setattr(ledger.store, "local_path", local_path)
+    conduct(ledger, until=lambda: ledger.registry.versions.head() is not None)
+    assert ledger.registry.submissions.get(submission).state is SubmissionState.ADMITTED
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\x00", "x" * 10_000, "zwei\nZeilen"])
+def test_every_reason_can_be_told(text):
+    told = plain(text)
+    assert federation_pb2.SubmissionStateChanged(reason=told).SerializeToString()
+    assert len(told) <= MAX_REASON
+    assert "\x00" not in told
+    assert plain("wrong β: 3 > 2\nlower it") == "wrong β: 3 > 2\nlower it"
