@@ -36,6 +36,7 @@ from protos.rootstock.federation.v1 import federation_pb2 as pb
 from site_agent.client import CoordinatorClient
 from site_agent.config import SiteConfig
 from site_agent.cursor import read_cursor, write_cursor
+from site_agent.documents import EvaluationReport
 from site_agent.evaluating import Evaluator
 from site_agent.lab import Lab
 from site_agent.spool import Spool, SpoolEntry
@@ -145,7 +146,8 @@ class _Agent:
         """Ship all entries, then send all reports, which may name them.
 
         A teacher that is refused ends the agent with the coordinator's reason. A refined adapter
-        or a report that is refused (its merge may be long over) is set aside.
+        or a report that is refused (its merge may be long over) is set aside; the numbers of the
+        other candidates are reported without the adapter, or the merge would wait for ever.
         """
         for entry in spool.entries():
             if entry.manifest.kind == "teacher":
@@ -158,9 +160,10 @@ class _Agent:
             except _NO_LONGER_WANTED as error:
                 self._log.error("adapter refused", manifest=entry.digest, reason=str(error))
                 spool.withdraw(entry, str(error))
+        shipped = {entry.digest for entry in spool.acknowledged()}
         for report in spool.reports():
             try:
-                first = self._client.report(report)
+                first = self._client.report(_without_missing(report, shipped))
             except _NO_LONGER_WANTED as error:
                 name = report.evaluation_id
                 self._log.error("report refused", evaluation=name, reason=str(error))
@@ -247,6 +250,13 @@ def device_of(config: SiteConfig) -> torch.device:
 
 def _sentence(what: str, state: str, reason: str) -> str:
     return f"{what} {state}: {reason}"[:500] if reason else f"{what} {state}"
+
+
+def _without_missing(report: EvaluationReport, shipped: set[str]) -> EvaluationReport:
+    """Take out a refined adapter that never arrived: refused, or damaged on the disk here."""
+    if report.refinement_manifest_digest in {None, *shipped}:
+        return report
+    return EvaluationReport(evaluation_id=report.evaluation_id, results=report.results)
 
 
 def _farewell(status: StatusFile, log: Log, phase: str, message: str) -> None:

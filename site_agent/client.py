@@ -42,8 +42,8 @@ OnBytes = Callable[[int, int], None]
 OnRetry = Callable[[BaseException, float], None]
 """Called with what failed and the seconds until the next try."""
 
-_SHIP_ATTEMPTS = 3
-"""How often a blob that arrived damaged is sent again: the network did it, or our disk does."""
+_ATTEMPTS = 3
+"""How often a blob that arrives damaged is tried: the network did it, or one side's disk does."""
 
 
 class CoordinatorClient:
@@ -205,14 +205,7 @@ class CoordinatorClient:
             If the coordinator refuses the manifest or a blob; says the check.
         """
         total = sum(blob.size for blob in entry.manifest.blobs())
-        damaged = 0
-        while True:
-            try:
-                return self.patient(lambda: self._ship_once(entry, total, on_bytes))
-            except IntegrityError:
-                damaged += 1
-                if damaged == _SHIP_ATTEMPTS:
-                    raise
+        return self._unharmed(lambda: self._ship_once(entry, total, on_bytes))
 
     def download(self, blob: BlobEntry, folder: Path, on_bytes: OnBytes) -> Path:
         """Fetch a blob into a folder, named by its digest; one that is there costs nothing.
@@ -222,7 +215,7 @@ class CoordinatorClient:
         LimitError
             If the blob is larger than the plan allows.
         IntegrityError
-            If what came does not match the digest.
+            If what came does not match the digest, several times over.
         """
         limit = self._limits().max_blob_bytes
         if blob.size > limit:
@@ -243,7 +236,7 @@ class CoordinatorClient:
                 progress=progress,
             )
 
-        return self.patient(once)
+        return self._unharmed(once)
 
     def report(self, report: EvaluationReport) -> bool:
         """Send numbers; False if the coordinator knew them already."""
@@ -261,6 +254,15 @@ class CoordinatorClient:
         )
         response = self.patient(lambda: self._unary(self.stub.ReportEvaluation, request))
         return bool(response.first)
+
+    def _unharmed(self, attempt: Callable[[], T]) -> T:
+        """Be patient, and try anew what arrives damaged."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self.patient(attempt)
+            except IntegrityError:
+                continue
+        return self.patient(attempt)
 
     def _ship_once(self, entry: SpoolEntry, total: int, on_bytes: OnBytes) -> SignedReceipt:
         begun = self._unary(

@@ -29,6 +29,8 @@ from site_agent.config import (
     SiteConfig,
     TrainingConfig,
 )
+from site_agent.documents import CandidateError, EvaluationReport
+from site_agent.spool import Spool
 from tests.integration.site_agent.support import Centre
 
 
@@ -190,6 +192,36 @@ def test_an_unknown_teacher_is_reported_not_waited_for(tmp_path: Path) -> None:
             )
     assert "no teacher with manifest" in report.failure
     assert not report.results
+
+
+def test_without_its_adapter_a_report_still_tells_the_numbers(tmp_path: Path) -> None:
+    """The adapter was refused or damaged: the merge must not wait for it for ever."""
+    with Centre(tmp_path / "centre") as centre:
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        with running(config) as agent:
+            agent.until(lambda: agent.status().get("phase") == "watching")
+        (submission,) = centre.registry.submissions.all()
+        manifest = TeacherManifest.parse(submission.manifest, what="manifest")
+        asked = ask(centre, tmp_path, submission.id, manifest)
+        Spool(config.state / "spool", print).add_report(
+            EvaluationReport(
+                evaluation_id=asked,
+                results=tuple(
+                    CandidateError(name=name, error=12.5, samples=8)
+                    for name in ("no_adapter", "zero_sample")
+                ),
+                refinement_manifest_digest="a" * 64,
+                refined_error=1.0,
+            )
+        )
+        with running(config) as again:
+            again.until(lambda: answered(centre, asked))
+        report = pb.ReportEvaluationRequest.FromString(
+            centre.registry.evaluations.get(asked).report or b""
+        )
+    assert [result.error for result in report.results] == [12.5, 12.5]
+    assert not report.refinement_manifest_digest
+    assert report.refined_error == 0.0
 
 
 def test_waits_for_a_coordinator_that_restarts(tmp_path: Path) -> None:
