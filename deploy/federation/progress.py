@@ -118,8 +118,10 @@ class LineDisplay:
         """Print what has changed."""
         for site, (text, step, steps) in self._stages(answer).items():
             tenth = 10 * step // max(steps, 1)
-            if self._last.get(site) != (text, tenth):
-                self._last[site] = (text, tenth)
+            # What follows a colon (a loss) changes all the time.
+            stage = text.partition(":")[0]
+            if self._last.get(site) != (stage, tenth):
+                self._last[site] = (stage, tenth)
                 share = f" {10 * tenth}%" if steps > 1 else ""
                 self._console.print(f"{site}: {text}{share}", soft_wrap=True)
 
