@@ -15,7 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.distillation.fusion_rules import ConvTranspose2dRule, CropRule, SkipFusionRule
 from common.distillation.pooling_rules import AdaptiveAvgPool2dRule, AvgPool2dRule
+from common.distillation.residual_rules import (
+    BasicBlockRule,
+    BottleneckRule,
+    InvertedResidualRule,
+    PaddedShortcutRule,
+)
 from common.distillation.rules import (
     AdapterRule,
     BatchNorm2dRule,
@@ -31,6 +38,8 @@ from common.distillation.rules import (
 )
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
+from common.nets.residual import PaddedShortcut
+from common.nets.segmentation import Crop, SkipFusion
 
 Masks = Mapping[str, Tensor]
 """1(x_rand > 0) by the path of a ReLU, broadcastable to its gradient map; absent means dummy-1."""
@@ -39,10 +48,14 @@ RuleClass = Callable[[Any, Site], Rule]
 
 _RULES: dict[type[nn.Module], RuleClass] = {
     Adapter: AdapterRule,
+    Crop: CropRule,
+    PaddedShortcut: PaddedShortcutRule,
+    SkipFusion: SkipFusionRule,
     nn.AdaptiveAvgPool2d: AdaptiveAvgPool2dRule,
     nn.AvgPool2d: AvgPool2dRule,
     nn.BatchNorm2d: BatchNorm2dRule,
     nn.Conv2d: Conv2dRule,
+    nn.ConvTranspose2d: ConvTranspose2dRule,
     nn.Dropout: IdentityRule,
     nn.Dropout2d: IdentityRule,
     nn.Flatten: FlattenRule,
@@ -50,8 +63,17 @@ _RULES: dict[type[nn.Module], RuleClass] = {
     nn.Linear: LinearRule,
     nn.MaxPool2d: AvgPool2dRule,
     nn.ReLU: ReluRule,
+    nn.ReLU6: ReluRule,
     nn.Sequential: SequentialRule,
 }
+
+_RULES_BY_NAME: dict[str, RuleClass] = {
+    "torchvision.models.mobilenetv2.InvertedResidual": InvertedResidualRule,
+    "torchvision.models.resnet.BasicBlock": BasicBlockRule,
+    "torchvision.models.resnet.Bottleneck": BottleneckRule,
+    "torchvision.ops.misc.Conv2dNormActivation": SequentialRule,
+}
+"""torchvision's own modules, by name: importing it takes a second that few callers need."""
 
 
 def register(kind: type[nn.Module], rule: RuleClass) -> None:
@@ -74,7 +96,8 @@ def pseudo_gradient(
         g, h, or any module whose layers have rules. Not called, not changed.
     G
         (N, O) or (N, O, S, S), gradients at the module's output. S×S at a vector output treats
-        the first Linear after a Flatten of C×h×w as an h×w convolution (paper, appendix).
+        the first Linear after a Flatten of C×h×w as an h×w convolution (paper, appendix). At a
+        map, (N, O, H, W) of its size.
     input_shape_CHW
         (C, H, W) of the module's input for an image of the nominal size.
     masks
@@ -120,7 +143,7 @@ def relu_maps(module: nn.Module, *, input_shape_CHW: Shape, size: int = 1) -> di
     input_shape_CHW
         As in `pseudo_gradient`.
     size
-        S, side of the enlarged G.
+        S, side of the enlarged G at a vector output; at a map (segmentation) G is of its size.
 
     Raises
     ------
@@ -133,10 +156,11 @@ def relu_maps(module: nn.Module, *, input_shape_CHW: Shape, size: int = 1) -> di
         maps[path] = tuple(gradient.shape[1:])
         return gradient
 
-    outputs = output_shape(module, input_shape_CHW)[0]
+    outputs, *sides = output_shape(module, input_shape_CHW)
     like = next(module.parameters(), torch.empty(0))
     with torch.no_grad():
-        _walk(module, like.new_zeros(1, outputs, size, size), input_shape_CHW, note)
+        zero = like.new_zeros(1, outputs, *(sides or (size, size)))
+        _walk(module, zero, input_shape_CHW, note)
     return dict(reversed(maps.items()))
 
 
@@ -168,11 +192,19 @@ def _walk(
 
 
 def _rule(layer: nn.Module, site: Site) -> Rule:
-    kind = _RULES.get(type(layer))
+    layer_type = type(layer)
+    kind = _RULES.get(layer_type) or _RULES_BY_NAME.get(
+        f"{layer_type.__module__}.{layer_type.__qualname__}"
+    )
     if kind is None:
         raise TransplantError(
-            f"layer '{site.path or '(top)'}' is a {type(layer).__name__}, which has no adjoint "
-            f"rule; known are {', '.join(sorted(kind.__name__ for kind in _RULES))}: register one "
+            f"layer '{site.path or '(top)'}' is a {layer_type.__name__}, which has no adjoint "
+            f"rule; known are {', '.join(_known())}: register one "
             "with common.distillation.adjoint.register"
         )
     return kind(layer, site)
+
+
+def _known() -> list[str]:
+    names = [kind.__name__ for kind in _RULES]
+    return sorted([*names, *(name.rpartition(".")[2] for name in _RULES_BY_NAME)])

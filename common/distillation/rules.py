@@ -97,9 +97,9 @@ class IdentityRule:
 
 
 class ReluRule:
-    """Dummy-1 passes the gradient on, dummy-2 multiplies it with 1(x_rand > 0) (Eq. 4b)."""
+    """ReLU, ReLU6: dummy-1 passes the gradient on, dummy-2 multiplies it with 1(x_rand > 0)."""
 
-    def __init__(self, _: nn.ReLU, site: Site) -> None:
+    def __init__(self, _: nn.Module, site: Site) -> None:
         self.output_shape = site.shape
         self._site = site
 
@@ -114,7 +114,8 @@ class SequentialRule:
     def __init__(self, layer: nn.Sequential, site: Site) -> None:
         self._rules: list[Rule] = []
         self.output_shape = site.shape
-        for name, child in layer.named_children():
+        # Not named_children, which leaves out a layer's second place if it stands at two.
+        for name, child in zip(layer._modules, layer, strict=True):
             rule = site.inner(name, child, self.output_shape)
             self._rules.append(rule)
             self.output_shape = rule.output_shape
@@ -262,6 +263,11 @@ class BatchNorm2dRule:
             raise TransplantError(
                 f"layer '{site.path}' has no running statistics, so its derivative depends on "
                 "images; train it with track_running_stats=True"
+            )
+        if layer.running_var.device.type != "meta" and bool((layer.running_var < 0).any()):
+            raise TransplantError(
+                f"layer '{site.path}' has a negative running variance, which no data gives; "
+                "train the net anew, or take the checkpoint before"
             )
         scale_C = torch.rsqrt(layer.running_var + layer.eps)
         self._scale_C = scale_C * layer.weight if layer.affine else scale_C

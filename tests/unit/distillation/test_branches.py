@@ -1,0 +1,288 @@
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2, resnet18
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops.misc import Conv2dNormActivation
+
+from common.distillation.adjoint import output_shape, pseudo_gradient, relu_maps
+from common.errors import TransplantError
+from common.nets.residual import PaddedShortcut
+from common.nets.segmentation import Crop, SkipFusion, fcn8s_task_module
+from tests.unit.distillation.linearised import linearised, slow_gradient
+
+quick = settings(max_examples=25, deadline=None)
+sizes = st.tuples(st.integers(5, 11), st.integers(5, 11))
+strides = st.integers(1, 3)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Double precision, weights and running statistics from a seed, evaluation mode."""
+    module.double().eval()
+    with torch.no_grad():
+        for place, (name, tensor) in enumerate(module.state_dict().items()):
+            if name.endswith("running_var"):
+                tensor.copy_(0.1 + normal(*tensor.shape, seed=place).square())
+            elif tensor.is_floating_point():
+                tensor.copy_(normal(*tensor.shape, seed=place))
+    return module
+
+
+def drawn_masks(module: nn.Module, shape: tuple[int, ...], size: int = 1) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return {
+        path: torch.rand(2, *map_shape, generator=generator) > 0.5
+        for path, map_shape in relu_maps(module, input_shape_CHW=shape, size=size).items()
+    }
+
+
+def agrees_with_autograd(module: nn.Module, *shape: int) -> None:
+    """D' by dummy-1 and by dummy-2 at every ReLU, and <J v, g> = <v, J^T g>."""
+    randomised(module)
+    linear = linearised(module)
+    v = normal(2, *shape, seed=1)
+    Jv = linear(v).detach()
+    assert output_shape(module, shape) == Jv.shape[1:]
+    g = normal(*Jv.shape, seed=2)
+    masks = drawn_masks(module, shape)
+    with torch.no_grad():
+        back = pseudo_gradient(module, g, input_shape_CHW=shape)
+        masked = pseudo_gradient(module, g, input_shape_CHW=shape, masks=masks)
+    assert back.shape == v.shape
+    torch.testing.assert_close((Jv * g).sum(), (v * back).sum(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(back, slow_gradient(module, g, shape[0], shape[1:]))
+    torch.testing.assert_close(masked, slow_gradient(module, g, shape[0], shape[1:], masks))
+
+
+@quick
+@given(size=sizes, stride=strides, grows=st.booleans(), option=st.sampled_from("AB"))
+def test_basic_block(size: Any, stride: int, grows: bool, option: str) -> None:
+    out = 5 if grows else 3
+    shortcut: nn.Module | None = None
+    if stride > 1 or grows:
+        projection = nn.Sequential(nn.Conv2d(3, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        shortcut = projection if option == "B" else PaddedShortcut(3, out, stride)
+    agrees_with_autograd(BasicBlock(3, out, stride, shortcut), 3, *size)
+
+
+@quick
+@given(size=sizes, stride=strides, groups=st.sampled_from([1, 2]), dilation=st.integers(1, 2))
+def test_bottleneck(size: Any, stride: int, groups: int, dilation: int) -> None:
+    shortcut = nn.Sequential(nn.Conv2d(3, 8, 1, stride, bias=False), nn.BatchNorm2d(8))
+    block = Bottleneck(3, 2, stride, shortcut, groups=groups, dilation=dilation)
+    agrees_with_autograd(block, 3, *size)
+
+
+@quick
+@given(
+    size=sizes,
+    stride=st.integers(1, 2),
+    expand=st.sampled_from([1, 2, 3]),
+    out=st.sampled_from([3, 4]),
+)
+def test_inverted_residual(size: Any, stride: int, expand: int, out: int) -> None:
+    agrees_with_autograd(InvertedResidual(3, out, stride, expand), 3, *size)
+
+
+@quick
+@given(size=sizes, kernel=st.integers(1, 3), stride=strides, depthwise=st.booleans())
+def test_convolution_norm_activation(size: Any, kernel: int, stride: int, depthwise: bool) -> None:
+    groups = 4 if depthwise else 1
+    block = Conv2dNormActivation(4, 8, kernel, stride, groups=groups, activation_layer=nn.ReLU6)
+    agrees_with_autograd(block, 4, *size)
+
+
+@quick
+@given(size=sizes, stride=strides, channels=st.tuples(st.integers(1, 3), st.integers(0, 3)))
+def test_padded_shortcut(size: Any, stride: int, channels: tuple[int, int]) -> None:
+    below, more = channels
+    agrees_with_autograd(PaddedShortcut(below, below + more, stride), below, *size)
+
+
+@quick
+@given(
+    size=sizes,
+    kernel=st.tuples(st.integers(2, 5), st.integers(2, 5)),
+    stride=st.tuples(strides, strides),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    dilation=st.integers(1, 2),
+    spare=st.integers(0, 1),
+    groups=st.sampled_from([1, 2]),
+)
+def test_transposed_convolution(
+    size: Any, kernel: Any, stride: Any, padding: Any, dilation: int, spare: int, groups: int
+) -> None:
+    spare = min(spare, max(min(stride), dilation) - 1)
+    layer = nn.ConvTranspose2d(
+        4, 6, kernel, stride, padding, spare, groups=groups, dilation=dilation
+    )
+    agrees_with_autograd(layer, 4, *size)
+
+
+@quick
+@given(size=sizes, offset=st.integers(0, 2))
+def test_crop(size: Any, offset: int) -> None:
+    agrees_with_autograd(Crop((3, 2), offset), 2, *size)
+
+
+@quick
+@given(size=st.integers(6, 12), offset=st.integers(0, 1), pool=st.integers(2, 3))
+def test_skip_fusion(size: int, offset: int, pool: int) -> None:
+    deep = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(pool), nn.ConvTranspose2d(4, 2, pool, pool)
+    )
+    skip = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
+    agrees_with_autograd(SkipFusion(deep, skip, offset), 3, size, size + 1)
+
+
+def small_fcn8s(size: int = 80) -> nn.Sequential:
+    return fcn8s_task_module(
+        2, 2, (size, size), widths=((3,), (3,), (2,), (2,)), hidden=2, kernel=3, offsets=(1, 1, 4)
+    )
+
+
+def test_fcn8s() -> None:
+    agrees_with_autograd(small_fcn8s(), 2, 48, 48)
+
+
+def test_fcn8s_takes_its_papers_padding() -> None:
+    with torch.device("meta"):
+        module = fcn8s_task_module(64, 21, (160, 200))
+        conv1_1_and_pool1 = [(n + 2 * 100 - 2 + 1) // 2 for n in (160, 200)]
+        scores = module(torch.empty(1, 64, *conv1_1_and_pool1))
+    assert scores.shape == (1, 21, 160, 200)
+
+
+def test_fcn8s_starts_bilinear() -> None:
+    """Upsampled constants stay constants away from the border."""
+    module = small_fcn8s()
+    upscore = module.get_submodule("upscore8")
+    with torch.no_grad():
+        above = upscore(torch.ones(1, 2, 4, 4))
+    torch.testing.assert_close(above[:, :, 8:-8, 8:-8], torch.ones(1, 2, 24, 24))
+
+
+def test_an_enlarged_gradient_of_fcn8s() -> None:
+    module, larger = randomised(small_fcn8s()), small_fcn8s(80 + 32).double()
+    larger.load_state_dict(module.state_dict())
+    g = normal(1, 2, 80 + 32, 80 + 32)
+    with torch.no_grad():
+        back = pseudo_gradient(module, g, input_shape_CHW=(2, 48, 48))
+    torch.testing.assert_close(back, slow_gradient(larger, g, 2, (48 + 16, 48 + 16)))
+    with pytest.raises(TransplantError, match=r"'fuse3\.deep\.upscore4' upsamples"):
+        pseudo_gradient(module, g[:, :, 8:, 8:], input_shape_CHW=(2, 48, 48))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_residual_task_module_with_an_enlarged_gradient(size: int) -> None:
+    """Away from global pooling, S×S places belong to an input that is larger by the stride."""
+    projection = nn.Sequential(nn.Conv2d(3, 4, 1, 2, bias=False), nn.BatchNorm2d(4))
+    block = BasicBlock(3, 4, 2, projection)
+    module = nn.Sequential(block, nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2), nn.ReLU6())
+    randomised(module)
+    # The nominal output is 2×2; G is larger.
+    g = normal(2, 2, 1 + size, 1 + size)
+    with torch.no_grad():
+        back = pseudo_gradient(module, g, input_shape_CHW=(3, 8, 8))
+    assert back.shape[2:] == (8 + 2 * (size - 1),) * 2
+    torch.testing.assert_close(back, slow_gradient(module, g, 3, tuple(back.shape[2:])))
+
+
+@pytest.mark.parametrize("net", [resnet18, mobilenet_v2])
+def test_torchvisions_own_nets(net: Any) -> None:
+    """All of it, as it stands, at a small size; dummy-2 at every ReLU of every block."""
+    whole = net(weights=None, num_classes=1)
+    if hasattr(whole, "features"):
+        layers = [*whole.features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), whole.classifier]
+    else:
+        layers = [layer for name, layer in whole.named_children() if name != "fc"]
+        layers += [nn.Flatten(), whole.fc]
+    module = nn.Sequential(*layers).double().eval()
+    shape = (3, 40, 40)
+    assert output_shape(module, shape) == (1,)
+    g = normal(2, 1)
+    masks = drawn_masks(module, shape)
+    assert len(masks) == {resnet18: 1 + 8 * 2, mobilenet_v2: 2 + 16 * 2 + 1}[net]
+    with torch.no_grad():
+        masked = pseudo_gradient(module, g, input_shape_CHW=shape, masks=masks)
+    expected = slow_gradient(module, g, 3, (40, 40), masks)
+    assert float(expected.norm()) > 0
+    torch.testing.assert_close(masked, expected, rtol=1e-7, atol=1e-9 * float(expected.norm()))
+
+
+def test_relus_of_blocks_are_named_and_ordered() -> None:
+    blocks = nn.Sequential(BasicBlock(2, 2), InvertedResidual(2, 2, 1, 2), Bottleneck(2, 1))
+    maps = relu_maps(blocks[:2], input_shape_CHW=(2, 4, 4))
+    assert list(maps) == ["0.relu1", "0.relu2", "1.conv.0.2", "1.conv.1.2"]
+    bottleneck = Bottleneck(4, 1)
+    assert list(relu_maps(bottleneck, input_shape_CHW=(4, 4, 4))) == ["relu1", "relu2", "relu3"]
+
+
+def test_a_layer_that_stands_at_two_places_counts_twice() -> None:
+    conv = nn.Conv2d(2, 2, 1)
+    agrees_with_autograd(nn.Sequential(conv, nn.ReLU(), conv), 2, 3, 3)
+
+
+def test_an_unknown_layer_inside_a_block_is_named_with_its_place() -> None:
+    block = BasicBlock(2, 2)
+    block.bn2 = nn.GroupNorm(1, 2)
+    with pytest.raises(TransplantError, match=r"'0\.bn2' is a GroupNorm.*BasicBlock"):
+        pseudo_gradient(nn.Sequential(block), torch.ones(1, 2, 4, 4), input_shape_CHW=(2, 4, 4))
+
+
+def negative_variance() -> nn.Module:
+    norm = nn.BatchNorm2d(2)
+    norm.running_var = torch.tensor([1.0, -1.0])
+    return nn.Sequential(norm)
+
+
+def upsampler() -> nn.Module:
+    return nn.Sequential(nn.ConvTranspose2d(2, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("module", "g", "message"),
+    [
+        (nn.Sequential(BasicBlock(2, 3)), (1, 3, 6, 6), r"'0' adds a branch.*\(3, 6, 6\)"),
+        (negative_variance(), (1, 2, 6, 6), "'0' has a negative running variance"),
+        (upsampler(), (1, 1, 13, 13), "enlarge G by multiples"),
+        (nn.Sequential(Crop((6, 6), 1)), (1, 2, 6, 6), r"crops \(6, 6\) from 1"),
+        (
+            nn.Sequential(SkipFusion(nn.Conv2d(2, 1, 1), nn.Conv2d(2, 3, 1))),
+            (1, 1, 6, 6),
+            "'0' adds 3 channels to 1",
+        ),
+        (
+            nn.Sequential(SkipFusion(nn.Conv2d(2, 1, 1), nn.Conv2d(2, 1, 1), 2)),
+            (1, 1, 6, 6),
+            "'0' crops",
+        ),
+        (
+            nn.Sequential(SkipFusion(nn.AdaptiveAvgPool2d(3), nn.Conv2d(2, 2, 1))),
+            (1, 2, 4, 4),
+            "belongs to an input of",
+        ),
+    ],
+)
+def test_what_cannot_stand_there_is_refused(
+    module: nn.Module, g: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(TransplantError, match=message):
+        pseudo_gradient(module, torch.ones(g), input_shape_CHW=(2, 6, 6))
+
+
+def test_layers_refuse_what_they_cannot_do() -> None:
+    with pytest.raises(TransplantError, match="leaves the map"):
+        Crop((3, 3), 2)(torch.zeros(1, 1, 4, 4))
+    with pytest.raises(TransplantError, match="cannot take 3 channels to 2"):
+        PaddedShortcut(3, 2, 1)
