@@ -65,14 +65,22 @@ def feature_means(
     exact = statistics.get(f"mean/{last_layer(category_module)}")
     if exact is not None:
         return exact
-    last = [
-        name for name, layer in category_module.named_children() if isinstance(layer, nn.Conv2d)
+    # Estimated only where nothing but ReLUs and pools follow a convolution: after a BatchNorm or
+    # a residual block, a convolution's moments say little about x.
+    telling = [
+        (name, layer) for name, layer in category_module.named_children() if not _passes_on(layer)
     ]
-    keys = [f"{kind}/{last[-1]}" for kind in ("mean", "variance")] if last else []
-    if not keys or any(key not in statistics for key in keys):
+    if not telling or not isinstance(telling[-1][1], nn.Conv2d):
+        return None
+    keys = [f"{kind}/{telling[-1][0]}" for kind in ("mean", "variance")]
+    if any(key not in statistics for key in keys):
         return None
     mean_C, variance_C = (statistics[key].double() for key in keys)
     return rectified_mean(mean_C, variance_C).float()
+
+
+def _passes_on(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.ReLU | nn.MaxPool2d | nn.Dropout | nn.Identity)
 
 
 def rectified_mean(mean: Tensor, variance: Tensor) -> Tensor:

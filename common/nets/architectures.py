@@ -7,92 +7,37 @@ whole net. To add one: a class with its settings and its layers, and its name in
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
 
 import torch
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
 from common.errors import SchemaError
-from common.model import Document, first_problem
+from common.model import first_problem
+from common.nets.declaration import Architecture, Layer
+from common.nets.mobilenet import MobileNetV2
+from common.nets.resnet import ResNet18, SmallResNet
 from common.nets.spec import ArchitectureSpec, TaskSpec
-
-Layer = tuple[str, Callable[[], nn.Module]]
-"""A layer's name and what builds it; nothing is allocated before the split is known."""
+from common.nets.vgg import SmallVgg, Vgg16
 
 _OUTPUTS = {"binary-classification": 1}
 """Outputs y of a task module by kind of task: one logit says category or not."""
 
 
-class _Architecture(Document):
-    """An architecture with its settings. A lab supplies those, so each is typed and capped."""
-
-    model_config = ConfigDict(strict=True)
-
-    split_points: ClassVar[tuple[str, ...]]
-    input_size: int
-    in_channels: int = Field(default=3, ge=1, le=16)
-
-    @abstractmethod
-    def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return the layers of f followed by those of g, lowest first."""
-
-
-class _SmallVgg(_Architecture):
-    """A VGG for 32 to 96 pixels and a few hundred images."""
-
-    split_points: ClassVar[tuple[str, ...]] = ("pool1", "pool2", "pool3", "pool4")
-    input_size: int = Field(default=32, ge=32, le=96, multiple_of=16)
-    width: int = Field(default=16, ge=4, le=128)
-    blocks: int = Field(default=3, ge=3, le=4)
-    hidden: int | None = Field(default=None, ge=4, le=4096)
-    """Units of fc6; None is 8 × width."""
-
-    def layers(self, outputs: int) -> Sequence[Layer]:
-        width = self.width
-        widths = [[w, w] for w in (width, 2 * width, 4 * width, 4 * width)[: self.blocks]]
-        side = self.input_size >> self.blocks
-        hidden = 8 * width if self.hidden is None else self.hidden
-        return [
-            *_blocks(self.in_channels, widths),
-            ("flatten", nn.Flatten),
-            ("fc6", lambda: nn.Linear(4 * width * side * side, hidden)),
-            ("relu6", nn.ReLU),
-            ("drop6", nn.Dropout),
-            ("fc7", lambda: nn.Linear(hidden, outputs)),
-        ]
-
-
-class _Vgg16(_Architecture):
-    """VGG-16, layer by layer as torchvision's `vgg16`, with the paper's names."""
-
-    split_points: ClassVar[tuple[str, ...]] = ("pool1", "pool2", "pool3", "pool4", "pool5")
-    input_size: int = Field(default=224, ge=32, le=512, multiple_of=32)
-
-    def layers(self, outputs: int) -> Sequence[Layer]:
-        return [
-            *_blocks(self.in_channels, [[64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3]),
-            ("avgpool", lambda: nn.AdaptiveAvgPool2d((7, 7))),
-            ("flatten", nn.Flatten),
-            ("fc6", lambda: nn.Linear(512 * 7 * 7, 4096)),
-            ("relu6", nn.ReLU),
-            ("drop6", nn.Dropout),
-            ("fc7", lambda: nn.Linear(4096, 4096)),
-            ("relu7", nn.ReLU),
-            ("drop7", nn.Dropout),
-            ("fc8", lambda: nn.Linear(4096, outputs)),
-        ]
-
-
-_REGISTRY: dict[str, type[_Architecture]] = {"small-vgg": _SmallVgg, "vgg16": _Vgg16}
+_REGISTRY: dict[str, type[Architecture]] = {
+    "small-vgg": SmallVgg,
+    "vgg16": Vgg16,
+    "small-resnet": SmallResNet,
+    "resnet18": ResNet18,
+    "mobilenetv2": MobileNetV2,
+}
 
 
 def architectures() -> tuple[str, ...]:
-    """Return the names of all architectures."""
-    return tuple(sorted(_REGISTRY))
+    """Return the names of all architectures, plain ones first."""
+    return tuple(_REGISTRY)
 
 
 def splits(name: str) -> tuple[str, ...]:
@@ -128,7 +73,8 @@ def feature_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
         As `input_shape`.
     """
     with torch.device("meta"):  # shapes only: no memory, no arithmetic
-        features = _sequence(_parts(spec, outputs=1)[0])(torch.empty(1, *input_shape(spec)))
+        category_module = _sequence(_parts(spec, outputs=1)[0]).eval()
+        features = category_module(torch.empty(1, *input_shape(spec)))
     _, channels, height, width = features.shape
     return int(channels), int(height), int(width)
 
@@ -189,7 +135,7 @@ def initial_modules(
 
 def _initialise(module: nn.Sequential) -> None:
     """Draw He's initial values: each ReLU sees unit variance, so no layer starts dead or loud."""
-    weighted = [layer for layer in module if isinstance(layer, nn.Conv2d | nn.Linear)]
+    weighted = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     for layer in weighted:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
@@ -220,7 +166,7 @@ def _parts(spec: ArchitectureSpec, outputs: int) -> tuple[Sequence[Layer], Seque
     return layers[:end], layers[end:]
 
 
-def _architecture(name: str) -> type[_Architecture]:
+def _architecture(name: str) -> type[Architecture]:
     if name not in _REGISTRY:
         raise SchemaError(
             f"unknown architecture '{name}'; known architectures: {', '.join(architectures())}"
@@ -228,7 +174,7 @@ def _architecture(name: str) -> type[_Architecture]:
     return _REGISTRY[name]
 
 
-def _configured(spec: ArchitectureSpec) -> _Architecture:
+def _configured(spec: ArchitectureSpec) -> Architecture:
     architecture = _architecture(spec.name)
     try:
         return architecture.model_validate(spec.settings)
@@ -237,22 +183,3 @@ def _configured(spec: ArchitectureSpec) -> _Architecture:
             f"settings of architecture '{spec.name}': {first_problem(error)}; "
             f"known settings: {', '.join(architecture.model_fields)}"
         ) from error
-
-
-def _conv(name: str, in_channels: int, out_channels: int) -> list[Layer]:
-    """Return a 3×3 convolution that keeps the size, and its ReLU: conv1_1, relu1_1."""
-    return [
-        (f"conv{name}", lambda: nn.Conv2d(in_channels, out_channels, 3, padding=1)),
-        (f"relu{name}", nn.ReLU),
-    ]
-
-
-def _blocks(in_channels: int, widths: Sequence[Sequence[int]]) -> list[Layer]:
-    """Return VGG's blocks: per block its convolutions, each with a ReLU, then a 2×2 max-pool."""
-    layers: list[Layer] = []
-    for block, block_widths in enumerate(widths, start=1):
-        for place, out_channels in enumerate(block_widths, start=1):
-            layers += _conv(f"{block}_{place}", in_channels, out_channels)
-            in_channels = out_channels
-        layers.append((f"pool{block}", lambda: nn.MaxPool2d(2)))
-    return layers

@@ -10,7 +10,7 @@ from common.distillation.signals import Policy, Signals, pseudo_gradients
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_category_module
-from common.nets.spec import AdapterSpec
+from common.nets.spec import AdapterSpec, ArchitectureSpec
 from tests.unit.distillation.nets import SHAPE, SPEC, adapter_spec, features, problem, shuffled
 
 CHANNELS = SHAPE[0]
@@ -175,6 +175,18 @@ def test_feature_means_come_from_the_last_convolution_or_not_at_all() -> None:
     torch.testing.assert_close(means, torch.full((CHANNELS,), 0.39894))
     del statistics["variance/conv2_2"]
     assert feature_means(category_module, statistics) is None
+
+
+def test_feature_means_behind_a_block_are_not_guessed() -> None:
+    """A residual net's stem is a convolution too, and its moments are not x's."""
+    residual = build_category_module(
+        ArchitectureSpec(name="small-resnet", split="block1_1", settings={"width": 4})
+    )
+    stem = {"mean/conv1": torch.ones(4), "variance/conv1": torch.ones(4)}
+    assert feature_means(residual, stem) is None
+    exact = feature_means(residual, {**stem, "mean/block1_1": torch.full((4,), 2.0)})
+    assert exact is not None
+    assert torch.equal(exact, torch.full((4,), 2.0))
 
 
 @pytest.mark.parametrize("beta", [1e46, 1e-46, 0.0, -1.0, float("nan"), float("inf")])

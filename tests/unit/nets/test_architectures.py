@@ -27,7 +27,7 @@ def names(*modules: nn.Module) -> list[str]:
 
 
 def test_architectures_are_known_by_name() -> None:
-    assert architectures() == ("small-vgg", "vgg16")
+    assert architectures() == ("small-vgg", "vgg16", "small-resnet", "resnet18", "mobilenetv2")
     assert splits("vgg16") == ("pool1", "pool2", "pool3", "pool4", "pool5")
 
 

@@ -1,0 +1,111 @@
+"""ResNets with torchvision's blocks as they are (He et al., 2016).
+
+A split point is a block: f ends with it. Every block ends in a ReLU, so x = f(I) is not negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from common.nets.declaration import Architecture, Layer
+from common.nets.residual import PaddedShortcut
+
+_MAX_BLOCKS = 9
+"""Blocks a stage: 9 is ResNet-56."""
+
+
+def _names(stages: int, blocks: int) -> tuple[str, ...]:
+    return tuple(f"block{s}_{b}" for s in range(1, stages + 1) for b in range(1, blocks + 1))
+
+
+class SmallResNet(Architecture):
+    """A ResNet for 32 to 96 pixels, of 6n + 2 layers: ResNet-20 with 3 blocks, ResNet-56 with 9.
+
+    He et al., 2016, section 4.2: a 3×3 stem, three stages of n basic blocks.
+    """
+
+    split_points: ClassVar[tuple[str, ...]] = _names(3, _MAX_BLOCKS)
+    input_size: int = Field(default=32, ge=32, le=96, multiple_of=4)
+    width: int = Field(default=16, ge=4, le=128)
+    """Channels of the first stage; the others have twice and four times as many."""
+    blocks: int = Field(default=3, ge=1, le=_MAX_BLOCKS)
+    """n, blocks a stage."""
+    shortcut: Literal["A", "B"] = "A"
+    """Where the size changes: A pads with zeros and has no weights, B is a 1×1 convolution."""
+
+    def layers(self, outputs: int) -> Sequence[Layer]:
+        """Return stem, blocks and head."""
+        width = self.width
+        return [
+            ("conv1", lambda: nn.Conv2d(self.in_channels, width, 3, padding=1, bias=False)),
+            ("bn1", lambda: nn.BatchNorm2d(width)),
+            ("relu1", nn.ReLU),
+            *_stages(width, [(s * width, self.blocks) for s in (1, 2, 4)], self.shortcut),
+            *_head(4 * width, outputs),
+        ]
+
+
+class ResNet18(Architecture):
+    """ResNet-18, layer by layer as torchvision's `resnet18`."""
+
+    split_points: ClassVar[tuple[str, ...]] = _names(4, 2)
+    input_size: int = Field(default=224, ge=32, le=512, multiple_of=32)
+
+    def layers(self, outputs: int) -> Sequence[Layer]:
+        """Return stem, blocks and head."""
+        return [
+            ("conv1", lambda: nn.Conv2d(self.in_channels, 64, 7, 2, 3, bias=False)),
+            ("bn1", lambda: nn.BatchNorm2d(64)),
+            ("relu1", nn.ReLU),
+            ("pool1", lambda: nn.MaxPool2d(3, 2, 1)),
+            *_stages(64, [(width, 2) for width in (64, 128, 256, 512)], "B"),
+            *_head(512, outputs),
+        ]
+
+
+def _stages(
+    channels: int, stages: Sequence[tuple[int, int]], shortcut: Literal["A", "B"]
+) -> list[Layer]:
+    """Return basic blocks: (out-channels, blocks) per stage, each but the first halving the map."""
+    layers: list[Layer] = []
+    for stage, (out_channels, blocks) in enumerate(stages, start=1):
+        for place in range(1, blocks + 1):
+            stride = 2 if stage > 1 and place == 1 else 1
+            build: Callable[[], nn.Module] = partial(
+                _basic_block, channels, out_channels, stride, shortcut
+            )
+            layers.append((f"block{stage}_{place}", build))
+            channels = out_channels
+    return layers
+
+
+def _basic_block(
+    channels: int, out_channels: int, stride: int, shortcut: Literal["A", "B"]
+) -> nn.Module:
+    from torchvision.models.resnet import BasicBlock  # takes a second, which few callers need
+
+    downsample: nn.Module | None = None
+    if stride > 1 or channels != out_channels:
+        downsample = (
+            PaddedShortcut(channels, out_channels, stride)
+            if shortcut == "A"
+            else nn.Sequential(
+                nn.Conv2d(channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+        )
+    block: nn.Module = BasicBlock(channels, out_channels, stride, downsample)
+    return block
+
+
+def _head(channels: int, outputs: int) -> list[Layer]:
+    return [
+        ("avgpool", lambda: nn.AdaptiveAvgPool2d(1)),
+        ("flatten", nn.Flatten),
+        ("fc", lambda: nn.Linear(channels, outputs)),
+    ]
