@@ -65,7 +65,7 @@ async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     config = ledger.config
     history = History(config.history.mlflow_uri, config.net)
-    experiment: list[str] = []
+    experiment: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = CoordinatorServer(
         config=config,
         registry=ledger.registry,
@@ -73,43 +73,52 @@ async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
         plan=ledger.plan,
         key=ledger.key,
         watchers=Watchers(),
-        experiment_id=lambda: "".join(experiment),
+        experiment_id=lambda: experiment.result() if experiment.done() else "",
     )
     await server.start()
     conductor = Conductor(
         ledger,
         Transplanter(ledger, runner, places),
-        Recorder(ledger, history, places),
+        Recorder(ledger, history, places, experiment),
         config.history.retry_seconds,
     )
-    work = asyncio.create_task(_work(conductor, history, experiment, config.history.wait_seconds))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    reached = asyncio.create_task(_reach(history, experiment, config.history.wait_seconds))
+    work = asyncio.create_task(conductor.run())
     stopped = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        # MLflow has its time to come up; labs ship and merges go on in the meantime.
+        await asyncio.wait({reached, work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if reached.done():
+            reached.result()
+            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             work.result()
     finally:
-        work.cancel()
+        for task in (reached, work):
+            task.cancel()
         # Waited for, not awaited: a fault of the work must not keep the server from draining.
-        await asyncio.wait({work})
+        await asyncio.wait({reached, work})
         await server.drain()
 
 
-async def _work(
-    conductor: Conductor, history: History, experiment: list[str], wait_seconds: float
-) -> None:
-    """Wait until MLflow answers, then conduct; labs may ship in the meantime."""
+async def _reach(history: History, experiment: asyncio.Future[str], wait_seconds: float) -> None:
+    """Wait until MLflow answers, and say which experiment is the net's.
+
+    Raises
+    ------
+    UnreachableError
+        If it does not answer in time.
+    """
     deadline = asyncio.get_running_loop().time() + wait_seconds
     while True:
         try:
             await asyncio.to_thread(history.check)
-            experiment.append(await asyncio.to_thread(history.ensure_experiment))
-            break
+            experiment.set_result(await asyncio.to_thread(history.ensure_experiment))
+            return
         except UnreachableError:
             if asyncio.get_running_loop().time() >= deadline:
                 raise
             await asyncio.sleep(0.5)
-    await conductor.run()

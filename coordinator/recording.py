@@ -16,12 +16,23 @@ from coordinator.registry import Merge, Submission
 
 
 class Recorder:
-    """Logs finished merges to MLflow, each once, in the order in which they ended."""
+    """Logs finished merges to MLflow, each once, in the order in which they ended.
 
-    def __init__(self, ledger: Ledger, history: History, places: Places) -> None:
+    Parameters
+    ----------
+    ledger, history, places
+        The coordinator's.
+    up
+        Done when MLflow has answered for the first time: nothing is logged before.
+    """
+
+    def __init__(
+        self, ledger: Ledger, history: History, places: Places, up: asyncio.Future[str]
+    ) -> None:
         self._ledger = ledger
         self._history = history
         self._places = places
+        self._up = up
 
     async def log_all(self) -> None:
         """Log every finished merge that MLflow has not seen.
@@ -33,6 +44,7 @@ class Recorder:
         RootstockError
             What kept the first of the others from being logged; those behind it are logged.
         """
+        await asyncio.shield(self._up)
         failed: RootstockError | None = None
         merges = await asyncio.to_thread(self._ledger.registry.merges.unlogged)
         for merge in sorted(merges, key=lambda merge: merge.finished_at or 0.0):
@@ -74,8 +86,9 @@ def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
         "recipe": manifest.recipe.name,
         "architecture": manifest.architecture.name,
         "split": manifest.architecture.split,
-        **{f"distillation.{k}": v for k, v in ledger.config.distillation.model_dump().items()},
     }
+    if result is not None:
+        parameters |= {f"distillation.{k}": v for k, v in result.settings.model_dump().items()}
     if merge.candidate is not None:
         parameters["candidate"] = merge.candidate
     return MergeRecord(

@@ -8,38 +8,27 @@ from datetime import UTC, datetime
 import structlog
 
 from common.errors import ConflictError, RootstockError, StorageError, UnreachableError
-from common.nets.spec import AdapterSpec, Setting
-from common.weights.admission import admit
-from common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
+from common.nets.spec import Setting
+from common.weights.manifest import AdapterEntry, TeacherManifest
+from coordinator.evaluating import (
+    REFINED,
+    answer,
+    ask,
+    candidates_of,
+    numbers_of,
+    refined_adapter,
+)
 from coordinator.growth import Found, NewCategory, NewTask, acceptance, next_version
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
 from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import Ledger, version_event
 from coordinator.places import Places
-from coordinator.registry import (
-    OPEN_MERGES,
-    Change,
-    Evaluation,
-    Merge,
-    MergeState,
-    NewEvent,
-    Submission,
-    evaluation_id,
-)
+from coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
 from coordinator.registry.states import DIRECT_OPERATIONS
-from protos.rootstock.federation.v1 import federation_pb2
-
-NO_ADAPTER = "no_adapter"
-ZERO_SAMPLE = "zero_sample"
-FEW_SAMPLE = "few_sample"
-REFINED = "refined"
 
 OPERATIONS: dict[str, type[Found] | type[NewCategory] | type[NewTask]] = {
     kind.name: kind for kind in (Found, NewCategory, NewTask)
 }
-
-Candidates = dict[str, AdapterEntry | None]
-"""Adapters that a merge may end with, by name; None joins the modules directly."""
 
 
 class Transplanter:
@@ -101,8 +90,6 @@ class Transplanter:
                 self._ledger.end, merge, submission.site, MergeState.FAILED, str(error)
             )
 
-    # -- distilling -------------------------------------------------------------------------
-
     async def _distil(self, merge: Merge, submission: Submission) -> Merge:
         registry = self._ledger.registry
         manifest = self._ledger.teacher(submission)
@@ -155,32 +142,22 @@ class Transplanter:
             checkpoint_steps=ledger.config.jobs.checkpoint_steps,
         )
 
-    # -- evaluating -------------------------------------------------------------------------
-
     async def _conclude(self, merge: Merge, submission: Submission) -> None:
         """Ask the owning lab, wait for its numbers however long that takes, and decide."""
         result = JobResult.model_validate(merge.job_result)
-        candidates: Candidates = {NO_ADAPTER: None, ZERO_SAMPLE: result.zero_sample}
-        if result.few_sample is not None:
-            candidates[FEW_SAMPLE] = result.few_sample
-        await asyncio.to_thread(self._request, merge, submission, candidates)
-        evaluation = await self._reported(merge)
-        report = federation_pb2.ReportEvaluationRequest.FromString(evaluation.report or b"")
+        candidates = candidates_of(result)
+        await asyncio.to_thread(ask, self._ledger, merge, submission, candidates)
+        report = await answer(self._ledger.registry, merge.id)
         if report.failure:
             raise ConflictError(
                 f"{submission.site} could not evaluate the candidates: {report.failure}"
             )
-        errors = read_errors(report, frozenset(candidates))
         if report.refinement_manifest_digest:
             candidates[REFINED] = await asyncio.to_thread(
-                self._refined, report, merge, result.zero_sample.spec
+                refined_adapter, self._ledger, report, result.zero_sample.spec
             )
-        numbers = {f"{name}_error": error for name, error in errors.items()}
-        if REFINED in errors:
-            numbers["seconds/refinement"] = min(max(report.refinement_seconds, 0.0), 1e9)
-            numbers["refinement_steps"] = float(min(report.refinement_steps, 1 << 40))
         merge = await asyncio.to_thread(
-            self._ledger.registry.merges.update, merge.id, numbers=numbers
+            self._ledger.registry.merges.update, merge.id, numbers=numbers_of(report)
         )
         verdict = acceptance(self._ledger.config.acceptance, merge.numbers)
         if not verdict.accepted or verdict.candidate is None:
@@ -189,84 +166,6 @@ class Transplanter:
             )
             return
         await self._commit(merge, submission, verdict.candidate, candidates[verdict.candidate])
-
-    def _request(self, merge: Merge, submission: Submission, candidates: Candidates) -> None:
-        tree = self._ledger.tree()
-        assert tree is not None, "a merge past distilling has a net"  # noqa: S101
-        student = tree.task_modules[merge.task]
-        zero_sample = candidates[ZERO_SAMPLE]
-        assert zero_sample is not None, "the closed form always gives an adapter"  # noqa: S101
-        request = federation_pb2.EvaluationRequest(
-            evaluation_id=evaluation_id(merge.id),
-            merge_id=merge.id,
-            manifest_digest=submission.manifest_digest,
-            task=merge.task,
-            architecture=student.architecture.canonical(),
-            task_module=student.blob.canonical(),
-            candidates=[
-                federation_pb2.Candidate(name=name, adapter=entry.canonical() if entry else b"")
-                for name, entry in candidates.items()
-            ],
-            refine=self._ledger.config.evaluation.refine,
-            refinement_spec=zero_sample.spec.canonical(),
-        )
-        event = federation_pb2.WatchResponse(evaluation=request)
-        self._ledger.registry.evaluations.request(
-            merge.id,
-            submission.site,
-            request.SerializeToString(),
-            events=[NewEvent(submission.site, "evaluation", event.SerializeToString())],
-        )
-
-    async def _reported(self, merge: Merge) -> Evaluation:
-        """Wait for the lab's answer; a lab that has vanished leaves the merge waiting."""
-        news = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def wake(_: Change) -> None:
-            loop.call_soon_threadsafe(news.set)
-
-        unsubscribe = self._ledger.registry.subscribe(wake)
-        try:
-            while True:
-                news.clear()
-                evaluation = await asyncio.to_thread(
-                    self._ledger.registry.evaluations.of_merge, merge.id
-                )
-                if evaluation is not None and evaluation.report is not None:
-                    return evaluation
-                await news.wait()
-        finally:
-            unsubscribe()
-
-    def _refined(
-        self,
-        report: federation_pb2.ReportEvaluationRequest,
-        merge: Merge,
-        spec: AdapterSpec,
-    ) -> AdapterEntry:
-        """Put a refined adapter through the gate.
-
-        Raises
-        ------
-        RefusedError
-            If it is not what was asked for, or fails a check.
-        """
-        upload = self._ledger.registry.uploads.refinement(report.refinement_manifest_digest)
-        if upload is None or upload.evaluation_id != evaluation_id(merge.id):
-            raise ConflictError(
-                f"the report names refinement {report.refinement_manifest_digest[:12]}, which was "
-                f"not received for {evaluation_id(merge.id)}; upload it before reporting"
-            )
-        manifest = RefinementManifest.parse(upload.manifest, what="manifest")
-        if manifest.adapter.spec != spec:
-            raise ConflictError(
-                f"the refined adapter is {manifest.adapter.spec}, asked for was {spec}"
-            )
-        admit(manifest, self._ledger.plan, self._ledger.store.local_path)
-        return manifest.adapter
-
-    # -- committing -------------------------------------------------------------------------
 
     async def _commit(
         self,
@@ -300,6 +199,7 @@ class Transplanter:
             "site": submission.site,
             "submission": submission.manifest_digest,
             "candidate": candidate,
+            "adapter": adapter.blob.digest if adapter is not None else None,
             **numbers,
         }
         tree, unsigned = next_version(
@@ -327,26 +227,3 @@ class Transplanter:
             numbers=numbers,
             candidate=candidate,
         )
-
-
-def read_errors(
-    report: federation_pb2.ReportEvaluationRequest, asked: frozenset[str]
-) -> dict[str, float]:
-    """Return a report's errors in percent by candidate, each checked before it is used.
-
-    Raises
-    ------
-    ConflictError
-        If a candidate is missing, was not asked for, or has an error outside 0 to 100.
-    """
-    errors = {result.name: result.error for result in report.results}
-    if set(errors) != asked:
-        raise ConflictError(
-            f"the report covers {sorted(errors)}, asked for were {sorted(asked)}; report each once"
-        )
-    if report.refinement_manifest_digest:
-        errors[REFINED] = report.refined_error
-    for name, error in errors.items():
-        if not 0.0 <= error <= 100.0:
-            raise ConflictError(f"the report says {name} has an error of {error}%; 0 to 100 is one")
-    return errors

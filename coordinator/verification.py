@@ -44,7 +44,7 @@ def verify_version(view: NetView, number: int, coordinator_key: bytes) -> list[P
 
 
 def _problems(view: NetView, number: int, coordinator_key: bytes) -> Iterator[Problem]:
-    held: set[str] | None = None
+    held: NetTree | None = None
     child: VersionCommit | None = None
     checked: set[str] = set()
     for step in range(number, 0, -1):
@@ -66,19 +66,45 @@ def _problems(view: NetView, number: int, coordinator_key: bytes) -> Iterator[Pr
                 where=f"v{step + 1}",
                 rule="a version's parent is the one before",
             )
-        if held is not None and not tree.digests() <= held:
-            lost = ", ".join(sorted(tree.digests() - held))
+        if held is not None and not tree.digests() <= held.digests():
+            lost = ", ".join(sorted(tree.digests() - held.digests()))
             yield Problem(
                 what=f"v{step + 1} lacks {lost}",
                 where=f"v{step + 1}",
                 rule="a child version holds every digest of its parent",
             )
+        for edge in tree.edges:
+            if held is not None and edge not in held.edges:
+                yield Problem(
+                    what=f"v{step + 1} joins {edge.category} to {edge.task} in another way",
+                    where=f"v{step + 1}",
+                    rule="a child version joins whatever its parent joins, in the same way",
+                )
+        yield from _check_merge(commit, tree)
         for digest in sorted(tree.digests() - checked):
             yield from _check_blob(view.store, digest, step)
         for digest in sorted(tree.submissions() - checked):
             yield from _check_submission(view.registry, tree, digest, step)
         checked |= tree.digests() | tree.submissions()
-        held, child = tree.digests(), commit
+        held, child = tree, commit
+
+
+def _check_merge(commit: VersionCommit, tree: NetTree) -> Iterator[Problem]:
+    """Hold the join that a merge added against the merge's record in the signed commit."""
+    category, task = (str(commit.merge.get(key)) for key in ("category", "task"))
+    try:
+        adapter = tree.edge(category, task).adapter
+    except NotFoundError as error:
+        yield Problem(what=str(error), where=f"v{commit.number}", rule="a merge adds its join")
+        return
+    found = adapter.blob.digest if adapter is not None else None
+    if found != commit.merge.get("adapter"):
+        yield Problem(
+            what=f"{category} is joined to {task} by {found}, the merge's record says "
+            f"{commit.merge.get('adapter')}",
+            where=f"v{commit.number}",
+            rule="every adapter traces to a recorded merge",
+        )
 
 
 def _check_blob(store: BlobStore, digest: str, number: int) -> Iterator[Problem]:

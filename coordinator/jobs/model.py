@@ -76,3 +76,5 @@ class JobResult(Document):
     """Seconds of work by stage, restarts not counted."""
     report: dict[str, float]
     """Numbers of the solver and the scales, by name."""
+    settings: DistillationConfig
+    """What it was learned with: the configuration may have changed since."""

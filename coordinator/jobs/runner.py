@@ -88,10 +88,14 @@ class JobRunner:
                 done = progress.done
             return JobResult.model_validate_json(await actor.result.remote())
         except RayTaskError as error:
-            # Ours come back as themselves; anything else is a fault of the code and stays whole.
             if isinstance(error.cause, RootstockError):
                 raise error.cause from error
-            raise
+            # A fault of the code, or weights that provoke one: this merge fails, and no other.
+            log.exception("merge %s: its job failed", job.merge_id)
+            raise TransplantError(
+                f"merge {job.merge_id}: its job failed with {error.cause!r}; the coordinator's log "
+                "has the whole story"
+            ) from error
         finally:
             # An idle actor would hold its memory, on a GPU too.
             ray.kill(actor)

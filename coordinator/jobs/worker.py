@@ -11,7 +11,7 @@ from common.artifacts.store import open_store
 from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
 from common.distillation.biases import bias_from_means
 from common.distillation.closed_form import closed_form
-from common.errors import ConflictError
+from common.errors import ConflictError, TransplantError
 from common.nets.adapter import Adapter
 from common.weights import safetensors_io
 from common.weights.manifest import AdapterEntry
@@ -102,6 +102,7 @@ class TransplantWorker:
             curves=self._at.curves,
             seconds=self._at.seconds,
             report=self._at.report,
+            settings=self._job.settings,
         )
 
     @property
@@ -194,4 +195,10 @@ class TransplantWorker:
         return learning
 
     def _put(self, adapter: Adapter) -> AdapterEntry:
+        bad = [name for name, t in adapter.state_dict().items() if not bool(t.isfinite().all())]
+        if bad:
+            raise TransplantError(
+                f"merge {self._job.merge_id}: the learned adapter's {bad[0]} is not finite; the "
+                "teacher net's weights are too large or too small to be joined: train it again"
+            )
         return AdapterEntry(spec=adapter.spec, blob=put_tensors(self._store, adapter.state_dict()))

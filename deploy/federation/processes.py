@@ -69,7 +69,18 @@ class Processes:
                 raise ProcessEndedError(name, code, self.log_of(name))
 
     def stop(self, names: Sequence[str] | None = None) -> None:
-        """Stop processes, those started last first: SIGTERM, a grace, SIGKILL to what is left."""
+        """Stop processes, those started last first: SIGTERM, a grace, SIGKILL to what is left.
+
+        A second Ctrl-C in the meantime is held back: it would leave processes behind.
+        """
+        impatience = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, impatience)
+        try:
+            self._stop(names)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, impatience)
+
+    def _stop(self, names: Sequence[str] | None) -> None:
         chosen = [name for name in reversed(self._running) if names is None or name in names]
         for name in chosen:
             _signal_group(self._running[name], signal.SIGTERM)

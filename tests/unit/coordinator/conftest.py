@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.artifacts.local import LocalStore
-from common.identity.keys import load_or_create
+from common.identity.keys import SigningKey, load_or_create
 from common.nets.spec import ArchitectureSpec
 from common.weights.manifest import Recipe, TeacherManifest
 from coordinator.config import CoordinatorConfig, PlanConfig
@@ -49,12 +49,15 @@ def teacher(ledger: Ledger, site: str, category: str) -> TeacherManifest:
     )
 
 
-def receive(ledger: Ledger, manifest: TeacherManifest) -> str:
+def receive(ledger: Ledger, manifest: TeacherManifest, key: SigningKey | None = None) -> str:
     """Bring a manifest to `received`; return the submission's id."""
     registry = ledger.registry
-    registry.sites.join(manifest.site, manifest.site.encode().ljust(32))
+    public_key = manifest.site.encode().ljust(32) if key is None else key.public_key
+    registry.sites.join(manifest.site, public_key)
     document = manifest.canonical()
-    upload = registry.uploads.begin(manifest, document, b"signature", open_limit=4)
+    signature = b"signature" if key is None else key.sign(document)
+    ledger.store.put_bytes(document)
+    upload = registry.uploads.begin(manifest, document, signature, open_limit=4)
     receipt = Receipt(upload.manifest_digest, upload.id, "2026-01-01T00:00:00+00:00", b"signed")
     registry.uploads.receive(upload.id, receipt)
     return upload.id

@@ -30,8 +30,31 @@ def test_a_merge_that_cannot_be_logged_holds_up_no_other(ledger):
         registry.submissions.set_state(submission, SubmissionState.ADMITTED)
         ledger.fail_all(registry.submissions.get(submission), "no")
     cat, dog = registry.merges.unlogged()
-    recorder = Recorder(ledger, PickyHistory(cat.id), Places(ledger.config))
+
+    async def log():
+        up = asyncio.get_running_loop().create_future()
+        up.set_result("the experiment")
+        await Recorder(ledger, PickyHistory(cat.id), Places(ledger.config), up).log_all()
+
     with pytest.raises(ConflictError, match=cat.id):
-        asyncio.run(recorder.log_all())
+        asyncio.run(log())
     assert [cat.id] == [merge.id for merge in registry.merges.unlogged()]
     assert f"run of {dog.id}" == registry.merges.get(dog.id).mlflow_run_id
+
+
+def test_nothing_is_logged_before_mlflow_has_answered(ledger):
+    submission = receive(ledger, teacher(ledger, "cat-lab", "cat"))
+    ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    ledger.fail_all(ledger.registry.submissions.get(submission), "no")
+
+    async def log():
+        up = asyncio.get_running_loop().create_future()
+        recorder = Recorder(ledger, PickyHistory(""), Places(ledger.config), up)
+        logging = asyncio.create_task(recorder.log_all())
+        await asyncio.sleep(0.05)
+        before = ledger.registry.merges.unlogged()
+        up.set_result("the experiment")
+        await logging
+        return len(before), len(ledger.registry.merges.unlogged())
+
+    assert asyncio.run(log()) == (1, 0)
