@@ -7,13 +7,13 @@ import re
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import grpc
 
-from common.errors import IdentityError, IntegrityError, LimitError
+from common.errors import IdentityError, IntegrityError, UnreachableError
 from common.identity.keys import SigningKey, verify
 
 SITE_KEY = "rootstock-site"
@@ -54,15 +54,26 @@ def sign_call(
 class NonceMemory:
     """Remembers nonces for as long as their time stamp would be accepted, in bounded memory.
 
+    A site that calls too often shuts out itself alone: what is left to every site, even when the
+    memory is full, is more than an agent needs.
+
     Parameters
     ----------
     capacity
         Nonces held at once, over all sites. 100,000 in ten minutes are 160 calls a second.
+    share
+        The most that one site may hold: 20,000 in ten minutes are 33 calls a second.
+    reserve
+        What a site may hold even if the capacity is used up: 600 in ten minutes are a call a
+        second. Memory is bounded by the capacity and this many for every site that has joined.
     """
 
-    def __init__(self, capacity: int = 100_000) -> None:
+    def __init__(self, capacity: int = 100_000, *, share: int = 20_000, reserve: int = 600) -> None:
         self._capacity = capacity
+        self._share = share
+        self._reserve = reserve
         self._seen: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def first(self, site: str, nonce: str, now: float) -> bool:
@@ -70,21 +81,31 @@ class NonceMemory:
 
         Raises
         ------
-        LimitError
-            If so many calls came in that remembering more would cost unbounded memory.
+        UnreachableError
+            If so many calls came in that remembering more would cost unbounded memory; the same
+            call is welcome later, signed anew.
         """
         with self._lock:
-            while self._seen and next(iter(self._seen.values())) < now - 2 * MAX_SKEW_SECONDS:
-                self._seen.popitem(last=False)
+            self._forget(now - 2 * MAX_SKEW_SECONDS)
             if (site, nonce) in self._seen:
                 return False
-            if len(self._seen) >= self._capacity:
-                raise LimitError(
-                    f"{self._capacity} calls in {2 * MAX_SKEW_SECONDS:.0f} s is the most that is "
-                    "accepted; call less often"
+            held = self._held[site]
+            if held >= self._share or (len(self._seen) >= self._capacity and held >= self._reserve):
+                raise UnreachableError(
+                    f"site '{site}' has made {held} calls in {2 * MAX_SKEW_SECONDS:.0f} s; "
+                    f"{self._share} are accepted of one site, {self._capacity} of all together "
+                    f"and {self._reserve} in any case; call again later, and less often"
                 )
             self._seen[site, nonce] = now
+            self._held[site] += 1
             return True
+
+    def _forget(self, before: float) -> None:
+        while self._seen and next(iter(self._seen.values())) < before:
+            (site, _), _ = self._seen.popitem(last=False)
+            self._held[site] -= 1
+            if not self._held[site]:
+                del self._held[site]
 
 
 def verify_call(
@@ -92,7 +113,7 @@ def verify_call(
     method: str,
     key_of: Callable[[str], bytes | None],
     now: float,
-    seen_nonces: NonceMemory,
+    seen_nonces: NonceMemory | None,
 ) -> str:
     """Return the name of the site that makes a call, once it has proved it.
 
@@ -107,14 +128,15 @@ def verify_call(
     now
         Unix time in seconds.
     seen_nonces
-        Shared by all calls of one server.
+        Shared by all calls of one server; None for a call that does no more the second time
+        than the first, and whose caller nobody knows yet: strangers fill no memory.
 
     Raises
     ------
     IdentityError
         If a part is missing or malformed, the site is unknown, the clock is off, the nonce was
         used before, or the signature is not the site's; names the remedy.
-    LimitError
+    UnreachableError
         See `NonceMemory.first`.
     """
     parts = {key: value for key, value in metadata if key.startswith("rootstock-")}
@@ -137,7 +159,7 @@ def verify_call(
     except IntegrityError as error:
         raise IdentityError(f"{error}; a name belongs to the key that joined with it") from error
     # Last, so that nobody can use up a site's nonces without its key.
-    if not seen_nonces.first(site, nonce, now):
+    if seen_nonces is not None and not seen_nonces.first(site, nonce, now):
         raise IdentityError(f"site '{site}': nonce {nonce} was used before; sign each call anew")
     return site
 

@@ -56,6 +56,21 @@ def test_joining_proves_that_the_lab_holds_the_key(lab):
         cat.call("Join", pb.JoinRequest(site="dog-lab", public_key=cat.key.public_key))
 
 
+def test_strangers_who_join_in_heaps_cost_the_labs_nothing(coordinator, lab):
+    cat, stranger = lab("cat-lab"), lab("cat-lab", join=False)
+    for _ in range(50):
+        with pytest.raises(ConflictError):
+            stranger.join()
+    # Joining again changes nothing, so that a repeated call is no danger and is not remembered.
+    request = pb.JoinRequest(site="cat-lab", public_key=cat.key.public_key)
+    proof = sign_call("cat-lab", cat.key, GET_PLAN.replace("GetPlan", "Join"), time.time())
+    with plain_channel(coordinator.address) as channel, raising():
+        for _ in range(2):
+            FederationStub(channel).Join(request, timeout=CALL_SECONDS, metadata=proof)
+    assert [site.name for site in coordinator.registry.sites.all()] == ["cat-lab"]
+    assert cat.plan().net == "animals"
+
+
 def test_every_call_is_signed_and_signed_once(coordinator, lab):
     cat = lab("cat-lab")
     request = pb.GetPlanRequest(protocol=pb.VersionRange(minimum=1, maximum=1))

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from common.errors import IdentityError, LimitError
+from common.errors import IdentityError, UnreachableError
 from common.identity.keys import SigningKey
 from common.transport.auth import (
     MAX_SKEW_SECONDS,
@@ -102,13 +102,26 @@ def test_clocks_may_be_a_little_off(skew: float) -> None:
 
 
 def test_nonces_are_forgotten_when_their_time_is_over_and_never_before() -> None:
-    seen = NonceMemory(capacity=3)
+    seen = NonceMemory(share=3)
     assert [seen.first("a", n, NOW) for n in ("1", "2", "1", "3")] == [True, True, False, True]
-    with pytest.raises(LimitError, match="3 calls in 600 s"):
+    with pytest.raises(UnreachableError, match=r"'a' has made 3 calls in 600 s.*call again later"):
         seen.first("a", "4", NOW + 2 * MAX_SKEW_SECONDS)
     later = NOW + 2 * MAX_SKEW_SECONDS + 1
     assert seen.first("a", "4", later)
     assert seen.first("b", "4", later)
+
+
+def test_a_site_that_calls_too_often_shuts_out_itself_alone() -> None:
+    seen = NonceMemory(capacity=5, share=4, reserve=2)
+    assert all(seen.first("loud", str(n), NOW) for n in range(4))
+    with pytest.raises(UnreachableError, match="4 are accepted of one site"):
+        seen.first("loud", "4", NOW)
+    # The capacity is used up by the first of these; the reserve is there for everyone.
+    for site in ("a", "b"):
+        assert all(seen.first(site, str(n), NOW) for n in range(2))
+        with pytest.raises(UnreachableError, match="5 of all together and 2 in any case"):
+            seen.first(site, "2", NOW)
+        assert not seen.first(site, "1", NOW)
 
 
 def test_the_interceptor_signs_calls_of_a_real_channel(wire: tuple[Server, FederationStub]) -> None:
