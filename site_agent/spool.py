@@ -174,15 +174,22 @@ class Spool:
     ) -> SpoolEntry:
         """Take an entry out of the queue, once its receipt proves to be the coordinator's.
 
+        Once more does no harm. Where the entry stands in both places (a state folder that was
+        copied back, say) the one whose bytes were checked when the spool was opened stays.
+
         Raises
         ------
         IntegrityError
             If the receipt is another's or for another manifest; the entry stays.
         """
         receipt.verify(entry.digest, coordinator_key)
-        write_bytes(entry.folder / "receipt.json", receipt.canonical())
         target = self._root / "acknowledged" / entry.digest
         with storage_errors(target):
+            if target.is_dir() and (entry.folder == target or not entry.folder.is_dir()):
+                return self._read(target)
+            write_bytes(entry.folder / "receipt.json", receipt.canonical())
+            if target.is_dir():
+                shutil.rmtree(target)
             entry.folder.rename(target)
             sync_folder(target.parent)
             sync_folder(self._root / "entries")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,24 @@ def test_only_a_receipt_empties_it(tmp_path: Path) -> None:
     assert not spool.entries()
     assert spool.find(entry.digest) == kept
     assert kept.blob(kept.manifest.blobs()[0].digest).exists()
+
+
+def test_acknowledging_again_does_no_harm(tmp_path: Path) -> None:
+    spool, warnings = open_spool(tmp_path)
+    entry = fill(spool)
+    kept = spool.acknowledge(entry, receipt(entry.digest), CENTRE.public_key)
+    for again in (entry, kept):
+        assert spool.acknowledge(again, receipt(entry.digest), CENTRE.public_key) == kept
+    # A backup puts the entry back into the queue, while the shipped one stands there, damaged.
+    shutil.copytree(kept.folder, entry.folder)
+    kept.blob(kept.manifest.blobs()[0].digest).unlink()
+    spool, _ = open_spool(tmp_path)
+    assert spool.entries() == [entry]
+    assert spool.acknowledge(entry, receipt(entry.digest), CENTRE.public_key) == kept
+    assert not spool.entries()
+    assert not warnings
+    for blob in kept.manifest.blobs():
+        assert kept.blob(blob.digest).stat().st_size == blob.size
 
 
 def test_the_same_manifest_twice_is_one_entry(tmp_path: Path) -> None:
