@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from common.errors import RootstockError
-from coordinator.places import Places
 from deploy.federation.config import FederationConfig, merge
-from tests.e2e.federation import ROOTSTOCK, Running, digits_federation, merge_of, merged
+from tests.e2e.federation import Running, digits_federation, merge_of, merged
 from tests.e2e.slow_line import slow_line
 
 pytestmark = pytest.mark.e2e
@@ -89,20 +87,3 @@ def test_a_coordinator_killed_in_the_middle_of_a_merge_completes_it(
     assert {"teacher_error", "no_adapter_error", "zero_sample_error", "few_sample_error"} <= set(
         numbers
     )
-
-
-def test_a_second_coordinator_on_the_same_state_is_refused(federation: Federation) -> None:
-    running = federation(digits_federation())
-    running.start_coordinator()
-    running.until("the coordinator", lambda _: True)
-    assert Places(running.coordinator).address.exists()
-    running.processes.start(
-        "second",
-        [
-            *ROOTSTOCK,
-            *("coordinator", "run", "--config"),
-            str(running.state / "configuration" / "coordinator.toml"),
-        ],
-    )
-    with pytest.raises(RootstockError, match=r"second ended with exit code 12[\s\S]*lock"):
-        running.until("the second one's end", lambda _: False)
