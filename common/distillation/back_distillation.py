@@ -24,8 +24,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.adjoint import pseudo_gradient
 from common.distillation.optimiser import Adam
+from common.distillation.penalties import Penalty, PseudoGradientPenalty
 from common.distillation.pool import DrawPool
 from common.distillation.problem import Samples, TransplantProblem
 from common.distillation.signals import Policy
@@ -84,6 +84,8 @@ class BackDistillation:
         x and labels, or None to distil without any.
     settings
         Steps, rates, draws, seed.
+    penalty
+        Stands in for the term of pseudo-gradients, which the settings describe.
 
     Raises
     ------
@@ -97,8 +99,9 @@ class BackDistillation:
         adapter: Adapter,
         samples: Samples | None,
         settings: BackDistillationSettings,
+        penalty: Penalty | None = None,
     ) -> None:
-        if samples is None and settings.distillation == 0:
+        if samples is None and penalty is None and settings.distillation == 0:
             raise TransplantError(
                 "there is nothing to learn from: give samples, or a distillation weight above 0"
             )
@@ -115,19 +118,7 @@ class BackDistillation:
         # On the CPU whatever the device, so that a seed means the same everywhere.
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._optimiser = Adam(dict(adapter.named_parameters()), weight_decay=settings.weight_decay)
-        self._pool = (
-            None
-            if settings.distillation == 0
-            else DrawPool.filled(
-                problem,
-                adapter,
-                policy=settings.policy,
-                size=settings.size,
-                draws=settings.draws,
-                max_bytes=settings.pool_bytes,
-                seed=settings.seed,
-            )
-        )
+        self._penalty = self._pseudo_gradients() if penalty is None else penalty
 
     @property
     def adapter(self) -> Adapter:
@@ -236,18 +227,33 @@ class BackDistillation:
         share = float(self._samples.labels_N.float().mean())
         if not 0 < share < 1:
             return torch.ones_like(labels_N)
-        return torch.where(labels_N > 0, 0.5 / share, 0.5 / (1 - share)).to(labels_N)
+        # A soft label is partly category, partly rest.
+        return labels_N * (0.5 / share) + (1 - labels_N) * (0.5 / (1 - share))
+
+    def _pseudo_gradients(self) -> Penalty | None:
+        settings = self._settings
+        if settings.distillation == 0:
+            return None
+        pool = DrawPool.filled(
+            self._problem,
+            self._adapter,
+            policy=settings.policy,
+            size=settings.size,
+            draws=settings.draws,
+            max_bytes=settings.pool_bytes,
+            seed=settings.seed,
+        )
+        return PseudoGradientPenalty(
+            self._problem,
+            pool,
+            weight=settings.distillation,
+            draws_per_step=settings.draws_per_step,
+        )
 
     def _distillation_loss(self) -> Tensor:
-        pool, settings = self._pool, self._settings
-        if pool is None:
+        if self._penalty is None:
             return self._adapter.beta.new_zeros(())
-        V_NMHW, D_T_NCHW = pool.take(settings.draws_per_step, self._generator)
-        D_S_NCHW = pseudo_gradient(
-            self._adapter, V_NMHW, input_shape_CHW=self._problem.feature_shape
-        )
-        square_N = (pool.alpha * D_S_NCHW - D_T_NCHW).square().flatten(1).sum(1)
-        return settings.distillation / pool.teacher_norm * square_N.mean()
+        return self._penalty.loss(self._adapter, self._generator)
 
 
 def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ class Samples:
     features_NCHW
         x = f(I).
     labels_N
-        1 for the category, 0 for the rest.
+        1 for the category, 0 for the rest; between the two, a teacher's σ(y_T).
 
     Raises
     ------

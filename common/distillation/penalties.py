@@ -1,0 +1,131 @@
+"""What an adapter's learning can be held to beside the task: pseudo-gradients, or real ones.
+
+A penalty is one term of the loss. Back-distillation's (paper, Eq. 3) needs no image; the Jacobian
+baseline's compares real gradients at the features of samples.
+
+Shapes: N draws or samples, C channels of x, M channels of h(x), H/W height and width.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from common.distillation.adjoint import pseudo_gradient
+from common.distillation.pool import DrawPool
+from common.distillation.problem import Samples, TransplantProblem
+from common.errors import TransplantError
+from common.nets.adapter import Adapter
+
+
+class Penalty(Protocol):
+    """A term of the loss."""
+
+    def loss(self, adapter: Adapter, generator: torch.Generator) -> Tensor:
+        """Return the term () for the adapter as it stands, its graph reaching the weights.
+
+        All that is random in it comes from the generator, so that a resumed run repeats it.
+        """
+        ...
+
+
+class PseudoGradientPenalty:
+    """λ ‖α D'_S − D'_T‖², mean over a step's draws (paper, Eq. 3).
+
+    Parameters
+    ----------
+    problem
+        The frozen task modules.
+    pool
+        Draws with V and D'_T.
+    weight
+        λ · E‖D'_T‖.
+    draws_per_step
+        Draws that a step takes from the pool.
+    """
+
+    def __init__(
+        self, problem: TransplantProblem, pool: DrawPool, *, weight: float, draws_per_step: int
+    ) -> None:
+        self._shape = problem.feature_shape
+        self._pool, self._weight, self._draws = pool, weight, draws_per_step
+
+    def loss(self, adapter: Adapter, generator: torch.Generator) -> Tensor:
+        """Return the term for some draws of the pool."""
+        pool = self._pool
+        V_NMHW, D_T_NCHW = pool.take(self._draws, generator)
+        D_S_NCHW = pseudo_gradient(adapter, V_NMHW, input_shape_CHW=self._shape)
+        square_N = (pool.alpha * D_S_NCHW - D_T_NCHW).square().flatten(1).sum(1)
+        return self._weight / pool.teacher_norm * square_N.mean()
+
+
+class JacobianPenalty:
+    """λ ‖∂y_S/∂x − ∂y_T/∂x‖² at the samples: the paper's baseline "Jacobian distillation".
+
+    Real gradients, which depend on every ReLU and maximum of the feature maps, and no α to balance
+    student and teacher.
+
+    Parameters
+    ----------
+    problem
+        The frozen task modules.
+    samples
+        Where gradients are compared; labels do not take part.
+    weight
+        λ · E‖∂y_T/∂x‖.
+    batch_size
+        Samples a step.
+
+    Raises
+    ------
+    TransplantError
+        If the teacher's gradients are zero or not finite at all samples.
+    """
+
+    def __init__(
+        self, problem: TransplantProblem, samples: Samples, *, weight: float, batch_size: int
+    ) -> None:
+        self._student_task, self._batch_size = problem.student_task, batch_size
+        device = next(problem.teacher_task.parameters()).device
+        self._features_NCHW = x_NCHW = samples.features_NCHW
+        self._D_T_NCHW = torch.cat(
+            [
+                real_gradient(
+                    problem.teacher_task,
+                    x_NCHW[first : first + batch_size].to(device),
+                    create_graph=False,
+                )
+                for first in range(0, len(x_NCHW), batch_size)
+            ]
+        )
+        norm = float(self._D_T_NCHW.double().flatten(1).norm(dim=1).mean())
+        if not 0 < norm < float("inf"):
+            raise TransplantError(
+                f"the teacher's gradients at the samples have mean norm {norm}; a task module "
+                "that is dead or not finite there cannot be distilled"
+            )
+        self._scale = weight / norm
+
+    def loss(self, adapter: Adapter, generator: torch.Generator) -> Tensor:
+        """Return the term for some of the samples."""
+        x_NCHW, D_T_NCHW = self._features_NCHW, self._D_T_NCHW
+        if len(x_NCHW) > self._batch_size:
+            order = torch.randperm(len(x_NCHW), generator=generator)
+            chosen = order[: self._batch_size]
+            x_NCHW = x_NCHW[chosen.to(x_NCHW.device)]
+            D_T_NCHW = D_T_NCHW[chosen.to(D_T_NCHW.device)]
+        device = adapter.beta.device
+        student = torch.nn.Sequential(adapter, self._student_task)
+        D_S_NCHW = real_gradient(student, x_NCHW.to(device), create_graph=True)
+        square_N = (D_S_NCHW - D_T_NCHW.to(device)).square().flatten(1).sum(1)
+        return self._scale * square_N.mean()
+
+
+def real_gradient(module: torch.nn.Module, x_NCHW: Tensor, *, create_graph: bool) -> Tensor:
+    """Return ∂y/∂x (N, C, H, W) at features, y summed over outputs."""
+    x_NCHW = x_NCHW.detach().clone().requires_grad_()
+    y = module(x_NCHW).sum()
+    (D_NCHW,) = torch.autograd.grad(y, x_NCHW, create_graph=create_graph)
+    return D_NCHW
