@@ -1,0 +1,195 @@
+"""Output calibration of an edge: y ↦ scale · y + bias, which no module needs to change for.
+
+What pseudo-gradients leave open is mostly the threshold (METHODS 1h, 1i): two numbers per edge set
+it, from shipped moments of y_T, from a few labelled samples, from a teacher at hand, or from what
+a lab sends back when it evaluates a candidate.
+
+Shapes: N samples.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
+
+from common.errors import TransplantError
+from common.model import Document
+
+_NEWTON_STEPS = 50
+_TOLERANCE = 1e-10
+_MAX = 1e6
+"""Cap on scale and bias: lab-supplied numbers pass through here."""
+
+
+class Calibration(Document):
+    """What an edge does to the output of its task module."""
+
+    scale: float = Field(default=1.0, gt=0, le=_MAX)
+    bias: float = Field(default=0.0, ge=-_MAX, le=_MAX)
+
+    def apply(self, y: Tensor) -> Tensor:
+        """Return scale · y + bias, of y's shape; the default leaves y as it is, bit for bit."""
+        if self.scale == 1.0 and self.bias == 0.0:
+            return y
+        return self.scale * y + self.bias
+
+
+def calibrate_by_moments(student: tuple[float, float], teacher: tuple[float, float]) -> Calibration:
+    """Give y_S the mean and variance that y_T has; no label, no sample of the lab's.
+
+    Parameters
+    ----------
+    student
+        Mean and variance of y_S over images of the kind that the lab has, or dreams.
+    teacher
+        Mean and variance of y_T, as shipped.
+
+    Raises
+    ------
+    TransplantError
+        If a variance is not positive and finite, or a mean not finite.
+    """
+    (mean_S, variance_S), (mean_T, variance_T) = student, teacher
+    for who, mean, variance in (
+        ("student's", mean_S, variance_S),
+        ("teacher's", mean_T, variance_T),
+    ):
+        if not (math.isfinite(mean) and 0 < variance < math.inf):
+            raise TransplantError(
+                f"the {who} output has mean {mean} and variance {variance}; an output that never "
+                "changes, or is not finite, cannot be calibrated"
+            )
+    scale = math.sqrt(variance_T / variance_S)
+    return _capped(scale, mean_T - scale * mean_S)
+
+
+def calibrate_by_labels(
+    y_N: Tensor, labels_N: Tensor, *, balanced: bool = True, prior: float = 1e-3
+) -> Calibration:
+    """Fit σ(scale · y + bias) to labels by cross-entropy (Platt, 1999).
+
+    Parameters
+    ----------
+    y_N
+        y_S at the samples.
+    labels_N
+        1 for the category, 0 for the rest; or σ(y_T), which needs no label.
+    balanced
+        Whether category and rest weigh the same, so that threshold 0 is fair.
+    prior
+        Weight of a pull towards the same scale and threshold as y itself, in y's standard
+        deviations. It keeps the fit finite where few samples are told apart without error; Platt's
+        soft targets do the same, and would bend labels that are soft already.
+
+    Returns
+    -------
+    The optimum; its scale is positive: where y_S says the opposite of the labels, only the bias
+    is fitted, since turning a net's answer round on few samples is no calibration.
+
+    Raises
+    ------
+    TransplantError
+        If there is no sample, only one side of them, or a number is not finite.
+    """
+    y_N, labels_N = y_N.detach().double().flatten().cpu(), labels_N.detach().double().cpu()
+    share = float(labels_N.mean()) if len(labels_N) else math.nan
+    if y_N.shape != labels_N.shape or not 0 < share < 1 or not bool(torch.isfinite(y_N).all()):
+        raise TransplantError(
+            f"a calibration needs finite outputs and labels of both sides, got {len(y_N)} outputs "
+            f"and {len(labels_N)} labels of mean {share:g}; give samples of category and rest"
+        )
+    weight_N = torch.ones_like(y_N)
+    if balanced:
+        weight_N = labels_N * (0.5 / share) + (1 - labels_N) * (0.5 / (1 - share))
+    weight_N /= weight_N.sum()
+    centre = float(y_N.mean())
+    deviation = float(y_N.std(correction=0)) or 1.0
+    z_N = (y_N - centre) / deviation
+    start = torch.tensor([deviation, centre], dtype=torch.float64)
+    slope, offset = _newton(z_N, labels_N, weight_N, start, prior, learn_scale=True)
+    if slope <= 0:
+        slope, offset = _newton(z_N, labels_N, weight_N, start, prior, learn_scale=False)
+    return _capped(slope / deviation, offset - slope * centre / deviation)
+
+
+def threshold_errors(y_N: Tensor, labels_N: Tensor) -> tuple[float, float]:
+    """Return the threshold of y with the least balanced error, and that error in percent.
+
+    The threshold lies midway between the outputs that it parts; of equally good ones, the middle
+    one. −threshold is the bias that a lab sends back after an evaluation.
+
+    Raises
+    ------
+    TransplantError
+        If only one side is there or an output is not finite.
+    """
+    y_N, labels_N = y_N.detach().double().flatten().cpu(), labels_N.detach().double().cpu()
+    positives, negatives = y_N[labels_N > 0.5], y_N[labels_N <= 0.5]
+    if not len(positives) or not len(negatives) or not bool(torch.isfinite(y_N).all()):
+        raise TransplantError(
+            f"a threshold needs finite outputs of both sides, got {len(positives)} of the category "
+            f"and {len(negatives)} of the rest"
+        )
+    values = torch.unique(y_N)
+    between = (values[1:] + values[:-1]) / 2
+    cuts = torch.cat((values[:1] - 1, between, values[-1:] + 1))
+    missed = torch.searchsorted(positives.sort().values, cuts) / len(positives)
+    alarms = 1 - torch.searchsorted(negatives.sort().values, cuts) / len(negatives)
+    errors = 50 * (missed + alarms)
+    best = torch.nonzero(errors <= errors.min() + 1e-12).flatten()
+    chosen = int(best[len(best) // 2])
+    return float(cuts[chosen]), float(errors[chosen])
+
+
+def _newton(
+    z_N: Tensor,
+    labels_N: Tensor,
+    weight_N: Tensor,
+    start: Tensor,
+    prior: float,
+    *,
+    learn_scale: bool,
+) -> tuple[float, float]:
+    """Minimise the weighted cross-entropy of σ(slope z + offset) plus the pull towards `start`."""
+    inputs_N2 = torch.stack((z_N, torch.ones_like(z_N)), dim=1)
+    free_2 = torch.tensor([float(learn_scale), 1.0], dtype=torch.float64)
+    at = start.clone()
+
+    def objective(point: Tensor) -> float:
+        logits_N = inputs_N2 @ point
+        entropy = F.binary_cross_entropy_with_logits(logits_N, labels_N, weight_N, reduction="sum")
+        return float(entropy + 0.5 * prior * (point - start).square().sum())
+
+    value = objective(at)
+    for _ in range(_NEWTON_STEPS):
+        p_N = torch.sigmoid(inputs_N2 @ at)
+        slope_2 = inputs_N2.T @ (weight_N * (p_N - labels_N)) + prior * (at - start)
+        curve_22 = inputs_N2.T @ ((weight_N * p_N * (1 - p_N))[:, None] * inputs_N2)
+        curve_22 = curve_22 + prior * torch.eye(2, dtype=torch.float64)
+        slope_2 = slope_2 * free_2
+        curve_22 = curve_22 * free_2 * free_2[:, None] + torch.diag(1 - free_2)
+        step_2 = torch.linalg.solve(curve_22, slope_2)
+        size = 1.0
+        # The problem is convex, so a short enough step always helps until it is solved.
+        while size > _TOLERANCE and objective(at - size * step_2) > value:
+            size /= 2
+        if size <= _TOLERANCE:
+            break
+        at = at - size * step_2
+        before, value = value, objective(at)
+        if before - value < _TOLERANCE * max(1.0, abs(value)):
+            break
+    return float(at[0]), float(at[1])
+
+
+def _capped(scale: float, bias: float) -> Calibration:
+    if not (0 < scale <= _MAX and abs(bias) <= _MAX):
+        raise TransplantError(
+            f"the calibration would be {scale:g} · y + {bias:g}, beyond {_MAX:g}; the student's "
+            "output hardly changes from one image to the next: learn the adapter first"
+        )
+    return Calibration(scale=scale, bias=bias)
