@@ -83,7 +83,8 @@ class Processes:
     def _stop(self, names: Sequence[str] | None) -> None:
         chosen = [name for name in reversed(self._running) if names is None or name in names]
         for name in chosen:
-            _signal_group(self._running[name], signal.SIGTERM)
+            # To the process alone: it ends what it has started (Ray's) in the right order.
+            self._running[name].terminate()
         deadline = time.monotonic() + STOP_SECONDS
         for name in chosen:
             process = self._running.pop(name)
@@ -93,13 +94,13 @@ class Processes:
                 pass
             finally:
                 # What the process itself has started (MLflow's workers) goes with its group.
-                _signal_group(process, signal.SIGKILL)
+                _kill_group(process)
                 process.wait()
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     try:
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         return
 

@@ -39,7 +39,9 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("command", "values"), [("coordinator", COORDINATOR), ("site", SITE)], ids=str
+    ("command", "values"),
+    [("coordinator", COORDINATOR), ("site", SITE)],
+    ids=["coordinator", "site"],
 )
 def test_an_unknown_key(tmp_path: Path, command: str, values: dict[str, object]) -> None:
     done = run(command, "run", "--config", config(tmp_path, values, stat="x"))

@@ -161,7 +161,7 @@ def test_mlflow_lists_the_merges_with_pictures_and_tags(history: MlflowClient) -
         assert {"net.png", "errors.png"} <= pictures
         assert len(run.data.tags["rootstock.digest"]) == 64
         assert len(run.data.tags["rootstock.digest.category_module"]) == 64
-    transplanted = [run for run in runs if run.data.params["operation"] == "new-category"]
+    transplanted = [run for run in runs if run.data.tags["rootstock.operation"] == "new-category"]
     assert len(transplanted) == 4
     for run in transplanted:
         assert run.data.tags["rootstock.parent.number"]
