@@ -8,7 +8,7 @@
     ├── DataError (ValueError)             exit 4   a lab's images cannot be used
     ├── StorageError (OSError)             exit 5   a disk is full, read-only or broken
     ├── AddressInUseError (OSError)        exit 6   another process has the port
-    ├── UnreachableError (ConnectionError) exit 7   a peer does not answer
+    ├── UnreachableError (ConnectionError) exit 7   a peer does not answer, or not now
     ├── RefusedError (ValueError)          exit 8   a peer's input broke a rule
     │   ├── IntegrityError                          digest, checksum or signature does not match
     │   ├── LimitError                              a peer's number is above its cap
@@ -65,7 +65,7 @@ class AddressInUseError(RootstockError, OSError):
 
 
 class UnreachableError(RootstockError, ConnectionError):
-    """A peer does not answer, or stopped making progress."""
+    """A peer does not answer, stopped making progress, or has no room now; later it may."""
 
     exit_code = 7
 

@@ -16,7 +16,9 @@ from common.errors import (
     IntegrityError,
     LimitError,
     ProtocolVersionError,
+    RootstockError,
     SchemaError,
+    StorageError,
     UnreachableError,
 )
 from common.files import storage_errors, write_bytes
@@ -46,11 +48,18 @@ _ATTEMPTS = 3
 """How often a blob that arrives damaged is tried: the network did it, or one side's disk does."""
 
 
+def waited_for(error: RootstockError) -> RootstockError:
+    """Return the coordinator's error as one that is tried again, if its people can mend it."""
+    if isinstance(error, StorageError):
+        return UnreachableError(f"the coordinator cannot store: {error}")
+    return error
+
+
 class CoordinatorClient:
     """Calls the coordinator in one site's name.
 
-    What is unreachable is tried again with full jitter until `stop` is set; any other error is
-    raised at once, in the class that the coordinator raised.
+    What is unreachable, or fails at the coordinator's disk, is tried again with full jitter until
+    `stop` is set; any other error is raised at once, in the class that the coordinator raised.
 
     Parameters
     ----------
@@ -106,7 +115,13 @@ class CoordinatorClient:
 
         def once() -> T:
             stopping.check(self._stop)
-            return attempt()
+            try:
+                return attempt()
+            except StorageError as error:
+                # Its cause tells whose disk it is: the system's error for the one here.
+                if isinstance(error.__cause__, grpc.RpcError):
+                    raise waited_for(error) from error
+                raise
 
         policy = retrying(
             patience_seconds=patience_seconds,

@@ -14,7 +14,7 @@ from common.transport.idle import IdleWatch
 from common.transport.retry import retrying
 from common.transport.status import error_from_rpc
 from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent.client import CoordinatorClient, OnRetry
+from site_agent.client import CoordinatorClient, OnRetry, waited_for
 from site_agent.config import NetworkConfig
 
 _MAX_WAITING = 1000
@@ -115,7 +115,7 @@ class Watcher:
         except grpc.RpcError as error:
             if self._closing.is_set():
                 return
-            ended = watch.error() if watch.expired else error_from_rpc(error)
+            ended = watch.error() if watch.expired else waited_for(error_from_rpc(error))
         if brought and isinstance(ended, UnreachableError):
             self._on_retry(ended, _PAUSE_SECONDS)
             self._closing.wait(_PAUSE_SECONDS)

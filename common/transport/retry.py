@@ -33,8 +33,9 @@ def retrying(
     """Return a policy: ``retrying()(function, argument)``.
 
     Waits are uniform in [0, min(longest, first · 2^k)] (full jitter), so that labs cut
-    off together do not all come back together. Only a peer that does not answer is worth another
-    try: a refusal, a wrong address's `ConfigurationError` or a full disk would fail again.
+    off together do not all come back together. Only a peer that does not answer, or says that it
+    has no room now, is worth another try: a refusal, a wrong address's `ConfigurationError` or a
+    full disk here would fail again.
 
     Parameters
     ----------

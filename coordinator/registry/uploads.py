@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from common.errors import LimitError, NotFoundError
+from common.errors import NotFoundError, UnreachableError
 from common.weights.manifest import Manifest, TeacherManifest
 from coordinator.registry.counters import take
 from coordinator.registry.database import Database
@@ -48,8 +48,8 @@ class Uploads:
 
         Raises
         ------
-        LimitError
-            If the site has that many open already.
+        UnreachableError
+            If the site has that many open already; later there may be room.
         """
         digest = hashlib.sha256(document).hexdigest()
         now = self._clock()
@@ -186,9 +186,10 @@ class Uploads:
             )
         )
         if (open_ones or 0) >= limit:
-            raise LimitError(
+            raise UnreachableError(
                 f"quota: site '{site}' has {open_ones} open uploads, the limit is {limit}; "
-                "commit or resume those first"
+                "commit or resume those first, or try again later: one that nothing has touched "
+                f"for {LEASE_SECONDS / 3600:g} h no longer counts"
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from common.artifacts.store import check_digest
-from common.errors import ConflictError, SchemaError
+from common.errors import SchemaError, UnreachableError
 from common.files import storage_errors
 from common.transport.chunks import ChunkReceiver
 from common.transport.receive import receive
@@ -72,8 +72,8 @@ class Incoming:
 
         Raises
         ------
-        ConflictError
-            If a newer stream takes over.
+        UnreachableError
+            If a newer stream takes over: the upload is as good as before.
         RefusedError, StorageError, UnreachableError
             See `common.transport.receive.receive`.
         """
@@ -85,7 +85,7 @@ class Incoming:
             return await job
         except asyncio.CancelledError:
             if job in self._taken_over:
-                raise ConflictError(
+                raise UnreachableError(
                     f"a newer stream of blob {digest} took over; begin the upload again to resume"
                 ) from None
             raise

@@ -65,6 +65,8 @@ class Uploads:
             If the manifest breaks a rule that can be told without its blobs.
         IdentityError
             If it is another site's.
+        UnreachableError
+            If the site's quota is used up for now.
         """
         manifest = parse_manifest(request.manifest)
         upload = await asyncio.to_thread(self._open, site, manifest, request)
@@ -91,7 +93,7 @@ class Uploads:
         ------
         RefusedError
             If a chunk breaks a rule, or the whole does not match its digest.
-        ConflictError
+        UnreachableError
             If a newer stream takes this blob over.
         """
         try:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from common.artifacts.local import LocalStore
 from common.identity.keys import load_or_create
@@ -24,11 +25,11 @@ ARCHITECTURE = ArchitectureSpec(
 class Centre:
     """Serves from a state folder; may be stopped and started again on the same port."""
 
-    def __init__(self, state: Path, port: int = 0) -> None:
+    def __init__(self, state: Path, port: int = 0, **server: Any) -> None:
         self.config = CoordinatorConfig(
             net="digits",
             state=state,
-            server=ServerConfig(listen=f"127.0.0.1:{port}", heartbeat_seconds=0.2),
+            server=ServerConfig(listen=f"127.0.0.1:{port}", heartbeat_seconds=0.2, **server),
             plan=PlanConfig(architecture=ARCHITECTURE),
         )
         self.store = LocalStore(state / "artifacts")

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from common.errors import ConflictError, DataError, IdentityError, RootstockError, UnreachableError
+from common.errors import (
+    ConflictError,
+    DataError,
+    IdentityError,
+    RootstockError,
+    StorageError,
+    UnreachableError,
+)
+from common.identity.keys import load_or_create
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
 from common.weights import safetensors_io
 from common.weights.admission import admit
 from common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
-from coordinator.registry import NewEvent
+from coordinator.registry import NewEvent, Receipt
 from coordinator.registry.evaluations import evaluation_id
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from site_agent.agent import run
@@ -31,6 +40,8 @@ from site_agent.config import (
 )
 from site_agent.documents import CandidateError, EvaluationReport
 from site_agent.spool import Spool
+from tests.integration.service.running import Running as ServedAgain
+from tests.integration.service.test_crashes import serving
 from tests.integration.site_agent.support import Centre
 
 
@@ -244,6 +255,69 @@ def test_waits_for_a_coordinator_that_restarts(tmp_path: Path) -> None:
         agent.thread.join(30)
     assert agent.error is None
     assert any(line["event"] == "tries again" for line in agent.log())
+
+
+def retries(agent: Running, what: str) -> list[dict[str, object]]:
+    """Return the log's lines about tries that failed for a reason."""
+    if not (agent.config.state / "agent.log").exists():
+        return []
+    return [
+        line
+        for line in agent.log()
+        if line["event"] == "tries again" and what in str(line["error"])
+    ]
+
+
+def test_a_full_disk_at_the_coordinator_is_waited_for(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    # The task module of the plan that this server hands out is larger than its files may grow.
+    with ExitStack() as servers:
+        _, address = servers.enter_context(serving(state, "700000"))
+        config = site(tmp_path / "lab", address, training=TrainingConfig(epochs=1))
+        with running(config) as agent:
+            full = "File too large; raise the file size limit"
+            agent.until(lambda: len(retries(agent, full)) > 1)
+            servers.close()
+            again = ServedAgain(state, listen=address)
+            try:
+                agent.until(lambda: agent.status().get("phase") == "watching")
+                (submission,) = again.registry.submissions.all()
+                assert submission.state == "received"
+            finally:
+                again.stop()
+    assert agent.error is None
+
+
+def test_a_full_disk_here_ends_the_agent(tmp_path: Path) -> None:
+    with serving(tmp_path / "state") as (_, address):
+        config = site(tmp_path / "lab", address, training=TrainingConfig(epochs=1))
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        try:
+            with pytest.raises(StorageError, match=r"lab/plan/.*File too large"):
+                run(config, threading.Event())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_quota_is_waited_for(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre", max_open_uploads_per_site=1) as centre:
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        key = load_or_create(config.state / "identity" / "site.key")
+        centre.registry.sites.join(config.site, key.public_key)
+        spec = AdapterSpec(in_channels=8, out_channels=8)
+        blob = safetensors_io.write(tmp_path / "adapter", Adapter(spec).state_dict())
+        other = RefinementManifest(
+            site=config.site, evaluation="evl-0001", adapter=AdapterEntry(spec=spec, blob=blob)
+        )
+        document = other.canonical()
+        opened = centre.registry.uploads.begin(other, document, b"", open_limit=1)
+        with running(config) as agent:
+            agent.until(lambda: retries(agent, "quota: site 'lab-0' has 1 open uploads"))
+            received = Receipt(opened.manifest_digest, opened.id, "2026-01-01T00:00:00Z", b"")
+            centre.registry.uploads.receive(opened.id, received)
+            agent.until(lambda: agent.status().get("phase") == "watching")
+        assert not list((config.state / "spool" / "aside").iterdir())
 
 
 def test_the_newer_of_two_agents_stays(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import ConflictError, LimitError, NotFoundError
+from common.errors import ConflictError, NotFoundError, UnreachableError
 from common.weights.manifest import SharedSamples
 from coordinator.registry import NewEvent, SubmissionState
 from coordinator.registry.uploads import LEASE_SECONDS
@@ -77,7 +77,7 @@ def test_quota_counts_open_uploads_that_still_move(registry, clock):
     begin(registry, teacher("cat", "classification"), open_limit=2)
     done = begin(registry, teacher("cat", "counting"), open_limit=2)
     third = teacher("cat", "classification", "counting")
-    with pytest.raises(LimitError, match="'cat-lab' has 2 open uploads, the limit is 2"):
+    with pytest.raises(UnreachableError, match="'cat-lab' has 2 open uploads, the limit is 2"):
         begin(registry, third, open_limit=2)
     # Resuming is no new upload, and another site's quota is its own.
     begin(registry, teacher("cat", "classification"), open_limit=2)
@@ -85,7 +85,7 @@ def test_quota_counts_open_uploads_that_still_move(registry, clock):
     receive(registry, done)
     begin(registry, third, open_limit=2)
     fourth = refinement("evl-0001")
-    with pytest.raises(LimitError):
+    with pytest.raises(UnreachableError):
         begin(registry, fourth, open_limit=2)
     clock.now += LEASE_SECONDS + 1
     assert begin(registry, fourth, open_limit=2).id == "ref-0001"
