@@ -147,7 +147,8 @@ class _Agent:
 
         A teacher that is refused ends the agent with the coordinator's reason. A refined adapter
         or a report that is refused (its merge may be long over) is set aside; the numbers of the
-        other candidates are reported without the adapter, or the merge would wait for ever.
+        other candidates are reported without the adapter, and a refused report's reason as a
+        failure, or the merge would wait for ever.
         """
         for entry in spool.entries():
             if entry.manifest.kind == "teacher":
@@ -167,10 +168,18 @@ class _Agent:
             except _NO_LONGER_WANTED as error:
                 name = report.evaluation_id
                 self._log.error("report refused", evaluation=name, reason=str(error))
+                self._report_failure(name, f"report refused: {type(error).__name__}: {error}")
                 spool.withdraw_report(report, str(error))
                 continue
             spool.acknowledge_report(report.evaluation_id)
             self._log.info("reported", evaluation=report.evaluation_id, first=first)
+
+    def _report_failure(self, name: str, reason: str) -> None:
+        """Tell why no numbers come; tried once, as the question itself may be gone."""
+        try:
+            self._client.report(EvaluationReport(evaluation_id=name, failure=reason[:1000]))
+        except _NO_LONGER_WANTED as error:
+            self._log.error("failure refused", evaluation=name, reason=str(error))
 
     def _ship_entry(self, spool: Spool, entry: SpoolEntry, message: str) -> None:
         self._log.info("ships", kind=entry.manifest.kind, manifest=entry.digest)

@@ -235,6 +235,30 @@ def test_without_its_adapter_a_report_still_tells_the_numbers(tmp_path: Path) ->
     assert report.refined_error == 0.0
 
 
+def test_a_refused_report_is_told_as_a_failure(tmp_path: Path) -> None:
+    """Its merge must not wait for ever; one whose question is gone stops nobody."""
+    with Centre(tmp_path / "centre") as centre:
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        with running(config) as agent:
+            agent.until(lambda: agent.status().get("phase") == "watching")
+        (submission,) = centre.registry.submissions.all()
+        manifest = TeacherManifest.parse(submission.manifest, what="manifest")
+        asked = ask(centre, tmp_path, submission.id, manifest)
+        result = CandidateError(name="no_adapter", error=12.5, samples=8)
+        spool = Spool(config.state / "spool", print)
+        for name in ("evl-0000", asked):
+            spool.add_report(EvaluationReport(evaluation_id=name, results=(result,)))
+        with running(config) as again:
+            again.until(lambda: again.status().get("phase") == "watching")
+        report = pb.ReportEvaluationRequest.FromString(
+            centre.registry.evaluations.get(asked).report or b""
+        )
+    assert report.failure.startswith("report refused: SchemaError: report: no result for")
+    assert not report.results
+    aside = sorted((config.state / "spool" / "aside").glob("*.why.txt"))
+    assert ["evl-0000" in aside[0].name, asked in aside[1].name] == [True, True]
+
+
 def test_waits_for_a_coordinator_that_restarts(tmp_path: Path) -> None:
     with Centre(tmp_path / "centre") as centre:
         port = int(centre.address.rpartition(":")[2])
