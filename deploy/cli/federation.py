@@ -66,7 +66,7 @@ def _run(
         from deploy.federation.config import read, resolve
         from deploy.federation.processes import free_ports
         from deploy.federation.progress import make_display
-        from deploy.federation.report import draw_head, summary
+        from deploy.federation.report import PICTURE, draw_head, summary
         from deploy.federation.run import run_federation
         from deploy.federation.tables import category_table
     config = read(file)
@@ -84,12 +84,13 @@ def _run(
     (folder / MARKER).write_text(federation.model_dump_json(indent=2), encoding="utf-8")
 
     def after(outcome: Outcome, processes: Processes) -> None:
-        picture = draw_head(federation.coordinator, folder / "net.png")
+        founded = draw_head(federation.coordinator, folder / PICTURE)
+        result = summary(outcome, folder, founded=founded)
         if as_json:
-            print_json(summary(outcome, folder, picture))
+            print_json(result)
         else:
             RESULT.print(category_table(outcome.categories))
-            for name, place in summary(outcome, folder, picture)["places"].items():
+            for name, place in result["places"].items():
                 RESULT.print(f"{name:<12} {place}", soft_wrap=True)
         if keep_ui:
             processes.stop([site.site for site in federation.sites] + ["coordinator"])

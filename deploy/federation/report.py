@@ -10,19 +10,23 @@ from coordinator.history.picture import draw_net
 from coordinator.view import NetView
 from deploy.federation.run import Outcome
 
+PICTURE = "net.png"
 
-def draw_head(config: CoordinatorConfig, path: Path) -> Path | None:
-    """Draw the newest net version as the paper's figure 1 does; None where no net was founded."""
+
+def draw_head(config: CoordinatorConfig, path: Path) -> bool:
+    """Draw the newest net version as the paper's figure 1 does; False where no net was founded."""
     with NetView.open(config) as view:
         if view.head is None:
-            return None
+            return False
         tree = view.tree(view.head)
     draw_net(tree, path)
-    return path
+    return True
 
 
-def summary(outcome: Outcome, folder: Path, picture: Path | None) -> dict[str, Any]:
+def summary(outcome: Outcome, folder: Path, *, founded: bool) -> dict[str, Any]:
     """Return the JSON of `demo` and `up` (DESIGN section 8)."""
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
     return {
         "net_version": outcome.net_version,
         "seconds": outcome.seconds,
@@ -30,7 +34,7 @@ def summary(outcome: Outcome, folder: Path, picture: Path | None) -> dict[str, A
         "categories": outcome.categories,
         "places": {
             "MLflow UI": f"rootstock coordinator ui {folder}",
-            "net": str(picture) if picture else "none was founded",
+            "net": str(folder / PICTURE) if founded else "none was founded",
             "logs": str(folder / "logs"),
             "state": str(folder),
         },
