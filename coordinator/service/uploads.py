@@ -20,6 +20,7 @@ from coordinator.registry import Receipt, Registry, Upload
 from coordinator.service.gate import check_manifest
 from coordinator.service.incoming import Incoming, same_blob
 from coordinator.service.reports import check_refinement
+from coordinator.service.slots import Slots
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 
 FIRST_MESSAGE_SECONDS = 30.0
@@ -53,6 +54,7 @@ class Uploads:
         self._key = key
         self._incoming = incoming
         self._open_limit = open_limit
+        self._slots = Slots()
         self._commits: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = structlog.get_logger("uploads")
 
@@ -94,8 +96,15 @@ class Uploads:
         RefusedError
             If a chunk breaks a rule, or the whole does not match its digest.
         UnreachableError
-            If a newer stream takes this blob over.
+            If a newer stream takes this blob over, or too many streams are open.
         """
+        # Before the first message: that one is in memory, too.
+        with self._slots.taken(site):
+            return await self._receive(site, messages)
+
+    async def _receive(
+        self, site: str, messages: AsyncIterator[pb.UploadRequest]
+    ) -> pb.UploadResponse:
         try:
             first = await asyncio.wait_for(anext(messages), FIRST_MESSAGE_SECONDS)
         except (StopAsyncIteration, TimeoutError) as error:

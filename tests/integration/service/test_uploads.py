@@ -18,6 +18,7 @@ from common.errors import (
 from common.identity.keys import verify
 from coordinator.registry import SubmissionState
 from coordinator.service import receipt_bytes, signature_ref
+from coordinator.service.slots import STREAMS_PER_SITE, Slots
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.integration.service.running import CHUNK, Running, messages_of, raising, stalled
 
@@ -88,6 +89,37 @@ def test_of_two_streams_of_one_blob_the_newer_stays(lab):
     with pytest.raises(UnreachableError, match="a newer stream"):
         _result(older)
     assert cat.ship(teacher).submission_id == begun.upload_id
+
+
+def test_a_site_has_so_many_streams_and_the_next_is_told_to_wait(lab):
+    cat, dog = lab("cat-lab"), lab("dog-lab")
+    teachers = [cat.teacher("cat", seed) for seed in range(1, STREAMS_PER_SITE + 1)]
+    calls = []
+    for teacher in teachers:
+        begun = cat.begin(teacher.manifest)
+        largest = max(begun.missing, key=lambda blob: blob.size)
+        calls.append(stalled(cat, teacher, begun.upload_id, largest, chunks=1))
+    other = min(begun.missing, key=lambda blob: blob.size)
+    with pytest.raises(UnreachableError, match=r"'cat-lab' has 4 upload streams open, the limit"):
+        cat.send(teacher, begun.upload_id, other)
+    assert dog.ship(dog.teacher("dog", 9)).submission_id == "sub-0005"
+    # To begin again ends the stream that a cut has left here, and its slot is free.
+    cat.begin(teacher.manifest)
+    with pytest.raises(UnreachableError, match="a newer stream"):
+        _result(calls.pop())
+    assert cat.ship(teacher).submission_id == begun.upload_id
+    for call in calls:
+        call.cancel()
+
+
+def test_streams_of_all_sites_together_are_bounded():
+    slots = Slots(in_all=2, per_site=2)
+    with slots.taken("cat-lab"):
+        refused = pytest.raises(UnreachableError, match="2 upload streams are open, the limit is 2")
+        with slots.taken("dog-lab"), refused, slots.taken("cow-lab"):
+            pass
+        with slots.taken("cow-lab"):
+            pass
 
 
 def test_wrong_bytes_are_dropped_and_said(coordinator, lab):
