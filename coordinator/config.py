@@ -19,6 +19,8 @@ class ServerConfig(Document):
     """host:port; port 0 takes a free one, written to `<state>/address`."""
     heartbeat_seconds: float = Field(default=10.0, gt=0, le=3600)
     max_open_uploads_per_site: int = Field(default=4, ge=1, le=1000)
+    max_open_bytes_per_site: int = Field(default=16 << 30, ge=1 << 10)
+    """Bytes of all blobs of a site's open uploads. 16 GiB are 28 VGG-16s in float32."""
 
 
 class PlanConfig(Document):

@@ -6,11 +6,11 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from common.errors import NotFoundError, UnreachableError
-from common.weights.manifest import Manifest, TeacherManifest
+from common.errors import LimitError, NotFoundError, UnreachableError
+from common.weights.manifest import Manifest, TeacherManifest, parse_manifest
 from coordinator.registry.counters import take
 from coordinator.registry.database import Database
 from coordinator.registry.events import append_events
@@ -20,7 +20,7 @@ from coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow
 
 LEASE_SECONDS = 24 * 3600.0
 """An upload that nothing has touched for this long no longer counts against its site's quota;
-it can still be resumed."""
+it can still be resumed, within the quota."""
 
 
 class Uploads:
@@ -31,7 +31,13 @@ class Uploads:
         self._clock = clock
 
     def begin(
-        self, manifest: Manifest, document: bytes, signature: bytes, *, open_limit: int
+        self,
+        manifest: Manifest,
+        document: bytes,
+        signature: bytes,
+        *,
+        open_limit: int,
+        byte_limit: int | None = None,
     ) -> Upload:
         """Open the upload of a manifest, or find it if it was begun before.
 
@@ -45,9 +51,13 @@ class Uploads:
             The site's, over `document`; verified by the caller.
         open_limit
             How many uploads a site may have open at once.
+        byte_limit
+            How many bytes the blobs of these may have; None: any number.
 
         Raises
         ------
+        LimitError
+            If the manifest alone has more bytes than that.
         UnreachableError
             If the site has that many open already; later there may be room.
         """
@@ -56,9 +66,11 @@ class Uploads:
         with self._database.write() as session:
             row = session.scalar(select(UploadRow).where(UploadRow.manifest_digest == digest))
             if row is not None:
+                if row.receipt is None and row.touched_at <= now - LEASE_SECONDS:
+                    self._check_quota(session, manifest, open_limit, byte_limit, now)
                 row.touched_at = now
                 return record(Upload, row)
-            self._check_quota(session, manifest.site, open_limit, now)
+            self._check_quota(session, manifest, open_limit, byte_limit, now)
             teacher = isinstance(manifest, TeacherManifest)
             number = take(session, "submission" if teacher else "refinement")
             row = UploadRow(
@@ -175,22 +187,46 @@ class Uploads:
         )
         return session.scalar(query) is not None
 
-    def _check_quota(self, session: Session, site: str, limit: int, now: float) -> None:
-        open_ones = session.scalar(
-            select(func.count())
-            .select_from(UploadRow)
-            .where(
+    def _check_quota(
+        self, session: Session, manifest: Manifest, limit: int, byte_limit: int | None, now: float
+    ) -> None:
+        site = manifest.site
+        sizes = _sizes(manifest)
+        if byte_limit is not None and sum(sizes.values()) > byte_limit:
+            raise LimitError(
+                f"quota: the manifest lists {sum(sizes.values())} bytes, a site's open uploads may "
+                f"have {byte_limit}; ask the coordinator's operator to raise "
+                "server.max_open_bytes_per_site"
+            )
+        later = (
+            "commit or resume those first, or try again later: one that nothing has touched for "
+            f"{LEASE_SECONDS / 3600:g} h no longer counts"
+        )
+        open_ones = session.scalars(
+            select(UploadRow.manifest).where(
                 UploadRow.site == site,
                 UploadRow.received_at.is_(None),
                 UploadRow.touched_at > now - LEASE_SECONDS,
             )
-        )
-        if (open_ones or 0) >= limit:
+        ).all()
+        if len(open_ones) >= limit:
             raise UnreachableError(
-                f"quota: site '{site}' has {open_ones} open uploads, the limit is {limit}; "
-                "commit or resume those first, or try again later: one that nothing has touched "
-                f"for {LEASE_SECONDS / 3600:g} h no longer counts"
+                f"quota: site '{site}' has {len(open_ones)} open uploads, the limit is {limit}; "
+                f"{later}"
             )
+        if byte_limit is None:
+            return
+        for document in open_ones:
+            sizes |= _sizes(parse_manifest(document))
+        if sum(sizes.values()) > byte_limit:
+            raise UnreachableError(
+                f"quota: with this one, the open uploads of site '{site}' would have "
+                f"{sum(sizes.values())} bytes, the limit is {byte_limit}; {later}"
+            )
+
+
+def _sizes(manifest: Manifest) -> dict[str, int]:
+    return {entry.digest: entry.size for entry in manifest.blobs()}
 
 
 def private_digests(manifest: Manifest) -> set[str]:

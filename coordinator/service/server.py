@@ -76,6 +76,7 @@ class CoordinatorServer:
             key=key,
             incoming=Incoming(self._places.incoming, plan.limits.chunk_bytes),
             open_limit=config.server.max_open_uploads_per_site,
+            byte_limit=config.server.max_open_bytes_per_site,
         )
         self._federation = Federation(
             config=config,

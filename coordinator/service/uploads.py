@@ -36,6 +36,8 @@ class Uploads:
         Holds blobs until their upload is committed.
     open_limit
         Uploads that a site may have open at once.
+    byte_limit
+        Bytes that the blobs of these may have.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Uploads:
         key: SigningKey,
         incoming: Incoming,
         open_limit: int,
+        byte_limit: int,
     ) -> None:
         self._registry = registry
         self._store = store
@@ -54,6 +57,7 @@ class Uploads:
         self._key = key
         self._incoming = incoming
         self._open_limit = open_limit
+        self._byte_limit = byte_limit
         self._slots = Slots()
         self._commits: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = structlog.get_logger("uploads")
@@ -169,7 +173,11 @@ class Uploads:
                         "the file that is sent"
                     )
         return self._registry.uploads.begin(
-            manifest, request.manifest, request.signature, open_limit=self._open_limit
+            manifest,
+            request.manifest,
+            request.signature,
+            open_limit=self._open_limit,
+            byte_limit=self._byte_limit,
         )
 
     def _durable_offset(self, site: str, digest: str, size: int) -> int | None:

@@ -216,6 +216,13 @@ def test_the_quota_of_open_uploads(lab):
     assert cat.ship(teachers[2]).submission_id == "sub-0003"
 
 
+@pytest.mark.parametrize("coordinator", [{"max_open_bytes_per_site": 1024}], indirect=True)
+def test_the_quota_of_bytes(lab):
+    cat = lab("cat-lab")
+    with pytest.raises(LimitError, match=r"quota: the manifest lists \d+ bytes, .* have 1024; ask"):
+        cat.begin(cat.teacher("cat").manifest)
+
+
 def _larger_first_tensor(manifest):
     entry = manifest.category_module
     name, tensor = next(iter(entry.tensors.items()))

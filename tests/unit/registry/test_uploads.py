@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import ConflictError, NotFoundError, UnreachableError
+from common.errors import ConflictError, LimitError, NotFoundError, UnreachableError
 from common.weights.manifest import SharedSamples
 from coordinator.registry import NewEvent, SubmissionState
 from coordinator.registry.uploads import LEASE_SECONDS
@@ -89,6 +89,29 @@ def test_quota_counts_open_uploads_that_still_move(registry, clock):
         begin(registry, fourth, open_limit=2)
     clock.now += LEASE_SECONDS + 1
     assert begin(registry, fourth, open_limit=2).id == "ref-0001"
+
+
+def test_quota_counts_the_bytes_of_open_uploads(registry, clock):
+    def open_one(manifest):  # a blob has 8 bytes
+        return registry.uploads.begin(
+            manifest, manifest.canonical(), b"signature", open_limit=9, byte_limit=32
+        )
+
+    first = open_one(teacher("cat", "classification"))
+    with pytest.raises(LimitError, match=r"40 bytes.* may have 32; .*max_open_bytes_per_site"):
+        open_one(teacher("cat", "a", "b", "c", "d"))
+    open_one(teacher("cat", "counting"))  # the same category module: 24 bytes in all
+    third = teacher("cat", "a", "b")
+    with pytest.raises(UnreachableError, match=r"'cat-lab' would have 40 bytes, the limit is 32;"):
+        open_one(third)
+    open_one(teacher("dog", "a", "b"))
+    receive(registry, first)
+    open_one(third)
+    clock.now += LEASE_SECONDS + 1
+    open_one(teacher("cat", "c", "d"))
+    # What was left alone for so long comes back within the quota only.
+    with pytest.raises(UnreachableError, match="would have 40 bytes"):
+        open_one(third)
 
 
 def test_a_refinement_counts_once_it_has_its_receipt(registry):
