@@ -5,17 +5,16 @@ from torch.nn import functional as F  # noqa: N812
 
 from common.distillation.back_distillation import BackDistillationSettings
 from common.distillation.closed_form import closed_form
-from common.distillation.methods import (
+from common.distillation.methods import method_named, methods
+from common.distillation.penalties import JacobianPenalty, real_gradient
+from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.transplant import (
     MethodSettings,
     Start,
     Transplant,
-    method_named,
-    methods,
     soft_labels,
     starting_adapter,
 )
-from common.distillation.penalties import JacobianPenalty, real_gradient
-from common.distillation.problem import Samples, TransplantProblem
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from tests.unit.distillation.nets import (

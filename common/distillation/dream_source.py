@@ -1,0 +1,123 @@
+"""What images are dreamed from: modules, and the moments that their layers' outputs are to have.
+
+Shapes: N images, C channels of a layer's output, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import TransplantError
+
+_FLOOR = 1e-2
+"""Of a channel's variance, in units of its layer's mean: dead channels would weigh infinitely."""
+
+
+@dataclass(frozen=True)
+class DreamSource:
+    """What images are dreamed from.
+
+    Parameters
+    ----------
+    category_module, teacher_task
+        f and g_T, frozen.
+    input_shape
+        (C, H, W) of images.
+    statistics
+        `mean/<layer>` and `variance/<layer>` (C) of layers of f and g_T, as shipped; others are
+        not looked at.
+
+    Raises
+    ------
+    TransplantError
+        If no layer has both, or they do not fit; names the layer.
+    """
+
+    category_module: nn.Sequential
+    teacher_task: nn.Sequential
+    input_shape: tuple[int, int, int]
+    statistics: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        for module in (self.category_module, self.teacher_task):
+            module.eval().requires_grad_(False)
+        for name in self.layers():
+            mean_C, variance_C = self.wanted(name)
+            total = float(variance_C.double().sum())
+            if not (0 < total < math.inf and bool(torch.isfinite(mean_C).all())):
+                raise TransplantError(
+                    f"statistics of layer '{name}' have variances that sum to {total:g}, or means "
+                    "that are not finite; a layer that never changes says nothing of its images"
+                )
+        if not self.layers():
+            raise TransplantError(
+                "there is no layer whose mean and variance were both shipped, so there is nothing "
+                "to dream from; ask the lab to switch channel means and variances on"
+            )
+
+    def layers(self) -> dict[str, nn.Module]:
+        """Return the layers whose mean and variance were shipped, by name."""
+        found: dict[str, nn.Module] = {}
+        for key in self.statistics:
+            kind, _, name = key.partition("/")
+            if kind != "mean" or f"variance/{name}" not in self.statistics:
+                continue
+            for module in (self.category_module, self.teacher_task):
+                if name in dict(module.named_modules()):
+                    found[name] = module.get_submodule(name)
+                    break
+            else:
+                raise TransplantError(
+                    f"statistics name layer '{name}', which neither f nor g has; "
+                    "they belong to another architecture or split"
+                )
+        return found
+
+    def wanted(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return mean and variance (C) that a layer is to have."""
+        return self.statistics[f"mean/{name}"], self.statistics[f"variance/{name}"]
+
+
+@contextmanager
+def moments(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Collect mean and variance (C) of layers' outputs over images and places."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def into(name: str, output_NCHW: Tensor) -> None:
+        variance_C, mean_C = torch.var_mean(output_NCHW, (0, 2, 3), correction=0)
+        found[name] = (mean_C, variance_C)
+
+    hooks = [
+        layer.register_forward_hook(lambda _layer, _x, output, name=name: into(name, output))
+        for name, layer in layers.items()
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def distance(name: str, found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> Tensor:
+    """Return how far a layer's moments are from those wanted, as `DreamRecord` has it.
+
+    Raises
+    ------
+    TransplantError
+        If their shapes differ.
+    """
+    if any(f.shape != w.shape for f, w in zip(found, wanted, strict=True)):
+        raise TransplantError(
+            f"statistics of layer '{name}' have shape {tuple(wanted[0].shape)} and it has "
+            f"{found[0].shape[0]} channels; they belong to another architecture"
+        )
+    (mean_C, variance_C), (target_C, target_variance_C) = found, wanted
+    unit_C = target_variance_C + _FLOOR * target_variance_C.mean() + torch.finfo(mean_C.dtype).tiny
+    deviation_C = (variance_C + 1e-12).sqrt() - target_variance_C.sqrt()
+    return (((mean_C - target_C).square() + deviation_C.square()) / unit_C).mean()

@@ -1,0 +1,228 @@
+"""What every method is given, what it gives back, and where adapters begin.
+
+Shapes: N samples, C channels of x = f(I), M channels of h(x).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from common.distillation.back_distillation import (
+    BackDistillation,
+    BackDistillationSettings,
+    StepRecord,
+)
+from common.distillation.biases import bias_from_means
+from common.distillation.closed_form import closed_form
+from common.distillation.dream import DreamSettings
+from common.distillation.dream_source import DreamSource
+from common.distillation.problem import Samples, TransplantProblem
+from common.errors import TransplantError
+from common.model import Document
+from common.nets.adapter import Adapter
+from common.nets.spec import AdapterSpec
+
+Start = Literal["random", "identity", "closed-form"]
+"""Where an adapter begins; the paper's begin at random."""
+
+
+@dataclass(frozen=True)
+class Transplant:
+    """All that a method may use.
+
+    Parameters
+    ----------
+    problem
+        The frozen task modules around the adapter.
+    spec
+        The adapter's structure.
+    samples
+        Features and labels, if there are any.
+    permutation_C
+        The reorder layer; None leaves channels as they are.
+    means
+        Channel means of x (C) and of f_S(I) (M), if labs shipped them: biases of the closed form.
+    source
+        What images can be dreamed from, if the lab shipped its statistics.
+    """
+
+    problem: TransplantProblem
+    spec: AdapterSpec
+    samples: Samples | None = None
+    permutation_C: Tensor | None = None
+    means: tuple[Tensor, Tensor] | None = None
+    source: DreamSource | None = None
+
+
+class MethodSettings(Document):
+    """How a method works. Each uses what concerns it."""
+
+    start: Start | None = None
+    """None is the method's own: the closed form for `dream`, else random, as in the paper."""
+    ridge: float = Field(default=1e-6, gt=0, le=1)
+    """Of the closed form."""
+    dream: DreamSettings = DreamSettings()
+    learning: BackDistillationSettings = BackDistillationSettings()
+    """Steps, rates, draws, seed."""
+
+
+class Learning(Protocol):
+    """An adapter being learned: `BackDistillation`, or anything that behaves like it."""
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter as it stands."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are taken."""
+        ...
+
+    def step(self) -> StepRecord:
+        """Take one step."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that changes, as plain tensors."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> Self:
+        """Carry on from a state; return the same object."""
+        ...
+
+
+class Method(Protocol):
+    """A way to find an adapter."""
+
+    @property
+    def name(self) -> str:
+        """How configuration and commands call it."""
+        ...
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether it is an error to have none."""
+        ...
+
+    def begin(self, transplant: Transplant, settings: MethodSettings) -> Learning:
+        """Prepare the learning; the same input and seed give the same adapter.
+
+        Raises
+        ------
+        TransplantError
+            If samples are missing, or the modules do not fit.
+        """
+        ...
+
+
+class Solved:
+    """An adapter that needs no steps."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter.eval()
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter."""
+        return self._adapter
+
+    @property
+    def done(self) -> bool:
+        """Always."""
+        return True
+
+    def step(self) -> StepRecord:
+        """Refuse.
+
+        Raises
+        ------
+        TransplantError
+            Always: there is nothing to do.
+        """
+        raise TransplantError("this adapter is solved for; it takes no steps")
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the adapter's tensors."""
+        return {f"adapter/{k}": v.detach().clone() for k, v in self._adapter.state_dict().items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> Self:
+        """Take an adapter's tensors over.
+
+        Raises
+        ------
+        TransplantError
+            If they belong to another adapter.
+        """
+        expected = {name: tensor.shape for name, tensor in self.state().items()}
+        if {name: tensor.shape for name, tensor in state.items()} != expected:
+            raise TransplantError(
+                "the state was saved for another adapter or method; start anew, or with the "
+                "settings that it was saved with"
+            )
+        self._adapter.load_state_dict({k.removeprefix("adapter/"): v for k, v in state.items()})
+        return self
+
+
+def starting_adapter(transplant: Transplant, start: Start, settings: MethodSettings) -> Adapter:
+    """Return the adapter that learning begins with.
+
+    Raises
+    ------
+    TransplantError
+        As `closed_form`.
+    """
+    learning = settings.learning
+    if start == "closed-form":
+        adapter, _ = closed_form(
+            transplant.problem,
+            transplant.spec,
+            policy=learning.policy,
+            draws=learning.draws,
+            ridge=settings.ridge,
+            seed=learning.seed,
+            size=learning.size,
+            permutation_C=transplant.permutation_C,
+        )
+        if transplant.means is not None:
+            bias_from_means(adapter, *transplant.means)
+        return adapter
+    adapter = Adapter(transplant.spec)
+    if start == "identity":
+        adapter.identity_start()
+    else:
+        adapter.random_start(torch.Generator().manual_seed(learning.seed))
+    adapter.beta.fill_(transplant.problem.beta)
+    if transplant.permutation_C is not None:
+        adapter.set_permutation(transplant.permutation_C)
+    return adapter.to(next(transplant.problem.student_task.parameters()).device)
+
+
+def soft_labels(problem: TransplantProblem, features_NCHW: Tensor, *, batch: int = 64) -> Tensor:
+    """Return σ(y_T) (N) at features: what the teacher would have said."""
+    device = next(problem.teacher_task.parameters()).device
+    with torch.no_grad():
+        y_N = [
+            problem.teacher_task(features_NCHW[first : first + batch].to(device)).flatten()
+            for first in range(0, len(features_NCHW), batch)
+        ]
+    return torch.sigmoid(torch.cat(y_N)).to(features_NCHW)
+
+
+def distilled(
+    transplant: Transplant, features_NCHW: Tensor, adapter: Adapter, settings: MethodSettings
+) -> BackDistillation:
+    """Begin to learn y_T from y_S by cross-entropy at features; no label takes part."""
+    samples = Samples(features_NCHW, soft_labels(transplant.problem, features_NCHW))
+    return BackDistillation(
+        transplant.problem,
+        adapter,
+        samples,
+        settings.learning.model_copy(update={"distillation": 0.0}),
+    )

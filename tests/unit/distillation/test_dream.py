@@ -1,0 +1,298 @@
+import copy
+from collections.abc import Mapping
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from common.distillation.back_distillation import BackDistillationSettings
+from common.distillation.dream import Dream, DreamRecord, DreamSettings
+from common.distillation.dream_source import DreamSource, moments
+from common.distillation.dreamed import DreamedDistillation, mixtures
+from common.distillation.methods import method_named
+from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.transplant import MethodSettings, Transplant
+from common.errors import TransplantError
+from common.nets.architectures import initial_modules, input_shape
+from common.nets.spec import ArchitectureSpec, TaskSpec
+from tests.unit.distillation.nets import SHAPE, SPEC, adapter_spec, features, task_module
+
+IMAGE = input_shape(SPEC)
+QUICK = DreamSettings(images=12, steps=40, jitter=1)
+
+
+def category_module(spec: ArchitectureSpec = SPEC) -> nn.Sequential:
+    return initial_modules(spec, [TaskSpec(name="classification")], seed=1)[0].eval()
+
+
+def digits(count: int = 64) -> Tensor:
+    """Return real images (N, 3, 32, 32), in the nets' range."""
+    images = torch.tensor(load_digits().images[:count], dtype=torch.float32)[:, None] / 8 - 1
+    return F.interpolate(images, IMAGE[1:], mode="bilinear").repeat(1, 3, 1, 1)
+
+
+def convolutions(*modules: nn.Module) -> dict[str, nn.Module]:
+    return {
+        name: layer
+        for module in modules
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d)
+    }
+
+
+@torch.no_grad()
+def shipped(f: nn.Sequential, g: nn.Sequential) -> dict[str, Tensor]:
+    with moments(convolutions(f, g)) as found:
+        g(f(digits()))
+    return {
+        f"{kind}/{name}": value
+        for name, pair in found.items()
+        for kind, value in zip(("mean", "variance"), pair, strict=True)
+    }
+
+
+def centred_teacher() -> nn.Sequential:
+    """Return a teacher that calls half of the digits its category."""
+    teacher = task_module(1).eval()
+    with torch.no_grad():
+        y_N = teacher(category_module()(digits())).flatten()
+        last = teacher.get_submodule("fc7")
+        assert isinstance(last, nn.Linear)
+        last.bias.sub_(y_N.median())
+    return teacher
+
+
+def source(changes: Mapping[str, Tensor | None] | None = None) -> DreamSource:
+    f, g = category_module(), centred_teacher()
+    statistics = {**shipped(f, g), "feature_norm": torch.ones(1), **(changes or {})}
+    kept = {name: value for name, value in statistics.items() if value is not None}
+    return DreamSource(f, g, IMAGE, kept)
+
+
+def dreamed(settings: DreamSettings = QUICK) -> tuple[Dream, list[DreamRecord]]:
+    dream, records = Dream(source(), settings), []
+    while not dream.done:
+        records.append(dream.step())
+    return dream, records
+
+
+def test_moments_are_those_of_the_outputs() -> None:
+    f = category_module()
+    images = digits(5)
+    with torch.no_grad(), moments({"conv1_1": f[0]}) as found:
+        f(images)
+    with torch.no_grad():
+        output_CP = f[0](images).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(found["conv1_1"][0], output_CP.mean(1))
+    torch.testing.assert_close(found["conv1_1"][1], output_CP.var(1, correction=0))
+    assert not f[0]._forward_hooks
+
+
+def test_a_dream_takes_on_what_was_shipped_and_convinces_the_teacher() -> None:
+    before = Dream(source(), QUICK).measure()
+    dream, records = dreamed()
+    after = dream.require_converged()
+    assert [record.step for record in records] == list(range(1, 41))
+    assert after.statistics_loss < 0.3 * before.statistics_loss
+    assert after.class_loss < 0.1
+    assert after.smoothness < before.smoothness
+    settings = QUICK
+    expected = (
+        settings.confidence * after.class_loss
+        + settings.statistics * after.statistics_loss
+        + settings.smoothness * after.smoothness
+    )
+    assert after.loss == pytest.approx(expected, rel=1e-5)
+    given = source()
+    with torch.no_grad():
+        y_N = given.teacher_task(given.category_module(dream.images())).flatten()
+    assert (y_N > 0).tolist() == [True] * 6 + [False] * 6
+
+
+def test_the_statistics_of_the_very_images_are_at_distance_zero() -> None:
+    dream, _ = dreamed(QUICK.model_copy(update={"steps": 3}))
+    f, g = category_module(), centred_teacher()
+    with torch.no_grad(), moments(convolutions(f, g)) as found:
+        g(f(dream.images()))
+    own: dict[str, Tensor | None] = {
+        f"{kind}/{name}": value
+        for name, pair in found.items()
+        for kind, value in zip(("mean", "variance"), pair, strict=True)
+    }
+    again = Dream(source(own), QUICK.model_copy(update={"steps": 3})).restore(dream.state())
+    assert again.measure().statistics_loss == pytest.approx(0, abs=1e-8)
+    assert dream.measure().statistics_loss > 0.01
+
+
+def test_a_dream_cut_anywhere_goes_on_bit_for_bit() -> None:
+    settings = QUICK.model_copy(update={"steps": 8})
+    whole, records = dreamed(settings)
+    cut = Dream(source(), settings)
+    for _ in range(3):
+        cut.step()
+    resumed = Dream(source(), settings).restore(load(save(cut.state())))
+    rest = []
+    while not resumed.done:
+        rest.append(resumed.step())
+    assert rest == records[3:]
+    assert torch.equal(whole.images(), resumed.images())
+    with pytest.raises(TransplantError, match="all 8 steps"):
+        whole.step()
+    other = Dream(source(), settings.model_copy(update={"images": 4}))
+    with pytest.raises(TransplantError, match="another dream"):
+        other.restore(whole.state())
+    shorter = Dream(source(), settings.model_copy(update={"steps": 2}))
+    with pytest.raises(TransplantError, match="another dream"):
+        shorter.restore(whole.state())
+
+
+def test_a_seed_means_one_dream_and_leaves_the_global_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    settings = QUICK.model_copy(update={"steps": 2})
+    first, second, third = (
+        dreamed(settings.model_copy(update={"seed": seed}))[0].images() for seed in (3, 3, 4)
+    )
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_class_loss": 1e-9}, "its class loss is .* the limit is 1e-09"),
+        ({"max_statistics_loss": 1e-9}, "its statistics loss is .* after 2 steps"),
+    ],
+)
+def test_a_dream_that_did_not_converge_is_not_used(limits: dict[str, float], message: str) -> None:
+    loose = {"steps": 2, "max_class_loss": 1e9, "max_statistics_loss": 1e9}
+    dream, _ = dreamed(QUICK.model_copy(update={**loose, **limits}))
+    with pytest.raises(TransplantError, match=message):
+        dream.require_converged()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({f"variance/{name}": None for name in convolutions(category_module(), task_module())},
+         "nothing to dream from"),
+        ({"mean/conv9_9": torch.ones(4), "variance/conv9_9": torch.ones(4)}, "'conv9_9', which"),
+        ({"variance/conv1_1": torch.zeros(4)}, "'conv1_1' have variances that sum to 0"),
+        ({"mean/conv1_1": torch.full((4,), float("nan"))}, "'conv1_1'.*not finite"),
+        ({"mean/conv1_1": torch.ones(5), "variance/conv1_1": torch.ones(5)},
+         "'conv1_1' have shape .* 4 channels"),
+    ],
+)  # fmt: skip
+def test_statistics_that_cannot_be_dreamed_from_are_refused(
+    changes: dict[str, Tensor | None], message: str
+) -> None:
+    with pytest.raises(TransplantError, match=message):
+        Dream(source(changes), QUICK)
+
+
+def test_layers_inside_residual_blocks_are_found() -> None:
+    spec = ArchitectureSpec(
+        name="small-resnet", split="block1_1", settings={"width": 4, "blocks": 1}
+    )
+    f, g = initial_modules(spec, [TaskSpec(name="classification")], seed=0)
+    given = DreamSource(f, g["classification"], IMAGE, shipped(f, g["classification"]))
+    assert {"conv1", "block1_1.conv1", "block3_1.conv2"} <= set(given.layers())
+    dream = Dream(given, DreamSettings(images=4, steps=1))
+    running = f.get_submodule("bn1").running_mean
+    before = running.clone()
+    dream.step()
+    assert torch.equal(before, running)  # BatchNorm stays as in evaluation
+
+
+def test_mixtures_lie_between_images() -> None:
+    images = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
+    one, other = (mixtures(images, 40, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(one, other)
+    assert one.shape == (40, 1, 2, 2)
+    assert 0 <= float(one.min()) < 0.2
+    assert 0.8 < float(one.max()) <= 1
+    assert bool(((one > 0.2) & (one < 0.8)).any())
+
+
+def transplant(samples: bool = False) -> Transplant:
+    problem = TransplantProblem(centred_teacher(), task_module(2), SHAPE)
+    few = Samples(features(4), torch.tensor([0.0, 1, 0, 1])) if samples else None
+    return Transplant(problem, adapter_spec(2), few, source=source())
+
+
+def test_the_student_learns_what_the_teacher_says_of_the_dreams() -> None:
+    given = transplant()
+    settings = MethodSettings(
+        dream=QUICK.model_copy(update={"images": 12}),
+        learning=BackDistillationSettings(steps=100, learning_rate=1e-2, draws=16),
+    )
+    run = method_named("dream").begin(given, settings)
+    start = copy.deepcopy(run.adapter)
+    steps = []
+    while not run.done:
+        steps.append(run.step().step)
+    assert steps == list(range(1, 141))
+    with torch.no_grad():
+        x_NCHW = category_module()(run.state()["dream/images"])
+        target_N = given.problem.teacher_task(x_NCHW).flatten().sigmoid()
+
+        def loss(adapter: nn.Module) -> float:
+            y_N = given.problem.student_task(adapter(x_NCHW)).flatten()
+            return float(F.binary_cross_entropy_with_logits(y_N, target_N))
+
+        assert loss(run.adapter) < 0.5 * loss(start)
+        y_N = given.problem.student_task(run.adapter(x_NCHW)).flatten()
+    assert float(((y_N > 0) == (target_N > 0.5)).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("cut", [2, 6])
+def test_the_method_goes_on_bit_for_bit_in_either_phase(cut: int) -> None:
+    loose = {"images": 4, "steps": 4, "max_class_loss": 1e9, "max_statistics_loss": 1e9}
+    settings = MethodSettings(
+        dream=QUICK.model_copy(update=loose),
+        learning=BackDistillationSettings(steps=5, draws=8, batch_size=5),
+    )
+    whole = method_named("dream").begin(transplant(), settings)
+    records = []
+    while not whole.done:
+        records.append(whole.step())
+    first = method_named("dream").begin(transplant(), settings)
+    for _ in range(cut):
+        first.step()
+    second = method_named("dream").begin(transplant(), settings).restore(load(save(first.state())))
+    rest = []
+    while not second.done:
+        rest.append(second.step())
+    assert rest == records[cut:]
+    for name, tensor in whole.state().items():
+        assert torch.equal(tensor, second.state()[name]), name
+
+
+def test_samples_take_part_where_there_are_some() -> None:
+    loose = {"images": 4, "steps": 1, "max_class_loss": 1e9, "max_statistics_loss": 1e9}
+    settings = MethodSettings(
+        dream=QUICK.model_copy(update=loose), learning=BackDistillationSettings(steps=2, draws=8)
+    )
+    adapters = []
+    for samples in (True, False):
+        run = DreamedDistillation(transplant(samples), settings)
+        while not run.done:
+            run.step()
+        adapters.append(run.adapter.convolutions()[0].weight.detach())
+    assert not torch.equal(*adapters)
+
+
+def test_a_dream_that_fails_ends_the_method_before_it_learns() -> None:
+    settings = MethodSettings(dream=QUICK.model_copy(update={"steps": 1, "max_class_loss": 1e-9}))
+    run = method_named("dream").begin(transplant(), settings)
+    with pytest.raises(TransplantError, match="did not converge"):
+        run.step()
+
+
+def test_a_dream_needs_a_source() -> None:
+    problem = TransplantProblem(task_module(1), task_module(2), SHAPE)
+    with pytest.raises(TransplantError, match="switch channel means and variances on"):
+        method_named("dream").begin(Transplant(problem, adapter_spec()), MethodSettings())
