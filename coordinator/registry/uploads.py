@@ -159,6 +159,17 @@ class Uploads:
             return None
         return upload
 
+    def live(self, site: str, digest: str) -> bool:
+        """Say whether an open upload of a site, within its lease, still waits for a blob."""
+        with self._database.read() as session:
+            return self._any(
+                session,
+                digest,
+                UploadRow.site == site,
+                UploadRow.received_at.is_(None),
+                UploadRow.touched_at > self._clock() - LEASE_SECONDS,
+            )
+
     def readable(self, site: str, digest: str) -> bool:
         """Say whether a site may read a blob: not when it is private to others.
 

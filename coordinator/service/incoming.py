@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from common.artifacts.store import check_digest
@@ -33,6 +34,7 @@ class Incoming:
         self._max_chunk_bytes = max_chunk_bytes
         self._streams: dict[Path, asyncio.Task[int]] = {}
         self._taken_over: set[asyncio.Task[int]] = set()
+        self._sweeping = asyncio.Lock()
 
     def whole(self, site: str, digest: str) -> Path | None:
         """Return the file of a blob that has come as a whole and matched its digest."""
@@ -59,6 +61,9 @@ class Incoming:
         After a cut the older call can be alive here for as long as keepalive takes to notice.
         """
         path = self._path(site, digest)
+        # Whoever begins has renewed the lease before: what a sweep takes after this is another's.
+        async with self._sweeping:
+            pass
         # Again after each: of several newer calls the last one wins.
         while (job := self._streams.get(path)) is not None and not job.done():
             self._taken_over.add(job)
@@ -93,6 +98,22 @@ class Incoming:
             self._taken_over.discard(job)
             if self._streams.get(path) is job:
                 del self._streams[path]
+
+    async def sweep(self, live: Callable[[str, str], bool], lease_seconds: float) -> None:
+        """Remove partial files that nothing has touched for a lease; they can be sent anew.
+
+        Parameters
+        ----------
+        live
+            Says of a site and a digest whether an open upload within its lease waits for it.
+        lease_seconds
+            How old a file must be.
+        """
+        for part in await asyncio.to_thread(lambda: sorted(self._root.glob("*/*.part"))):
+            site, path = part.parent.name, part.with_suffix("")
+            async with self._sweeping:
+                if path not in self._streams:
+                    await asyncio.to_thread(_remove_stale, part, site, live, lease_seconds)
 
     async def _write(
         self, path: Path, digest: str, size: int, stream: AsyncIterator[pb.UploadRequest]
@@ -131,6 +152,15 @@ async def same_blob(
                 f"for {message.digest[:80]!r}"
             )
         yield message
+
+
+def _remove_stale(
+    part: Path, site: str, live: Callable[[str, str], bool], lease_seconds: float
+) -> None:
+    with storage_errors(part):
+        old = part.is_file() and part.stat().st_mtime <= time.time() - lease_seconds
+        if old and not live(site, part.stem):
+            part.unlink()
 
 
 def _part(path: Path) -> Path:

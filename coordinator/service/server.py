@@ -36,6 +36,9 @@ SERVICES = (
     operator_pb2.DESCRIPTOR.services_by_name["Operator"].full_name,
 )
 
+SWEEP_SECONDS = 3600.0
+"""Between sweeps of abandoned partial files, which are a day old: an hour more is no matter."""
+
 
 class CoordinatorServer:
     """Federation, Operator, health and reflection on one port.
@@ -78,6 +81,8 @@ class CoordinatorServer:
             open_limit=config.server.max_open_uploads_per_site,
             byte_limit=config.server.max_open_bytes_per_site,
         )
+        self._uploads = uploads
+        self._sweeps: asyncio.Task[None] | None = None
         self._federation = Federation(
             config=config,
             registry=registry,
@@ -124,6 +129,7 @@ class CoordinatorServer:
         self._unsubscribe = self._registry.subscribe(self._watchers.notify)
         await server.start()
         self._server = server
+        self._sweeps = asyncio.create_task(self._sweep_now_and_then())
         for service in SERVICES:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         address = Address(self._listen.host, port)
@@ -141,10 +147,20 @@ class CoordinatorServer:
         self._log.info("draining", grace_seconds=grace_seconds)
         await self._health.enter_graceful_shutdown()
         self._watchers.drain()
+        if self._sweeps is not None:
+            self._sweeps.cancel()
         await self._server.stop(grace_seconds)
         if self._unsubscribe is not None:
             self._unsubscribe()
         self._server = None
+
+    async def _sweep_now_and_then(self) -> None:
+        while True:
+            try:
+                await self._uploads.sweep()
+            except OSError as error:  # a StorageError, too: the next sweep may do better
+                self._log.warning("partial files are not swept", error=str(error))
+            await asyncio.sleep(SWEEP_SECONDS)
 
 
 def _require_free(address: Address) -> None:

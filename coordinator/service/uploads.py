@@ -17,6 +17,7 @@ from common.identity.keys import SigningKey, verify
 from common.plan import Plan
 from common.weights.manifest import Manifest, RefinementManifest, parse_manifest
 from coordinator.registry import Receipt, Registry, Upload
+from coordinator.registry.uploads import LEASE_SECONDS
 from coordinator.service.gate import check_manifest
 from coordinator.service.incoming import Incoming, same_blob
 from coordinator.service.reports import check_refinement
@@ -141,6 +142,10 @@ class Uploads:
         lock = self._commits.setdefault(upload_id, asyncio.Lock())
         async with lock:
             return await asyncio.to_thread(self._commit, site, upload_id)
+
+    async def sweep(self) -> None:
+        """Remove the partial files of uploads whose lease is over."""
+        await self._incoming.sweep(self._registry.uploads.live, LEASE_SECONDS)
 
     def progress(self, site: str, document: bytes) -> tuple[int, int]:
         """Return how many bytes of a manifest's blobs are here, and how many there are."""

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sqlite3
+import time
 import zlib
+from contextlib import closing
 
 import pytest
 import torch
@@ -17,6 +21,7 @@ from common.errors import (
 )
 from common.identity.keys import verify
 from coordinator.registry import SubmissionState
+from coordinator.registry.uploads import LEASE_SECONDS
 from coordinator.service import receipt_bytes, signature_ref
 from coordinator.service.slots import STREAMS_PER_SITE, Slots
 from protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -73,6 +78,36 @@ def test_a_cut_upload_resumes_at_the_last_durable_byte(coordinator, lab, state):
         assert receipt.submission_id == begun.upload_id
         digest = hashlib.sha256(again.store.local_path(largest.digest).read_bytes()).hexdigest()
         assert digest == largest.digest
+    finally:
+        again.stop()
+
+
+def test_abandoned_partial_files_are_swept_and_can_be_sent_anew(coordinator, lab, state):
+    cat = lab("cat-lab")
+    left, kept = cat.teacher("cat", 1), cat.teacher("cat", 2)
+    parts = []
+    for teacher in (left, kept):
+        begun = cat.begin(teacher.manifest)
+        largest = max(begun.missing, key=lambda blob: blob.size)
+        _cut(cat, teacher, begun.upload_id, largest, chunks=2)
+        _missing(cat, teacher, largest.digest)  # the cut has been noticed
+        parts.append(state / "incoming" / "cat-lab" / f"{largest.digest}.part")
+    coordinator.stop()
+    past = time.time() - LEASE_SECONDS - 60
+    for part in parts:
+        os.utime(part, (past, past))
+    with closing(sqlite3.connect(state / "registry.sqlite")) as database, database:
+        database.execute("UPDATE uploads SET touched_at = ? WHERE id = 'sub-0001'", (past,))
+    again = Running(state)
+    try:
+        end = time.monotonic() + 20
+        while parts[0].exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        back = lab("cat-lab", address=again.address, key=cat.key)
+        assert _missing(back, left, parts[0].stem).durable_offset == 0
+        assert _missing(back, kept, parts[1].stem).durable_offset == 2 * CHUNK
+        assert back.ship(left).submission_id == "sub-0001"
     finally:
         again.stop()
 
