@@ -241,12 +241,19 @@ def _norm_is_capped(content: Content) -> None:
 
 
 def _values_make_sense(content: Content) -> None:
-    rule = _VALUES.get((content.part.role, content.name.partition("/")[0]))
+    # Modules' names are dotted paths, whose last part says what it is; others start with that.
+    name = content.name
+    kind = name.rpartition(".")[2] if content.part.role == "module" else name.partition("/")[0]
+    rule = _VALUES.get((content.part.role, kind))
     if rule is not None and not rule[0](content.tensor):
         raise SchemaError(f"{content} {rule[1]}")
 
 
 _VALUES: dict[tuple[str, str], tuple[Callable[[Tensor], bool], str]] = {
+    ("module", "running_var"): (
+        lambda t: bool((t >= 0).all()),
+        "holds a negative number; a variance is 0 or more",
+    ),
     ("statistics", "variance"): (
         lambda t: bool((t >= 0).all()),
         "holds a negative number; a variance is 0 or more",
@@ -268,7 +275,7 @@ _VALUES: dict[tuple[str, str], tuple[Callable[[Tensor], bool], str]] = {
         "does not hold each channel exactly once",
     ),
 }
-"""Rules for single tensors, by the blob's role and the first part of the tensor's name."""
+"""Rules for single tensors, by the blob's role and what the tensor's name says it is."""
 
 TENSOR_CHECKS: tuple[tuple[str, Callable[[Content], None]], ...] = (
     ("finite", _is_finite),

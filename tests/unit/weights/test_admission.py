@@ -446,3 +446,35 @@ def test_tensors_are_streamed_one_at_a_time(submission: Submission) -> None:
         del tensor
         count += 1
     assert count == 8
+
+
+def test_a_negative_running_variance_of_batchnorm(tmp_path: Path) -> None:
+    architecture = ArchitectureSpec(
+        name="small-resnet", settings={"width": 4, "blocks": 3}, split="block1_1"
+    )
+    category_module, task_modules = initial_modules(architecture, TASKS[:1], seed=0)
+    submission = Submission(tmp_path, None, None)  # type: ignore[arg-type]  # filled below
+    category_entry = submission.write(category_module.state_dict())
+    task_entries = {k: submission.write(m.state_dict()) for k, m in task_modules.items()}
+    submission.plan = Plan(
+        net="digits",
+        architecture=architecture,
+        tasks=TASKS[:1],
+        initial_category_module=category_entry,
+        initial_task_modules=task_entries,
+    )
+    submission.manifest = TeacherManifest(
+        site="lab",
+        category="zero",
+        architecture=architecture,
+        category_module=category_entry,
+        task_modules=task_entries,
+        metrics={f"error/{TASKS[0].name}": 5.0},
+        recipe=Recipe(name="supervised"),
+        plan=submission.plan.content_digest(),
+    )
+    submission.admit()
+    name = next(name for name in category_entry.tensors if name.endswith("running_var"))
+    submission.change_blob("category_module", lambda tensors: tensors[name].fill_(-0.1))
+    with pytest.raises(SchemaError, match=r"values: .*running_var.* negative number"):
+        submission.admit()
