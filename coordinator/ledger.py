@@ -11,6 +11,7 @@ from common.nets.graph import NetTree, VersionCommit
 from common.plan import Plan
 from common.weights.manifest import TeacherManifest
 from coordinator.config import CoordinatorConfig
+from coordinator.documents import read_commit, read_teacher, read_tree
 from coordinator.registry import (
     Merge,
     MergeState,
@@ -21,9 +22,6 @@ from coordinator.registry import (
     SubmissionState,
 )
 from protos.rootstock.federation.v1 import federation_pb2
-
-MAX_DOCUMENT_BYTES = 16 << 20
-"""Largest tree or commit that is read; a tree of 500 categories has about 1 MB."""
 
 MAX_REASON = 2000
 """Characters of a reason that are kept; a lab's own words may be in it."""
@@ -45,8 +43,7 @@ class Ledger:
 
     def teacher_of(self, manifest_digest: str) -> TeacherManifest:
         """Return a manifest that a module in the net came with."""
-        data = self.store.read_bytes(manifest_digest, MAX_DOCUMENT_BYTES)
-        return TeacherManifest.parse(data, what="manifest")
+        return read_teacher(self.store, manifest_digest)
 
     def head(self) -> NetVersion | None:
         """Return the newest net version, or None before the net is founded."""
@@ -59,12 +56,11 @@ class Ledger:
 
     def tree_of(self, version: NetVersion) -> NetTree:
         """Return a net version's tree."""
-        return NetTree.parse(self.store.read_bytes(version.tree, MAX_DOCUMENT_BYTES), what="tree")
+        return read_tree(self.store, version.tree)
 
     def commit_of(self, version: NetVersion) -> VersionCommit:
         """Return a net version's commit."""
-        data = self.store.read_bytes(version.digest, MAX_DOCUMENT_BYTES)
-        return VersionCommit.parse(data, what="commit")
+        return read_commit(self.store, version.digest)
 
     def put(self, document: Document) -> str:
         """Store a document by its content; return its digest."""

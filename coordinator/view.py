@@ -9,11 +9,9 @@ from common.artifacts.store import BlobStore, open_store
 from common.errors import NotFoundError
 from common.nets.graph import NetTree, VersionCommit
 from coordinator.config import CoordinatorConfig
+from coordinator.documents import read_commit, read_tree
 from coordinator.places import Places
 from coordinator.registry import Registry
-
-MAX_DOCUMENT_BYTES = 16 << 20
-"""A tree of 500 categories has about 1 MB."""
 
 
 class NetView:
@@ -59,9 +57,7 @@ class NetView:
 
     def commit(self, number: int) -> VersionCommit:
         """Return a version's commit."""
-        return VersionCommit.parse(
-            self._read(self.registry.versions.get(number).digest), what="commit"
-        )
+        return read_commit(self.store, self.registry.versions.get(number).digest)
 
     def commits(self) -> list[VersionCommit]:
         """Return all commits, newest first."""
@@ -69,7 +65,4 @@ class NetView:
 
     def tree(self, number: int) -> NetTree:
         """Return a version's tree."""
-        return NetTree.parse(self._read(self.commit(number).tree), what="tree")
-
-    def _read(self, digest: str) -> bytes:
-        return self.store.read_bytes(digest, MAX_DOCUMENT_BYTES)
+        return read_tree(self.store, self.commit(number).tree)
