@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from common.distillation.augmentation import AugmentConfig
 from common.model import Document
 from common.nets.spec import Name
 
@@ -63,23 +64,6 @@ class DataConfig(Document):
         if self.image_set is not None and self.image_set not in known:
             raise ValueError(f"image_set of '{self.kind}' is one of {', '.join(known)}")
         return self
-
-
-class AugmentConfig(Document):
-    """Random changes of training images, drawn anew each epoch."""
-
-    shift: float = Field(default=0.06, ge=0, le=0.5)
-    """Largest shift each way, as a share of the image's side."""
-    zoom: float = Field(default=0.0, ge=0, le=0.9)
-    """Zoom factor drawn from 1−zoom to 1+zoom."""
-    rotation: float = Field(default=0.0, ge=0, le=180)
-    """Largest rotation each way, in degrees."""
-    flip: bool | None = None
-    """Mirror left-right every other time; None: yes, but not for digits."""
-    colour: float = Field(default=0.0, ge=0, le=1)
-    """Largest relative change of brightness, contrast and of each channel."""
-    erase: float = Field(default=0.0, ge=0, le=0.5)
-    """Side of a random square set to the mean, as a share of the image's side."""
 
 
 class TrainingConfig(Document):

@@ -11,7 +11,8 @@ and carried on anywhere. Methods that need no steps are done at once.
 | direct-learn | yes | the task loss alone, the paper's baseline |
 | distill | yes | cross-entropy of y_S to σ(y_T), the paper's baseline |
 | jacobian | yes | real gradients at the samples, no balancing, the paper's baseline |
-| dream | if any | images dreamed from the teacher and shipped statistics, then distilled |
+| dream | if any | y_T imitated on images dreamed from the teacher and shipped statistics |
+| auto | if any | what we recommend: measure, then the least that is good enough |
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.distillation.back_distillation import BackDistillation
-from common.distillation.dreamed import DreamedDistillation
 from common.distillation.penalties import JacobianPenalty
 from common.distillation.problem import Samples
+from common.distillation.taught import Taught
 from common.distillation.transplant import (
     Learning,
     Method,
@@ -108,7 +109,15 @@ def _jacobian(transplant: Transplant, settings: MethodSettings) -> Learning:
 
 
 def _dream(transplant: Transplant, settings: MethodSettings) -> Learning:
-    return DreamedDistillation(transplant, settings)
+    return Taught(transplant, settings, thrifty=False)
+
+
+def _auto(transplant: Transplant, settings: MethodSettings) -> Learning:
+    showable = (transplant.source, transplant.category_module, transplant.samples)
+    if all(thing is None for thing in showable):
+        # Nothing to show the teacher, so nothing to measure by: pseudo-gradients have to do.
+        return _closed_form(transplant, settings)
+    return Taught(transplant, settings, thrifty=True)
 
 
 def _samples(transplant: Transplant) -> Samples:
@@ -126,5 +135,6 @@ _METHODS: dict[str, Method] = {
         _Named("distill", True, _distill),
         _Named("jacobian", True, _jacobian),
         _Named("dream", False, _dream),
+        _Named("auto", False, _auto),
     )
 }

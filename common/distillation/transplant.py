@@ -11,7 +11,7 @@ from typing import Literal, Protocol, Self
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.distillation.back_distillation import (
     BackDistillation,
@@ -50,6 +50,14 @@ class Transplant:
         Channel means of x (C) and of f_S(I) (M), if labs shipped them: biases of the closed form.
     source
         What images can be dreamed from, if the lab shipped its statistics.
+    category_module, images_NCHW, mirror
+        f, the samples' images as f takes them, and whether a mirrored one shows the same thing:
+        where more features come from than the samples' own.
+
+    Raises
+    ------
+    TransplantError
+        If there are images without f, or not as many as samples.
     """
 
     problem: TransplantProblem
@@ -58,6 +66,43 @@ class Transplant:
     permutation_C: Tensor | None = None
     means: tuple[Tensor, Tensor] | None = None
     source: DreamSource | None = None
+    category_module: nn.Sequential | None = None
+    images_NCHW: Tensor | None = None
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        if self.category_module is not None:
+            self.category_module.eval().requires_grad_(False)
+        if self.images_NCHW is None:
+            return
+        if self.category_module is None or self.samples is None:
+            raise TransplantError(
+                "images of samples are of use with f and with the samples' labels"
+            )
+        if len(self.images_NCHW) != len(self.samples.labels_N):
+            raise TransplantError(
+                f"there are {len(self.images_NCHW)} images and {len(self.samples.labels_N)} "
+                "samples; give each sample's image once, in the same order"
+            )
+
+
+class TeachingSettings(Document):
+    """What the methods `dream` and `auto` show the teacher, and how the adapter imitates it."""
+
+    dream_views: int = Field(default=1400, ge=0, le=1_000_000)
+    """Strong views of all dreams together; these and the others are shown besides the images."""
+    sample_views: int = Field(default=1400, ge=0, le=1_000_000)
+    synthetic: int = Field(default=256, ge=0, le=1_000_000)
+    """Synthetic images, of `auto`."""
+    synthetic_views: int = Field(default=256, ge=0, le=1_000_000)
+    judged: float = Field(default=0.15, gt=0, lt=1)
+    """Share of all that is shown, kept apart to judge adapters by."""
+    good_enough: float = Field(default=0.05, ge=0, le=1)
+    """`auto` learns nothing where y_S is within this distance of y_T, in units of y_T's spread."""
+    steps: int = Field(default=400, ge=1, le=1_000_000)
+    batch_size: int = Field(default=128, ge=1, le=65_536)
+    weight: float = Field(default=1.0, gt=0, le=1e6)
+    """Of imitation, where the task loss of samples weighs 1."""
 
 
 class MethodSettings(Document):
@@ -68,6 +113,7 @@ class MethodSettings(Document):
     ridge: float = Field(default=1e-6, gt=0, le=1)
     """Of the closed form."""
     dream: DreamSettings = DreamSettings()
+    teaching: TeachingSettings = TeachingSettings()
     learning: BackDistillationSettings = BackDistillationSettings()
     """Steps, rates, draws, seed."""
 

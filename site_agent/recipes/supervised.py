@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from common.distillation.augmentation import augment
 from common.nets.spec import Setting
 from site_agent.config import TrainingConfig
 from site_agent.data.images import ImageSet, LabData, normalise
 from site_agent.recipes import checkpoint
-from site_agent.recipes.augmentation import augment
 from site_agent.recipes.interface import OnProgress, Teacher
 from site_agent.stopping import Stopped
 
@@ -63,7 +63,8 @@ class SupervisedRecipe:
         config = self._config
         modules = start.modules()
         for module in modules.values():
-            module.to(self._device)
+            # A third faster on a CPU; weights ship in the plain order again.
+            module.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = self._optimiser(start)
         path = folder / CHECKPOINT
         epoch = checkpoint.restore(path, modules, optimiser)
@@ -88,6 +89,7 @@ class SupervisedRecipe:
             if epoch % config.checkpoint_epochs == 0 or epoch == config.epochs:
                 checkpoint.save(path, modules, optimiser, epoch)
         for module in modules.values():
+            module.to(memory_format=torch.contiguous_format)
             module.eval().requires_grad_(False)
         return start
 
@@ -103,7 +105,9 @@ class SupervisedRecipe:
             module.train()
         x_NCHW, y_N = batch_of(data.training, indices)
         x_NCHW = augment(x_NCHW, self._config.augment, mirror=data.mirror, generator=generator)
-        features_NCHW = teacher.category_module(x_NCHW.to(self._device))
+        features_NCHW = teacher.category_module(
+            x_NCHW.to(self._device, memory_format=torch.channels_last)
+        )
         target_N = y_N.to(self._device)
         loss = torch.stack(
             [

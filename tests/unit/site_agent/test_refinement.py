@@ -8,11 +8,12 @@ import threading
 import pytest
 import torch
 
+from common.distillation.augmentation import AugmentConfig
 from common.errors import SchemaError
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
 from site_agent import evaluation, inference, refinement
-from site_agent.config import AugmentConfig, RefinementConfig
+from site_agent.config import RefinementConfig
 from site_agent.evaluation import Joins
 from site_agent.stopping import Stopped
 from tests.unit.site_agent import support

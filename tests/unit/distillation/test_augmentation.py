@@ -1,7 +1,6 @@
 import torch
 
-from site_agent.config import AugmentConfig
-from site_agent.recipes.augmentation import augment
+from common.distillation.augmentation import AugmentConfig, augment
 
 
 def images() -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""``rootstock bench transplant``: the experiments of Network Transplanting, on real images."""

@@ -1,0 +1,228 @@
+"""One cell of an experiment: a category, a seed, every method and number of samples. One process.
+
+Shapes: N images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
+from common.distillation.calibration import calibrate_by_labels
+from common.distillation.imitation import Answers, ImitationPenalty, in_batches
+from common.distillation.methods import method_named
+from common.distillation.problem import Samples
+from common.distillation.transplant import (
+    MethodSettings,
+    TeachingSettings,
+    Transplant,
+    starting_adapter,
+)
+from common.errors import TransplantError
+from common.nets.adapter import Adapter
+from common.nets.spec import AdapterSpec
+from deploy.benchmarks.transplant import datasets
+from deploy.benchmarks.transplant.material import Judged, Material, between, features
+from site_agent.inference import error_percent
+
+CEILING = "ceiling"
+"""Not a method: the same adapter learned from all of the lab's training images."""
+ALL = -1
+"""Number of samples of the ceiling."""
+
+PAPER_1 = ("3x3", "3x3 x3")
+PAPER_2 = "1x1 x3"
+AUTO = "3x3"
+"""`auto`'s adapter: one convolution has the better ceiling (see RESULTS.md), no more parameters."""
+
+_SHAPES: dict[str, tuple[Literal[1, 3], int]] = {"1x1 x3": (1, 3), "3x3": (3, 1), "3x3 x3": (3, 3)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one process does."""
+
+    experiment: int
+    data: str
+    category: str
+    seed: int
+    samples: tuple[int, ...]
+    methods: tuple[str, ...]
+    root: Path
+    cache: Path
+    split: str
+    quick: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `bench transplant --json` (DESIGN section 8). Errors in percent."""
+
+    experiment: int
+    data: str
+    category: str
+    method: str
+    adapter: str
+    samples: int
+    """0 none; −1 all of the lab's training images."""
+    seed: int
+    error: float | None
+    teacher_error: float | None
+    calibrated_error: float | None = None
+    """With scale and bias of the output set from the images that the lab holds back: two numbers
+    that a lab sends back when it evaluates a candidate."""
+    pixel_accuracy: float | None = None
+    teacher_pixel_accuracy: float | None = None
+    seconds: float = 0.0
+
+
+def run(cell: Cell) -> list[Row]:
+    """Return a cell's rows."""
+    torch.set_num_threads(1)
+    dataset = datasets.load(cell.data, cell.root, cell.cache, cell.split)
+    student = {1: cell.category, 2: dataset.similar[0], 4: ""}[cell.experiment]
+    material = between(
+        dataset, cell.category, student, seed=cell.seed, root=cell.root, cache=cell.cache
+    )
+    teacher_error = _error(
+        in_batches(material.problem.teacher_task, material.test.features_NCHW),
+        material.test.labels_N,
+    )
+    rows = []
+    for method, adapter, samples in plan(cell):
+        row = Row(
+            experiment=cell.experiment,
+            data=cell.data,
+            category=cell.category,
+            method=method,
+            adapter=adapter,
+            samples=samples,
+            seed=cell.seed,
+            error=None,
+            teacher_error=teacher_error,
+        )
+        rows.append(_filled(row, cell, material))
+    return rows
+
+
+def plan(cell: Cell) -> Iterator[tuple[str, str, int]]:
+    """Yield (method, adapter, samples) of a cell."""
+    for method in cell.methods:
+        for adapter in _adapters(cell.experiment, method):
+            if method == CEILING:
+                yield method, adapter, ALL
+            elif method in ("identity", "closed-form"):
+                yield method, adapter, 0  # samples change nothing
+            else:
+                needs_samples = method_named(method).needs_samples
+                yield from (
+                    (method, adapter, samples)
+                    for samples in cell.samples
+                    if samples > 0 or not needs_samples
+                )
+
+
+def _adapters(experiment: int, method: str) -> tuple[str, ...]:
+    if experiment == 1:
+        return PAPER_1
+    if method == "identity":
+        return (AUTO,)
+    if method in ("auto", "dream"):
+        return (AUTO,)
+    if method in ("direct-learn", "closed-form", CEILING):
+        return (PAPER_2, AUTO)
+    return (PAPER_2,)
+
+
+def _filled(row: Row, cell: Cell, material: Material) -> Row:
+    began = time.perf_counter()
+    kernel, convs = _SHAPES[row.adapter]
+    channels = material.channels
+    spec = AdapterSpec(in_channels=channels, out_channels=channels, convs=convs, kernel=kernel)
+    if row.method == CEILING:
+        adapter = _ceiling(material, spec, cell)
+    else:
+        transplant = material.transplant(spec, row.samples, seed=row.seed)
+        adapter = _learned(row.method, transplant, settings(cell, row.method))
+    error, calibrated = _errors(material, adapter)
+    return replace(
+        row, error=error, calibrated_error=calibrated, seconds=time.perf_counter() - began
+    )
+
+
+def settings(cell: Cell, method: str) -> MethodSettings:
+    """Return what a method works with: the paper's draws for the paper's, defaults for ours."""
+    papers = cell.experiment > 1 and method in ("back-distill", "jacobian")
+    learning = BackDistillationSettings(
+        seed=cell.seed, policy="exp2" if papers else "exp1", steps=STEPS.get(method, 200)
+    )
+    ridge = 1e-6 if cell.experiment == 1 else 1e-2
+    if cell.quick:
+        learning = learning.model_copy(update={"steps": max(50, learning.steps // 2)})
+    made = MethodSettings(ridge=ridge, learning=learning)
+    if cell.quick:
+        made = made.model_copy(
+            update={
+                "teaching": TeachingSettings(steps=150),
+                "dream": made.dream.model_copy(update={"images": 64, "steps": 60}),
+            }
+        )
+    return made
+
+
+STEPS = {"direct-learn": 200, "distill": 200, "jacobian": 200, "back-distill": 300}
+"""Of the baselines."""
+
+
+def _learned(method: str, transplant: Transplant, made: MethodSettings) -> Adapter:
+    learning = method_named(method).begin(transplant, made)
+    while not learning.done:
+        learning.step()
+    return learning.adapter
+
+
+def _ceiling(material: Material, spec: AdapterSpec, cell: Cell) -> Adapter:
+    training = material.split.training
+    x_NCHW = features(material.category_module, training.images_NCSS)
+    transplant = material.transplant(spec, 0, seed=cell.seed)
+    adapter = starting_adapter(transplant, "closed-form", settings(cell, "auto"))
+    learning = BackDistillation(
+        material.problem,
+        adapter,
+        Samples(x_NCHW, training.classes_N.float()),
+        BackDistillationSettings(steps=600, batch_size=128, distillation=0.0, seed=cell.seed),
+        ImitationPenalty(
+            material.problem, Answers.to(material.problem, x_NCHW), weight=1.0, batch_size=128
+        ),
+    )
+    while not learning.done:
+        learning.step()
+    return learning.adapter
+
+
+def _errors(material: Material, adapter: Adapter) -> tuple[float, float | None]:
+    """Return the error on test images, as it is and calibrated by the lab."""
+    net = nn.Sequential(adapter.eval(), material.problem.student_task)
+
+    def outputs(judged: Judged) -> Tensor:
+        return in_batches(net, judged.features_NCHW).flatten()
+
+    y_N = outputs(material.test)
+    labels_N = material.test.labels_N
+    try:
+        calibration = calibrate_by_labels(outputs(material.held), material.held.labels_N)
+        calibrated = _error(calibration.apply(y_N), labels_N)
+    except TransplantError:  # an output that never changes has no scale
+        calibrated = None
+    return _error(y_N, labels_N), calibrated
+
+
+def _error(y_N: Tensor, labels_N: Tensor) -> float:
+    return error_percent(y_N.flatten(), labels_N)

@@ -1,0 +1,90 @@
+"""Square crops of PASCAL VOC's five mammals, and random crops to tell them from.
+
+The paper learns "the binary classification of a single category from random images". Images of
+other kinds are not at hand here, so random images are squares of any size from anywhere in the
+images of the data set that hold little of an animal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from common.errors import DataError
+from site_agent.data import crops as squares
+from site_agent.data.sources import VOC_CLASSES
+
+ANIMALS = ("cat", "cow", "dog", "horse", "sheep")
+SIDE = 32
+"""Pixels."""
+CONTEXT = 0.1
+"""Margin around an animal's box, as a share of its longer side."""
+RANDOM_PER_IMAGE = 2
+_MAX_ANIMAL = 0.1
+"""Share of a random square that animals may cover."""
+_TRIES = 20
+
+
+def crops(root: Path, part: str) -> tuple[Tensor, Tensor]:
+    """Return images (N, 3, S, S) uint8 and classes (N): an index into ANIMALS, −1 for random.
+
+    Raises
+    ------
+    DataError
+        If the folder is not VOC's layout.
+    """
+    base = root / "VOCdevkit" / "VOC2012"
+    listing = base / "ImageSets" / "Segmentation" / f"{part}.txt"
+    if not listing.is_file():
+        raise DataError(f"{listing} is missing; give --root the folder of voc2012-animals")
+    images: list[np.ndarray] = []
+    classes: list[int] = []
+    values = [VOC_CLASSES.index(name) for name in ANIMALS]
+    for name in listing.read_text().split():
+        picture = Image.open(base / "JPEGImages" / f"{name}.jpg").convert("RGB")
+        mask_HW = np.asarray(Image.open(base / "SegmentationClass" / f"{name}.png"))
+        present = [value for value in values if (mask_HW == value).any()]
+        if len(present) == 1:
+            box = squares.bounding_box(mask_HW == present[0])
+            images.append(_pixels(_square_around(picture, box)))
+            classes.append(values.index(present[0]))
+        animal_HW = np.isin(mask_HW, values)
+        for crop in _random_squares(picture, animal_HW, name):
+            images.append(_pixels(crop))
+            classes.append(-1)
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    return stacked, torch.tensor(classes)
+
+
+def _square_around(picture: Image.Image, box: squares.Box) -> Image.Image:
+    """Cut a square that ends where the picture does: padding would tell animals from the rest."""
+    left, top, right, bottom = box
+    side = round(max(right - left, bottom - top) * (1 + 2 * CONTEXT))
+    side = min(side, picture.width, picture.height)
+    x = min(max((left + right - side) // 2, 0), picture.width - side)
+    y = min(max((top + bottom - side) // 2, 0), picture.height - side)
+    return picture.crop((x, y, x + side, y + side))
+
+
+def _random_squares(picture: Image.Image, animal_HW: np.ndarray, name: str) -> list[Image.Image]:
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+    draw = np.random.default_rng(seed)
+    height, width = animal_HW.shape
+    found: list[Image.Image] = []
+    for _ in range(_TRIES):
+        side = int(draw.integers(min(height, width) // 4, min(height, width) + 1))
+        top, left = (int(draw.integers(0, n - side + 1)) for n in (height, width))
+        if animal_HW[top : top + side, left : left + side].mean() <= _MAX_ANIMAL:
+            found.append(picture.crop((left, top, left + side, top + side)))
+        if len(found) == RANDOM_PER_IMAGE:
+            break
+    return found
+
+
+def _pixels(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
