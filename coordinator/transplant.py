@@ -122,6 +122,8 @@ class Transplanter:
             )
 
         result = await self._runner.run(job, show)
+        for stage, reason in result.fallbacks.items():
+            self._log.warning("fell back", merge=merge.id, stage=stage, reason=reason)
         numbers = {"teacher_error": manifest.metrics[f"error/{merge.task}"]}
         if manifest.shared_samples is not None:
             numbers["few_samples"] = float(manifest.shared_samples.count)
@@ -155,6 +157,7 @@ class Transplanter:
             samples=samples.blob if samples is not None else None,
             teacher_statistics=manifest.statistics,
             student_statistics=ledger.teacher_of(student.submission).statistics,
+            task_measured=merge.task == min(manifest.task_modules),
             settings=ledger.config.distillation,
             artifacts=self._places.artifacts,
             cache=str(self._places.cache),
@@ -213,6 +216,8 @@ class Transplanter:
             "calibration_bias": join.calibration.bias,
             **numbers,
         }
+        if merge.job_result is not None:
+            record |= JobResult.model_validate(merge.job_result).learned_by()
         tree, unsigned = next_version(
             ledger.tree(),
             ledger.commit_of(head) if head is not None else None,
