@@ -34,9 +34,7 @@ def compose(tree: NetTree, store: BlobStore, category: str, task: str) -> Compos
     edge = tree.edge(category, task)
     module, head = tree.category_modules[category], tree.task_modules[task]
     spec = None if edge.adapter is None else edge.adapter.spec
-    net = _blank(
-        module.architecture, head.architecture, _task(tree, task), spec, edge.calibration
-    )
+    net = _blank(module.architecture, head.architecture, _task(tree, task), spec, edge.calibration)
     parts: list[tuple[nn.Module, Any]] = [
         (net.category_module, module.blob),
         (net.task_module, head.blob),

@@ -17,7 +17,15 @@ NUMBERS = (
     "few_sample_error",
     "refined_error",
 )
-"""Errors in percent on the owning lab's validation data, in the order in which they arise."""
+"""Errors in percent on the owning lab's validation data, in the order in which they arise: what the
+edge would have, calibrated; with no adapter, not."""
+
+UNCALIBRATED = {
+    "zero_sample_error": "zero_sample_uncalibrated_error",
+    "few_sample_error": "few_sample_uncalibrated_error",
+    "refined_error": "refined_uncalibrated_error",
+}
+"""The same candidates' errors without a calibration of the output."""
 
 
 def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]]:
@@ -53,7 +61,7 @@ def category_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     )
     table.add_column("category", no_wrap=True)
     for heading in ("teacher", "no\nadapter", "zero\nsamples", "few\nsamples", "refined"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")  # no digit is left out
     table.add_column("sec.", justify="right")
     table.add_column("net", no_wrap=True)
     for row in rows:

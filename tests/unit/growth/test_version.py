@@ -7,11 +7,12 @@ from common.nets.calibration import Calibration
 from coordinator.growth import Found, NewCategory, NewTask, next_version
 from tests.unit.growth.examples import adapter, plan, teacher
 
+IDENTITY = Calibration()
 BOTH = plan("classification", "counting")
 NOW = "2026-01-01T00:00:00+00:00"
 
 
-def grow(tree, parent, operation, manifest, joined_by=None, error=5.0, calibration=Calibration()):
+def grow(tree, parent, operation, manifest, joined_by=None, error=5.0, calibration=IDENTITY):
     return next_version(
         tree,
         parent,
