@@ -173,7 +173,7 @@ def _newton(
 def _capped(scale: float, bias: float) -> Calibration:
     if not (0 < scale <= MAX_CALIBRATION and abs(bias) <= MAX_CALIBRATION):
         raise TransplantError(
-            f"the calibration would be {scale:g} · y + {bias:g}, beyond {MAX_CALIBRATION:g}; the student's "
-            "output hardly changes from one image to the next: learn the adapter first"
+            f"the calibration would be {scale:g} · y + {bias:g}, beyond {MAX_CALIBRATION:g}; the "
+            "student's output hardly changes from one image to the next: learn the adapter first"
         )
     return Calibration(scale=scale, bias=bias)

@@ -106,8 +106,11 @@ def _check_calibration(name: str, calibration: OutputCalibration) -> None:
     _within(f"calibrated error of {name}", calibration.error, 100.0)
     _within(f"scale of {name}", calibration.scale, MAX_CALIBRATION)
     if calibration.scale == 0:
-        raise LimitError(f"report: scale of {name} is 0; it must be above 0: leave it out instead")
-    _within(f"size of the bias of {name}", abs(calibration.bias), MAX_CALIBRATION)
+        raise LimitError(
+            f"report: scale of {name} is 0, so that its output would say nothing; it must be "
+            "above 0: leave the calibration out"
+        )
+    _within(f"bias of {name}", calibration.bias, MAX_CALIBRATION, lowest=-MAX_CALIBRATION)
 
 
 def _check_refined(
@@ -133,6 +136,6 @@ def _check_refined(
         )
 
 
-def _within(name: str, value: float, highest: float) -> None:
-    if not 0 <= value <= highest:  # false for NaN, too
-        raise LimitError(f"report: {name} is {value}; it must be from 0 to {highest:g}")
+def _within(name: str, value: float, highest: float, lowest: float = 0.0) -> None:
+    if not lowest <= value <= highest:  # false for NaN, too
+        raise LimitError(f"report: {name} is {value}; it must be from {lowest:g} to {highest:g}")
