@@ -54,7 +54,7 @@ def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]
 def category_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Lay rows out for 80 columns: errors without and with the calibration of the output."""
     table = Table(
-        title="Error in % on each lab's private validation data (→ its output calibrated)",
+        title="Error in % on each lab's validation data (→ calibrated)",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
