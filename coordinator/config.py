@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from common.distillation.back_distillation import BackDistillationSettings
+from common.distillation.dream import DreamSettings
+from common.distillation.methods import method_named, methods
+from common.distillation.transplant import MethodSettings, Start
 from common.model import Document
 from common.nets.spec import ArchitectureSpec, Name, TaskSpec
 from common.plan import Limits
@@ -46,20 +50,45 @@ class JobsConfig(Document):
     max_restarts: int = Field(default=3, ge=0)
 
 
-class DistillationConfig(Document):
-    """How adapters are learned at the coordinator (METHODS.md section 1)."""
+class DistillationConfig(BackDistillationSettings):
+    """How adapters are learned at the coordinator (METHODS.md section 1).
 
+    Steps, rates, draws and seed are `BackDistillationSettings`'.
+    """
+
+    zero_sample_method: str = "closed-form"
+    """One of `common.distillation.methods` that needs no samples."""
+    few_sample_method: str = "back-distill"
+    """What learns on the samples that a lab shares."""
+    start: Start = "closed-form"
+    """Where methods that take steps begin."""
     convs: int = Field(default=1, ge=1, le=8)
     kernel: Literal[1, 3] = 3
-    policy: Literal["exp1", "exp2"] = "exp1"
-    """Where the closed form and Eq. 3 draw G and x_rand from (paper, Exps. 1 and 2)."""
-    draws: int = Field(default=512, ge=1, le=1_000_000)
-    ridge: float = Field(default=1.0, ge=0)
+    ridge: float = Field(default=1.0, ge=0, le=1e6)
     """Relative to the mean of the normal matrix's diagonal. Of 1e-6 to 10, 1 was best on digits."""
-    steps: int = Field(default=200, ge=0, le=1_000_000)
-    """Steps of few-sample fine-tuning with the paper's loss (Eq. 3)."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    seed: int = Field(default=0, ge=0)
+    dream: DreamSettings = DreamSettings()
+
+    @field_validator("zero_sample_method", "few_sample_method")
+    @classmethod
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        serving = [
+            known
+            for known in methods()
+            if info.field_name == "few_sample_method" or not method_named(known).needs_samples
+        ]
+        if name not in serving:
+            raise ValueError(f"is none of {', '.join(serving)}")
+        return name
+
+    def method_settings(self) -> MethodSettings:
+        """Return what methods are told."""
+        learning = {name: getattr(self, name) for name in BackDistillationSettings.model_fields}
+        return MethodSettings(
+            start=self.start,
+            ridge=self.ridge,
+            dream=self.dream,
+            learning=BackDistillationSettings.model_validate(learning),
+        )
 
 
 class AcceptanceConfig(Document):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from common.errors import ConflictError, NotFoundError
+from common.nets.calibration import Calibration
 from common.nets.spec import AdapterSpec
 from common.weights.admission import admit
 from common.weights.manifest import AdapterEntry, RefinementManifest
@@ -18,6 +19,7 @@ from coordinator.registry import Change, Merge, NewEvent, Registry, Submission, 
 from protos.rootstock.federation.v1.federation_pb2 import (
     Candidate,
     EvaluationRequest,
+    OutputCalibration,
     ReportEvaluationRequest,
     WatchResponse,
 )
@@ -89,13 +91,54 @@ async def answer(registry: Registry, merge_id: str) -> ReportEvaluationRequest:
 
 
 def numbers_of(report: ReportEvaluationRequest) -> dict[str, float]:
-    """Return a report's numbers as a merge keeps them: errors in percent, seconds, steps."""
-    numbers = {f"{result.name}_error": result.error for result in report.results}
+    """Return a report's numbers as a merge keeps them: errors in percent, seconds, steps.
+
+    `<candidate>_error` is what the edge would have, `<candidate>_uncalibrated_error` what it would
+    have without the calibration of `<candidate>_scale` and `<candidate>_bias`. Joining with no
+    adapter is what the others are held against: `no_adapter_error` is without a calibration, and
+    `no_adapter_calibrated_error` is what that edge would have.
+    """
+    numbers: dict[str, float] = {}
+    calibrations = _calibrations(report)
+    for name, error in _errors(report).items():
+        found = calibrations.get(name)
+        if name == NO_ADAPTER:
+            numbers[f"{name}_error"] = error
+            if found is not None:
+                numbers[f"{name}_calibrated_error"] = found.error
+        else:
+            numbers[f"{name}_error"] = error if found is None else found.error
+            numbers[f"{name}_uncalibrated_error"] = error
+        if found is not None:
+            numbers |= {f"{name}_scale": found.scale, f"{name}_bias": found.bias}
     if report.refinement_manifest_digest:
-        numbers[f"{REFINED}_error"] = report.refined_error
         numbers["seconds/refinement"] = report.refinement_seconds
         numbers["refinement_steps"] = float(report.refinement_steps)
     return numbers
+
+
+def calibration_of(report: ReportEvaluationRequest, candidate: str) -> Calibration:
+    """Return what an edge with that candidate does to its output; the identity if nothing."""
+    found = _calibrations(report).get(candidate)
+    return Calibration() if found is None else Calibration(scale=found.scale, bias=found.bias)
+
+
+def _errors(report: ReportEvaluationRequest) -> dict[str, float]:
+    errors = {result.name: result.error for result in report.results}
+    if report.refinement_manifest_digest:
+        errors[REFINED] = report.refined_error
+    return errors
+
+
+def _calibrations(report: ReportEvaluationRequest) -> dict[str, OutputCalibration]:
+    found = {
+        result.name: result.calibration
+        for result in report.results
+        if result.HasField("calibration")
+    }
+    if report.HasField("refined_calibration"):
+        found[REFINED] = report.refined_calibration
+    return found
 
 
 def refined_adapter(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from common.errors import RootstockError, UnreachableError
 from common.nets.spec import Setting
@@ -88,7 +90,8 @@ def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
         "split": manifest.architecture.split,
     }
     if result is not None:
-        parameters |= {f"distillation.{k}": v for k, v in result.settings.model_dump().items()}
+        parameters |= _flat("distillation", result.settings.model_dump())
+        parameters |= result.learned_by()
     if merge.candidate is not None:
         parameters["candidate"] = merge.candidate
     return MergeRecord(
@@ -113,6 +116,17 @@ def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
         finished_at=_instant(merge.finished_at) if merge.finished_at else None,
         tree=tree,
     )
+
+
+def _flat(prefix: str, settings: Mapping[str, Any]) -> dict[str, Setting]:
+    """Return nested settings under dotted names."""
+    flat: dict[str, Setting] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(f"{prefix}.{name}", value)
+        else:
+            flat[f"{prefix}.{name}"] = value
+    return flat
 
 
 def _digests(submission: Submission, result: JobResult | None) -> dict[str, str]:

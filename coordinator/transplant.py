@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
 
 from common.errors import ConflictError, RootstockError, StorageError, UnreachableError
+from common.nets.calibration import Calibration
 from common.nets.spec import Setting
 from common.weights.manifest import AdapterEntry, TeacherManifest
 from coordinator.evaluating import (
     REFINED,
     answer,
     ask,
+    calibration_of,
     candidates_of,
     numbers_of,
     refined_adapter,
 )
-from coordinator.growth import Found, NewCategory, NewTask, acceptance, next_version
+from coordinator.growth import (
+    Found,
+    NewCategory,
+    NewTask,
+    acceptance,
+    error_key,
+    next_version,
+)
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
 from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import Ledger, version_event
@@ -29,6 +39,15 @@ from coordinator.registry.states import DIRECT_OPERATIONS
 OPERATIONS: dict[str, type[Found] | type[NewCategory] | type[NewTask]] = {
     kind.name: kind for kind in (Found, NewCategory, NewTask)
 }
+
+
+@dataclass(frozen=True)
+class _Join:
+    """How a merge joins its modules; by default as they came: they were trained together."""
+
+    candidate: str | None = None
+    adapter: AdapterEntry | None = None
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 class Transplanter:
@@ -72,7 +91,7 @@ class Transplanter:
         submission = await asyncio.to_thread(registry.submissions.get, merge.submission_id)
         try:
             if merge.operation in DIRECT_OPERATIONS:
-                await self._commit(merge, submission, None, None)
+                await self._commit(merge, submission, _Join())
                 return
             if merge.state is MergeState.QUEUED:
                 merge = await asyncio.to_thread(
@@ -103,6 +122,8 @@ class Transplanter:
             )
 
         result = await self._runner.run(job, show)
+        for stage, reason in result.fallbacks.items():
+            self._log.warning("fell back", merge=merge.id, stage=stage, reason=reason)
         numbers = {"teacher_error": manifest.metrics[f"error/{merge.task}"]}
         if manifest.shared_samples is not None:
             numbers["few_samples"] = float(manifest.shared_samples.count)
@@ -136,6 +157,7 @@ class Transplanter:
             samples=samples.blob if samples is not None else None,
             teacher_statistics=manifest.statistics,
             student_statistics=ledger.teacher_of(student.submission).statistics,
+            task_measured=merge.task == min(manifest.task_modules),
             settings=ledger.config.distillation,
             artifacts=self._places.artifacts,
             cache=str(self._places.cache),
@@ -165,32 +187,22 @@ class Transplanter:
                 self._ledger.end, merge, submission.site, MergeState.REJECTED, verdict.reason
             )
             return
-        await self._commit(merge, submission, verdict.candidate, candidates[verdict.candidate])
+        calibration = calibration_of(report, verdict.candidate)
+        join = _Join(verdict.candidate, candidates[verdict.candidate], calibration)
+        await self._commit(merge, submission, join)
 
-    async def _commit(
-        self,
-        merge: Merge,
-        submission: Submission,
-        candidate: str | None,
-        adapter: AdapterEntry | None,
-    ) -> None:
+    async def _commit(self, merge: Merge, submission: Submission, join: _Join) -> None:
         """Make the next net version; commits are serial, whatever learns side by side."""
         async with self._committing:
-            await asyncio.to_thread(self._commit_now, merge, submission, candidate, adapter)
+            await asyncio.to_thread(self._commit_now, merge, submission, join)
         self._log.info("merged", merge=merge.id, category=merge.category, task=merge.task)
 
-    def _commit_now(
-        self,
-        merge: Merge,
-        submission: Submission,
-        candidate: str | None,
-        adapter: AdapterEntry | None,
-    ) -> None:
+    def _commit_now(self, merge: Merge, submission: Submission, join: _Join) -> None:
         ledger = self._ledger
         manifest = ledger.teacher(submission)
         head = ledger.head()
         numbers = {**merge.numbers, "teacher_error": manifest.metrics[f"error/{merge.task}"]}
-        error = numbers[f"{candidate}_error" if candidate else "teacher_error"]
+        error = numbers[error_key(join.candidate or "teacher", numbers)]
         record: dict[str, Setting | None] = {
             "id": merge.id,
             "operation": merge.operation,
@@ -198,10 +210,14 @@ class Transplanter:
             "task": merge.task,
             "site": submission.site,
             "submission": submission.manifest_digest,
-            "candidate": candidate,
-            "adapter": adapter.blob.digest if adapter is not None else None,
+            "candidate": join.candidate,
+            "adapter": join.adapter.blob.digest if join.adapter is not None else None,
+            "calibration_scale": join.calibration.scale,
+            "calibration_bias": join.calibration.bias,
             **numbers,
         }
+        if merge.job_result is not None:
+            record |= JobResult.model_validate(merge.job_result).learned_by()
         tree, unsigned = next_version(
             ledger.tree(),
             ledger.commit_of(head) if head is not None else None,
@@ -209,7 +225,8 @@ class Transplanter:
             manifest,
             ledger.plan,
             manifest_digest=submission.manifest_digest,
-            adapter=adapter,
+            adapter=join.adapter,
+            calibration=join.calibration,
             error=error,
             merge=record,
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -225,5 +242,5 @@ class Transplanter:
             merge.id,
             events=[version_event(commit.number, digest, merge.category, merge.task)],
             numbers=numbers,
-            candidate=candidate,
+            candidate=join.candidate,
         )

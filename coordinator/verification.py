@@ -9,6 +9,7 @@ from common.errors import IntegrityError, NotFoundError, RootstockError
 from common.files import file_digest
 from common.identity.keys import verify
 from common.model import Document
+from common.nets.calibration import Calibration
 from common.nets.graph import NetTree, VersionCommit
 from common.weights.manifest import TeacherManifest, parse_manifest
 from coordinator.registry import Registry
@@ -93,17 +94,26 @@ def _check_merge(commit: VersionCommit, tree: NetTree) -> Iterator[Problem]:
     """Hold the join that a merge added against the merge's record in the signed commit."""
     category, task = (str(commit.merge.get(key)) for key in ("category", "task"))
     try:
-        adapter = tree.edge(category, task).adapter
+        edge = tree.edge(category, task)
     except NotFoundError as error:
         yield Problem(what=str(error), where=f"v{commit.number}", rule="a merge adds its join")
         return
-    found = adapter.blob.digest if adapter is not None else None
+    found = edge.adapter.blob.digest if edge.adapter is not None else None
     if found != commit.merge.get("adapter"):
         yield Problem(
             what=f"{category} is joined to {task} by {found}, the merge's record says "
             f"{commit.merge.get('adapter')}",
             where=f"v{commit.number}",
             rule="every adapter traces to a recorded merge",
+        )
+    # Merges from before there were calibrations say nothing of one.
+    scale, bias = (commit.merge.get(f"calibration_{key}", value) for key, value in Calibration())
+    if (edge.calibration.scale, edge.calibration.bias) != (scale, bias):
+        yield Problem(
+            what=f"{category} → {task} gives {edge.calibration.scale:g} · y + "
+            f"{edge.calibration.bias:g}, the merge's record says {scale} · y + {bias}",
+            where=f"v{commit.number}",
+            rule="every calibration traces to a recorded merge",
         )
 
 

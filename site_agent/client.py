@@ -255,17 +255,24 @@ class CoordinatorClient:
 
     def report(self, report: EvaluationReport) -> bool:
         """Send numbers; False if the coordinator knew them already."""
+        refined = report.refined_calibration
         request = pb.ReportEvaluationRequest(
             evaluation_id=report.evaluation_id,
             results=[
-                pb.CandidateResult(name=r.name, error=r.error, samples=r.samples)
-                for r in report.results
+                pb.CandidateResult(
+                    name=result.name,
+                    error=result.error,
+                    samples=result.samples,
+                    calibration=result.calibration.message() if result.calibration else None,
+                )
+                for result in report.results
             ],
             refinement_manifest_digest=report.refinement_manifest_digest or "",
             refined_error=report.refined_error or 0.0,
             refinement_seconds=report.refinement_seconds,
             refinement_steps=report.refinement_steps,
             failure=report.failure,
+            refined_calibration=refined.message() if refined else None,
         )
         response = self.patient(lambda: self._unary(self.stub.ReportEvaluation, request))
         return bool(response.first)

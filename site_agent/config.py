@@ -40,7 +40,8 @@ class DataConfig(Document):
     """Share of the smaller side (category or rest) that is kept for validation; the larger side
     gives as many, so that plain error on it means something at threshold 0."""
     holdout_fraction: float = Field(default=0.15, gt=0, lt=0.9)
-    """Share of the remaining images that the teacher does not see: refinement chooses on them."""
+    """Share of the remaining images that the teacher does not see: refinement chooses on them, and
+    outputs are calibrated on them."""
     max_images: int = Field(default=20_000, ge=2)
     """At most so many images of the category, and of the rest: they stay in memory as bytes."""
     image_set: Literal["train", "val", "trainval", "test"] | None = None
@@ -81,6 +82,13 @@ class TrainingConfig(Document):
     checkpoint_epochs: int = Field(default=2, ge=1)
     """Epochs between checkpoints; an interruption loses at most so many."""
     augment: AugmentConfig = AugmentConfig()
+
+
+class EvaluationConfig(Document):
+    """What the lab tells about candidates besides their errors."""
+
+    calibration: bool = True
+    """Two numbers a candidate: scale and bias of its output, fitted on the holdout."""
 
 
 class RefinementConfig(Document):
@@ -144,6 +152,7 @@ class SiteConfig(Document):
     """Where teachers are trained and candidates evaluated: cpu, cuda or cuda:N."""
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     refinement: RefinementConfig = RefinementConfig()
     statistics: StatisticsConfig = StatisticsConfig()
     network: NetworkConfig = NetworkConfig()

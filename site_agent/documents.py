@@ -9,6 +9,7 @@ from pydantic import Field
 from common.errors import IntegrityError
 from common.identity import keys
 from common.model import Document, canonical_json
+from common.nets.calibration import Calibration
 from common.nets.spec import Name
 from common.weights.manifest import Digest
 from protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -57,13 +58,26 @@ class SignedReceipt(Document):
         keys.verify(coordinator_key, bytes.fromhex(self.signature), said, what="the receipt")
 
 
+class CalibratedError(Calibration):
+    """A calibration of a candidate's output, and how the candidate did with it."""
+
+    error: float = Field(ge=0, le=100)
+    """Percent."""
+
+    def message(self) -> pb.OutputCalibration:
+        """Return the wire's form."""
+        return pb.OutputCalibration(scale=self.scale, bias=self.bias, error=self.error)
+
+
 class CandidateError(Document):
     """How one candidate did on private validation data."""
 
     name: Name
     error: float = Field(ge=0, le=100)
-    """Percent."""
+    """Percent, without a calibration."""
     samples: int = Field(ge=1)
+    calibration: CalibratedError | None = None
+    """None leaves the output as it is."""
 
 
 class EvaluationReport(Document):
@@ -73,6 +87,7 @@ class EvaluationReport(Document):
     results: tuple[CandidateError, ...] = Field(default=(), max_length=64)
     refinement_manifest_digest: Digest | None = None
     refined_error: float | None = Field(default=None, ge=0, le=100)
+    refined_calibration: CalibratedError | None = None
     refinement_seconds: float = Field(default=0.0, ge=0)
     refinement_steps: int = Field(default=0, ge=0)
     failure: str = Field(default="", max_length=1000)

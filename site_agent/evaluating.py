@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from common.errors import NotFoundError, RefusedError, SchemaError, TransplantEr
 from common.nets.spec import AdapterSpec
 from common.weights.manifest import AdapterEntry, BlobEntry, RefinementManifest
 from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent import evaluation, inference, refinement
-from site_agent.documents import EvaluationReport
+from site_agent import evaluation, refinement
+from site_agent.documents import CandidateError, EvaluationReport
 from site_agent.evaluation import Joins
 from site_agent.lab import Lab
 from site_agent.request import Request
@@ -67,12 +68,10 @@ class Evaluator:
         task = lab.plan.task(head.task)
         if task is None:
             raise SchemaError(f"the plan has no task '{head.task}'; the agent fetches it at start")
-        data = lab.data
         lab.log.info("evaluates", evaluation=head.evaluation_id, candidates=list(head.candidates))
         joins = evaluation.join(request, teacher, task, self._fetch, lab.device)
         lab.status.progress("evaluating", message="evaluates candidates")
-        results = evaluation.measure(joins, data, lab.device, lab.stop)
-        lab.log.info("evaluated", **{result.name: result.error for result in results})
+        results = self._measure(joins)
         report = EvaluationReport(evaluation_id=head.evaluation_id, results=results)
         spec = request.refinement_spec
         if spec is not None and lab.config.refinement.enabled:
@@ -96,12 +95,8 @@ class Evaluator:
             lab.progress("refining", "refines the adapter"),
             lab.stop,
         )
-        head = evaluation.head(refined.adapter.to(lab.device).eval(), joins.task_module)
-        images = lab.data.validation
-        logits = inference.logits(
-            joins.category_module, {"refined": head}, images, lab.device, lab.stop
-        )
-        error = inference.error_percent(logits["refined"], images.labels_N)
+        adapter = refined.adapter.to(lab.device).eval()
+        (result,) = self._measure(dataclasses.replace(joins, adapters={"refined": adapter}))
         with lab.spool.staging() as staging:
             blob = write_blob(staging, refined.adapter.state_dict())
             manifest = RefinementManifest(
@@ -114,7 +109,6 @@ class Evaluator:
         lab.log.info(
             "refined",
             evaluation=report.evaluation_id,
-            error=error,
             holdout_before=refined.start[0],
             holdout_after=refined.end[0],
             steps=refined.steps,
@@ -124,11 +118,22 @@ class Evaluator:
         return report.model_copy(
             update={
                 "refinement_manifest_digest": entry.digest,
-                "refined_error": error,
+                "refined_error": result.error,
+                "refined_calibration": result.calibration,
                 "refinement_seconds": refined.seconds,
                 "refinement_steps": refined.steps,
             }
         )
+
+    def _measure(self, joins: Joins) -> tuple[CandidateError, ...]:
+        """Measure candidates, and log all that will be told of them."""
+        lab = self._lab
+        results = evaluation.measure(
+            joins, lab.data, lab.device, lab.stop, calibrates=lab.config.evaluation.calibration
+        )
+        for result in results:
+            lab.log.info("measured", **result.model_dump())
+        return results
 
     def _fetch(self, blob: BlobEntry) -> Path:
         return self._lab.fetch(blob, DOWNLOADS)

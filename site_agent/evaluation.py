@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from common.errors import SchemaError
+from common.distillation.calibration import calibrate_by_labels
+from common.errors import SchemaError, TransplantError
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_category_module, build_task_module, feature_shape
+from common.nets.calibration import Calibration
 from common.nets.spec import AdapterSpec, TaskSpec
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry, TeacherManifest
 from site_agent import inference
 from site_agent.data.images import LabData
-from site_agent.documents import CandidateError
+from site_agent.documents import CalibratedError, CandidateError
 from site_agent.request import Request
 from site_agent.spool import SpoolEntry
 
@@ -132,22 +134,65 @@ def require_fit(
 
 
 def measure(
-    joins: Joins, data: LabData, device: torch.device, stop: threading.Event
+    joins: Joins,
+    data: LabData,
+    device: torch.device,
+    stop: threading.Event,
+    *,
+    calibrates: bool,
 ) -> tuple[CandidateError, ...]:
     """Return every candidate's error in percent on the lab's validation images.
+
+    Parameters
+    ----------
+    joins
+        f, g_S and the candidates.
+    data
+        Errors are measured on `validation`, calibrations fitted on `holdout`.
+    calibrates
+        Whether to look for a calibration of each candidate's output.
 
     Raises
     ------
     Stopped
         If `stop` is set.
     """
-    images = data.validation
-    logits = inference.logits(joins.category_module, joins.heads(), images, device, stop)
+    heads, images = joins.heads(), data.validation
+    measured = inference.logits(joins.category_module, heads, images, device, stop)
+    held: dict[str, Tensor] = {}
+    if calibrates:
+        held = inference.logits(joins.category_module, heads, data.holdout, device, stop)
+    found = {name: calibration(held_N, data.holdout.labels_N) for name, held_N in held.items()}
     return tuple(
         CandidateError(
             name=name,
             error=inference.error_percent(logits_N, images.labels_N),
             samples=len(images),
+            calibration=_calibrated(found.get(name), logits_N, images.labels_N),
         )
-        for name, logits_N in logits.items()
+        for name, logits_N in measured.items()
     )
+
+
+def calibration(held_N: Tensor, labels_N: Tensor) -> Calibration | None:
+    """Fit a calibration to a candidate's outputs on the holdout; None if it would not serve.
+
+    The holdout decides whether it serves, too: validation images only tell the error. Where the
+    maths has no answer, or more of the holdout would be on the wrong side, outputs stay as they
+    are.
+    """
+    try:
+        found = calibrate_by_labels(held_N, labels_N)
+    except TransplantError:
+        return None
+    before = inference.error_percent(held_N, labels_N)
+    return found if inference.error_percent(found.apply(held_N), labels_N) <= before else None
+
+
+def _calibrated(
+    found: Calibration | None, logits_N: Tensor, labels_N: Tensor
+) -> CalibratedError | None:
+    if found is None:
+        return None
+    error = inference.error_percent(found.apply(logits_N), labels_N)
+    return CalibratedError(scale=found.scale, bias=found.bias, error=error)

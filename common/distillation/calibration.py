@@ -1,4 +1,4 @@
-"""Output calibration of an edge: y ↦ scale · y + bias, which no module needs to change for.
+"""Finds an edge's output calibration, y ↦ scale · y + bias (`common.nets.calibration`).
 
 What pseudo-gradients leave open is mostly the threshold (METHODS 1h, 1i): two numbers per edge set
 it, from shipped moments of y_T, from a few labelled samples, from a teacher at hand, or from what
@@ -12,30 +12,14 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.errors import TransplantError
-from common.model import Document
+from common.nets.calibration import MAX_CALIBRATION, Calibration
 
 _NEWTON_STEPS = 50
 _TOLERANCE = 1e-10
-_MAX = 1e6
-"""Cap on scale and bias: lab-supplied numbers pass through here."""
-
-
-class Calibration(Document):
-    """What an edge does to the output of its task module."""
-
-    scale: float = Field(default=1.0, gt=0, le=_MAX)
-    bias: float = Field(default=0.0, ge=-_MAX, le=_MAX)
-
-    def apply(self, y: Tensor) -> Tensor:
-        """Return scale · y + bias, of y's shape; the default leaves y as it is, bit for bit."""
-        if self.scale == 1.0 and self.bias == 0.0:
-            return y
-        return self.scale * y + self.bias
 
 
 def calibrate_by_moments(student: tuple[float, float], teacher: tuple[float, float]) -> Calibration:
@@ -187,9 +171,9 @@ def _newton(
 
 
 def _capped(scale: float, bias: float) -> Calibration:
-    if not (0 < scale <= _MAX and abs(bias) <= _MAX):
+    if not (0 < scale <= MAX_CALIBRATION and abs(bias) <= MAX_CALIBRATION):
         raise TransplantError(
-            f"the calibration would be {scale:g} · y + {bias:g}, beyond {_MAX:g}; the student's "
-            "output hardly changes from one image to the next: learn the adapter first"
+            f"the calibration would be {scale:g} · y + {bias:g}, beyond {MAX_CALIBRATION:g}; the "
+            "student's output hardly changes from one image to the next: learn the adapter first"
         )
     return Calibration(scale=scale, bias=bias)

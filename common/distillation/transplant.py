@@ -110,7 +110,7 @@ class MethodSettings(Document):
 
     start: Start | None = None
     """None is the method's own: the closed form for `dream`, else random, as in the paper."""
-    ridge: float = Field(default=1e-6, gt=0, le=1)
+    ridge: float = Field(default=1e-6, ge=0, le=1e6)
     """Of the closed form."""
     dream: DreamSettings = DreamSettings()
     teaching: TeachingSettings = TeachingSettings()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from common.errors import ConflictError, NotFoundError
 from common.model import Document
+from common.nets.calibration import Calibration
 from common.nets.spec import ArchitectureSpec, Name, Setting, TaskSpec
 from common.weights.manifest import AdapterEntry, BlobEntry, Digest
 
@@ -33,8 +34,11 @@ class Edge(Document):
     task: Name
     adapter: AdapterEntry | None = None
     """None joins them directly: the two were trained together, or are compatible as they are."""
+    calibration: Calibration = Field(default=Calibration(), exclude_if=lambda found: found.identity)
+    """Of the output of this join. The identity is not written, so trees from before there were
+    calibrations keep their digests."""
     error: float | None = Field(default=None, ge=0, le=100)
-    """Percent on the owning lab's private validation data when it was merged."""
+    """Percent on the owning lab's private validation data when it was merged, calibrated."""
 
 
 class NetTree(Document):
@@ -176,17 +180,23 @@ class VersionCommit(Document):
 
 
 class ComposedNet(nn.Module):
-    """An application's net: category module, adapter if there is one, task module."""
+    """An application's net: category module, adapter if there is one, task module, calibration."""
 
     def __init__(
-        self, category_module: nn.Module, adapter: nn.Module | None, task_module: nn.Module
+        self,
+        category_module: nn.Module,
+        adapter: nn.Module | None,
+        task_module: nn.Module,
+        calibration: Calibration | None = None,
     ) -> None:
         super().__init__()
         self.category_module = category_module
         self.adapter = nn.Identity() if adapter is None else adapter
         self.task_module = task_module
+        self.calibration = nn.Identity() if calibration is None else calibration.module()
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Return y_S = g(h(f(I)))."""
-        output: Tensor = self.task_module(self.adapter(self.category_module(images_NCHW)))
+        """Return scale · y_S + bias with y_S = g(h(f(I)))."""
+        y_S: Tensor = self.task_module(self.adapter(self.category_module(images_NCHW)))
+        output: Tensor = self.calibration(y_S)
         return output

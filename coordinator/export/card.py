@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from common.model import Document
+from common.nets.calibration import Calibration
 from common.nets.graph import NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, Name, TaskSpec
 from common.weights.manifest import BlobEntry, Digest
@@ -29,12 +30,14 @@ class Card(Document):
     """(C, H, W) of an image."""
     adapter: AdapterSpec | None
     """None joins the modules directly."""
+    calibration: Calibration = Calibration()
+    """Of the output: the net gives scale · y + bias. In the file, too, unless it is 1 · y + 0."""
     error: float | None
-    """Percent on the owning lab's private validation data."""
+    """Percent on the owning lab's private validation data, calibrated."""
     digests: dict[str, Digest]
     """Of the net and of the blobs that went in, by role."""
     blob: BlobEntry
-    """The exported file: `category_module.*`, `adapter.*` and `task_module.*`."""
+    """The exported file: `category_module.*`, `adapter.*`, `task_module.*`, `calibration.*`."""
     how_to_load: str
 
 

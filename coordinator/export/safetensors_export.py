@@ -12,6 +12,7 @@ from common.errors import NotFoundError, SchemaError
 from common.files import storage_errors, write_bytes
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_category_module, build_task_module, input_shape
+from common.nets.calibration import Calibration
 from common.nets.graph import ComposedNet, NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.weights import safetensors_io
@@ -33,7 +34,7 @@ def compose(tree: NetTree, store: BlobStore, category: str, task: str) -> Compos
     edge = tree.edge(category, task)
     module, head = tree.category_modules[category], tree.task_modules[task]
     spec = None if edge.adapter is None else edge.adapter.spec
-    net = _blank(module.architecture, head.architecture, _task(tree, task), spec)
+    net = _blank(module.architecture, head.architecture, _task(tree, task), spec, edge.calibration)
     parts: list[tuple[nn.Module, Any]] = [
         (net.category_module, module.blob),
         (net.task_module, head.blob),
@@ -81,6 +82,7 @@ def export_composed(
         task_architecture=tree.task_modules[task].architecture,
         input_shape=input_shape(module.architecture),
         adapter=None if edge.adapter is None else edge.adapter.spec,
+        calibration=edge.calibration,
         error=edge.error,
         digests=digests,
         blob=safetensors_io.write(out, net.state_dict()),
@@ -111,16 +113,27 @@ def load_composed(path: Path) -> ComposedNet:
     if len(data) > MAX_CARD_BYTES:
         raise SchemaError(f"{beside}: has more than {MAX_CARD_BYTES} bytes; it is no card")
     card = Card.parse(data, what=f"card {beside}")
-    net = _blank(card.category_architecture, card.task_architecture, card.task, card.adapter)
+    net = _blank(
+        card.category_architecture,
+        card.task_architecture,
+        card.task,
+        card.adapter,
+        card.calibration,
+    )
     safetensors_io.load_module(net, path, card.blob)
     return net
 
 
 def _blank(
-    category: ArchitectureSpec, head: ArchitectureSpec, task: TaskSpec, spec: AdapterSpec | None
+    category: ArchitectureSpec,
+    head: ArchitectureSpec,
+    task: TaskSpec,
+    spec: AdapterSpec | None,
+    calibration: Calibration,
 ) -> ComposedNet:
     adapter = None if spec is None else Adapter(spec)
-    net = ComposedNet(build_category_module(category), adapter, build_task_module(head, task))
+    f, g = build_category_module(category), build_task_module(head, task)
+    net = ComposedNet(f, adapter, g, calibration)
     return net.eval().requires_grad_(False)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.growth.acceptance import CANDIDATES, Verdict, acceptance
+from coordinator.growth.acceptance import CANDIDATES, Verdict, acceptance, error_key
 from coordinator.growth.operations import (
     Found,
     NewCategory,
@@ -23,5 +23,6 @@ __all__ = [
     "Verdict",
     "acceptance",
     "decide",
+    "error_key",
     "next_version",
 ]

@@ -29,7 +29,7 @@ def acceptance(policy: AcceptanceConfig, numbers: Mapping[str, float]) -> Verdic
     policy
         The highest error, and the highest distance to the teacher's, that may be merged.
     numbers
-        `teacher_error`, and `<candidate>_error` for each of `CANDIDATES` that was evaluated, in
+        `teacher_error`, and the errors of each of `CANDIDATES` that was evaluated (`error_key`), in
         percent. Other keys are ignored.
 
     Raises
@@ -43,9 +43,9 @@ def acceptance(policy: AcceptanceConfig, numbers: Mapping[str, float]) -> Verdic
         raise SchemaError("acceptance: 'teacher_error' is missing; the manifest's metrics have it")
     teacher = _percent("teacher_error", numbers)
     errors = {
-        name: _percent(f"{name}_error", numbers)
+        name: _percent(error_key(name, numbers), numbers)
         for name in CANDIDATES
-        if f"{name}_error" in numbers
+        if error_key(name, numbers) in numbers
     }
     if not errors:
         return Verdict(False, "acceptance: the lab evaluated no candidate", None)
@@ -61,6 +61,15 @@ def acceptance(policy: AcceptanceConfig, numbers: Mapping[str, float]) -> Verdic
         )
         return Verdict(False, f"acceptance: the best candidate, {found}; {rule}", best)
     return Verdict(True, f"{found}, the teacher {teacher:.1f}%", best)
+
+
+def error_key(candidate: str, numbers: Mapping[str, float]) -> str:
+    """Return which number is the error that the edge would have, calibration included.
+
+    `<candidate>_error`; but `no_adapter_error` is the baseline, without a calibration.
+    """
+    calibrated = f"{candidate}_calibrated_error"
+    return calibrated if calibrated in numbers else f"{candidate}_error"
 
 
 def _percent(name: str, numbers: Mapping[str, float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from common.errors import ConflictError
+from common.nets.calibration import Calibration
 from common.nets.graph import Edge, ModuleRef, NetTree, VersionCommit
 from common.nets.spec import Setting
 from common.plan import Plan
@@ -24,6 +25,7 @@ def next_version(
     *,
     manifest_digest: Digest,
     adapter: AdapterEntry | None,
+    calibration: Calibration,
     error: float | None,
     merge: Mapping[str, Setting | None],
     created_at: str,
@@ -40,8 +42,10 @@ def next_version(
         Of the submission that brings the modules.
     adapter
         The accepted candidate; None joins the two modules directly.
+    calibration
+        Of the new join's output; the identity where the two were trained together.
     error
-        The accepted candidate's, in percent.
+        The accepted candidate's, in percent, calibrated.
     merge
         The record that the commit keeps: merge id, operation, numbers.
     created_at
@@ -56,7 +60,13 @@ def next_version(
     """
     grown = _with_modules(tree, operation, manifest, plan, manifest_digest)
     grown = grown.with_edge(
-        Edge(category=operation.category, task=operation.task, adapter=adapter, error=error)
+        Edge(
+            category=operation.category,
+            task=operation.task,
+            adapter=adapter,
+            calibration=calibration,
+            error=error,
+        )
     )
     commit = VersionCommit(
         tree=grown.content_digest(),

@@ -13,7 +13,7 @@ from common.artifacts.store import BlobStore
 from common.model import Document
 from common.weights import safetensors_io
 from common.weights.manifest import AdapterEntry, BlobEntry, Digest
-from coordinator.jobs.model import CurvePoint, TransplantJob
+from coordinator.jobs.model import CurvePoint, Stage, TransplantJob
 
 MAX_BYTES = 16 << 20
 """A checkpoint's document names tensors and holds a few hundred points of curves."""
@@ -28,10 +28,11 @@ class Checkpoint(Document):
     few_sample: AdapterEntry | None = None
     step: int = Field(default=0, ge=0)
     state: BlobEntry | None = None
-    """Everything that few-sample learning needs to carry on after `step`."""
+    """Everything that the present stage's learning needs to carry on after `step`."""
     curves: tuple[CurvePoint, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
     report: dict[str, float] = Field(default_factory=dict)
+    fallbacks: dict[Stage, str] = Field(default_factory=dict)
 
 
 def job_digest(job: TransplantJob) -> str:

@@ -14,9 +14,16 @@ from torch import Tensor, nn
 
 from common.artifacts.store import BlobStore
 from common.distillation.biases import feature_means
+from common.distillation.dream_source import DreamSource
 from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.transplant import Transplant
 from common.errors import SchemaError, TransplantError
-from common.nets.architectures import build_category_module, build_task_module, feature_shape
+from common.nets.architectures import (
+    build_category_module,
+    build_task_module,
+    feature_shape,
+    input_shape,
+)
 from common.nets.spec import AdapterSpec
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry
@@ -36,6 +43,10 @@ class Material:
     category_module: nn.Sequential
     means: tuple[Tensor, Tensor] | None
     """Channel means of f(I) (C) and of f_S(I) (M), if both labs shipped what they follow from."""
+    source: DreamSource | None
+    """What images can be dreamed from."""
+    no_source: str
+    """Why there is none."""
     device: torch.device
 
     @classmethod
@@ -74,6 +85,16 @@ class Material:
         theirs = _tensors(store, job.student_statistics)
         mean_C = feature_means(category_module, ours)
         mean_M = feature_means(build_category_module(job.student_architecture), theirs)
+        source, no_source = None, ""
+        try:
+            source = DreamSource(
+                category_module,
+                teacher,
+                input_shape(job.teacher_architecture),
+                moments(ours, category_module, teacher if job.task_measured else None),
+            )
+        except TransplantError as error:  # only methods that dream fail for it
+            no_source = str(error)
         return cls(
             problem=TransplantProblem(
                 teacher, student, (channels, height, width), rescale(ours, theirs)
@@ -86,7 +107,15 @@ class Material:
             ),
             category_module=category_module,
             means=None if mean_C is None or mean_M is None else (mean_C, mean_M),
+            source=source,
+            no_source=no_source,
             device=device,
+        )
+
+    def transplant(self, samples: Samples | None) -> Transplant:
+        """Return what methods work on."""
+        return Transplant(
+            self.problem, self.spec, samples=samples, means=self.means, source=self.source
         )
 
     def samples(self, store: BlobStore, entry: BlobEntry) -> Samples:
@@ -109,6 +138,18 @@ class Material:
                 for images_NCHW in torch.split(tensors["images"], FEATURE_BATCH)
             ]
         return Samples(torch.cat(parts), tensors["labels"].to(self.device))
+
+
+def moments(
+    statistics: Mapping[str, Tensor],
+    category_module: nn.Sequential,
+    teacher_task: nn.Sequential | None,
+) -> dict[str, Tensor]:
+    """Return the means and variances (C) of layers of f, and of g_T if it was measured."""
+    layers = dict(category_module.named_modules())
+    if teacher_task is not None:
+        layers |= dict(teacher_task.named_modules())
+    return {key: value for key, value in statistics.items() if key.partition("/")[2] in layers}
 
 
 def rescale(teacher: Mapping[str, Tensor], student: Mapping[str, Tensor]) -> float:

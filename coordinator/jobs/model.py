@@ -12,7 +12,7 @@ from common.weights.manifest import AdapterEntry, BlobEntry
 from coordinator.config import DistillationConfig
 
 Stage = Literal["zero-sample", "few-sample"]
-"""zero-sample: the closed form (METHODS 1b, 1c). few-sample: Eq. 3 on the shared samples."""
+"""zero-sample: from weights and statistics. few-sample: with the images that a lab shared, too."""
 
 
 class TransplantJob(Document):
@@ -31,6 +31,9 @@ class TransplantJob(Document):
     teacher_statistics: BlobEntry | None = None
     student_statistics: BlobEntry | None = None
     """Names of tensors: see `TeacherManifest.statistics`."""
+    task_measured: bool = True
+    """Whether the teacher's statistics hold this task module's layers: a lab with more tasks
+    measures the first."""
     settings: DistillationConfig = DistillationConfig()
     artifacts: str
     """URI of the store that holds the blobs and takes adapters and checkpoints."""
@@ -51,7 +54,7 @@ class Progress(Document):
     stage: Stage
     step: int = Field(ge=0)
     steps: int = Field(ge=0)
-    """Steps of this stage; the closed form counts as one."""
+    """Steps of this stage; a method that takes none counts as one."""
     done: bool
     """Whether the whole job is done, not the stage alone."""
 
@@ -75,6 +78,19 @@ class JobResult(Document):
     seconds: dict[str, float]
     """Seconds of work by stage, restarts not counted."""
     report: dict[str, float]
-    """Numbers of the solver and the scales, by name."""
+    """Numbers of the scales, by name."""
+    methods: dict[Stage, str] = Field(default_factory=dict)
+    """What each adapter was learned by."""
+    fallbacks: dict[Stage, str] = Field(default_factory=dict)
+    """Why a stage's method was given up for another; empty where none was."""
     settings: DistillationConfig
     """What it was learned with: the configuration may have changed since."""
+
+    def learned_by(self) -> dict[str, str]:
+        """Return what a merge's record says: the stages' methods, and why any was given up."""
+        told = {f"{_key(stage)}_method": method for stage, method in self.methods.items()}
+        return told | {f"{_key(stage)}_fallback": why for stage, why in self.fallbacks.items()}
+
+
+def _key(stage: Stage) -> str:
+    return stage.replace("-", "_")

@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 
 from common.artifacts.store import open_store
-from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
-from common.distillation.biases import bias_from_means
-from common.distillation.closed_form import closed_form
+from common.distillation.methods import method_named
+from common.distillation.transplant import Learning
 from common.errors import ConflictError, TransplantError
 from common.nets.adapter import Adapter
 from common.weights import safetensors_io
@@ -22,6 +21,9 @@ from coordinator.jobs.model import CurvePoint, JobResult, Progress, Stage, Trans
 
 CURVE_POINTS = 200
 """Points of a stage's curve: enough to look at, whatever the number of steps."""
+
+FALLBACKS: dict[Stage, str] = {"zero-sample": "closed-form", "few-sample": "back-distill"}
+"""What a stage is left to when its method has no answer: neither needs statistics or a dream."""
 
 CPU = torch.device("cpu")
 
@@ -51,7 +53,7 @@ class TransplantWorker:
         self._device = device
         self._at = checkpoints.load(self._store, job)
         self._material: Material | None = None
-        self._learning: BackDistillation | None = None
+        self._learning: Learning | None = None
 
     @property
     def done(self) -> bool:
@@ -61,30 +63,27 @@ class TransplantWorker:
         )
 
     def advance(self) -> Progress:
-        """Do the next piece of work: the closed form, or up to `checkpoint_steps` steps.
+        """Do the next piece of work: up to `checkpoint_steps` steps of one stage.
 
-        When it returns, a checkpoint is durable. Of a job that is done it does nothing.
+        When it returns, a checkpoint is durable. Of a job that is done it does nothing. A method
+        that has no answer is given up for its stage's fallback, and the reason is kept.
 
         Raises
         ------
         TransplantError
-            If the maths has no answer.
+            If the maths has no answer, the fallback's neither.
         StorageError
             If the store is full or broken.
         """
+        stage = self._stage
         if not self.done:
             started = time.perf_counter()
-            stage: Stage = "few-sample"
-            if self._at.zero_sample is None:
-                stage = "zero-sample"
-                changes = self._solve()
-            else:
-                changes = self._learn()
+            changes = self._learn(stage)
             seconds = dict(self._at.seconds)
             seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started
             self._at = self._at.model_copy(update={**changes, "seconds": seconds})
             checkpoints.save(self._store, self._job.merge_id, self._at)
-        return self._progress()
+        return self._progress(stage)
 
     def result(self) -> JobResult:
         """Return what was learned.
@@ -96,12 +95,17 @@ class TransplantWorker:
         """
         if not self.done or self._at.zero_sample is None:
             raise ConflictError(f"merge {self._job.merge_id}: its job is not done; advance it")
+        stages: list[Stage] = ["zero-sample"]
+        if self._at.few_sample is not None:
+            stages.append("few-sample")
         return JobResult(
             zero_sample=self._at.zero_sample,
             few_sample=self._at.few_sample,
             curves=self._at.curves,
             seconds=self._at.seconds,
             report=self._at.report,
+            methods={stage: self._method(stage) for stage in stages},
+            fallbacks=self._at.fallbacks,
             settings=self._job.settings,
         )
 
@@ -109,90 +113,120 @@ class TransplantWorker:
     def _has_few_sample_stage(self) -> bool:
         return self._job.samples is not None and self._job.settings.steps > 0
 
-    def _progress(self) -> Progress:
-        if self._has_few_sample_stage and self._at.step > 0:
-            steps = self._job.settings.steps
-            return Progress(stage="few-sample", step=self._at.step, steps=steps, done=self.done)
-        return Progress(stage="zero-sample", step=1, steps=1, done=self.done)
+    @property
+    def _stage(self) -> Stage:
+        """The present stage; of a job that is done, its last."""
+        if self._at.zero_sample is None or not self._has_few_sample_stage:
+            return "zero-sample"
+        return "few-sample"
+
+    def _method(self, stage: Stage) -> str:
+        settings = self._job.settings
+        if stage in self._at.fallbacks:
+            return FALLBACKS[stage]
+        return settings.zero_sample_method if stage == "zero-sample" else settings.few_sample_method
+
+    def _steps(self, stage: Stage) -> int:
+        """Return how many steps a stage's method is expected to take; 1 where it takes none."""
+        settings = self._job.settings
+        name = self._method(stage)
+        if name in ("identity", "closed-form"):
+            return 1
+        return settings.steps + (settings.dream.steps if name == "dream" else 0)
+
+    def _progress(self, stage: Stage) -> Progress:
+        step, steps = self._at.step, self._steps(stage)
+        if stage == "zero-sample" and self._at.zero_sample is not None:
+            step = steps  # of the next stage no step is taken yet
+        return Progress(stage=stage, step=step, steps=max(step, steps), done=self.done)
 
     def _read(self) -> Material:
         if self._material is None:
             self._material = Material.of(self._job, self._store, self._device)
         return self._material
 
-    def _solve(self) -> dict[str, object]:
-        """Zero-sample: the normal equations (METHODS 1b, 1c), biases from means (1d)."""
-        material, settings = self._read(), self._job.settings
-        adapter, report = closed_form(
-            material.problem,
-            material.spec,
-            policy=settings.policy,
-            draws=settings.draws,
-            ridge=settings.ridge,
-            seed=settings.seed,
-        )
-        if material.means is not None:
-            bias_from_means(adapter, *material.means)
-        numbers = {f"solver/{name}": value for name, value in report.numbers().items()}
-        numbers["solver/beta"] = material.problem.beta
-        numbers["solver/biases_from_means"] = float(material.means is not None)
-        return {"zero_sample": self._put(adapter), "report": numbers}
-
-    def _learn(self) -> dict[str, object]:
-        """Few-sample: steps of Eq. 3 from the zero-sample adapter on."""
-        learning = self._learning or self._resumed()
-        self._learning = learning
-        steps = self._job.settings.steps
-        every = max(1, steps // CURVE_POINTS)
+    def _learn(self, stage: Stage) -> dict[str, object]:
+        """Take a stage's next steps, or give its method up; returns what changes."""
         curves = list(self._at.curves)
+        try:
+            learning = self._learning = self._learning or self._begun(stage)
+            step = self._take_steps(learning, stage, curves)
+            if not learning.done:
+                state = put_tensors(self._store, learning.state())
+                return {"step": step, "curves": tuple(curves), "state": state}
+            adapter = self._put(learning.adapter)
+        except TransplantError as error:
+            return self._given_up(stage, error) | {"curves": tuple(curves)}
+        self._learning = None
+        changes: dict[str, object] = {"curves": tuple(curves), "state": None}
+        if stage == "few-sample":
+            return changes | {"step": step, "few_sample": adapter}
+        return changes | {"step": 0, "zero_sample": adapter, "report": self._report()}
+
+    def _take_steps(self, learning: Learning, stage: Stage, curves: list[CurvePoint]) -> int:
+        """Take up to `checkpoint_steps` steps; returns the last one's number."""
+        last = self._steps(stage)
+        every = max(1, last // CURVE_POINTS)
         step = self._at.step
         while not learning.done and step < self._at.step + self._job.checkpoint_steps:
             record = learning.step()
             step = record.step
-            if step % every == 0 or step in (1, steps):
+            if step % every == 0 or step in (1, last):
                 curves.append(
                     CurvePoint(
-                        stage="few-sample",
+                        stage=stage,
                         step=step,
                         loss=record.loss,
                         task_loss=record.task_loss,
                         distillation_loss=record.distillation_loss,
                     )
                 )
-        changes: dict[str, object] = {"step": step, "curves": tuple(curves)}
-        if learning.done:
-            return changes | {"few_sample": self._put(learning.adapter), "state": None}
-        return changes | {"state": put_tensors(self._store, learning.state())}
+        return step
 
-    def _resumed(self) -> BackDistillation:
-        assert self._at.zero_sample is not None  # noqa: S101  # the stage before this one
-        assert self._job.samples is not None  # noqa: S101  # else there is no such stage
-        material, settings = self._read(), self._job.settings
-        entry = self._at.zero_sample
-        adapter = Adapter(entry.spec)
-        safetensors_io.load_module(adapter, self._store.local_path(entry.blob.digest), entry.blob)
-        learning = BackDistillation(
-            material.problem,
-            adapter.to(self._device),
-            material.samples(self._store, self._job.samples),
-            BackDistillationSettings(
-                steps=settings.steps,
-                learning_rate=settings.learning_rate,
-                policy=settings.policy,
-                seed=settings.seed,
-            ),
-        )
+    def _begun(self, stage: Stage) -> Learning:
+        """Begin a stage's method, or take it up where the last checkpoint left it."""
+        material, job = self._read(), self._job
+        samples = None
+        if stage == "few-sample" and job.samples is not None:
+            samples = material.samples(self._store, job.samples)
+        method = method_named(self._method(stage))
+        learning = method.begin(material.transplant(samples), job.settings.method_settings())
         state = self._at.state
         if state is not None:
             path = self._store.local_path(state.digest)
             learning.restore(
                 {
                     # Random state stays on the CPU, whatever the device.
-                    name: tensor if name == "generator" else tensor.to(self._device)
+                    name: tensor if name.endswith("generator") else tensor.to(self._device)
                     for name, tensor in safetensors_io.read(path, state).items()
                 }
             )
         return learning
+
+    def _given_up(self, stage: Stage, error: TransplantError) -> dict[str, object]:
+        """Leave a stage to its fallback, and say why.
+
+        Raises
+        ------
+        TransplantError
+            The same, if there is nothing left: the fallback failed, or the modules do not fit.
+        """
+        given_up = self._method(stage)
+        if self._material is None or given_up == FALLBACKS[stage]:
+            raise error
+        self._learning = None
+        reason = f"{given_up}: {error}"
+        if self._material.source is None:
+            reason += f" ({self._material.no_source})"
+        fallbacks = {**self._at.fallbacks, stage: reason}
+        return {"fallbacks": fallbacks, "step": 0, "state": None}
+
+    def _report(self) -> dict[str, float]:
+        material = self._read()
+        return {
+            "solver/beta": material.problem.beta,
+            "solver/biases_from_means": float(material.means is not None),
+        }
 
     def _put(self, adapter: Adapter) -> AdapterEntry:
         bad = [name for name, t in adapter.state_dict().items() if not bool(t.isfinite().all())]

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from common.errors import ConflictError, IdentityError, LimitError, NotFoundError, SchemaError
+from common.nets.calibration import MAX_CALIBRATION
 from common.weights.manifest import RefinementManifest
 from coordinator.registry import Evaluation, Registry
-from protos.rootstock.federation.v1.federation_pb2 import EvaluationRequest, ReportEvaluationRequest
+from protos.rootstock.federation.v1.federation_pb2 import (
+    CandidateResult,
+    EvaluationRequest,
+    OutputCalibration,
+    ReportEvaluationRequest,
+)
 
 MAX_SAMPLES = 10**9
 MAX_STEPS = 10**9
@@ -86,8 +92,25 @@ def _check_results(request: EvaluationRequest, report: ReportEvaluationRequest) 
             "`failure` why it could not be"
         )
     for result in report.results:
-        _within(f"error of {result.name}", result.error, 100.0)
-        _within(f"samples of {result.name}", result.samples, MAX_SAMPLES)
+        _check_result(result)
+
+
+def _check_result(result: CandidateResult) -> None:
+    _within(f"error of {result.name}", result.error, 100.0)
+    _within(f"samples of {result.name}", result.samples, MAX_SAMPLES)
+    if result.HasField("calibration"):
+        _check_calibration(result.name, result.calibration)
+
+
+def _check_calibration(name: str, calibration: OutputCalibration) -> None:
+    _within(f"calibrated error of {name}", calibration.error, 100.0)
+    _within(f"scale of {name}", calibration.scale, MAX_CALIBRATION)
+    if calibration.scale == 0:
+        raise LimitError(
+            f"report: scale of {name} is 0, so that its output would say nothing; it must be "
+            "above 0: leave the calibration out"
+        )
+    _within(f"bias of {name}", calibration.bias, MAX_CALIBRATION, lowest=-MAX_CALIBRATION)
 
 
 def _check_refined(
@@ -96,6 +119,8 @@ def _check_refined(
     _within("refined_error", report.refined_error, 100.0)
     _within("refinement_seconds", report.refinement_seconds, MAX_SECONDS)
     _within("refinement_steps", report.refinement_steps, MAX_STEPS)
+    if report.HasField("refined_calibration"):
+        _check_calibration("refined", report.refined_calibration)
     digest = report.refinement_manifest_digest
     if not digest:
         return
@@ -111,6 +136,6 @@ def _check_refined(
         )
 
 
-def _within(name: str, value: float, highest: float) -> None:
-    if not 0 <= value <= highest:  # false for NaN, too
-        raise LimitError(f"report: {name} is {value}; it must be from 0 to {highest:g}")
+def _within(name: str, value: float, highest: float, lowest: float = 0.0) -> None:
+    if not lowest <= value <= highest:  # false for NaN, too
+        raise LimitError(f"report: {name} is {value}; it must be from {lowest:g} to {highest:g}")

@@ -60,6 +60,7 @@ def show(config: Config, version: Version = None, as_json: AsJson = False) -> No
                 "task": edge.task,
                 "error": edge.error,
                 "adapter": edge.adapter.blob.digest if edge.adapter else None,
+                "calibration": edge.calibration.model_dump(),
             }
             for edge in tree.edges
         ]

@@ -17,7 +17,15 @@ NUMBERS = (
     "few_sample_error",
     "refined_error",
 )
-"""Errors in percent on the owning lab's validation data, in the order in which they arise."""
+"""Errors in percent on the owning lab's validation data, in the order in which they arise: what the
+edge would have, calibrated; with no adapter, not."""
+
+UNCALIBRATED = {
+    "zero_sample_error": "zero_sample_uncalibrated_error",
+    "few_sample_error": "few_sample_uncalibrated_error",
+    "refined_error": "refined_uncalibrated_error",
+}
+"""The same candidates' errors without a calibration of the output."""
 
 
 def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]]:
@@ -30,7 +38,9 @@ def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]
                 "category": merge.category,
                 "task": merge.task,
                 "operation": merge.operation,
-                **{name: _rounded(numbers.get(name)) for name in NUMBERS},
+                **{
+                    name: _rounded(numbers.get(name)) for name in (*NUMBERS, *UNCALIBRATED.values())
+                },
                 "few_samples": int(numbers.get("few_samples", 0)),
                 "status": merge.state,
                 "reason": merge.reason,
@@ -42,22 +52,22 @@ def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]
 
 
 def category_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Lay rows out for 80 columns."""
+    """Lay rows out for 80 columns: errors without and with the calibration of the output."""
     table = Table(
-        title="Error in % on each lab's private validation data",
+        title="Error in % on each lab's validation data (→ calibrated)",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     table.add_column("category", no_wrap=True)
     for heading in ("teacher", "no\nadapter", "zero\nsamples", "few\nsamples", "refined"):
-        table.add_column(heading, justify="right")
-    table.add_column("seconds", justify="right")
+        table.add_column(heading, justify="right", overflow="fold")  # no digit is left out
+    table.add_column("sec.", justify="right")
     table.add_column("net", no_wrap=True)
     for row in rows:
         table.add_row(
             str(row["category"]),
-            *(_percent(row[name]) for name in NUMBERS),
+            *(_percent(row[name], row.get(UNCALIBRATED.get(name, ""))) for name in NUMBERS),
             f"{row['seconds']:.0f}",
             f"v{row['net_version']}" if row["net_version"] else str(row["status"]),
         )
@@ -109,5 +119,8 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+def _percent(value: float | None, uncalibrated: float | None = None) -> str:
+    if value is None:
+        return "–"
+    before = "" if uncalibrated in (None, value) else f"{uncalibrated:.1f}→"
+    return f"{before}{value:.1f}"

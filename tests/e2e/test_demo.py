@@ -70,14 +70,30 @@ def test_refined_at_the_lab_the_mean_error_is_within_4_points_of_the_teachers(
     rows = answer["categories"][1:]
     refined = mean(row["refined_error"] for row in rows)
     assert refined <= mean(row["teacher_error"] for row in rows) + 4.0
-    # Each step had work to do, and did some.
+    # Each step had work to do, and did some: without calibrations, and the calibrations themselves.
+    steps = [
+        "refined_uncalibrated_error",
+        "few_sample_uncalibrated_error",
+        "zero_sample_uncalibrated_error",
+        "no_adapter_error",
+    ]
+    means = [mean(row[step] for row in rows) for step in steps]
+    assert means == sorted(set(means))
     assert refined < mean(row["few_sample_error"] for row in rows)
-    assert mean(row["few_sample_error"] for row in rows) < mean(
-        row["zero_sample_error"] for row in rows
-    )
-    assert mean(row["zero_sample_error"] for row in rows) < mean(
-        row["no_adapter_error"] for row in rows
-    )
+    assert mean(row["zero_sample_error"] for row in rows) < means[2]
+
+
+def test_an_edge_holds_the_calibration_that_its_lab_reported(
+    answer: dict[str, Any], folder: Path
+) -> None:
+    with NetView.open(load(folder / "configuration" / "coordinator.toml", CoordinatorConfig)) as v:
+        edges, commits = v.tree(5).edges, {c.merge["category"]: c for c in v.commits()}
+    for edge in edges:
+        record = commits[edge.category].merge
+        name = record["candidate"]
+        expected = (record.get(f"{name}_scale", 1.0), record.get(f"{name}_bias", 0.0))
+        assert (edge.calibration.scale, edge.calibration.bias) == expected
+    assert not all(edge.calibration.identity for edge in edges)
 
 
 def test_nothing_that_it_started_is_left(answer: dict[str, Any], folder: Path) -> None:

@@ -63,6 +63,14 @@ def results(**errors):
     ]
 
 
+def calibrated(**numbers):
+    """Results of both candidates, one with a calibration."""
+    calibration = pb.OutputCalibration(**{"scale": 2.0, "bias": -0.5, "error": 12.0, **numbers})
+    both = results(no_adapter=50.0, zero_sample=30.0)
+    both[1].calibration.CopyFrom(calibration)
+    return both
+
+
 def refined(lab, evaluation, channels=None):
     """Make a real adapter as a lab would; `channels` lies about its width."""
     width = channels or feature_shape(lab.plan().architecture)[0]
@@ -129,6 +137,18 @@ def test_a_failure_may_leave_results_out(asked):
         ({"results": results(no_adapter=100.5, zero_sample=3.0)}, LimitError, "100.5"),
         ({"results": results(no_adapter=math.nan, zero_sample=3.0)}, LimitError, "nan"),
         ({"results": results(no_adapter=-1.0, zero_sample=3.0)}, LimitError, "-1"),
+        ({"results": calibrated(scale=0.0)}, LimitError, "scale of zero_sample is 0"),
+        ({"results": calibrated(scale=-1.0)}, LimitError, "scale of zero_sample is -1"),
+        ({"results": calibrated(scale=1.1e6)}, LimitError, "scale of zero_sample"),
+        ({"results": calibrated(scale=math.nan)}, LimitError, "scale of zero_sample is nan"),
+        ({"results": calibrated(bias=-1.1e6)}, LimitError, "bias of zero_sample"),
+        ({"results": calibrated(bias=math.nan)}, LimitError, "bias of zero_sample is nan"),
+        ({"results": calibrated(error=100.5)}, LimitError, "calibrated error of zero_sample"),
+        (
+            {"refined_calibration": pb.OutputCalibration(scale=math.inf)},
+            LimitError,
+            "scale of refined is inf",
+        ),
         ({"refined_error": math.inf}, LimitError, "refined_error"),
         ({"refinement_seconds": -1.0}, LimitError, "refinement_seconds"),
         ({"refinement_steps": 1 << 63}, LimitError, "refinement_steps"),
@@ -147,6 +167,18 @@ def test_numbers_are_held_against_what_was_asked(coordinator, asked, change, err
         lab.call("ReportEvaluation", pb.ReportEvaluationRequest(**{**good, **change}))
     assert coordinator.registry.evaluations.get(evaluation).report is None
     assert lab.call("ReportEvaluation", pb.ReportEvaluationRequest(**good)).first
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{}, {"scale": 1e6, "bias": -1e6, "error": 100.0}, {"scale": 1e-300, "bias": 0.0}],
+)
+def test_a_calibration_within_its_caps_is_kept(coordinator, asked, numbers):
+    lab, evaluation = asked()
+    report = pb.ReportEvaluationRequest(evaluation_id=evaluation, results=calibrated(**numbers))
+    assert lab.call("ReportEvaluation", report).first
+    kept = coordinator.registry.evaluations.get(evaluation).report
+    assert pb.ReportEvaluationRequest.FromString(kept) == report
 
 
 def test_other_labs_do_not_answer(asked, lab):

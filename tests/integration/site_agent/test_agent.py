@@ -33,6 +33,7 @@ from protos.rootstock.federation.v1 import federation_pb2 as pb
 from site_agent.agent import run
 from site_agent.config import (
     DataConfig,
+    EvaluationConfig,
     NetworkConfig,
     RefinementConfig,
     SiteConfig,
@@ -131,6 +132,15 @@ def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
         # The lab's own g_T serves as g_S: joined directly, the error is the teacher's.
         assert errors["no_adapter"] == manifest.metrics["error/classification"]
         assert errors["zero_sample"] > 20
+        found = {r.name: r.calibration for r in report.results if r.HasField("calibration")}
+        assert 0 < found["zero_sample"].scale < 1e6
+        assert found["zero_sample"].error != errors["zero_sample"]
+        measured = [line for line in agent.log() if line["event"] == "measured"]
+        told = {line["name"]: line["calibration"] for line in measured}
+        assert told["zero_sample"] == {
+            key: getattr(found["zero_sample"], key) for key in ("scale", "bias", "error")
+        }
+        assert (told["refined"] is not None) == report.HasField("refined_calibration")
         assert report.refined_error < errors["zero_sample"]
         upload = centre.registry.uploads.refinement(report.refinement_manifest_digest)
         assert upload is not None
@@ -147,6 +157,29 @@ def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
         assert events.count("evaluates") == 1
         assert len(centre.registry.submissions.all()) == 1
     torch.set_num_threads(threads)
+
+
+def test_a_lab_may_keep_its_calibrations(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        config = site(
+            tmp_path / "lab",
+            centre.address,
+            training=TrainingConfig(epochs=1),
+            evaluation=EvaluationConfig(calibration=False),
+        )
+        with running(config) as agent:
+            agent.until(lambda: agent.status().get("phase") == "watching")
+            (submission,) = centre.registry.submissions.all()
+            manifest = TeacherManifest.parse(submission.manifest, what="manifest")
+            asked = ask(centre, tmp_path, submission.id, manifest)
+            agent.until(lambda: answered(centre, asked))
+    report = pb.ReportEvaluationRequest.FromString(
+        centre.registry.evaluations.get(asked).report or b""
+    )
+    assert len(report.results) == 2
+    assert not any(result.HasField("calibration") for result in report.results)
+    assert report.refinement_manifest_digest
+    assert not report.HasField("refined_calibration")
 
 
 def ask(centre: Centre, folder: Path, submission: str, manifest: TeacherManifest) -> str:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from common.identity.keys import SigningKey
+from common.nets.calibration import Calibration
 from common.nets.graph import Edge, NetTree, VersionCommit
 from coordinator.config import JobsConfig
 from coordinator.jobs.runner import JobRunner
@@ -97,6 +98,18 @@ def test_an_adapter_that_is_not_the_merge_s(founded: Ledger) -> None:
     record = {"category": "cat", "task": "classification", "adapter": "a" * 64}
     commit(founded, tree, merge=record)
     assert rules(founded, 2) == ["every adapter traces to a recorded merge"]
+
+
+def test_a_calibration_that_is_not_the_merge_s(founded: Ledger) -> None:
+    tree = founded.tree()
+    assert tree is not None
+    joined = tree.edges[0].model_copy(update={"calibration": Calibration(scale=3.0)})
+    record = {"category": "cat", "task": "classification", "adapter": None}
+    commit(founded, tree.model_copy(update={"edges": (joined,)}), merge=record)
+    assert rules(founded, 2) == [
+        "every calibration traces to a recorded merge",
+        "a child version joins whatever its parent joins, in the same way",
+    ]
 
 
 def test_a_parent_that_is_not_the_one_before(founded: Ledger) -> None:

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from common.distillation.calibration import (
-    Calibration,
     calibrate_by_labels,
     calibrate_by_moments,
     threshold_errors,
 )
 from common.errors import TransplantError
+from common.nets.calibration import Calibration
 
 
 def outputs(count: int = 400, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from common.artifacts.local import LocalStore
 from common.errors import IntegrityError, NotFoundError, SchemaError
 from common.nets.adapter import Adapter
 from common.nets.architectures import initial_modules
+from common.nets.calibration import Calibration
 from common.nets.graph import ComposedNet, Edge, ModuleRef, NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.weights import safetensors_io
@@ -28,7 +29,7 @@ def put(store: LocalStore, folder: Path, module: nn.Module) -> BlobEntry:
 
 
 class Grown:
-    """A net of two categories: cat founded it, cow is joined by an adapter."""
+    """A net of three categories: cat founded it, cow and sow are joined by an adapter."""
 
     def __init__(self, folder: Path) -> None:
         self.store = LocalStore(folder / "store")
@@ -40,13 +41,17 @@ class Grown:
         head = heads[TASK.name]
         self.direct = ComposedNet(cat, None, head).eval()
         self.adapted = ComposedNet(cow, adapter, head).eval()
+        calibration = Calibration(scale=0.1, bias=-1.25)
+        self.calibrated = ComposedNet(cow, adapter, head, calibration).eval()
         entry = AdapterEntry(spec=adapter.spec, blob=put(self.store, folder, adapter))
         tree = NetTree(architecture=SPEC, tasks=(TASK, TaskSpec(name="viewpoint")))
-        for name, module in {"cat": cat, "cow": cow}.items():
+        for name, module in {"cat": cat, "cow": cow, "sow": cow}.items():
             tree = tree.with_category(name, self._ref(folder, module))
         tree = tree.with_task(TASK.name, self._ref(folder, head))
         tree = tree.with_edge(Edge(category="cat", task=TASK.name, error=2.5))
-        self.tree = tree.with_edge(Edge(category="cow", task=TASK.name, adapter=entry, error=4.0))
+        edge = Edge(category="cow", task=TASK.name, adapter=entry, error=4.0)
+        calibrated = edge.model_copy(update={"category": "sow", "calibration": calibration})
+        self.tree = tree.with_edge(edge).with_edge(calibrated)
 
     def _ref(self, folder: Path, module: nn.Module) -> ModuleRef:
         blob = put(self.store, folder, module)
@@ -61,14 +66,14 @@ def grown(tmp_path: Path) -> Grown:
     return Grown(tmp_path)
 
 
-@pytest.mark.parametrize("category", ["cat", "cow"])
+@pytest.mark.parametrize("category", ["cat", "cow", "sow"])
 def test_an_exported_net_answers_bit_for_bit_as_the_composed_one(
     grown: Grown, tmp_path: Path, category: str
 ) -> None:
     grown.export(category, tmp_path / "out" / "net.safetensors")
     loaded = load_composed(tmp_path / "out" / "net.safetensors")
     images_NCHW = torch.rand(5, 3, 32, 32)
-    composed = grown.direct if category == "cat" else grown.adapted
+    composed = {"cat": grown.direct, "cow": grown.adapted, "sow": grown.calibrated}[category]
     assert torch.equal(composed(images_NCHW), loaded(images_NCHW))
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
@@ -79,6 +84,14 @@ def test_any_safetensors_reader_can_read_it(grown: Grown, tmp_path: Path) -> Non
     tensors = load_file(tmp_path / "net.safetensors")
     assert set(tensors) == set(grown.adapted.state_dict())
     assert {name.split(".")[0] for name in tensors} == {"category_module", "adapter", "task_module"}
+
+
+def test_the_file_and_the_card_carry_the_calibration(grown: Grown, tmp_path: Path) -> None:
+    card = grown.export("sow", tmp_path / "net.safetensors")
+    assert card["calibration"] == {"scale": 0.1, "bias": -1.25}
+    tensors = load_file(tmp_path / "net.safetensors")
+    assert tensors["calibration.scale"] == torch.tensor(0.1)
+    assert tensors["calibration.bias"] == torch.tensor(-1.25)
 
 
 def test_the_card_says_what_went_in_and_how_to_load_it(grown: Grown, tmp_path: Path) -> None:

@@ -27,6 +27,18 @@ POLICY = AcceptanceConfig(max_error=40.0, max_above_teacher=10.0)
             True,
             "few_sample",
         ),
+        # What the edge would have counts: with no adapter, too, the calibration goes along.
+        (
+            {
+                "teacher_error": 5,
+                "no_adapter_error": 50,
+                "no_adapter_calibrated_error": 8,
+                "zero_sample_error": 9,
+                "zero_sample_uncalibrated_error": 1,
+            },
+            True,
+            "no_adapter",
+        ),
         # Of equals the simpler one.
         ({"teacher_error": 5, "refined_error": 6, "no_adapter_error": 6}, True, "no_adapter"),
         # Both bounds are inclusive.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from common.nets.calibration import Calibration
 from common.nets.graph import NetTree
 from coordinator.growth import Found, NewCategory, NewTask, Refusal, decide, next_version
 from tests.unit.growth.examples import plan, teacher
@@ -24,6 +25,7 @@ def net_of(*tasks: str) -> NetTree:
             BOTH,
             manifest_digest=manifest.content_digest(),
             adapter=None,
+            calibration=Calibration(),
             error=5.0,
             merge={},
             created_at="2026-01-01T00:00:00+00:00",

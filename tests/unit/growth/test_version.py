@@ -3,14 +3,16 @@ from __future__ import annotations
 import pytest
 
 from common.errors import ConflictError, NotFoundError
+from common.nets.calibration import Calibration
 from coordinator.growth import Found, NewCategory, NewTask, next_version
 from tests.unit.growth.examples import adapter, plan, teacher
 
+IDENTITY = Calibration()
 BOTH = plan("classification", "counting")
 NOW = "2026-01-01T00:00:00+00:00"
 
 
-def grow(tree, parent, operation, manifest, joined_by=None, error=5.0):
+def grow(tree, parent, operation, manifest, joined_by=None, error=5.0, calibration=IDENTITY):
     return next_version(
         tree,
         parent,
@@ -19,6 +21,7 @@ def grow(tree, parent, operation, manifest, joined_by=None, error=5.0):
         BOTH,
         manifest_digest=manifest.content_digest(),
         adapter=joined_by,
+        calibration=calibration,
         error=error,
         merge={"id": "mrg-0001", "operation": operation.name},
         created_at=NOW,
@@ -42,12 +45,17 @@ def test_the_first_version_joins_the_teachers_own_modules(founded):
 def test_a_child_holds_every_digest_of_its_parent_and_its_commit(founded):
     tree, commit = founded
     cat = teacher("cat", "classification")
-    child, later = grow(tree, commit, NewCategory("cat", "classification"), cat, adapter("h"), 7.0)
+    calibration = Calibration(scale=2.0, bias=-0.5)
+    child, later = grow(
+        tree, commit, NewCategory("cat", "classification"), cat, adapter("h"), 7.0, calibration
+    )
     assert tree.digests() < child.digests()
     assert {cat.category_module.digest, adapter("h").blob.digest} == (
         child.digests() - tree.digests()
     )
     assert child.edge("cat", "classification").error == 7.0
+    assert child.edge("cat", "classification").calibration == calibration
+    assert child.edge("dog", "classification").calibration.identity
     assert tree.edges[0] in child.edges
     # The transplanted teacher's own task module stays out: the net has one already.
     assert tree.task_modules == child.task_modules

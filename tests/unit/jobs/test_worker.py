@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from coordinator.jobs.checkpoint import put_tensors
 from coordinator.jobs.material import Material, rescale
 from coordinator.jobs.model import JobResult, TransplantJob
 from coordinator.jobs.worker import TransplantWorker
-from tests.unit.jobs.transplants import SPEC, Transplant, one_thread
+from tests.unit.jobs.transplants import SPEC, Transplant, one_thread, trained
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,94 @@ def test_many_pieces_give_the_bits_of_one(transplant: Transplant) -> None:
     while not TransplantWorker(job).advance().done:  # a new worker for every piece
         pass
     assert outcome(whole) == outcome(TransplantWorker(job).result())
+
+
+DREAM = {"images": 8, "steps": 40, "max_class_loss": 10.0, "max_statistics_loss": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("zero", "few"),
+    [("dream", "direct-learn"), ("back-distill", "dream"), ("closed-form", "jacobian")],
+)
+def test_methods_by_name_resume_bit_for_bit(transplant: Transplant, zero: str, few: str) -> None:
+    settings = DistillationConfig.model_validate(
+        {
+            "zero_sample_method": zero,
+            "few_sample_method": few,
+            "draws": 32,
+            "steps": 20,
+            "dream": DREAM,
+        }
+    )
+    changes = {"settings": settings, "teacher_statistics": transplant.measured()}
+    whole = finished(transplant.job("whole", checkpoint_steps=1000, **changes))
+    job = transplant.job("pieces", checkpoint_steps=13, **changes)
+    while not TransplantWorker(job).advance().done:  # a new worker for every piece
+        pass
+    pieces = TransplantWorker(job).result()
+    assert outcome(whole) == outcome(pieces)
+    assert whole.methods == {"zero-sample": zero, "few-sample": few}
+    assert whole.fallbacks == {}
+    for stage, method in (("zero-sample", zero), ("few-sample", few)):
+        steps = [point.step for point in whole.curves if point.stage == stage]
+        last = {"closed-form": 0, "dream": 60}.get(method, 20)
+        assert steps == list(range(1, last + 1))
+    closed = finished(transplant.job("closed", settings=DistillationConfig(draws=32, steps=0)))
+    assert (whole.zero_sample == closed.zero_sample) == (zero == "closed-form")
+
+
+@pytest.mark.parametrize(
+    ("statistics", "dream", "reason"),
+    [
+        (False, DREAM, r"dream: method 'dream' needs the statistics.*\(there is no layer whose"),
+        (True, DREAM | {"max_class_loss": 1e-6}, "dream: the dream did not converge: its class"),
+    ],
+)
+def test_a_dream_that_fails_is_given_up_with_a_reason(
+    transplant: Transplant, statistics: bool, dream: dict[str, float], reason: str
+) -> None:
+    values = {"draws": 64, "steps": 60, "learning_rate": 1e-2}
+    shipped = {"teacher_statistics": transplant.measured() if statistics else None}
+    plain = finished(transplant.job("plain", **shipped))
+    settings = DistillationConfig.model_validate(
+        values | {"zero_sample_method": "dream", "few_sample_method": "dream", "dream": dream}
+    )
+    job = transplant.job("given-up", settings=settings, **shipped)
+    while not TransplantWorker(job).advance().done:
+        pass
+    result = TransplantWorker(job).result()
+    for stage in ("zero-sample", "few-sample"):
+        assert re.match(reason, result.fallbacks[stage])
+    assert result.methods == {"zero-sample": "closed-form", "few-sample": "back-distill"}
+    assert result.zero_sample == plain.zero_sample
+    assert result.few_sample == plain.few_sample
+    assert result.learned_by()["zero_sample_method"] == "closed-form"
+    assert result.learned_by()["few_sample_fallback"] == result.fallbacks["few-sample"]
+    assert outcome(result) == outcome(finished(job.model_copy(update={"merge_id": "again"})))
+
+
+def test_a_fallback_that_fails_is_the_job_s_failure(transplant: Transplant) -> None:
+    dead = {name: torch.zeros_like(t) for name, t in trained(0)[1].state_dict().items()}
+    job = transplant.job(
+        student_task_module=put_tensors(transplant.store, dead),
+        settings=DistillationConfig(draws=64, zero_sample_method="back-distill", steps=5),
+    )
+    worker = TransplantWorker(job)
+    worker.advance()
+    with pytest.raises(TransplantError, match="student's pseudo-gradients"):
+        worker.advance()
+
+
+def test_statistics_of_another_task_s_module_are_left_out(transplant: Transplant) -> None:
+    job = transplant.job(teacher_statistics=transplant.measured())
+    layers = []
+    for measured in (True, False):
+        changed = job.model_copy(update={"task_measured": measured})
+        source = Material.of(changed, transplant.store, torch.device("cpu")).source
+        assert source is not None
+        layers.append(set(source.layers()))
+    assert layers[1] == {"conv1_1", "conv1_2"}
+    assert layers[1] < layers[0]
 
 
 def test_a_finished_job_is_not_done_again(transplant: Transplant) -> None:

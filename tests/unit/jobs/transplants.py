@@ -86,6 +86,20 @@ class Transplant:
             tensors[f"variance/{layer}"] = torch.full((4,), 0.25)
         return put_tensors(self.store, tensors)
 
+    def measured(self) -> BlobEntry:
+        """Statistics that are true of the teacher's own images: images can be dreamed from them."""
+        images_NCHW, _ = digits(3, 60)
+        tensors: dict[str, Tensor] = {}
+        outputs_NCHW = images_NCHW
+        with torch.no_grad():
+            for module in trained(3):
+                for name, layer in module.named_children():
+                    outputs_NCHW = layer(outputs_NCHW)
+                    if isinstance(layer, nn.Conv2d):
+                        variance_C, mean_C = torch.var_mean(outputs_NCHW, (0, 2, 3), correction=0)
+                        tensors |= {f"mean/{name}": mean_C, f"variance/{name}": variance_C}
+        return put_tensors(self.store, tensors)
+
     def job(self, merge_id: str = "m1", **changes: object) -> TransplantJob:
         values: dict[str, object] = {
             "merge_id": merge_id,

@@ -3,6 +3,7 @@ import torch
 
 from common.errors import ConflictError, NotFoundError, SchemaError
 from common.nets.adapter import Adapter
+from common.nets.calibration import Calibration
 from common.nets.graph import ComposedNet, Edge, ModuleRef, NetTree, VersionCommit
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.weights.manifest import AdapterEntry, BlobEntry
@@ -59,6 +60,26 @@ def test_the_same_net_has_one_digest_however_it_grew() -> None:
     assert grown().content_digest() == other.content_digest()
     assert grown() == NetTree.parse(other.canonical(), what="tree")
     assert grown().content_digest() != founded().content_digest()
+
+
+def test_a_tree_from_before_calibrations_keeps_its_digest() -> None:
+    old = grown().canonical()
+    assert b"calibration" not in old
+    tree = NetTree.parse(old, what="tree")
+    assert tree.edge("cat", "classification").calibration.identity
+    assert tree.canonical() == old
+
+
+def test_a_calibration_is_part_of_the_tree() -> None:
+    calibration = Calibration(scale=0.1, bias=-1 / 3)
+    edge = grown().edge("cat", "classification").model_copy(update={"calibration": calibration})
+    tree = founded().with_category("cat", ref("c")).with_edge(edge)
+    assert tree.content_digest() != grown().content_digest()
+    assert tree.digests() == grown().digests()
+    assert NetTree.parse(tree.canonical(), what="tree") == tree
+    broken = tree.canonical().replace(b'"scale":0.1', b'"scale":0.0')
+    with pytest.raises(SchemaError, match="scale"):
+        NetTree.parse(broken, what="tree")
 
 
 def test_a_missing_join_says_which_there_are() -> None:
@@ -124,3 +145,18 @@ def test_a_composed_net_runs_f_then_h_then_g() -> None:
     images = torch.ones(1, 2, 2, 2)
     assert ComposedNet(double, middle, negate)(images).tolist() == [[6.0] * 8]
     assert ComposedNet(double, None, negate)(images).tolist() == [[2.0] * 8]
+
+
+def test_a_composed_net_calibrates_its_output() -> None:
+    middle = Adapter(AdapterSpec(in_channels=2, out_channels=2)).identity_start()
+    parts = (torch.nn.Identity(), middle, torch.nn.Flatten())
+    images = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    plain = ComposedNet(*parts)(images)
+    identity = ComposedNet(*parts, Calibration())
+    assert torch.equal(identity(images), plain)
+    assert identity.state_dict().keys() == ComposedNet(*parts).state_dict().keys()
+    calibration = Calibration(scale=0.1, bias=-1 / 3)
+    calibrated = ComposedNet(*parts, calibration)
+    # What a lab measures and what an application runs are the same numbers.
+    assert torch.equal(calibrated(images), calibration.apply(plain))
+    torch.testing.assert_close(calibrated(images), 0.1 * plain - 1 / 3)

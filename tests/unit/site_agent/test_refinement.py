@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 import threading
 
 import pytest
 import torch
+from torch import nn
 
 from common.distillation.augmentation import AugmentConfig
+from common.distillation.calibration import calibrate_by_labels
 from common.errors import SchemaError
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
 from site_agent import evaluation, inference, refinement
 from site_agent.config import RefinementConfig
+from site_agent.data.images import LabData
+from site_agent.documents import CandidateError
 from site_agent.evaluation import Joins
 from site_agent.stopping import Stopped
 from tests.unit.site_agent import support
@@ -45,10 +51,56 @@ def refine(joins: Joins, config: RefinementConfig = CONFIG) -> refinement.Refine
 
 
 def test_every_candidate_is_measured_on_validation_images(joins: Joins) -> None:
-    results = evaluation.measure(joins, support.data(1), support.CPU, support.NEVER)
+    results = measure(joins, support.data(1), calibrates=False)
     errors = {result.name: result.error for result in results}
     assert errors["no_adapter"] == errors["dirac"]  # features are not negative
     assert all(result.samples == len(support.data(1).validation) for result in results)
+    assert all(result.calibration is None for result in results)
+
+
+def measure(joins: Joins, data: LabData, *, calibrates: bool = True) -> tuple[CandidateError, ...]:
+    return evaluation.measure(joins, data, support.CPU, support.NEVER, calibrates=calibrates)
+
+
+@pytest.fixture(scope="module")
+def off(tmp_path_factory: pytest.TempPathFactory) -> Joins:
+    """Return a lab's own f and g with an adapter between them that moves the threshold."""
+    own = support.teacher(1, tmp_path_factory.mktemp("teacher"))
+    adapter = Adapter(SPEC).identity_start().eval().requires_grad_(False)
+    nn.init.constant_(adapter.convolutions()[0].bias, 2.0)  # type: ignore[arg-type]
+    return Joins(own.category_module, own.task_modules["classification"], {"off": adapter})
+
+
+def test_a_calibration_is_fitted_on_the_holdout_alone(off: Joins) -> None:
+    data = support.data(1)
+    plain, found = measure(off, data, calibrates=False), measure(off, data)
+    assert [result.error for result in found] == [result.error for result in plain]
+    direct = found[0].calibration
+    assert direct is not None
+    assert direct.error < found[0].error - 30
+    # Other validation images: other errors, the same calibration.
+    half = data.validation.subset(list(range(0, len(data.validation), 2)))
+    other = measure(off, dataclasses.replace(data, validation=half))[0].calibration
+    assert other is not None
+    assert (other.scale, other.bias) == (direct.scale, direct.bias)
+    # Other holdout images: another calibration.
+    moved = measure(off, dataclasses.replace(data, holdout=half))[0].calibration
+    assert moved is not None
+    assert moved.bias != direct.bias
+
+
+def test_outputs_that_no_calibration_serves_stay_as_they_are() -> None:
+    labels_N = torch.cat([torch.zeros(12), torch.ones(12)])
+    # Told apart without error; cross-entropy would move the threshold to the middle of the two.
+    apart_N = torch.cat([torch.linspace(-1, -0.05, 12), torch.linspace(0.05, 6, 12)])
+    fitted = calibrate_by_labels(apart_N, labels_N)
+    assert inference.error_percent(fitted.apply(apart_N), labels_N) > 0
+    assert evaluation.calibration(apart_N, labels_N) is None
+    assert evaluation.calibration(torch.full((24,), math.nan), labels_N) is None
+    # The same with its threshold off is served.
+    assert evaluation.calibration(apart_N + 3, labels_N) == calibrate_by_labels(
+        apart_N + 3, labels_N
+    )
 
 
 def test_refinement_learns_the_adapter_and_nothing_else(joins: Joins) -> None:

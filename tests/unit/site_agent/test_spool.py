@@ -15,7 +15,7 @@ import pytest
 
 from common.errors import IntegrityError, SchemaError, StorageError
 from common.identity.keys import SigningKey
-from site_agent.documents import CandidateError, EvaluationReport, SignedReceipt
+from site_agent.documents import CalibratedError, CandidateError, EvaluationReport, SignedReceipt
 from site_agent.spool import Spool, SpoolEntry
 from tests.unit.site_agent import support
 
@@ -185,7 +185,8 @@ def test_a_full_disk_makes_no_entry_and_says_so(tmp_path: Path) -> None:
 
 def test_reports_wait_and_can_be_recalled(tmp_path: Path) -> None:
     spool, _ = open_spool(tmp_path)
-    result = CandidateError(name="zero_sample", error=12.5, samples=40)
+    calibration = CalibratedError(scale=0.1, bias=-1 / 3, error=2.5)
+    result = CandidateError(name="zero_sample", error=12.5, samples=40, calibration=calibration)
     report = EvaluationReport(evaluation_id="evl-0001", results=(result,))
     spool.add_report(report)
     spool, _ = open_spool(tmp_path)
@@ -195,6 +196,17 @@ def test_reports_wait_and_can_be_recalled(tmp_path: Path) -> None:
     assert spool.recall_report("evl-0001")
     assert spool.reports() == [report]
     assert not spool.recall_report("evl-0002")
+
+
+def test_a_report_from_before_calibrations_is_still_sent(tmp_path: Path) -> None:
+    spool, warnings = open_spool(tmp_path)
+    old = b"""{"evaluation_id": "evl-0001", "refined_error": 2.0, "results": [
+        {"error": 12.5, "name": "zero_sample", "samples": 40}]}"""
+    (tmp_path / "spool" / "reports" / "evl-0001.json").write_bytes(old)
+    (report,) = spool.reports()
+    assert report.results[0].calibration is None
+    assert report.refined_calibration is None
+    assert warnings == []
 
 
 def test_a_damaged_report_is_set_aside(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from common.config import check
+from common.distillation.methods import methods
+from common.errors import ConfigurationError
+from coordinator.config import CoordinatorConfig, DistillationConfig
+
+BASE = {
+    "net": "animals",
+    "state": "state",
+    "plan": {"architecture": {"name": "small-vgg", "split": "pool1"}},
+}
+
+
+def configured(**distillation: object) -> DistillationConfig:
+    values = {**BASE, "distillation": distillation}
+    return check(values, CoordinatorConfig, source="coordinator.toml").distillation
+
+
+def test_every_method_can_be_chosen() -> None:
+    for name in methods():
+        assert configured(few_sample_method=name).few_sample_method == name
+    assert configured(zero_sample_method="dream").zero_sample_method == "dream"
+    assert configured() == DistillationConfig()
+    assert (configured().zero_sample_method, configured().few_sample_method) == (
+        "closed-form",
+        "back-distill",
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "known"),
+    [
+        ("few_sample_method", "magic", "direct-learn"),
+        ("zero_sample_method", "magic", "dream"),
+        # It learns from samples, and there are none.
+        ("zero_sample_method", "direct-learn", "is none of identity, closed-form, back-distill"),
+    ],
+)
+def test_an_unknown_method_is_named_with_the_known_ones(key: str, value: str, known: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"'distillation\.{key}' = '{value}'.*{known}"):
+        configured(**{key: value})
+
+
+def test_settings_reach_the_methods() -> None:
+    settings = configured(
+        steps=7, weight_decay=0.5, ridge=0.25, seed=3, dream={"images": 12}
+    ).method_settings()
+    assert (settings.learning.steps, settings.learning.weight_decay) == (7, 0.5)
+    assert (settings.ridge, settings.learning.seed, settings.dream.images) == (0.25, 3, 12)
+    assert settings.start == "closed-form"
+    with pytest.raises(ConfigurationError, match=r"distillation\.dream\.images"):
+        configured(dream={"images": 1})
