@@ -37,7 +37,8 @@ class _Dummy(nn.Module):
         self.asked.append(name)
         if name not in self.masks:
             return x_NCHW
-        return x_NCHW * self.masks[name].to(x_NCHW.dtype)
+        mask = self.masks[name].to(x_NCHW.dtype)
+        return x_NCHW * (mask if x_NCHW.ndim == 4 else mask.flatten(1))
 
 
 class _Scale(nn.Module):
@@ -48,7 +49,8 @@ class _Scale(nn.Module):
         self.norm = norm
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return self.norm(x_NCHW) - self.norm(torch.zeros_like(x_NCHW))
+        scaled: Tensor = self.norm(x_NCHW) - self.norm(torch.zeros_like(x_NCHW))
+        return scaled
 
 
 class _Windows(nn.Module):
@@ -62,7 +64,8 @@ class _Windows(nn.Module):
         places_H, places_W = (
             size - side + 1 for size, side in zip(x_NCHW.shape[2:], self.window, strict=True)
         )
-        return F.unfold(x_NCHW, self.window).unflatten(2, (places_H, places_W))
+        patches_NFP = F.unfold(x_NCHW, self.window)
+        return patches_NFP.reshape(*patches_NFP.shape[:2], places_H, places_W)
 
 
 class _Everywhere(nn.Module):
@@ -165,7 +168,7 @@ class DoubleBackward:
         self._masks: dict[str, Tensor] = {}
         self._channels = shape[0]
         self._weights = [conv.weight for conv in adapter.convolutions()]
-        tasks = (problem.teacher_task, problem.student_task)
+        tasks: tuple[nn.Module, nn.Module] = (problem.teacher_task, problem.student_task)
         if enlarged:
             tasks = (
                 sliding(problem.teacher_task, shape),
