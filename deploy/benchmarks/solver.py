@@ -17,7 +17,7 @@ from rich.console import Console
 
 from common.errors import TransplantError
 from deploy.benchmarks import solver_closed_form, solver_parallel, solver_speed
-from deploy.benchmarks.solver_cases import CASES, Step, disagreement, on
+from deploy.benchmarks.solver_cases import CASES, Case, Step, disagreement, on
 
 CATEGORIES = 5
 GPU_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 1e-1}
@@ -89,23 +89,31 @@ def measure(console: Console, *, quick: bool = False) -> dict[str, Any]:
 
 
 def on_gpu(name: str, device: str, dtype: torch.dtype, *, rounds: int) -> dict[str, Any]:
-    """Return the row of a case on another device, checked against the CPU in float32.
+    """Return the row of a case on a GPU, checked against the CPU."""
+    case = replace(on(CASES[name], device, dtype), draws=16)
+    error = cpu_disagreement(name, case, tolerance=GPU_TOLERANCE[dtype])
+    row = solver_speed.measure(name, case, rounds=rounds)
+    return row | {"cpu_disagreement": error, "cpu_tolerance": GPU_TOLERANCE[dtype]}
+
+
+def cpu_disagreement(name: str, case: Case, *, tolerance: float) -> float:
+    """Return how far D'_T of one draw on another device is from the CPU's in float32.
 
     Raises
     ------
     TransplantError
-        If the two disagree by more than the tolerance.
+        If that is more than the tolerance.
     """
-    case = on(CASES[name], device, dtype)
-    row = solver_speed.measure(name, replace(case, draws=16), rounds=rounds)
-    there, here = (Step(replace(each, draws=1)).maps()[1].cpu() for each in (case, CASES[name]))
+    there, here = (
+        Step(replace(each, draws=1)).maps()[1].cpu().float() for each in (case, CASES[name])
+    )
     error = disagreement([there], [here])
-    if not error <= GPU_TOLERANCE[dtype]:
+    if not error <= tolerance:
         raise TransplantError(
-            f"{name}: D'_T on {device} in {dtype} differs from the CPU's by {error:.1e}, more than "
-            f"{GPU_TOLERANCE[dtype]:g}; check the driver, or use float32"
+            f"{name}: D'_T on {case.device} in {case.dtype} differs from the CPU's by {error:.1e}, "
+            f"more than {tolerance:g}; check the driver, or use float32"
         )
-    return row | {"cpu_disagreement": error, "cpu_tolerance": GPU_TOLERANCE[dtype]}
+    return error
 
 
 def table(rows: list[dict[str, Any]], write: Callable[[str], None]) -> None:
