@@ -122,7 +122,8 @@ def pseudo_gradient(
         if path not in masks:
             return gradient
         used.add(path)
-        return gradient * masks[path].to(gradient.dtype)
+        # A product would first turn the mask into a map of floats as large as the gradient.
+        return torch.where(masks[path].to(torch.bool), gradient, 0.0)
 
     result = _walk(module, G, input_shape_CHW, mask)
     if unknown := sorted(set(masks) - used):

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
+from common.distillation.maps import PseudoGradients
 from common.distillation.problem import TransplantProblem
-from common.distillation.signals import Policy, Signals, pseudo_gradients
+from common.distillation.signals import Policy, Signals
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
@@ -193,13 +194,12 @@ def normal_equations(
     """Sum up the normal equations of the adapter's first convolution; see `closed_form`."""
     spec = adapter.spec
     signals = Signals.between(problem, spec.out_channels, policy=policy, size=size)
+    maps = PseudoGradients(problem, spec.out_channels, signals, draws=draws)
     generator = torch.Generator().manual_seed(seed)
     equations = NormalEquations.zero(spec, adapter.beta.device)
     while equations.draws < draws:
         draw = signals.draw(min(batch, draws - equations.draws), generator)
-        V_NMHW, D_T_NCHW = pseudo_gradients(
-            problem, spec.out_channels, draw.to(adapter.beta.device)
-        )
+        V_NMHW, D_T_NCHW = maps(draw.to(adapter.beta.device))
         equations.add(V_NMHW, D_T_NCHW[:, adapter.permutation], spec.kernel)
     for name, square in (
         ("teacher", equations.teacher_square),

@@ -11,8 +11,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from common.distillation.maps import PseudoGradients
 from common.distillation.problem import TransplantProblem
-from common.distillation.signals import Policy, Signals, pseudo_gradients
+from common.distillation.signals import Policy, Signals
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 
@@ -63,13 +64,14 @@ class DrawPool:
         device = adapter.beta.device
         channels = adapter.spec.out_channels
         signals = Signals.between(problem, channels, policy=policy, size=size)
+        maps = PseudoGradients(problem, channels, signals, draws=draws)
         generator = torch.Generator().manual_seed(seed)
         parts: list[tuple[Tensor, Tensor]] = []
         count = 0
         while count < draws:
             # One draw first: its size says how many fit.
             draw = signals.draw(1 if not parts else min(_CHUNK, draws - count), generator)
-            parts.append(pseudo_gradients(problem, channels, draw.to(device)))
+            parts.append(maps(draw.to(device)))
             count += len(draw.G_NOSS)
             if len(parts) == 1:
                 draws = max(1, min(draws, max_bytes // _bytes(parts[0])))

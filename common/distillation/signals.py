@@ -15,7 +15,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from common.distillation.adjoint import output_shape, pseudo_gradient, relu_maps
+from common.distillation.adjoint import output_shape, relu_maps
 from common.distillation.problem import TransplantProblem
 from common.distillation.rules import Shape
 from common.errors import TransplantError
@@ -118,30 +118,6 @@ class Signals:
         G_OSS = 2 * torch.rand(shape, generator=generator) - 1
         masks = {path: _spatial_mask(map_shape, generator) for path, map_shape in self.maps.items()}
         return G_OSS, masks
-
-
-def pseudo_gradients(
-    problem: TransplantProblem, channels: int, draw: Draw
-) -> tuple[Tensor, Tensor]:
-    """Return V = J'_gS^T G (N, M, H', W') and D'_T (N, C, H', W') for the same draws.
-
-    Neither holds an adapter weight (METHODS 1a), so no graph is recorded.
-    """
-    channels_in, height, width = problem.feature_shape
-    with torch.no_grad():
-        V_NMHW = pseudo_gradient(
-            problem.student_task,
-            draw.G_NOSS,
-            input_shape_CHW=(channels, height, width),
-            masks=draw.masks,
-        )
-        D_T_NCHW = pseudo_gradient(
-            problem.teacher_task,
-            draw.G_NOSS,
-            input_shape_CHW=(channels_in, height, width),
-            masks=draw.masks,
-        )
-    return V_NMHW, D_T_NCHW
 
 
 def _lowest(maps: Mapping[str, Shape]) -> dict[str, Shape]:

@@ -32,3 +32,19 @@ def transport(
         return
     for key, value in row.items():
         RESULT.print(f"{key:<28} {value}")
+
+
+@app.command()
+def solver(
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute; no VGG-16.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Adjoints against a double backward pass, closed form against optimisation, Ray actors."""
+    with needs_coordinator("bench solver"):
+        from deploy.benchmarks.solver import measure, table
+
+    result = measure(PEOPLE, quick=quick)
+    if as_json:
+        print_json(result)
+        return
+    table(result["rows"], RESULT.print)

@@ -13,7 +13,7 @@ from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_task_module, feature_shape
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from tests.unit.distillation.oracle import oracle
+from deploy.benchmarks.double_backward import sliding, slow_gradient
 
 quick = settings(max_examples=40, deadline=None)
 small = st.integers(1, 3)
@@ -157,7 +157,7 @@ def test_adapter(convs: int, kernel: int, channels: tuple[int, int], size: Any) 
     adapter.set_permutation(torch.randperm(into, generator=generator()))
     g = normal(2, out, *size)
     shape = (into, *size)
-    expected = oracle(adapter, g, size, into, shape)
+    expected = slow_gradient(adapter, g, into, size)
     back = pseudo_gradient(adapter, g, input_shape_CHW=shape)
     torch.testing.assert_close(expected, back)
     weights = [conv.weight for conv in adapter.convolutions()]
@@ -189,7 +189,8 @@ def test_whole_task_module_with_an_enlarged_gradient_and_masks(split: str, size:
     back = pseudo_gradient(module, G, input_shape_CHW=shape, masks=masks)
     stride = {"pool1": 4, "pool3": 1}[split]  # of the task module as a whole
     assert tuple(n + stride * (size - 1) for n in shape[1:]) == back.shape[2:]
-    expected = oracle(module, G, tuple(back.shape[2:]), shape[0], shape, masks)
+    larger = sliding(module, shape)
+    expected = slow_gradient(larger, G, shape[0], tuple(back.shape[2:]), masks)
     torch.testing.assert_close(expected.detach(), back)
 
 
@@ -218,7 +219,7 @@ def test_adaptive_pool_of_small_images_takes_enlarged_gradients(pixels: int) -> 
     side = pixels // 32
     back = pseudo_gradient(layers, normal(1, 1, 8, 8), input_shape_CHW=(2, side, side))
     assert back.shape == (1, 2, 2 * side, 2 * side)
-    exact = oracle(layers, normal(1, 1), (side, side), 2, (2, side, side)).detach()
+    exact = slow_gradient(layers, normal(1, 1), 2, (side, side)).detach()
     torch.testing.assert_close(
         exact, pseudo_gradient(layers, normal(1, 1), input_shape_CHW=(2, side, side))
     )

@@ -5,8 +5,9 @@ from torch import nn
 from common.distillation.adjoint import pseudo_gradient
 from common.distillation.biases import bias_from_means, feature_means, rectified_mean
 from common.distillation.closed_form import closed_form, normal_equations
+from common.distillation.maps import PseudoGradients
 from common.distillation.problem import TransplantProblem
-from common.distillation.signals import Policy, Signals, pseudo_gradients
+from common.distillation.signals import Policy, Signals
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_category_module
@@ -70,9 +71,8 @@ def test_the_solution_is_the_least_squares_minimum(kernel: int) -> None:
     spec = adapter_spec(1, kernel)
     adapter, report = closed_form(different, spec, policy="exp2", draws=24, batch=24, ridge=0)
     signals = Signals.between(different, CHANNELS, policy="exp2", size=3)
-    V, D_T = pseudo_gradients(
-        different, CHANNELS, signals.draw(24, torch.Generator().manual_seed(0))
-    )
+    maps = PseudoGradients(different, CHANNELS, signals, draws=1)  # nothing kept: all the way
+    V, D_T = maps(signals.draw(24, torch.Generator().manual_seed(0)))
 
     def residual(scale: float) -> float:
         with torch.no_grad():

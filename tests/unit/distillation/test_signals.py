@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from common.distillation.maps import PseudoGradients
 from common.distillation.problem import Samples, TransplantProblem
-from common.distillation.signals import Signals, pseudo_gradients
+from common.distillation.signals import Signals
 from common.errors import TransplantError
 from tests.unit.distillation.nets import SHAPE, problem, task_module
 
@@ -60,7 +61,7 @@ def test_draws_do_not_depend_on_how_they_are_batched(policy: str) -> None:
 def test_one_net_is_its_own_teacher(policy: str) -> None:
     same = problem()
     signals = Signals.between(same, SHAPE[0], policy=policy, size=2)  # type: ignore[arg-type]
-    V, D_T = pseudo_gradients(same, SHAPE[0], signals.draw(2, generator()))
+    V, D_T = PseudoGradients(same, SHAPE[0], signals, draws=2)(signals.draw(2, generator()))
     assert torch.equal(V, D_T)
     assert not V.requires_grad
     assert float(V.abs().max()) > 0
@@ -102,3 +103,17 @@ def test_samples_must_agree_in_number() -> None:
         Samples(torch.zeros(3, *SHAPE), torch.zeros(2))
     with pytest.raises(TransplantError, match="N > 0"):
         Samples(torch.zeros(0, *SHAPE), torch.zeros(0))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_what_draws_have_in_common_is_worked_out_once_and_changes_nothing(size: int) -> None:
+    """Exp. 2: above the lowest ReLU, D' is one linear map of G."""
+    different = problem(teacher=1, student=2)
+    signals = Signals.between(different, SHAPE[0], policy="exp2", size=size)
+    source = generator()
+    many = PseudoGradients(different, SHAPE[0], signals, draws=20)
+    one = PseudoGradients(different, SHAPE[0], signals, draws=1)
+    for count in (12, 8):
+        draw = signals.draw(count, source)
+        for fast, slow in zip(many(draw), one(draw), strict=True):
+            torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5 * float(slow.abs().max()))

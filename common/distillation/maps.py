@@ -1,0 +1,84 @@
+"""V and D'_T of many draws: what a transplant's pseudo-gradients are made of (METHODS 1a).
+
+Neither holds an adapter weight, so no graph is recorded. In Exp. 2 no ReLU but the lowest has a
+mask, so all that stands above it is one linear map of G, the same for every draw: it is worked out
+once per place of G, and a draw needs only the layers below. VGG-16 has 1 of its 12 there.
+
+Shapes: N draws, O outputs, S side of an enlarged G, C channels of x, M of h(x), H/W of a map,
+P = O S S entries of G.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from common.distillation.adjoint import output_shape, pseudo_gradient
+from common.distillation.problem import TransplantProblem
+from common.distillation.rules import Shape
+from common.distillation.signals import Draw, Signals
+
+MAX_BASIS_BYTES = 256 << 20
+"""Memory that one task module may take for it; VGG-16 at 224 pixels takes 95 MB for S = 3."""
+
+
+class PseudoGradients:
+    """V = J'_gS^T G (N, M, H', W') and D'_T (N, C, H', W') for the same draws.
+
+    Parameters
+    ----------
+    problem
+        The task modules.
+    channels
+        M, the channels that g_S takes.
+    signals
+        Where the draws come from.
+    draws
+        How many are going to be asked for.
+    """
+
+    def __init__(
+        self, problem: TransplantProblem, channels: int, signals: Signals, *, draws: int
+    ) -> None:
+        shape = problem.feature_shape
+        self._student = _Source(problem.student_task, (channels, *shape[1:]), signals, draws)
+        self._teacher = _Source(problem.teacher_task, shape, signals, draws)
+
+    def __call__(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Return V and D'_T."""
+        with torch.no_grad():
+            return self._student(draw), self._teacher(draw)
+
+
+class _Source:
+    """D' of one task module."""
+
+    def __init__(self, module: nn.Sequential, shape: Shape, signals: Signals, draws: int) -> None:
+        self._module, self._shape = module, shape
+        self._upper: nn.Sequential | None = None
+        self._basis_PCHW: Tensor | None = None
+        entries = signals.outputs * signals.size**2
+        path = next(iter(signals.maps), "")
+        names = [name for name, _ in module.named_children()]
+        # A ReLU inside a block has no above and below.
+        if signals.policy != "exp2" or path not in names or entries >= draws:
+            return
+        place = names.index(path) + 1
+        self._between = output_shape(module[:place], shape)
+        pixels = torch.Size(signals.maps[path][1:]).numel()
+        size = next(module.parameters()).element_size()
+        if entries * self._between[0] * pixels * size <= MAX_BASIS_BYTES:
+            self._module, self._upper = module[:place], module[place:]
+
+    def __call__(self, draw: Draw) -> Tensor:
+        G_NOSS = draw.G_NOSS
+        if self._upper is not None:
+            if self._basis_PCHW is None:
+                P = G_NOSS[0].numel()
+                each = torch.eye(P, dtype=G_NOSS.dtype, device=G_NOSS.device)
+                self._basis_PCHW = pseudo_gradient(
+                    self._upper, each.reshape(P, *G_NOSS.shape[1:]), input_shape_CHW=self._between
+                )
+            combined = G_NOSS.flatten(1) @ self._basis_PCHW.flatten(1)
+            G_NOSS = combined.reshape(-1, *self._basis_PCHW.shape[1:])
+        return pseudo_gradient(self._module, G_NOSS, input_shape_CHW=self._shape, masks=draw.masks)
