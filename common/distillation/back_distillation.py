@@ -9,7 +9,8 @@ V = J'_gS^T G and D'_T hold no adapter weight (METHODS 1a): both are computed on
 over a pool of draws. A step then needs the adapter's own adjoint and, for the task loss, one pass
 through g_S.
 
-Shapes: N draws or samples, C channels of x, M channels of h(x), H/W height and width.
+Shapes: N draws or samples, C channels of x, M channels of h(x), H/W height and width. For a
+segmentation, outputs and labels (N) are (N, H, W): L is the mean over the labelled pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from common.distillation.optimiser import Adam
 from common.distillation.penalties import Penalty, PseudoGradientPenalty
 from common.distillation.pool import DrawPool
-from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.problem import Samples, TransplantProblem, logits
 from common.distillation.signals import Policy
 from common.errors import TransplantError
 from common.model import Document
@@ -45,7 +46,8 @@ class BackDistillationSettings(Document):
     batch_size: int = Field(default=64, ge=1, le=65_536)
     """Samples a step; fewer samples than that all take part in each step."""
     balanced: bool = True
-    """Whether category and rest weigh the same in the task loss, however many there are of each."""
+    """Whether category and rest weigh the same in the task loss, however many there are of each.
+    Pixels never do: pixel accuracy counts all alike."""
     distillation: float = Field(default=10.0, ge=0, le=1e6)
     """λ · E‖D'_T‖: 10 for classification, 1 for segmentation; 0 leaves the distillation out."""
     policy: Policy = "exp1"
@@ -217,9 +219,20 @@ class BackDistillation:
             features_NCHW, labels_N = features_NCHW[chosen], labels_N[chosen]
         device = self._adapter.beta.device
         labels_N = labels_N.to(device)
-        y_N = self._problem.student_task(self._adapter(features_NCHW.to(device))).flatten()
-        weight_N = self._sample_weights(labels_N) if self._settings.balanced else None
-        return F.binary_cross_entropy_with_logits(y_N, labels_N, weight=weight_N)
+        y_N = logits(self._problem.student_task(self._adapter(features_NCHW.to(device))))
+        if y_N.shape != labels_N.shape:
+            raise TransplantError(
+                f"the task module answers with shape {tuple(y_N.shape)} and the labels have "
+                f"{tuple(labels_N.shape)}; label every image of a classification, and every pixel "
+                "of a segmentation"
+            )
+        if labels_N.ndim == 1:
+            weight_N = self._sample_weights(labels_N) if self._settings.balanced else None
+            return F.binary_cross_entropy_with_logits(y_N, labels_N, weight=weight_N)
+        labelled = ~labels_N.isnan()
+        losses = F.binary_cross_entropy_with_logits(y_N, labels_N.nan_to_num(), reduction="none")
+        # A batch may hold no labelled pixel; it then says nothing.
+        return (losses * labelled).sum() / labelled.sum().clamp_min(1)
 
     def _sample_weights(self, labels_N: Tensor) -> Tensor:
         """Weigh category and rest alike, by their shares in all samples."""

@@ -81,12 +81,18 @@ class JacobianPenalty:
     Raises
     ------
     TransplantError
-        If the teacher's gradients are zero or not finite at all samples.
+        If the task is a segmentation, or the teacher's gradients are zero or not finite at all
+        samples.
     """
 
     def __init__(
         self, problem: TransplantProblem, samples: Samples, *, weight: float, batch_size: int
     ) -> None:
+        if samples.labels_N.ndim != 1:
+            raise TransplantError(
+                "Jacobian distillation compares the gradients of one output and a segmentation "
+                "has one for each pixel; use back-distill, whose G is drawn for all of them"
+            )
         self._student_task, self._batch_size = problem.student_task, batch_size
         device = next(problem.teacher_task.parameters()).device
         self._features_NCHW = x_NCHW = samples.features_NCHW

@@ -1,6 +1,6 @@
 """What is to be transplanted: the frozen modules around the adapter, and samples if there are any.
 
-Shapes: N samples, C/H/W of x = f(I).
+Shapes: N samples, C/H/W of x = f(I); (N) also stands for (N, H', W') of a segmentation.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import TransplantError
+
+UNLABELLED = float("nan")
+"""The label of a pixel that nobody labelled, such as VOC's 255 along outlines. It takes part in no
+loss; not a number, so that a loss which forgets to leave it out says so at once."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Samples:
     features_NCHW
         x = f(I).
     labels_N
-        1 for the category, 0 for the rest; between the two, a teacher's σ(y_T).
+        1 for the category, 0 for the rest; between the two, a teacher's σ(y_T). (N), or for a
+        segmentation (N, H', W'), a label for every pixel of y or `UNLABELLED`.
 
     Raises
     ------
@@ -76,8 +81,19 @@ class Samples:
 
     def __post_init__(self) -> None:
         count = len(self.features_NCHW)
-        if count == 0 or self.labels_N.shape != (count,) or self.features_NCHW.ndim != 4:
+        fits = self.labels_N.ndim in (1, 3) and len(self.labels_N) == count
+        if count == 0 or not fits or self.features_NCHW.ndim != 4:
             raise TransplantError(
-                f"samples need features (N, C, H, W) and labels (N) with N > 0, got "
-                f"{tuple(self.features_NCHW.shape)} and {tuple(self.labels_N.shape)}"
+                f"samples need features (N, C, H, W) and labels (N), or (N, H, W) for a "
+                f"segmentation, with N > 0, got {tuple(self.features_NCHW.shape)} and "
+                f"{tuple(self.labels_N.shape)}"
             )
+        if bool(self.labels_N.isnan().all()):
+            raise TransplantError(
+                f"none of the {count} samples has a labelled pixel; give some that do"
+            )
+
+
+def logits(y: Tensor) -> Tensor:
+    """Return (N) of a task module's (N, 1), or (N, H, W) of its (N, 1, H, W)."""
+    return y.squeeze(1)

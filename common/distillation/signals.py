@@ -1,9 +1,10 @@
-"""Draws of G and x_rand: what pseudo-gradients are asked about (paper, section 3.2, Exps. 1, 2).
+"""Draws of G and x_rand: what pseudo-gradients are asked about (paper, section 3.2).
 
 A draw holds, for each of N backward passes, G at the output and the dummy-2 masks. The same draw
 serves teacher and student, so that their D' are comparable.
 
-Shapes: N draws, O outputs, S side of an enlarged G, C channels, H/W height and width.
+Shapes: N draws, O outputs, S side of an enlarged G, C channels, H/W height and width. At a map
+(segmentation) a G of (O, S, S) is (O, H, W), of the output's own shape.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from common.distillation.problem import TransplantProblem
 from common.distillation.rules import Shape
 from common.errors import TransplantError
 
-Policy = Literal["exp1", "exp2"]
+Policy = Literal["exp1", "exp2", "exp3"]
 """exp1: G = 1 and dummy-2 at every ReLU of the task module. exp2: G uniform in [−1, 1]^(S×S) and
-dummy-2 at the lowest ReLU alone, 20% positive, one mask for all channels."""
+dummy-2 at the lowest ReLU alone, 20% positive, one mask for all channels. exp3, for segmentation:
+G uniform in [−1, 1]^(H×W) of the output, dummy-1 everywhere."""
 
 _POSITIVE_SHARE = 0.2
 """Exp. 2: x_rand is positive at 20% of the places."""
@@ -50,8 +52,8 @@ class Signals:
     """
 
     policy: Policy
-    outputs: int
-    size: int
+    G_shape: Shape
+    """(O, S, S)."""
     maps: Mapping[str, Shape]
     """Gradient maps to mask, by path of the ReLU."""
 
@@ -68,22 +70,32 @@ class Signals:
         channels
             M, the channels that g_S takes.
         policy, size
-            Exp. 1's G is a scalar, so `size` counts in Exp. 2 alone.
+            `size` counts in Exp. 2 alone: Exp. 1's G is a scalar, a map's has the map's size.
 
         Raises
         ------
         TransplantError
-            If the two differ in outputs, or at a ReLU that the policy masks; names it.
+            If the two differ in outputs, or at a ReLU that the policy masks; names it. If the
+            policy is Exp. 3's and the output is no map.
         """
-        side = 1 if policy == "exp1" else size
         teacher_shape = problem.feature_shape
         student_shape = (channels, *teacher_shape[1:])
-        outputs = output_shape(problem.teacher_task, teacher_shape)[0]
-        if output_shape(problem.student_task, student_shape)[0] != outputs:
+        outputs, *sides = output_shape(problem.teacher_task, teacher_shape)
+        student_outputs = output_shape(problem.student_task, student_shape)
+        if student_outputs != (outputs, *sides):
             raise TransplantError(
-                "teacher and student task modules differ in their number of outputs; "
-                "transplant onto a task module of the same task"
+                "teacher and student task modules differ in their number of outputs: "
+                f"{(outputs, *sides)} and {student_outputs}; transplant onto a task module of the "
+                "same task and image size"
             )
+        if policy == "exp3":
+            if not sides:
+                raise TransplantError(
+                    "policy 'exp3' draws G for the pixels of a map, and this task module gives "
+                    f"{outputs} numbers an image; use policy 'exp1' or 'exp2'"
+                )
+            return cls(policy, (outputs, *sides), {})
+        side = 1 if policy == "exp1" else size
         teacher = relu_maps(problem.teacher_task, input_shape_CHW=teacher_shape, size=side)
         student = relu_maps(problem.student_task, input_shape_CHW=student_shape, size=side)
         if policy == "exp2":
@@ -95,7 +107,7 @@ class Signals:
                 f"their gradient maps are {teacher.get(path)} and {student.get(path)}; use task "
                 "modules of one architecture, or policy 'exp2', which masks only the lowest ReLU"
             )
-        return cls(policy, outputs, side, teacher)
+        return cls(policy, (outputs, *(sides or (side, side))), teacher)
 
     def draw(self, count: int, generator: torch.Generator) -> Draw:
         """Draw N = `count` times.
@@ -108,14 +120,13 @@ class Signals:
 
     def _draw_one(self, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Return G (O, S, S) and masks (C, H, W)."""
-        shape = (self.outputs, self.size, self.size)
         if self.policy == "exp1":
             masks = {
                 path: torch.rand(map_shape, generator=generator) > 0.5
                 for path, map_shape in self.maps.items()
             }
-            return torch.ones(shape), masks
-        G_OSS = 2 * torch.rand(shape, generator=generator) - 1
+            return torch.ones(self.G_shape), masks
+        G_OSS = 2 * torch.rand(self.G_shape, generator=generator) - 1
         masks = {path: _spatial_mask(map_shape, generator) for path, map_shape in self.maps.items()}
         return G_OSS, masks
 

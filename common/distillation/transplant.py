@@ -22,7 +22,7 @@ from common.distillation.biases import bias_from_means
 from common.distillation.closed_form import closed_form
 from common.distillation.dream import DreamSettings
 from common.distillation.dream_source import DreamSource
-from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.problem import Samples, TransplantProblem, logits
 from common.errors import TransplantError
 from common.model import Document
 from common.nets.adapter import Adapter
@@ -251,11 +251,11 @@ def starting_adapter(transplant: Transplant, start: Start, settings: MethodSetti
 
 
 def soft_labels(problem: TransplantProblem, features_NCHW: Tensor, *, batch: int = 64) -> Tensor:
-    """Return σ(y_T) (N) at features: what the teacher would have said."""
+    """Return σ(y_T) (N), or (N, H, W), at features: what the teacher would have said."""
     device = next(problem.teacher_task.parameters()).device
     with torch.no_grad():
         y_N = [
-            problem.teacher_task(features_NCHW[first : first + batch].to(device)).flatten()
+            logits(problem.teacher_task(features_NCHW[first : first + batch].to(device)))
             for first in range(0, len(features_NCHW), batch)
         ]
     return torch.sigmoid(torch.cat(y_N)).to(features_NCHW)

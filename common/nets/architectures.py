@@ -7,7 +7,6 @@ whole net. To add one: a class with its settings and its layers, and its name in
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -16,15 +15,15 @@ from torch import nn
 
 from common.errors import SchemaError
 from common.model import first_problem
-from common.nets.declaration import Architecture, Layer
+from common.nets.declaration import Architecture, Layer, Segmenting, sequence
 from common.nets.mobilenet import MobileNetV2
 from common.nets.resnet import ResNet18, SmallResNet
+from common.nets.segmentation import SCORES
 from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.nets.vgg import SmallVgg, Vgg16
 
-_OUTPUTS = {"binary-classification": 1}
-"""Outputs y of a task module by kind of task: one logit says category or not."""
-
+_OUTPUTS = 1
+"""Outputs y of a task module: one logit, for an image or for every pixel."""
 
 _REGISTRY: dict[str, type[Architecture]] = {
     "small-vgg": SmallVgg,
@@ -60,7 +59,7 @@ def input_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
         If architecture, split or a setting is not known or breaks its bounds.
     """
     architecture = _configured(spec)
-    _parts(spec, outputs=1)
+    _parts(spec)
     return architecture.in_channels, architecture.input_size, architecture.input_size
 
 
@@ -73,7 +72,7 @@ def feature_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
         As `input_shape`.
     """
     with torch.device("meta"):  # shapes only: no memory, no arithmetic
-        category_module = _sequence(_parts(spec, outputs=1)[0]).eval()
+        category_module = sequence(_parts(spec)[0]).eval()
         features = category_module(torch.empty(1, *input_shape(spec)))
     _, channels, height, width = features.shape
     return int(channels), int(height), int(width)
@@ -89,20 +88,32 @@ def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
     SchemaError
         As `input_shape`.
     """
-    return _sequence(_parts(spec, outputs=1)[0])
+    return sequence(_parts(spec)[0])
 
 
 def build_task_module(spec: ArchitectureSpec, task: TaskSpec) -> nn.Sequential:
     """Build g: the layers after the split point, named, ending in the task's outputs.
+
+    One logit y for an image, or for a segmentation (1, H, W) of the image's size.
 
     Values are torch's defaults until weights are loaded; the global random state stays as it was.
 
     Raises
     ------
     SchemaError
-        As `input_shape`.
+        As `input_shape`; if the architecture has no task module of that kind.
     """
-    return _sequence(_parts(spec, outputs=_OUTPUTS[task.kind])[1])
+    _, layers = _parts(spec)
+    if task.kind == "binary-segmentation":
+        architecture = _configured(spec)
+        if not isinstance(architecture, Segmenting):
+            able = [name for name, kind in _REGISTRY.items() if issubclass(kind, Segmenting)]
+            raise SchemaError(
+                f"architecture '{spec.name}' has no task module of kind '{task.kind}', which task "
+                f"'{task.name}' asks for; architectures that have one: {', '.join(able)}"
+            )
+        layers = architecture.segmentation_layers(spec.split, _OUTPUTS)
+    return sequence(layers)
 
 
 def last_layer(category_module: nn.Sequential) -> str:
@@ -134,27 +145,33 @@ def initial_modules(
 
 
 def _initialise(module: nn.Sequential) -> None:
-    """Draw He's initial values: each ReLU sees unit variance, so no layer starts dead or loud."""
+    """Draw He's initial values: each ReLU sees unit variance, so no layer starts dead or loud.
+
+    Upsampling stays bilinear, as it is built.
+    """
     weighted = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     for layer in weighted:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-    if weighted and isinstance(weighted[-1], nn.Linear):
-        # No ReLU follows the logit. A small start keeps the first losses near ln 2, so that a lab
+    logits: list[nn.Conv2d | nn.Linear] = [
+        layer for layer in weighted[-1:] if isinstance(layer, nn.Linear)
+    ]
+    logits += [
+        layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d) and name.rpartition(".")[2] in SCORES
+    ]
+    for layer in logits:
+        # No ReLU follows a logit. A small start keeps the first losses near ln 2, so that a lab
         # with a few hundred images does not first unlearn confident noise.
-        nn.init.normal_(weighted[-1].weight, std=0.01)
+        nn.init.normal_(layer.weight, std=0.01)
 
 
-def _sequence(layers: Sequence[Layer]) -> nn.Sequential:
-    with torch.random.fork_rng(devices=[]):
-        return nn.Sequential(OrderedDict((name, build()) for name, build in layers))
-
-
-def _parts(spec: ArchitectureSpec, outputs: int) -> tuple[Sequence[Layer], Sequence[Layer]]:
+def _parts(spec: ArchitectureSpec) -> tuple[Sequence[Layer], Sequence[Layer]]:
     """Return the layers of f and of g."""
     architecture = _configured(spec)
-    layers = architecture.layers(outputs)
+    layers = architecture.layers(_OUTPUTS)
     names = [name for name, _ in layers]
     known = [name for name in architecture.split_points if name in names]
     if spec.split not in known:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import torch
 from pydantic import ConfigDict, Field
 from torch import nn
 
@@ -13,6 +15,12 @@ from common.model import Document
 
 Layer = tuple[str, Callable[[], nn.Module]]
 """A layer's name and what builds it; nothing is allocated before the split is known."""
+
+
+def sequence(layers: Sequence[Layer]) -> nn.Sequential:
+    """Build layers; their values are torch's, and the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return nn.Sequential(OrderedDict((name, build()) for name, build in layers))
 
 
 class Architecture(Document):
@@ -27,3 +35,11 @@ class Architecture(Document):
     @abstractmethod
     def layers(self, outputs: int) -> Sequence[Layer]:
         """Return the layers of f followed by those of g, lowest first."""
+
+
+class Segmenting(Architecture):
+    """An architecture that also has a g which scores every pixel."""
+
+    @abstractmethod
+    def segmentation_layers(self, split: str, outputs: int) -> Sequence[Layer]:
+        """Return the layers of g above a split, lowest first; its map is as large as the image."""

@@ -1,4 +1,4 @@
-"""Task modules that give a map: crops, skip fusion, and FCN-8s made of them.
+"""Task modules that give a map: crops, skip fusion, and fully convolutional nets made of them.
 
 A task module stays a sequence; where it branches, one layer holds both branches. `SkipFusion` in a
 `SkipFusion` is all that FCN-8s needs:
@@ -7,18 +7,27 @@ A task module stays a sequence; where it branches, one layer holds both branches
     fuse3 = deep (conv4_1 … pool4, fuse4, upscore4) + skip (1×1 scores of pool3)
     fuse4 = deep (conv5_1 … pool5, fc6 … score_fr, upscore2) + skip (1×1 scores of pool4)
 
+FCN-8s as published pads the image by 100 pixels and crops what comes out. A category module that
+serves a classification too does not pad, so above it every layer keeps maps aligned: fc6 pads by
+half its kernel, upsampling by s makes exactly s pixels out of one, and nothing is left to crop.
+
 Shapes: N batch, C channels of x = f(I), O outputs (classes), H/W height and width.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import TransplantError
+from common.nets.declaration import Layer, sequence
+from common.nets.vgg_block import vgg_block
+
+SCORES = ("score_fr", "skip")
+"""Names of the convolutions that score the classes: no ReLU follows them."""
 
 
 class Crop(nn.Module):
@@ -81,6 +90,79 @@ def _cropped(x_NCHW: Tensor, size_HW: tuple[int, int], offset: int) -> Tensor:
     return x_NCHW[:, :, offset : offset + height, offset : offset + width]
 
 
+@dataclass(frozen=True)
+class Fcn:
+    """A VGG made fully convolutional (Long et al., 2015).
+
+    Parameters
+    ----------
+    widths
+        Of each block's convolutions, by the block's number.
+    deepest
+        Number of the deepest pool. The scores above it are fused with those of the two pools
+        below it.
+    hidden
+        Widths of fc6, fc7, …, which are convolutions.
+    kernel
+        Of fc6; odd.
+    outputs
+        Classes.
+    offsets
+        None keeps maps aligned. Else as published: where the crops begin at the deeper and at the
+        shallower of the fused pools.
+    """
+
+    widths: Mapping[int, Sequence[int]]
+    deepest: int
+    hidden: Sequence[int]
+    kernel: int
+    outputs: int
+    offsets: tuple[int, int] | None = None
+
+    def layers(self, split: int, channels: int) -> list[Layer]:
+        """Return the layers above a pool with so many channels, up to the image's size.
+
+        Pools below the split are not fused: they are inside the category module.
+        """
+        factor = 2 ** max(split, self.deepest - 2)
+        return [
+            *self._scores(split, channels),
+            (f"upscore{factor}", lambda: self._upsampling(factor)),
+        ]
+
+    def _scores(self, pool: int, channels: int) -> list[Layer]:
+        """Return what scores the classes from a pool on, at the next fused pool's size."""
+        if pool == self.deepest:
+            return self._deepest_scores(channels)
+        widths = self.widths[pool + 1]
+        above = [
+            *vgg_block(pool + 1, channels, widths, ceil_mode=self.offsets is not None),
+            *self._scores(pool + 1, widths[-1]),
+        ]
+        from_top = self.deepest - pool
+        if from_top > 2:
+            return above
+        above.append((f"upscore{2**from_top}", lambda: self._upsampling(2)))
+        offset = 0 if self.offsets is None else self.offsets[from_top - 1]
+
+        def fused() -> nn.Module:
+            return SkipFusion(sequence(above), nn.Conv2d(channels, self.outputs, 1), offset)
+
+        return [(f"fuse{pool}", fused)]
+
+    def _deepest_scores(self, channels: int) -> list[Layer]:
+        layers: list[Layer] = []
+        kernel, padding = self.kernel, self.kernel // 2 if self.offsets is None else 0
+        for place, width in enumerate(self.hidden, start=6):
+            layers += _fully_connected(place, channels, width, kernel, padding)
+            channels, kernel, padding = width, 1, 0
+        layers.append(("score_fr", lambda: nn.Conv2d(channels, self.outputs, 1)))
+        return layers
+
+    def _upsampling(self, factor: int) -> nn.ConvTranspose2d:
+        return _bilinear(self.outputs, factor, factor // 2 if self.offsets is None else 0)
+
+
 def fcn8s_task_module(
     in_channels: int,
     outputs: int,
@@ -91,7 +173,7 @@ def fcn8s_task_module(
     kernel: int = 7,
     offsets: tuple[int, int, int] = (5, 9, 31),
 ) -> nn.Sequential:
-    """Build FCN-8s above pool1, as the paper's Experiment 3 splits it (Long et al., 2015).
+    """Build FCN-8s as published, above pool1, as the paper's Experiment 3 splits it.
 
     Parameters
     ----------
@@ -114,49 +196,27 @@ def fcn8s_task_module(
     random state stays as it was.
     """
     at_pool4, at_pool3, at_end = offsets
-    block2, block3, block4, block5 = widths
-    with torch.random.fork_rng(devices=[]):
-        below: OrderedDict[str, nn.Module] = OrderedDict()
-        channels = _block(below, 2, in_channels, block2)
-        channels3 = _block(below, 3, channels, block3)
-        middle: OrderedDict[str, nn.Module] = OrderedDict()
-        channels4 = _block(middle, 4, channels3, block4)
-        deepest: OrderedDict[str, nn.Module] = OrderedDict()
-        channels5 = _block(deepest, 5, channels4, block5)
-        deepest["fc6"] = nn.Conv2d(channels5, hidden, kernel)
-        deepest["relu6"], deepest["drop6"] = nn.ReLU(), nn.Dropout2d()
-        deepest["fc7"] = nn.Conv2d(hidden, hidden, 1)
-        deepest["relu7"], deepest["drop7"] = nn.ReLU(), nn.Dropout2d()
-        deepest["score_fr"] = nn.Conv2d(hidden, outputs, 1)
-        deepest["upscore2"] = _bilinear(outputs, 2)
-        middle["fuse4"] = SkipFusion(
-            nn.Sequential(deepest), nn.Conv2d(channels4, outputs, 1), at_pool4
-        )
-        middle["upscore4"] = _bilinear(outputs, 2)
-        below["fuse3"] = SkipFusion(
-            nn.Sequential(middle), nn.Conv2d(channels3, outputs, 1), at_pool3
-        )
-        below["upscore8"] = _bilinear(outputs, 8)
-        below["crop"] = Crop(size_HW, at_end)
-        return nn.Sequential(below)
+    fcn = Fcn(
+        dict(enumerate(widths, start=2)), 5, (hidden, hidden), kernel, outputs, (at_pool4, at_pool3)
+    )
+    crop: Layer = ("crop", lambda: Crop(size_HW, at_end))
+    return sequence([*fcn.layers(1, in_channels), crop])
 
 
-def _block(
-    layers: OrderedDict[str, nn.Module], block: int, channels: int, widths: Sequence[int]
-) -> int:
-    """Append a VGG block; return its channels. Pools round up, as Caffe's do."""
-    for place, width in enumerate(widths, start=1):
-        layers[f"conv{block}_{place}"] = nn.Conv2d(channels, width, 3, padding=1)
-        layers[f"relu{block}_{place}"] = nn.ReLU()
-        channels = width
-    layers[f"pool{block}"] = nn.MaxPool2d(2, ceil_mode=True)
-    return channels
+def _fully_connected(
+    place: int, channels: int, width: int, kernel: int, padding: int
+) -> list[Layer]:
+    return [
+        (f"fc{place}", lambda: nn.Conv2d(channels, width, kernel, padding=padding)),
+        (f"relu{place}", nn.ReLU),
+        (f"drop{place}", nn.Dropout2d),
+    ]
 
 
-def _bilinear(outputs: int, factor: int) -> nn.ConvTranspose2d:
+def _bilinear(outputs: int, factor: int, padding: int) -> nn.ConvTranspose2d:
     """Upsample by a factor, bilinearly, each class by itself."""
     kernel = 2 * factor
-    layer = nn.ConvTranspose2d(outputs, outputs, kernel, stride=factor, bias=False)
+    layer = nn.ConvTranspose2d(outputs, outputs, kernel, stride=factor, padding=padding, bias=False)
     ramp_K = 1 - (torch.arange(kernel) + 0.5 - factor).abs() / factor
     with torch.no_grad():
         layer.weight.zero_()

@@ -13,6 +13,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 Setting = bool | int | float | str
 
+TaskKind = Literal["binary-classification", "binary-segmentation"]
+"""One logit says category or rest: for an image, or for every pixel of it."""
+
 
 class ArchitectureSpec(Document):
     """A generic architecture and where it splits into category module f and task module g."""
@@ -26,7 +29,7 @@ class TaskSpec(Document):
     """One task of the universal net."""
 
     name: Name
-    kind: Literal["binary-classification"] = "binary-classification"
+    kind: TaskKind = "binary-classification"
 
 
 class AdapterSpec(Document):

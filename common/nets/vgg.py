@@ -1,4 +1,7 @@
-"""VGG: plain chains of 3×3 convolutions, ReLUs and max-pools (Simonyan and Zisserman, 2015)."""
+"""VGG: plain chains of 3×3 convolutions, ReLUs and max-pools (Simonyan and Zisserman, 2015).
+
+For segmentation, the same blocks made fully convolutional (Long et al., 2015).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,14 @@ from typing import ClassVar
 from pydantic import Field
 from torch import nn
 
-from common.nets.declaration import Architecture, Layer
+from common.nets.declaration import Layer, Segmenting
+from common.nets.segmentation import Fcn
+from common.nets.vgg_block import vgg_block
+
+_VGG16_WIDTHS = [[64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3]
 
 
-class SmallVgg(Architecture):
+class SmallVgg(Segmenting):
     """A VGG for 32 to 96 pixels and a few hundred images."""
 
     split_points: ClassVar[tuple[str, ...]] = ("pool1", "pool2", "pool3", "pool4")
@@ -23,21 +30,31 @@ class SmallVgg(Architecture):
 
     def layers(self, outputs: int) -> Sequence[Layer]:
         """Return blocks and fully connected layers."""
-        width = self.width
-        widths = [[w, w] for w in (width, 2 * width, 4 * width, 4 * width)[: self.blocks]]
         side = self.input_size >> self.blocks
-        hidden = 8 * width if self.hidden is None else self.hidden
         return [
-            *_blocks(self.in_channels, widths),
+            *_blocks(self.in_channels, self._widths()),
             ("flatten", nn.Flatten),
-            ("fc6", lambda: nn.Linear(4 * width * side * side, hidden)),
+            ("fc6", lambda: nn.Linear(4 * self.width * side * side, self._hidden())),
             ("relu6", nn.ReLU),
             ("drop6", nn.Dropout),
-            ("fc7", lambda: nn.Linear(hidden, outputs)),
+            ("fc7", lambda: nn.Linear(self._hidden(), outputs)),
         ]
 
+    def segmentation_layers(self, split: str, outputs: int) -> Sequence[Layer]:
+        """Return the blocks above the split, fc6 as a 3×3 convolution, two fused pools."""
+        return _fcn_layers(
+            split, self._widths(), hidden=(self._hidden(),), kernel=3, outputs=outputs
+        )
 
-class Vgg16(Architecture):
+    def _widths(self) -> list[list[int]]:
+        width = self.width
+        return [[w, w] for w in (width, 2 * width, 4 * width, 4 * width)[: self.blocks]]
+
+    def _hidden(self) -> int:
+        return 8 * self.width if self.hidden is None else self.hidden
+
+
+class Vgg16(Segmenting):
     """VGG-16, layer by layer as torchvision's `vgg16`, with the paper's names."""
 
     split_points: ClassVar[tuple[str, ...]] = ("pool1", "pool2", "pool3", "pool4", "pool5")
@@ -46,7 +63,7 @@ class Vgg16(Architecture):
     def layers(self, outputs: int) -> Sequence[Layer]:
         """Return blocks and fully connected layers."""
         return [
-            *_blocks(self.in_channels, [[64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3]),
+            *_blocks(self.in_channels, _VGG16_WIDTHS),
             ("avgpool", lambda: nn.AdaptiveAvgPool2d((7, 7))),
             ("flatten", nn.Flatten),
             ("fc6", lambda: nn.Linear(512 * 7 * 7, 4096)),
@@ -58,21 +75,29 @@ class Vgg16(Architecture):
             ("fc8", lambda: nn.Linear(4096, outputs)),
         ]
 
-
-def _conv(name: str, in_channels: int, out_channels: int) -> list[Layer]:
-    """Return a 3×3 convolution that keeps the size, and its ReLU: conv1_1, relu1_1."""
-    return [
-        (f"conv{name}", lambda: nn.Conv2d(in_channels, out_channels, 3, padding=1)),
-        (f"relu{name}", nn.ReLU),
-    ]
+    def segmentation_layers(self, split: str, outputs: int) -> Sequence[Layer]:
+        """Return FCN-8s's layers above the split, its maps aligned instead of cropped."""
+        return _fcn_layers(split, _VGG16_WIDTHS, hidden=(4096, 4096), kernel=7, outputs=outputs)
 
 
 def _blocks(in_channels: int, widths: Sequence[Sequence[int]]) -> list[Layer]:
-    """Return VGG's blocks: per block its convolutions, each with a ReLU, then a 2×2 max-pool."""
     layers: list[Layer] = []
     for block, block_widths in enumerate(widths, start=1):
-        for place, out_channels in enumerate(block_widths, start=1):
-            layers += _conv(f"{block}_{place}", in_channels, out_channels)
-            in_channels = out_channels
-        layers.append((f"pool{block}", lambda: nn.MaxPool2d(2)))
+        layers += vgg_block(block, in_channels, block_widths)
+        in_channels = block_widths[-1]
     return layers
+
+
+def _fcn_layers(
+    split: str,
+    widths: Sequence[Sequence[int]],
+    *,
+    hidden: Sequence[int],
+    kernel: int,
+    outputs: int,
+) -> list[Layer]:
+    """Return FCN-8s's counterpart of a VGG above a split."""
+    by_number = dict(enumerate(widths, start=1))
+    pool = int(split.removeprefix("pool"))
+    fcn = Fcn(by_number, len(widths), hidden, kernel, outputs)
+    return fcn.layers(pool, by_number[pool][-1])

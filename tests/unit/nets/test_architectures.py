@@ -13,9 +13,11 @@ from common.nets.architectures import (
     input_shape,
     splits,
 )
+from common.nets.segmentation import fcn8s_task_module
 from common.nets.spec import ArchitectureSpec, TaskSpec
 
 TASK = TaskSpec(name="classification")
+SEGMENTATION = TaskSpec(name="segmentation", kind="binary-segmentation")
 
 
 def small_vgg(split: str = "pool1", **settings: int) -> ArchitectureSpec:
@@ -73,6 +75,57 @@ def test_hidden_sets_the_width_of_fc6() -> None:
     assert task_module.get_submodule("fc6").out_features == 5
 
 
+@pytest.mark.parametrize(
+    ("blocks", "split", "own", "nested"),
+    [
+        (3, "pool1", ["fuse1", "upscore2"], "fuse1.deep.fuse2.deep.score_fr"),
+        (3, "pool3", ["fc6", "relu6", "drop6", "score_fr", "upscore8"], "score_fr"),
+        (4, "pool2", ["fuse2", "upscore4"], "fuse2.deep.fuse3.deep.score_fr"),
+        (4, "pool3", ["fuse3", "upscore8"], "fuse3.deep.score_fr"),
+    ],
+)
+def test_one_category_module_serves_classification_and_segmentation(
+    blocks: int, split: str, own: list[str], nested: str
+) -> None:
+    spec = small_vgg(split, blocks=blocks, input_size=64)
+    task_module = build_task_module(spec, SEGMENTATION)
+    assert names(task_module) == own
+    assert isinstance(task_module.get_submodule(nested), nn.Conv2d)
+    features = build_category_module(spec)(torch.zeros(2, *input_shape(spec)))
+    assert task_module(features).shape == (2, 1, 64, 64)
+    assert build_task_module(spec, TASK)(features).shape == (2, 1)
+
+
+@pytest.mark.parametrize("split", splits("vgg16"))
+def test_vgg16_segments_as_fcn8s(split: str) -> None:
+    """Widths and places of the published net, for whatever multiple of 32 pixels."""
+    spec = ArchitectureSpec(name="vgg16", split=split, settings={"input_size": 96})
+    with torch.device("meta"):
+        task_module = build_task_module(spec, SEGMENTATION)
+        published = fcn8s_task_module(64, 1, (96, 96))
+        features = build_category_module(spec)(torch.zeros(1, 3, 96, 96))
+        assert task_module(features).shape == (1, 1, 96, 96)
+    if split == "pool1":
+        ours, theirs = (
+            {name: tensor.shape for name, tensor in module.state_dict().items()}
+            for module in (task_module, published)
+        )
+        assert ours == theirs
+
+
+def test_an_architecture_without_a_segmentation_says_which_have_one() -> None:
+    spec = ArchitectureSpec(name="small-resnet", split="block1_1")
+    message = (
+        "'small-resnet' has no task module of kind 'binary-segmentation', which task "
+        "'segmentation' asks for; architectures that have one: small-vgg, vgg16"
+    )
+    with pytest.raises(SchemaError, match=message):
+        build_task_module(spec, SEGMENTATION)
+    with pytest.raises(SchemaError, match=message):
+        initial_modules(spec, [TASK, SEGMENTATION], seed=0)
+    assert build_task_module(spec, TASK)
+
+
 def test_vgg16_is_torchvisions_layer_by_layer() -> None:
     spec = ArchitectureSpec(name="vgg16", split="pool1")
     with torch.device("meta"):
@@ -121,6 +174,51 @@ def test_initial_weights_keep_the_signal_alive() -> None:
     assert 0.2 < float(features.std()) < 5
     logits = task_modules["classification"].eval()(category_module(images))
     assert float(logits.abs().max()) < 1
+
+
+@torch.no_grad()
+def test_a_segmentation_starts_undecided_and_upsamples_bilinearly() -> None:
+    spec = small_vgg(width=16, input_size=64, blocks=4)
+    category_module, task_modules = initial_modules(spec, [SEGMENTATION], seed=0)
+    module = task_modules["segmentation"].eval()
+    images = torch.randn(8, *input_shape(spec), generator=torch.Generator().manual_seed(0))
+    features = category_module(images)
+    logits = module(features)
+    assert float(logits.std()) > 1e-3
+    assert float(logits.abs().max()) < 1.5
+    deep = module.get_submodule("fuse2.deep")
+    assert isinstance(deep, nn.Sequential)
+    deepest = nn.Sequential(*module[:5], *deep[:5])
+    assert 0.2 < float(deepest(features).std()) < 5
+    for name, factor in (("upscore4", 4), ("fuse2.deep.upscore4", 2)):
+        flat = module.get_submodule(name)(torch.ones(1, 1, 6, 6))
+        assert flat.shape == (1, 1, 6 * factor, 6 * factor)
+        torch.testing.assert_close(
+            flat[:, :, factor:-factor, factor:-factor], torch.ones(1, 1, 4 * factor, 4 * factor)
+        )
+
+
+def test_a_segmentation_learns_where_things_are_from_its_initial_weights() -> None:
+    """Bright discs on noise: the scores that start near zero come alive within some steps."""
+    spec = small_vgg(width=4)
+    f, task_modules = initial_modules(spec, [SEGMENTATION], seed=0)
+    net = nn.Sequential(f, task_modules["segmentation"])
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.rand(16, 2, generator=generator) * 16 + 8
+    grid = torch.stack(torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij"), -1)
+    inside = (grid - centres[:, None, None]).norm(dim=-1) < 6
+    images = torch.randn(16, 3, 32, 32, generator=generator) + 2 * inside[:, None]
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(40):
+            loss = nn.functional.binary_cross_entropy_with_logits(net(images)[:, 0], inside.float())
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    with torch.no_grad():
+        right = ((net.eval()(images)[:, 0] > 0) == inside).float().mean()
+    assert float(right) > 0.93 > float(1 - inside.float().mean()) + 0.02
 
 
 @pytest.mark.parametrize(
