@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from common.distillation.back_distillation import BackDistillationSettings
 from common.distillation.dream import DreamSettings
 from common.distillation.methods import method_named, methods
-from common.distillation.transplant import MethodSettings, Start
+from common.distillation.transplant import MethodSettings, Start, TeachingSettings
 from common.model import Document
 from common.nets.spec import ArchitectureSpec, Name, TaskSpec
 from common.plan import Limits
@@ -67,6 +67,8 @@ class DistillationConfig(BackDistillationSettings):
     ridge: float = Field(default=1.0, ge=0, le=1e6)
     """Relative to the mean of the normal matrix's diagonal. Of 1e-6 to 10, 1 was best on digits."""
     dream: DreamSettings = DreamSettings()
+    teaching: TeachingSettings = TeachingSettings()
+    """What `dream` and `auto` show the teacher; `steps` above are the other methods'."""
 
     @field_validator("zero_sample_method", "few_sample_method")
     @classmethod
@@ -87,6 +89,7 @@ class DistillationConfig(BackDistillationSettings):
             start=self.start,
             ridge=self.ridge,
             dream=self.dream,
+            teaching=self.teaching,
             learning=BackDistillationSettings.model_validate(learning),
         )
 

@@ -57,7 +57,7 @@ class _Source:
         self._module, self._shape = module, shape
         self._upper: nn.Sequential | None = None
         self._basis_PCHW: Tensor | None = None
-        entries = signals.outputs * signals.size**2
+        entries = torch.Size(signals.G_shape).numel()
         path = next(iter(signals.maps), "")
         names = [name for name, _ in module.named_children()]
         # A ReLU inside a block has no above and below.

@@ -112,32 +112,38 @@ class Material:
             device=device,
         )
 
-    def transplant(self, samples: Samples | None) -> Transplant:
-        """Return what methods work on."""
-        return Transplant(
-            self.problem, self.spec, samples=samples, means=self.means, source=self.source
-        )
-
-    def samples(self, store: BlobStore, entry: BlobEntry) -> Samples:
-        """Return the features of the images that a lab gave, and their labels.
+    def transplant(self, store: BlobStore, shared: BlobEntry | None) -> Transplant:
+        """Return what methods work on, with the images that a lab gave, if any.
 
         Raises
         ------
         SchemaError
             If the blob has other tensors than `images` and `labels`.
         """
-        tensors = _tensors(store, entry)
-        if tensors.keys() != {"images", "labels"}:
-            raise SchemaError(
-                f"samples {entry.digest[:12]}: need the tensors images and labels, found "
-                f"{', '.join(sorted(tensors))}; share them again"
-            )
-        with torch.no_grad():
-            parts = [
-                self.category_module(images_NCHW.to(self.device))
-                for images_NCHW in torch.split(tensors["images"], FEATURE_BATCH)
-            ]
-        return Samples(torch.cat(parts), tensors["labels"].to(self.device))
+        samples, images_NCHW = None, None
+        if shared is not None:
+            tensors = _tensors(store, shared)
+            if tensors.keys() != {"images", "labels"}:
+                raise SchemaError(
+                    f"samples {shared.digest[:12]}: need the tensors images and labels, found "
+                    f"{', '.join(sorted(tensors))}; share them again"
+                )
+            images_NCHW = tensors["images"]
+            with torch.no_grad():
+                parts = [
+                    self.category_module(part_NCHW.to(self.device))
+                    for part_NCHW in torch.split(images_NCHW, FEATURE_BATCH)
+                ]
+            samples = Samples(torch.cat(parts), tensors["labels"].to(self.device))
+        return Transplant(
+            self.problem,
+            self.spec,
+            samples=samples,
+            means=self.means,
+            source=self.source,
+            category_module=self.category_module,
+            images_NCHW=images_NCHW,
+        )
 
 
 def moments(

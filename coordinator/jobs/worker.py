@@ -132,7 +132,9 @@ class TransplantWorker:
         name = self._method(stage)
         if name in ("identity", "closed-form"):
             return 1
-        return settings.steps + (settings.dream.steps if name == "dream" else 0)
+        if name in ("dream", "auto"):
+            return settings.dream.steps + settings.teaching.steps
+        return settings.steps
 
     def _progress(self, stage: Stage) -> Progress:
         step, steps = self._at.step, self._steps(stage)
@@ -186,11 +188,11 @@ class TransplantWorker:
     def _begun(self, stage: Stage) -> Learning:
         """Begin a stage's method, or take it up where the last checkpoint left it."""
         material, job = self._read(), self._job
-        samples = None
-        if stage == "few-sample" and job.samples is not None:
-            samples = material.samples(self._store, job.samples)
+        transplant = material.transplant(
+            self._store, job.samples if stage == "few-sample" else None
+        )
         method = method_named(self._method(stage))
-        learning = method.begin(material.transplant(samples), job.settings.method_settings())
+        learning = method.begin(transplant, job.settings.method_settings())
         state = self._at.state
         if state is not None:
             path = self._store.local_path(state.digest)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from common.errors import SchemaError
 from deploy.cli.extras import needs_coordinator
 from deploy.cli.output import PEOPLE, RESULT, print_json
 
@@ -48,3 +50,48 @@ def solver(
         print_json(result)
         return
     table(result["rows"], RESULT.print)
+
+
+@app.command()
+def transplant(
+    experiment: Annotated[int, typer.Option(min=1, max=4, help="Of the paper.")] = 2,
+    data: Annotated[str, typer.Option(help="cifar10, voc-animals or digits.")] = "cifar10",
+    samples: Annotated[str, typer.Option(help="Numbers of samples, with commas.")] = "",
+    methods: Annotated[str, typer.Option(help="Names, with commas.")] = "",
+    categories: Annotated[str, typer.Option(help="Names, with commas.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="Two categories, one seed.")] = False,
+    split: Annotated[str, typer.Option(help="f ends with this layer.")] = "pool2",
+    root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
+    cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Repeat an experiment of Network Transplanting with every method, on real images."""
+    with needs_coordinator("bench transplant"):
+        from deploy.benchmarks.transplant import report, run
+
+    def listed(text: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+
+    if any(not count.isdigit() for count in listed(samples)):
+        raise SchemaError(f"--samples {samples!r}: give whole numbers with commas, as 0,10,100")
+    request = run.requested(
+        experiment,
+        data,
+        samples=tuple(int(count) for count in listed(samples)),
+        methods=listed(methods),
+        categories=listed(categories),
+        seeds=seeds,
+        quick=quick,
+        root=root,
+        cache=cache,
+        split=split,
+        workers=workers,
+    )
+    outcome = report.made(request, results, PEOPLE)
+    if as_json:
+        print_json(outcome.as_json())
+        return
+    outcome.show(RESULT)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
@@ -86,11 +88,7 @@ class Row:
 def run(cell: Cell) -> list[Row]:
     """Return a cell's rows."""
     torch.set_num_threads(1)
-    dataset = datasets.load(cell.data, cell.root, cell.cache, cell.split)
-    student = {1: cell.category, 2: dataset.similar[0], 4: ""}[cell.experiment]
-    material = between(
-        dataset, cell.category, student, seed=cell.seed, root=cell.root, cache=cell.cache
-    )
+    material = _material(cell)
     teacher_error = _error(
         in_batches(material.problem.teacher_task, material.test.features_NCHW),
         material.test.labels_N,
@@ -110,6 +108,26 @@ def run(cell: Cell) -> list[Row]:
         )
         rows.append(_filled(row, cell, material))
     return rows
+
+
+Space = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Last hidden features (N, F) of test images, with our adapter and with direct-learn's."""
+SPACE_SAMPLES = 100
+
+
+def space(cell: Cell) -> Space:
+    """Return what the paper's figure 5 shows, of a cell's category."""
+    torch.set_num_threads(1)
+    material = _material(cell)
+    found = []
+    for method, adapter in (("auto", AUTO), ("direct-learn", PAPER_2)):
+        spec = _spec(adapter, material.channels)
+        transplant = material.transplant(spec, cell.samples[0], seed=cell.seed)
+        learned = _learned(method, transplant, settings(cell, method))
+        hidden = material.problem.student_task[:-1]
+        shown_NCHW = material.test.features_NCHW[material.test.labels_N > 0.5]
+        found.append(in_batches(nn.Sequential(learned, hidden), shown_NCHW).flatten(1).numpy())
+    return found[0], found[1]
 
 
 def plan(cell: Cell) -> Iterator[tuple[str, str, int]]:
@@ -141,11 +159,22 @@ def _adapters(experiment: int, method: str) -> tuple[str, ...]:
     return (PAPER_2,)
 
 
+def _material(cell: Cell) -> Material:
+    dataset = datasets.load(cell.data, cell.root, cell.cache, cell.split)
+    student = {1: cell.category, 2: dataset.similar[0], 4: ""}[cell.experiment]
+    return between(
+        dataset, cell.category, student, seed=cell.seed, root=cell.root, cache=cell.cache
+    )
+
+
+def _spec(adapter: str, channels: int) -> AdapterSpec:
+    kernel, convs = _SHAPES[adapter]
+    return AdapterSpec(in_channels=channels, out_channels=channels, convs=convs, kernel=kernel)
+
+
 def _filled(row: Row, cell: Cell, material: Material) -> Row:
     began = time.perf_counter()
-    kernel, convs = _SHAPES[row.adapter]
-    channels = material.channels
-    spec = AdapterSpec(in_channels=channels, out_channels=channels, convs=convs, kernel=kernel)
+    spec = _spec(row.adapter, material.channels)
     if row.method == CEILING:
         adapter = _ceiling(material, spec, cell)
     else:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -123,7 +123,28 @@ def requested(
 
 def measure(request: Request, console: Console) -> list[Row]:
     """Return all rows, in the order of categories, seeds, methods and samples."""
+    datasets.load(request.data, request.root, request.cache)  # once, before the processes start
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(request.workers, mp_context=context) as pool:
+        _all(pool, "common starts", _start, _starts(request), console)
+        _all(pool, "teachers", _teacher, _teachers(request), console)
+        rows = _all(pool, "transplants", cells.run, _cells(request), console)
+    return [row for cell_rows in rows for row in cell_rows]
+
+
+def spaces(request: Request, console: Console) -> dict[str, cells.Space]:
+    """Return, by category, last hidden features with our adapter and with direct-learn's."""
     wanted = [
+        replace(cell, samples=(cells.SPACE_SAMPLES,)) for cell in _cells(request) if cell.seed == 0
+    ]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(request.workers, mp_context=context) as pool:
+        found = _all(pool, "feature spaces", cells.space, wanted, console)
+    return dict(zip((cell.category for cell in wanted), found, strict=True))
+
+
+def _cells(request: Request) -> list[Cell]:
+    return [
         Cell(
             experiment=request.experiment,
             data=request.data,
@@ -139,13 +160,6 @@ def measure(request: Request, console: Console) -> list[Row]:
         for seed in range(request.seeds)
         for category in request.categories
     ]
-    datasets.load(request.data, request.root, request.cache)  # once, before the processes start
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(request.workers, mp_context=context) as pool:
-        _all(pool, "common starts", _start, _starts(request), console)
-        _all(pool, "teachers", _teacher, _teachers(request), console)
-        rows = _all(pool, "transplants", cells.run, wanted, console)
-    return [row for cell_rows in rows for row in cell_rows]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,89 @@
+"""Carries out a request and hands its outcome to a terminal, a program, the results page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from deploy.benchmarks.transplant import goals, plots, results, run, tables
+from deploy.benchmarks.transplant.cells import Row
+from deploy.benchmarks.transplant.run import Request
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All rows of a request."""
+
+    rows: list[Row]
+    command: str
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON of `bench transplant` (DESIGN section 8)."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "goals": [asdict(goal) for goal in goals.goals(self.rows)],
+            "command": self.command,
+            "machine": results.machine(),
+            "seconds": round(self.seconds, 1),
+        }
+
+    def show(self, console: Console) -> None:
+        """Print the table and the goals for people."""
+        console.print(tables.terminal(self.rows))
+        for goal in goals.goals(self.rows):
+            console.print(
+                f"{'met   ' if goal.met else 'missed'} {goal.what}: {goal.ours}",
+                f"({goal.bar})",
+                soft_wrap=False,
+            )
+
+
+def made(request: Request, folder: Path | None, console: Console) -> Outcome:
+    """Run a request; write its section and pictures where a folder is given."""
+    began = time.perf_counter()
+    rows = run.measure(request, console)
+    outcome = Outcome(rows, command(request), time.perf_counter() - began)
+    if folder is not None:
+        pictures = _pictures(request, rows, folder / results.FIGURES, console)
+        part = results.section(
+            rows, command=outcome.command, seconds=outcome.seconds, pictures=pictures
+        )
+        console.print(f"written: {results.write(folder, part)}")
+    return outcome
+
+
+def command(request: Request) -> str:
+    """Return the command that makes a request, whatever was left out when it was given."""
+    words = [
+        "rootstock bench transplant",
+        f"--experiment {request.experiment}",
+        f"--data {request.data}",
+        f"--samples {','.join(map(str, request.samples))}",
+        f"--methods {','.join(request.methods)}",
+        f"--categories {','.join(request.categories)}",
+        f"--seeds {request.seeds}",
+    ]
+    if request.split != "pool2":
+        words.append(f"--split {request.split}")
+    if request.quick:
+        words.append("--quick")
+    return " ".join(words)
+
+
+def _pictures(request: Request, rows: Sequence[Row], folder: Path, console: Console) -> list[str]:
+    stem = f"transplant-{request.experiment}-{request.data}"
+    if request.split != "pool2":
+        stem += f"-{request.split}"
+    plots.error_over_samples(rows, folder / f"{stem}.png")
+    pictures = [f"{stem}.png"]
+    if request.experiment == 2:
+        spaces = run.spaces(request, console)
+        plots.feature_spaces(spaces, folder / f"{stem}-features.png")
+        pictures.append(f"{stem}-features.png")
+    return pictures
