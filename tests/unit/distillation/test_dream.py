@@ -1,4 +1,3 @@
-import copy
 from collections.abc import Mapping
 
 import pytest
@@ -8,17 +7,12 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from common.distillation.back_distillation import BackDistillationSettings
 from common.distillation.dream import Dream, DreamRecord, DreamSettings
 from common.distillation.dream_source import DreamSource, moments
-from common.distillation.dreamed import DreamedDistillation, mixtures
-from common.distillation.methods import method_named
-from common.distillation.problem import Samples, TransplantProblem
-from common.distillation.transplant import MethodSettings, Transplant
 from common.errors import TransplantError
 from common.nets.architectures import initial_modules, input_shape
 from common.nets.spec import ArchitectureSpec, TaskSpec
-from tests.unit.distillation.nets import SHAPE, SPEC, adapter_spec, features, task_module
+from tests.unit.distillation.nets import SPEC, task_module
 
 IMAGE = input_shape(SPEC)
 QUICK = DreamSettings(images=12, steps=40, jitter=1)
@@ -98,7 +92,8 @@ def test_a_dream_takes_on_what_was_shipped_and_convinces_the_teacher() -> None:
     assert [record.step for record in records] == list(range(1, 41))
     assert after.statistics_loss < 0.3 * before.statistics_loss
     assert after.class_loss < 0.1
-    assert after.smoothness < before.smoothness
+    # Neighbours in noise differ by twice its variance.
+    assert after.smoothness < 1.5 * float(dream.images().var())
     settings = QUICK
     expected = (
         settings.confidence * after.class_loss
@@ -205,94 +200,3 @@ def test_layers_inside_residual_blocks_are_found() -> None:
     before = running.clone()
     dream.step()
     assert torch.equal(before, running)  # BatchNorm stays as in evaluation
-
-
-def test_mixtures_lie_between_images() -> None:
-    images = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
-    one, other = (mixtures(images, 40, torch.Generator().manual_seed(0)) for _ in range(2))
-    assert torch.equal(one, other)
-    assert one.shape == (40, 1, 2, 2)
-    assert 0 <= float(one.min()) < 0.2
-    assert 0.8 < float(one.max()) <= 1
-    assert bool(((one > 0.2) & (one < 0.8)).any())
-
-
-def transplant(samples: bool = False) -> Transplant:
-    problem = TransplantProblem(centred_teacher(), task_module(2), SHAPE)
-    few = Samples(features(4), torch.tensor([0.0, 1, 0, 1])) if samples else None
-    return Transplant(problem, adapter_spec(2), few, source=source())
-
-
-def test_the_student_learns_what_the_teacher_says_of_the_dreams() -> None:
-    given = transplant()
-    settings = MethodSettings(
-        dream=QUICK.model_copy(update={"images": 12}),
-        learning=BackDistillationSettings(steps=100, learning_rate=1e-2, draws=16),
-    )
-    run = method_named("dream").begin(given, settings)
-    start = copy.deepcopy(run.adapter)
-    steps = []
-    while not run.done:
-        steps.append(run.step().step)
-    assert steps == list(range(1, 141))
-    with torch.no_grad():
-        x_NCHW = category_module()(run.state()["dream/images"])
-        target_N = given.problem.teacher_task(x_NCHW).flatten().sigmoid()
-
-        def loss(adapter: nn.Module) -> float:
-            y_N = given.problem.student_task(adapter(x_NCHW)).flatten()
-            return float(F.binary_cross_entropy_with_logits(y_N, target_N))
-
-        assert loss(run.adapter) < 0.5 * loss(start)
-        y_N = given.problem.student_task(run.adapter(x_NCHW)).flatten()
-    assert float(((y_N > 0) == (target_N > 0.5)).float().mean()) > 0.9
-
-
-@pytest.mark.parametrize("cut", [2, 6])
-def test_the_method_goes_on_bit_for_bit_in_either_phase(cut: int) -> None:
-    loose = {"images": 4, "steps": 4, "max_class_loss": 1e9, "max_statistics_loss": 1e9}
-    settings = MethodSettings(
-        dream=QUICK.model_copy(update=loose),
-        learning=BackDistillationSettings(steps=5, draws=8, batch_size=5),
-    )
-    whole = method_named("dream").begin(transplant(), settings)
-    records = []
-    while not whole.done:
-        records.append(whole.step())
-    first = method_named("dream").begin(transplant(), settings)
-    for _ in range(cut):
-        first.step()
-    second = method_named("dream").begin(transplant(), settings).restore(load(save(first.state())))
-    rest = []
-    while not second.done:
-        rest.append(second.step())
-    assert rest == records[cut:]
-    for name, tensor in whole.state().items():
-        assert torch.equal(tensor, second.state()[name]), name
-
-
-def test_samples_take_part_where_there_are_some() -> None:
-    loose = {"images": 4, "steps": 1, "max_class_loss": 1e9, "max_statistics_loss": 1e9}
-    settings = MethodSettings(
-        dream=QUICK.model_copy(update=loose), learning=BackDistillationSettings(steps=2, draws=8)
-    )
-    adapters = []
-    for samples in (True, False):
-        run = DreamedDistillation(transplant(samples), settings)
-        while not run.done:
-            run.step()
-        adapters.append(run.adapter.convolutions()[0].weight.detach())
-    assert not torch.equal(*adapters)
-
-
-def test_a_dream_that_fails_ends_the_method_before_it_learns() -> None:
-    settings = MethodSettings(dream=QUICK.model_copy(update={"steps": 1, "max_class_loss": 1e-9}))
-    run = method_named("dream").begin(transplant(), settings)
-    with pytest.raises(TransplantError, match="did not converge"):
-        run.step()
-
-
-def test_a_dream_needs_a_source() -> None:
-    problem = TransplantProblem(task_module(1), task_module(2), SHAPE)
-    with pytest.raises(TransplantError, match="switch channel means and variances on"):
-        method_named("dream").begin(Transplant(problem, adapter_spec()), MethodSettings())
