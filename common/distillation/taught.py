@@ -1,12 +1,12 @@
 """Zero or few samples, taught by the teacher on images made for it: methods `dream` and `auto`.
 
-1. Dream images, if the lab shipped its statistics (`common.distillation.dream`).
-2. Gather images: dreams, the samples' own, synthetic ones; let the teacher answer strong views of
+1. `auto` measures the join as it is and after the closed form, on synthetic images and samples, and
+   stops where the teacher can hardly tell the difference.
+2. Else dream images, if the lab shipped its statistics (`common.distillation.dream`).
+3. Gather images: dreams, the samples' own, synthetic ones; let the teacher answer strong views of
    them, part of which are kept apart to judge by.
-3. `auto` measures the join as it is and after the closed form, and stops where that is good enough
-   (DESIGN: the least that is good enough).
-4. Else learn: y_S is held to y_T on the views, and the samples' labels have their say as well.
-5. `auto` keeps the best of what it measured.
+4. Learn: y_S is held to y_T on the views, and the samples' labels have their say as well.
+5. `auto` keeps what was learned unless the start is closer to the teacher on what was kept apart.
 
 Shapes: N images, C/H/W of an image.
 """
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.distillation.back_distillation import BackDistillation, StepRecord
 from common.distillation.dream import Dream
@@ -67,8 +67,10 @@ class Taught:
         ).eval()
         self._learning: BackDistillation | None = None
         self._judged: Answers | None = None
-        self._good_enough = False
-        if self._dream is None:
+        self._good_enough = thrifty and self._good_as_it_is()
+        if self._good_enough:
+            self._dream = None
+        elif self._dream is None:
             self._begin()
 
     @property
@@ -121,22 +123,24 @@ class Taught:
     def restore(self, state: Mapping[str, Tensor]) -> Self:
         """Carry on from a state; return the same object.
 
+        A state that holds a finished dream and nothing else begins to learn from that dream.
+
         Raises
         ------
         TransplantError
             If the state belongs to another dream, adapter or settings.
         """
+        dream, learning = _under("dream/", state), _under("learning/", state)
         if self._dream is not None:
-            self._dream.restore(_under("dream/", state))
+            self._dream.restore(dream)
             if self._dream.done:
                 self._begin()
-        learning = _under("learning/", state)
-        if (self._learning is not None) != bool(learning):
+        if (self._dream is None and dream) or (self._learning is None and learning):
             raise TransplantError(
                 "the state was saved for another adapter or other settings; start anew, or with "
                 "the settings that it was saved with"
             )
-        if self._learning is not None:
+        if self._learning is not None and learning:
             self._learning.restore(learning)
             if self._learning.done:
                 self._settle()
@@ -148,9 +152,6 @@ class Taught:
         generator = torch.Generator().manual_seed(self._settings.learning.seed)
         answers = Answers.to(transplant.problem, self._features(generator))
         answers, self._judged = answers.parted(teaching.judged, generator)
-        if self._thrifty and self._measured() <= teaching.good_enough:
-            self._good_enough = True
-            return
         settings = self._settings.learning
         self._learning = BackDistillation(
             transplant.problem,
@@ -175,56 +176,92 @@ class Taught:
         if not self._thrifty or learned <= started:
             self._adapter = self._learning.adapter
 
-    def _measured(self) -> float:
-        """Take the better of no learning and of the closed form; return its distance to y_T."""
-        assert self._judged is not None  # noqa: S101  # called after it is there
-        student_task = self._transplant.problem.student_task
-        started = self._judged.distance(self._adapter, student_task)
-        plain = starting_adapter(self._transplant, "identity", self._settings).eval()
-        identity = self._judged.distance(plain, student_task)
-        if identity <= min(started, self._settings.teaching.good_enough):
-            self._adapter = plain
-            return identity
-        return started
+    def _good_as_it_is(self) -> bool:
+        """Take no learning or the closed form, if the teacher can hardly tell the difference."""
+        transplant, teaching = self._transplant, self._settings.teaching
+        generator = torch.Generator().manual_seed(self._settings.learning.seed)
+        shown = self._shown(generator)
+        if not shown:
+            return False
+        judged = Answers.to(transplant.problem, torch.cat(shown))
+        plain = starting_adapter(transplant, "identity", self._settings).eval()
+        for adapter in (plain, self._adapter):
+            if judged.distance(adapter, transplant.problem.student_task) <= teaching.good_enough:
+                self._adapter = adapter
+                return True
+        return False
 
     def _features(self, generator: torch.Generator) -> Tensor:
-        """Return f of views of all images there are; of samples alone where f is not at hand."""
-        transplant, teaching = self._transplant, self._settings.teaching
-        category_module = transplant.category_module
-        pictures: list[tuple[Tensor, int]] = []
+        """Return f of all images there are, and of views of them."""
+        shown = self._shown(generator)
         if self._dream is not None and self._converged(self._dream):
-            category_module = self._transplant.source.category_module  # type: ignore[union-attr]
-            pictures.append((self._dream.images(), teaching.dream_views))
-        features: list[Tensor] = []
-        if transplant.images_NCHW is not None:
-            pictures.append((transplant.images_NCHW, teaching.sample_views))
-        if transplant.samples is not None:
-            features.append(transplant.samples.features_NCHW)
-        if self._thrifty and category_module is not None and teaching.synthetic > 0:
-            shape = self._image_shape(pictures)
-            if shape is not None:
-                leaves_NCHW = dead_leaves(teaching.synthetic, shape, generator)
-                pictures.append((leaves_NCHW, teaching.synthetic_views))
-        for images_NCHW, views in pictures:
-            assert category_module is not None  # noqa: S101  # there are images only with it
-            device = next(category_module.parameters()).device
-            views_NCHW = strong_views(
-                images_NCHW, views, mirror=transplant.mirror, generator=generator
+            assert self._transplant.source is not None  # noqa: S101  # what was dreamed from
+            shown.append(
+                self._views(
+                    self._transplant.source.category_module,
+                    self._dream.images(),
+                    self._settings.teaching.dream_views,
+                    generator,
+                )
             )
-            shown_NCHW = torch.cat((images_NCHW.to(views_NCHW), views_NCHW)).to(device)
-            features.append(in_batches(category_module, shown_NCHW))
-        if not features:
+        if not shown:
             raise TransplantError(
                 "there is nothing to show the teacher: give samples, or the category module and "
                 "the statistics that its lab ships"
             )
-        return torch.cat([part.to(features[0]) for part in features])
+        return torch.cat([part.to(shown[0]) for part in shown])
 
-    def _image_shape(self, pictures: list[tuple[Tensor, int]]) -> tuple[int, int, int] | None:
+    def _shown(self, generator: torch.Generator) -> list[Tensor]:
+        """Return f of what needs no dream: samples, views of them, synthetic images."""
+        transplant, teaching = self._transplant, self._settings.teaching
+        shown: list[Tensor] = []
+        if transplant.samples is not None:
+            shown.append(transplant.samples.features_NCHW)
+        if transplant.category_module is None:
+            return shown
+        if transplant.images_NCHW is not None:
+            shown.append(
+                self._views(
+                    transplant.category_module,
+                    transplant.images_NCHW,
+                    teaching.sample_views,
+                    generator,
+                )
+            )
+        shape = self._image_shape()
+        if self._thrifty and shape is not None and teaching.synthetic > 0:
+            leaves_NCHW = dead_leaves(teaching.synthetic, shape, generator)
+            shown.append(
+                self._views(
+                    transplant.category_module,
+                    leaves_NCHW,
+                    teaching.synthetic_views,
+                    generator,
+                )
+            )
+        return [part.to(shown[0]) for part in shown]
+
+    def _views(
+        self,
+        category_module: nn.Sequential,
+        images_NCHW: Tensor,
+        count: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return f of images and of strong views of them."""
+        device = next(category_module.parameters()).device
+        views_NCHW = strong_views(
+            images_NCHW, count, mirror=self._transplant.mirror, generator=generator
+        )
+        return in_batches(
+            category_module, torch.cat((images_NCHW.to(views_NCHW), views_NCHW)).to(device)
+        )
+
+    def _image_shape(self) -> tuple[int, int, int] | None:
         if self._transplant.source is not None:
             return self._transplant.source.input_shape
-        if pictures:
-            _, channels, height, width = pictures[0][0].shape
+        if self._transplant.images_NCHW is not None:
+            _, channels, height, width = self._transplant.images_NCHW.shape
             return channels, height, width
         return None
 

@@ -21,6 +21,7 @@ from common.distillation.calibration import calibrate_by_labels
 from common.distillation.imitation import Answers, ImitationPenalty, in_batches
 from common.distillation.methods import method_named
 from common.distillation.problem import Samples
+from common.distillation.taught import Taught
 from common.distillation.transplant import (
     MethodSettings,
     TeachingSettings,
@@ -94,6 +95,7 @@ def run(cell: Cell) -> list[Row]:
         material.test.labels_N,
     )
     rows = []
+    dreams: Dreams = {}
     for method, adapter, samples in plan(cell):
         row = Row(
             experiment=cell.experiment,
@@ -106,7 +108,7 @@ def run(cell: Cell) -> list[Row]:
             error=None,
             teacher_error=teacher_error,
         )
-        rows.append(_filled(row, cell, material))
+        rows.append(_filled(row, cell, material, dreams))
     return rows
 
 
@@ -172,14 +174,14 @@ def _spec(adapter: str, channels: int) -> AdapterSpec:
     return AdapterSpec(in_channels=channels, out_channels=channels, convs=convs, kernel=kernel)
 
 
-def _filled(row: Row, cell: Cell, material: Material) -> Row:
+def _filled(row: Row, cell: Cell, material: Material, dreams: Dreams) -> Row:
     began = time.perf_counter()
     spec = _spec(row.adapter, material.channels)
     if row.method == CEILING:
         adapter = _ceiling(material, spec, cell)
     else:
         transplant = material.transplant(spec, row.samples, seed=row.seed)
-        adapter = _learned(row.method, transplant, settings(cell, row.method))
+        adapter = _learned(row.method, transplant, settings(cell, row.method), dreams)
     error, calibrated = _errors(material, adapter)
     return replace(
         row, error=error, calibrated_error=calibrated, seconds=time.perf_counter() - began
@@ -206,14 +208,26 @@ def settings(cell: Cell, method: str) -> MethodSettings:
     return made
 
 
-STEPS = {"direct-learn": 200, "distill": 200, "jacobian": 200, "back-distill": 300}
+STEPS = {"direct-learn": 400, "distill": 400, "jacobian": 400, "back-distill": 400}
 """Of the baselines."""
 
 
-def _learned(method: str, transplant: Transplant, made: MethodSettings) -> Adapter:
+Dreams = dict[str, Tensor]
+"""A finished dream: the same for every number of samples, so it is dreamed once a cell."""
+
+
+def _learned(
+    method: str, transplant: Transplant, made: MethodSettings, dreams: Dreams | None = None
+) -> Adapter:
     learning = method_named(method).begin(transplant, made)
+    if dreams and isinstance(learning, Taught) and not learning.done:
+        learning.restore(dreams)
     while not learning.done:
         learning.step()
+    if dreams is not None and not dreams:
+        dreams |= {
+            key: value for key, value in learning.state().items() if key.startswith("dream/")
+        }
     return learning.adapter
 
 

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,15 +56,21 @@ def given(*, samples: bool = False, dreams: bool = True, same: bool = False) -> 
 
 @pytest.mark.parametrize("method", ["dream", "auto"])
 def test_the_student_comes_to_say_what_the_teacher_says(method: str) -> None:
-    transplant = given()
-    chosen = settings(steps=150, synthetic=4, synthetic_views=4).model_copy(
+    """Of dreams, and of samples whose labels agree with the teacher."""
+    transplant = given(dreams=method == "dream")
+    if method == "auto":
+        x_NCHW = in_batches(category_module(), digits(32))
+        labels_N = (transplant.problem.teacher_task(x_NCHW).flatten() > 0).float()
+        transplant = replace(transplant, samples=Samples(x_NCHW, labels_N), images_NCHW=digits(32))
+    chosen = settings(steps=150, synthetic=0, sample_views=64).model_copy(
         update={"dream": QUICK, "learning": LEARNING.model_copy(update={"learning_rate": 1e-2})}
     )
     run = method_named(method).begin(transplant, chosen)
     start = copy.deepcopy(run.adapter)
     while not run.done:
         run.step()
-    shown_NCHW = in_batches(category_module(), run.state()["dream/images"])
+    images_NCHW = run.state()["dream/images"] if method == "dream" else digits(32)
+    shown_NCHW = in_batches(category_module(), images_NCHW)
     answers = Answers.to(transplant.problem, shown_NCHW)
     student_task = transplant.problem.student_task
     assert answers.distance(start, student_task) > 0.8
