@@ -92,15 +92,15 @@ class TeachingSettings(Document):
     dream_views: int = Field(default=1400, ge=0, le=1_000_000)
     """Strong views of all dreams together; these and the others are shown besides the images."""
     sample_views: int = Field(default=1400, ge=0, le=1_000_000)
-    synthetic: int = Field(default=256, ge=0, le=1_000_000)
+    synthetic: int = Field(default=128, ge=0, le=1_000_000)
     """Synthetic images, of `auto`."""
-    synthetic_views: int = Field(default=256, ge=0, le=1_000_000)
+    synthetic_views: int = Field(default=128, ge=0, le=1_000_000)
     judged: float = Field(default=0.15, gt=0, lt=1)
     """Share of all that is shown, kept apart to judge adapters by."""
     good_enough: float = Field(default=0.05, ge=0, le=1)
     """`auto` learns nothing where y_S is within this distance of y_T, in units of y_T's spread."""
     steps: int = Field(default=400, ge=1, le=1_000_000)
-    batch_size: int = Field(default=128, ge=1, le=65_536)
+    batch_size: int = Field(default=64, ge=1, le=65_536)
     weight: float = Field(default=1.0, gt=0, le=1e6)
     """Of imitation, where the task loss of samples weighs 1."""
 

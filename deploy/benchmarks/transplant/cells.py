@@ -141,12 +141,17 @@ def plan(cell: Cell) -> Iterator[tuple[str, str, int]]:
             elif method in ("identity", "closed-form"):
                 yield method, adapter, 0  # samples change nothing
             else:
+                counts = cell.samples
+                if method in _SECONDARY and len(counts) > 3:
+                    counts = tuple(sorted({counts[0], counts[1], counts[-1]}))
                 needs_samples = method_named(method).needs_samples
                 yield from (
-                    (method, adapter, samples)
-                    for samples in cell.samples
-                    if samples > 0 or not needs_samples
+                    (method, adapter, count) for count in counts if count > 0 or not needs_samples
                 )
+
+
+_SECONDARY = ("distill", "jacobian", "dream")
+"""Not in the paper's tables of classification: the fewest and the most samples will do."""
 
 
 def _adapters(experiment: int, method: str) -> tuple[str, ...]:
@@ -208,8 +213,10 @@ def settings(cell: Cell, method: str) -> MethodSettings:
     return made
 
 
-STEPS = {"direct-learn": 400, "distill": 400, "jacobian": 400, "back-distill": 400}
-"""Of the baselines."""
+STEPS = {"direct-learn": 300, "distill": 300, "jacobian": 200, "back-distill": 300}
+"""Of the baselines. On images that the lab of CIFAR-10's horse holds back (seed 0), direct-learn
+with rates of 1e-3, 3e-3 and 1e-2 and 100 to 500 steps gave 23.8 to 26.4% with 10 samples and 17.7
+to 20.2% with 100; 3e-3 with 200 or more steps was best and is every method's."""
 
 
 Dreams = dict[str, Tensor]
@@ -240,7 +247,7 @@ def _ceiling(material: Material, spec: AdapterSpec, cell: Cell) -> Adapter:
         material.problem,
         adapter,
         Samples(x_NCHW, training.classes_N.float()),
-        BackDistillationSettings(steps=600, batch_size=128, distillation=0.0, seed=cell.seed),
+        BackDistillationSettings(steps=500, batch_size=128, distillation=0.0, seed=cell.seed),
         ImitationPenalty(
             material.problem, Answers.to(material.problem, x_NCHW), weight=1.0, batch_size=128
         ),

@@ -86,6 +86,8 @@ def requested(
         raise SchemaError(
             "experiment 3 segments, and only voc-animals has masks; use --data voc-animals"
         )
+    if experiment == 4 and data != "cifar10":
+        raise SchemaError(f"{data} has no dissimilar categories for experiment 4; use cifar10")
     known = METHODS[experiment]
     for method in methods:
         if method not in known:
