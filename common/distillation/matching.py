@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.distillation.maps import PseudoGradients
 from common.distillation.problem import TransplantProblem
-from common.distillation.signals import Policy, Signals, pseudo_gradients
+from common.distillation.signals import Policy, Signals
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
@@ -61,14 +62,14 @@ def matched(
     if permutation_C is not None:
         adapter.set_permutation(permutation_C)
     signals = Signals.between(problem, spec.out_channels, policy=policy, size=size)
+    pseudo_gradients = PseudoGradients(problem, spec.out_channels, signals, draws=draws)
     generator = torch.Generator().manual_seed(seed)
     products_MC = torch.zeros(spec.out_channels, spec.in_channels, dtype=torch.float64)
     squares_M, squares_C = (torch.zeros(n, dtype=torch.float64) for n in products_MC.shape)
     for first in range(0, draws, batch):
         draw = signals.draw(min(batch, draws - first), generator).to(device)
         V_MP, D_CP = (
-            maps.transpose(0, 1).flatten(1).double()
-            for maps in pseudo_gradients(problem, spec.out_channels, draw)
+            maps_NCHW.transpose(0, 1).flatten(1).double() for maps_NCHW in pseudo_gradients(draw)
         )
         D_CP = D_CP[adapter.permutation]
         products_MC += (V_MP @ D_CP.T).cpu()
