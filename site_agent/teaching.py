@@ -10,6 +10,7 @@ import torch
 from common.errors import SchemaError
 from common.model import canonical_json
 from common.nets.architectures import build_category_module, build_task_module
+from common.plan import Plan
 from common.weights import safetensors_io
 from common.weights.manifest import TeacherManifest
 from site_agent.config import SiteConfig, TrainingConfig
@@ -34,6 +35,8 @@ def teach(lab: Lab) -> SpoolEntry:
 
     Raises
     ------
+    SchemaError
+        If the plan asks for a task that no recipe teaches.
     DataError
         If the lab's images cannot be used.
     StorageError
@@ -46,6 +49,7 @@ def teach(lab: Lab) -> SpoolEntry:
     if known is not None:
         lab.log.info("trained before", manifest=known.digest, run=run)
         return known
+    require_teachable(lab.plan)
     recipe = RECIPES[lab.config.training.recipe](lab.config.training, lab.device)
     data = lab.data
     # Checkpoints over other images, or of other settings, are not this run's.
@@ -75,6 +79,23 @@ def teach(lab: Lab) -> SpoolEntry:
         statistics=sorted(manifest.statistics.tensors) if manifest.statistics else [],
     )
     return entry
+
+
+def require_teachable(plan: Plan) -> None:
+    """Refuse a plan with a task that recipes cannot teach: a lab's images have no masks.
+
+    Raises
+    ------
+    SchemaError
+        If there is one; names it.
+    """
+    for task in plan.tasks:
+        if task.kind != "binary-classification":
+            raise SchemaError(
+                f"the plan's task '{task.name}' is of kind '{task.kind}' and a site teaches "
+                "binary-classification, as its labels are per image; tell the coordinator's "
+                "operator to plan classification tasks only"
+            )
 
 
 def run_digest(config: SiteConfig, plan_digest: str) -> str:

@@ -22,13 +22,14 @@ from common.distillation.biases import bias_from_means
 from common.distillation.closed_form import closed_form
 from common.distillation.dream import DreamSettings
 from common.distillation.dream_source import DreamSource
+from common.distillation.matching import matched
 from common.distillation.problem import Samples, TransplantProblem, logits
 from common.errors import TransplantError
 from common.model import Document
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
 
-Start = Literal["random", "identity", "closed-form"]
+Start = Literal["random", "identity", "closed-form", "matched"]
 """Where an adapter begins; the paper's begin at random."""
 
 
@@ -222,7 +223,7 @@ def starting_adapter(transplant: Transplant, start: Start, settings: MethodSetti
     Raises
     ------
     TransplantError
-        As `closed_form`.
+        As `closed_form` and `matched`.
     """
     learning = settings.learning
     if start == "closed-form":
@@ -238,6 +239,17 @@ def starting_adapter(transplant: Transplant, start: Start, settings: MethodSetti
         )
         if transplant.means is not None:
             bias_from_means(adapter, *transplant.means)
+        return adapter
+    if start == "matched":
+        adapter, _ = matched(
+            transplant.problem,
+            transplant.spec,
+            # Exp. 3's draws have no masks, and those are what tells channels apart.
+            policy="exp1" if learning.policy == "exp3" else learning.policy,
+            seed=learning.seed,
+            size=learning.size,
+            permutation_C=transplant.permutation_C,
+        )
         return adapter
     adapter = Adapter(transplant.spec)
     if start == "identity":

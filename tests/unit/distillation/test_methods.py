@@ -148,7 +148,7 @@ def test_iterative_methods_differ() -> None:
             assert difference(one, other) > 1e-5
 
 
-@pytest.mark.parametrize("start", ["random", "identity", "closed-form"])
+@pytest.mark.parametrize("start", ["random", "identity", "closed-form", "matched"])
 def test_learning_begins_where_it_is_told(start: Start) -> None:
     given = transplant()
     settings = MethodSettings(

@@ -14,17 +14,18 @@ from torch.nn import functional as F  # noqa: N812
 from common.distillation.adjoint import output_shape, pseudo_gradient
 from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
 from common.distillation.closed_form import closed_form
+from common.distillation.maps import PseudoGradients
 from common.distillation.methods import method_named, methods
 from common.distillation.pool import DrawPool
 from common.distillation.problem import UNLABELLED, Samples, TransplantProblem
-from common.distillation.signals import Signals, pseudo_gradients
+from common.distillation.signals import Signals
 from common.distillation.transplant import MethodSettings, Transplant, soft_labels
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.architectures import feature_shape, initial_modules, splits
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from deploy.benchmarks.double_backward import slow_gradient
 from tests.unit.distillation import nets
-from tests.unit.distillation.linearised import slow_gradient
 
 TASK = TaskSpec(name="segmentation", kind="binary-segmentation")
 EXP3 = BackDistillationSettings(
@@ -114,7 +115,8 @@ def test_exp3_draws_a_gradient_for_every_pixel_and_no_mask() -> None:
 def test_every_policy_serves_a_map(policy: Any) -> None:
     same = problem()
     signals = Signals.between(same, SHAPE[0], policy=policy, size=2)
-    V, D_T = pseudo_gradients(same, SHAPE[0], signals.draw(2, torch.Generator().manual_seed(0)))
+    maps = PseudoGradients(same, SHAPE[0], signals, draws=2)
+    V, D_T = maps(signals.draw(2, torch.Generator().manual_seed(0)))
     assert torch.equal(V, D_T)
     assert float(V.abs().max()) > 0
 

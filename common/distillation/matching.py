@@ -1,0 +1,133 @@
+"""Which channels of teacher and student correspond, by their pseudo-gradients alone.
+
+Nets that grew from common initial weights hold much the same units, in an order that the reorder
+layer hides. The closed form (`closed_form`) fits any linear map, and where teacher and student
+differ a little its fit spends itself on directions that the draws hardly excite. Here the map is
+held to a permutation: channel m of h(x) is the channel c of x whose pseudo-gradients D'_T are most
+like V = J'_gS^T G, for all channels at once (an assignment problem). No image, no sample, no step.
+
+Dummy-2 masks (policies exp1 and exp2) tell channels apart far better than dummy-1 alone: on a small
+FCN (16 channels, dog's task module, fine-tuned from one start) they found all 16, and exp3 5 and 9.
+
+Shapes: N draws, C channels of x, M channels of h(x), P places of all draws.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.distillation.maps import PseudoGradients
+from common.distillation.problem import TransplantProblem
+from common.distillation.signals import Policy, Signals
+from common.errors import TransplantError
+from common.nets.adapter import Adapter
+from common.nets.spec import AdapterSpec
+
+
+def matched(
+    problem: TransplantProblem,
+    spec: AdapterSpec,
+    *,
+    policy: Policy = "exp1",
+    draws: int = 64,
+    batch: int = 32,
+    seed: int = 0,
+    size: int = 3,
+    permutation_C: Tensor | None = None,
+) -> tuple[Adapter, float]:
+    """Learn an adapter that passes every channel on to the one that it corresponds to.
+
+    Parameters
+    ----------
+    problem, spec, policy, draws, batch, seed, size, permutation_C
+        As `closed_form`.
+
+    Returns
+    -------
+    The adapter, its first convolution a permutation and the others Dirac kernels, biases zero; and
+    the mean correlation of D'_T and V of matched channels: 1 if the task modules are the same, near
+    0 if nothing corresponds. Of C ≠ M channels the smaller number is matched.
+
+    Raises
+    ------
+    TransplantError
+        If the modules do not fit, or all pseudo-gradients are zero, or one is not finite.
+    """
+    device = next(problem.student_task.parameters()).device
+    adapter = Adapter(spec).identity_start().to(device)
+    adapter.beta.fill_(problem.beta)
+    if permutation_C is not None:
+        adapter.set_permutation(permutation_C)
+    signals = Signals.between(problem, spec.out_channels, policy=policy, size=size)
+    pseudo_gradients = PseudoGradients(problem, spec.out_channels, signals, draws=draws)
+    generator = torch.Generator().manual_seed(seed)
+    products_MC = torch.zeros(spec.out_channels, spec.in_channels, dtype=torch.float64)
+    squares_M, squares_C = (torch.zeros(n, dtype=torch.float64) for n in products_MC.shape)
+    for first in range(0, draws, batch):
+        draw = signals.draw(min(batch, draws - first), generator).to(device)
+        V_MP, D_CP = (
+            maps_NCHW.transpose(0, 1).flatten(1).double() for maps_NCHW in pseudo_gradients(draw)
+        )
+        D_CP = D_CP[adapter.permutation]
+        products_MC += (V_MP @ D_CP.T).cpu()
+        squares_M += V_MP.square().sum(1).cpu()
+        squares_C += D_CP.square().sum(1).cpu()
+    scale_MC = (squares_M[:, None] * squares_C).sqrt()
+    if not 0 < float(scale_MC.max()) < float("inf"):
+        raise TransplantError(
+            "the pseudo-gradients of teacher or student are zero or not finite; a task module "
+            "that is dead or not finite cannot be transplanted"
+        )
+    # A dead channel is like none: its products are zero as well.
+    correlation_MC = products_MC / scale_MC.clamp_min(torch.finfo(torch.float64).tiny)
+    rows, columns = assignment(correlation_MC.numpy())
+    first_conv = adapter.convolutions()[0]
+    centre = spec.kernel // 2
+    with torch.no_grad():
+        first_conv.weight.zero_()
+        first_conv.weight[rows, columns, centre, centre] = 1.0
+    return adapter, float(correlation_MC[rows, columns].mean())
+
+
+def assignment(gain: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return pairs (rows, columns) of the largest total gain, no row or column twice.
+
+    The Hungarian method with shortest augmenting paths (Jonker and Volgenant, 1987), in
+    O(rows² · columns).
+    """
+    if gain.shape[0] > gain.shape[1]:
+        columns, rows = assignment(gain.T)
+        return rows, columns
+    count, width = gain.shape
+    cost = -gain
+    price_row, price_column = np.zeros(count), np.zeros(width)
+    taken_by = np.full(width, -1)
+    for row in range(count):
+        # Dijkstra over columns: how dear it is to free one for `row` by moving others on.
+        shortest, came_from = np.full(width, np.inf), np.full(width, -1)
+        done, at, distance, column = np.zeros(width, dtype=bool), row, 0.0, -1
+        while True:
+            through = distance + cost[at] - price_row[at] - price_column
+            better = ~done & (through < shortest)
+            shortest[better], came_from[better] = through[better], at
+            column = int(np.argmin(np.where(done, np.inf, shortest)))
+            distance = float(shortest[column])
+            done[column] = True
+            if taken_by[column] < 0:
+                break
+            at = int(taken_by[column])
+        # Prices keep every reduced cost from going below zero.
+        settled = np.flatnonzero(done & (taken_by >= 0))
+        price_row[row] += distance
+        price_row[taken_by[settled]] += distance - shortest[settled]
+        price_column[settled] -= distance - shortest[settled]
+        while column >= 0:
+            at = int(came_from[column])
+            freed = np.flatnonzero(taken_by == at)
+            taken_by[column] = at
+            column = -1 if at == row else int(freed[0])
+    columns = np.flatnonzero(taken_by >= 0)
+    return taken_by[columns].astype(np.int64), columns.astype(np.int64)
