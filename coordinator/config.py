@@ -56,9 +56,9 @@ class DistillationConfig(BackDistillationSettings):
     Steps, rates, draws and seed are `BackDistillationSettings`'.
     """
 
-    zero_sample_method: str = "closed-form"
+    zero_sample_method: str = "auto"
     """One of `common.distillation.methods` that needs no samples."""
-    few_sample_method: str = "back-distill"
+    few_sample_method: str = "auto"
     """What learns on the samples that a lab shares."""
     start: Start = "closed-form"
     """Where methods that take steps begin."""

@@ -29,6 +29,8 @@ class Checkpoint(Document):
     step: int = Field(default=0, ge=0)
     state: BlobEntry | None = None
     """Everything that the present stage's learning needs to carry on after `step`."""
+    dream: BlobEntry | None = None
+    """What the zero-sample stage dreamed, if it did: the few-sample stage need not dream again."""
     curves: tuple[CurvePoint, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
     report: dict[str, float] = Field(default_factory=dict)

@@ -25,6 +25,9 @@ CURVE_POINTS = 200
 FALLBACKS: dict[Stage, str] = {"zero-sample": "closed-form", "few-sample": "back-distill"}
 """What a stage is left to when its method has no answer: neither needs statistics or a dream."""
 
+DREAMING = ("dream", "auto")
+"""Methods that may dream, the same dream in both stages."""
+
 CPU = torch.device("cpu")
 
 
@@ -132,7 +135,7 @@ class TransplantWorker:
         name = self._method(stage)
         if name in ("identity", "closed-form"):
             return 1
-        if name in ("dream", "auto"):
+        if name in DREAMING:
             return settings.dream.steps + settings.teaching.steps
         return settings.steps
 
@@ -163,7 +166,13 @@ class TransplantWorker:
         changes: dict[str, object] = {"curves": tuple(curves), "state": None}
         if stage == "few-sample":
             return changes | {"step": step, "few_sample": adapter}
-        return changes | {"step": 0, "zero_sample": adapter, "report": self._report()}
+        dreamed = {k: v for k, v in learning.state().items() if k.startswith("dream/")}
+        return changes | {
+            "step": 0,
+            "zero_sample": adapter,
+            "report": self._report(),
+            "dream": put_tensors(self._store, dreamed) if dreamed else None,
+        }
 
     def _take_steps(self, learning: Learning, stage: Stage, curves: list[CurvePoint]) -> int:
         """Take up to `checkpoint_steps` steps; returns the last one's number."""
@@ -194,6 +203,8 @@ class TransplantWorker:
         method = method_named(self._method(stage))
         learning = method.begin(transplant, job.settings.method_settings())
         state = self._at.state
+        if state is None and self._method(stage) in DREAMING and not learning.done:
+            state = self._at.dream
         if state is not None:
             path = self._store.local_path(state.digest)
             learning.restore(

@@ -38,6 +38,7 @@ def digits_federation(**coordinator: Any) -> FederationConfig:
                 },
                 # What is tested here is the way of the merge, not how good the nets are.
                 "acceptance": {"max_error": 100.0, "max_above_teacher": 100.0},
+                "distillation": QUICK,
                 **coordinator,
             },
             "site": {
@@ -53,6 +54,9 @@ def digits_federation(**coordinator: Any) -> FederationConfig:
             ],
         }
     )
+
+
+QUICK = {"zero_sample_method": "closed-form", "few_sample_method": "back-distill"}
 
 
 class Running:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.federation.config import FederationConfig, merge
-from tests.e2e.federation import Running, digits_federation, merge_of, merged
+from tests.e2e.federation import QUICK, Running, digits_federation, merge_of, merged
 from tests.e2e.slow_line import slow_line
 
 pytestmark = pytest.mark.e2e
@@ -57,7 +57,7 @@ def test_an_agent_killed_in_the_middle_of_an_upload_resumes_where_it_was(
 def test_a_coordinator_killed_in_the_middle_of_a_merge_completes_it(
     federation: Federation,
 ) -> None:
-    steps = {"distillation": {"steps": 3000}, "jobs": {"checkpoint_steps": 100}}
+    steps = {"distillation": {**QUICK, "steps": 3000}, "jobs": {"checkpoint_steps": 100}}
     running = federation(digits_federation(**steps))
     running.start_coordinator()
     running.start_site("lab-zero")

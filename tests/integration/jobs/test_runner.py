@@ -23,10 +23,10 @@ from coordinator.jobs.local_ray import LocalRay
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
 from coordinator.jobs.runner import JobRunner
 from coordinator.jobs.worker import TransplantWorker
-from tests.unit.jobs.transplants import Transplant, one_thread
+from tests.unit.jobs.transplants import PAPERS, Transplant, one_thread
 
 ACTOR = "ray::TransplantActor"
-SETTINGS = DistillationConfig(draws=64, steps=200, learning_rate=1e-2)
+SETTINGS = DistillationConfig(draws=64, steps=200, learning_rate=1e-2, **PAPERS)
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ def test_every_method_can_be_chosen() -> None:
     assert configured(zero_sample_method="dream").zero_sample_method == "dream"
     assert configured() == DistillationConfig()
     assert (configured().zero_sample_method, configured().few_sample_method) == (
-        "closed-form",
-        "back-distill",
+        "auto",
+        "auto",
     )
 
 

@@ -15,7 +15,7 @@ from coordinator.jobs.checkpoint import put_tensors
 from coordinator.jobs.material import Material, rescale
 from coordinator.jobs.model import JobResult, TransplantJob
 from coordinator.jobs.worker import TransplantWorker
-from tests.unit.jobs.transplants import SPEC, Transplant, one_thread, trained
+from tests.unit.jobs.transplants import PAPERS, SPEC, Transplant, one_thread, trained
 
 
 @pytest.fixture(autouse=True)
@@ -79,12 +79,19 @@ def test_many_pieces_give_the_bits_of_one(transplant: Transplant) -> None:
     assert outcome(whole) == outcome(TransplantWorker(job).result())
 
 
+DREAMT_BEFORE = {("few-sample", "auto")}
+"""Stages that take the zero-sample stage's dream over."""
 DREAM = {"images": 8, "steps": 40, "max_class_loss": 10.0, "max_statistics_loss": 10.0}
 
 
 @pytest.mark.parametrize(
     ("zero", "few"),
-    [("dream", "direct-learn"), ("back-distill", "dream"), ("closed-form", "jacobian")],
+    [
+        ("dream", "direct-learn"),
+        ("back-distill", "dream"),
+        ("closed-form", "jacobian"),
+        ("auto", "auto"),
+    ],
 )
 def test_methods_by_name_resume_bit_for_bit(transplant: Transplant, zero: str, few: str) -> None:
     settings = DistillationConfig.model_validate(
@@ -94,6 +101,7 @@ def test_methods_by_name_resume_bit_for_bit(transplant: Transplant, zero: str, f
             "draws": 32,
             "steps": 20,
             "dream": DREAM,
+            "teaching": {"steps": 20, "dream_views": 16, "sample_views": 16, "synthetic": 8},
         }
     )
     changes = {"settings": settings, "teacher_statistics": transplant.measured()}
@@ -107,9 +115,12 @@ def test_methods_by_name_resume_bit_for_bit(transplant: Transplant, zero: str, f
     assert whole.fallbacks == {}
     for stage, method in (("zero-sample", zero), ("few-sample", few)):
         steps = [point.step for point in whole.curves if point.stage == stage]
-        last = {"closed-form": 0, "dream": 60}.get(method, 20)
-        assert steps == list(range(1, last + 1))
-    closed = finished(transplant.job("closed", settings=DistillationConfig(draws=32, steps=0)))
+        last = {"closed-form": 0, "dream": 60, "auto": 60}.get(method, 20)
+        first = 41 if (stage, zero) in DREAMT_BEFORE else 1
+        assert steps == list(range(first, last + 1))
+    closed = finished(
+        transplant.job("closed", settings=DistillationConfig(draws=32, steps=0, **PAPERS))
+    )
     assert (whole.zero_sample == closed.zero_sample) == (zero == "closed-form")
 
 
@@ -179,7 +190,9 @@ def test_a_finished_job_is_not_done_again(transplant: Transplant) -> None:
 
 def test_other_settings_under_the_same_merge_start_anew(transplant: Transplant) -> None:
     first = finished(transplant.job())
-    other = finished(transplant.job(settings=DistillationConfig(draws=64, steps=60, seed=1)))
+    other = finished(
+        transplant.job(settings=DistillationConfig(draws=64, steps=60, seed=1, **PAPERS))
+    )
     assert other.zero_sample.blob.digest != first.zero_sample.blob.digest
 
 

@@ -45,6 +45,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+PAPERS = {"zero_sample_method": "closed-form", "few_sample_method": "back-distill"}
+"""Quick ones, for tests of what is around a method."""
+
+
 @cache
 @one_thread()
 def trained(digit: int) -> tuple[nn.Sequential, nn.Sequential]:
@@ -110,7 +114,7 @@ class Transplant:
             "teacher_task_module": self.teacher,
             "student_task_module": self.student,
             "samples": self.samples,
-            "settings": DistillationConfig(draws=64, steps=60, learning_rate=1e-2),
+            "settings": DistillationConfig(draws=64, steps=60, learning_rate=1e-2, **PAPERS),
             "artifacts": self.uri,
             "checkpoint_steps": 20,
         }
