@@ -113,7 +113,7 @@ def _dream(transplant: Transplant, settings: MethodSettings) -> Learning:
 
 
 def _auto(transplant: Transplant, settings: MethodSettings) -> Learning:
-    showable = (transplant.source, transplant.category_module, transplant.samples)
+    showable = (transplant.source, transplant.image_shape, transplant.samples)
     if all(thing is None for thing in showable):
         # Nothing to show the teacher, so nothing to measure by: pseudo-gradients have to do.
         return _closed_form(transplant, settings)

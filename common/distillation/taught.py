@@ -228,7 +228,7 @@ class Taught:
                     generator,
                 )
             )
-        shape = self._image_shape()
+        shape = transplant.image_shape
         if self._thrifty and shape is not None and teaching.synthetic > 0:
             leaves_NCHW = dead_leaves(teaching.synthetic, shape, generator)
             shown.append(
@@ -256,14 +256,6 @@ class Taught:
         return in_batches(
             category_module, torch.cat((images_NCHW.to(views_NCHW), views_NCHW)).to(device)
         )
-
-    def _image_shape(self) -> tuple[int, int, int] | None:
-        if self._transplant.source is not None:
-            return self._transplant.source.input_shape
-        if self._transplant.images_NCHW is not None:
-            _, channels, height, width = self._transplant.images_NCHW.shape
-            return channels, height, width
-        return None
 
     def _converged(self, dream: Dream) -> bool:
         try:

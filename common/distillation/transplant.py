@@ -51,9 +51,11 @@ class Transplant:
         Channel means of x (C) and of f_S(I) (M), if labs shipped them: biases of the closed form.
     source
         What images can be dreamed from, if the lab shipped its statistics.
-    category_module, images_NCHW, mirror
-        f, the samples' images as f takes them, and whether a mirrored one shows the same thing:
-        where more features come from than the samples' own.
+    category_module, image_shape
+        f, and (C, H, W) of the images that it takes: where features of synthetic images come from.
+    images_NCHW, mirror
+        The samples' images as f takes them, and whether a mirrored one shows the same thing: where
+        more features come from than the samples' own.
 
     Raises
     ------
@@ -68,6 +70,7 @@ class Transplant:
     means: tuple[Tensor, Tensor] | None = None
     source: DreamSource | None = None
     category_module: nn.Sequential | None = None
+    image_shape: tuple[int, int, int] | None = None
     images_NCHW: Tensor | None = None
     mirror: bool = False
 

@@ -41,6 +41,7 @@ class Material:
     problem: TransplantProblem
     spec: AdapterSpec
     category_module: nn.Sequential
+    image_shape: tuple[int, int, int]
     means: tuple[Tensor, Tensor] | None
     """Channel means of f(I) (C) and of f_S(I) (M), if both labs shipped what they follow from."""
     source: DreamSource | None
@@ -106,6 +107,7 @@ class Material:
                 kernel=job.settings.kernel,
             ),
             category_module=category_module,
+            image_shape=input_shape(job.teacher_architecture),
             means=None if mean_C is None or mean_M is None else (mean_C, mean_M),
             source=source,
             no_source=no_source,
@@ -142,6 +144,7 @@ class Material:
             means=self.means,
             source=self.source,
             category_module=self.category_module,
+            image_shape=self.image_shape,
             images_NCHW=images_NCHW,
         )
 

@@ -125,10 +125,10 @@ def space(cell: Cell) -> Space:
     for method, adapter in (("auto", AUTO), ("direct-learn", PAPER_2)):
         spec = _spec(adapter, material.channels)
         transplant = material.transplant(spec, cell.samples[0], seed=cell.seed)
-        learned = _learned(method, transplant, settings(cell, method))
+        below = learned(method, transplant, settings(cell, method))
         hidden = material.problem.student_task[:-1]
         shown_NCHW = material.test.features_NCHW[material.test.labels_N > 0.5]
-        found.append(in_batches(nn.Sequential(learned, hidden), shown_NCHW).flatten(1).numpy())
+        found.append(in_batches(nn.Sequential(below, hidden), shown_NCHW).flatten(1).numpy())
     return found[0], found[1]
 
 
@@ -186,7 +186,7 @@ def _filled(row: Row, cell: Cell, material: Material, dreams: Dreams) -> Row:
         adapter = _ceiling(material, spec, cell)
     else:
         transplant = material.transplant(spec, row.samples, seed=row.seed)
-        adapter = _learned(row.method, transplant, settings(cell, row.method), dreams)
+        adapter = learned(row.method, transplant, settings(cell, row.method), dreams)
     error, calibrated = _errors(material, adapter)
     return replace(
         row, error=error, calibrated_error=calibrated, seconds=time.perf_counter() - began
@@ -223,9 +223,10 @@ Dreams = dict[str, Tensor]
 """A finished dream: the same for every number of samples, so it is dreamed once a cell."""
 
 
-def _learned(
+def learned(
     method: str, transplant: Transplant, made: MethodSettings, dreams: Dreams | None = None
 ) -> Adapter:
+    """Return the adapter that a method finds; dreams are taken from `dreams`, or left there."""
     learning = method_named(method).begin(transplant, made)
     if dreams and isinstance(learning, Taught) and not learning.done:
         learning.restore(dreams)

@@ -80,6 +80,7 @@ class Material:
             means=self.means,
             source=self.source,
             category_module=self.category_module,
+            image_shape=self.source.input_shape,
             images_NCHW=None if images is None else normalise(images.images_NCSS),
             mirror=self.mirror,
         )

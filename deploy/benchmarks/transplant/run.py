@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from common.errors import SchemaError
-from deploy.benchmarks.transplant import cells, datasets, teachers
+from deploy.benchmarks.transplant import cells, datasets, segmentation, segmentation_cells, teachers
 from deploy.benchmarks.transplant.cells import Cell, Row
 
 _Result = TypeVar("_Result")
@@ -125,9 +125,17 @@ def requested(
 
 def measure(request: Request, console: Console) -> list[Row]:
     """Return all rows, in the order of categories, seeds, methods and samples."""
-    datasets.load(request.data, request.root, request.cache)  # once, before the processes start
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(request.workers, mp_context=context) as pool:
+        if request.experiment == 3:
+            segmentation.load(request.root, request.cache)  # once, before the processes start
+            starts = [cell for cell in _nets_3(request) if cell.category == request.categories[0]]
+            others = [cell for cell in _nets_3(request) if cell not in starts]
+            for part in (starts, others):
+                _all(pool, "teachers", segmentation_cells.prepare, part, console)
+            found = _all(pool, "transplants", segmentation_cells.run, _cells(request), console)
+            return [row for cell_rows in found for row in cell_rows]
+        datasets.load(request.data, request.root, request.cache)
         _all(pool, "common starts", _start, _starts(request), console)
         _all(pool, "teachers", _teacher, _teachers(request), console)
         rows = _all(pool, "transplants", cells.run, _cells(request), console)
@@ -143,6 +151,13 @@ def spaces(request: Request, console: Console) -> dict[str, cells.Space]:
     with ProcessPoolExecutor(request.workers, mp_context=context) as pool:
         found = _all(pool, "feature spaces", cells.space, wanted, console)
     return dict(zip((cell.category for cell in wanted), found, strict=True))
+
+
+def _nets_3(request: Request) -> list[Cell]:
+    """Return a cell for every net of Experiment 3: each needs its seed's start first."""
+    student = datasets.SIMILAR[request.data][0]
+    wanted = replace(request, categories=(*request.categories, student))
+    return _cells(wanted)
 
 
 def _cells(request: Request) -> list[Cell]:

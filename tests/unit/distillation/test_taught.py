@@ -14,6 +14,7 @@ from common.distillation.transplant import MethodSettings, TeachingSettings, Tra
 from common.errors import TransplantError
 from tests.unit.distillation.nets import SHAPE, adapter_spec, features, task_module
 from tests.unit.distillation.test_dream import (
+    IMAGE,
     QUICK,
     category_module,
     centred_teacher,
@@ -50,6 +51,7 @@ def given(*, samples: bool = False, dreams: bool = True, same: bool = False) -> 
         few,
         source=source() if dreams else None,
         category_module=f,
+        image_shape=IMAGE,
         images_NCHW=images_NCHW,
     )
 
@@ -134,6 +136,7 @@ def test_auto_takes_the_closed_form_where_that_is_good_enough() -> None:
         plain.samples,
         permutation_C=torch.randperm(SHAPE[0], generator=torch.Generator().manual_seed(3)),
         category_module=plain.category_module,
+        image_shape=IMAGE,
         images_NCHW=plain.images_NCHW,
     )
     chosen = settings().model_copy(

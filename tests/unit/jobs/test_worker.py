@@ -240,7 +240,8 @@ def test_features_do_not_depend_on_how_many_images_there_are(transplant: Transpl
     material = Material.of(transplant.job(), transplant.store, torch.device("cpu"))
     images_NCHW = torch.rand(130, 1, 32, 32)
     entry = put_tensors(transplant.store, {"images": images_NCHW, "labels": torch.ones(130)})
-    samples = material.samples(transplant.store, entry)
+    samples = material.transplant(transplant.store, entry).samples
+    assert samples is not None
     with torch.no_grad():
         expected = material.category_module(images_NCHW[:64])
     assert torch.equal(expected, samples.features_NCHW[:64])
