@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from common.errors import TransplantError
-from deploy.benchmarks import solver_closed_form, solver_parallel, solver_speed
+from deploy.benchmarks import results, solver_closed_form, solver_parallel, solver_speed
 from deploy.benchmarks.solver_cases import CASES, Case, Step, disagreement, on
 
 CATEGORIES = 5
@@ -114,6 +114,19 @@ def cpu_disagreement(name: str, case: Case, *, tolerance: float) -> float:
             f"more than {tolerance:g}; check the driver, or use float32"
         )
     return error
+
+
+def section(result: dict[str, Any]) -> results.Section:
+    """Return the part of the results page that says what `measure` found."""
+    lines: list[str] = []
+    table(result["rows"], lines.append)
+    quick = " --quick" if result["quick"] else ""
+    return results.Section(
+        "solver",
+        "Time and memory of the maths",
+        f"rootstock bench solver{quick}",
+        "```\n" + "\n".join(lines) + "\n```",
+    )
 
 
 def table(rows: list[dict[str, Any]], write: Callable[[str], None]) -> None:

@@ -48,7 +48,12 @@ def measure(
     runner.start()
     try:
         with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as name:
-            settings = DistillationConfig(draws=draws, steps=steps)
+            settings = DistillationConfig(
+                zero_sample_method="closed-form",
+                few_sample_method="back-distill",
+                draws=draws,
+                steps=steps,
+            )
             jobs = _jobs(Path(name), architecture, categories, settings)
             warm_up, *jobs = jobs
             asyncio.run(_run(runner, [warm_up], at_once=False))

@@ -39,13 +39,17 @@ def transport(
 @app.command()
 def solver(
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute; no VGG-16.")] = False,
+    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Adjoints against a double backward pass, closed form against optimisation, Ray actors."""
     with needs_coordinator("bench solver"):
-        from deploy.benchmarks.solver import measure, table
+        from deploy.benchmarks.results import write
+        from deploy.benchmarks.solver import measure, section, table
 
     result = measure(PEOPLE, quick=quick)
+    if results is not None:
+        PEOPLE.print(f"written: {write(results, section(result))}")
     if as_json:
         print_json(result)
         return

@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from deploy.benchmarks.transplant import goals, plots, results, run, tables
+from deploy.benchmarks import results
+from deploy.benchmarks.transplant import goals, plots, run, tables
 from deploy.benchmarks.transplant.cells import Row
 from deploy.benchmarks.transplant.run import Request
 
@@ -51,11 +52,28 @@ def made(request: Request, folder: Path | None, console: Console) -> Outcome:
     outcome = Outcome(rows, command(request), time.perf_counter() - began)
     if folder is not None:
         pictures = _pictures(request, rows, folder / results.FIGURES, console)
-        part = results.section(
-            rows, command=outcome.command, seconds=outcome.seconds, pictures=pictures
-        )
+        part = section(rows, command=outcome.command, seconds=outcome.seconds, pictures=pictures)
         console.print(f"written: {results.write(folder, part)}")
     return outcome
+
+
+def section(
+    rows: Sequence[Row], *, command: str, seconds: float, pictures: Sequence[str]
+) -> results.Section:
+    """Return the section of one experiment on one data set."""
+    experiment, data = rows[0].experiment, rows[0].data
+    seeds = sorted({row.seed for row in rows})
+    shown = "".join(f"\n![{picture}]({results.FIGURES}/{picture})\n" for picture in pictures)
+    body = (
+        f"{tables.unit(experiment).capitalize()}, mean over "
+        f"{', '.join(dict.fromkeys(row.category for row in rows))} and seeds "
+        f"{', '.join(map(str, seeds))}; ± half a 95% interval over seeds. "
+        f"{round(seconds)} s with teachers in the cache or trained.\n\n"
+        f"{tables.markdown(rows)}\n{goals.markdown(rows)}{shown}"
+    )
+    return results.Section(
+        f"transplant-{experiment}-{data}", f"{tables.TITLES[experiment]} ({data})", command, body
+    )
 
 
 def command(request: Request) -> str:

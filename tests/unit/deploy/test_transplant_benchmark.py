@@ -11,7 +11,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from common.errors import DataError, SchemaError
-from deploy.benchmarks.transplant import datasets, goals, results, run, summary, tables
+from deploy.benchmarks import results
+from deploy.benchmarks.transplant import datasets, goals, report, run, summary, tables
 from deploy.benchmarks.transplant.cells import CEILING, Row
 from deploy.cli.main import app
 
@@ -87,7 +88,7 @@ def test_the_table_fits_a_terminal() -> None:
 
 
 def test_a_section_is_replaced_where_it_stands(tmp_path: Path) -> None:
-    first = results.section(ROWS, command="first", seconds=1, pictures=["a.png"])
+    first = report.section(ROWS, command="first", seconds=1, pictures=["a.png"])
     other = replace(first, name="other", title="Other", command="kept")
     results.write(tmp_path, first)
     results.write(tmp_path, other)

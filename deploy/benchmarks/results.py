@@ -1,18 +1,14 @@
-"""The results page: a section for each experiment and data set, written by the command alone."""
+"""The results page: a section for each experiment, written by its command alone."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-
-from deploy.benchmarks.transplant import goals, tables
-from deploy.benchmarks.transplant.cells import Row
 
 PAGE = "RESULTS.md"
 FIGURES = "figures"
@@ -32,25 +28,6 @@ class Section:
     title: str
     command: str
     body: str
-
-
-def section(
-    rows: Sequence[Row], *, command: str, seconds: float, pictures: Sequence[str]
-) -> Section:
-    """Return the section of one experiment on one data set."""
-    experiment, data = rows[0].experiment, rows[0].data
-    seeds = sorted({row.seed for row in rows})
-    shown = "".join(f"\n![{picture}]({FIGURES}/{picture})\n" for picture in pictures)
-    body = (
-        f"{tables.unit(experiment).capitalize()}, mean over "
-        f"{', '.join(dict.fromkeys(row.category for row in rows))} and seeds "
-        f"{', '.join(map(str, seeds))}; ± half a 95% interval over seeds. "
-        f"{round(seconds)} s with teachers in the cache or trained.\n\n"
-        f"{tables.markdown(rows)}\n{goals.markdown(rows)}{shown}"
-    )
-    return Section(
-        f"transplant-{experiment}-{data}", f"{tables.TITLES[experiment]} ({data})", command, body
-    )
 
 
 def write(folder: Path, part: Section) -> Path:
