@@ -3,10 +3,10 @@
 Both solve the same least-squares problem over the same draws and pay for them. The optimisation is
 back-distillation without samples from a random start. It is timed twice: with our pool of draws,
 which already has what METHODS 1a gains, and as the paper runs it, each step with draws of its own
-and a double backward pass (steps × the time of one such step). Its learning rate and length of run are chosen beforehand from a grid, best counts, and that
-choosing is not timed. It has arrived when its residual ‖α D'_S − D'_T‖ / ‖D'_T‖ is within 1% of
-the closed form's; if no run of the grid arrives, the ratio, of the run that came closest, is a
-lower bound.
+and a double backward pass (steps × the time of one such step). Its learning rate and length of run
+are chosen beforehand from a grid, best counts, and that choosing is not timed. It has arrived when
+its residual ‖α D'_S − D'_T‖ / ‖D'_T‖ is within 1% of the closed form's; if no run of the grid
+arrives, the ratio, of the run that came closest, is a lower bound.
 
 Shapes: N draws, C channels of x, M of h(x), H/W height and width.
 """
