@@ -201,6 +201,11 @@ class Dream:
         with moments(self._source.layers()) as found:
             features_NCHW = self._source.category_module(images_NCHW)
             y_N = self._source.teacher_task(features_NCHW).flatten()
+        if len(y_N) != len(self._targets_N):
+            raise TransplantError(
+                f"a dream needs one answer an image, and the task module gives "
+                f"{len(y_N) // len(self._targets_N)}; use a method that does not dream"
+            )
         class_loss = F.binary_cross_entropy_with_logits(y_N, self._targets_N)
         statistics_loss = torch.stack(
             [distance(name, found[name], wanted) for name, wanted in self._wanted.items()]

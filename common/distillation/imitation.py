@@ -51,9 +51,20 @@ class Answers:
         return cls(features_NCHW, y_T_NO)
 
     def parted(self, share: float, generator: torch.Generator) -> tuple[Answers, Answers]:
-        """Return the answers to learn from, and a share of them to judge by."""
-        order = torch.randperm(len(self.y_T_NO), generator=generator).to(self.y_T_NO.device)
-        kept = max(1, round(share * len(order)))
+        """Return the answers to learn from, and a share of them to judge by.
+
+        Raises
+        ------
+        TransplantError
+            If there are fewer than two.
+        """
+        count = len(self.y_T_NO)
+        if count < 2:
+            raise TransplantError(
+                f"{count} image is too few to learn from and to judge by; show more views"
+            )
+        order = torch.randperm(count, generator=generator).to(self.y_T_NO.device)
+        kept = min(count - 1, max(1, round(share * count)))
         parts = order[kept:], order[:kept]
         first, second = (Answers(self.features_NCHW[p], self.y_T_NO[p]) for p in parts)
         return first, second

@@ -1,7 +1,7 @@
 """Zero or few samples, taught by the teacher on images made for it: methods `dream` and `auto`.
 
-1. `auto` measures the join as it is and after the closed form, on synthetic images and samples, and
-   stops where the teacher can hardly tell the difference.
+1. `auto` measures the join as it is and at the start (the closed form), on synthetic images and
+   samples, and stops where the teacher can hardly tell the difference.
 2. Else dream images, if the lab shipped its statistics (`common.distillation.dream`).
 3. Gather images: dreams, the samples' own, synthetic ones; let the teacher answer strong views of
    them, part of which are kept apart to judge by.
@@ -24,7 +24,12 @@ from common.distillation.back_distillation import BackDistillation, StepRecord
 from common.distillation.dream import Dream
 from common.distillation.imitation import Answers, ImitationPenalty, in_batches
 from common.distillation.synthetic import dead_leaves
-from common.distillation.transplant import MethodSettings, Transplant, starting_adapter
+from common.distillation.transplant import (
+    MethodSettings,
+    Solved,
+    Transplant,
+    starting_adapter,
+)
 from common.distillation.views import strong_views
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
@@ -44,7 +49,7 @@ class Taught:
         `teaching`, `dream` and `learning`; starts from the closed form unless told otherwise.
     thrifty
         Whether the join is measured first and learning left out where it is good enough, synthetic
-        images join in, and a dream that does not converge is left out rather than an error.
+        images join in, and a dream that fails is left out rather than an error.
 
     Raises
     ------
@@ -54,29 +59,23 @@ class Taught:
 
     def __init__(self, transplant: Transplant, settings: MethodSettings, *, thrifty: bool) -> None:
         self._transplant, self._settings, self._thrifty = transplant, settings, thrifty
-        self._dream: Dream | None = None
-        if transplant.source is not None:
-            self._dream = Dream(transplant.source, settings.dream)
-        elif not thrifty:
-            raise TransplantError(
-                "method 'dream' needs the statistics that a lab ships and its category module; "
-                "ask the lab to switch channel means and variances on"
-            )
-        self._adapter = starting_adapter(
-            transplant, settings.start or "closed-form", settings
-        ).eval()
+        self._dream = self._begun_dream()
+        self._start = self._adapter = self._started()
         self._learning: BackDistillation | None = None
         self._judged: Answers | None = None
-        self._good_enough = thrifty and self._good_as_it_is()
-        if self._good_enough:
-            self._dream = None
+        good = self._good_as_it_is() if thrifty else None
+        self._good_enough = good is not None
+        if good is not None:
+            self._adapter = good
         elif self._dream is None:
-            self._begin()
+            self._learning = self._begun()
 
     @property
     def adapter(self) -> Adapter:
         """The adapter as it stands; the start, while a dream lasts."""
-        return self._adapter
+        if self._learning is None or self._learning.done:
+            return self._adapter
+        return self._learning.adapter
 
     @property
     def done(self) -> bool:
@@ -89,7 +88,7 @@ class Taught:
         Raises
         ------
         TransplantError
-            If `dream`'s dream did not converge, a loss is not finite, or all is done.
+            If `dream`'s dream did not converge, a loss of learning is not finite, or all is done.
         """
         if self._learning is not None:
             learned = self._learning.step()
@@ -104,25 +103,34 @@ class Taught:
             )
         if self._dream is None or self._good_enough:
             raise TransplantError("this adapter is good enough as it is; it takes no steps")
-        dreamed = self._dream.step()
+        try:
+            dreamed = self._dream.step()
+        except TransplantError:
+            if not self._thrifty:
+                raise
+            self._dream = None
+            self._learning = self._begun()
+            return self.step()
         if self._dream.done:
-            self._begin()
+            self._learning = self._begun()
         return StepRecord(dreamed.step, dreamed.loss, dreamed.class_loss, dreamed.statistics_loss)
 
     def state(self) -> dict[str, Tensor]:
         """Return all that changes, as plain tensors."""
+        if self._good_enough:
+            adapter = self._adapter.state_dict()
+            return {f"adapter/{k}": v.detach().clone() for k, v in adapter.items()}
         state: dict[str, Tensor] = {}
         if self._dream is not None:
             state |= {f"dream/{k}": v for k, v in self._dream.state().items()}
         if self._learning is not None:
             state |= {f"learning/{k}": v for k, v in self._learning.state().items()}
-        return state or {
-            f"adapter/{k}": v.detach().clone() for k, v in self._adapter.state_dict().items()
-        }
+        return state
 
     def restore(self, state: Mapping[str, Tensor]) -> Self:
         """Carry on from a state; return the same object.
 
+        What the state's run decided holds, also where this machine would have decided otherwise.
         A state that holds a finished dream and nothing else begins to learn from that dream.
 
         Raises
@@ -130,30 +138,65 @@ class Taught:
         TransplantError
             If the state belongs to another dream, adapter or settings.
         """
-        dream, learning = _under("dream/", state), _under("learning/", state)
+        adapter, dream, learning = (
+            _under(prefix, state) for prefix in ("adapter/", "dream/", "learning/")
+        )
+        if adapter:
+            solved = Solved(copy.deepcopy(self._start)).restore(state)
+            self._adapter, self._good_enough, self._learning = solved.adapter, True, None
+            return self
+        self._adapter, self._good_enough, self._learning = self._start, False, None
+        if learning and not dream:
+            self._dream = None  # the state's run had none, or gave it up
+        if self._dream is None and dream:
+            raise TransplantError(
+                "the state holds a dream and there is nothing to dream from; start anew, or with "
+                "the statistics that it was saved with"
+            )
         if self._dream is not None:
             self._dream.restore(dream)
-            if self._dream.done:
-                self._begin()
-        if (self._dream is None and dream) or (self._learning is None and learning):
-            raise TransplantError(
-                "the state was saved for another adapter or other settings; start anew, or with "
-                "the settings that it was saved with"
-            )
-        if self._learning is not None and learning:
-            self._learning.restore(learning)
+        if self._dream is None or self._dream.done:
+            self._learning = self._begun()
+            if learning:
+                self._learning.restore(learning)
             if self._learning.done:
                 self._settle()
         return self
 
-    def _begin(self) -> None:
-        """Gather the teacher's answers, measure, and start to learn where that is needed."""
+    def _begun_dream(self) -> Dream | None:
+        """Return the dream that comes first; None where `auto` has to do without."""
+        if self._transplant.source is None:
+            if self._thrifty:
+                return None
+            raise TransplantError(
+                "method 'dream' needs the statistics that a lab ships and its category module; "
+                "ask the lab to switch channel means and variances on"
+            )
+        try:
+            return Dream(self._transplant.source, self._settings.dream)
+        except TransplantError:
+            if not self._thrifty:
+                raise
+            return None
+
+    def _started(self) -> Adapter:
+        """Return the start; the identity where `auto` finds no answer to the closed form."""
+        start = self._settings.start or "closed-form"
+        try:
+            return starting_adapter(self._transplant, start, self._settings).eval()
+        except TransplantError:
+            if not self._thrifty:
+                raise
+            return starting_adapter(self._transplant, "identity", self._settings).eval()
+
+    def _begun(self) -> BackDistillation:
+        """Gather the teacher's answers, keep some apart, and begin to learn from the others."""
         transplant, teaching = self._transplant, self._settings.teaching
         generator = torch.Generator().manual_seed(self._settings.learning.seed)
         answers = Answers.to(transplant.problem, self._features(generator))
         answers, self._judged = answers.parted(teaching.judged, generator)
         settings = self._settings.learning
-        self._learning = BackDistillation(
+        return BackDistillation(
             transplant.problem,
             copy.deepcopy(self._adapter),
             transplant.samples,
@@ -176,20 +219,19 @@ class Taught:
         if not self._thrifty or learned <= started:
             self._adapter = self._learning.adapter
 
-    def _good_as_it_is(self) -> bool:
-        """Take no learning or the closed form, if the teacher can hardly tell the difference."""
+    def _good_as_it_is(self) -> Adapter | None:
+        """Return no learning or the start, if the teacher can hardly tell the difference."""
         transplant, teaching = self._transplant, self._settings.teaching
         generator = torch.Generator().manual_seed(self._settings.learning.seed)
         shown = self._shown(generator)
         if not shown:
-            return False
+            return None
         judged = Answers.to(transplant.problem, torch.cat(shown))
         plain = starting_adapter(transplant, "identity", self._settings).eval()
-        for adapter in (plain, self._adapter):
+        for adapter in (plain, self._start):
             if judged.distance(adapter, transplant.problem.student_task) <= teaching.good_enough:
-                self._adapter = adapter
-                return True
-        return False
+                return adapter
+        return None
 
     def _features(self, generator: torch.Generator) -> Tensor:
         """Return f of all images there are, and of views of them."""

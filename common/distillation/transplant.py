@@ -113,7 +113,8 @@ class MethodSettings(Document):
     """How a method works. Each uses what concerns it."""
 
     start: Start | None = None
-    """None is the method's own: the closed form for `dream`, else random, as in the paper."""
+    """None is the method's own: the closed form for `dream` and `auto`, else random, as in the
+    paper."""
     ridge: float = Field(default=1e-6, ge=0, le=1e6)
     """Of the closed form."""
     dream: DreamSettings = DreamSettings()

@@ -38,6 +38,8 @@ def strong_views(
         The only source of randomness, on the CPU.
     """
     device = images_NCHW.device
+    if count == 0:
+        return images_NCHW[:0]
     rounds = -(-count // len(images_NCHW))
     order = torch.cat(
         [torch.randperm(len(images_NCHW), generator=generator) for _ in range(rounds)]

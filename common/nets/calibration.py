@@ -13,12 +13,14 @@ from common.model import Document
 
 MAX_CALIBRATION = 1e6
 """Cap on scale and |bias|: lab-supplied numbers pass through here."""
+MIN_SCALE = 1e-6
+"""A smaller scale would leave an output that says nothing, in float32 none at all."""
 
 
 class Calibration(Document):
     """Two numbers a join: no module changes for them. The default is the identity."""
 
-    scale: float = Field(default=1.0, gt=0, le=MAX_CALIBRATION)
+    scale: float = Field(default=1.0, ge=MIN_SCALE, le=MAX_CALIBRATION)
     bias: float = Field(default=0.0, ge=-MAX_CALIBRATION, le=MAX_CALIBRATION)
 
     @property

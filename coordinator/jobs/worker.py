@@ -161,7 +161,7 @@ class TransplantWorker:
                 return {"step": step, "curves": tuple(curves), "state": state}
             adapter = self._put(learning.adapter)
         except TransplantError as error:
-            return self._given_up(stage, error) | {"curves": tuple(curves)}
+            return self._given_up(stage, error)
         self._learning = None
         changes: dict[str, object] = {"curves": tuple(curves), "state": None}
         if stage == "few-sample":
@@ -179,7 +179,9 @@ class TransplantWorker:
         last = self._steps(stage)
         every = max(1, last // CURVE_POINTS)
         step = self._at.step
-        while not learning.done and step < self._at.step + self._job.checkpoint_steps:
+        for _ in range(self._job.checkpoint_steps):
+            if learning.done:
+                break
             record = learning.step()
             step = record.step
             if step % every == 0 or step in (1, last):
@@ -232,7 +234,9 @@ class TransplantWorker:
         if self._material.source is None:
             reason += f" ({self._material.no_source})"
         fallbacks = {**self._at.fallbacks, stage: reason}
-        return {"fallbacks": fallbacks, "step": 0, "state": None}
+        # Losses of two methods do not make one curve.
+        curves = tuple(point for point in self._at.curves if point.stage != stage)
+        return {"fallbacks": fallbacks, "step": 0, "state": None, "curves": curves}
 
     def _report(self) -> dict[str, float]:
         material = self._read()

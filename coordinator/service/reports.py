@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.errors import ConflictError, IdentityError, LimitError, NotFoundError, SchemaError
-from common.nets.calibration import MAX_CALIBRATION
+from common.nets.calibration import MAX_CALIBRATION, MIN_SCALE
 from common.weights.manifest import RefinementManifest
 from coordinator.registry import Evaluation, Registry
 from protos.rootstock.federation.v1.federation_pb2 import (
@@ -104,12 +104,7 @@ def _check_result(result: CandidateResult) -> None:
 
 def _check_calibration(name: str, calibration: OutputCalibration) -> None:
     _within(f"calibrated error of {name}", calibration.error, 100.0)
-    _within(f"scale of {name}", calibration.scale, MAX_CALIBRATION)
-    if calibration.scale == 0:
-        raise LimitError(
-            f"report: scale of {name} is 0, so that its output would say nothing; it must be "
-            "above 0: leave the calibration out"
-        )
+    _within(f"scale of {name}", calibration.scale, MAX_CALIBRATION, lowest=MIN_SCALE)
     _within(f"bias of {name}", calibration.bias, MAX_CALIBRATION, lowest=-MAX_CALIBRATION)
 
 

@@ -252,7 +252,7 @@ class LabSplit:
     """For the last evaluation alone."""
 
 
-def lab(dataset: Dataset, category: str, *, seed: int) -> LabSplit:
+def lab(dataset: Dataset, category: str, *, seed: int, without: str = "") -> LabSplit:
     """Draw one lab's images. Classes are 1 for the category and 0 for the rest.
 
     Parameters
@@ -263,9 +263,11 @@ def lab(dataset: Dataset, category: str, *, seed: int) -> LabSplit:
         The lab's.
     seed
         Of the draw of the rest, and of what the teacher does not see.
+    without
+        A category that is not to be in the rest.
     """
     generator = torch.Generator().manual_seed(seed * 7919 + dataset.classes.index(category))
-    own = _balanced(dataset, dataset.training, category, generator)
+    own = _balanced(dataset, dataset.training, category, generator, without)
     order = torch.randperm(len(own), generator=generator)
     held = round(HELD_SHARE * len(own))
     # The test draw is one for all seeds, so that seeds differ by what was learned alone.
@@ -273,15 +275,16 @@ def lab(dataset: Dataset, category: str, *, seed: int) -> LabSplit:
     return LabSplit(
         own.at(order[held:]),
         own.at(order[:held]),
-        _balanced(dataset, dataset.test, category, fixed),
+        _balanced(dataset, dataset.test, category, fixed, without),
     )
 
 
 def _balanced(
-    dataset: Dataset, images: Labelled, category: str, generator: torch.Generator
+    dataset: Dataset, images: Labelled, category: str, generator: torch.Generator, without: str
 ) -> Labelled:
     own = dataset.classes.index(category)
-    wanted = [-1 if name == "" else dataset.classes.index(name) for name in dataset.rest]
+    names = [name for name in dataset.rest if name != without or name == ""]
+    wanted = [-1 if name == "" else dataset.classes.index(name) for name in names]
     positive = torch.nonzero(images.classes_N == own).flatten()
     rest = torch.isin(images.classes_N, torch.tensor([kind for kind in wanted if kind != own]))
     negative = torch.nonzero(rest).flatten()

@@ -17,6 +17,7 @@ from common.distillation.biases import feature_means
 from common.distillation.dream_source import DreamSource
 from common.distillation.problem import Samples, TransplantProblem
 from common.distillation.transplant import Transplant
+from common.errors import DataError
 from common.nets.architectures import feature_shape, input_shape
 from common.nets.spec import AdapterSpec
 from deploy.benchmarks.transplant import teachers
@@ -92,6 +93,11 @@ class Material:
         labels_N = self.split.training.classes_N[order]
         sides = [order[labels_N == label] for label in (1, 0)]
         wanted = (samples - samples // 2, samples // 2)
+        if any(len(side) < count for side, count in zip(sides, wanted, strict=True)):
+            raise DataError(
+                f"{samples} samples were asked for and the lab has {len(order)} images; ask for "
+                "fewer"
+            )
         chosen = [side[:count] for side, count in zip(sides, wanted, strict=True)]
         return self.split.training.at(torch.cat(chosen))
 

@@ -52,13 +52,19 @@ def made(request: Request, folder: Path | None, console: Console) -> Outcome:
     outcome = Outcome(rows, command(request), time.perf_counter() - began)
     if folder is not None:
         pictures = _pictures(request, rows, folder / results.FIGURES, console)
-        part = section(rows, command=outcome.command, seconds=outcome.seconds, pictures=pictures)
+        part = section(
+            rows,
+            name=_stem(request),
+            command=outcome.command,
+            seconds=outcome.seconds,
+            pictures=pictures,
+        )
         console.print(f"written: {results.write(folder, part)}")
     return outcome
 
 
 def section(
-    rows: Sequence[Row], *, command: str, seconds: float, pictures: Sequence[str]
+    rows: Sequence[Row], *, name: str, command: str, seconds: float, pictures: Sequence[str]
 ) -> results.Section:
     """Return the section of one experiment on one data set."""
     experiment, data = rows[0].experiment, rows[0].data
@@ -71,9 +77,7 @@ def section(
         f"{round(seconds)} s with teachers in the cache or trained.\n\n"
         f"{tables.markdown(rows)}\n{goals.markdown(rows)}{shown}"
     )
-    return results.Section(
-        f"transplant-{experiment}-{data}", f"{tables.TITLES[experiment]} ({data})", command, body
-    )
+    return results.Section(name, f"{tables.TITLES[experiment]} ({data})", command, body)
 
 
 def command(request: Request) -> str:
@@ -94,10 +98,16 @@ def command(request: Request) -> str:
     return " ".join(words)
 
 
-def _pictures(request: Request, rows: Sequence[Row], folder: Path, console: Console) -> list[str]:
+def _stem(request: Request) -> str:
+    """Name a section and its pictures: a quick run or another split replaces no other's."""
     stem = f"transplant-{request.experiment}-{request.data}"
     if request.split != "pool2":
         stem += f"-{request.split}"
+    return f"{stem}-quick" if request.quick else stem
+
+
+def _pictures(request: Request, rows: Sequence[Row], folder: Path, console: Console) -> list[str]:
+    stem = _stem(request)
     plots.error_over_samples(rows, folder / f"{stem}.png")
     pictures = [f"{stem}.png"]
     if request.experiment == 2:

@@ -16,6 +16,7 @@ from common.distillation.back_distillation import BackDistillationSettings
 from common.distillation.imitation import in_batches
 from common.distillation.problem import Samples, TransplantProblem
 from common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
+from common.errors import DataError
 from common.nets.adapter import Adapter
 from common.nets.architectures import feature_shape, input_shape
 from common.nets.spec import AdapterSpec
@@ -110,6 +111,11 @@ def _transplant(
 ) -> Transplant:
     channels = problem.feature_shape[0]
     chosen, images_NCSS = None, None
+    if samples > len(training):
+        raise DataError(
+            f"{samples} samples were asked for and the lab has {len(training)} images; ask for "
+            "fewer"
+        )
     if samples:
         generator = torch.Generator().manual_seed(cell.seed * 104_729 + 1)
         few = training.at(torch.randperm(len(training), generator=generator)[:samples])

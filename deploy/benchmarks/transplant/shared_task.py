@@ -1,5 +1,7 @@
 """Experiment 4's task module: one g for many categories, the new one left out (paper, section 4.4).
 
+None of its images shows the category that is left out, not even as "the rest".
+
 Each category has a category module of its own, all begin with the common start, and one task module
 above them serves all: a batch of one category after a batch of the next.
 """
@@ -47,7 +49,7 @@ def shared_task_module(
     start = teachers.common_start(dataset, seed=seed, root=root, cache=cache)
     task_module = start.task_modules[teachers.TASK.name]
     modules = {name: copy.deepcopy(start.category_module) for name in categories}
-    splits = {name: lab(dataset, name, seed=seed).training for name in categories}
+    splits = {name: lab(dataset, name, seed=seed, without=left_out).training for name in categories}
     _, training = teachers.SETTINGS[dataset.name]
     config = teachers.TeacherConfig(
         data=dataset.name,

@@ -12,9 +12,12 @@ from statistics import mean, stdev
 
 from deploy.benchmarks.transplant.cells import Row
 
-_STUDENT_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306,
-               9: 2.262}  # fmt: skip
-"""Two-sided 95% quantiles by degrees of freedom (seeds − 1); 1.96 beyond."""
+_STUDENT_95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+    2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""Two-sided 95% quantiles for 1 to 30 degrees of freedom (seeds − 1); the last serves beyond."""
 
 PAPER: dict[tuple[int, str, str], dict[int, float]] = {
     (1, "direct-learn", "3x3"): {10: 38.76, 20: 25.98, 50: 14.84, 100: 9.79},
@@ -60,7 +63,7 @@ def interval(rows: Iterable[Row], value: Value) -> Interval | None:
     means = [mean(numbers) for numbers in by_seed.values()]
     if len(means) == 1:
         return Interval(means[0], None)
-    quantile = _STUDENT_95.get(len(means) - 1, 1.96)
+    quantile = _STUDENT_95[min(len(means) - 1, len(_STUDENT_95)) - 1]
     return Interval(mean(means), quantile * stdev(means) / math.sqrt(len(means)))
 
 
@@ -115,4 +118,5 @@ def ratio(
         means.append(
             mean(n for n in numbers if n is not None) - mean(t for t in teachers if t is not None)
         )
-    return None if means[1] == 0 else means[0] / means[1]
+    # Where the other is no worse than the teacher there is nothing to be a ratio of.
+    return None if means[1] <= 0 else means[0] / means[1]

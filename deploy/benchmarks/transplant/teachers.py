@@ -15,7 +15,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.distillation.augmentation import AugmentConfig, augment
@@ -35,7 +35,6 @@ FORMAT = 1
 """Raised when teachers are trained otherwise with the same configuration."""
 START = "cifar10"
 """Whose public images common starts are trained on."""
-_BATCH = 256
 
 
 class TeacherConfig(Document):
@@ -222,10 +221,3 @@ def _unsplit(architecture: ArchitectureSpec) -> ArchitectureSpec:
 def _image_set(images: Labelled) -> ImageSet:
     keys = tuple(str(index) for index in range(len(images)))
     return ImageSet(images.images_NCSS, images.classes_N.float(), keys)
-
-
-@torch.no_grad()
-def logits(net: nn.Module, images_NCSS: Tensor) -> Tensor:
-    """Return a net's outputs (N) for uint8 images."""
-    parts = [net(normalise(part)).flatten() for part in torch.split(images_NCSS, _BATCH)]
-    return torch.cat(parts)

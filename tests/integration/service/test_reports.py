@@ -138,6 +138,7 @@ def test_a_failure_may_leave_results_out(asked):
         ({"results": results(no_adapter=math.nan, zero_sample=3.0)}, LimitError, "nan"),
         ({"results": results(no_adapter=-1.0, zero_sample=3.0)}, LimitError, "-1"),
         ({"results": calibrated(scale=0.0)}, LimitError, "scale of zero_sample is 0"),
+        ({"results": calibrated(scale=1e-300)}, LimitError, "scale of zero_sample is 1e-300"),
         ({"results": calibrated(scale=-1.0)}, LimitError, "scale of zero_sample is -1"),
         ({"results": calibrated(scale=1.1e6)}, LimitError, "scale of zero_sample"),
         ({"results": calibrated(scale=math.nan)}, LimitError, "scale of zero_sample is nan"),
@@ -171,7 +172,7 @@ def test_numbers_are_held_against_what_was_asked(coordinator, asked, change, err
 
 @pytest.mark.parametrize(
     "numbers",
-    [{}, {"scale": 1e6, "bias": -1e6, "error": 100.0}, {"scale": 1e-300, "bias": 0.0}],
+    [{}, {"scale": 1e6, "bias": -1e6, "error": 100.0}, {"scale": 1e-6, "bias": 0.0}],
 )
 def test_a_calibration_within_its_caps_is_kept(coordinator, asked, numbers):
     lab, evaluation = asked()

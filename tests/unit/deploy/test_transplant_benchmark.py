@@ -88,7 +88,7 @@ def test_the_table_fits_a_terminal() -> None:
 
 
 def test_a_section_is_replaced_where_it_stands(tmp_path: Path) -> None:
-    first = report.section(ROWS, command="first", seconds=1, pictures=["a.png"])
+    first = report.section(ROWS, name="one", command="first", seconds=1, pictures=["a.png"])
     other = replace(first, name="other", title="Other", command="kept")
     results.write(tmp_path, first)
     results.write(tmp_path, other)
@@ -159,5 +159,5 @@ def test_the_command_trains_transplants_and_prints_one_json_object(tmp_path: Pat
     assert {"experiment", "data", "category", "pixel_accuracy", "seed"} <= rows[0].keys()
     page = (tmp_path / "page" / "RESULTS.md").read_text()
     assert "rootstock bench transplant --experiment 2 --data digits --samples 0,10" in page
-    for picture in ("transplant-2-digits.png", "transplant-2-digits-features.png"):
+    for picture in ("transplant-2-digits-quick.png", "transplant-2-digits-quick-features.png"):
         assert (tmp_path / "page" / "figures" / picture).stat().st_size > 5000

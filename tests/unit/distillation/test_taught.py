@@ -10,6 +10,7 @@ from common.distillation.back_distillation import BackDistillationSettings
 from common.distillation.imitation import Answers, in_batches
 from common.distillation.methods import method_named
 from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.taught import Taught
 from common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
 from common.errors import TransplantError
 from tests.unit.distillation.nets import SHAPE, adapter_spec, features, task_module
@@ -207,3 +208,39 @@ def test_a_teacher_that_always_says_the_same_cannot_be_imitated() -> None:
     problem = TransplantProblem(teacher, task_module(2), SHAPE)
     with pytest.raises(TransplantError, match="always says the same"):
         Answers.to(problem, features(8))
+
+
+def test_what_a_state_decided_holds_where_this_run_would_decide_otherwise() -> None:
+    def fresh(good_enough: float) -> Taught:
+        chosen = settings(good_enough=good_enough)
+        return Taught(given(same=True, dreams=False, samples=True), chosen, thrifty=True)
+
+    learning, satisfied = fresh(0.0), fresh(0.05)
+    # A distance of exactly 0 is good enough for both, so the two are told apart by hand.
+    assert satisfied.done
+    state = satisfied.state()
+    assert state.keys() == {f"adapter/{key}" for key in satisfied.adapter.state_dict()}
+    assert learning.restore(state).done
+    other = given(dreams=False, samples=True)
+    running = Taught(other, settings(), thrifty=True)
+    running.step()
+    resumed = Taught(other, settings(good_enough=1.0), thrifty=True).restore(running.state())
+    assert not resumed.done
+    assert resumed.step().step == 2
+
+
+def test_auto_keeps_the_start_where_learning_leads_away_from_the_teacher() -> None:
+    wild = LEARNING.model_copy(update={"learning_rate": 10.0})
+    chosen = settings().model_copy(update={"learning": wild})
+    run = method_named("auto").begin(given(dreams=False, samples=True), chosen)
+    start = {key: value.clone() for key, value in run.adapter.state_dict().items()}
+    while not run.done:
+        run.step()
+    assert all(torch.equal(value, start[key]) for key, value in run.adapter.state_dict().items())
+
+
+def test_no_view_may_be_asked_for() -> None:
+    none = settings(dream_views=0, sample_views=0, synthetic_views=0)
+    run = method_named("auto").begin(given(samples=True), none)
+    while not run.done:
+        run.step()
