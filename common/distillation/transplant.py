@@ -249,7 +249,7 @@ def starting_adapter(transplant: Transplant, start: Start, settings: MethodSetti
             transplant.problem,
             transplant.spec,
             # Exp. 3's draws have no masks, and those are what tells channels apart.
-            policy="exp1" if learning.policy == "exp3" else learning.policy,
+            policy="exp2" if learning.policy == "exp3" else learning.policy,
             seed=learning.seed,
             size=learning.size,
             permutation_C=transplant.permutation_C,
