@@ -8,7 +8,8 @@ like V = J'_gS^T G, for all channels at once (an assignment problem). No image, 
 
 Dummy-2 masks tell channels apart far better than dummy-1 alone. On small FCNs fine-tuned from one
 start (16 channels, cat and horse onto dog's task module, single seeds), Exp. 2's draws found all 16
-in all three cases tried, Exp. 1's 16, 16 and 10 (likeness 0.80, 0.76 and 0.19), Exp. 3's 5 and 9.
+in all four cases tried, Exp. 1's in three (10 in the other, at a likeness of 0.19), Exp. 3's 5 and
+9 in the two where it was tried.
 
 Shapes: N draws, C channels of x, M channels of h(x), P places of all draws.
 """
