@@ -90,7 +90,7 @@ def settings(cell: Cell, method: str) -> MethodSettings:
     learning = BackDistillationSettings(
         steps=steps,
         learning_rate=1e-3 if ours else 1e-2,
-        policy="exp1" if ours else "exp3",
+        policy="exp3",
         distillation=1.0,
         draws=128,
         batch_size=32,
