@@ -20,7 +20,13 @@ class Goal:
     papers: str
     bar: str
     ours: str
-    met: bool
+    met: bool | None
+    """None where the baseline leaves no room for it."""
+
+    @property
+    def verdict(self) -> str:
+        """Say it in a word or two."""
+        return {True: "met", False: "missed", None: "no room"}[self.met]
 
 
 def goals(rows: Sequence[Row]) -> list[Goal]:
@@ -41,10 +47,7 @@ def markdown(rows: Sequence[Row]) -> str:
     if not found:
         return ""
     lines = ["| what | paper | must be | ours | |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {g.what} | {g.papers} | {g.bar} | {g.ours} | {'met' if g.met else '**missed**'} |"
-        for g in found
-    ]
+    lines += [f"| {g.what} | {g.papers} | {g.bar} | {g.ours} | {g.verdict} |" for g in found]
     return "\n".join(lines) + "\n"
 
 
@@ -125,14 +128,13 @@ def _experiment_3(rows: Sequence[Row]) -> list[Goal]:
             if mine is None or theirs is None:
                 continue
             room = best - theirs
-            enough = 10.0 if room >= 10 else 0.0  # where there is no room: no worse
             found.append(
                 Goal(
                     f"{count} samples: auto above {other} (which leaves {room:.1f} to the teacher)",
                     "+10 points",
-                    f"≥ +{enough:.0f}",
+                    "≥ +10 where there is room",
                     f"{mine - theirs:+.1f} points",
-                    mine - theirs >= enough,
+                    None if room < 10 else mine - theirs >= 10,
                 )
             )
     mine = _mean(rows, *ours, 100)

@@ -38,11 +38,7 @@ class Outcome:
         """Print the table and the goals for people."""
         console.print(tables.terminal(self.rows))
         for goal in goals.goals(self.rows):
-            console.print(
-                f"{'met   ' if goal.met else 'missed'} {goal.what}: {goal.ours}",
-                f"({goal.bar})",
-                soft_wrap=False,
-            )
+            console.print(f"{goal.verdict:<7} {goal.what}: {goal.ours} ({goal.bar})")
 
 
 def made(request: Request, folder: Path | None, console: Console) -> Outcome:

@@ -78,6 +78,23 @@ def test_goals_say_met_and_missed() -> None:
     assert not any(goal.met for goal in goals.goals(worse) if "100" in goal.what)
 
 
+def test_a_goal_that_the_baseline_leaves_no_room_for_is_neither_met_nor_missed() -> None:
+    def pixels(method: str, accuracy: float) -> Row:
+        return replace(
+            row(method, 10, 0.0, adapter="1x1"), experiment=3, data="voc-animals",
+            pixel_accuracy=accuracy, teacher_pixel_accuracy=90.0,
+        )  # fmt: skip
+
+    def verdicts(theirs: float, ours: float) -> list[str]:
+        return [
+            g.verdict for g in goals.goals([pixels("direct-learn", theirs), pixels("auto", ours)])
+        ]
+
+    assert verdicts(85.0, 89.0) == ["no room"]
+    assert verdicts(75.0, 89.0) == ["met"]
+    assert verdicts(75.0, 80.0) == ["missed"]
+
+
 def test_the_table_fits_a_terminal() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(tables.terminal([*ROWS, row(CEILING, -1, 11.0)]))
