@@ -68,19 +68,22 @@ def test_refined_at_the_lab_the_mean_error_is_within_4_points_of_the_teachers(
     answer: dict[str, Any],
 ) -> None:
     rows = answer["categories"][1:]
-    refined = mean(row["refined_error"] for row in rows)
-    assert refined <= mean(row["teacher_error"] for row in rows) + 4.0
-    # Each step had work to do, and did some: without calibrations, and the calibrations themselves.
-    steps = [
-        "refined_uncalibrated_error",
-        "few_sample_uncalibrated_error",
-        "zero_sample_uncalibrated_error",
-        "no_adapter_error",
-    ]
-    means = [mean(row[step] for row in rows) for step in steps]
-    assert means == sorted(set(means))
-    assert refined < mean(row["few_sample_error"] for row in rows)
-    assert mean(row["zero_sample_error"] for row in rows) < means[2]
+
+    def average(name: str) -> float:
+        return mean(row[name] for row in rows)
+
+    teacher, refined = average("teacher_error"), average("refined_error")
+    assert refined <= teacher + 4.0
+    # With ten samples the coordinator alone may already be at the teacher's: one validation image
+    # is about one point, and refinement may not cost more than that.
+    assert refined <= average("few_sample_error") + 1.0
+    assert average("few_sample_error") <= teacher + 4.0
+    # Zero samples: at most a third of the way from the teacher to no adapter, by itself and all
+    # the more with the two numbers that the lab sends back.
+    gap = average("no_adapter_error") - teacher
+    assert gap > 15
+    assert average("zero_sample_uncalibrated_error") - teacher <= 0.35 * gap
+    assert average("zero_sample_error") - teacher <= 0.35 * gap
 
 
 def test_an_edge_holds_the_calibration_that_its_lab_reported(
