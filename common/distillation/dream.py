@@ -30,6 +30,9 @@ class DreamSettings(Document):
     """How images are dreamed."""
 
     images: int = Field(default=96, ge=4, le=4096)
+    max_pixels: int = Field(default=1 << 20, ge=1 << 12)
+    """Of all images together: above it there are fewer, but 4 at least. They go through the net in
+    one batch; 17 of 224 pixels take about 2 GB of VGG-16."""
     steps: int = Field(default=150, ge=1, le=100_000)
     learning_rate: float = Field(default=0.1, gt=0, le=10)
     """Of Adam, in units of the nets' input; a cosine takes it to zero."""
@@ -88,11 +91,13 @@ class Dream:
         device = next(source.category_module.parameters()).device
         # From dead leaves rather than noise: with edges to begin with, adapters did better on the
         # same steps (CIFAR-10, horse onto dog: 14.8 against 16.1% error, teacher 12.6).
-        start = dead_leaves(settings.images, source.input_shape, self._generator)
+        _, height, width = source.input_shape
+        images = max(4, min(settings.images, settings.max_pixels // (height * width)))
+        start = dead_leaves(images, source.input_shape, self._generator)
         self._images = nn.Parameter(start.to(device))
         self._optimiser = Adam({"images": self._images}, weight_decay=0.0)
-        shown = max(1, min(settings.images - 1, round(settings.share * settings.images)))
-        self._targets_N = (torch.arange(settings.images, device=device) < shown).float()
+        shown = max(1, min(images - 1, round(settings.share * images)))
+        self._targets_N = (torch.arange(images, device=device) < shown).float()
         self._wanted = {
             name: tuple(moment.to(device) for moment in source.wanted(name))
             for name in source.layers()

@@ -292,6 +292,11 @@ class Taught:
     ) -> Tensor:
         """Return f of images and of strong views of them."""
         device = next(category_module.parameters()).device
+        # Dreams, samples and synthetic images share the room.
+        each = 4 * torch.Size(self._transplant.problem.feature_shape).numel()
+        room = self._settings.teaching.max_feature_bytes // each // 3
+        images_NCHW = images_NCHW[: max(1, room)]
+        count = min(count, max(0, room - len(images_NCHW)))
         views_NCHW = strong_views(
             images_NCHW, count, mirror=self._transplant.mirror, generator=generator
         )

@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from common.distillation.back_distillation import BackDistillationSettings
+from common.distillation.dream import Dream
 from common.distillation.imitation import Answers, in_batches
 from common.distillation.methods import method_named
 from common.distillation.problem import Samples, TransplantProblem
@@ -244,3 +245,25 @@ def test_no_view_may_be_asked_for() -> None:
     run = method_named("auto").begin(given(samples=True), none)
     while not run.done:
         run.step()
+
+
+def test_views_are_fewer_where_features_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+    original = Answers.to
+
+    def noting(problem: TransplantProblem, features_NCHW: Tensor) -> Answers:
+        shown.append(len(features_NCHW))
+        return original(problem, features_NCHW)
+
+    monkeypatch.setattr(Answers, "to", noting)
+    many = {"sample_views": 400, "synthetic": 100, "synthetic_views": 400}
+    each = 4 * torch.Size(SHAPE).numel()
+    for cap, most in ((1 << 30, 4 + 4 + 400 + 500), (1 << 20, 4 + 2 * ((1 << 20) // each // 3))):
+        chosen = settings(**many, max_feature_bytes=cap)
+        method_named("auto").begin(given(samples=True, dreams=False), chosen)
+        assert shown[-1] == most
+
+
+def test_a_dream_of_large_images_has_fewer() -> None:
+    small = QUICK.model_copy(update={"images": 64, "max_pixels": 1 << 13})
+    assert len(Dream(source(), small).images()) == 8
