@@ -178,15 +178,15 @@ def calibration(held_N: Tensor, labels_N: Tensor) -> Calibration | None:
     """Fit a calibration to a candidate's outputs on the holdout; None if it would not serve.
 
     The holdout decides whether it serves, too: validation images only tell the error. Where the
-    maths has no answer, or more of the holdout would be on the wrong side, outputs stay as they
-    are.
+    maths has no answer, or no fewer of the holdout would be on the wrong side, outputs stay as
+    they are: a holdout of a few dozen images is too small to move what it cannot fault.
     """
     try:
         found = calibrate_by_labels(held_N, labels_N)
     except TransplantError:
         return None
     before = inference.error_percent(held_N, labels_N)
-    return found if inference.error_percent(found.apply(held_N), labels_N) <= before else None
+    return found if inference.error_percent(found.apply(held_N), labels_N) < before else None
 
 
 def _calibrated(
