@@ -11,6 +11,7 @@ from common.artifacts.store import open_store
 from common.errors import UnreachableError
 from common.files import only_one
 from common.identity.keys import load_or_create
+from coordinator.committing import Committer
 from coordinator.conductor import Conductor
 from coordinator.config import CoordinatorConfig
 from coordinator.history.mlflow_history import History
@@ -66,19 +67,17 @@ async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
     config = ledger.config
     history = History(config.history.mlflow_uri, config.net)
     experiment: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    committer = Committer(ledger)
     server = CoordinatorServer(
-        config=config,
-        registry=ledger.registry,
-        store=ledger.store,
-        plan=ledger.plan,
-        key=ledger.key,
+        ledger=ledger,
+        committer=committer,
         watchers=Watchers(),
         experiment_id=lambda: experiment.result() if experiment.done() else "",
     )
     await server.start()
     conductor = Conductor(
         ledger,
-        Transplanter(ledger, runner, places),
+        Transplanter(ledger, committer, runner, places),
         Recorder(ledger, history, places, experiment),
         config.history.retry_seconds,
     )

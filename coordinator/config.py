@@ -94,11 +94,25 @@ class DistillationConfig(BackDistillationSettings):
         )
 
 
-class AcceptanceConfig(Document):
+class AcceptanceRule(Document):
     """When a candidate may be merged; errors are percentages on the lab's validation data."""
 
     max_error: float = Field(default=45.0, ge=0, le=100)
     max_above_teacher: float = Field(default=15.0, ge=0, le=100)
+
+
+class AcceptanceConfig(AcceptanceRule):
+    """The rule for every task, rules for single tasks, and when an operator has the last word."""
+
+    tasks: dict[Name, AcceptanceRule] = Field(default_factory=dict)
+    """By task; what is left out of a task's rule is the default, not this table's."""
+    review: Literal["never", "failing", "always"] = "never"
+    """Which merges wait for `rootstock coordinator approve` or `reject` once their numbers are
+    there: none, those that break the rule, or all. The others follow the rule."""
+
+    def rule(self, task: str) -> AcceptanceRule:
+        """Return what a task's merges are held against."""
+        return self.tasks.get(task, self)
 
 
 class EvaluationConfig(Document):

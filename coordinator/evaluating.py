@@ -6,8 +6,6 @@ in the registry has passed that gate.
 
 from __future__ import annotations
 
-import asyncio
-
 from common.errors import ConflictError, NotFoundError
 from common.nets.calibration import Calibration
 from common.nets.spec import AdapterSpec
@@ -15,7 +13,15 @@ from common.weights.admission import admit
 from common.weights.manifest import AdapterEntry, RefinementManifest
 from coordinator.jobs.model import JobResult
 from coordinator.ledger import Ledger
-from coordinator.registry import Change, Merge, NewEvent, Registry, Submission, evaluation_id
+from coordinator.registry import (
+    Decision,
+    Merge,
+    NewEvent,
+    Registry,
+    Submission,
+    evaluation_id,
+)
+from coordinator.waiting import until
 from protos.rootstock.federation.v1.federation_pb2 import (
     Candidate,
     EvaluationRequest,
@@ -70,24 +76,20 @@ def ask(ledger: Ledger, merge: Merge, submission: Submission, candidates: Candid
     )
 
 
-async def answer(registry: Registry, merge_id: str) -> ReportEvaluationRequest:
-    """Wait for the lab's report; a lab that has vanished leaves the merge waiting."""
-    news = asyncio.Event()
-    loop = asyncio.get_running_loop()
+async def answer(registry: Registry, merge_id: str) -> ReportEvaluationRequest | None:
+    """Wait for the lab's report; a lab that has vanished leaves the merge waiting.
 
-    def wake(_: Change) -> None:
-        loop.call_soon_threadsafe(news.set)
+    None if the operator rejects the merge in the meantime.
+    """
 
-    unsubscribe = registry.subscribe(wake)
-    try:
-        while True:
-            news.clear()
-            evaluation = await asyncio.to_thread(registry.evaluations.of_merge, merge_id)
-            if evaluation is not None and evaluation.report is not None:
-                return ReportEvaluationRequest.FromString(evaluation.report)
-            await news.wait()
-    finally:
-        unsubscribe()
+    def look() -> ReportEvaluationRequest | Decision | None:
+        evaluation = registry.evaluations.of_merge(merge_id)
+        if evaluation is not None and evaluation.report is not None:
+            return ReportEvaluationRequest.FromString(evaluation.report)
+        return registry.merges.get(merge_id).decision
+
+    found = await until(registry, look)
+    return found if isinstance(found, ReportEvaluationRequest) else None
 
 
 def numbers_of(report: ReportEvaluationRequest) -> dict[str, float]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import structlog
 
 from common.errors import ConflictError, RootstockError, StorageError, UnreachableError
-from common.nets.calibration import Calibration
-from common.nets.spec import Setting
-from common.weights.manifest import AdapterEntry, TeacherManifest
+from common.weights.manifest import TeacherManifest
+from coordinator.committing import Committer, Join
 from coordinator.evaluating import (
     REFINED,
     answer,
@@ -21,43 +18,26 @@ from coordinator.evaluating import (
     numbers_of,
     refined_adapter,
 )
-from coordinator.growth import (
-    Found,
-    NewCategory,
-    NewTask,
-    acceptance,
-    error_key,
-    next_version,
-)
+from coordinator.growth import NewTask, Verdict, acceptance, as_it_came
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
 from coordinator.jobs.runner import JobRunner
-from coordinator.ledger import Ledger, version_event
+from coordinator.ledger import Ledger, plain
 from coordinator.places import Places
 from coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
 from coordinator.registry.states import DIRECT_OPERATIONS
-
-OPERATIONS: dict[str, type[Found] | type[NewCategory] | type[NewTask]] = {
-    kind.name: kind for kind in (Found, NewCategory, NewTask)
-}
-
-
-@dataclass(frozen=True)
-class _Join:
-    """How a merge joins its modules; by default as they came: they were trained together."""
-
-    candidate: str | None = None
-    adapter: AdapterEntry | None = None
-    calibration: Calibration = field(default_factory=Calibration)
+from coordinator.waiting import until
 
 
 class Transplanter:
     """Carries one merge at a time through its states; many may be carried side by side."""
 
-    def __init__(self, ledger: Ledger, runner: JobRunner, places: Places) -> None:
+    def __init__(
+        self, ledger: Ledger, committer: Committer, runner: JobRunner, places: Places
+    ) -> None:
         self._ledger = ledger
         self._runner = runner
         self._places = places
-        self._committing = asyncio.Lock()
+        self._committer = committer
         self._log = structlog.get_logger("transplant")
 
     def ready(self, merge: Merge) -> bool:
@@ -90,17 +70,7 @@ class Transplanter:
         merge = await asyncio.to_thread(registry.merges.get, merge_id)
         submission = await asyncio.to_thread(registry.submissions.get, merge.submission_id)
         try:
-            if merge.operation in DIRECT_OPERATIONS:
-                await self._commit(merge, submission, _Join())
-                return
-            if merge.state is MergeState.QUEUED:
-                merge = await asyncio.to_thread(
-                    registry.merges.advance, merge.id, MergeState.DISTILLING
-                )
-            if merge.state is MergeState.DISTILLING:
-                merge = await self._distil(merge, submission)
-            if merge.state is MergeState.EVALUATING:
-                await self._conclude(merge, submission)
+            await self._advance(merge, submission)
         except (StorageError, UnreachableError):
             raise
         except RootstockError as error:
@@ -108,6 +78,42 @@ class Transplanter:
             await asyncio.to_thread(
                 self._ledger.end, merge, submission.site, MergeState.FAILED, str(error)
             )
+
+    async def _advance(self, merge: Merge, submission: Submission) -> None:
+        registry = self._ledger.registry
+        if await self._rejected(merge, submission):
+            return
+        if merge.operation in DIRECT_OPERATIONS:
+            merge = await asyncio.to_thread(
+                registry.merges.update, merge.id, numbers=self._teacher_numbers(merge, submission)
+            )
+            verdict = as_it_came(self._ledger.config.acceptance.rule(merge.task), merge.numbers)
+            await self._decide(merge, submission, verdict, Join())
+            return
+        if merge.state is MergeState.QUEUED:
+            merge = await asyncio.to_thread(
+                registry.merges.advance, merge.id, MergeState.DISTILLING
+            )
+        if merge.state is MergeState.DISTILLING:
+            merge = await self._distil(merge, submission)
+            if await self._rejected(merge, submission):
+                return
+        await self._conclude(merge, submission)
+
+    async def _rejected(self, merge: Merge, submission: Submission) -> bool:
+        """Say whether the operator has rejected the merge, and end it if so."""
+        merge = await asyncio.to_thread(self._ledger.registry.merges.get, merge.id)
+        if merge.decision != "reject":
+            return False
+        reason = f"rejected by the operator: {merge.decision_reason}"
+        await asyncio.to_thread(
+            self._ledger.end, merge, submission.site, MergeState.REJECTED, reason
+        )
+        return True
+
+    def _teacher_numbers(self, merge: Merge, submission: Submission) -> dict[str, float]:
+        manifest = self._ledger.teacher(submission)
+        return {"teacher_error": manifest.metrics[f"error/{merge.task}"]}
 
     async def _distil(self, merge: Merge, submission: Submission) -> Merge:
         registry = self._ledger.registry
@@ -124,7 +130,7 @@ class Transplanter:
         result = await self._runner.run(job, show)
         for stage, reason in result.fallbacks.items():
             self._log.warning("fell back", merge=merge.id, stage=stage, reason=reason)
-        numbers = {"teacher_error": manifest.metrics[f"error/{merge.task}"]}
+        numbers = self._teacher_numbers(merge, submission)
         if manifest.shared_samples is not None:
             numbers["few_samples"] = float(manifest.shared_samples.count)
         numbers |= {f"seconds/{stage}": spent for stage, spent in result.seconds.items()}
@@ -170,6 +176,9 @@ class Transplanter:
         candidates = candidates_of(result)
         await asyncio.to_thread(ask, self._ledger, merge, submission, candidates)
         report = await answer(self._ledger.registry, merge.id)
+        if report is None:
+            await self._rejected(merge, submission)
+            return
         if report.failure:
             raise ConflictError(
                 f"{submission.site} could not evaluate the candidates: {report.failure}"
@@ -181,66 +190,43 @@ class Transplanter:
         merge = await asyncio.to_thread(
             self._ledger.registry.merges.update, merge.id, numbers=numbers_of(report)
         )
-        verdict = acceptance(self._ledger.config.acceptance, merge.numbers)
-        if not verdict.accepted or verdict.candidate is None:
-            await asyncio.to_thread(
-                self._ledger.end, merge, submission.site, MergeState.REJECTED, verdict.reason
-            )
+        verdict = acceptance(self._ledger.config.acceptance.rule(merge.task), merge.numbers)
+        join = None
+        if verdict.candidate is not None:
+            calibration = calibration_of(report, verdict.candidate)
+            join = Join(verdict.candidate, candidates[verdict.candidate], calibration)
+        await self._decide(merge, submission, verdict, join)
+
+    async def _decide(
+        self, merge: Merge, submission: Submission, verdict: Verdict, join: Join | None
+    ) -> None:
+        """Merge or reject as the policy says, or as the operator does where the policy asks."""
+        accepted, reason = verdict.accepted, verdict.reason
+        review = self._ledger.config.acceptance.review
+        asked = review == "always" or (review == "failing" and not accepted)
+        if join is not None and (asked or merge.state is MergeState.REVIEWING):
+            merge = await self._reviewed(merge, reason)
+            accepted = merge.decision == "approve"
+            if not accepted:
+                reason = f"rejected by the operator: {merge.decision_reason}"
+        if accepted and join is not None:
+            await self._committer.commit(merge, submission, join)
             return
-        calibration = calibration_of(report, verdict.candidate)
-        join = _Join(verdict.candidate, candidates[verdict.candidate], calibration)
-        await self._commit(merge, submission, join)
-
-    async def _commit(self, merge: Merge, submission: Submission, join: _Join) -> None:
-        """Make the next net version; commits are serial, whatever learns side by side."""
-        async with self._committing:
-            await asyncio.to_thread(self._commit_now, merge, submission, join)
-        self._log.info("merged", merge=merge.id, category=merge.category, task=merge.task)
-
-    def _commit_now(self, merge: Merge, submission: Submission, join: _Join) -> None:
-        ledger = self._ledger
-        manifest = ledger.teacher(submission)
-        head = ledger.head()
-        numbers = {**merge.numbers, "teacher_error": manifest.metrics[f"error/{merge.task}"]}
-        error = numbers[error_key(join.candidate or "teacher", numbers)]
-        record: dict[str, Setting | None] = {
-            "id": merge.id,
-            "operation": merge.operation,
-            "category": merge.category,
-            "task": merge.task,
-            "site": submission.site,
-            "submission": submission.manifest_digest,
-            "candidate": join.candidate,
-            "adapter": join.adapter.blob.digest if join.adapter is not None else None,
-            "calibration_scale": join.calibration.scale,
-            "calibration_bias": join.calibration.bias,
-            **numbers,
-        }
-        if merge.job_result is not None:
-            record |= JobResult.model_validate(merge.job_result).learned_by()
-        tree, unsigned = next_version(
-            ledger.tree(),
-            ledger.commit_of(head) if head is not None else None,
-            OPERATIONS[merge.operation](merge.category, merge.task),
-            manifest,
-            ledger.plan,
-            manifest_digest=submission.manifest_digest,
-            adapter=join.adapter,
-            calibration=join.calibration,
-            error=error,
-            merge=record,
-            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        await asyncio.to_thread(
+            self._ledger.end, merge, submission.site, MergeState.REJECTED, reason
         )
-        signature = ledger.key.sign(unsigned.signed_bytes()).hex()
-        commit = unsigned.model_copy(update={"signature": signature})
-        digest = ledger.put(commit)
-        ledger.registry.versions.commit(
-            commit.number,
-            digest,
-            ledger.put(tree),
-            head.number if head is not None else None,
-            merge.id,
-            events=[version_event(commit.number, digest, merge.category, merge.task)],
-            numbers=numbers,
-            candidate=join.candidate,
-        )
+
+    async def _reviewed(self, merge: Merge, reason: str) -> Merge:
+        """Wait for the operator's word; `reason` is what the policy says."""
+        registry = self._ledger.registry
+        if merge.state is not MergeState.REVIEWING:
+            merge = await asyncio.to_thread(
+                registry.merges.advance, merge.id, MergeState.REVIEWING, reason=plain(reason)
+            )
+            self._log.info("waits for review", merge=merge.id, reason=reason)
+
+        def look() -> Merge | None:
+            found = registry.merges.get(merge.id)
+            return None if found.decision is None else found
+
+        return await until(registry, look)

@@ -45,10 +45,10 @@ def verify_version(view: NetView, number: int, coordinator_key: bytes) -> list[P
 
 
 def _problems(view: NetView, number: int, coordinator_key: bytes) -> Iterator[Problem]:
-    held: NetTree | None = None
-    child: VersionCommit | None = None
+    child: tuple[VersionCommit, NetTree] | None = None
     checked: set[str] = set()
-    for step in range(number, 0, -1):
+    step: int | None = number
+    while step is not None:
         try:
             commit, tree = view.commit(step), view.tree(step)
             verify(
@@ -60,34 +60,44 @@ def _problems(view: NetView, number: int, coordinator_key: bytes) -> Iterator[Pr
         except RootstockError as error:
             yield Problem(what=str(error), where=f"v{step}", rule="commit and tree are signed")
             return
-        if child is not None and child.parent != commit.content_digest():
-            yield Problem(
-                what=f"v{step + 1} names parent {child.parent}, v{step} is "
-                f"{commit.content_digest()}",
-                where=f"v{step + 1}",
-                rule="a version's parent is the one before",
-            )
-        if held is not None and not tree.digests() <= held.digests():
-            lost = ", ".join(sorted(tree.digests() - held.digests()))
-            yield Problem(
-                what=f"v{step + 1} lacks {lost}",
-                where=f"v{step + 1}",
-                rule="a child version holds every digest of its parent",
-            )
-        for edge in tree.edges:
-            if held is not None and edge not in held.edges:
-                yield Problem(
-                    what=f"v{step + 1} joins {edge.category} to {edge.task} in another way",
-                    where=f"v{step + 1}",
-                    rule="a child version joins whatever its parent joins, in the same way",
-                )
+        if child is not None:
+            yield from _check_child(*child, commit, tree)
         yield from _check_merge(commit, tree)
         for digest in sorted(tree.digests() - checked):
             yield from _check_blob(view.store, digest, step)
         for digest in sorted(tree.submissions() - checked):
             yield from _check_submission(view.registry, tree, digest, step)
         checked |= tree.digests() | tree.submissions()
-        held, child = tree, commit
+        child = commit, tree
+        step = view.registry.versions.get(step).parent
+
+
+def _check_child(
+    child: VersionCommit, grown: NetTree, commit: VersionCommit, tree: NetTree
+) -> Iterator[Problem]:
+    """Hold a version against the parent that it grew from."""
+    where = f"v{child.number}"
+    if child.parent != commit.content_digest():
+        yield Problem(
+            what=f"{where} names parent {child.parent}, v{commit.number} is "
+            f"{commit.content_digest()}",
+            where=where,
+            rule="a version's parent is the head of its day",
+        )
+    if not tree.digests() <= grown.digests():
+        lost = ", ".join(sorted(tree.digests() - grown.digests()))
+        yield Problem(
+            what=f"{where} lacks {lost}",
+            where=where,
+            rule="a child version holds every digest of its parent",
+        )
+    for edge in tree.edges:
+        if edge not in grown.edges:
+            yield Problem(
+                what=f"{where} joins {edge.category} to {edge.task} in another way",
+                where=where,
+                rule="a child version joins whatever its parent joins, in the same way",
+            )
 
 
 def _check_merge(commit: VersionCommit, tree: NetTree) -> Iterator[Problem]:

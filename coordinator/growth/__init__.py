@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from coordinator.growth.acceptance import CANDIDATES, Verdict, acceptance, error_key
+from coordinator.growth.acceptance import (
+    CANDIDATES,
+    Verdict,
+    acceptance,
+    as_it_came,
+    error_key,
+)
 from coordinator.growth.operations import (
     Found,
     NewCategory,
@@ -22,6 +28,7 @@ __all__ = [
     "Refusal",
     "Verdict",
     "acceptance",
+    "as_it_came",
     "decide",
     "error_key",
     "next_version",

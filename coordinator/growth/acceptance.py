@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from common.errors import LimitError, SchemaError
-from coordinator.config import AcceptanceConfig
+from coordinator.config import AcceptanceRule
 
 CANDIDATES = ("no_adapter", "zero_sample", "few_sample", "refined")
 """Every candidate, simplest first: of two with the same error the simpler one is taken."""
@@ -21,7 +21,7 @@ class Verdict:
     candidate: str | None
 
 
-def acceptance(policy: AcceptanceConfig, numbers: Mapping[str, float]) -> Verdict:
+def acceptance(policy: AcceptanceRule, numbers: Mapping[str, float]) -> Verdict:
     """Judge the candidates by their errors on the owning lab's validation data.
 
     Parameters
@@ -39,9 +39,7 @@ def acceptance(policy: AcceptanceConfig, numbers: Mapping[str, float]) -> Verdic
     LimitError
         If an error is not a number from 0 to 100.
     """
-    if "teacher_error" not in numbers:
-        raise SchemaError("acceptance: 'teacher_error' is missing; the manifest's metrics have it")
-    teacher = _percent("teacher_error", numbers)
+    teacher = _teacher(numbers)
     errors = {
         name: _percent(error_key(name, numbers), numbers)
         for name in CANDIDATES
@@ -63,6 +61,32 @@ def acceptance(policy: AcceptanceConfig, numbers: Mapping[str, float]) -> Verdic
     return Verdict(True, f"{found}, the teacher {teacher:.1f}%", best)
 
 
+def as_it_came(policy: AcceptanceRule, numbers: Mapping[str, float]) -> Verdict:
+    """Judge a teacher net whose own modules are joined as they came: by its own error.
+
+    Parameters
+    ----------
+    policy
+        The highest error that may be merged.
+    numbers
+        `teacher_error`, in percent.
+
+    Raises
+    ------
+    SchemaError, LimitError
+        See `acceptance`.
+    """
+    error = _teacher(numbers)
+    if error > policy.max_error:
+        return Verdict(
+            False,
+            f"acceptance: the teacher net has an error of {error:.1f}%; at most "
+            f"{policy.max_error:.1f}% may be merged (acceptance.max_error)",
+            None,
+        )
+    return Verdict(True, f"the teacher net has an error of {error:.1f}%", None)
+
+
 def error_key(candidate: str, numbers: Mapping[str, float]) -> str:
     """Return which number is the error that the edge would have, calibration included.
 
@@ -70,6 +94,12 @@ def error_key(candidate: str, numbers: Mapping[str, float]) -> str:
     """
     calibrated = f"{candidate}_calibrated_error"
     return calibrated if calibrated in numbers else f"{candidate}_error"
+
+
+def _teacher(numbers: Mapping[str, float]) -> float:
+    if "teacher_error" not in numbers:
+        raise SchemaError("acceptance: 'teacher_error' is missing; the manifest's metrics have it")
+    return _percent("teacher_error", numbers)
 
 
 def _percent(name: str, numbers: Mapping[str, float]) -> float:

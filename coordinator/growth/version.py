@@ -12,9 +12,6 @@ from common.plan import Plan
 from common.weights.manifest import AdapterEntry, Digest, TeacherManifest
 from coordinator.growth.operations import Found, NewCategory, NewTask, Operation
 
-FIRST = 1
-"""Number of the version that founds the net."""
-
 
 def next_version(
     tree: NetTree | None,
@@ -23,6 +20,7 @@ def next_version(
     manifest: TeacherManifest,
     plan: Plan,
     *,
+    number: int,
     manifest_digest: Digest,
     adapter: AdapterEntry | None,
     calibration: Calibration,
@@ -38,6 +36,8 @@ def next_version(
         The head's; both None for `Found`.
     operation
         What was done.
+    number
+        Of the new version: one more than any so far, rolled back ones included.
     manifest, manifest_digest
         Of the submission that brings the modules.
     adapter
@@ -71,7 +71,7 @@ def next_version(
     commit = VersionCommit(
         tree=grown.content_digest(),
         parent=None if parent is None else parent.content_digest(),
-        number=FIRST if parent is None else parent.number + 1,
+        number=number,
         merge=dict(merge),
         created_at=created_at,
     )

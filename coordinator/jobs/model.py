@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from common.model import Document
 from common.nets.spec import ArchitectureSpec, Name, TaskSpec
-from common.weights.manifest import AdapterEntry, BlobEntry
+from common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from coordinator.config import DistillationConfig
 
 Stage = Literal["zero-sample", "few-sample"]
@@ -74,6 +74,8 @@ class JobResult(Document):
 
     zero_sample: AdapterEntry
     few_sample: AdapterEntry | None
+    student_task_module: Digest
+    """What the adapters were learned for: an adapter fits no other."""
     curves: tuple[CurvePoint, ...]
     seconds: dict[str, float]
     """Seconds of work by stage, restarts not counted."""

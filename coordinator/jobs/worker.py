@@ -104,6 +104,7 @@ class TransplantWorker:
         return JobResult(
             zero_sample=self._at.zero_sample,
             few_sample=self._at.few_sample,
+            student_task_module=self._job.student_task_module.digest,
             curves=self._at.curves,
             seconds=self._at.seconds,
             report=self._at.report,

@@ -7,9 +7,9 @@ transaction; what it returned is on the disk (SQLite in WAL mode with synchronou
     registry.sites        join, key_of, all
     registry.uploads      begin, receive, touch, get, find, refinement, readable
     registry.submissions  get, all(*states), undecided, set_state
-    registry.merges       create, queue, get, all(*states), unlogged, advance, update
+    registry.merges       create, queue, get, all(*states), unlogged, advance, decide, update
     registry.evaluations  request, report, get, of_merge; evaluation_id(merge_id)
-    registry.versions     commit, head, get, all
+    registry.versions     commit, roll_back, next_number, head, get, all
     registry.events       append, after, last_cursor
 
 Methods that change something take `events`, which are appended in the same transaction; after
@@ -26,6 +26,7 @@ from coordinator.registry.evaluations import Evaluations, evaluation_id
 from coordinator.registry.events import Events
 from coordinator.registry.merges import MergeFields, Merges
 from coordinator.registry.records import (
+    Decision,
     Evaluation,
     Event,
     Merge,
@@ -51,6 +52,7 @@ __all__ = [
     "DIRECT_OPERATIONS",
     "OPEN_MERGES",
     "Change",
+    "Decision",
     "Evaluation",
     "Event",
     "Listener",

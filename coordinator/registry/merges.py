@@ -9,11 +9,11 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from common.errors import NotFoundError
+from common.errors import ConflictError, NotFoundError
 from coordinator.registry.counters import take
 from coordinator.registry.database import Database
 from coordinator.registry.events import append_events
-from coordinator.registry.records import Merge, NewEvent, record
+from coordinator.registry.records import Decision, Merge, NewEvent, record
 from coordinator.registry.states import OPEN_MERGES, MergeState, check_merge
 from coordinator.registry.tables import MergeRow
 
@@ -29,6 +29,8 @@ class MergeFields(TypedDict, total=False):
     steps: int
     parent_version: int | None
     candidate: str | None
+    decision: Decision | None
+    decision_reason: str | None
     mlflow_run_id: str | None
     logged: bool
     started_at: float | None
@@ -147,6 +149,34 @@ class Merges:
         with self._database.write() as session:
             row = move(session, merge_id, state, fields, now)
             append_events(session, events, now)
+            return record(Merge, row)
+
+    def decide(self, merge_id: str, decision: Decision, reason: str) -> Merge:
+        """Keep an operator's word on a merge; whoever carries the merge acts on it.
+
+        Raises
+        ------
+        ConflictError
+            If the merge has ended, is not there to be approved yet, or another word was said.
+        """
+        now = self._clock()
+        with self._database.write() as session:
+            row = _get(session, merge_id, lock=True)
+            if row.state not in OPEN_MERGES:
+                raise ConflictError(
+                    f"merge {merge_id} has ended: it is '{row.state}'; what is merged is taken "
+                    "back with `rootstock net rollback`"
+                )
+            if decision == "approve" and row.state is not MergeState.REVIEWING:
+                raise ConflictError(
+                    f"merge {merge_id} is '{row.state}'; it can be approved once its numbers are "
+                    "there and it waits for a review (state reviewing)"
+                )
+            if row.decision not in (None, decision):
+                raise ConflictError(
+                    f"merge {merge_id}: '{row.decision}' was said before ({row.decision_reason})"
+                )
+            _set(row, {"decision": decision, "decision_reason": reason}, now)
             return record(Merge, row)
 
     def update(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from coordinator.registry.states import MergeState, SubmissionState
 
 R = TypeVar("R")
+
+Decision = Literal["approve", "reject"]
+"""What an operator said of a merge."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class Merge:
     parent_version: int | None
     net_version: int | None
     candidate: str | None
+    decision: Decision | None
+    decision_reason: str | None
     mlflow_run_id: str | None
     logged: bool
     created_at: float
@@ -117,6 +122,7 @@ class NetVersion:
     parent: int | None
     merge_id: str
     created_at: float
+    rolled_back_at: float | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -28,13 +28,19 @@ class MergeState(StrEnum):
     QUEUED = "queued"
     DISTILLING = "distilling"
     EVALUATING = "evaluating"
+    REVIEWING = "reviewing"
     MERGED = "merged"
     REJECTED = "rejected"
     FAILED = "failed"
     ROLLED_BACK = "rolled_back"
 
 
-OPEN_MERGES = (MergeState.QUEUED, MergeState.DISTILLING, MergeState.EVALUATING)
+OPEN_MERGES = (
+    MergeState.QUEUED,
+    MergeState.DISTILLING,
+    MergeState.EVALUATING,
+    MergeState.REVIEWING,
+)
 """States in which a merge still has work to do; after a crash these are carried on."""
 
 _SUBMISSION: dict[SubmissionState, frozenset[SubmissionState]] = {
@@ -45,9 +51,14 @@ _SUBMISSION: dict[SubmissionState, frozenset[SubmissionState]] = {
 }
 
 _MERGE: dict[MergeState, frozenset[MergeState]] = {
-    MergeState.QUEUED: frozenset({MergeState.DISTILLING, MergeState.FAILED}),
-    MergeState.DISTILLING: frozenset({MergeState.EVALUATING, MergeState.FAILED}),
-    MergeState.EVALUATING: frozenset({MergeState.MERGED, MergeState.REJECTED, MergeState.FAILED}),
+    MergeState.QUEUED: frozenset({MergeState.DISTILLING, MergeState.REJECTED, MergeState.FAILED}),
+    MergeState.DISTILLING: frozenset(
+        {MergeState.EVALUATING, MergeState.REJECTED, MergeState.FAILED}
+    ),
+    MergeState.EVALUATING: frozenset(
+        {MergeState.REVIEWING, MergeState.MERGED, MergeState.REJECTED, MergeState.FAILED}
+    ),
+    MergeState.REVIEWING: frozenset({MergeState.MERGED, MergeState.REJECTED, MergeState.FAILED}),
     MergeState.MERGED: frozenset({MergeState.ROLLED_BACK}),
     MergeState.REJECTED: frozenset(),
     MergeState.FAILED: frozenset(),
@@ -61,9 +72,9 @@ def next_submission_states(state: SubmissionState) -> frozenset[SubmissionState]
 
 
 def next_merge_states(state: MergeState, operation: str) -> frozenset[MergeState]:
-    """Return the states that may follow; a direct operation may go from queued to merged."""
+    """Return the states that may follow; a direct operation is not distilled or evaluated."""
     if state is MergeState.QUEUED and operation in DIRECT_OPERATIONS:
-        return _MERGE[state] | {MergeState.MERGED}
+        return _MERGE[state] | {MergeState.REVIEWING, MergeState.MERGED}
     return _MERGE[state]
 
 

@@ -154,6 +154,8 @@ class MergeRow(Base):
     parent_version: Mapped[int | None]
     net_version: Mapped[int | None]
     candidate: Mapped[str | None]
+    decision: Mapped[str | None]
+    decision_reason: Mapped[str | None]
     mlflow_run_id: Mapped[str | None]
     logged: Mapped[bool]
     created_at: Mapped[float]
@@ -187,6 +189,7 @@ class NetVersionRow(Base):
     parent: Mapped[int | None] = mapped_column(ForeignKey("net_versions.number"))
     merge_id: Mapped[str] = mapped_column(ForeignKey("merges.id"), unique=True)
     created_at: Mapped[float]
+    rolled_back_at: Mapped[float | None]
 
 
 class EventRow(Base):

@@ -1,4 +1,8 @@
-"""Net versions: a line of commits, each the child of the one before."""
+"""Net versions: commits, each the child of the head of its day.
+
+The line from the head to the founding is the net; versions off it were rolled back. They stay, with
+their numbers and blobs: a number never means two things.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from coordinator.registry.counters import take
 from coordinator.registry.database import Database
 from coordinator.registry.events import append_events
 from coordinator.registry.merges import MergeFields, move
-from coordinator.registry.records import NetVersion, NewEvent, record
+from coordinator.registry.records import Merge, NetVersion, NewEvent, record
 from coordinator.registry.states import MergeState
 from coordinator.registry.tables import NetVersionRow
 
@@ -42,7 +46,7 @@ class Versions:
         Parameters
         ----------
         number
-            One more than the parent's; 1 for the first.
+            One more than any version's so far (`next_number`).
         digest, tree
             SHA-256 of the commit and of the tree; both blobs are in the store already.
         parent
@@ -53,17 +57,18 @@ class Versions:
         Raises
         ------
         ConflictError
-            If `parent` is no longer the head: make the version again from the new head.
+            If `parent` is no longer the head, or the number is taken: make the version again
+            from the new head.
         """
         now = self._clock()
         with self._database.write() as session:
             # Holds every other commit back until this one ends.
             take(session, "version")
-            head = _head(session)
-            if parent != head or number != (head or 0) + 1:
+            head, free = _head(session), _next_number(session)
+            if parent != head or number != free:
                 raise ConflictError(
-                    f"net version {number} has parent {parent}, but the head is {head}; "
-                    "make it again from the head"
+                    f"net version {number} has parent {parent}, but the head is {head} and the "
+                    f"next number {free}; make it again from the head"
                 )
             row = NetVersionRow(
                 number=number,
@@ -81,8 +86,79 @@ class Versions:
             session.flush()
             return record(NetVersion, row)
 
+    def roll_back(
+        self,
+        number: int,
+        reason: str,
+        *,
+        and_later: bool = False,
+        events: Callable[[list[Merge]], Iterable[NewEvent]] = lambda _: (),
+    ) -> list[NetVersion]:
+        """Take a version back, so that its parent is the head, in one transaction.
+
+        Parameters
+        ----------
+        number
+            A version on the line of the head.
+        reason
+            Kept with each merge that is taken back.
+        and_later
+            Take back the versions that stand on it, too.
+        events
+            Given the merges that are taken back, returns what to append in the same transaction.
+
+        Returns
+        -------
+        list of NetVersion
+            What was taken back, newest first.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such version.
+        ConflictError
+            If it was rolled back before, or others stand on it and `and_later` is not set.
+        """
+        now = self._clock()
+        with self._database.write() as session:
+            take(session, "version")  # holds every commit back until this one ends
+            row = session.get(NetVersionRow, number)
+            if row is None:
+                raise _unknown(session, number)
+            line = _line(session, number)
+            if row not in line:
+                raise ConflictError(
+                    f"net version {number} was rolled back before; the head is {_head(session)}"
+                )
+            later = [str(each.number) for each in line if each.number != number]
+            if later and not and_later:
+                raise ConflictError(
+                    f"net version {number} cannot be rolled back alone: version "
+                    f"{', '.join(later)} stands on it; roll those back first, or all at once "
+                    "with --and-later"
+                )
+            merges = []
+            for each in line:
+                each.rolled_back_at = now
+                merge = move(
+                    session,
+                    each.merge_id,
+                    MergeState.ROLLED_BACK,
+                    {"reason": reason, "logged": False},
+                    now,
+                )
+                merges.append(record(Merge, merge))
+            append_events(session, events(merges), now)
+            session.flush()
+            return [record(NetVersion, each) for each in line]
+
+    def next_number(self) -> int:
+        """Return the number of the version that is committed next."""
+        with self._database.read() as session:
+            return _next_number(session)
+
     def head(self) -> NetVersion | None:
-        """Return the newest version, or None before the net is founded."""
+        """Return the newest version that stands, or None where there is no net."""
         with self._database.read() as session:
             number = _head(session)
             row = None if number is None else session.get(NetVersionRow, number)
@@ -93,17 +169,36 @@ class Versions:
         with self._database.read() as session:
             row = session.get(NetVersionRow, number)
             if row is None:
-                raise NotFoundError(
-                    f"no net version {number}; the head is {_head(session) or 'not founded yet'}"
-                )
+                raise _unknown(session, number)
             return record(NetVersion, row)
 
     def all(self) -> list[NetVersion]:
-        """Return every version, oldest first."""
+        """Return every version, oldest first, rolled back or not."""
         with self._database.read() as session:
             rows = session.scalars(select(NetVersionRow).order_by(NetVersionRow.number))
             return [record(NetVersion, row) for row in rows]
 
 
 def _head(session: Session) -> int | None:
-    return session.scalar(select(func.max(NetVersionRow.number)))
+    standing = select(func.max(NetVersionRow.number)).where(NetVersionRow.rolled_back_at.is_(None))
+    return session.scalar(standing)
+
+
+def _next_number(session: Session) -> int:
+    return (session.scalar(select(func.max(NetVersionRow.number))) or 0) + 1
+
+
+def _line(session: Session, number: int) -> list[NetVersionRow]:
+    """Return the versions that stand, from the head down to a number."""
+    standing = (
+        select(NetVersionRow)
+        .where(NetVersionRow.rolled_back_at.is_(None), NetVersionRow.number >= number)
+        .order_by(NetVersionRow.number.desc())
+    )
+    return list(session.scalars(standing))
+
+
+def _unknown(session: Session, number: int) -> NotFoundError:
+    return NotFoundError(
+        f"no net version {number}; the head is {_head(session) or 'not founded yet'}"
+    )

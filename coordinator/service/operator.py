@@ -10,8 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from common.errors import SchemaError
 from common.files import storage_errors, write_bytes
+from coordinator.committing import Committer
 from coordinator.config import CoordinatorConfig
+from coordinator.ledger import plain
 from coordinator.registry import Merge, Registry, Submission, SubmissionState
 from coordinator.service.uploads import Uploads, blob_sizes
 from coordinator.service.watchers import Watchers
@@ -38,6 +41,8 @@ class Operator(OperatorServicer):
     ----------
     config, registry
         The coordinator's.
+    committer
+        Makes and takes back net versions.
     watchers, uploads
         Of the Federation service: who watches, what has come of an upload.
     experiment_id
@@ -49,6 +54,7 @@ class Operator(OperatorServicer):
         *,
         config: CoordinatorConfig,
         registry: Registry,
+        committer: Committer,
         watchers: Watchers,
         uploads: Uploads,
         experiment_id: Callable[[], str],
@@ -56,6 +62,7 @@ class Operator(OperatorServicer):
     ) -> None:
         self._config = config
         self._registry = registry
+        self._committer = committer
         self._watchers = watchers
         self._uploads = uploads
         self._experiment_id = experiment_id
@@ -66,6 +73,29 @@ class Operator(OperatorServicer):
     ) -> pb.GetStatusResponse:
         """Return sites, submissions and merges."""
         return await asyncio.to_thread(self._status, self._watchers.sites())
+
+    async def DecideMerge(  # noqa: N802
+        self, request: pb.DecideMergeRequest, _context: Any
+    ) -> pb.DecideMergeResponse:
+        """Keep the operator's word on a merge."""
+        merge = await asyncio.to_thread(
+            self._registry.merges.decide,
+            request.merge_id,
+            "approve" if request.approve else "reject",
+            _reason(request.reason),
+        )
+        return pb.DecideMergeResponse(state=merge.state)
+
+    async def RollBack(  # noqa: N802
+        self, request: pb.RollBackRequest, _context: Any
+    ) -> pb.RollBackResponse:
+        """Take a net version back."""
+        taken = await self._committer.roll_back(
+            request.version, _reason(request.reason), and_later=request.and_later
+        )
+        return pb.RollBackResponse(
+            versions=[version.number for version in taken], head=taken[-1].parent or 0
+        )
 
     def _status(self, watching: set[str]) -> pb.GetStatusResponse:
         registry = self._registry
@@ -119,3 +149,16 @@ class Operator(OperatorServicer):
             net_version=row.net_version or 0,
             logged=row.logged,
         )
+
+
+def _reason(reason: str) -> str:
+    """Return an operator's reason as it is kept.
+
+    Raises
+    ------
+    SchemaError
+        If it is empty: whoever reads the history wants to know why.
+    """
+    if not reason.strip():
+        raise SchemaError("the reason is empty; say why, for those who read the history")
+    return plain(reason.strip())

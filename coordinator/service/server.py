@@ -13,15 +13,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from common.artifacts.store import BlobStore
 from common.errors import AddressInUseError, ConfigurationError
 from common.files import write_bytes
-from common.identity.keys import SigningKey
-from common.plan import Plan
 from common.transport.channel import Address, require_loopback_or_tls, server_options
-from coordinator.config import CoordinatorConfig
+from coordinator.committing import Committer
+from coordinator.ledger import Ledger
 from coordinator.places import Places
-from coordinator.registry import Registry
 from coordinator.service.federation import Federation
 from coordinator.service.incoming import Incoming
 from coordinator.service.interceptors import auth_interceptor, error_interceptor
@@ -45,8 +42,10 @@ class CoordinatorServer:
 
     Parameters
     ----------
-    config, registry, store, plan, key
-        The coordinator's.
+    ledger
+        What the coordinator holds.
+    committer
+        Makes and takes back net versions.
     watchers
         Wakes watch streams; subscribed to the registry while the server runs.
     experiment_id
@@ -56,14 +55,13 @@ class CoordinatorServer:
     def __init__(
         self,
         *,
-        config: CoordinatorConfig,
-        registry: Registry,
-        store: BlobStore,
-        plan: Plan,
-        key: SigningKey,
+        ledger: Ledger,
+        committer: Committer,
         watchers: Watchers,
         experiment_id: Callable[[], str] = str,
     ) -> None:
+        config, registry, store = ledger.config, ledger.registry, ledger.store
+        plan, key = ledger.plan, ledger.key
         self._listen = require_loopback_or_tls(config.server.listen)
         self._registry = registry
         self._places = Places(config)
@@ -95,6 +93,7 @@ class CoordinatorServer:
         self._operator = Operator(
             config=config,
             registry=registry,
+            committer=committer,
             watchers=watchers,
             uploads=uploads,
             experiment_id=experiment_id,

@@ -22,7 +22,9 @@ from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.plan import Plan
 from common.transport.channel import open_channel, server_options
 from common.weights.manifest import Recipe, TeacherManifest
+from coordinator.committing import Committer
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
+from coordinator.ledger import Ledger
 from coordinator.logs import log_to
 from coordinator.places import Places
 from coordinator.registry import Registry
@@ -88,14 +90,14 @@ def serve(folder: Path) -> dict[str, Any]:
             plan=PlanConfig(architecture=plan.architecture),
         )
         registry = Registry(f"sqlite:///{state / 'registry.sqlite'}")
-        server = CoordinatorServer(
-            config=config,
+        ledger = Ledger(
             registry=registry,
             store=LocalStore(state / "artifacts"),
             plan=plan,
             key=load_or_create(Places(config).key),
-            watchers=Watchers(),
+            config=config,
         )
+        server = CoordinatorServer(ledger=ledger, committer=Committer(ledger), watchers=Watchers())
 
         async def run() -> int:
             print(str(await server.start()), flush=True)  # noqa: T201

@@ -47,6 +47,34 @@ def status(config: Config, as_json: AsJson = False) -> None:
         RESULT.print(table)
 
 
+Reason = Annotated[str, typer.Option("--reason", help="Kept in the history, for people.")]
+MergeId = Annotated[str, typer.Argument(help="As `coordinator status` lists it: mrg-0001")]
+
+
+@app.command()
+def approve(merge: MergeId, config: Config, reason: Reason) -> None:
+    """Merge what waits for a review, whatever the acceptance policy says."""
+    _decide(config, merge, approve=True, reason=reason)
+
+
+@app.command()
+def reject(merge: MergeId, config: Config, reason: Reason) -> None:
+    """End a merge that is still open without a new net version."""
+    _decide(config, merge, approve=False, reason=reason)
+
+
+def _decide(config: Path, merge: str, *, approve: bool, reason: str) -> None:
+    with needs_coordinator("coordinator approve" if approve else "coordinator reject"):
+        from coordinator.config import CoordinatorConfig
+        from deploy.federation.operator import OperatorClient
+    from common.config import load
+
+    with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
+        state = operator.decide(merge, approve=approve, reason=reason)
+    word = "approved" if approve else "rejected"
+    print_json({"merge": merge, "decision": word, "state": state})
+
+
 @app.command()
 def ui(
     state: Annotated[

@@ -111,6 +111,35 @@ def log(config: Config, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def rollback(
+    number: Annotated[int, typer.Argument(help="The version to take back, as `net log` lists it.")],
+    config: Config,
+    reason: Annotated[str, typer.Option("--reason", help="Kept in the history, for people.")],
+    and_later: Annotated[
+        bool, typer.Option("--and-later", help="Take back the versions that stand on it, too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a version back: its parent is the head again. Asks the running coordinator.
+
+    Nothing is deleted, and a number is never used twice.
+    """
+    with needs_coordinator("net rollback"):
+        from coordinator.config import CoordinatorConfig
+        from deploy.federation.operator import OperatorClient
+    from common.config import load
+
+    with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
+        answer = operator.roll_back(number, reason=reason, and_later=and_later)
+    head = answer.head or None
+    if as_json:
+        print_json({"rolled_back": list(answer.versions), "head": head})
+        return
+    taken = ", ".join(f"v{version}" for version in answer.versions)
+    RESULT.print(f"rolled back: {taken}; the head is {f'v{head}' if head else 'not founded'}")
+
+
+@app.command()
 def verify(config: Config, version: Version = None, as_json: AsJson = False) -> None:
     """Check that every blob is there, matches its digest, and traces to a signature."""
     settings, opened = _open(config, "verify")

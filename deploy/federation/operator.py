@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import grpc
 
@@ -12,6 +13,8 @@ from common.errors import NotFoundError
 from common.transport.channel import channel_options
 from common.transport.status import error_from_rpc
 from protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
+
+_Answer = TypeVar("_Answer")
 
 CALL_SECONDS = 10.0
 """Deadline of a unary call: the answer is a few database rows."""
@@ -64,9 +67,39 @@ class OperatorClient:
         IdentityError
             If the token is not its operator's.
         """
+        return self._call(self._stub.GetStatus, operator_pb2.GetStatusRequest())
+
+    def decide(self, merge_id: str, *, approve: bool, reason: str) -> str:
+        """Approve or reject a merge; return its state when the word was kept.
+
+        Raises
+        ------
+        NotFoundError, ConflictError
+            If there is no such merge, or it is not there to be decided.
+        UnreachableError, IdentityError
+            See `status`.
+        """
+        request = operator_pb2.DecideMergeRequest(merge_id=merge_id, approve=approve, reason=reason)
+        answer = self._call(self._stub.DecideMerge, request)
+        return str(answer.state)
+
+    def roll_back(
+        self, version: int, *, reason: str, and_later: bool
+    ) -> operator_pb2.RollBackResponse:
+        """Take a net version back.
+
+        Raises
+        ------
+        NotFoundError, ConflictError
+            If there is no such version, it was rolled back before, or others stand on it.
+        UnreachableError, IdentityError
+            See `status`.
+        """
+        request = operator_pb2.RollBackRequest(version=version, reason=reason, and_later=and_later)
+        return self._call(self._stub.RollBack, request)
+
+    def _call(self, method: Callable[..., _Answer], request: object) -> _Answer:
         try:
-            return self._stub.GetStatus(
-                operator_pb2.GetStatusRequest(), timeout=CALL_SECONDS, metadata=self._metadata
-            )
+            return method(request, timeout=CALL_SECONDS, metadata=self._metadata)
         except grpc.RpcError as error:
             raise error_from_rpc(error) from error

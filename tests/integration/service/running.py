@@ -32,7 +32,9 @@ from common.weights.manifest import (
     TeacherManifest,
 )
 from common.weights.safetensors_io import write
+from coordinator.committing import Committer
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
+from coordinator.ledger import Ledger
 from coordinator.places import Places
 from coordinator.publishing import publish_plan
 from coordinator.registry import Registry
@@ -88,12 +90,16 @@ class Running:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            server = CoordinatorServer(
-                config=self.config,
+            ledger = Ledger(
                 registry=self.registry,
                 store=self.store,
                 plan=self.plan,
                 key=self.key,
+                config=self.config,
+            )
+            server = CoordinatorServer(
+                ledger=ledger,
+                committer=Committer(ledger),
                 watchers=Watchers(),
                 experiment_id=lambda: "42",
             )

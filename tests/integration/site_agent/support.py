@@ -11,7 +11,9 @@ from typing import Any
 from common.artifacts.local import LocalStore
 from common.identity.keys import load_or_create
 from common.nets.spec import ArchitectureSpec
+from coordinator.committing import Committer
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
+from coordinator.ledger import Ledger
 from coordinator.publishing import publish_plan
 from coordinator.registry import Registry
 from coordinator.service.server import CoordinatorServer
@@ -59,13 +61,13 @@ class Centre:
         self.registry.close()
 
     async def _make(self) -> CoordinatorServer:
-        server = CoordinatorServer(
-            config=self.config,
+        ledger = Ledger(
             registry=self.registry,
             store=self.store,
             plan=self.plan,
             key=self.key,
-            watchers=Watchers(),
+            config=self.config,
         )
+        server = CoordinatorServer(ledger=ledger, committer=Committer(ledger), watchers=Watchers())
         self.address = str(await server.start())
         return server

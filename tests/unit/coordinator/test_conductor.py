@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from common.errors import StorageError
+from coordinator.committing import Committer
 from coordinator.conductor import Conductor
 from coordinator.config import JobsConfig
 from coordinator.jobs.runner import JobRunner
@@ -32,7 +33,7 @@ class NoHistory:
 def conduct(ledger, *, until, retry_seconds=0.05):
     """Run a conductor until a state is reached; no job is needed, so Ray is not started."""
     places = Places(ledger.config)
-    transplanter = Transplanter(ledger, JobRunner(JobsConfig()), places)
+    transplanter = Transplanter(ledger, Committer(ledger), JobRunner(JobsConfig()), places)
     conductor = Conductor(ledger, transplanter, NoHistory(ledger), retry_seconds)
 
     async def run():

@@ -13,6 +13,7 @@ from common.nets.calibration import Calibration
 from common.nets.spec import AdapterSpec
 from common.weights import safetensors_io
 from common.weights.manifest import AdapterEntry
+from coordinator.committing import Committer
 from coordinator.config import DistillationConfig, JobsConfig
 from coordinator.documents import read_commit
 from coordinator.evaluating import ask, calibration_of, candidates_of, numbers_of
@@ -81,7 +82,9 @@ SITE_KEY = SigningKey.generate()
 
 def evaluating(ledger: Ledger, tmp_path: Path) -> Merge:
     """Bring dog, beside a founded cat, to the point where its lab was asked."""
-    transplanter = Transplanter(ledger, JobRunner(JobsConfig()), Places(ledger.config))
+    transplanter = Transplanter(
+        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+    )
     for site, category in (("cat-lab", "cat"), ("dog-lab", "dog")):
         submission = receive(ledger, teacher(ledger, site, category), SITE_KEY)
         ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
@@ -96,6 +99,7 @@ def evaluating(ledger: Ledger, tmp_path: Path) -> Merge:
     result = JobResult(
         zero_sample=AdapterEntry(spec=spec, blob=blob),
         few_sample=None,
+        student_task_module=ledger.plan.initial_task_modules["classification"].digest,
         curves=(),
         seconds={"zero-sample": 1.0},
         report={},
@@ -136,7 +140,9 @@ def test_the_accepted_candidate_s_calibration_goes_to_the_edge_and_the_record(
         evaluation_id=evaluation.id, results=results(**calibrations)
     )
     ledger.registry.evaluations.report(evaluation.id, report.SerializeToString())
-    transplanter = Transplanter(ledger, JobRunner(JobsConfig()), Places(ledger.config))
+    transplanter = Transplanter(
+        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+    )
     asyncio.run(transplanter.carry(merge.id))
     merge = ledger.registry.merges.get(merge.id)
     tree = ledger.tree()

@@ -7,6 +7,7 @@ import pytest
 from common.identity.keys import SigningKey
 from common.nets.calibration import Calibration
 from common.nets.graph import Edge, NetTree, VersionCommit
+from coordinator.committing import Committer
 from coordinator.config import JobsConfig
 from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import Ledger
@@ -28,7 +29,9 @@ def founded(ledger: Ledger) -> Ledger:
     submission = receive(ledger, manifest, SITE_KEY)
     ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
     merge = ledger.registry.merges.create(submission, "cat", "classification", "found")
-    transplanter = Transplanter(ledger, JobRunner(JobsConfig()), Places(ledger.config))
+    transplanter = Transplanter(
+        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+    )
     asyncio.run(transplanter.carry(merge.id))
     return ledger
 
@@ -116,7 +119,7 @@ def test_a_parent_that_is_not_the_one_before(founded: Ledger) -> None:
     tree = founded.tree()
     assert tree is not None
     commit(founded, tree, parent="b" * 64)
-    assert rules(founded, 2) == ["a version's parent is the one before"]
+    assert rules(founded, 2) == ["a version's parent is the head of its day"]
 
 
 def test_a_blob_that_changed_and_one_that_is_gone(founded: Ledger) -> None:
@@ -134,6 +137,8 @@ def test_a_submission_that_its_site_did_not_sign(ledger: Ledger) -> None:
     submission = receive(ledger, teacher(ledger, "cat-lab", "cat"))  # signed with b"signature"
     ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
     merge = ledger.registry.merges.create(submission, "cat", "classification", "found")
-    transplanter = Transplanter(ledger, JobRunner(JobsConfig()), Places(ledger.config))
+    transplanter = Transplanter(
+        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+    )
     asyncio.run(transplanter.carry(merge.id))
     assert rules(ledger, 1) == ["every module traces to a signed submission"]

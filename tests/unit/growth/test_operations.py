@@ -23,6 +23,7 @@ def net_of(*tasks: str) -> NetTree:
             operation,
             manifest,
             BOTH,
+            number=1 if commit is None else commit.number + 1,
             manifest_digest=manifest.content_digest(),
             adapter=None,
             calibration=Calibration(),

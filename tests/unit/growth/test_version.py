@@ -19,6 +19,7 @@ def grow(tree, parent, operation, manifest, joined_by=None, error=5.0, calibrati
         operation,
         manifest,
         BOTH,
+        number=1 if parent is None else parent.number + 1,
         manifest_digest=manifest.content_digest(),
         adapter=joined_by,
         calibration=calibration,

@@ -108,7 +108,7 @@ def test_commits_are_serial_and_bring_their_merge_along(registry, evaluating):
     assert (merged.state, merged.net_version, merged.candidate) == (MergeState.MERGED, 1, "refined")
     assert merged.finished_at is not None
     for number, parent in ((1, None), (2, None), (3, 1), (3, 2)):
-        with pytest.raises(ConflictError, match="the head is 1"):
+        with pytest.raises(ConflictError, match="the head is 1 and the next number 2"):
             registry.versions.commit(
                 number, "c" * 64, "d" * 64, parent, dog.id, events=[news], candidate="refined"
             )
@@ -130,3 +130,83 @@ def test_only_an_evaluated_merge_is_committed(registry, admitted):
     founding = registry.merges.create(merge.submission_id, "cat", "classification", "found")
     registry.versions.commit(1, "a" * 64, "b" * 64, None, founding.id)
     assert MergeState.MERGED is registry.merges.get(founding.id).state
+
+
+@pytest.fixture
+def three(registry, evaluating):
+    """Three versions on one line, by three categories."""
+    for name in ("cow-lab", "sheep-lab"):
+        registry.sites.join(name, name.encode().ljust(32))
+    for number, category in enumerate(("cat", "dog", "cow"), start=1):
+        parent = None if number == 1 else number - 1
+        digest, tree = str(number) * 64, str(number + 3) * 64
+        registry.versions.commit(number, digest, tree, parent, evaluating(category).id)
+    return registry
+
+
+def test_the_head_is_rolled_back_to_its_parent(three):
+    told: list[str] = []
+
+    def events(merges):
+        told.extend(merge.category for merge in merges)
+        return [NewEvent("cat-lab", "merge", b"back")]
+
+    (taken,) = three.versions.roll_back(3, "wrong labels", events=events)
+    assert (taken.number, taken.parent) == (3, 2)
+    assert taken.rolled_back_at is not None
+    assert told == ["cow"]
+    assert [event.payload for event in three.events.after("cat-lab", 0, 10)] == [b"back"]
+    head = three.versions.head()
+    assert head is not None
+    assert head.number == 2
+    merge = three.merges.get(taken.merge_id)
+    assert (merge.state, merge.reason) == (MergeState.ROLLED_BACK, "wrong labels")
+    # History is told of it, and the version stays on record with its number.
+    assert [row.id for row in three.merges.unlogged()][-1] == merge.id
+    assert [row.number for row in three.versions.all()] == [1, 2, 3]
+
+
+def test_a_number_is_never_used_twice(three, evaluating):
+    three.versions.roll_back(3, "wrong labels")
+    merge = evaluating("sheep")
+    assert three.versions.next_number() == 4
+    with pytest.raises(ConflictError, match="the head is 2 and the next number 4"):
+        three.versions.commit(3, "e" * 64, "f" * 64, 2, merge.id)
+    assert three.versions.commit(4, "e" * 64, "f" * 64, 2, merge.id).parent == 2
+    # What was rolled back is not on the new head's line.
+    with pytest.raises(ConflictError, match="version 3 was rolled back before; the head is 4"):
+        three.versions.roll_back(3, "again")
+
+
+def test_what_others_stand_on_is_rolled_back_only_with_them(three):
+    with pytest.raises(ConflictError, match=r"2 cannot be rolled back alone: version 3 stands on"):
+        three.versions.roll_back(2, "wrong labels")
+    assert [merge.state for merge in three.merges.all()] == [MergeState.MERGED] * 3
+    with pytest.raises(NotFoundError, match="no net version 7; the head is 3"):
+        three.versions.roll_back(7, "wrong labels")
+    taken = three.versions.roll_back(1, "wrong labels", and_later=True)
+    assert [version.number for version in taken] == [3, 2, 1]
+    assert three.versions.head() is None
+    assert three.versions.next_number() == 4
+
+
+def test_an_operators_word_is_kept_once(registry, evaluating):
+    merge = evaluating("cat")
+    with pytest.raises(ConflictError, match="is 'evaluating'; it can be approved once"):
+        registry.merges.decide(merge.id, "approve", "looks good")
+    registry.merges.advance(merge.id, MergeState.REVIEWING)
+    kept = registry.merges.decide(merge.id, "approve", "looks good")
+    assert (kept.decision, kept.decision_reason) == ("approve", "looks good")
+    registry.merges.decide(merge.id, "approve", "looks good")
+    with pytest.raises(ConflictError, match=r"'approve' was said before \(looks good\)"):
+        registry.merges.decide(merge.id, "reject", "no")
+    registry.merges.advance(merge.id, MergeState.REJECTED)
+    with pytest.raises(ConflictError, match="has ended: it is 'rejected'"):
+        registry.merges.decide(merge.id, "reject", "no")
+    with pytest.raises(NotFoundError, match="mrg-9999"):
+        registry.merges.decide("mrg-9999", "reject", "no")
+
+
+def test_any_open_merge_can_be_rejected(registry, admitted):
+    merge = registry.merges.create(admitted("cat"), "cat", "classification", "new-category")
+    assert registry.merges.decide(merge.id, "reject", "not ours").state is MergeState.QUEUED

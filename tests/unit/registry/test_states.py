@@ -19,6 +19,12 @@ MERGE = {
     ("queued", "distilling"),
     ("distilling", "evaluating"),
     ("evaluating", "merged"),
+    ("evaluating", "reviewing"),
+    ("reviewing", "merged"),
+    ("reviewing", "rejected"),
+    ("reviewing", "failed"),
+    ("queued", "rejected"),
+    ("distilling", "rejected"),
     ("evaluating", "rejected"),
     ("queued", "failed"),
     ("distilling", "failed"),
@@ -39,7 +45,9 @@ def test_submission(old, new):
 @pytest.mark.parametrize("operation", ["new-category", "found", "new-task"])
 @pytest.mark.parametrize(("old", "new"), list(itertools.product(MergeState, repeat=2)))
 def test_merge(old, new, operation):
-    direct = {("queued", "merged")} if operation != "new-category" else set()
+    direct = (
+        {("queued", "merged"), ("queued", "reviewing")} if operation != "new-category" else set()
+    )
     if (old.value, new.value) in MERGE | direct:
         check_merge("mrg-0001", old, new, operation)
     else:

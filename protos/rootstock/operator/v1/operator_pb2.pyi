@@ -10,6 +10,40 @@ class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class DecideMergeRequest(_message.Message):
+    __slots__ = ("merge_id", "approve", "reason")
+    MERGE_ID_FIELD_NUMBER: _ClassVar[int]
+    APPROVE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    merge_id: str
+    approve: bool
+    reason: str
+    def __init__(self, merge_id: _Optional[str] = ..., approve: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class DecideMergeResponse(_message.Message):
+    __slots__ = ("state",)
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    def __init__(self, state: _Optional[str] = ...) -> None: ...
+
+class RollBackRequest(_message.Message):
+    __slots__ = ("version", "and_later", "reason")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    AND_LATER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    and_later: bool
+    reason: str
+    def __init__(self, version: _Optional[int] = ..., and_later: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RollBackResponse(_message.Message):
+    __slots__ = ("versions", "head")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedScalarFieldContainer[int]
+    head: int
+    def __init__(self, versions: _Optional[_Iterable[int]] = ..., head: _Optional[int] = ...) -> None: ...
+
 class SiteStatus(_message.Message):
     __slots__ = ("name", "watching")
     NAME_FIELD_NUMBER: _ClassVar[int]

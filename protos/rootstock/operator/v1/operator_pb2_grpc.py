@@ -39,6 +39,16 @@ class OperatorStub:
                 request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.DecideMerge = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/DecideMerge',
+                request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
+                response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
+                _registered_method=True)
+        self.RollBack = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/RollBack',
+                request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.SerializeToString,
+                response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer:
@@ -50,6 +60,20 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DecideMerge(self, request, context):
+        """Says a word on a merge: approve one that waits for a review, reject any that is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBack(self, request, context):
+        """Takes a net version back, so that its parent is the head.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -57,6 +81,16 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusRequest.FromString,
                     response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'DecideMerge': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideMerge,
+                    request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.FromString,
+                    response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.SerializeToString,
+            ),
+            'RollBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBack,
+                    request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.FromString,
+                    response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +120,60 @@ class Operator:
             '/rootstock.operator.v1.Operator/GetStatus',
             protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusRequest.SerializeToString,
             protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideMerge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/DecideMerge',
+            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
+            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/RollBack',
+            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.SerializeToString,
+            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,11 +34,19 @@ class OperatorStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OperatorAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_operator_pb2.GetStatusRequest, _operator_pb2.GetStatusResponse]
+    DecideMerge: _grpc.UnaryUnaryMultiCallable[_operator_pb2.DecideMergeRequest, _operator_pb2.DecideMergeResponse]
+    """Says a word on a merge: approve one that waits for a review, reject any that is open."""
+    RollBack: _grpc.UnaryUnaryMultiCallable[_operator_pb2.RollBackRequest, _operator_pb2.RollBackResponse]
+    """Takes a net version back, so that its parent is the head."""
 
 @_typing.type_check_only
 class OperatorAsyncStub(OperatorStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_operator_pb2.GetStatusRequest, _operator_pb2.GetStatusResponse]  # type: ignore[assignment]
+    DecideMerge: _aio.UnaryUnaryMultiCallable[_operator_pb2.DecideMergeRequest, _operator_pb2.DecideMergeResponse]  # type: ignore[assignment]
+    """Says a word on a merge: approve one that waits for a review, reject any that is open."""
+    RollBack: _aio.UnaryUnaryMultiCallable[_operator_pb2.RollBackRequest, _operator_pb2.RollBackResponse]  # type: ignore[assignment]
+    """Takes a net version back, so that its parent is the head."""
 
 class OperatorServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -47,5 +55,21 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.GetStatusResponse, _abc.Awaitable[_operator_pb2.GetStatusResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DecideMerge(
+        self,
+        request: _operator_pb2.DecideMergeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.DecideMergeResponse, _abc.Awaitable[_operator_pb2.DecideMergeResponse]]:
+        """Says a word on a merge: approve one that waits for a review, reject any that is open."""
+
+    @_abc_1.abstractmethod
+    def RollBack(
+        self,
+        request: _operator_pb2.RollBackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.RollBackResponse, _abc.Awaitable[_operator_pb2.RollBackResponse]]:
+        """Takes a net version back, so that its parent is the head."""
 
 def add_OperatorServicer_to_server(servicer: OperatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

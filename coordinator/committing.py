@@ -1,0 +1,168 @@
+"""The next net version, and the way back: what changes the head, one change at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+
+from common.errors import ConflictError
+from common.nets.calibration import Calibration
+from common.nets.spec import Setting
+from common.weights.manifest import AdapterEntry
+from coordinator.growth import Found, NewCategory, NewTask, error_key, next_version
+from coordinator.jobs.model import JobResult
+from coordinator.ledger import Ledger, merge_event, plain, version_event
+from coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
+
+OPERATIONS: dict[str, type[Found] | type[NewCategory] | type[NewTask]] = {
+    kind.name: kind for kind in (Found, NewCategory, NewTask)
+}
+
+
+@dataclass(frozen=True)
+class Join:
+    """How a merge joins its modules; by default as they came: they were trained together."""
+
+    candidate: str | None = None
+    adapter: AdapterEntry | None = None
+    calibration: Calibration = field(default_factory=Calibration)
+
+
+class Committer:
+    """Makes and takes back net versions, one after another, whatever learns side by side."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._committing = asyncio.Lock()
+        self._log = structlog.get_logger("committing")
+
+    async def commit(self, merge: Merge, submission: Submission, join: Join) -> None:
+        """Make the next net version out of the head and what a merge joins.
+
+        Raises
+        ------
+        ConflictError
+            If the net has changed in a way that the merge does not fit.
+        """
+        async with self._committing:
+            await asyncio.to_thread(commit, self._ledger, merge, submission, join)
+        self._log.info("merged", merge=merge.id, category=merge.category, task=merge.task)
+
+    async def roll_back(self, number: int, reason: str, *, and_later: bool) -> list[NetVersion]:
+        """Take a net version back; see `roll_back`."""
+        async with self._committing:
+            taken = await asyncio.to_thread(
+                roll_back, self._ledger, number, reason, and_later=and_later
+            )
+        self._log.info("rolled back", versions=[each.number for each in taken], reason=reason)
+        return taken
+
+
+def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> None:
+    """Make the next net version, in one transaction; see `Committer.commit`."""
+    manifest = ledger.teacher(submission)
+    head = ledger.head()
+    numbers = merge.numbers
+    error = numbers[error_key(join.candidate or "teacher", numbers)]
+    record: dict[str, Setting | None] = {
+        "id": merge.id,
+        "operation": merge.operation,
+        "category": merge.category,
+        "task": merge.task,
+        "site": submission.site,
+        "submission": submission.manifest_digest,
+        "candidate": join.candidate,
+        "adapter": join.adapter.blob.digest if join.adapter is not None else None,
+        "calibration_scale": join.calibration.scale,
+        "calibration_bias": join.calibration.bias,
+        **numbers,
+    }
+    if merge.decision is not None:
+        record["approved"] = merge.decision_reason
+    if merge.job_result is not None:
+        result = JobResult.model_validate(merge.job_result)
+        _require_student(ledger, merge, result)
+        record |= result.learned_by()
+    tree, unsigned = next_version(
+        ledger.tree(),
+        ledger.commit_of(head) if head is not None else None,
+        OPERATIONS[merge.operation](merge.category, merge.task),
+        manifest,
+        ledger.plan,
+        number=ledger.registry.versions.next_number(),
+        manifest_digest=submission.manifest_digest,
+        adapter=join.adapter,
+        calibration=join.calibration,
+        error=error,
+        merge=record,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+    signature = ledger.key.sign(unsigned.signed_bytes()).hex()
+    signed = unsigned.model_copy(update={"signature": signature})
+    digest = ledger.put(signed)
+    ledger.registry.versions.commit(
+        signed.number,
+        digest,
+        ledger.put(tree),
+        head.number if head is not None else None,
+        merge.id,
+        events=[version_event(signed.number, digest, merge.category, merge.task)],
+        reason="",
+        candidate=join.candidate,
+    )
+
+
+def roll_back(ledger: Ledger, number: int, reason: str, *, and_later: bool) -> list[NetVersion]:
+    """Take a net version back, so that its parent is the head.
+
+    Nothing is deleted: versions, trees and blobs stay, and a later version has the next number.
+
+    Parameters
+    ----------
+    ledger
+        The coordinator's.
+    number
+        Which version.
+    reason
+        The operator's; the labs whose merges are taken back are told.
+    and_later
+        Take back the versions that stand on it, too.
+
+    Returns
+    -------
+    list of NetVersion
+        What was taken back, newest first.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such version.
+    ConflictError
+        If it was rolled back before, or others stand on it and `and_later` is not set.
+    """
+    reason = plain(f"rolled back by the operator: {reason}")
+    submissions = ledger.registry.submissions
+
+    def tell(merges: list[Merge]) -> Iterable[NewEvent]:
+        return [
+            merge_event(sites[merge.submission_id], merge.id, MergeState.ROLLED_BACK, reason)
+            for merge in merges
+        ]
+
+    sites = {submission.id: submission.site for submission in submissions.all()}
+    return ledger.registry.versions.roll_back(number, reason, and_later=and_later, events=tell)
+
+
+def _require_student(ledger: Ledger, merge: Merge, result: JobResult) -> None:
+    """Refuse an adapter that was learned for a task module that the net has lost since."""
+    tree = ledger.tree()
+    module = None if tree is None else tree.task_modules.get(merge.task)
+    if module is None or module.blob.digest != result.student_task_module:
+        raise ConflictError(
+            f"merge {merge.id}: the task module that its adapter was learned for was rolled "
+            "back in the meantime; have the lab ship its teacher net again"
+        )
