@@ -11,11 +11,13 @@ import structlog
 
 from common.errors import ConflictError
 from common.nets.calibration import Calibration
+from common.nets.graph import VersionCommit
 from common.nets.spec import Setting
 from common.weights.manifest import AdapterEntry
-from coordinator.growth import Found, NewCategory, NewTask, error_key, next_version
+from coordinator.growth import Found, NewCategory, NewTask, error_key, grown
 from coordinator.jobs.model import JobResult
 from coordinator.ledger import Ledger, merge_event, plain, version_event
+from coordinator.probing import outputs, written
 from coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
 
 OPERATIONS: dict[str, type[Found] | type[NewCategory] | type[NewTask]] = {
@@ -87,17 +89,22 @@ def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> 
         result = JobResult.model_validate(merge.job_result)
         _require_student(ledger, merge, result)
         record |= result.learned_by()
-    tree, unsigned = next_version(
+    operation = OPERATIONS[merge.operation](merge.category, merge.task)
+    tree = grown(
         ledger.tree(),
-        ledger.commit_of(head) if head is not None else None,
-        OPERATIONS[merge.operation](merge.category, merge.task),
+        operation,
         manifest,
         ledger.plan,
-        number=ledger.registry.versions.next_number(),
         manifest_digest=submission.manifest_digest,
         adapter=join.adapter,
         calibration=join.calibration,
         error=error,
+    )
+    record["probe"] = written(outputs(tree, ledger.store, merge.category, merge.task))
+    unsigned = VersionCommit(
+        tree=tree.content_digest(),
+        parent=head.digest if head is not None else None,
+        number=ledger.registry.versions.next_number(),
         merge=record,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )

@@ -1,8 +1,10 @@
-"""``net verify``: every blob of a net version is there, is itself, and traces to a signature."""
+"""``net verify``: a net version is whole, signed for, and answers as it always did."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+
+import torch
 
 from common.artifacts.store import BlobStore
 from common.errors import IntegrityError, NotFoundError, RootstockError
@@ -12,6 +14,7 @@ from common.model import Document
 from common.nets.calibration import Calibration
 from common.nets.graph import NetTree, VersionCommit
 from common.weights.manifest import TeacherManifest, parse_manifest
+from coordinator.probing import agrees, outputs, written
 from coordinator.registry import Registry
 from coordinator.view import NetView
 
@@ -24,7 +27,9 @@ class Problem(Document):
     rule: str
 
 
-def verify_version(view: NetView, number: int, coordinator_key: bytes) -> list[Problem]:
+def verify_version(
+    view: NetView, number: int, coordinator_key: bytes, *, probe: bool = True
+) -> list[Problem]:
     """Check a net version and its line of parents (DESIGN.md section 5, invariants 3 and 4).
 
     Parameters
@@ -35,16 +40,22 @@ def verify_version(view: NetView, number: int, coordinator_key: bytes) -> list[P
         Which version.
     coordinator_key
         Public key, 32 raw bytes, that signs commits.
+    probe
+        Whether to compose each join and hold its outputs against those of the version that
+        added it, bit by bit, and against its merge's record: takes two passes a join.
 
     Returns
     -------
     list of Problem
         Empty when the version is whole; a broken blob is named and hides nothing else.
     """
-    return list(_problems(view, number, coordinator_key))
+    return list(_problems(view, number, coordinator_key, probe=probe))
 
 
-def _problems(view: NetView, number: int, coordinator_key: bytes) -> Iterator[Problem]:
+def _problems(
+    view: NetView, number: int, coordinator_key: bytes, *, probe: bool
+) -> Iterator[Problem]:
+    newest: NetTree | None = None
     child: tuple[VersionCommit, NetTree] | None = None
     checked: set[str] = set()
     step: int | None = number
@@ -63,6 +74,9 @@ def _problems(view: NetView, number: int, coordinator_key: bytes) -> Iterator[Pr
         if child is not None:
             yield from _check_child(*child, commit, tree)
         yield from _check_merge(commit, tree)
+        if probe:
+            newest = newest or tree
+            yield from _check_outputs(view.store, newest, number, commit, tree)
         for digest in sorted(tree.digests() - checked):
             yield from _check_blob(view.store, digest, step)
         for digest in sorted(tree.submissions() - checked):
@@ -124,6 +138,32 @@ def _check_merge(commit: VersionCommit, tree: NetTree) -> Iterator[Problem]:
             f"{edge.calibration.bias:g}, the merge's record says {scale} · y + {bias}",
             where=f"v{commit.number}",
             rule="every calibration traces to a recorded merge",
+        )
+
+
+def _check_outputs(
+    store: BlobStore, newest: NetTree, number: int, commit: VersionCommit, tree: NetTree
+) -> Iterator[Problem]:
+    """Hold what a join answers today against the day when a version added it."""
+    category, task = (str(commit.merge.get(key)) for key in ("category", "task"))
+    try:
+        then = outputs(tree, store, category, task)
+        now = outputs(newest, store, category, task)
+    except RootstockError:  # a blob or a join that is not there: said elsewhere
+        return
+    if not torch.equal(now, then):
+        yield Problem(
+            what=f"{category} → {task} answers otherwise in v{number} than in v{commit.number}",
+            where=f"v{number}",
+            rule="outputs are the same in every later version, bit by bit",
+        )
+    # Merges from before there were probes say nothing of them.
+    record = commit.merge.get("probe", written(then))
+    if not agrees(then, record):
+        yield Problem(
+            what=f"{category} → {task} answers {written(then)}, the merge's record says {record}",
+            where=f"v{commit.number}",
+            rule="outputs are those of the recorded merge",
         )
 
 

@@ -17,7 +17,7 @@ from coordinator.growth.operations import (
     Refusal,
     decide,
 )
-from coordinator.growth.version import next_version
+from coordinator.growth.version import grown
 
 __all__ = [
     "CANDIDATES",
@@ -31,5 +31,5 @@ __all__ = [
     "as_it_came",
     "decide",
     "error_key",
-    "next_version",
+    "grown",
 ]

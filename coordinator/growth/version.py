@@ -1,55 +1,44 @@
-"""The next net version: the tree with one more join, and the commit that names it. Pure."""
+"""The next net version's tree: one more join. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from common.errors import ConflictError
 from common.nets.calibration import Calibration
-from common.nets.graph import Edge, ModuleRef, NetTree, VersionCommit
-from common.nets.spec import Setting
+from common.nets.graph import Edge, ModuleRef, NetTree
 from common.plan import Plan
 from common.weights.manifest import AdapterEntry, Digest, TeacherManifest
 from coordinator.growth.operations import Found, NewCategory, NewTask, Operation
 
 
-def next_version(
+def grown(
     tree: NetTree | None,
-    parent: VersionCommit | None,
     operation: Operation,
     manifest: TeacherManifest,
     plan: Plan,
     *,
-    number: int,
     manifest_digest: Digest,
     adapter: AdapterEntry | None,
     calibration: Calibration,
     error: float | None,
-    merge: Mapping[str, Setting | None],
-    created_at: str,
-) -> tuple[NetTree, VersionCommit]:
-    """Return the tree and the commit that an operation leads to.
+) -> NetTree:
+    """Return the tree that an operation leads to: one more join, and the modules that it needs.
 
     Parameters
     ----------
-    tree, parent
-        The head's; both None for `Found`.
+    tree
+        The head's; None for `Found`.
     operation
         What was done.
-    number
-        Of the new version: one more than any so far, rolled back ones included.
     manifest, manifest_digest
         Of the submission that brings the modules.
+    plan
+        Its tasks are the net's.
     adapter
         The accepted candidate; None joins the two modules directly.
     calibration
         Of the new join's output; the identity where the two were trained together.
     error
         The accepted candidate's, in percent, calibrated.
-    merge
-        The record that the commit keeps: merge id, operation, numbers.
-    created_at
-        ISO 8601 in UTC.
 
     Raises
     ------
@@ -58,8 +47,7 @@ def next_version(
     NotFoundError
         If `NewCategory` names a task, or `NewTask` a category, that the net does not hold.
     """
-    grown = _with_modules(tree, operation, manifest, plan, manifest_digest)
-    grown = grown.with_edge(
+    return _with_modules(tree, operation, manifest, plan, manifest_digest).with_edge(
         Edge(
             category=operation.category,
             task=operation.task,
@@ -68,14 +56,6 @@ def next_version(
             error=error,
         )
     )
-    commit = VersionCommit(
-        tree=grown.content_digest(),
-        parent=None if parent is None else parent.content_digest(),
-        number=number,
-        merge=dict(merge),
-        created_at=created_at,
-    )
-    return grown, commit
 
 
 def _with_modules(

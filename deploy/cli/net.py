@@ -140,8 +140,15 @@ def rollback(
 
 
 @app.command()
-def verify(config: Config, version: Version = None, as_json: AsJson = False) -> None:
-    """Check that every blob is there, matches its digest, and traces to a signature."""
+def verify(
+    config: Config,
+    version: Version = None,
+    probe: Annotated[
+        bool, typer.Option(help="Also compose every join and compare what it answers.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a version is whole, signed for, and answers as its joins always did."""
     settings, opened = _open(config, "verify")
     from common.identity.keys import load_or_create
     from coordinator.places import Places
@@ -150,7 +157,7 @@ def verify(config: Config, version: Version = None, as_json: AsJson = False) -> 
     with opened as view:
         number = _number(view, version)
         key = load_or_create(Places(settings).key).public_key
-        problems = verify_version(view, number, key)
+        problems = verify_version(view, number, key, probe=probe)
     if as_json:
         rows = [problem.model_dump() for problem in problems]
         print_json({"ok": not problems, "version": number, "problems": rows})
@@ -159,6 +166,8 @@ def verify(config: Config, version: Version = None, as_json: AsJson = False) -> 
             RESULT.print(f"{problem.where}: {problem.what} ({problem.rule})", soft_wrap=True)
     else:
         RESULT.print(f"version {number}: every blob is there, matches its digest and is signed for")
+        if probe:
+            RESULT.print("every join answers, bit by bit, as in the version that added it")
     if problems:
         raise typer.Exit(VERIFY_FAILED)
 

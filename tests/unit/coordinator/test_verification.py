@@ -12,6 +12,7 @@ from coordinator.config import JobsConfig
 from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import Ledger
 from coordinator.places import Places
+from coordinator.probing import outputs, written
 from coordinator.registry import MergeState, SubmissionState
 from coordinator.transplant import Transplanter
 from coordinator.verification import verify_version
@@ -42,10 +43,14 @@ def rules(ledger: Ledger, number: int, key: bytes | None = None) -> list[str]:
 
 
 def commit(ledger: Ledger, tree: NetTree, **changes: object) -> None:
-    """Commit version 2 with a tree of one's own, signed as the coordinator does."""
+    """Commit a version with a tree of one's own, signed as the coordinator does."""
     head = ledger.head()
     assert head is not None
-    submission = receive(ledger, teacher(ledger, "dog-lab", "dog"))
+    number = ledger.registry.versions.next_number()
+    manifest = teacher(ledger, "dog-lab", "dog").model_copy(
+        update={"software": {"try": str(number)}}
+    )
+    submission = receive(ledger, manifest)
     ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
     merge = ledger.registry.merges.create(submission, "dog", "classification", "new-category")
     for state in (MergeState.DISTILLING, MergeState.EVALUATING):
@@ -53,13 +58,13 @@ def commit(ledger: Ledger, tree: NetTree, **changes: object) -> None:
     unsigned = VersionCommit(
         tree=tree.content_digest(),
         parent=head.digest,
-        number=2,
+        number=number,
         merge={"category": "cat", "task": "classification", "adapter": None},
         created_at="2026-01-01T00:00:00+00:00",
     ).model_copy(update=changes)
     signature = ledger.key.sign(unsigned.signed_bytes()).hex()
     digest = ledger.put(unsigned.model_copy(update={"signature": signature}))
-    ledger.registry.versions.commit(2, digest, ledger.put(tree), 1, merge.id)
+    ledger.registry.versions.commit(number, digest, ledger.put(tree), head.number, merge.id)
 
 
 def test_a_whole_version_has_no_problems(founded: Ledger) -> None:
@@ -68,6 +73,38 @@ def test_a_whole_version_has_no_problems(founded: Ledger) -> None:
     assert tree is not None
     commit(founded, tree)
     assert rules(founded, 2) == []
+
+
+def test_a_join_that_answers_otherwise_than_its_record(founded: Ledger) -> None:
+    tree = founded.tree()
+    assert tree is not None
+    record = {"category": "cat", "task": "classification", "adapter": None}
+    right = written(outputs(tree, founded.store, "cat", "classification"))
+    assert NetView(founded.registry, founded.store).commit(1).merge["probe"] == right
+    for probe, expected in (
+        (right, []),
+        (" ".join(["0.5"] * 8), ["outputs are those of the recorded merge"]),
+        ("nonsense", ["outputs are those of the recorded merge"]),
+    ):
+        commit(founded, tree, merge={**record, "probe": probe})
+        head = founded.head()
+        assert head is not None
+        assert rules(founded, head.number) == expected
+        founded.registry.versions.roll_back(head.number, "next try")
+
+
+def test_a_join_that_answers_otherwise_than_when_it_was_added(founded: Ledger) -> None:
+    """Another adapter under the same join: its digest is known, its bits are whole."""
+    tree = founded.tree()
+    assert tree is not None
+    joined = tree.edges[0].model_copy(update={"calibration": Calibration(bias=1e-4)})
+    record = {"category": "cat", "task": "classification", "adapter": None}
+    changed = {**record, "calibration_scale": 1.0, "calibration_bias": 1e-4}
+    commit(founded, tree.model_copy(update={"edges": (joined,)}), merge=changed)
+    assert "outputs are the same in every later version, bit by bit" in rules(founded, 2)
+    view = NetView(founded.registry, founded.store)
+    without = verify_version(view, 2, founded.key.public_key, probe=False)
+    assert "outputs are" not in " ".join(problem.rule for problem in without)
 
 
 def test_a_commit_by_another_key(founded: Ledger) -> None:
@@ -112,6 +149,7 @@ def test_a_calibration_that_is_not_the_merge_s(founded: Ledger) -> None:
     assert rules(founded, 2) == [
         "every calibration traces to a recorded merge",
         "a child version joins whatever its parent joins, in the same way",
+        "outputs are the same in every later version, bit by bit",
     ]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from common.nets.calibration import Calibration
 from common.nets.graph import NetTree
-from coordinator.growth import Found, NewCategory, NewTask, Refusal, decide, next_version
+from coordinator.growth import Found, NewCategory, NewTask, Refusal, decide, grown
 from tests.unit.growth.examples import plan, teacher
 
 BOTH = plan("classification", "counting")
@@ -15,21 +15,17 @@ def net_of(*tasks: str) -> NetTree:
     manifest = teacher("dog", *tasks)
     operations = decide(None, manifest, BOTH)
     assert not isinstance(operations, Refusal)
-    tree, commit = None, None
+    tree = None
     for operation in operations:
-        tree, commit = next_version(
+        tree = grown(
             tree,
-            commit,
             operation,
             manifest,
             BOTH,
-            number=1 if commit is None else commit.number + 1,
             manifest_digest=manifest.content_digest(),
             adapter=None,
             calibration=Calibration(),
             error=5.0,
-            merge={},
-            created_at="2026-01-01T00:00:00+00:00",
         )
     assert tree is not None
     return tree

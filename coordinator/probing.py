@@ -1,0 +1,58 @@
+"""What a join answers to a fixed batch of images: kept with its merge, computed again by verify.
+
+A net version never changes what its parent holds; that its outputs stay the same, too, is then a
+matter of fact that anyone can check. The images are noise: nobody's, and the same everywhere.
+
+Shapes: N images, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from common.artifacts.store import BlobStore
+from common.nets.architectures import input_shape
+from common.nets.graph import NetTree
+from coordinator.export.safetensors_export import compose
+
+IMAGES = 8
+TOLERANCE = 1e-3
+"""Between machines: another processor or release of torch adds in another order. Between versions
+on one machine there is none: outputs are compared bit by bit."""
+
+
+def outputs(tree: NetTree, store: BlobStore, category: str, task: str) -> Tensor:
+    """Return what a composed net answers to the probe batch, (N, …), float32.
+
+    Raises
+    ------
+    NotFoundError, IntegrityError
+        See `compose`.
+    """
+    net = compose(tree, store, category, task)
+    shape_CHW = input_shape(tree.category_modules[category].architecture)
+    noise = torch.rand((IMAGES, *shape_CHW), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        y: Tensor = net(2 * noise - 1)
+    return y
+
+
+def written(y: Tensor) -> str:
+    """Return what a merge's record keeps of outputs: their mean, image by image."""
+    return " ".join(f"{value:.6g}" for value in y.flatten(1).double().mean(1).tolist())
+
+
+def agrees(y: Tensor, record: object) -> bool:
+    """Say whether outputs are those of a merge's record, within `TOLERANCE`."""
+    try:
+        kept = [float(word) for word in str(record).split()]
+    except ValueError:
+        return False
+    found = y.flatten(1).double().mean(1).tolist()
+    return len(kept) == len(found) and all(
+        math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        for a, b in zip(found, kept, strict=True)
+    )
