@@ -15,7 +15,8 @@ import structlog
 
 from common.errors import RefusedError, RootstockError
 from common.weights.admission import admit
-from coordinator.growth import Found, Refusal, decide
+from common.weights.manifest import TeacherManifest
+from coordinator.growth import Found, NewCategory, Operation, Refusal, Underway, decide
 from coordinator.ledger import Ledger, plain, submission_event
 from coordinator.recording import Recorder
 from coordinator.registry import (
@@ -153,7 +154,7 @@ class Conductor:
         """
         manifest = self._ledger.teacher(submission)
         admit(manifest, self._ledger.plan, self._ledger.store.local_path)
-        operations = decide(self._ledger.tree(), manifest, self._ledger.plan, self._underway())
+        operations = self._operations(manifest)
         if isinstance(operations, Refusal):
             raise RefusedError(operations.reason)
         if manifest.shared_samples is not None:
@@ -161,10 +162,14 @@ class Conductor:
                 "shared samples", site=submission.site, count=manifest.shared_samples.count
             )
 
-    def _underway(self) -> frozenset[tuple[str, str]]:
-        """Return the category × task pairs that open merges are about to fill."""
-        merges = self._ledger.registry.merges.all(*OPEN_MERGES)
-        return frozenset((merge.category, merge.task) for merge in merges)
+    def _operations(self, manifest: TeacherManifest) -> list[Operation] | Refusal:
+        ledger = self._ledger
+        merges = ledger.registry.merges.all(*OPEN_MERGES)
+        underway = Underway(
+            joins=frozenset((merge.category, merge.task) for merge in merges),
+            tasks=frozenset(merge.task for merge in merges if merge.operation != NewCategory.name),
+        )
+        return decide(ledger.tree(), manifest, ledger.plan, underway, ledger.owner)
 
     def _undecided(self) -> list[Submission]:
         """Return admitted submissions without merges; none while the net is being founded.
@@ -180,11 +185,13 @@ class Conductor:
         """Queue the merges that an admitted submission calls for."""
         ledger = self._ledger
         manifest = ledger.teacher(submission)
-        operations = decide(ledger.tree(), manifest, ledger.plan, self._underway())
+        operations = self._operations(manifest)
         if isinstance(operations, Refusal):
             # Another lab's teacher of this category came first since this one was admitted.
             ledger.fail_all(submission, operations.reason)
             return
         ledger.registry.merges.queue(
-            submission.id, [(each.category, each.task, each.name) for each in operations]
+            submission.id,
+            [(each.category, each.task, each.name) for each in operations],
+            released=ledger.config.growth.automatic,
         )

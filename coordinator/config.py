@@ -115,6 +115,13 @@ class AcceptanceConfig(AcceptanceRule):
         return self.tasks.get(task, self)
 
 
+class GrowthConfig(Document):
+    """When planned operations begin."""
+
+    automatic: bool = True
+    """False holds every operation, shown by `rootstock net plan`, until `rootstock net grow`."""
+
+
 class EvaluationConfig(Document):
     """What is asked of the owning lab."""
 
@@ -145,6 +152,7 @@ class CoordinatorConfig(Document):
     plan: PlanConfig
     jobs: JobsConfig = JobsConfig()
     distillation: DistillationConfig = DistillationConfig()
+    growth: GrowthConfig = GrowthConfig()
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     history: HistoryConfig = HistoryConfig()

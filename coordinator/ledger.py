@@ -13,6 +13,7 @@ from common.weights.manifest import TeacherManifest
 from coordinator.config import CoordinatorConfig
 from coordinator.documents import read_commit, read_teacher, read_tree
 from coordinator.registry import (
+    OPEN_MERGES,
     Merge,
     MergeState,
     NetVersion,
@@ -61,6 +62,16 @@ class Ledger:
     def commit_of(self, version: NetVersion) -> VersionCommit:
         """Return a net version's commit."""
         return read_commit(self.store, version.digest)
+
+    def owner(self, category: str) -> str | None:
+        """Return which lab brought a category that the net holds or that is on its way."""
+        tree = self.tree()
+        if tree is not None and category in tree.category_modules:
+            return self.teacher_of(tree.category_modules[category].submission).site
+        for merge in self.registry.merges.all(*OPEN_MERGES):
+            if merge.category == category:
+                return self.registry.submissions.get(merge.submission_id).site
+        return None
 
     def put(self, document: Document) -> str:
         """Store a document by its content; return its digest."""

@@ -44,16 +44,24 @@ class Transplanter:
         """Say whether an open merge can be carried on.
 
         A task that comes along waits until the merge that brings its category module has ended
-        (paper, appendix: way 2); if that one came to nothing, so will this one.
+        (paper, appendix: way 2), a category for a task that is on its way until that is there. If
+        that came to nothing, so will this.
         """
-        if merge.operation != NewTask.name:
+        if not merge.released and merge.decision is None:
+            return False
+        others = self._ledger.registry.merges.all(*OPEN_MERGES)
+        if merge.operation == NewTask.name:
+            return not any(
+                other.submission_id == merge.submission_id and other.operation != NewTask.name
+                for other in others
+            )
+        if merge.operation in DIRECT_OPERATIONS or merge.state is not MergeState.QUEUED:
             return True
-        bringing = [
-            other
-            for other in self._ledger.registry.merges.all(*OPEN_MERGES)
-            if other.submission_id == merge.submission_id and other.operation != NewTask.name
-        ]
-        return not bringing
+        tree = self._ledger.tree()
+        known = tree is not None and merge.task in tree.task_modules
+        return known or not any(
+            other.task == merge.task and other.operation in DIRECT_OPERATIONS for other in others
+        )
 
     async def carry(self, merge_id: str) -> None:
         """Go on from the state that the merge is in, to its end.
@@ -147,7 +155,12 @@ class Transplanter:
         tree = ledger.tree()
         if tree is None:
             raise ConflictError(f"merge {merge.id}: there is no net to join; found one first")
-        student = tree.task_modules[merge.task]
+        student = tree.task_modules.get(merge.task)
+        if student is None:
+            raise ConflictError(
+                f"merge {merge.id}: the net has no task module '{merge.task}', and the one that "
+                "was on its way came to nothing; have the lab ship its teacher net again"
+            )
         task = ledger.plan.task(merge.task)
         if task is None:
             raise ConflictError(f"merge {merge.id}: the plan has no task {merge.task!r} any more")

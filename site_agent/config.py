@@ -144,6 +144,9 @@ class SiteConfig(Document):
     state: Path
     """Folder of the key, checkpoints, the spool, the cursor, the log and status.json."""
     category: Name
+    new_version: bool = False
+    """Lets another teacher of this category stand beside one that this lab brought before: the net
+    calls it CATEGORY-v2. Without it such a teacher is refused: a merge never changes anything."""
     share_samples: int = Field(default=0, ge=0, le=10_000)
     """Exactly so many training images travel with the teacher. 0: raw data never leaves."""
     threads: int | None = Field(default=None, ge=1, le=1024)

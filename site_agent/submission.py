@@ -100,6 +100,7 @@ def build(
         recipe=Recipe(name=recipe[0], settings=recipe[1]),
         software=software(),
         plan=plan_digest,
+        new_version=config.new_version,
         statistics=write_blob(folder, named) if named else None,
         shared_samples=None
         if shared is None

@@ -107,6 +107,7 @@ def run_digest(config: SiteConfig, plan_digest: str) -> str:
         "training": config.training.model_dump(mode="json", exclude={"checkpoint_epochs"}),
         "statistics": config.statistics.model_dump(mode="json"),
         "share_samples": config.share_samples,
+        **({"new_version": True} if config.new_version else {}),
     }
     return hashlib.sha256(canonical_json(parts)).hexdigest()
 

@@ -81,6 +81,9 @@ class TeacherManifest(Document):
     `mean/<layer>` and `variance/<layer>` (C) of every conv output and of f's output, which is
     named by f's last layer; each can be switched off."""
     shared_samples: SharedSamples | None = None
+    new_version: bool = Field(default=False, exclude_if=lambda wanted: not wanted)
+    """Whether this teacher may stand beside one that the same lab brought of this category. Not
+    written when it may not: manifests from before keep their digests."""
 
     def blobs(self) -> list[BlobEntry]:
         """Return every blob that the upload must bring, category module first."""

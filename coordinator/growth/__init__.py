@@ -15,21 +15,28 @@ from coordinator.growth.operations import (
     NewTask,
     Operation,
     Refusal,
+    Underway,
     decide,
 )
+from coordinator.growth.planning import GrowthPlan, Planned, Unplanned, plan_growth
 from coordinator.growth.version import grown
 
 __all__ = [
     "CANDIDATES",
     "Found",
+    "GrowthPlan",
     "NewCategory",
     "NewTask",
     "Operation",
+    "Planned",
     "Refusal",
+    "Underway",
+    "Unplanned",
     "Verdict",
     "acceptance",
     "as_it_came",
     "decide",
     "error_key",
     "grown",
+    "plan_growth",
 ]

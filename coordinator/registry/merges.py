@@ -51,6 +51,7 @@ class Merges:
         task: str,
         operation: str,
         *,
+        released: bool = True,
         events: Iterable[NewEvent] = (),
     ) -> Merge:
         """Queue an operation, or return the merge that is already there for it.
@@ -58,7 +59,9 @@ class Merges:
         One merge for each (submission, category, task, operation); `events` are appended only
         when it is new.
         """
-        queued = self.queue(submission_id, [(category, task, operation)], events=events)
+        queued = self.queue(
+            submission_id, [(category, task, operation)], released=released, events=events
+        )
         return queued[0]
 
     def queue(
@@ -66,11 +69,13 @@ class Merges:
         submission_id: str,
         operations: Iterable[tuple[str, str, str]],
         *,
+        released: bool = True,
         events: Iterable[NewEvent] = (),
     ) -> list[Merge]:
         """Queue all (category, task, operation) of a submission in one transaction; see `create`.
 
-        Together: a submission has either been decided about, or not at all.
+        Together: a submission has either been decided about, or not at all. What is not released
+        waits for `release`.
         """
         now = self._clock()
         with self._database.write() as session:
@@ -93,6 +98,7 @@ class Merges:
                         numbers={},
                         step=0,
                         steps=0,
+                        released=released,
                         logged=False,
                         created_at=now,
                         updated_at=now,
@@ -150,6 +156,18 @@ class Merges:
             row = move(session, merge_id, state, fields, now)
             append_events(session, events, now)
             return record(Merge, row)
+
+    def release(self) -> list[Merge]:
+        """Let every merge that is held go ahead; return those."""
+        now = self._clock()
+        with self._database.write() as session:
+            held = select(MergeRow).where(
+                MergeRow.released.is_(False), MergeRow.state == MergeState.QUEUED
+            )
+            rows = list(session.scalars(held.order_by(MergeRow.created_at, MergeRow.id)))
+            for row in rows:
+                row.released, row.updated_at = True, now
+            return [record(Merge, row) for row in rows]
 
     def decide(self, merge_id: str, decision: Decision, reason: str) -> Merge:
         """Keep an operator's word on a merge; whoever carries the merge acts on it.

@@ -89,6 +89,8 @@ class Merge:
     parent_version: int | None
     net_version: int | None
     candidate: str | None
+    released: bool
+    """False holds a queued merge until the operator lets the net grow."""
     decision: Decision | None
     decision_reason: str | None
     mlflow_run_id: str | None

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     UniqueConstraint,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -154,6 +155,7 @@ class MergeRow(Base):
     parent_version: Mapped[int | None]
     net_version: Mapped[int | None]
     candidate: Mapped[str | None]
+    released: Mapped[bool] = mapped_column(server_default=true())
     decision: Mapped[str | None]
     decision_reason: Mapped[str | None]
     mlflow_run_id: Mapped[str | None]

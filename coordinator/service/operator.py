@@ -86,6 +86,13 @@ class Operator(OperatorServicer):
         )
         return pb.DecideMergeResponse(state=merge.state)
 
+    async def Grow(  # noqa: N802
+        self, _request: pb.GrowRequest, _context: Any
+    ) -> pb.GrowResponse:
+        """Let every operation that is held go ahead."""
+        merges = await asyncio.to_thread(self._registry.merges.release)
+        return pb.GrowResponse(merge_ids=[merge.id for merge in merges])
+
     async def RollBack(  # noqa: N802
         self, request: pb.RollBackRequest, _context: Any
     ) -> pb.RollBackResponse:
@@ -148,6 +155,7 @@ class Operator(OperatorServicer):
             numbers=row.numbers,
             net_version=row.net_version or 0,
             logged=row.logged,
+            held=not row.released,
         )
 
 

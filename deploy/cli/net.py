@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.errors import NotFoundError
+from deploy.cli import net_growth
 from deploy.cli.extras import needs_coordinator
 from deploy.cli.output import RESULT, print_json
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from coordinator.view import NetView
 
 app = typer.Typer(help="See, verify and export net versions.", no_args_is_help=True)
+
+for command in (net_growth.plan, net_growth.grow, net_growth.rollback):
+    app.command()(command)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")]
 Version = Annotated[int | None, typer.Option("--version", "-v", help="Default: the newest.")]
@@ -108,35 +112,6 @@ def log(config: Config, as_json: AsJson = False) -> None:
             f"    {merge.get('operation')} {merge.get('category')} → {merge.get('task')} "
             f"from {merge.get('site')}"
         )
-
-
-@app.command()
-def rollback(
-    number: Annotated[int, typer.Argument(help="The version to take back, as `net log` lists it.")],
-    config: Config,
-    reason: Annotated[str, typer.Option("--reason", help="Kept in the history, for people.")],
-    and_later: Annotated[
-        bool, typer.Option("--and-later", help="Take back the versions that stand on it, too.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Take a version back: its parent is the head again. Asks the running coordinator.
-
-    Nothing is deleted, and a number is never used twice.
-    """
-    with needs_coordinator("net rollback"):
-        from coordinator.config import CoordinatorConfig
-        from deploy.federation.operator import OperatorClient
-    from common.config import load
-
-    with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
-        answer = operator.roll_back(number, reason=reason, and_later=and_later)
-    head = answer.head or None
-    if as_json:
-        print_json({"rolled_back": list(answer.versions), "head": head})
-        return
-    taken = ", ".join(f"v{version}" for version in answer.versions)
-    RESULT.print(f"rolled back: {taken}; the head is {f'v{head}' if head else 'not founded'}")
 
 
 @app.command()

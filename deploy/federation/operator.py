@@ -83,6 +83,17 @@ class OperatorClient:
         answer = self._call(self._stub.DecideMerge, request)
         return str(answer.state)
 
+    def grow(self) -> list[str]:
+        """Let every operation that is held go ahead; return the merges' ids.
+
+        Raises
+        ------
+        UnreachableError, IdentityError
+            See `status`.
+        """
+        answer = self._call(self._stub.Grow, operator_pb2.GrowRequest())
+        return list(answer.merge_ids)
+
     def roll_back(
         self, version: int, *, reason: str, and_later: bool
     ) -> operator_pb2.RollBackResponse:

@@ -18,11 +18,14 @@ from common.errors import (
     ConfigurationError,
     ConflictError,
     IdentityError,
+    NotFoundError,
     ProtocolVersionError,
+    SchemaError,
     UnreachableError,
 )
 from common.identity.keys import SigningKey
 from common.transport.auth import sign_call
+from deploy.federation.operator import OperatorClient
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
@@ -209,3 +212,14 @@ def test_the_operator_has_a_token_of_its_own(coordinator, lab, state):
     assert submission.bytes_received == 0
     assert submission.bytes_total == sum(blob.size for blob in begun.missing)
     stream.cancel()
+
+
+def test_the_operators_words_go_over_the_wire_and_errors_come_back_as_they_are(coordinator, state):
+    with OperatorClient.of_state(state) as operator:
+        assert operator.grow() == []
+        with pytest.raises(NotFoundError, match="no merge 'mrg-0001'"):
+            operator.decide("mrg-0001", approve=False, reason="wrong labels")
+        with pytest.raises(SchemaError, match="the reason is empty"):
+            operator.decide("mrg-0001", approve=False, reason="  ")
+        with pytest.raises(NotFoundError, match="no net version 1; the head is not founded yet"):
+            operator.roll_back(1, reason="wrong labels", and_later=False)

@@ -3,18 +3,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import struct
+from dataclasses import replace
 
 import pytest
 
 from common.errors import StorageError
 from coordinator.committing import Committer
 from coordinator.conductor import Conductor
-from coordinator.config import JobsConfig
+from coordinator.config import GrowthConfig, JobsConfig
 from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import MAX_REASON, plain
 from coordinator.places import Places
+from coordinator.planning import growth_plan
 from coordinator.registry import OPEN_MERGES, MergeState, SubmissionState
 from coordinator.transplant import Transplanter
+from coordinator.view import NetView
 from protos.rootstock.federation.v1 import federation_pb2
 from tests.unit.coordinator.conftest import receive, teacher
 
@@ -100,3 +103,36 @@ def test_every_reason_can_be_told(text):
     assert len(told) <= MAX_REASON
     assert "\x00" not in told
     assert plain("wrong β: 3 > 2\nlower it") == "wrong β: 3 > 2\nlower it"
+
+
+def test_operations_are_held_until_the_operator_lets_the_net_grow(ledger):
+    held = replace(
+        ledger, config=ledger.config.model_copy(update={"growth": GrowthConfig(automatic=False)})
+    )
+    submission = receive(ledger, teacher(ledger, "cat-lab", "cat"))
+    merges = ledger.registry.merges
+    conduct(held, until=lambda: len(merges.all()) == 1)
+    (merge,) = merges.all()
+    assert (merge.state, merge.released) == (MergeState.QUEUED, False)
+    with NetView(ledger.registry, ledger.store) as view:
+        places = Places(ledger.config)
+        places.plan.parent.mkdir(parents=True, exist_ok=True)
+        places.plan.write_bytes(ledger.plan.canonical())
+        (planned,) = growth_plan(view, places).operations
+        assert (planned.wave, planned.operation, planned.submission) == (1, "found", submission)
+        assert [released.id for released in merges.release()] == [merge.id]
+        conduct(held, until=lambda: merges.get(merge.id).state is MergeState.MERGED)
+        assert growth_plan(view, places).operations == ()
+
+
+def test_a_category_waits_for_a_task_that_is_on_its_way(ledger):
+    merges = ledger.registry.merges
+    places = Places(ledger.config)
+    transplanter = Transplanter(ledger, Committer(ledger), JobRunner(JobsConfig()), places)
+    cat, dog = (receive(ledger, teacher(ledger, f"{name}-lab", name)) for name in ("cat", "dog"))
+    bringing = merges.create(cat, "cat", "classification", "new-task")
+    joining = merges.create(dog, "dog", "classification", "new-category")
+    assert not transplanter.ready(joining)
+    merges.advance(bringing.id, MergeState.FAILED)
+    # The task came to nothing: the merge goes on, to its end.
+    assert transplanter.ready(joining)

@@ -26,6 +26,16 @@ class DecideMergeResponse(_message.Message):
     state: str
     def __init__(self, state: _Optional[str] = ...) -> None: ...
 
+class GrowRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GrowResponse(_message.Message):
+    __slots__ = ("merge_ids",)
+    MERGE_IDS_FIELD_NUMBER: _ClassVar[int]
+    merge_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, merge_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class RollBackRequest(_message.Message):
     __slots__ = ("version", "and_later", "reason")
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -71,7 +81,7 @@ class SubmissionStatus(_message.Message):
     def __init__(self, submission_id: _Optional[str] = ..., site: _Optional[str] = ..., category: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., bytes_received: _Optional[int] = ..., bytes_total: _Optional[int] = ...) -> None: ...
 
 class MergeStatus(_message.Message):
-    __slots__ = ("merge_id", "submission_id", "category", "task", "operation", "state", "reason", "step", "steps", "seconds", "numbers", "net_version", "logged")
+    __slots__ = ("merge_id", "submission_id", "category", "task", "operation", "state", "reason", "step", "steps", "seconds", "numbers", "net_version", "logged", "held")
     class NumbersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +102,7 @@ class MergeStatus(_message.Message):
     NUMBERS_FIELD_NUMBER: _ClassVar[int]
     NET_VERSION_FIELD_NUMBER: _ClassVar[int]
     LOGGED_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     merge_id: str
     submission_id: str
     category: str
@@ -105,7 +116,8 @@ class MergeStatus(_message.Message):
     numbers: _containers.ScalarMap[str, float]
     net_version: int
     logged: bool
-    def __init__(self, merge_id: _Optional[str] = ..., submission_id: _Optional[str] = ..., category: _Optional[str] = ..., task: _Optional[str] = ..., operation: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., seconds: _Optional[float] = ..., numbers: _Optional[_Mapping[str, float]] = ..., net_version: _Optional[int] = ..., logged: _Optional[bool] = ...) -> None: ...
+    held: bool
+    def __init__(self, merge_id: _Optional[str] = ..., submission_id: _Optional[str] = ..., category: _Optional[str] = ..., task: _Optional[str] = ..., operation: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., seconds: _Optional[float] = ..., numbers: _Optional[_Mapping[str, float]] = ..., net_version: _Optional[int] = ..., logged: _Optional[bool] = ..., held: _Optional[bool] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
     __slots__ = ("net", "net_version", "mlflow_uri", "mlflow_experiment_id", "sites", "submissions", "merges", "coordinator_version")

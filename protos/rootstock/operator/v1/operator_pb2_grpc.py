@@ -44,6 +44,11 @@ class OperatorStub:
                 request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
                 response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
                 _registered_method=True)
+        self.Grow = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/Grow',
+                request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.SerializeToString,
+                response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.FromString,
+                _registered_method=True)
         self.RollBack = channel.unary_unary(
                 '/rootstock.operator.v1.Operator/RollBack',
                 request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.SerializeToString,
@@ -62,6 +67,13 @@ class OperatorServicer:
 
     def DecideMerge(self, request, context):
         """Says a word on a merge: approve one that waits for a review, reject any that is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Grow(self, request, context):
+        """Lets every operation that is held go ahead (growth.automatic = false).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,6 +98,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.DecideMerge,
                     request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.FromString,
                     response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.SerializeToString,
+            ),
+            'Grow': grpc.unary_unary_rpc_method_handler(
+                    servicer.Grow,
+                    request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.FromString,
+                    response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.SerializeToString,
             ),
             'RollBack': grpc.unary_unary_rpc_method_handler(
                     servicer.RollBack,
@@ -147,6 +164,33 @@ class Operator:
             '/rootstock.operator.v1.Operator/DecideMerge',
             protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
             protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Grow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/Grow',
+            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.SerializeToString,
+            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,159 @@
+"""What the net will do about teachers that wait: operations in waves, before any runs. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from common.nets.calibration import Calibration
+from common.nets.graph import NetTree
+from common.plan import Plan
+from common.weights.manifest import TeacherManifest
+from coordinator.growth.operations import (
+    Found,
+    NewCategory,
+    NewTask,
+    Operation,
+    Refusal,
+    Underway,
+    decide,
+)
+from coordinator.growth.version import grown
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Planned:
+    """An operation to come."""
+
+    wave: int
+    """Operations of one wave need nothing of one another: they run side by side. From 1."""
+    operation: str
+    category: str
+    task: str
+    site: str
+    submission: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unplanned:
+    """A teacher that the net has no room for, as things stand."""
+
+    submission: str
+    site: str
+    category: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GrowthPlan:
+    """All operations to come, by wave, and what is left over."""
+
+    operations: tuple[Planned, ...]
+    refusals: tuple[Unplanned, ...]
+    unjoined: tuple[tuple[str, str], ...]
+    """(category, task) that the net would hold and not join."""
+
+
+def plan_growth(
+    tree: NetTree | None,
+    opened: Iterable[tuple[str, TeacherManifest, Operation]],
+    waiting: Iterable[tuple[str, TeacherManifest]],
+    plan: Plan,
+    owner: Callable[[str], str | None] = lambda _: None,
+) -> GrowthPlan:
+    """Plan what is queued and what waits, as if everything were accepted.
+
+    Parameters
+    ----------
+    tree
+        The head's; None before the net is founded.
+    opened
+        Operations of open merges, oldest first, with the submission's id and manifest.
+    waiting
+        Submissions without merges, oldest first.
+    plan
+        Names the tasks.
+    owner
+        Which lab brought a category that the net holds.
+    """
+    grower = _Grower(tree, plan, owner)
+    for submission, manifest, operation in opened:
+        grower.add(submission, manifest, operation)
+    for submission, manifest in waiting:
+        grower.decide(submission, manifest)
+    operations = sorted(grower.operations, key=lambda each: each.wave)
+    return GrowthPlan(tuple(operations), tuple(grower.refusals), grower.unjoined())
+
+
+class _Grower:
+    """Grows a tree in thought, and remembers when each module would be there."""
+
+    def __init__(
+        self, tree: NetTree | None, plan: Plan, owner: Callable[[str], str | None]
+    ) -> None:
+        self.operations: list[Planned] = []
+        self.refusals: list[Unplanned] = []
+        self._tree, self._plan, self._held_by = tree, plan, owner
+        self._owners: dict[str, str] = {}
+        self._tasks = dict.fromkeys(tree.task_modules if tree is not None else (), 0)
+        self._categories: dict[str, int] = {}
+
+    def decide(self, submission: str, manifest: TeacherManifest) -> None:
+        found = decide(self._tree, manifest, self._plan, Underway(), self._owner)
+        if isinstance(found, Refusal):
+            self.refusals.append(
+                Unplanned(submission, manifest.site, manifest.category, found.reason)
+            )
+            return
+        for operation in found:
+            self.add(submission, manifest, operation)
+
+    def add(self, submission: str, manifest: TeacherManifest, operation: Operation) -> None:
+        wave = self._wave(operation)
+        self.operations.append(
+            Planned(
+                wave,
+                operation.name,
+                operation.category,
+                operation.task,
+                manifest.site,
+                submission,
+            )
+        )
+        self._owners[operation.category] = manifest.site
+        self._categories.setdefault(operation.category, wave)
+        if not isinstance(operation, NewCategory):
+            self._tasks.setdefault(operation.task, wave)
+        self._tree = grown(
+            self._tree,
+            operation,
+            manifest,
+            self._plan,
+            manifest_digest=manifest.content_digest(),
+            adapter=None,
+            calibration=Calibration(),
+            error=None,
+        )
+
+    def unjoined(self) -> tuple[tuple[str, str], ...]:
+        if self._tree is None:
+            return ()
+        joined = {(edge.category, edge.task) for edge in self._tree.edges}
+        return tuple(
+            (category, task)
+            for category in sorted(self._tree.category_modules)
+            for task in sorted(self._tree.task_modules)
+            if (category, task) not in joined
+        )
+
+    def _wave(self, operation: Operation) -> int:
+        match operation:
+            case Found():
+                return 1
+            case NewCategory():
+                return self._tasks.get(operation.task, 0) + 1
+            case NewTask():
+                return self._categories.get(operation.category, 0) + 1
+
+    def _owner(self, category: str) -> str | None:
+        return self._owners.get(category) or self._held_by(category)

@@ -1,0 +1,59 @@
+"""The growth plan of a coordinator, read from its state folder; no server is needed."""
+
+from __future__ import annotations
+
+from common.files import storage_errors
+from common.plan import Plan
+from common.weights.manifest import TeacherManifest
+from coordinator.committing import OPERATIONS
+from coordinator.documents import read_teacher
+from coordinator.growth import GrowthPlan, plan_growth
+from coordinator.places import Places
+from coordinator.registry import OPEN_MERGES, Submission, SubmissionState
+from coordinator.view import NetView
+
+WAITING = (SubmissionState.RECEIVED, SubmissionState.ADMITTED)
+
+
+def growth_plan(view: NetView, places: Places) -> GrowthPlan:
+    """Plan the open merges and the submissions that no merge was queued for yet.
+
+    Parameters
+    ----------
+    view
+        The coordinator's nets.
+    places
+        Where its published plan is.
+    """
+    registry = view.registry
+    with storage_errors(places.plan):
+        plan = Plan.parse(places.plan.read_bytes(), what="plan")
+    head = view.head
+    tree = None if head is None else view.tree(head)
+    merges = registry.merges.all()
+    decided = {merge.submission_id for merge in merges}
+    opened = [
+        (
+            merge.submission_id,
+            _manifest(registry.submissions.get(merge.submission_id)),
+            OPERATIONS[merge.operation](merge.category, merge.task),
+        )
+        for merge in merges
+        if merge.state in OPEN_MERGES
+    ]
+    waiting = [
+        (submission.id, _manifest(submission))
+        for submission in registry.submissions.all(*WAITING)
+        if submission.id not in decided
+    ]
+
+    def owner(category: str) -> str | None:
+        if tree is None or category not in tree.category_modules:
+            return None
+        return read_teacher(view.store, tree.category_modules[category].submission).site
+
+    return plan_growth(tree, opened, waiting, plan, owner)
+
+
+def _manifest(submission: Submission) -> TeacherManifest:
+    return TeacherManifest.parse(submission.manifest, what="manifest")
