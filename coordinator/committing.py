@@ -14,6 +14,7 @@ from common.nets.calibration import Calibration
 from common.nets.graph import VersionCommit
 from common.nets.spec import Setting
 from common.weights.manifest import AdapterEntry
+from coordinator.documents import write_tree
 from coordinator.growth import Found, NewCategory, NewTask, error_key, grown
 from coordinator.jobs.model import JobResult
 from coordinator.ledger import Ledger, merge_event, plain, version_event
@@ -102,7 +103,7 @@ def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> 
     )
     record["probe"] = written(outputs(tree, ledger.store, merge.category, merge.task))
     unsigned = VersionCommit(
-        tree=tree.content_digest(),
+        tree=write_tree(ledger.store, tree),
         parent=head.digest if head is not None else None,
         number=ledger.registry.versions.next_number(),
         merge=record,
@@ -114,7 +115,7 @@ def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> 
     ledger.registry.versions.commit(
         signed.number,
         digest,
-        ledger.put(tree),
+        signed.tree,
         head.number if head is not None else None,
         merge.id,
         events=[version_event(signed.number, digest, merge.category, merge.task)],

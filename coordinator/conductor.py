@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Protocol
 
 import structlog
 
@@ -18,7 +19,6 @@ from common.weights.admission import admit
 from common.weights.manifest import TeacherManifest
 from coordinator.growth import Found, NewCategory, Operation, Refusal, Underway, decide
 from coordinator.ledger import Ledger, plain, submission_event
-from coordinator.recording import Recorder
 from coordinator.registry import (
     OPEN_MERGES,
     Change,
@@ -28,6 +28,14 @@ from coordinator.registry import (
 from coordinator.transplant import Transplanter
 
 Work = Callable[[], Awaitable[None]]
+
+
+class Logger(Protocol):
+    """Logs ended merges: see `coordinator.recording.Recorder`."""
+
+    async def log_all(self) -> None:
+        """Log every ended merge that the history has not seen."""
+        ...
 
 
 class Conductor:
@@ -49,7 +57,7 @@ class Conductor:
         self,
         ledger: Ledger,
         transplanter: Transplanter,
-        recorder: Recorder,
+        recorder: Logger,
         retry_seconds: float,
     ) -> None:
         self._ledger = ledger

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
@@ -20,19 +22,28 @@ from coordinator.evaluating import (
 )
 from coordinator.growth import NewTask, Verdict, acceptance, as_it_came
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
-from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import Ledger, plain
 from coordinator.places import Places
 from coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
 from coordinator.registry.states import DIRECT_OPERATIONS
 from coordinator.waiting import until
 
+OnJobProgress = Callable[[Progress], None]
+
+
+class Runner(Protocol):
+    """Runs a job to its end, wherever: see `coordinator.jobs.runner.JobRunner`."""
+
+    async def run(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
+        """Return what the job learned."""
+        ...
+
 
 class Transplanter:
     """Carries one merge at a time through its states; many may be carried side by side."""
 
     def __init__(
-        self, ledger: Ledger, committer: Committer, runner: JobRunner, places: Places
+        self, ledger: Ledger, committer: Committer, runner: Runner, places: Places
     ) -> None:
         self._ledger = ledger
         self._runner = runner

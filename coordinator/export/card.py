@@ -10,6 +10,7 @@ from common.model import Document
 from common.nets.calibration import Calibration
 from common.nets.graph import NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, Name, TaskSpec
+from common.nets.tree_documents import tree_digest
 from common.weights.manifest import BlobEntry, Digest
 
 HOW_TO_LOAD = (
@@ -57,7 +58,7 @@ def source_digests(tree: NetTree, category: str, task: str) -> dict[str, str]:
     edge = tree.edge(category, task)
     module, head = tree.category_modules[category], tree.task_modules[task]
     digests = {
-        "net": tree.content_digest(),
+        "net": tree_digest(tree),
         "category_module": module.blob.digest,
         "category_submission": module.submission,
         "task_module": head.blob.digest,

@@ -7,8 +7,8 @@ transaction; what it returned is on the disk (SQLite in WAL mode with synchronou
     registry.sites        join, key_of, all
     registry.uploads      begin, receive, touch, get, find, refinement, readable
     registry.submissions  get, all(*states), undecided, set_state
-    registry.merges       create, queue, release, get, all(*states), unlogged, advance, decide,
-                          update
+    registry.merges       create, queue, release, get, all(*states), of_submission, unlogged,
+                          advance, decide, update
     registry.evaluations  request, report, get, of_merge; evaluation_id(merge_id)
     registry.versions     commit, roll_back, next_number, head, get, all
     registry.events       append, after, last_cursor

@@ -123,6 +123,16 @@ class Merges:
         with self._database.read() as session:
             return [record(Merge, row) for row in session.scalars(query)]
 
+    def of_submission(self, submission_id: str) -> list[Merge]:
+        """Return a submission's merges, oldest first."""
+        query = (
+            select(MergeRow)
+            .where(MergeRow.submission_id == submission_id)
+            .order_by(MergeRow.created_at, MergeRow.id)
+        )
+        with self._database.read() as session:
+            return [record(Merge, row) for row in session.scalars(query)]
+
     def unlogged(self) -> list[Merge]:
         """Return the finished merges that history has not been told of, oldest first."""
         query = (

@@ -37,6 +37,28 @@ def transport(
 
 
 @app.command()
+def growth(
+    categories: Annotated[str, typer.Option(help="Numbers of categories, with commas.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure what the N-th merge costs: seconds, bytes written, database queries."""
+    with needs_coordinator("bench growth"):
+        from deploy.benchmarks.growth import FLAT, SIZES, measure
+
+    sizes = tuple(sorted({int(n) for n in _listed(categories) if n.isdigit()})) or SIZES
+    if sizes[0] < 2:
+        raise SchemaError(f"--categories {categories!r}: give whole numbers from 2 on, as 5,50,500")
+    result = measure(sizes, PEOPLE)
+    if as_json:
+        print_json(result)
+        return
+    for row in result["rows"]:
+        RESULT.print("  ".join(f"{key} {value}" for key, value in row.items()), soft_wrap=True)
+    ratios = ", ".join(f"{key} {value}x" for key, value in result["ratios"].items())
+    RESULT.print(f"last to first (at most {FLAT} is flat): {ratios}")
+
+
+@app.command()
 def solver(
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute; no VGG-16.")] = False,
     results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
@@ -76,17 +98,14 @@ def transplant(
     with needs_coordinator("bench transplant"):
         from deploy.benchmarks.transplant import report, run
 
-    def listed(text: str) -> tuple[str, ...]:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-
-    if any(not count.isdigit() for count in listed(samples)):
+    if any(not count.isdigit() for count in _listed(samples)):
         raise SchemaError(f"--samples {samples!r}: give whole numbers with commas, as 0,10,100")
     request = run.requested(
         experiment,
         data,
-        samples=tuple(int(count) for count in listed(samples)),
-        methods=listed(methods),
-        categories=listed(categories),
+        samples=tuple(int(count) for count in _listed(samples)),
+        methods=_listed(methods),
+        categories=_listed(categories),
         seeds=seeds,
         quick=quick,
         root=root,
@@ -99,3 +118,7 @@ def transplant(
         print_json(outcome.as_json())
         return
     outcome.show(RESULT)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

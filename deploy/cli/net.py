@@ -55,6 +55,7 @@ def show(config: Config, version: Version = None, as_json: AsJson = False) -> No
     _, opened = _open(config, "show")
     with opened as view:
         number = _number(view, version)
+        digest = view.commit(number).tree
         tree = view.tree(number)
     cells = {(edge.category, edge.task): edge for edge in tree.edges}
     if as_json:
@@ -68,7 +69,7 @@ def show(config: Config, version: Version = None, as_json: AsJson = False) -> No
             }
             for edge in tree.edges
         ]
-        print_json({"version": number, "tree": tree.content_digest(), "joins": joins})
+        print_json({"version": number, "tree": digest, "joins": joins})
         return
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

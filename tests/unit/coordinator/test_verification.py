@@ -9,6 +9,7 @@ from common.nets.calibration import Calibration
 from common.nets.graph import Edge, NetTree, VersionCommit
 from coordinator.committing import Committer
 from coordinator.config import JobsConfig
+from coordinator.documents import write_tree
 from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import Ledger
 from coordinator.places import Places
@@ -56,7 +57,7 @@ def commit(ledger: Ledger, tree: NetTree, **changes: object) -> None:
     for state in (MergeState.DISTILLING, MergeState.EVALUATING):
         ledger.registry.merges.advance(merge.id, state)
     unsigned = VersionCommit(
-        tree=tree.content_digest(),
+        tree=write_tree(ledger.store, tree),
         parent=head.digest,
         number=number,
         merge={"category": "cat", "task": "classification", "adapter": None},
@@ -64,7 +65,7 @@ def commit(ledger: Ledger, tree: NetTree, **changes: object) -> None:
     ).model_copy(update=changes)
     signature = ledger.key.sign(unsigned.signed_bytes()).hex()
     digest = ledger.put(unsigned.model_copy(update={"signature": signature}))
-    ledger.registry.versions.commit(number, digest, ledger.put(tree), head.number, merge.id)
+    ledger.registry.versions.commit(number, digest, unsigned.tree, head.number, merge.id)
 
 
 def test_a_whole_version_has_no_problems(founded: Ledger) -> None:

@@ -13,6 +13,7 @@ from common.nets.architectures import initial_modules
 from common.nets.calibration import Calibration
 from common.nets.graph import ComposedNet, Edge, ModuleRef, NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from common.nets.tree_documents import tree_digest
 from common.weights import safetensors_io
 from common.weights.manifest import AdapterEntry, BlobEntry
 from coordinator.export.card import card_path
@@ -101,7 +102,7 @@ def test_the_card_says_what_went_in_and_how_to_load_it(grown: Grown, tmp_path: P
     assert edge.adapter is not None
     assert card["error"] == 4.0
     assert card["digests"] == {
-        "net": grown.tree.content_digest(),
+        "net": tree_digest(grown.tree),
         "category_module": grown.tree.category_modules["cow"].blob.digest,
         "category_submission": "0" * 64,
         "task_module": grown.tree.task_modules[TASK.name].blob.digest,
