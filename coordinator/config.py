@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from common.distillation.back_distillation import BackDistillationSettings
 from common.distillation.dream import DreamSettings
@@ -14,6 +13,7 @@ from common.distillation.transplant import MethodSettings, Start, TeachingSettin
 from common.model import Document
 from common.nets.spec import ArchitectureSpec, Name, TaskSpec
 from common.plan import Limits
+from coordinator.whereabouts import Whereabouts
 
 
 class ServerConfig(Document):
@@ -138,16 +138,11 @@ class HistoryConfig(Document):
     """Pause before a merge is logged again when MLflow has gone away since."""
 
 
-class CoordinatorConfig(Document):
+class CoordinatorConfig(Whereabouts):
     """The whole file."""
 
-    net: Name
-    state: Path
-    """Folder of the database, keys, partial uploads and the operator's token."""
-    database: str | None = None
-    """SQLAlchemy URL; None is SQLite in the state folder."""
-    artifacts: str | None = None
-    """Folder or s3://bucket/prefix; None is a folder in the state folder."""
+    model_config = ConfigDict(extra="forbid")
+
     server: ServerConfig = ServerConfig()
     plan: PlanConfig
     jobs: JobsConfig = JobsConfig()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from coordinator.config import CoordinatorConfig
+from coordinator.whereabouts import Whereabouts
 
 
 class Places:
     """Paths and addresses of one coordinator."""
 
-    def __init__(self, config: CoordinatorConfig) -> None:
+    def __init__(self, config: Whereabouts) -> None:
         self.state = config.state.resolve()
         self.database_file = self.state / "registry.sqlite"
         self.database = config.database or f"sqlite:///{self.database_file}"

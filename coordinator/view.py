@@ -8,10 +8,10 @@ from typing import Self
 from common.artifacts.store import BlobStore, open_store
 from common.errors import NotFoundError
 from common.nets.graph import NetTree, VersionCommit
-from coordinator.config import CoordinatorConfig
 from coordinator.documents import read_commit, read_tree
 from coordinator.places import Places
 from coordinator.registry import Registry
+from coordinator.whereabouts import Whereabouts
 
 
 class NetView:
@@ -22,7 +22,7 @@ class NetView:
         self.store = store
 
     @classmethod
-    def open(cls, config: CoordinatorConfig) -> Self:
+    def open(cls, config: Whereabouts) -> Self:
         """Open the database and the store that a configuration names.
 
         Raises
@@ -59,9 +59,15 @@ class NetView:
         """Return a version's commit."""
         return read_commit(self.store, self.registry.versions.get(number).digest)
 
-    def commits(self) -> list[VersionCommit]:
-        """Return all commits, newest first."""
-        return [self.commit(row.number) for row in reversed(self.registry.versions.all())]
+    def history(self, number: int, limit: int | None = None) -> list[VersionCommit]:
+        """Return a version's commit and its ancestors', newest first; `limit` of them at most."""
+        rows = {row.number: row for row in self.registry.versions.all()}
+        row = self.registry.versions.get(number)
+        line = [row]
+        while row.parent is not None and len(line) != limit:
+            row = rows[row.parent]
+            line.append(row)
+        return [read_commit(self.store, row.digest) for row in line]
 
     def tree(self, number: int) -> NetTree:
         """Return a version's tree."""

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.images import normalise
 from site_agent import stopping
-from site_agent.data.images import ImageSet, normalise
+from site_agent.data.images import ImageSet
 
 BATCH = 64
 """Images at once: enough to keep the cores busy, 200 MB of features for VGG-16 at 224 pixels."""

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from common.distillation.augmentation import AugmentConfig, augment
 from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
 from common.distillation.problem import Samples, TransplantProblem
+from common.images import normalise
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
 from site_agent import inference, stopping
 from site_agent.config import RefinementConfig
-from site_agent.data.images import LabData, normalise
+from site_agent.data.images import LabData
 from site_agent.evaluation import Joins, head
 from site_agent.recipes.interface import OnProgress
 from site_agent.recipes.supervised import balanced_order

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from common.errors import ConfigurationError, DataError
+from common.images import normalise
 from common.nets.spec import Setting
 from common.plan import Plan
 from common.weights import safetensors_io
@@ -25,7 +26,7 @@ from common.weights.manifest import (
 )
 from site_agent import inference
 from site_agent.config import SiteConfig
-from site_agent.data.images import ImageSet, LabData, normalise
+from site_agent.data.images import ImageSet, LabData
 from site_agent.recipes.interface import Teacher
 from site_agent.statistics import statistics
 

@@ -5,11 +5,14 @@ Shapes: y of any shape.
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 from pydantic import Field
-from torch import Tensor, nn
 
 from common.model import Document
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_CALIBRATION = 1e6
 """Cap on scale and |bias|: lab-supplied numbers pass through here."""
@@ -31,22 +34,3 @@ class Calibration(Document):
     def apply(self, y: Tensor) -> Tensor:
         """Return scale · y + bias, of y's shape; the identity leaves y as it is, bit for bit."""
         return y if self.identity else self.scale * y + self.bias
-
-    def module(self) -> nn.Module:
-        """Return it as a module: what it says goes into weights with the net that it ends."""
-        return nn.Identity() if self.identity else _Calibrated(self)
-
-
-class _Calibrated(nn.Module):
-    """A calibration as () float32 buffers `scale` and `bias`; bit for bit as `apply` on float32."""
-
-    scale: Tensor
-    bias: Tensor
-
-    def __init__(self, calibration: Calibration) -> None:
-        super().__init__()
-        self.register_buffer("scale", torch.tensor(calibration.scale))
-        self.register_buffer("bias", torch.tensor(calibration.bias))
-
-    def forward(self, y: Tensor) -> Tensor:
-        return self.scale * y + self.bias

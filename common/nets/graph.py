@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import Self
 
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
 from common.errors import ConflictError, NotFoundError
 from common.model import Document
 from common.nets.calibration import Calibration
 from common.nets.spec import ArchitectureSpec, Name, Setting, TaskSpec
 from common.weights.manifest import AdapterEntry, BlobEntry, Digest
+
+_NAMED_JOINS = 12
+"""Joins that an error names: a net may have thousands."""
 
 
 class ModuleRef(Document):
@@ -84,9 +86,9 @@ class NetTree(Document):
         for edge in self.edges:
             if (edge.category, edge.task) == (category, task):
                 return edge
-        joined = ", ".join(f"{edge.category} → {edge.task}" for edge in self.edges) or "none"
         raise NotFoundError(
-            f"category '{category}' is not joined to task '{task}'; joined are: {joined}"
+            f"category '{category}' is not joined to task '{task}'; joined are: "
+            f"{self._joins_near(category, task)}"
         )
 
     def digests(self) -> set[str]:
@@ -156,6 +158,13 @@ class NetTree(Document):
                 )
         return self._grown(edges=(*self.edges, edge))
 
+    def _joins_near(self, category: str, task: str) -> str:
+        """Name some joins, those of the category or of the task first."""
+        edges = sorted(self.edges, key=lambda edge: (edge.category != category, edge.task != task))
+        named = [f"{edge.category} → {edge.task}" for edge in edges[:_NAMED_JOINS]]
+        more = len(edges) - len(named)
+        return (", ".join(named) or "none") + (f" and {more} more" if more else "")
+
     def _grown(self, **changes: object) -> NetTree:
         return NetTree.model_validate({**dict(self), **changes})
 
@@ -177,26 +186,3 @@ class VersionCommit(Document):
     def signed_bytes(self) -> bytes:
         """Return what the signature is over: the canonical form with an empty signature."""
         return self.model_copy(update={"signature": ""}).canonical()
-
-
-class ComposedNet(nn.Module):
-    """An application's net: category module, adapter if there is one, task module, calibration."""
-
-    def __init__(
-        self,
-        category_module: nn.Module,
-        adapter: nn.Module | None,
-        task_module: nn.Module,
-        calibration: Calibration | None = None,
-    ) -> None:
-        super().__init__()
-        self.category_module = category_module
-        self.adapter = nn.Identity() if adapter is None else adapter
-        self.task_module = task_module
-        self.calibration = nn.Identity() if calibration is None else calibration.module()
-
-    def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Return scale · y_S + bias with y_S = g(h(f(I)))."""
-        y_S: Tensor = self.task_module(self.adapter(self.category_module(images_NCHW)))
-        output: Tensor = self.calibration(y_S)
-        return output

@@ -13,7 +13,8 @@ from common.files import storage_errors, write_bytes
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_category_module, build_task_module, input_shape
 from common.nets.calibration import Calibration
-from common.nets.graph import ComposedNet, NetTree
+from common.nets.composed import ComposedNet
+from common.nets.graph import NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.weights import safetensors_io
 from coordinator.export.card import HOW_TO_LOAD, Card, card_path, source_digests

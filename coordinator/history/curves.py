@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from coordinator.history.canvas import INK, NEW, QUIET, new_figure, save, shortened
 from coordinator.history.content import ERROR_STAGES, TEACHER_ERROR
+from coordinator.pictures.canvas import INK, NEW, QUIET, new_figure, save, shortened
 
 _FILLS = ("#c9ced6", "#f6c77d", "#9dc3e6", "#4f8f5b")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from coordinator.history.content import ERROR_STAGES, TEACHER_ERROR
 from coordinator.history.curves import draw_errors
-from coordinator.history.picture import category_mark, draw_net, edge_mark, task_mark
 from coordinator.history.record import MergeRecord
+from coordinator.pictures.net import category_mark, draw_net, edge_mark, task_mark
 
 
 def draw_merge(record: MergeRecord, folder: Path) -> list[Path]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deploy.cli.extras import needs_coordinator
+from deploy.cli.net_options import AsJson, Config
 from deploy.cli.output import RESULT, print_json
 
 if TYPE_CHECKING:
     from coordinator.growth import GrowthPlan
-
-Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def plan(config: Config, as_json: AsJson = False) -> None:

@@ -18,3 +18,8 @@ RESULT = Console(highlight=False)
 def print_json(value: dict[str, Any]) -> None:
     """Print exactly one JSON object on standard output."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_plain(*lines: str) -> None:
+    """Print lines on standard output as they are: no markup, no colour, no folding."""
+    typer.echo("\n".join(lines))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.config import CoordinatorConfig
-from coordinator.history.picture import draw_net
+from coordinator.pictures.net import draw_net
 from coordinator.view import NetView
 from deploy.federation.run import Outcome
 

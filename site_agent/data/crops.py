@@ -19,13 +19,6 @@ def bounding_box(mask_HW: NDArray[np.bool_]) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def centre_square(image: Image.Image) -> Image.Image:
-    """Return the largest square in the middle."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
-
-
 def square_around(image: Image.Image, box: Box, context: float) -> Image.Image:
     """Cut a square around a box, with a margin; what lies beyond the picture is mid-grey.
 

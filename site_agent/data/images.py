@@ -1,4 +1,4 @@
-"""Images in memory, and how they become a net's input.
+"""A lab's images in memory.
 
 N images, C channels, H/W height and width (both S, the plan's input size).
 """
@@ -10,11 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-MEAN = 0.5
-STD = 0.25
-"""The same at every lab, whatever its images: x ← (x/255 − MEAN) / STD. Category modules that
-were fed alike can be joined to one task module."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +84,3 @@ class LabData:
         """Return a SHA-256 over all three parts."""
         parts = (self.training, self.holdout, self.validation)
         return hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest()
-
-
-def normalise(images_NCHW: Tensor) -> Tensor:
-    """Turn uint8 images into a net's input, float32 of the same shape."""
-    return images_NCHW.to(torch.float32).div_(255.0).sub_(MEAN).div_(STD)

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from common.errors import DataError
+from common.images import UnreadableError, pixels
 from site_agent.config import DataConfig
 from site_agent.data import partition
 from site_agent.data.images import ImageSet, LabData
-from site_agent.data.sources import Source, UnreadableError, open_source, slug
+from site_agent.data.sources import Source, open_source, slug
 
 
 def load(
@@ -72,7 +71,7 @@ def load(
                 unreadable(error)
                 continue
             side.append(len(images))
-            images.append(_pixels(picture, input_shape))
+            images.append(pixels(picture, input_shape))
             keys.append(labels[index][0])
         sides.append(side)
     positive, negative = sides
@@ -104,15 +103,6 @@ def _classes(source: Source, config: DataConfig, category: str) -> tuple[str, tu
         return name, tuple(other for other in source.classes() if other != name)
     # One list may serve all labs of a federation, so it may name the category itself.
     return name, tuple(find(other, "rest") for other in config.rest if find(other, "rest") != name)
-
-
-def _pixels(picture: Image.Image, input_shape: tuple[int, int, int]) -> Tensor:
-    """Bring a square picture to uint8 of C×S×S."""
-    channels, height, width = input_shape
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    array = np.array(picture, dtype=np.uint8).reshape(height, width, -1)
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
 def _require_sides(config: DataConfig, name: str, positive: int, negative: int) -> None:

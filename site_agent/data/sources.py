@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchvision import datasets
 
 from common.errors import DataError, MissingExtraError
+from common.images import UnreadableError, centre_square, read_picture
 from site_agent.config import DataConfig
 from site_agent.data import crops
 
@@ -21,10 +22,6 @@ VOC_CLASSES = (
     "train", "tvmonitor",
 )  # fmt: skip
 """Index = value in the mask; 255 is "ignore"."""
-
-
-class UnreadableError(DataError):
-    """One file of the dataset cannot be read."""
 
 
 class Source(Protocol):
@@ -124,7 +121,7 @@ class FolderSource:
     def image(self, index: int) -> Image.Image:
         """Read the centre square of one image."""
         path = Path(self._dataset.samples[index][0])
-        return crops.centre_square(read(path, "RGB"))
+        return centre_square(read(path, "RGB"))
 
 
 class VocSource:
@@ -175,7 +172,7 @@ class VocSource:
         """Read the square around the animal (crop = "box") or the centre square ("image")."""
         picture = read(Path(self._dataset.images[index]), "RGB")
         if self._crop == "image" or index not in self._boxes:
-            return crops.centre_square(picture)
+            return centre_square(picture)
         return crops.square_around(picture, self._boxes[index], self._context)
 
 
@@ -244,13 +241,6 @@ def read(path: Path, mode: str | None) -> Image.Image:
         If it is missing, cut short or not an image.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image.convert(mode) if mode else image.copy()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise UnreadableError(
-            f"{path}: cannot be read as an image ({error}); replace or remove it, "
-            "or set data.skip_unreadable = true"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise UnreadableError(f"{path}: {error}; replace it by a smaller one") from error
+        return read_picture(path, mode)
+    except UnreadableError as error:
+        raise UnreadableError(f"{error}, or set data.skip_unreadable = true") from error

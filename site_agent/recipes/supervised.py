@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.distillation.augmentation import augment
+from common.images import normalise
 from common.nets.spec import Setting
 from site_agent.config import TrainingConfig
-from site_agent.data.images import ImageSet, LabData, normalise
+from site_agent.data.images import ImageSet, LabData
 from site_agent.recipes import checkpoint
 from site_agent.recipes.interface import OnProgress, Teacher
 from site_agent.stopping import Stopped

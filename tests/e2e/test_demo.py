@@ -90,7 +90,7 @@ def test_an_edge_holds_the_calibration_that_its_lab_reported(
     answer: dict[str, Any], folder: Path
 ) -> None:
     with NetView.open(load(folder / "configuration" / "coordinator.toml", CoordinatorConfig)) as v:
-        edges, commits = v.tree(5).edges, {c.merge["category"]: c for c in v.commits()}
+        edges, commits = v.tree(5).edges, {c.merge["category"]: c for c in v.history(5)}
     for edge in edges:
         record = commits[edge.category].merge
         name = record["candidate"]

@@ -18,13 +18,14 @@ from common.distillation.dream_source import DreamSource
 from common.distillation.problem import Samples, TransplantProblem
 from common.distillation.transplant import Transplant
 from common.errors import DataError
+from common.images import normalise
 from common.nets.architectures import feature_shape, input_shape
 from common.nets.spec import AdapterSpec
 from deploy.benchmarks.transplant import teachers
 from deploy.benchmarks.transplant.datasets import Dataset, Labelled, LabSplit, lab
 from deploy.benchmarks.transplant.shared_task import shared_task_module
 from site_agent.config import StatisticsConfig
-from site_agent.data.images import ImageSet, normalise
+from site_agent.data.images import ImageSet
 from site_agent.recipes.interface import Teacher
 from site_agent.statistics import statistics
 

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.errors import DataError
+from common.images import normalise
 from common.nets.architectures import initial_modules
 from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.weights import safetensors_io
 from deploy.benchmarks.transplant import teachers, voc
 from site_agent.config import TrainingConfig
 from site_agent.data import crops as squares
-from site_agent.data.images import normalise
 from site_agent.data.sources import VOC_CLASSES
 from site_agent.recipes.supervised import schedule
 

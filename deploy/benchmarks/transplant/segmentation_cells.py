@@ -17,13 +17,13 @@ from common.distillation.imitation import in_batches
 from common.distillation.problem import Samples, TransplantProblem
 from common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
 from common.errors import DataError
+from common.images import normalise
 from common.nets.adapter import Adapter
 from common.nets.architectures import feature_shape, input_shape
 from common.nets.spec import AdapterSpec
 from deploy.benchmarks.transplant import datasets, segmentation
 from deploy.benchmarks.transplant.cells import Cell, Row, learned
 from deploy.benchmarks.transplant.segmentation import Masked, pixel_accuracy
-from site_agent.data.images import normalise
 
 ADAPTER = "1x1"
 """The paper's, and `auto`'s: one convolution (Exp. 3)."""

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.distillation.augmentation import augment
+from common.images import normalise
 from deploy.benchmarks.transplant import teachers
 from deploy.benchmarks.transplant.datasets import Dataset, Labelled, lab
-from site_agent.data.images import normalise
 from site_agent.recipes.interface import Teacher
 from site_agent.recipes.supervised import schedule
 

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.distillation.augmentation import AugmentConfig, augment
+from common.images import normalise
 from common.model import Document
 from common.nets.architectures import initial_modules
 from common.nets.spec import ArchitectureSpec, TaskSpec
@@ -26,7 +27,7 @@ from common.weights import safetensors_io
 from deploy.benchmarks.transplant import datasets
 from deploy.benchmarks.transplant.datasets import Dataset, Labelled, LabSplit
 from site_agent.config import TrainingConfig
-from site_agent.data.images import ImageSet, LabData, normalise
+from site_agent.data.images import ImageSet, LabData
 from site_agent.recipes.interface import Teacher
 from site_agent.recipes.supervised import SupervisedRecipe, schedule
 

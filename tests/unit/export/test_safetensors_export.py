@@ -11,7 +11,8 @@ from common.errors import IntegrityError, NotFoundError, SchemaError
 from common.nets.adapter import Adapter
 from common.nets.architectures import initial_modules
 from common.nets.calibration import Calibration
-from common.nets.graph import ComposedNet, Edge, ModuleRef, NetTree
+from common.nets.composed import ComposedNet
+from common.nets.graph import Edge, ModuleRef, NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.nets.tree_documents import tree_digest
 from common.weights import safetensors_io

@@ -32,16 +32,23 @@ def module(text: str) -> ModuleRef:
 def net(categories: list[str], tasks: list[str] | None = None) -> NetTree:
     """A net whose first category founded it and whose others are joined by adapters."""
     tasks = tasks or ["classification"]
-    tree = NetTree(architecture=SPEC, tasks=tuple(TaskSpec(name=task) for task in tasks))
-    for task in tasks:
-        tree = tree.with_task(task, module(task))
-    for place, category in enumerate(categories):
-        tree = tree.with_category(category, module(category))
-        for task in tasks:
-            joined = adapter(category + task) if place else None
-            edge = Edge(category=category, task=task, adapter=joined, error=2.5 + place % 20)
-            tree = tree.with_edge(edge)
-    return tree
+    edges = [
+        Edge(
+            category=category,
+            task=task,
+            adapter=adapter(category + task) if place else None,
+            error=2.5 + place % 20,
+        )
+        for place, category in enumerate(categories)
+        for task in tasks
+    ]
+    return NetTree(
+        architecture=SPEC,
+        tasks=tuple(TaskSpec(name=task) for task in tasks),
+        category_modules={name: module(name) for name in categories},
+        task_modules={task: module(task) for task in tasks},
+        edges=tuple(edges),
+    )
 
 
 def record(categories: list[str], **changes: object) -> MergeRecord:

@@ -6,9 +6,9 @@ from PIL import Image
 
 from common.errors import StorageError
 from coordinator.history.curves import draw_errors
-from coordinator.history.layout import Box, plan
 from coordinator.history.merge_pictures import draw_merge, new_marks
-from coordinator.history.picture import category_mark, draw_net, edge_mark, task_mark
+from coordinator.pictures.layout import Box, plan
+from coordinator.pictures.net import category_mark, draw_net, edge_mark, task_mark
 from tests.unit.history.samples import net, record
 
 NEW_RGB = (0xD6, 0x27, 0x28)

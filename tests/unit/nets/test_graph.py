@@ -4,7 +4,8 @@ import torch
 from common.errors import ConflictError, NotFoundError, SchemaError
 from common.nets.adapter import Adapter
 from common.nets.calibration import Calibration
-from common.nets.graph import ComposedNet, Edge, ModuleRef, NetTree, VersionCommit
+from common.nets.composed import ComposedNet
+from common.nets.graph import Edge, ModuleRef, NetTree, VersionCommit
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.weights.manifest import AdapterEntry, BlobEntry
 

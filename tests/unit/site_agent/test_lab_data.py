@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from common.errors import DataError
+from common.images import normalise
 from site_agent.config import DataConfig
-from site_agent.data.images import LabData, normalise
+from site_agent.data.images import LabData
 from site_agent.data.lab import load
 from tests.unit.site_agent import support
 

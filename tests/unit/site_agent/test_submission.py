@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from common.errors import ConfigurationError, DataError
+from common.images import normalise
 from common.plan import Limits
 from common.weights import safetensors_io
 from common.weights.admission import admit
 from site_agent.config import StatisticsConfig
-from site_agent.data.images import normalise
 from site_agent.inference import error_percent
 from site_agent.statistics import statistics
 from site_agent.submission import shared_samples

@@ -10,7 +10,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path as Curve
 
 from common.nets.graph import NetTree
-from coordinator.history.canvas import (
+from coordinator.pictures.canvas import (
     ADAPTER,
     CATEGORY,
     INK,
@@ -22,7 +22,7 @@ from coordinator.history.canvas import (
     save,
     shortened,
 )
-from coordinator.history.layout import MARGIN, Box, Layout, plan
+from coordinator.pictures.layout import MARGIN, Box, Layout, plan
 
 
 def category_mark(category: str) -> str:

@@ -1,0 +1,70 @@
+"""How a picture becomes a net's input: alike at every lab and wherever a net is applied.
+
+N images, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from common.errors import DataError
+
+MEAN = 0.5
+STD = 0.25
+"""The same everywhere, whatever the images: x ← (x/255 − MEAN) / STD. Category modules that were
+fed alike can be joined to one task module."""
+
+
+class UnreadableError(DataError):
+    """A file is not an image that can be read."""
+
+
+def read_picture(path: Path, mode: str | None) -> Image.Image:
+    """Read an image file whole, and convert it to `mode` unless that is None.
+
+    Raises
+    ------
+    UnreadableError
+        If it is missing, cut short, not an image, or has more pixels than Pillow takes for safe
+        (`Image.MAX_IMAGE_PIXELS`, 89 million).
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns up to twice the cap.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return image.convert(mode) if mode else image.copy()
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise UnreadableError(
+            f"{path}: cannot be read as an image ({error}); replace or remove it"
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableError(f"{path}: {error}; replace it by a smaller one") from error
+
+
+def centre_square(picture: Image.Image) -> Image.Image:
+    """Return the largest square in the middle."""
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
+def pixels(picture: Image.Image, input_shape: tuple[int, int, int]) -> Tensor:
+    """Bring a square picture to uint8 of C×H×W, C being 1 or 3."""
+    channels, height, width = input_shape
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    array = np.array(picture, dtype=np.uint8).reshape(height, width, -1)
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def normalise(images_NCHW: Tensor) -> Tensor:
+    """Turn uint8 images into a net's input, float32 of the same shape."""
+    return images_NCHW.to(torch.float32).div_(255.0).sub_(MEAN).div_(STD)

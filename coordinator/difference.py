@@ -1,0 +1,134 @@
+"""What two net versions differ in: modules, tasks and joins. Pure; no tensors are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from common.nets.graph import Edge, ModuleRef, NetTree
+
+K = TypeVar("K", str, tuple[str, str])
+
+
+@dataclass(frozen=True)
+class Changes(Generic[K]):
+    """Names of what is only in the new, only in the old, and in both but not the same; sorted."""
+
+    added: tuple[K, ...]
+    removed: tuple[K, ...]
+    changed: tuple[K, ...]
+
+    def __bool__(self) -> bool:
+        """Return whether anything differs."""
+        return bool(self.added or self.removed or self.changed)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The way from an old tree to a new one.
+
+    From an ancestor to its descendant everything is added, for a merge never changes what the net
+    holds; the other way round everything is removed. Between two branches modules and joins of
+    one name may differ.
+
+    Attributes
+    ----------
+    old, new
+        The two trees.
+    categories, tasks
+        Modules by name.
+    joins
+        Edges by (category, task).
+    """
+
+    old: NetTree
+    new: NetTree
+    categories: Changes[str]
+    tasks: Changes[str]
+    joins: Changes[tuple[str, str]]
+
+    def __bool__(self) -> bool:
+        """Return whether anything differs."""
+        return bool(self.categories or self.tasks or self.joins)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return lists of what was added, removed and changed, with digests and errors."""
+        old, new = self.old, self.new
+        return {
+            "categories": _modules(
+                self.categories, "category", old.category_modules, new.category_modules
+            ),
+            "tasks": _modules(self.tasks, "task", old.task_modules, new.task_modules),
+            "joins": _joins(self.joins, edges(old), edges(new)),
+        }
+
+
+def difference(old: NetTree, new: NetTree) -> Difference:
+    """Compare two trees."""
+    return Difference(
+        old=old,
+        new=new,
+        categories=_changes(old.category_modules, new.category_modules),
+        tasks=_changes(old.task_modules, new.task_modules),
+        joins=_changes(edges(old), edges(new)),
+    )
+
+
+def edges(tree: NetTree) -> dict[tuple[str, str], Edge]:
+    """Return a tree's joins by (category, task)."""
+    return {(edge.category, edge.task): edge for edge in tree.edges}
+
+
+def _changes(old: Mapping[K, object], new: Mapping[K, object]) -> Changes[K]:
+    return Changes(
+        added=tuple(sorted(new.keys() - old.keys())),
+        removed=tuple(sorted(old.keys() - new.keys())),
+        changed=tuple(sorted(name for name in old.keys() & new.keys() if old[name] != new[name])),
+    )
+
+
+def _modules(
+    changes: Changes[str], key: str, old: Mapping[str, ModuleRef], new: Mapping[str, ModuleRef]
+) -> dict[str, Any]:
+    return {
+        "added": [{key: name, "module": new[name].blob.digest} for name in changes.added],
+        "removed": [{key: name, "module": old[name].blob.digest} for name in changes.removed],
+        "changed": [
+            {key: name, "before": old[name].blob.digest, "after": new[name].blob.digest}
+            for name in changes.changed
+        ],
+    }
+
+
+def _joins(
+    changes: Changes[tuple[str, str]],
+    old: Mapping[tuple[str, str], Edge],
+    new: Mapping[tuple[str, str], Edge],
+) -> dict[str, Any]:
+    return {
+        "added": [_named(new[join]) for join in changes.added],
+        "removed": [_named(old[join]) for join in changes.removed],
+        "changed": [
+            {
+                "category": join[0],
+                "task": join[1],
+                "before": described(old[join]),
+                "after": described(new[join]),
+            }
+            for join in changes.changed
+        ],
+    }
+
+
+def _named(edge: Edge) -> dict[str, Any]:
+    return {"category": edge.category, "task": edge.task, **described(edge)}
+
+
+def described(edge: Edge) -> dict[str, Any]:
+    """Return a join's error in percent, the digest of its adapter, and its calibration."""
+    return {
+        "error": edge.error,
+        "adapter": edge.adapter.blob.digest if edge.adapter else None,
+        "calibration": edge.calibration.model_dump(),
+    }

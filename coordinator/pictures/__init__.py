@@ -1,0 +1,1 @@
+"""Pictures of the net, for people; knows no MLflow."""

@@ -1,0 +1,86 @@
+"""Categories × tasks as plain text: a line a category, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from common.nets.graph import Edge, NetTree
+
+WIDTH = 80
+NOT_JOINED = "–"
+NO_ERROR = "joined"
+"""In the cell of a join whose error nobody measured."""
+_MOST_NAME = 36
+_MOST_HEADING = 24
+_GAP = "  "
+
+
+def net_lines(tree: NetTree) -> Iterator[str]:
+    """Yield the lines of a net's table: the error in percent in each cell.
+
+    Tasks that do not fit into 80 columns follow in a table of their own, below. Longer names are
+    cut with an ellipsis.
+    """
+    categories, tasks = sorted(tree.category_modules), sorted(tree.task_modules)
+    cells = {(edge.category, edge.task): _cell(edge) for edge in tree.edges}
+    names = [_cut(name, _MOST_NAME) for name in categories]
+    first = max([len("category"), *map(len, names)])
+    for block in _blocks(tasks, WIDTH - first):
+        headings = [_cut(task, _MOST_HEADING) for task in block]
+        widths = [max(len(heading), len(NO_ERROR)) for heading in headings]
+        yield _row("category", first, headings, widths)
+        yield "─" * (first + sum(len(_GAP) + width for width in widths))
+        for category, name in zip(categories, names, strict=True):
+            row = [cells.get((category, task), NOT_JOINED) for task in block]
+            yield _row(name, first, row, widths)
+        yield ""
+    yield summary(tree)
+
+
+def summary(tree: NetTree) -> str:
+    """Count what the net holds and what is not joined."""
+    cells = len(tree.category_modules) * len(tree.task_modules)
+    missing = cells - len(tree.edges)
+    joins = f"{len(tree.edges)} of {cells} joined" + (f" ({NOT_JOINED} not)" if missing else "")
+    return ", ".join(
+        [
+            counted(len(tree.category_modules), "category", "categories"),
+            counted(len(tree.task_modules), "task"),
+            joins,
+        ]
+    )
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return "1 task", "2 tasks"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _cell(edge: Edge) -> str:
+    return NO_ERROR if edge.error is None else f"{edge.error:.1f}"
+
+
+def _row(name: str, first: int, cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (f"{_GAP}{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    return f"{name:<{first}}" + "".join(padded)
+
+
+def _blocks(tasks: Sequence[str], room: int) -> Iterator[list[str]]:
+    """Yield tasks side by side as long as they fit; at least one."""
+    block: list[str] = []
+    used = 0
+    for task in tasks:
+        width = len(_GAP) + max(len(_cut(task, _MOST_HEADING)), len(NO_ERROR))
+        if block and used + width > room:
+            yield block
+            block, used = [], 0
+        block.append(task)
+        used += width
+    if block:
+        yield block
+
+
+def _cut(name: str, length: int) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
