@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 import structlog
 
 from common.errors import ConflictError
-from common.nets.calibration import Calibration
 from common.nets.graph import VersionCommit
 from common.nets.spec import Setting
-from common.weights.manifest import AdapterEntry
 from coordinator.documents import write_tree
-from coordinator.growth import Found, NewCategory, NewTask, error_key, grown
+from coordinator.growth import (
+    Connect,
+    Found,
+    LearnTask,
+    NewCategory,
+    NewTask,
+    Operation,
+    error_key,
+    grown,
+)
 from coordinator.jobs.model import JobResult
+from coordinator.joining import Join, LearnedJoin
 from coordinator.ledger import Ledger, merge_event, plain, version_event
 from coordinator.probing import outputs, written
 from coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
 
-OPERATIONS: dict[str, type[Found] | type[NewCategory] | type[NewTask]] = {
-    kind.name: kind for kind in (Found, NewCategory, NewTask)
+OPERATIONS: dict[str, Callable[[str, str], Operation]] = {
+    kind.name: kind for kind in (Found, NewCategory, NewTask, LearnTask, Connect)
 }
-
-
-@dataclass(frozen=True)
-class Join:
-    """How a merge joins its modules; by default as they came: they were trained together."""
-
-    candidate: str | None = None
-    adapter: AdapterEntry | None = None
-    calibration: Calibration = field(default_factory=Calibration)
+"""How an operation of that name is made of a category and a task."""
 
 
 class Committer:
@@ -86,10 +85,13 @@ def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> 
     }
     if merge.decision is not None:
         record["approved"] = merge.decision_reason
-    if merge.job_result is not None:
+    if merge.job_result is not None and merge.operation == NewCategory.name:
         result = JobResult.model_validate(merge.job_result)
-        _require_student(ledger, merge, result)
+        _require_student(ledger, merge, result.student_task_module)
         record |= result.learned_by()
+    if merge.job_result is not None and merge.operation == Connect.name:
+        learned = LearnedJoin.model_validate(merge.job_result)
+        _require_student(ledger, merge, learned.task_module)
     operation = OPERATIONS[merge.operation](merge.category, merge.task)
     tree = grown(
         ledger.tree(),
@@ -165,12 +167,12 @@ def roll_back(ledger: Ledger, number: int, reason: str, *, and_later: bool) -> l
     return ledger.registry.versions.roll_back(number, reason, and_later=and_later, events=tell)
 
 
-def _require_student(ledger: Ledger, merge: Merge, result: JobResult) -> None:
+def _require_student(ledger: Ledger, merge: Merge, digest: str) -> None:
     """Refuse an adapter that was learned for a task module that the net has lost since."""
     tree = ledger.tree()
     module = None if tree is None else tree.task_modules.get(merge.task)
-    if module is None or module.blob.digest != result.student_task_module:
+    if module is None or module.blob.digest != digest:
         raise ConflictError(
             f"merge {merge.id}: the task module that its adapter was learned for was rolled "
-            "back in the meantime; have the lab ship its teacher net again"
+            "back in the meantime; it can be learned anew for the one that is there now"
         )

@@ -17,7 +17,8 @@ import structlog
 from common.errors import RefusedError, RootstockError
 from common.weights.admission import admit
 from common.weights.manifest import TeacherManifest
-from coordinator.growth import Found, NewCategory, Operation, Refusal, Underway, decide
+from coordinator.growth import Connect, Found, NewCategory, Operation, Refusal, Underway, decide
+from coordinator.joining import COORDINATOR
 from coordinator.ledger import Ledger, plain, submission_event
 from coordinator.registry import (
     OPEN_MERGES,
@@ -138,6 +139,8 @@ class Conductor:
         for submission in await asyncio.to_thread(
             registry.submissions.all, SubmissionState.RECEIVED
         ):
+            if submission.site == COORDINATOR:  # its merges are queued with it
+                continue
             state, reason = SubmissionState.ADMITTED, ""
             try:
                 await asyncio.to_thread(self._check, submission)
@@ -175,7 +178,11 @@ class Conductor:
         merges = ledger.registry.merges.all(*OPEN_MERGES)
         underway = Underway(
             joins=frozenset((merge.category, merge.task) for merge in merges),
-            tasks=frozenset(merge.task for merge in merges if merge.operation != NewCategory.name),
+            tasks=frozenset(
+                merge.task
+                for merge in merges
+                if merge.operation not in (NewCategory.name, Connect.name)
+            ),
         )
         return decide(ledger.tree(), manifest, ledger.plan, underway, ledger.owner)
 

@@ -15,6 +15,12 @@ from coordinator.view import NetView
 WAITING = (SubmissionState.RECEIVED, SubmissionState.ADMITTED)
 
 
+def published_plan(places: Places) -> Plan:
+    """Return the plan that the coordinator published last."""
+    with storage_errors(places.plan):
+        return Plan.parse(places.plan.read_bytes(), what="plan")
+
+
 def growth_plan(view: NetView, places: Places) -> GrowthPlan:
     """Plan the open merges and the submissions that no merge was queued for yet.
 
@@ -26,8 +32,7 @@ def growth_plan(view: NetView, places: Places) -> GrowthPlan:
         Where its published plan is.
     """
     registry = view.registry
-    with storage_errors(places.plan):
-        plan = Plan.parse(places.plan.read_bytes(), what="plan")
+    plan = published_plan(places)
     head = view.head
     tree = None if head is None else view.tree(head)
     merges = registry.merges.all()

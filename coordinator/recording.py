@@ -9,6 +9,7 @@ from typing import Any
 
 from common.errors import RootstockError, UnreachableError
 from common.nets.spec import Setting
+from coordinator.growth import NewCategory
 from coordinator.history.mlflow_history import History
 from coordinator.history.record import MergeRecord
 from coordinator.jobs.model import JobResult
@@ -68,13 +69,15 @@ def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
     """Put a finished merge's record together from registry and store; needs no MLflow."""
     submission = ledger.registry.submissions.get(merge.submission_id)
     manifest = ledger.teacher(submission)
-    result = JobResult.model_validate(merge.job_result) if merge.job_result else None
+    distilled = merge.job_result is not None and merge.operation == NewCategory.name
+    result = JobResult.model_validate(merge.job_result) if distilled else None
     version = ledger.registry.versions.get(merge.net_version) if merge.net_version else None
     parent = ledger.registry.versions.get(version.parent) if version and version.parent else None
     tree = ledger.tree_of(version) if version else None
     digests = _digests(submission, result)
     digests["category_module"] = manifest.category_module.digest
-    digests["teacher_task_module"] = manifest.task_modules[merge.task].digest
+    if merge.task in manifest.task_modules:
+        digests["teacher_task_module"] = manifest.task_modules[merge.task].digest
     adapter_uri = None
     if tree is not None:
         edge = tree.edge(merge.category, merge.task)

@@ -10,7 +10,7 @@ import structlog
 
 from common.errors import ConflictError, RootstockError, StorageError, UnreachableError
 from common.weights.manifest import TeacherManifest
-from coordinator.committing import Committer, Join
+from coordinator.committing import Committer
 from coordinator.evaluating import (
     REFINED,
     answer,
@@ -20,8 +20,17 @@ from coordinator.evaluating import (
     numbers_of,
     refined_adapter,
 )
-from coordinator.growth import NewTask, Verdict, acceptance, as_it_came
+from coordinator.growth import (
+    Connect,
+    NewCategory,
+    NewTask,
+    Verdict,
+    acceptance,
+    as_it_came,
+    error_key,
+)
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
+from coordinator.joining import Join, LearnedJoin
 from coordinator.ledger import Ledger, plain
 from coordinator.places import Places
 from coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
@@ -66,12 +75,14 @@ class Transplanter:
                 other.submission_id == merge.submission_id and other.operation != NewTask.name
                 for other in others
             )
-        if merge.operation in DIRECT_OPERATIONS or merge.state is not MergeState.QUEUED:
+        joins = merge.operation in (NewCategory.name, Connect.name)
+        if not joins or merge.state is not MergeState.QUEUED:
             return True
         tree = self._ledger.tree()
         known = tree is not None and merge.task in tree.task_modules
         return known or not any(
-            other.task == merge.task and other.operation in DIRECT_OPERATIONS for other in others
+            other.task == merge.task and other.operation not in (NewCategory.name, Connect.name)
+            for other in others
         )
 
     async def carry(self, merge_id: str) -> None:
@@ -103,11 +114,7 @@ class Transplanter:
         if await self._rejected(merge, submission):
             return
         if merge.operation in DIRECT_OPERATIONS:
-            merge = await asyncio.to_thread(
-                registry.merges.update, merge.id, numbers=self._teacher_numbers(merge, submission)
-            )
-            verdict = as_it_came(self._ledger.config.acceptance.rule(merge.task), merge.numbers)
-            await self._decide(merge, submission, verdict, Join())
+            await self._join(merge, submission)
             return
         if merge.state is MergeState.QUEUED:
             merge = await asyncio.to_thread(
@@ -118,6 +125,24 @@ class Transplanter:
             if await self._rejected(merge, submission):
                 return
         await self._conclude(merge, submission)
+
+    async def _join(self, merge: Merge, submission: Submission) -> None:
+        """Join what was trained together, or learned before the merge was queued."""
+        if merge.job_result is None:
+            numbers, join, what = (
+                self._teacher_numbers(merge, submission),
+                Join(),
+                "the teacher net",
+            )
+        else:
+            learned = LearnedJoin.model_validate(merge.job_result)
+            numbers, join, what = learned.numbers(), learned.join(), "what was learned"
+        merge = await asyncio.to_thread(
+            self._ledger.registry.merges.update, merge.id, numbers=numbers
+        )
+        error = numbers[error_key(join.candidate or "teacher", numbers)]
+        rule = self._ledger.config.acceptance.rule(merge.task)
+        await self._decide(merge, submission, as_it_came(rule, what, error), join)
 
     async def _rejected(self, merge: Merge, submission: Submission) -> bool:
         """Say whether the operator has rejected the merge, and end it if so."""

@@ -10,7 +10,9 @@ from coordinator.growth.acceptance import (
     error_key,
 )
 from coordinator.growth.operations import (
+    Connect,
     Found,
+    LearnTask,
     NewCategory,
     NewTask,
     Operation,
@@ -23,8 +25,10 @@ from coordinator.growth.version import grown
 
 __all__ = [
     "CANDIDATES",
+    "Connect",
     "Found",
     "GrowthPlan",
+    "LearnTask",
     "NewCategory",
     "NewTask",
     "Operation",

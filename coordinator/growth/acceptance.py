@@ -39,7 +39,9 @@ def acceptance(policy: AcceptanceRule, numbers: Mapping[str, float]) -> Verdict:
     LimitError
         If an error is not a number from 0 to 100.
     """
-    teacher = _teacher(numbers)
+    if "teacher_error" not in numbers:
+        raise SchemaError("acceptance: 'teacher_error' is missing; the manifest's metrics have it")
+    teacher = _percent("teacher_error", numbers)
     errors = {
         name: _percent(error_key(name, numbers), numbers)
         for name in CANDIDATES
@@ -61,30 +63,28 @@ def acceptance(policy: AcceptanceRule, numbers: Mapping[str, float]) -> Verdict:
     return Verdict(True, f"{found}, the teacher {teacher:.1f}%", best)
 
 
-def as_it_came(policy: AcceptanceRule, numbers: Mapping[str, float]) -> Verdict:
-    """Judge a teacher net whose own modules are joined as they came: by its own error.
+def as_it_came(policy: AcceptanceRule, what: str, error: float) -> Verdict:
+    """Judge a join that is there already, by its own error.
 
     Parameters
     ----------
     policy
         The highest error that may be merged.
-    numbers
-        `teacher_error`, in percent.
+    what
+        How the reason names it ("the teacher net").
+    error
+        In percent.
 
     Raises
     ------
-    SchemaError, LimitError
-        See `acceptance`.
+    LimitError
+        If it is not a number from 0 to 100.
     """
-    error = _teacher(numbers)
+    found = f"{what} has an error of {_percent(what, {what: error}):.1f}%"
     if error > policy.max_error:
-        return Verdict(
-            False,
-            f"acceptance: the teacher net has an error of {error:.1f}%; at most "
-            f"{policy.max_error:.1f}% may be merged (acceptance.max_error)",
-            None,
-        )
-    return Verdict(True, f"the teacher net has an error of {error:.1f}%", None)
+        rule = f"at most {policy.max_error:.1f}% may be merged (acceptance.max_error)"
+        return Verdict(False, f"acceptance: {found}; {rule}", None)
+    return Verdict(True, found, None)
 
 
 def error_key(candidate: str, numbers: Mapping[str, float]) -> str:
@@ -94,12 +94,6 @@ def error_key(candidate: str, numbers: Mapping[str, float]) -> str:
     """
     calibrated = f"{candidate}_calibrated_error"
     return calibrated if calibrated in numbers else f"{candidate}_error"
-
-
-def _teacher(numbers: Mapping[str, float]) -> float:
-    if "teacher_error" not in numbers:
-        raise SchemaError("acceptance: 'teacher_error' is missing; the manifest's metrics have it")
-    return _percent("teacher_error", numbers)
 
 
 def _percent(name: str, numbers: Mapping[str, float]) -> float:

@@ -43,7 +43,28 @@ class NewTask:
     task: str
 
 
-Operation = Found | NewCategory | NewTask
+@dataclasses.dataclass(frozen=True, slots=True)
+class LearnTask:
+    """A task module that the operator learned on what the net holds ("way 1", or fine-tuning).
+
+    It is joined to one category; `Connect` joins it to the others that it was learned on.
+    """
+
+    name: ClassVar[str] = "learn-task"
+    category: str
+    task: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Connect:
+    """A category module and a task module that the net holds are joined, on samples."""
+
+    name: ClassVar[str] = "connect"
+    category: str
+    task: str
+
+
+Operation = Found | NewCategory | NewTask | LearnTask | Connect
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ from common.nets.graph import NetTree
 from common.plan import Plan
 from common.weights.manifest import TeacherManifest
 from coordinator.growth.operations import (
+    Connect,
     Found,
+    LearnTask,
     NewCategory,
     NewTask,
     Operation,
@@ -122,7 +124,7 @@ class _Grower:
         )
         self._owners[operation.category] = manifest.site
         self._categories.setdefault(operation.category, wave)
-        if not isinstance(operation, NewCategory):
+        if not isinstance(operation, NewCategory | Connect):
             self._tasks.setdefault(operation.task, wave)
         self._tree = grown(
             self._tree,
@@ -148,9 +150,9 @@ class _Grower:
 
     def _wave(self, operation: Operation) -> int:
         match operation:
-            case Found():
+            case Found() | LearnTask():
                 return 1
-            case NewCategory():
+            case NewCategory() | Connect():
                 return self._tasks.get(operation.task, 0) + 1
             case NewTask():
                 return self._categories.get(operation.category, 0) + 1

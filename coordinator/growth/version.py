@@ -5,9 +5,17 @@ from __future__ import annotations
 from common.errors import ConflictError
 from common.nets.calibration import Calibration
 from common.nets.graph import Edge, ModuleRef, NetTree
+from common.nets.spec import TaskSpec
 from common.plan import Plan
 from common.weights.manifest import AdapterEntry, Digest, TeacherManifest
-from coordinator.growth.operations import Found, NewCategory, NewTask, Operation
+from coordinator.growth.operations import (
+    Connect,
+    Found,
+    LearnTask,
+    NewCategory,
+    NewTask,
+    Operation,
+)
 
 
 def grown(
@@ -70,6 +78,8 @@ def _with_modules(
         architecture=manifest.architecture,
         submission=manifest_digest,
     )
+    if isinstance(operation, Connect):  # brings nothing: both modules are there
+        return _founded(tree)
     task = ModuleRef(
         blob=manifest.task_modules[operation.task],
         architecture=manifest.architecture,
@@ -95,9 +105,25 @@ def _with_modules(
                     "submission, which this task module was not trained with; ship the teacher "
                     "under another category name"
                 )
-            # An operator may have added the task to the plan since the net was founded.
-            known = NetTree.model_validate({**dict(founded), "tasks": plan.tasks})
-            return known.with_task(operation.task, task)
+            return _knowing(founded, plan.tasks).with_task(operation.task, task)
+        case LearnTask():
+            founded = _founded(tree)
+            held = founded.category_modules.get(operation.category)
+            if held is None or held.blob != manifest.category_module:
+                raise ConflictError(
+                    f"the task module '{operation.task}' was learned on another category module "
+                    f"'{operation.category}' than the net holds now; learn it again"
+                )
+            learned = TaskSpec(name=operation.task)
+            return _knowing(founded, (*plan.tasks, learned)).with_task(operation.task, task)
+
+
+def _knowing(tree: NetTree, tasks: tuple[TaskSpec, ...]) -> NetTree:
+    """Add the tasks that the net does not know by name: the plan may have grown since."""
+    names = {task.name for task in tree.tasks}
+    new = {task.name: task for task in reversed(tasks) if task.name not in names}
+    known = (*tree.tasks, *reversed(new.values()))
+    return NetTree.model_validate({**dict(tree), "tasks": known})
 
 
 def _with_category(tree: NetTree, name: str, module: ModuleRef) -> NetTree:

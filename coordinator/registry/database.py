@@ -91,6 +91,13 @@ class Database:
             sites=frozenset(session.info.get("sites", ())),
             everyone=bool(session.info.get("everyone", False)),
         )
+        self._tell(change)
+
+    def wake(self) -> None:
+        """Call the listeners, with no news for any site."""
+        self._tell(Change())
+
+    def _tell(self, change: Change) -> None:
         with self._lock:
             listeners = list(self._listeners)
         for listener in listeners:

@@ -52,6 +52,7 @@ class Merges:
         operation: str,
         *,
         released: bool = True,
+        job_result: dict[str, Any] | None = None,
         events: Iterable[NewEvent] = (),
     ) -> Merge:
         """Queue an operation, or return the merge that is already there for it.
@@ -60,7 +61,11 @@ class Merges:
         when it is new.
         """
         queued = self.queue(
-            submission_id, [(category, task, operation)], released=released, events=events
+            submission_id,
+            [(category, task, operation)],
+            released=released,
+            job_result=job_result,
+            events=events,
         )
         return queued[0]
 
@@ -70,12 +75,13 @@ class Merges:
         operations: Iterable[tuple[str, str, str]],
         *,
         released: bool = True,
+        job_result: dict[str, Any] | None = None,
         events: Iterable[NewEvent] = (),
     ) -> list[Merge]:
         """Queue all (category, task, operation) of a submission in one transaction; see `create`.
 
         Together: a submission has either been decided about, or not at all. What is not released
-        waits for `release`.
+        waits for `release`; `job_result` is what was learned before.
         """
         now = self._clock()
         with self._database.write() as session:
@@ -99,6 +105,7 @@ class Merges:
                         step=0,
                         steps=0,
                         released=released,
+                        job_result=job_result,
                         logged=False,
                         created_at=now,
                         updated_at=now,

@@ -9,8 +9,9 @@ from common.errors import ConflictError
 FOUNDING = "found"
 """The operation by which the first teacher net becomes the transplant net."""
 
-DIRECT_OPERATIONS = frozenset({FOUNDING, "new-task"})
-"""Operations with nothing to distil or evaluate: the teacher net's own modules are joined."""
+DIRECT_OPERATIONS = frozenset({FOUNDING, "new-task", "learn-task", "connect"})
+"""Operations with nothing to distil or evaluate: modules were trained together, or learned before
+the operation was queued."""
 
 
 class SubmissionState(StrEnum):

@@ -10,10 +10,11 @@ from typing import Any
 import structlog
 
 from common.artifacts.store import BlobStore
-from common.errors import ProtocolVersionError
+from common.errors import ConflictError, ProtocolVersionError
 from common.identity.keys import SigningKey
 from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Plan
 from coordinator.config import CoordinatorConfig
+from coordinator.joining import COORDINATOR
 from coordinator.registry import Registry
 from coordinator.service.downloads import download
 from coordinator.service.interceptors import caller
@@ -64,6 +65,10 @@ class Federation(FederationServicer):
 
     async def Join(self, request: pb.JoinRequest, _context: Any) -> pb.JoinResponse:  # noqa: N802
         """Bind the site's name to its key."""
+        if request.site == COORDINATOR:
+            raise ConflictError(
+                f"the name '{COORDINATOR}' is the coordinator's own; choose another name"
+            )
         await asyncio.to_thread(self._registry.sites.join, request.site, request.public_key)
         self._log.info("joined", site=request.site, agent=request.agent_version[:64])
         return pb.JoinResponse(net=self._config.net, coordinator_public_key=self._key.public_key)

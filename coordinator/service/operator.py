@@ -86,6 +86,13 @@ class Operator(OperatorServicer):
         )
         return pb.DecideMergeResponse(state=merge.state)
 
+    async def Wake(  # noqa: N802
+        self, _request: pb.WakeRequest, _context: Any
+    ) -> pb.WakeResponse:
+        """Have whoever works on the registry look at it again: another process wrote to it."""
+        await asyncio.to_thread(self._registry.wake)
+        return pb.WakeResponse()
+
     async def Grow(  # noqa: N802
         self, _request: pb.GrowRequest, _context: Any
     ) -> pb.GrowResponse:

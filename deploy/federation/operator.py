@@ -83,6 +83,16 @@ class OperatorClient:
         answer = self._call(self._stub.DecideMerge, request)
         return str(answer.state)
 
+    def wake(self) -> None:
+        """Have the coordinator look at its registry again.
+
+        Raises
+        ------
+        UnreachableError, IdentityError
+            See `status`.
+        """
+        self._call(self._stub.Wake, operator_pb2.WakeRequest())
+
     def grow(self) -> list[str]:
         """Let every operation that is held go ahead; return the merges' ids.
 

@@ -26,6 +26,14 @@ class DecideMergeResponse(_message.Message):
     state: str
     def __init__(self, state: _Optional[str] = ...) -> None: ...
 
+class WakeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WakeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class GrowRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -44,6 +44,11 @@ class OperatorStub:
                 request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
                 response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
                 _registered_method=True)
+        self.Wake = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/Wake',
+                request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.SerializeToString,
+                response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.FromString,
+                _registered_method=True)
         self.Grow = channel.unary_unary(
                 '/rootstock.operator.v1.Operator/Grow',
                 request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.SerializeToString,
@@ -67,6 +72,13 @@ class OperatorServicer:
 
     def DecideMerge(self, request, context):
         """Says a word on a merge: approve one that waits for a review, reject any that is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Wake(self, request, context):
+        """Looks at the registry again: the command line has written to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +110,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.DecideMerge,
                     request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.FromString,
                     response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.SerializeToString,
+            ),
+            'Wake': grpc.unary_unary_rpc_method_handler(
+                    servicer.Wake,
+                    request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.FromString,
+                    response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.SerializeToString,
             ),
             'Grow': grpc.unary_unary_rpc_method_handler(
                     servicer.Grow,
@@ -164,6 +181,33 @@ class Operator:
             '/rootstock.operator.v1.Operator/DecideMerge',
             protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
             protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Wake(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/Wake',
+            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.SerializeToString,
+            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,8 @@ class OperatorStub:
     GetStatus: _grpc.UnaryUnaryMultiCallable[_operator_pb2.GetStatusRequest, _operator_pb2.GetStatusResponse]
     DecideMerge: _grpc.UnaryUnaryMultiCallable[_operator_pb2.DecideMergeRequest, _operator_pb2.DecideMergeResponse]
     """Says a word on a merge: approve one that waits for a review, reject any that is open."""
+    Wake: _grpc.UnaryUnaryMultiCallable[_operator_pb2.WakeRequest, _operator_pb2.WakeResponse]
+    """Looks at the registry again: the command line has written to it."""
     Grow: _grpc.UnaryUnaryMultiCallable[_operator_pb2.GrowRequest, _operator_pb2.GrowResponse]
     """Lets every operation that is held go ahead (growth.automatic = false)."""
     RollBack: _grpc.UnaryUnaryMultiCallable[_operator_pb2.RollBackRequest, _operator_pb2.RollBackResponse]
@@ -47,6 +49,8 @@ class OperatorAsyncStub(OperatorStub):
     GetStatus: _aio.UnaryUnaryMultiCallable[_operator_pb2.GetStatusRequest, _operator_pb2.GetStatusResponse]  # type: ignore[assignment]
     DecideMerge: _aio.UnaryUnaryMultiCallable[_operator_pb2.DecideMergeRequest, _operator_pb2.DecideMergeResponse]  # type: ignore[assignment]
     """Says a word on a merge: approve one that waits for a review, reject any that is open."""
+    Wake: _aio.UnaryUnaryMultiCallable[_operator_pb2.WakeRequest, _operator_pb2.WakeResponse]  # type: ignore[assignment]
+    """Looks at the registry again: the command line has written to it."""
     Grow: _aio.UnaryUnaryMultiCallable[_operator_pb2.GrowRequest, _operator_pb2.GrowResponse]  # type: ignore[assignment]
     """Lets every operation that is held go ahead (growth.automatic = false)."""
     RollBack: _aio.UnaryUnaryMultiCallable[_operator_pb2.RollBackRequest, _operator_pb2.RollBackResponse]  # type: ignore[assignment]
@@ -67,6 +71,14 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.DecideMergeResponse, _abc.Awaitable[_operator_pb2.DecideMergeResponse]]:
         """Says a word on a merge: approve one that waits for a review, reject any that is open."""
+
+    @_abc_1.abstractmethod
+    def Wake(
+        self,
+        request: _operator_pb2.WakeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.WakeResponse, _abc.Awaitable[_operator_pb2.WakeResponse]]:
+        """Looks at the registry again: the command line has written to it."""
 
     @_abc_1.abstractmethod
     def Grow(

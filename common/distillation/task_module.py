@@ -1,0 +1,104 @@
+"""Learn a task module on frozen category modules (METHODS, "Growing": way 1; or fine-tune one).
+
+What a category module gives, through the adapter that joins it if there is one, is computed once:
+g alone is trained, on a batch of one category after a batch of the next.
+
+Shapes: N samples, C channels that g takes, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
+
+from common.distillation.problem import Samples
+from common.errors import TransplantError
+from common.model import Document
+
+
+class TaskLearningSettings(Document):
+    """How a task module is learned on a few dozens to thousands of samples."""
+
+    steps: int = Field(default=400, ge=1, le=1_000_000)
+    """Batches in all, whatever the number of categories."""
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    """Of AdamW, at the start; a cosine takes it to zero over the steps."""
+    weight_decay: float = Field(default=1e-2, ge=0, le=10)
+    batch_size: int = Field(default=32, ge=2, le=65_536)
+    """Half of it of the category, half of the rest."""
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+
+
+def learn_task_module(
+    start: nn.Sequential, samples: Mapping[str, Samples], settings: TaskLearningSettings
+) -> nn.Sequential:
+    """Return a task module that serves all categories; the start is left as it is.
+
+    Parameters
+    ----------
+    start
+        Where g begins: the plan's initial weights, or a task module to be fine-tuned.
+    samples
+        By category: what g is to take (N, C, H, W), and labels (N).
+    settings
+        Steps and rates; the same give the same bits on one device.
+
+    Raises
+    ------
+    TransplantError
+        If there is no category, or one has samples of one side only.
+    """
+    if not samples:
+        raise TransplantError("a task module needs samples of one category at least; give some")
+    sides = {name: _sides(name, found) for name, found in samples.items()}
+    g = copy.deepcopy(start).train().requires_grad_(True)
+    optimiser = torch.optim.AdamW(
+        g.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    generator = torch.Generator().manual_seed(settings.seed)
+    names = sorted(samples)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)  # dropout's
+        for step in range(settings.steps):
+            name = names[step % len(names)]
+            chosen = _batch(sides[name], settings.batch_size, generator)
+            x_NCHW = samples[name].features_NCHW[chosen]
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * _cosine(step, settings.steps)
+            loss = F.binary_cross_entropy_with_logits(
+                g(x_NCHW).flatten(), samples[name].labels_N[chosen]
+            )
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    return g.eval().requires_grad_(False)
+
+
+def _sides(name: str, samples: Samples) -> tuple[Tensor, Tensor]:
+    sides = tuple(torch.nonzero(samples.labels_N == label).flatten() for label in (1.0, 0.0))
+    if any(len(side) == 0 for side in sides):
+        raise TransplantError(
+            f"the samples of '{name}' show one side only ({len(sides[0])} of it, {len(sides[1])} "
+            "of the rest); give some of both"
+        )
+    return sides[0], sides[1]
+
+
+def _batch(sides: tuple[Tensor, Tensor], size: int, generator: torch.Generator) -> Tensor:
+    halves = (size - size // 2, size // 2)
+    return torch.cat(
+        [
+            side[torch.randint(len(side), (count,), generator=generator)]
+            for side, count in zip(sides, halves, strict=True)
+        ]
+    )
+
+
+def _cosine(step: int, steps: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * step / steps))

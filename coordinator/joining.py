@@ -1,0 +1,51 @@
+"""How a merge joins its modules: what was decided, or what the operator learned beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from common.model import Document
+from common.nets.calibration import Calibration
+from common.weights.manifest import AdapterEntry, Digest
+
+COORDINATOR = "coordinator"
+"""The name under which the coordinator signs what it learns; no lab may join with it."""
+
+
+@dataclass(frozen=True)
+class Join:
+    """How a merge joins its modules; by default as they came: they were trained together."""
+
+    candidate: str | None = None
+    adapter: AdapterEntry | None = None
+    calibration: Calibration = field(default_factory=Calibration)
+
+
+class LearnedJoin(Document):
+    """A join that was learned on the operator's own samples; a merge keeps it until its commit."""
+
+    task_module: Digest
+    """What it was learned for: an adapter fits no other."""
+    adapter: AdapterEntry | None
+    """None joins the two directly."""
+    how: str
+    """Where the adapter comes from: no adapter, another task's, or learned."""
+    error: float = Field(ge=0, le=100)
+    """Percent, on the samples that judged."""
+    learned_from: int = Field(ge=0)
+    judged_on: int = Field(ge=1)
+    """Numbers of the operator's samples."""
+
+    def numbers(self) -> dict[str, float]:
+        """Return what the merge's record says."""
+        return {
+            "own_samples_error": self.error,
+            "own_samples/learned_from": float(self.learned_from),
+            "own_samples/judged_on": float(self.judged_on),
+        }
+
+    def join(self) -> Join:
+        """Return how it is committed."""
+        return Join(candidate="own_samples", adapter=self.adapter)

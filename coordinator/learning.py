@@ -1,0 +1,295 @@
+"""Learn on the operator's own samples: a task module on frozen category modules, a further join.
+
+Nothing that the net holds changes: category modules, adapters and task modules are frozen, and what
+is learned comes in as something new. It is signed by the coordinator as a submission of its own,
+and merged by the coordinator like any other: under the acceptance policy, one commit after another.
+
+Shapes: N images, C channels of x = f(I), M channels that g takes, H/W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
+from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.task_module import TaskLearningSettings, learn_task_module
+from common.errors import ConflictError, NotFoundError, TransplantError
+from common.nets.adapter import Adapter
+from common.nets.architectures import (
+    build_category_module,
+    build_task_module,
+    feature_shape,
+    input_shape,
+)
+from common.nets.graph import NetTree
+from common.nets.spec import AdapterSpec, TaskSpec
+from common.weights import safetensors_io
+from common.weights.manifest import AdapterEntry, BlobEntry
+from coordinator.jobs.checkpoint import put_tensors
+from coordinator.joining import LearnedJoin
+from coordinator.own_samples import OwnSamples, read_own
+from coordinator.view import NetView
+
+BATCH = 64
+NO_ADAPTER = "no adapter"
+LEARNED = "learned"
+
+
+@dataclass(frozen=True)
+class LearnedTask:
+    """A new task module, and how each category that it was learned on is joined to it."""
+
+    blob: BlobEntry
+    joins: Mapping[str, LearnedJoin]
+
+
+class Learner:
+    """Learns on samples in a folder, from one net version.
+
+    Parameters
+    ----------
+    view
+        The coordinator's nets.
+    tree
+        The version's.
+    folder
+        The samples: see `coordinator.own_samples`.
+    """
+
+    def __init__(self, view: NetView, tree: NetTree, folder: Path) -> None:
+        self._store = view.store
+        self._tree = tree
+        self._folder = folder
+
+    def task(
+        self,
+        name: str,
+        categories: list[str],
+        begin: BlobEntry | None,
+        source: str | None,
+        settings: TaskLearningSettings,
+    ) -> LearnedTask:
+        """Learn a new task module on what categories give.
+
+        Parameters
+        ----------
+        name
+            Of the new task.
+        categories
+            Held by the net, and each with samples.
+        begin
+            Weights to begin with, of the net's architecture, unless `source` is given.
+        source
+            Fine-tune this task's module instead; categories keep the adapters to it.
+        settings
+            Steps and rates.
+
+        Raises
+        ------
+        ConflictError
+            If the net has a task of that name.
+        NotFoundError
+            If a category or the source is not in the net, or the two are not joined.
+        TransplantError
+            If the features of a category do not fit the task module.
+        DataError
+            If a category has no samples.
+        """
+        tree = self._tree
+        if name in tree.task_modules:
+            raise ConflictError(
+                f"the net already has a task module '{name}'; a net version never changes what it "
+                "holds: name the new task module differently"
+            )
+        g = self._task_module(source) if source is not None else self._begun(begin)
+        adapters = {
+            category: None if source is None else tree.edge(category, source).adapter
+            for category in categories
+        }
+        samples = {category: self._own(category) for category in categories}
+        features = {
+            category: self._features(category, adapters[category], samples[category].images_NCHW)
+            for category in categories
+        }
+        learning = {
+            category: _part(features[category], found, judging=False)
+            for category, found in samples.items()
+        }
+        for category, part in learning.items():
+            self._require_fit(g, category, part.features_NCHW)
+        learned = learn_task_module(g, learning, settings)
+        blob = put_tensors(self._store, learned.state_dict())
+        joins = {
+            category: _judged(
+                learned,
+                blob,
+                adapters[category],
+                NO_ADAPTER if source is None else f"as for {source}",
+                _part(features[category], found, judging=True),
+                len(learning[category].labels_N),
+            )
+            for category, found in samples.items()
+        }
+        return LearnedTask(blob, joins)
+
+    def connection(
+        self, category: str, task: str, settings: BackDistillationSettings
+    ) -> LearnedJoin:
+        """Find how a category and a task, both in the net and not joined, are joined best.
+
+        Tried are no adapter, the adapters that join the category to other tasks (task modules of
+        one teacher net take the same features), and one that is learned on the samples.
+
+        Raises
+        ------
+        ConflictError
+            If the two are joined already.
+        NotFoundError
+            If the net lacks one of them.
+        DataError
+            If the category has no samples.
+        TransplantError
+            If nothing fits the two.
+        """
+        tree = self._tree
+        if any((edge.category, edge.task) == (category, task) for edge in tree.edges):
+            raise ConflictError(f"category '{category}' is joined to task '{task}' already")
+        g = self._task_module(task)
+        blob = tree.task_modules[task].blob
+        samples = self._own(category)
+        candidates: list[tuple[str, AdapterEntry | None]] = [
+            (NO_ADAPTER, None),
+            *(
+                (f"as for {edge.task}", edge.adapter)
+                for edge in tree.edges
+                if edge.category == category and edge.adapter is not None
+            ),
+        ]
+        learned_from = int((~samples.judging_N).sum())
+        judged: list[LearnedJoin] = []
+        for how, adapter in candidates:
+            features = self._features(category, adapter, samples.images_NCHW)
+            if self._fits(task, features):
+                part = _part(features, samples, judging=True)
+                judged.append(_judged(g, blob, adapter, how, part, 0))
+        plain = self._features(category, None, samples.images_NCHW)
+        learned = self._learned(task, g, _part(plain, samples, judging=False), settings)
+        adapted = self._features(category, learned, samples.images_NCHW)
+        part = _part(adapted, samples, judging=True)
+        judged.append(_judged(g, blob, learned, LEARNED, part, learned_from))
+        return min(judged, key=lambda join: join.error)  # the first, and simplest, of equals
+
+    def _learned(
+        self, task: str, g: nn.Sequential, samples: Samples, settings: BackDistillationSettings
+    ) -> AdapterEntry:
+        """Learn an adapter by its task loss alone (direct-learn): there is no teacher."""
+        _, channels, *size = samples.features_NCHW.shape
+        wanted = feature_shape(self._tree.task_modules[task].architecture)
+        if tuple(size) != wanted[1:]:
+            raise TransplantError(
+                f"the category module gives maps of {size[0]}×{size[1]}, the task module of "
+                f"'{task}' takes {wanted[1]}×{wanted[2]}; an adapter keeps the size"
+            )
+        spec = AdapterSpec(in_channels=channels, out_channels=wanted[0], kernel=3)
+        adapter = Adapter(spec).identity_start()
+        problem = TransplantProblem(g, g, (channels, size[0], size[1]))
+        learning = BackDistillation(
+            problem, adapter, samples, settings.model_copy(update={"distillation": 0.0})
+        )
+        while not learning.done:
+            learning.step()
+        weights = learning.adapter.state_dict()
+        return AdapterEntry(spec=spec, blob=put_tensors(self._store, weights))
+
+    def _own(self, category: str) -> OwnSamples:
+        module = self._tree.category_modules.get(category)
+        if module is None:
+            held = ", ".join(sorted(self._tree.category_modules)) or "none"
+            raise NotFoundError(f"the net has no category '{category}'; it holds: {held}")
+        return read_own(self._folder, category, input_shape(module.architecture))
+
+    def _features(self, category: str, adapter: AdapterEntry | None, images_NCHW: Tensor) -> Tensor:
+        """Return h(f(I)), or f(I)."""
+        module = self._tree.category_modules[category]
+        f = build_category_module(module.architecture)
+        self._load(f, module.blob)
+        parts: list[nn.Module] = [f]
+        if adapter is not None:
+            h = Adapter(adapter.spec)
+            self._load(h, adapter.blob)
+            parts.append(h)
+        net = nn.Sequential(*parts).eval()
+        with torch.inference_mode():
+            return torch.cat([net(part) for part in torch.split(images_NCHW, BATCH)])
+
+    def _task_module(self, task: str) -> nn.Sequential:
+        if task not in self._tree.task_modules:
+            held = ", ".join(sorted(self._tree.task_modules)) or "none"
+            raise NotFoundError(f"the net has no task '{task}'; it holds: {held}")
+        spec = next(each for each in self._tree.tasks if each.name == task)
+        if spec.kind != TaskSpec(name=task).kind:
+            raise TransplantError(
+                f"task '{task}' is of kind {spec.kind}; samples in yes/no folders tell only "
+                "whether an image shows a category"
+            )
+        head = self._tree.task_modules[task]
+        g = build_task_module(head.architecture, spec)
+        self._load(g, head.blob)
+        return g.eval().requires_grad_(False)
+
+    def _begun(self, begin: BlobEntry | None) -> nn.Sequential:
+        if begin is None:
+            raise TransplantError("there are no weights to begin with; name a task to fine-tune")
+        g = build_task_module(self._tree.architecture, TaskSpec(name="new"))
+        self._load(g, begin)
+        return g.eval().requires_grad_(False)
+
+    def _load(self, module: nn.Module, entry: BlobEntry) -> None:
+        safetensors_io.load_module(module, self._store.local_path(entry.digest), entry)
+
+    def _fits(self, task: str, features_NCHW: Tensor) -> bool:
+        wanted = feature_shape(self._tree.task_modules[task].architecture)
+        return tuple(features_NCHW.shape[1:]) == wanted
+
+    def _require_fit(self, g: nn.Sequential, category: str, features_NCHW: Tensor) -> None:
+        try:
+            with torch.inference_mode():
+                g(features_NCHW[:1])
+        except RuntimeError as error:
+            raise TransplantError(
+                f"features of '{category}', {tuple(features_NCHW.shape[1:])}, do not fit the task "
+                "module; learn it on categories of the net's architecture"
+            ) from error
+
+
+def _part(features_NCHW: Tensor, samples: OwnSamples, *, judging: bool) -> Samples:
+    chosen = samples.judging_N if judging else ~samples.judging_N
+    # A copy outside inference mode: what learns on it needs gradients behind it.
+    return Samples(features_NCHW[chosen].clone(), samples.labels_N[chosen])
+
+
+def _judged(
+    g: nn.Sequential,
+    blob: BlobEntry,
+    adapter: AdapterEntry | None,
+    how: str,
+    judging: Samples,
+    learned_from: int,
+) -> LearnedJoin:
+    with torch.inference_mode():
+        y_N = torch.cat([g(x) for x in torch.split(judging.features_NCHW, BATCH)]).flatten()
+    wrong = (y_N > 0) != (judging.labels_N > 0.5)
+    return LearnedJoin(
+        task_module=blob.digest,
+        adapter=adapter,
+        how=how,
+        error=100.0 * float(wrong.float().mean()),
+        learned_from=learned_from,
+        judged_on=len(y_N),
+    )

@@ -1,0 +1,142 @@
+"""``rootstock net learn | connect``: grow the net on samples of the operator's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from common.errors import NotFoundError, UnreachableError
+from deploy.cli.extras import needs_coordinator
+from deploy.cli.net_options import AsJson, Config, number_of
+from deploy.cli.output import PEOPLE, RESULT, print_json
+
+if TYPE_CHECKING:
+    from coordinator.config import CoordinatorConfig
+    from coordinator.joining import LearnedJoin
+    from coordinator.registry import Merge
+
+Samples = Annotated[
+    Path, typer.Option("--samples", help="Folder of CATEGORY/yes/… and CATEGORY/no/… images.")
+]
+
+
+def learn(
+    name: Annotated[str, typer.Argument(help="Name of the new task.")],
+    config: Config,
+    samples: Samples,
+    categories: Annotated[
+        str, typer.Option(help="With commas; default: all that the folder has samples of.")
+    ] = "",
+    source: Annotated[
+        str | None, typer.Option("--from", help="Fine-tune this task's module as the new one.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=1_000_000)] = 400,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Learn a new task module on frozen category modules, and queue its joins.
+
+    What the net holds does not change. A coordinator that runs commits what was queued.
+    """
+    with needs_coordinator("net learn"):
+        from common.distillation.task_module import TaskLearningSettings
+        from common.identity.keys import load_or_create
+        from coordinator.config import CoordinatorConfig
+        from coordinator.learning import Learner
+        from coordinator.own_samples import categories_in
+        from coordinator.places import Places
+        from coordinator.planning import published_plan
+        from coordinator.queueing import queue_task
+        from coordinator.view import NetView
+    from common.config import load
+
+    settings = load(config, CoordinatorConfig)
+    places = Places(settings)
+    plan = published_plan(places)
+    wanted = [part.strip() for part in categories.split(",") if part.strip()]
+    with NetView.open(settings) as view:
+        tree = view.tree(number_of(view, None))
+        begin = next(iter(plan.initial_task_modules.values()), None)
+        found = Learner(view, tree, samples).task(
+            name,
+            wanted or categories_in(samples),
+            begin,
+            source,
+            TaskLearningSettings(steps=steps, seed=seed),
+        )
+        key = load_or_create(places.key)
+        merges = queue_task(view.registry, view.store, key, plan, tree, name, found, source)
+    _tell(settings, merges, found.joins.values(), as_json=as_json)
+
+
+def connect(
+    category: Annotated[str, typer.Argument(help="Held by the net.")],
+    task: Annotated[str, typer.Argument(help="Held by the net, and not joined to it.")],
+    config: Config,
+    samples: Samples,
+    steps: Annotated[int, typer.Option(min=1, max=1_000_000)] = 300,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Join a category and a task that the net holds: by no adapter, another task's, or a new one.
+
+    Which one is best is judged on samples that none was learned from.
+    """
+    with needs_coordinator("net connect"):
+        from common.distillation.back_distillation import BackDistillationSettings
+        from coordinator.config import CoordinatorConfig
+        from coordinator.learning import Learner
+        from coordinator.queueing import queue_connection
+        from coordinator.view import NetView
+    from common.config import load
+
+    settings = load(config, CoordinatorConfig)
+    with NetView.open(settings) as view:
+        tree = view.tree(number_of(view, None))
+        found = Learner(view, tree, samples).connection(
+            category, task, BackDistillationSettings(steps=steps, seed=seed)
+        )
+        merge = queue_connection(view.registry, tree, category, task, found)
+    _tell(settings, [merge], [found], as_json=as_json)
+
+
+def _tell(
+    settings: CoordinatorConfig,
+    merges: list[Merge],
+    joins: Iterable[LearnedJoin],
+    *,
+    as_json: bool,
+) -> None:
+    rows = [_row(merge, join) for merge, join in zip(merges, joins, strict=True)]
+    running = _wake(settings)
+    if as_json:
+        print_json({"joins": rows, "coordinator_runs": running})
+        return
+    for row in rows:
+        RESULT.print(
+            f"{row['merge']}  {row['category']} → {row['task']}  error {row['error']:.1f}% on "
+            f"{row['judged_on']} images ({row['how']})",
+            soft_wrap=True,
+        )
+    if not running:
+        PEOPLE.print("queued; merged once `rootstock coordinator run` runs")
+
+
+def _row(merge: Merge, join: LearnedJoin) -> Mapping[str, object]:
+    told = join.model_dump(exclude={"adapter"})
+    return {"merge": merge.id, "category": merge.category, "task": merge.task, **told}
+
+
+def _wake(settings: CoordinatorConfig) -> bool:
+    """Have a coordinator that runs look at the registry again; say whether there is one."""
+    from deploy.federation.operator import OperatorClient
+
+    try:
+        with OperatorClient.of_state(settings.state) as operator:
+            operator.wake()
+    except (NotFoundError, UnreachableError):
+        return False
+    return True

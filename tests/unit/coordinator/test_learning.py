@@ -1,0 +1,219 @@
+"""Growth on the operator's own samples: real digits, a net with two categories."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from common.distillation.back_distillation import BackDistillationSettings
+from common.distillation.task_module import TaskLearningSettings
+from common.errors import ConflictError, DataError, NotFoundError, TransplantError
+from coordinator.committing import Committer
+from coordinator.config import JobsConfig
+from coordinator.jobs.runner import JobRunner
+from coordinator.joining import COORDINATOR
+from coordinator.learning import Learner
+from coordinator.ledger import Ledger
+from coordinator.own_samples import categories_in, read_own
+from coordinator.places import Places
+from coordinator.planning import growth_plan
+from coordinator.queueing import queue_connection, queue_task
+from coordinator.registry import Merge, MergeState
+from coordinator.transplant import Transplanter
+from coordinator.verification import verify_version
+from coordinator.view import NetView
+from tests.unit.coordinator.test_evaluating import evaluating
+from tests.unit.coordinator.test_review import report, transplanter, with_policy
+
+QUICK = TaskLearningSettings(steps=120, learning_rate=3e-3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Torch's threads wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """cat/yes are zeros and dog/yes ones, no is other digits: 60 images each."""
+    root = tmp_path_factory.mktemp("samples")
+    data = load_digits()
+    for category, digit in (("cat", 0), ("dog", 1)):
+        for side, chosen in (("yes", data.target == digit), ("no", data.target > 1)):
+            (root / category / side).mkdir(parents=True)
+            for index, image in enumerate(data.images[chosen][:60]):
+                picture = Image.fromarray((image * 255 / 16).astype("uint8"))
+                picture.resize((32, 32)).save(root / category / side / f"{index}.png")
+    return root
+
+
+@pytest.fixture
+def grown(ledger: Ledger, tmp_path: Path) -> Ledger:
+    """Version 2 joins dog, by an adapter, beside a founded cat; untrained nets, so far."""
+    generous = with_policy(ledger, max_error=100.0, max_above_teacher=100.0)
+    merge = evaluating(generous, tmp_path)
+    report(generous, merge)
+    asyncio.run(transplanter(generous).carry(merge.id))
+    return generous
+
+
+def learner(ledger: Ledger, folder: Path) -> Learner:
+    tree = ledger.tree()
+    assert tree is not None
+    return Learner(NetView(ledger.registry, ledger.store), tree, folder)
+
+
+def queue(ledger: Ledger, folder: Path, name: str, source: str | None) -> list[Merge]:
+    tree = ledger.tree()
+    assert tree is not None
+    begin = ledger.plan.initial_task_modules["classification"]
+    found = learner(ledger, folder).task(name, ["cat", "dog"], begin, source, QUICK)
+    return queue_task(
+        ledger.registry, ledger.store, ledger.key, ledger.plan, tree, name, found, source
+    )
+
+
+def carry(ledger: Ledger, merges: list[Merge]) -> None:
+    carrier = Transplanter(
+        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+    )
+    for merge in merges:
+        assert carrier.ready(ledger.registry.merges.get(merge.id))
+        asyncio.run(carrier.carry(merge.id))
+
+
+def test_a_task_is_learned_on_frozen_category_modules_and_joined_to_each(
+    grown: Ledger, folder: Path
+) -> None:
+    before = grown.tree()
+    assert before is not None
+    merges = queue(grown, folder, "round", None)
+    assert [(m.category, m.operation) for m in merges] == [
+        ("cat", "learn-task"),
+        ("dog", "connect"),
+    ]
+    # The second join waits for the task module that the first brings, and both are planned.
+    places = Places(grown.config)
+    places.plan.write_bytes(grown.plan.canonical())
+    planned = growth_plan(NetView(grown.registry, grown.store), places).operations
+    assert [(each.wave, each.operation) for each in planned] == [(1, "learn-task"), (2, "connect")]
+    carry(grown, merges)
+    tree = grown.tree()
+    assert tree is not None
+    assert before.digests() < tree.digests()
+    for category in ("cat", "dog"):
+        edge = tree.edge(category, "round")
+        assert edge.adapter is None
+        assert edge.error is not None
+        assert edge.error < 20, "zeros and ones are easy, even on untrained features"
+        assert before.edge(category, "classification") == tree.edge(category, "classification")
+    view = NetView(grown.registry, grown.store)
+    assert verify_version(view, 4, grown.key.public_key) == []
+    record = view.commit(3).merge
+    assert (record["operation"], record["site"]) == ("learn-task", COORDINATOR)
+    assert record["own_samples/judged_on"] == merges[0].job_result["judged_on"]
+
+
+def test_a_fine_tuned_module_is_a_new_one_and_keeps_the_adapters(
+    grown: Ledger, folder: Path
+) -> None:
+    tree = grown.tree()
+    assert tree is not None
+    merges = queue(grown, folder, "classification-2", "classification")
+    carry(grown, merges)
+    after = grown.tree()
+    assert after is not None
+    assert after.task_modules["classification"] == tree.task_modules["classification"]
+    assert after.task_modules["classification-2"] != tree.task_modules["classification"]
+    for category in ("cat", "dog"):
+        old, new = after.edge(category, "classification"), after.edge(category, "classification-2")
+        assert old.adapter == new.adapter
+    assert after.edge("dog", "classification-2").adapter is not None
+
+
+def test_a_further_join_takes_the_best_of_what_there_is(grown: Ledger, folder: Path) -> None:
+    begin = grown.plan.initial_task_modules["classification"]
+    tree = grown.tree()
+    assert tree is not None
+    found = learner(grown, folder).task("round", ["cat"], begin, None, QUICK)
+    carry(
+        grown,
+        queue_task(grown.registry, grown.store, grown.key, grown.plan, tree, "round", found, None),
+    )
+    tree = grown.tree()
+    assert tree is not None
+    settings = BackDistillationSettings(steps=150)
+    join = learner(grown, folder).connection("dog", "round", settings)
+    plain = learner(grown, folder).connection("dog", "round", BackDistillationSettings(steps=1))
+    assert join.error <= plain.error
+    assert join.judged_on > 20
+    carry(grown, [queue_connection(grown.registry, tree, "dog", "round", join)])
+    edge = grown.tree().edge("dog", "round")  # type: ignore[union-attr]
+    assert (edge.adapter, edge.error) == (join.adapter, join.error)
+    assert verify_version(NetView(grown.registry, grown.store), 4, grown.key.public_key) == []
+    with pytest.raises(ConflictError, match="'dog' is joined to task 'round' already"):
+        learner(grown, folder).connection("dog", "round", settings)
+
+
+def test_what_is_learned_for_a_module_that_is_gone_is_not_joined(
+    grown: Ledger, folder: Path
+) -> None:
+    merges = queue(grown, folder, "round", None)
+    carry(grown, merges[:1])
+    asyncio.run(Committer(grown).roll_back(3, "wrong", and_later=False))
+    carry(grown, merges[1:])
+    ended = grown.registry.merges.get(merges[1].id)
+    assert ended.state is MergeState.FAILED
+    assert "rolled back in the meantime" in ended.reason
+
+
+def test_a_task_worse_than_the_rule_is_not_merged(grown: Ledger, folder: Path) -> None:
+    merges = queue(grown, folder, "round", None)
+    strict = with_policy(grown, max_error=0.0)
+    grown.registry.merges.update(
+        merges[0].id, job_result={**(merges[0].job_result or {}), "error": 30.0}
+    )
+    carry(strict, merges[:1])
+    ended = grown.registry.merges.get(merges[0].id)
+    assert ended.state is MergeState.REJECTED
+    assert "what was learned has an error of 30.0%" in ended.reason
+
+
+def test_what_does_not_fit_is_refused(grown: Ledger, folder: Path, tmp_path: Path) -> None:
+    found = learner(grown, folder)
+    begin = grown.plan.initial_task_modules["classification"]
+    with pytest.raises(ConflictError, match="already has a task module 'classification'"):
+        found.task("classification", ["cat"], begin, None, QUICK)
+    with pytest.raises(NotFoundError, match="no category 'cow'; it holds: cat, dog"):
+        found.task("round", ["cow"], begin, None, QUICK)
+    with pytest.raises(NotFoundError, match="no task 'depth'; it holds: classification"):
+        found.connection("cat", "depth", BackDistillationSettings())
+    with pytest.raises(TransplantError, match="name a task to fine-tune"):
+        found.task("round", ["cat"], None, None, QUICK)
+    assert categories_in(folder) == ["cat", "dog"]
+    with pytest.raises(DataError, match="is not a folder"):
+        categories_in(tmp_path / "nowhere")
+    (tmp_path / "cat" / "yes").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"cat/yes: holds no image"):
+        read_own(tmp_path, "cat", (3, 32, 32))
+    (tmp_path / "cat" / "yes" / "one.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"one.png: cannot be read as an image"):
+        read_own(tmp_path, "cat", (3, 32, 32))
+
+
+def test_no_image_changes_sides(folder: Path) -> None:
+    first, again = (read_own(folder, "cat", (3, 32, 32)) for _ in range(2))
+    assert bool((first.judging_N == again.judging_N).all())
+    learning, judging = first.part(judging=False), first.part(judging=True)
+    assert len(learning[1]) + len(judging[1]) == 120
+    assert 20 < len(judging[1]) < 55
