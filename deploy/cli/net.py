@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import net_history, net_show
+from deploy.cli import net_history, net_predict, net_show
 from deploy.cli.net_options import AsJson, Config, Version, number_of, open_net
 from deploy.cli.output import RESULT, print_json
 
@@ -23,6 +23,7 @@ VERIFY_FAILED = 1
 app.command()(net_show.show)
 app.command()(net_history.log)
 app.command()(net_history.diff)
+app.command()(net_predict.predict)
 
 
 @app.command()
