@@ -19,7 +19,8 @@ from common.errors import SchemaError, TransplantError
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_category_module, build_task_module, feature_shape
 from common.nets.calibration import Calibration
-from common.nets.spec import AdapterSpec, TaskSpec
+from common.nets.fit import require_fit
+from common.nets.spec import TaskSpec
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry, TeacherManifest
 from site_agent import inference
@@ -99,7 +100,7 @@ def join(
     adapters: dict[str, Adapter | None] = {}
     for name, entry in request.candidates.items():
         spec = entry.spec if entry is not None else None
-        require_fit(name, given, wanted, spec)
+        require_fit(f"candidate '{name}'", given, wanted, spec)
         adapters[name] = None
         if entry is not None:
             adapter = Adapter(entry.spec)
@@ -109,28 +110,6 @@ def join(
         if module is not None:
             module.to(device).eval().requires_grad_(False)
     return Joins(category_module, task_module, adapters)
-
-
-def require_fit(
-    name: str,
-    given: tuple[int, int, int],
-    wanted: tuple[int, int, int],
-    spec: AdapterSpec | None,
-) -> None:
-    """Hold features (C,H,W) against what g_S takes.
-
-    Raises
-    ------
-    SchemaError
-        If a candidate cannot stand between the two; says all three shapes.
-    """
-    channels = (given[0], wanted[0]) if spec is None else (spec.in_channels, spec.out_channels)
-    fits = channels == (given[0], wanted[0]) and given[1:] == wanted[1:]
-    if not fits or (spec is None and given[0] != wanted[0]):
-        raise SchemaError(
-            f"candidate '{name}' takes {channels[0]} channels to {channels[1]}; f gives "
-            f"{'×'.join(map(str, given))}, g_S takes {'×'.join(map(str, wanted))}"
-        )
 
 
 def measure(

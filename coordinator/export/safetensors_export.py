@@ -5,46 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from common.artifacts.store import BlobStore
 from common.errors import NotFoundError, SchemaError
 from common.files import storage_errors, write_bytes
-from common.nets.adapter import Adapter
-from common.nets.architectures import build_category_module, build_task_module, input_shape
-from common.nets.calibration import Calibration
+from common.nets.architectures import input_shape
 from common.nets.composed import ComposedNet
 from common.nets.graph import NetTree
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.weights import safetensors_io
 from coordinator.export.card import HOW_TO_LOAD, Card, card_path, source_digests
+from coordinator.export.composing import blank, compose, task_of
 
 MAX_CARD_BYTES = 1 << 20
-
-
-def compose(tree: NetTree, store: BlobStore, category: str, task: str) -> ComposedNet:
-    """Build an application's net out of a transplant net, ready for inference.
-
-    Raises
-    ------
-    NotFoundError
-        If category and task are not joined, or the store lacks a blob.
-    IntegrityError
-        If a blob does not match its digest.
-    """
-    edge = tree.edge(category, task)
-    module, head = tree.category_modules[category], tree.task_modules[task]
-    spec = None if edge.adapter is None else edge.adapter.spec
-    net = _blank(module.architecture, head.architecture, _task(tree, task), spec, edge.calibration)
-    parts: list[tuple[nn.Module, Any]] = [
-        (net.category_module, module.blob),
-        (net.task_module, head.blob),
-    ]
-    if edge.adapter is not None:
-        parts.append((net.adapter, edge.adapter.blob))
-    for part, entry in parts:
-        safetensors_io.load_module(part, store.local_path(entry.digest), entry)
-    return net
 
 
 def export_composed(
@@ -78,7 +49,7 @@ def export_composed(
     module, edge = tree.category_modules[category], tree.edge(category, task)
     card = Card(
         category=category,
-        task=_task(tree, task),
+        task=task_of(tree, task),
         category_architecture=module.architecture,
         task_architecture=tree.task_modules[task].architecture,
         input_shape=input_shape(module.architecture),
@@ -114,7 +85,7 @@ def load_composed(path: Path) -> ComposedNet:
     if len(data) > MAX_CARD_BYTES:
         raise SchemaError(f"{beside}: has more than {MAX_CARD_BYTES} bytes; it is no card")
     card = Card.parse(data, what=f"card {beside}")
-    net = _blank(
+    net = blank(
         card.category_architecture,
         card.task_architecture,
         card.task,
@@ -123,20 +94,3 @@ def load_composed(path: Path) -> ComposedNet:
     )
     safetensors_io.load_module(net, path, card.blob)
     return net
-
-
-def _blank(
-    category: ArchitectureSpec,
-    head: ArchitectureSpec,
-    task: TaskSpec,
-    spec: AdapterSpec | None,
-    calibration: Calibration,
-) -> ComposedNet:
-    adapter = None if spec is None else Adapter(spec)
-    f, g = build_category_module(category), build_task_module(head, task)
-    net = ComposedNet(f, adapter, g, calibration)
-    return net.eval().requires_grad_(False)
-
-
-def _task(tree: NetTree, name: str) -> TaskSpec:
-    return next(task for task in tree.tasks if task.name == name)

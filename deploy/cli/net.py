@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import net_growth, net_history, net_learn, net_show
+from deploy.cli import net_growth, net_history, net_learn, net_predict, net_show
 from deploy.cli.net_options import AsJson, Config, Version, number_of, open_net
 from deploy.cli.output import RESULT, print_json
 
@@ -23,6 +23,7 @@ for command in (
     net_show.show,
     net_history.log,
     net_history.diff,
+    net_predict.predict,
     net_growth.plan,
     net_growth.grow,
     net_growth.rollback,

@@ -13,7 +13,6 @@ from torch import nn
 
 from common.distillation.augmentation import AugmentConfig
 from common.distillation.calibration import calibrate_by_labels
-from common.errors import SchemaError
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
 from site_agent import evaluation, inference, refinement
@@ -161,17 +160,3 @@ def test_a_stop_ends_it(joins: Joins) -> None:
             joins, SPEC, support.data(1), CONFIG, AugmentConfig(), support.CPU,
             lambda *_: None, stop,
         )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("spec", "given"),
-    [
-        (AdapterSpec(in_channels=4, out_channels=8), (8, 16, 16)),
-        (None, (4, 16, 16)),
-        (SPEC, (8, 8, 8)),
-    ],
-)
-def test_candidates_that_do_not_fit(spec: AdapterSpec | None, given: tuple[int, int, int]) -> None:
-    with pytest.raises(SchemaError, match="g_S takes 8×16×16"):
-        evaluation.require_fit("zero_sample", given, (8, 16, 16), spec)
-    evaluation.require_fit("zero_sample", (8, 16, 16), (8, 16, 16), SPEC)

@@ -1,0 +1,116 @@
+"""An application's net out of a transplant net; only the blobs of that one join are opened."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from common.artifacts.store import BlobStore
+from common.errors import NotFoundError, SchemaError
+from common.nets.adapter import Adapter
+from common.nets.architectures import (
+    build_category_module,
+    build_task_module,
+    feature_shape,
+    input_shape,
+)
+from common.nets.calibration import Calibration
+from common.nets.composed import ComposedNet
+from common.nets.fit import require_fit
+from common.nets.graph import NetTree
+from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from common.weights import safetensors_io
+
+
+def compose(
+    tree: NetTree,
+    store: BlobStore,
+    category: str,
+    task: str,
+    task_module: nn.Module | None = None,
+) -> ComposedNet:
+    """Build an application's net, frozen and in evaluation mode.
+
+    Parameters
+    ----------
+    tree, store
+        The net and where its blobs are.
+    category, task
+        Which two modules; the adapter that joins them comes along.
+    task_module
+        g of that task, if it is loaded already: several categories can share it.
+
+    Raises
+    ------
+    NotFoundError
+        If category and task are not joined, or the store lacks a blob.
+    SchemaError
+        If the modules do not fit together, or the output does not fit the task.
+    IntegrityError
+        If a blob does not match its digest.
+    """
+    edge = tree.edge(category, task)
+    module, head = tree.category_modules[category], tree.task_modules[task]
+    spec = None if edge.adapter is None else edge.adapter.spec
+    _require_joinable(module.architecture, head.architecture, task_of(tree, task), spec, category)
+    g = load_task_module(tree, store, task) if task_module is None else task_module
+    f = build_category_module(module.architecture)
+    safetensors_io.load_module(f, store.local_path(module.blob.digest), module.blob)
+    h = None
+    if edge.adapter is not None:
+        h = Adapter(edge.adapter.spec)
+        blob = edge.adapter.blob
+        safetensors_io.load_module(h, store.local_path(blob.digest), blob)
+    return ComposedNet(f, h, g, edge.calibration).eval().requires_grad_(False)
+
+
+def load_task_module(tree: NetTree, store: BlobStore, task: str) -> nn.Module:
+    """Return g of a task with its weights; see `compose`."""
+    head = tree.task_modules[task]
+    module = build_task_module(head.architecture, task_of(tree, task))
+    safetensors_io.load_module(module, store.local_path(head.blob.digest), head.blob)
+    return module.eval().requires_grad_(False)
+
+
+def blank(
+    category: ArchitectureSpec,
+    head: ArchitectureSpec,
+    task: TaskSpec,
+    spec: AdapterSpec | None,
+    calibration: Calibration,
+) -> ComposedNet:
+    """Build a composed net whose weights are to be loaded as a whole."""
+    adapter = None if spec is None else Adapter(spec)
+    f, g = build_category_module(category), build_task_module(head, task)
+    net = ComposedNet(f, adapter, g, calibration)
+    return net.eval().requires_grad_(False)
+
+
+def task_of(tree: NetTree, name: str) -> TaskSpec:
+    """Return what the net says of a task.
+
+    Raises
+    ------
+    NotFoundError
+        If the net has no module for it; names those that it has.
+    """
+    if name not in tree.task_modules:
+        held = ", ".join(sorted(tree.task_modules)) or "none"
+        raise NotFoundError(f"the net has no task module '{name}'; it has: {held}")
+    return next(task for task in tree.tasks if task.name == name)
+
+
+def _require_joinable(
+    category: ArchitectureSpec,
+    head: ArchitectureSpec,
+    task: TaskSpec,
+    spec: AdapterSpec | None,
+    name: str,
+) -> None:
+    join = f"the join {name} → {task.name}"
+    require_fit(join, feature_shape(category), feature_shape(head), spec)
+    image, scored = input_shape(category)[1:], input_shape(head)[1:]
+    if task.kind == "binary-segmentation" and image != scored:
+        raise SchemaError(
+            f"{join}: the task module scores {scored[0]}×{scored[1]} pixels, the category module "
+            f"takes images of {image[0]}×{image[1]}; join modules of one input size"
+        )
