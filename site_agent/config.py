@@ -144,6 +144,9 @@ class SiteConfig(Document):
     state: Path
     """Folder of the key, checkpoints, the spool, the cursor, the log and status.json."""
     category: Name
+    tasks: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=16)
+    """Those of the plan's tasks that the teacher learns; None: all. A lab leaves out what it has no
+    labels for."""
     share_samples: int = Field(default=0, ge=0, le=10_000)
     """Exactly so many training images travel with the teacher. 0: raw data never leaves."""
     threads: int | None = Field(default=None, ge=1, le=1024)

@@ -27,7 +27,7 @@ from deploy.benchmarks.transplant import teachers, voc
 from site_agent.config import TrainingConfig
 from site_agent.data import crops as squares
 from site_agent.data.images import normalise
-from site_agent.data.sources import VOC_CLASSES
+from site_agent.data.voc import VOC_CLASSES
 from site_agent.recipes.supervised import schedule
 
 SIDE = 32

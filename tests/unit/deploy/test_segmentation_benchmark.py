@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_image
 
 from common.errors import DataError
 from deploy.benchmarks.transplant import segmentation, voc
-from site_agent.data.sources import VOC_CLASSES
+from site_agent.data.voc import VOC_CLASSES
 
 IMAGES_A_PART = 12
 
