@@ -91,7 +91,9 @@ class Transplanter:
         submission = await asyncio.to_thread(registry.submissions.get, merge.submission_id)
         try:
             if merge.operation in DIRECT_OPERATIONS:
-                await self._commit(merge, submission, _Join())
+                async with self._committing:
+                    merge = await asyncio.to_thread(self._commit_directly, merge, submission)
+            if merge.state not in OPEN_MERGES:
                 return
             if merge.state is MergeState.QUEUED:
                 merge = await asyncio.to_thread(
@@ -124,7 +126,7 @@ class Transplanter:
         result = await self._runner.run(job, show)
         for stage, reason in result.fallbacks.items():
             self._log.warning("fell back", merge=merge.id, stage=stage, reason=reason)
-        numbers = {"teacher_error": manifest.metrics[f"error/{merge.task}"]}
+        numbers = teacher_numbers(manifest, merge.task)
         if manifest.shared_samples is not None:
             numbers["few_samples"] = float(manifest.shared_samples.count)
         numbers |= {f"seconds/{stage}": spent for stage, spent in result.seconds.items()}
@@ -158,7 +160,7 @@ class Transplanter:
             teacher_statistics=manifest.statistics,
             student_statistics=ledger.teacher_of(student.submission).statistics,
             task_measured=merge.task == min(manifest.task_modules),
-            settings=ledger.config.distillation,
+            settings=ledger.config.distillation_for(task),
             artifacts=self._places.artifacts,
             cache=str(self._places.cache),
             checkpoint_steps=ledger.config.jobs.checkpoint_steps,
@@ -195,13 +197,24 @@ class Transplanter:
         """Make the next net version; commits are serial, whatever learns side by side."""
         async with self._committing:
             await asyncio.to_thread(self._commit_now, merge, submission, join)
-        self._log.info("merged", merge=merge.id, category=merge.category, task=merge.task)
+
+    def _commit_directly(self, merge: Merge, submission: Submission) -> Merge:
+        """Join what was trained together; returns the merge as it then stands.
+
+        A task that another lab has brought in the meantime has its module already: the category is
+        transplanted onto that one.
+        """
+        tree, merges = self._ledger.tree(), self._ledger.registry.merges
+        if merge.operation == NewTask.name and tree is not None and merge.task in tree.task_modules:
+            return merges.update(merge.id, operation=NewCategory.name)
+        self._commit_now(merge, submission, _Join())
+        return merges.get(merge.id)
 
     def _commit_now(self, merge: Merge, submission: Submission, join: _Join) -> None:
         ledger = self._ledger
         manifest = ledger.teacher(submission)
         head = ledger.head()
-        numbers = {**merge.numbers, "teacher_error": manifest.metrics[f"error/{merge.task}"]}
+        numbers = {**merge.numbers, **teacher_numbers(manifest, merge.task)}
         error = numbers[error_key(join.candidate or "teacher", numbers)]
         record: dict[str, Setting | None] = {
             "id": merge.id,
@@ -244,3 +257,11 @@ class Transplanter:
             numbers=numbers,
             candidate=join.candidate,
         )
+        self._log.info("merged", merge=merge.id, category=merge.category, task=merge.task)
+
+
+def teacher_numbers(manifest: TeacherManifest, task: str) -> dict[str, float]:
+    """Return what a manifest says of its teacher at a task, as a merge's numbers name it."""
+    kinds = {"error": "teacher_error", "mean_iou": "teacher_mean_iou"}
+    told = {name: manifest.metrics.get(f"{kind}/{task}") for kind, name in kinds.items()}
+    return {name: value for name, value in told.items() if value is not None}

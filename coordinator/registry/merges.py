@@ -21,6 +21,7 @@ from coordinator.registry.tables import MergeRow
 class MergeFields(TypedDict, total=False):
     """What may be set with a step; left out means unchanged."""
 
+    operation: str
     reason: str
     numbers: dict[str, float]
     """Added to the numbers that are there, key by key."""
