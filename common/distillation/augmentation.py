@@ -82,15 +82,25 @@ def augment_labelled(
     """
     grid_NHW2 = _grid(x_NCHW, config, mirror=mirror, generator=generator)
     if grid_NHW2 is not None:
-        x_NCHW = _sampled(x_NCHW, grid_NHW2, "bilinear")
-        # One up, so that the zeros which move in are none of the labels.
-        raised_N1HW = (labels_NHW + 1).nan_to_num(0.0)[:, None]
-        moved_NHW = _sampled(raised_N1HW, grid_NHW2, "nearest")[:, 0]
-        labels_NHW = (moved_NHW - 1).masked_fill(moved_NHW == 0, UNLABELLED)
+        x_NCHW, labels_NHW = moved(x_NCHW, labels_NHW, grid_NHW2)
     changed_NCHW, keep_N1HW = _recoloured(x_NCHW, config, generator)
     if keep_N1HW is not None:
         labels_NHW = labels_NHW.masked_fill(keep_N1HW[:, 0] == 0, UNLABELLED)
     return changed_NCHW, labels_NHW
+
+
+def moved(x_NCHW: Tensor, labels_NHW: Tensor, grid_NHW2: Tensor) -> tuple[Tensor, Tensor]:
+    """Take images and labels of their pixels from where the grid says, in [−1, 1].
+
+    Images are interpolated, labels are not. Beyond the edge images are 0, and there is no label.
+    """
+    # One up, so that the zeros which move in are none of the labels.
+    raised_N1HW = (labels_NHW + 1).nan_to_num(0.0)[:, None]
+    raised_NHW = _sampled(raised_N1HW, grid_NHW2, "nearest")[:, 0]
+    return (
+        _sampled(x_NCHW, grid_NHW2, "bilinear"),
+        (raised_NHW - 1).masked_fill(raised_NHW == 0, UNLABELLED),
+    )
 
 
 def _draw(generator: torch.Generator, *shape: int) -> Tensor:

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.federation.config import FederationConfig
 from protos.rootstock.operator.v1.operator_pb2 import GetStatusResponse
-from tests.e2e.federation import ROOTSTOCK, Running
+from tests.e2e.federation import QUICK, ROOTSTOCK, Running
 from tests.unit.voc_layout import write_voc
 
 pytestmark = pytest.mark.e2e
@@ -41,7 +41,7 @@ def federation_of(root: Path) -> FederationConfig:
                     ],
                 },
                 "acceptance": {"max_error": 100.0, "max_above_teacher": 100.0},
-                "distillation": {"zero_sample_method": "closed-form"},
+                "distillation": QUICK,
                 "segmentation": {"teaching": {"steps": 10, "sample_views": 16, "synthetic": 8}},
             },
             "site": {
