@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
@@ -9,6 +10,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from common.distillation.back_distillation import BackDistillationSettings
 from common.distillation.dream import DreamSettings
 from common.distillation.methods import method_named, methods
+from common.distillation.signals import Policy
 from common.distillation.transplant import MethodSettings, Start, TeachingSettings
 from common.model import Document
 from common.nets.spec import ArchitectureSpec, Name, TaskSpec
@@ -94,6 +96,32 @@ class DistillationConfig(BackDistillationSettings):
         )
 
 
+class MapTeachingSettings(TeachingSettings):
+    """What the teacher is shown where it labels pixels: each view holds a thousand answers."""
+
+    sample_views: int = Field(default=600, ge=0, le=1_000_000)
+    steps: int = Field(default=150, ge=1, le=1_000_000)
+    batch_size: int = Field(default=32, ge=1, le=65_536)
+
+
+class SegmentationConfig(DistillationConfig):
+    """How adapters below a segmentation are learned; the defaults are Experiment 3's.
+
+    No dream has an answer for every pixel, so `auto` does without.
+    """
+
+    start: Start = "matched"
+    kernel: Literal[1, 3] = 1
+    ridge: float = Field(default=1e-2, ge=0, le=1e6)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    steps: int = Field(default=150, ge=0, le=1_000_000)
+    batch_size: int = Field(default=32, ge=1, le=65_536)
+    distillation: float = Field(default=1.0, ge=0, le=1e6)
+    policy: Policy = "exp3"
+    draws: int = Field(default=128, ge=1, le=1_000_000)
+    teaching: MapTeachingSettings = MapTeachingSettings()
+
+
 class AcceptanceRule(Document):
     """When a candidate may be merged; errors are percentages on the lab's validation data."""
 
@@ -113,6 +141,14 @@ class AcceptanceConfig(AcceptanceRule):
     def rule(self, task: str) -> AcceptanceRule:
         """Return what a task's merges are held against."""
         return self.tasks.get(task, self)
+
+
+class SamplesConfig(Document):
+    """Samples that the coordinator's operator has; no lab's."""
+
+    folder: Path | None = None
+    """Holds CATEGORY/yes/… and CATEGORY/no/… images, which join those that a category's lab shares.
+    None: only what labs share."""
 
 
 class GrowthConfig(Document):
@@ -147,7 +183,15 @@ class CoordinatorConfig(Whereabouts):
     plan: PlanConfig
     jobs: JobsConfig = JobsConfig()
     distillation: DistillationConfig = DistillationConfig()
+    """For tasks that label images."""
+    segmentation: SegmentationConfig = SegmentationConfig()
+    """For tasks that label pixels; the keys of `distillation`, with other defaults."""
+    samples: SamplesConfig = SamplesConfig()
     growth: GrowthConfig = GrowthConfig()
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     history: HistoryConfig = HistoryConfig()
+
+    def distillation_for(self, task: TaskSpec) -> DistillationConfig:
+        """Return how adapters below that task's modules are learned."""
+        return self.segmentation if task.kind == "binary-segmentation" else self.distillation

@@ -24,6 +24,7 @@ from coordinator.registry import (
 from coordinator.waiting import until
 from protos.rootstock.federation.v1.federation_pb2 import (
     Candidate,
+    CandidateResult,
     EvaluationRequest,
     OutputCalibration,
     ReportEvaluationRequest,
@@ -93,24 +94,24 @@ async def answer(registry: Registry, merge_id: str) -> ReportEvaluationRequest |
 
 
 def numbers_of(report: ReportEvaluationRequest) -> dict[str, float]:
-    """Return a report's numbers as a merge keeps them: errors in percent, seconds, steps.
+    """Return a report's numbers as a merge keeps them: percentages, seconds, steps.
 
     `<candidate>_error` is what the edge would have, `<candidate>_uncalibrated_error` what it would
     have without the calibration of `<candidate>_scale` and `<candidate>_bias`. Joining with no
     adapter is what the others are held against: `no_adapter_error` is without a calibration, and
-    `no_adapter_calibrated_error` is what that edge would have.
+    `no_adapter_calibrated_error` is what that edge would have. `<candidate>_mean_iou` belongs to
+    `<candidate>_error`; only a segmentation has it.
     """
     numbers: dict[str, float] = {}
-    calibrations = _calibrations(report)
-    for name, error in _errors(report).items():
-        found = calibrations.get(name)
+    for told in _told(report):
+        name, found = told.name, told.calibration if told.HasField("calibration") else None
         if name == NO_ADAPTER:
-            numbers[f"{name}_error"] = error
+            numbers |= _measured(name, told)
             if found is not None:
                 numbers[f"{name}_calibrated_error"] = found.error
         else:
-            numbers[f"{name}_error"] = error if found is None else found.error
-            numbers[f"{name}_uncalibrated_error"] = error
+            numbers |= _measured(name, told if found is None else found)
+            numbers[f"{name}_uncalibrated_error"] = told.error
         if found is not None:
             numbers |= {f"{name}_scale": found.scale, f"{name}_bias": found.bias}
     if report.refinement_manifest_digest:
@@ -121,26 +122,32 @@ def numbers_of(report: ReportEvaluationRequest) -> dict[str, float]:
 
 def calibration_of(report: ReportEvaluationRequest, candidate: str) -> Calibration:
     """Return what an edge with that candidate does to its output; the identity if nothing."""
-    found = _calibrations(report).get(candidate)
-    return Calibration() if found is None else Calibration(scale=found.scale, bias=found.bias)
+    for told in _told(report):
+        if told.name == candidate and told.HasField("calibration"):
+            return Calibration(scale=told.calibration.scale, bias=told.calibration.bias)
+    return Calibration()
 
 
-def _errors(report: ReportEvaluationRequest) -> dict[str, float]:
-    errors = {result.name: result.error for result in report.results}
+def _told(report: ReportEvaluationRequest) -> list[CandidateResult]:
+    """Return what is told of every candidate, the refined one last."""
+    results = list(report.results)
     if report.refinement_manifest_digest:
-        errors[REFINED] = report.refined_error
-    return errors
+        results.append(
+            CandidateResult(
+                name=REFINED,
+                error=report.refined_error,
+                mean_iou=report.refined_mean_iou if report.HasField("refined_mean_iou") else None,
+                calibration=report.refined_calibration
+                if report.HasField("refined_calibration")
+                else None,
+            )
+        )
+    return results
 
 
-def _calibrations(report: ReportEvaluationRequest) -> dict[str, OutputCalibration]:
-    found = {
-        result.name: result.calibration
-        for result in report.results
-        if result.HasField("calibration")
-    }
-    if report.HasField("refined_calibration"):
-        found[REFINED] = report.refined_calibration
-    return found
+def _measured(name: str, told: CandidateResult | OutputCalibration) -> dict[str, float]:
+    numbers = {f"{name}_error": told.error}
+    return numbers | {f"{name}_mean_iou": told.mean_iou} if told.HasField("mean_iou") else numbers
 
 
 def refined_adapter(

@@ -125,6 +125,14 @@ def merge_event(site: str, merge_id: str, state: MergeState, reason: str) -> New
     return NewEvent(site, "merge", event.SerializeToString())
 
 
+def samples_event(submission: Submission, count: int) -> NewEvent:
+    """Tell a lab that its samples are gone from the coordinator."""
+    event = federation_pb2.WatchResponse(
+        samples=federation_pb2.SamplesForgotten(submission_id=submission.id, count=count)
+    )
+    return NewEvent(submission.site, "samples", event.SerializeToString())
+
+
 def version_event(number: int, digest: str, category: str, task: str) -> NewEvent:
     """Tell every lab of a new net version."""
     event = federation_pb2.WatchResponse(

@@ -9,7 +9,8 @@ from typing import Protocol
 import structlog
 
 from common.errors import ConflictError, RootstockError, StorageError, UnreachableError
-from common.weights.manifest import TeacherManifest
+from common.nets.spec import TaskSpec
+from common.weights.manifest import BlobEntry, TeacherManifest
 from coordinator.committing import Committer
 from coordinator.evaluating import (
     REFINED,
@@ -20,6 +21,7 @@ from coordinator.evaluating import (
     numbers_of,
     refined_adapter,
 )
+from coordinator.few_samples import few_samples
 from coordinator.growth import (
     Connect,
     NewCategory,
@@ -129,11 +131,9 @@ class Transplanter:
     async def _join(self, merge: Merge, submission: Submission) -> None:
         """Join what was trained together, or learned before the merge was queued."""
         if merge.job_result is None:
-            numbers, join, what = (
-                self._teacher_numbers(merge, submission),
-                Join(),
-                "the teacher net",
-            )
+            manifest = self._ledger.teacher(submission)
+            numbers = teacher_numbers(manifest, merge.task)
+            join, what = Join(), "the teacher net"
         else:
             learned = LearnedJoin.model_validate(merge.job_result)
             numbers, join, what = learned.numbers(), learned.join(), "what was learned"
@@ -155,14 +155,14 @@ class Transplanter:
         )
         return True
 
-    def _teacher_numbers(self, merge: Merge, submission: Submission) -> dict[str, float]:
-        manifest = self._ledger.teacher(submission)
-        return {"teacher_error": manifest.metrics[f"error/{merge.task}"]}
-
     async def _distil(self, merge: Merge, submission: Submission) -> Merge:
         registry = self._ledger.registry
         manifest = self._ledger.teacher(submission)
-        job = await asyncio.to_thread(self._job, merge, manifest)
+        task = self._ledger.plan.task(merge.task)
+        if task is None:
+            raise ConflictError(f"merge {merge.id}: the plan has no task {merge.task!r} any more")
+        samples = await asyncio.to_thread(few_samples, self._ledger, manifest, task)
+        job = await asyncio.to_thread(self._job, merge, manifest, task, samples.blob)
         loop = asyncio.get_running_loop()
 
         def show(progress: Progress) -> None:
@@ -172,11 +172,13 @@ class Transplanter:
             )
 
         result = await self._runner.run(job, show)
+        if samples.blob is not None and samples.temporary:
+            # A lab's samples are in it: what the lab wants back must not stay here.
+            await asyncio.to_thread(self._ledger.store.delete, samples.blob.digest)
         for stage, reason in result.fallbacks.items():
             self._log.warning("fell back", merge=merge.id, stage=stage, reason=reason)
-        numbers = self._teacher_numbers(merge, submission)
-        if manifest.shared_samples is not None:
-            numbers["few_samples"] = float(manifest.shared_samples.count)
+        numbers = teacher_numbers(manifest, merge.task)
+        numbers |= samples.numbers()
         numbers |= {f"seconds/{stage}": spent for stage, spent in result.seconds.items()}
         return await asyncio.to_thread(
             registry.merges.advance,
@@ -186,7 +188,9 @@ class Transplanter:
             numbers=numbers,
         )
 
-    def _job(self, merge: Merge, manifest: TeacherManifest) -> TransplantJob:
+    def _job(
+        self, merge: Merge, manifest: TeacherManifest, task: TaskSpec, samples: BlobEntry | None
+    ) -> TransplantJob:
         ledger = self._ledger
         tree = ledger.tree()
         if tree is None:
@@ -197,10 +201,6 @@ class Transplanter:
                 f"merge {merge.id}: the net has no task module '{merge.task}', and the one that "
                 "was on its way came to nothing; have the lab ship its teacher net again"
             )
-        task = ledger.plan.task(merge.task)
-        if task is None:
-            raise ConflictError(f"merge {merge.id}: the plan has no task {merge.task!r} any more")
-        samples = manifest.shared_samples
         return TransplantJob(
             merge_id=merge.id,
             task=task,
@@ -209,11 +209,11 @@ class Transplanter:
             category_module=manifest.category_module,
             teacher_task_module=manifest.task_modules[merge.task],
             student_task_module=student.blob,
-            samples=samples.blob if samples is not None else None,
+            samples=samples,
             teacher_statistics=manifest.statistics,
             student_statistics=ledger.teacher_of(student.submission).statistics,
             task_measured=merge.task == min(manifest.task_modules),
-            settings=ledger.config.distillation,
+            settings=ledger.config.distillation_for(task),
             artifacts=self._places.artifacts,
             cache=str(self._places.cache),
             checkpoint_steps=ledger.config.jobs.checkpoint_steps,
@@ -279,3 +279,10 @@ class Transplanter:
             return None if found.decision is None else found
 
         return await until(registry, look)
+
+
+def teacher_numbers(manifest: TeacherManifest, task: str) -> dict[str, float]:
+    """Return what a manifest says of its teacher at a task, as a merge's numbers name it."""
+    kinds = {"error": "teacher_error", "mean_iou": "teacher_mean_iou"}
+    told = {name: manifest.metrics.get(f"{kind}/{task}") for kind, name in kinds.items()}
+    return {name: value for name, value in told.items() if value is not None}

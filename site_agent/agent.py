@@ -220,6 +220,9 @@ class _Agent:
                 "submission", id=change.submission_id, state=change.state, reason=change.reason
             )
             self._watching = _sentence("teacher net", change.state, change.reason)
+        elif kind == "samples":
+            gone = event.samples
+            self._log.info("samples deleted", submission=gone.submission_id, count=gone.count)
         elif kind == "merge":
             merge = event.merge
             self._log.info("merge", id=merge.merge_id, state=merge.state, reason=merge.reason)

@@ -262,6 +262,7 @@ class CoordinatorClient:
                 pb.CandidateResult(
                     name=result.name,
                     error=result.error,
+                    mean_iou=result.mean_iou,
                     samples=result.samples,
                     calibration=result.calibration.message() if result.calibration else None,
                 )
@@ -269,6 +270,7 @@ class CoordinatorClient:
             ],
             refinement_manifest_digest=report.refinement_manifest_digest or "",
             refined_error=report.refined_error or 0.0,
+            refined_mean_iou=report.refined_mean_iou,
             refinement_seconds=report.refinement_seconds,
             refinement_steps=report.refinement_steps,
             failure=report.failure,

@@ -147,6 +147,9 @@ class SiteConfig(Document):
     new_version: bool = False
     """Lets another teacher of this category stand beside one that this lab brought before: the net
     calls it CATEGORY-v2. Without it such a teacher is refused: a merge never changes anything."""
+    tasks: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=16)
+    """Those of the plan's tasks that the teacher learns; None: all. A lab leaves out what it has no
+    labels for."""
     share_samples: int = Field(default=0, ge=0, le=10_000)
     """Exactly so many training images travel with the teacher. 0: raw data never leaves."""
     threads: int | None = Field(default=None, ge=1, le=1024)

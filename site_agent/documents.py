@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -13,6 +13,9 @@ from common.nets.calibration import Calibration
 from common.nets.spec import Name
 from common.weights.manifest import Digest
 from protos.rootstock.federation.v1 import federation_pb2 as pb
+
+MeanIou = Annotated[float | None, Field(ge=0, le=100)]
+"""Percent; None where images are labelled, not pixels."""
 
 
 class SignedReceipt(Document):
@@ -63,10 +66,13 @@ class CalibratedError(Calibration):
 
     error: float = Field(ge=0, le=100)
     """Percent."""
+    mean_iou: MeanIou = None
 
     def message(self) -> pb.OutputCalibration:
         """Return the wire's form."""
-        return pb.OutputCalibration(scale=self.scale, bias=self.bias, error=self.error)
+        return pb.OutputCalibration(
+            scale=self.scale, bias=self.bias, error=self.error, mean_iou=self.mean_iou
+        )
 
 
 class CandidateError(Document):
@@ -75,6 +81,7 @@ class CandidateError(Document):
     name: Name
     error: float = Field(ge=0, le=100)
     """Percent, without a calibration."""
+    mean_iou: MeanIou = None
     samples: int = Field(ge=1)
     calibration: CalibratedError | None = None
     """None leaves the output as it is."""
@@ -87,6 +94,7 @@ class EvaluationReport(Document):
     results: tuple[CandidateError, ...] = Field(default=(), max_length=64)
     refinement_manifest_digest: Digest | None = None
     refined_error: float | None = Field(default=None, ge=0, le=100)
+    refined_mean_iou: MeanIou = None
     refined_calibration: CalibratedError | None = None
     refinement_seconds: float = Field(default=0.0, ge=0)
     refinement_steps: int = Field(default=0, ge=0)

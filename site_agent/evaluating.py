@@ -65,9 +65,12 @@ class Evaluator:
                 f"this lab has no teacher with manifest {head.manifest_digest}; its state folder "
                 "was set up anew: withdraw the merge, and let the lab ship again"
             )
-        task = lab.plan.task(head.task)
+        task = next((task for task in lab.tasks if task.name == head.task), None)
         if task is None:
-            raise SchemaError(f"the plan has no task '{head.task}'; the agent fetches it at start")
+            taught = ", ".join(task.name for task in lab.tasks)
+            raise SchemaError(
+                f"this lab teaches {taught}, not '{head.task}'; ask about a task of its manifest"
+            )
         lab.log.info("evaluates", evaluation=head.evaluation_id, candidates=list(head.candidates))
         joins = evaluation.join(request, teacher, task, self._fetch, lab.device)
         lab.status.progress("evaluating", message="evaluates candidates")
@@ -119,6 +122,7 @@ class Evaluator:
             update={
                 "refinement_manifest_digest": entry.digest,
                 "refined_error": result.error,
+                "refined_mean_iou": result.mean_iou,
                 "refined_calibration": result.calibration,
                 "refinement_seconds": refined.seconds,
                 "refinement_steps": refined.steps,

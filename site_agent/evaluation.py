@@ -17,14 +17,19 @@ from torch import Tensor, nn
 from common.distillation.calibration import calibrate_by_labels
 from common.errors import SchemaError, TransplantError
 from common.nets.adapter import Adapter
-from common.nets.architectures import build_category_module, build_task_module, feature_shape
+from common.nets.architectures import (
+    build_category_module,
+    build_task_module,
+    feature_shape,
+    input_shape,
+)
 from common.nets.calibration import Calibration
 from common.nets.fit import require_fit
-from common.nets.spec import TaskSpec
+from common.nets.spec import ArchitectureSpec, TaskKind, TaskSpec
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry, TeacherManifest
-from site_agent import inference
-from site_agent.data.images import LabData
+from site_agent import inference, metrics
+from site_agent.data.images import ImageSet, LabData
 from site_agent.documents import CalibratedError, CandidateError
 from site_agent.request import Request
 from site_agent.spool import SpoolEntry
@@ -45,11 +50,14 @@ class Joins:
         g_S.
     adapters
         Candidates by name; None joins directly.
+    kind
+        What g_S labels: images or pixels.
     """
 
     category_module: nn.Sequential
     task_module: nn.Sequential
     adapters: dict[str, Adapter | None]
+    kind: TaskKind = "binary-classification"
 
     def heads(self) -> dict[str, nn.Sequential]:
         """Return g_S∘h of every candidate."""
@@ -96,6 +104,7 @@ def join(
     safetensors_io.load_module(category_module, teacher.blob(own.digest), own)
     task_module = build_task_module(request.architecture, task)
     safetensors_io.load_module(task_module, fetch(request.task_module), request.task_module)
+    require_maps_fit(manifest.architecture, request.architecture, task)
     given, wanted = feature_shape(manifest.architecture), feature_shape(request.architecture)
     adapters: dict[str, Adapter | None] = {}
     for name, entry in request.candidates.items():
@@ -109,7 +118,23 @@ def join(
     for module in (category_module, task_module, *adapters.values()):
         if module is not None:
             module.to(device).eval().requires_grad_(False)
-    return Joins(category_module, task_module, adapters)
+    return Joins(category_module, task_module, adapters, task.kind)
+
+
+def require_maps_fit(own: ArchitectureSpec, other: ArchitectureSpec, task: TaskSpec) -> None:
+    """Hold the size of the maps that g_S gives against the lab's images.
+
+    Raises
+    ------
+    SchemaError
+        If a segmentation's differ; says both sizes.
+    """
+    (_, *images), (_, *maps) = input_shape(own), input_shape(other)
+    if task.kind == "binary-segmentation" and images != maps:
+        raise SchemaError(
+            f"task '{task.name}': g_S labels images of {maps[0]}×{maps[1]} pixels and the lab's "
+            f"have {images[0]}×{images[1]}; join a task module for images of that size"
+        )
 
 
 def measure(
@@ -120,7 +145,7 @@ def measure(
     *,
     calibrates: bool,
 ) -> tuple[CandidateError, ...]:
-    """Return every candidate's error in percent on the lab's validation images.
+    """Return how every candidate does on the lab's validation images.
 
     Parameters
     ----------
@@ -136,20 +161,14 @@ def measure(
     Stopped
         If `stop` is set.
     """
-    heads, images = joins.heads(), data.validation
-    measured = inference.logits(joins.category_module, heads, images, device, stop)
+    heads = joins.heads()
     held: dict[str, Tensor] = {}
     if calibrates:
         held = inference.logits(joins.category_module, heads, data.holdout, device, stop)
-    found = {name: calibration(held_N, data.holdout.labels_N) for name, held_N in held.items()}
+    found = {name: calibration(y_N, data.holdout.labels_for(y_N)) for name, y_N in held.items()}
+    measured = inference.logits(joins.category_module, heads, data.validation, device, stop)
     return tuple(
-        CandidateError(
-            name=name,
-            error=inference.error_percent(logits_N, images.labels_N),
-            samples=len(images),
-            calibration=_calibrated(found.get(name), logits_N, images.labels_N),
-        )
-        for name, logits_N in measured.items()
+        _result(name, y_N, data.validation, found.get(name)) for name, y_N in measured.items()
     )
 
 
@@ -159,19 +178,35 @@ def calibration(held_N: Tensor, labels_N: Tensor) -> Calibration | None:
     The holdout decides whether it serves, too: validation images only tell the error. Where the
     maths has no answer, or no fewer of the holdout would be on the wrong side, outputs stay as
     they are: a holdout of a few dozen images is too small to move what it cannot fault.
+
+    Of a segmentation all labelled pixels weigh the same, as they do in its error.
     """
+    labelled = ~labels_N.isnan()
     try:
-        found = calibrate_by_labels(held_N, labels_N)
+        found = calibrate_by_labels(
+            held_N[labelled], labels_N[labelled], balanced=labels_N.ndim == 1
+        )
     except TransplantError:
         return None
-    before = inference.error_percent(held_N, labels_N)
-    return found if inference.error_percent(found.apply(held_N), labels_N) < before else None
+    before = metrics.error_percent(held_N, labels_N)
+    return found if metrics.error_percent(found.apply(held_N), labels_N) < before else None
 
 
-def _calibrated(
-    found: Calibration | None, logits_N: Tensor, labels_N: Tensor
-) -> CalibratedError | None:
-    if found is None:
-        return None
-    error = inference.error_percent(found.apply(logits_N), labels_N)
-    return CalibratedError(scale=found.scale, bias=found.bias, error=error)
+def _result(name: str, y_N: Tensor, images: ImageSet, found: Calibration | None) -> CandidateError:
+    labels_N = images.labels_for(y_N)
+    calibrated = None
+    if found is not None:
+        calibrated_N = found.apply(y_N)
+        calibrated = CalibratedError(
+            scale=found.scale,
+            bias=found.bias,
+            error=metrics.error_percent(calibrated_N, labels_N),
+            mean_iou=metrics.mean_iou_percent(calibrated_N, labels_N),
+        )
+    return CandidateError(
+        name=name,
+        error=metrics.error_percent(y_N, labels_N),
+        mean_iou=metrics.mean_iou_percent(y_N, labels_N),
+        samples=len(images),
+        calibration=calibrated,
+    )

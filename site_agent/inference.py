@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from common.distillation import problem
 from common.images import normalise
 from site_agent import stopping
 from site_agent.data.images import ImageSet
@@ -47,7 +47,7 @@ def logits(
 
     Returns
     -------
-    Logits (N) on the CPU, by the heads' names.
+    Logits on the CPU, by the heads' names: (N), or (N, H, W) of a segmentation.
 
     Raises
     ------
@@ -59,20 +59,5 @@ def logits(
         stopping.check(stop)
         features_NCHW = category_module(x_NCHW)
         for name, head in heads.items():
-            collected[name].append(head(features_NCHW).flatten().cpu())
+            collected[name].append(problem.logits(head(features_NCHW)).cpu())
     return {name: torch.cat(parts) for name, parts in collected.items()}
-
-
-def error_percent(logits_N: Tensor, labels_N: Tensor) -> float:
-    """Return the share of images on the wrong side of threshold 0, in percent.
-
-    Plain error; on a validation or holdout set, which holds equally many images of the category
-    and of the rest, it is the balanced error too. A logit that is not a number is wrong.
-    """
-    right = torch.where(labels_N > 0.5, logits_N > 0, logits_N <= 0)
-    return 100.0 * (1.0 - float(right.to(torch.float64).mean()))
-
-
-def task_loss(logits_N: Tensor, labels_N: Tensor) -> float:
-    """Return the mean binary cross-entropy; ties in error are broken by it."""
-    return float(functional.binary_cross_entropy_with_logits(logits_N, labels_N))

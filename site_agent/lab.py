@@ -11,6 +11,7 @@ import torch
 
 from common.identity.keys import SigningKey
 from common.nets.architectures import input_shape
+from common.nets.spec import TaskSpec
 from common.plan import Plan
 from common.weights.manifest import BlobEntry, Manifest
 from site_agent.client import CoordinatorClient
@@ -20,6 +21,7 @@ from site_agent.data.lab import load
 from site_agent.recipes.interface import OnProgress
 from site_agent.spool import Spool, SpoolEntry
 from site_agent.status import Log, StatusFile
+from site_agent.tasks import needs_masks, tasks_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,17 @@ class Lab:
     stop: threading.Event
 
     @cached_property
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        """The tasks that this lab teaches.
+
+        Raises
+        ------
+        ConfigurationError
+            See `tasks_of`.
+        """
+        return tasks_of(self.config, self.plan)
+
+    @cached_property
     def data(self) -> LabData:
         """The private images, read when they are first needed.
 
@@ -53,6 +66,7 @@ class Lab:
             input_shape(self.plan.architecture),
             batch_size=self.config.training.batch_size,
             warn=lambda text: self.log.warning("image", reason=text),
+            masks=needs_masks(self.tasks),
         )
         for part in ("training", "holdout", "validation"):
             category, rest = getattr(data, part).counts()

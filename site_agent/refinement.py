@@ -8,24 +8,23 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from common.distillation.augmentation import AugmentConfig, augment
+from common.distillation.augmentation import AugmentConfig
 from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
-from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.problem import Samples, TransplantProblem, logits
 from common.images import normalise
 from common.nets.adapter import Adapter
-from common.nets.spec import AdapterSpec
-from site_agent import inference, stopping
+from common.nets.spec import AdapterSpec, TaskKind
+from site_agent import inference, metrics, stopping
 from site_agent.config import RefinementConfig
-from site_agent.data.images import LabData
+from site_agent.data.images import ImageSet, LabData
 from site_agent.evaluation import Joins, head
 from site_agent.recipes.interface import OnProgress
-from site_agent.recipes.supervised import balanced_order
+from site_agent.recipes.supervised import balanced_order, batch_of
 
 Score = tuple[float, float]
 """Error in percent on the holdout, then the task loss there: the smaller the better."""
@@ -93,13 +92,13 @@ def refine(
     adapter = choose_start(joins, spec, data, device, stop).requires_grad_(True)
     generator = torch.Generator().manual_seed(config.seed)
     x_NCHW, y_N = training_features(
-        joins.category_module, data, config, augmentation, generator, device, stop
+        joins.category_module, joins.kind, data, config, augmentation, generator, device, stop
     )
     held = _features(joins.category_module, normalise(data.holdout.images_NCHW), device)
     net = head(adapter, joins.task_module).eval()
 
     def score() -> Score:
-        return score_of(net, held, data.holdout.labels_N)
+        return score_of(net, held, data.holdout)
 
     start = best = score()
     kept = copy.deepcopy(adapter.state_dict())
@@ -159,13 +158,15 @@ def choose_start(
     dirac = Adapter(spec).identity_start().to(device).eval()
     starts = {"": dirac, **adapters}
     heads = {name: head(adapter, joins.task_module) for name, adapter in starts.items()}
-    scores = _scores(joins.category_module, heads, data, device, stop)
+    held = inference.logits(joins.category_module, heads, data.holdout, device, stop)
+    scores = {name: _score(y_N, data.holdout) for name, y_N in held.items()}
     best = min(scores, key=lambda name: (scores[name], name))
     return copy.deepcopy(starts[best])
 
 
 def training_features(
     category_module: nn.Module,
+    kind: TaskKind,
     data: LabData,
     config: RefinementConfig,
     augmentation: AugmentConfig,
@@ -175,10 +176,15 @@ def training_features(
 ) -> tuple[Tensor, Tensor]:
     """Compute f(I) for the training images, then for augmented views of them.
 
+    Parameters
+    ----------
+    kind
+        Whether labels are of images or of pixels, which move with their views.
+
     Returns
     -------
-    Features (N,C,H,W) and labels (N) on the CPU, both sides equally often; no more than
-    `config.max_feature_bytes`.
+    Features (N,C,H,W) and labels, (N) or (N,H,W), on the CPU; no more than
+    `config.max_feature_bytes`. Both sides' images equally often, or those with labelled pixels.
 
     Raises
     ------
@@ -186,53 +192,47 @@ def training_features(
         If `stop` is set.
     """
     training = data.training
-    orders = [balanced_order(training.labels_N, generator) for _ in range(config.views + 1)]
+    orders = [_order(training, kind, generator) for _ in range(config.views + 1)]
     indices = torch.cat(orders)
     first = _features(category_module, normalise(training.images_NCHW[:1]), device)
-    room = config.max_feature_bytes // (first.numel() * first.element_size())
+    pixels = 1 if kind == "binary-classification" else training.images_NCHW[0, 0].numel()
+    room = config.max_feature_bytes // ((first.numel() + pixels) * first.element_size())
     indices = indices[: max(2, room)]
     x_NCHW = torch.empty(len(indices), *first.shape[1:])
+    labels = []
+    still = AugmentConfig(shift=0, flip=False)
     for begin in range(0, len(indices), inference.BATCH):
         stopping.check(stop)
         chosen = indices[begin : begin + inference.BATCH]
-        images_NCHW = normalise(training.images_NCHW[chosen])
-        if begin >= len(orders[0]):
-            images_NCHW = augment(
-                images_NCHW, augmentation, mirror=data.mirror, generator=generator
-            )
+        changes = still if begin < len(orders[0]) else augmentation
+        images_NCHW, targets = batch_of(data, chosen, changes, generator)
+        labels.append(targets[1 if kind == "binary-classification" else 3])
         x_NCHW[begin : begin + len(chosen)] = _features(category_module, images_NCHW, device)
-    return x_NCHW, training.labels_N[indices]
+    return x_NCHW, torch.cat(labels)
 
 
-def score_of(net: nn.Module, features_NCHW: Tensor, labels_N: Tensor) -> Score:
-    """Return error and task loss of g_S∘h on features f(I)."""
+def _order(training: ImageSet, kind: TaskKind, generator: torch.Generator) -> Tensor:
+    """Return the images to learn from, shuffled."""
+    if kind == "binary-classification":
+        return balanced_order(training.labels_N, generator)
+    shown = torch.nonzero(training.labels_N).flatten()
+    return shown[torch.randperm(len(shown), generator=generator)]
+
+
+def score_of(net: nn.Module, features_NCHW: Tensor, images: ImageSet) -> Score:
+    """Return error and task loss of g_S∘h on features f(I) of images."""
     device = next(net.parameters()).device
     with torch.no_grad():
-        logits_N = torch.cat(
-            [
-                net(part.to(device)).flatten().cpu()
-                for part in torch.split(features_NCHW, inference.BATCH)
-            ]
-        )
-    return inference.error_percent(logits_N, labels_N), inference.task_loss(logits_N, labels_N)
+        parts = [
+            logits(net(part.to(device))).cpu()
+            for part in torch.split(features_NCHW, inference.BATCH)
+        ]
+    return _score(torch.cat(parts), images)
 
 
-def _scores(
-    category_module: nn.Module,
-    heads: Mapping[str, nn.Module],
-    data: LabData,
-    device: torch.device,
-    stop: threading.Event,
-) -> dict[str, Score]:
-    logits = inference.logits(category_module, heads, data.holdout, device, stop)
-    labels_N = data.holdout.labels_N
-    return {
-        name: (
-            inference.error_percent(logits_N, labels_N),
-            inference.task_loss(logits_N, labels_N),
-        )
-        for name, logits_N in logits.items()
-    }
+def _score(y_N: Tensor, images: ImageSet) -> Score:
+    labels_N = images.labels_for(y_N)
+    return metrics.error_percent(y_N, labels_N), metrics.task_loss(y_N, labels_N)
 
 
 def _shape(x_NCHW: Tensor) -> tuple[int, int, int]:

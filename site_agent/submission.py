@@ -24,7 +24,7 @@ from common.weights.manifest import (
     SharedSamples,
     TeacherManifest,
 )
-from site_agent import inference
+from site_agent import inference, metrics
 from site_agent.config import SiteConfig
 from site_agent.data.images import ImageSet, LabData
 from site_agent.recipes.interface import Teacher
@@ -84,12 +84,16 @@ def build(
     shared = shared_samples(data.training, config, plan)
     heads = teacher.task_modules
     logits = inference.logits(teacher.category_module, heads, data.validation, device, stop)
-    metrics = {
-        f"error/{task}": inference.error_percent(logits_N, data.validation.labels_N)
-        for task, logits_N in logits.items()
+    numbers = {
+        "samples/training": float(len(data.training)),
+        "samples/validation": float(len(data.validation)),
     }
-    metrics["samples/training"] = float(len(data.training))
-    metrics["samples/validation"] = float(len(data.validation))
+    for task, y_N in logits.items():
+        labels_N = data.validation.labels_for(y_N)
+        numbers[f"error/{task}"] = metrics.error_percent(y_N, labels_N)
+        mean_iou = metrics.mean_iou_percent(y_N, labels_N)
+        if mean_iou is not None:
+            numbers[f"mean_iou/{task}"] = mean_iou
     named = statistics(teacher, data.training, config.statistics, device, stop)
     return TeacherManifest(
         site=config.site,
@@ -97,7 +101,7 @@ def build(
         architecture=plan.architecture,
         category_module=write_blob(folder, teacher.category_module.state_dict()),
         task_modules={task: write_blob(folder, heads[task].state_dict()) for task in sorted(heads)},
-        metrics=metrics,
+        metrics=numbers,
         recipe=Recipe(name=recipe[0], settings=recipe[1]),
         software=software(),
         plan=plan_digest,
@@ -115,7 +119,8 @@ def shared_samples(training: ImageSet, config: SiteConfig, plan: Plan) -> dict[s
     Returns
     -------
     `images` (N,C,H,W) float32, normalised, and `labels` (N) float32, half of them (rounded up) of
-    the category as far as both sides have enough.
+    the category as far as both sides have enough. If a task labels pixels, `masks` (N,H,W) uint8 of
+    the same images.
 
     Raises
     ------
@@ -141,7 +146,8 @@ def shared_samples(training: ImageSet, config: SiteConfig, plan: Plan) -> dict[s
     )
     first = min(max((count + 1) // 2, count - len(negative)), len(positive))
     chosen = training.subset([*positive[:first], *negative[: count - first]])
-    return {"images": normalise(chosen.images_NCHW), "labels": chosen.labels_N.clone()}
+    shared = {"images": normalise(chosen.images_NCHW), "labels": chosen.labels_N.clone()}
+    return shared if chosen.masks_NHW is None else shared | {"masks": chosen.masks_NHW}
 
 
 def software() -> dict[str, str]:

@@ -10,7 +10,6 @@ import torch
 from common.errors import SchemaError
 from common.model import canonical_json
 from common.nets.architectures import build_category_module, build_task_module
-from common.plan import Plan
 from common.weights import safetensors_io
 from common.weights.manifest import TeacherManifest
 from site_agent.config import SiteConfig, TrainingConfig
@@ -35,8 +34,8 @@ def teach(lab: Lab) -> SpoolEntry:
 
     Raises
     ------
-    SchemaError
-        If the plan asks for a task that no recipe teaches.
+    ConfigurationError
+        If the lab has no labels for a task, or the plan no such task.
     DataError
         If the lab's images cannot be used.
     StorageError
@@ -49,13 +48,13 @@ def teach(lab: Lab) -> SpoolEntry:
     if known is not None:
         lab.log.info("trained before", manifest=known.digest, run=run)
         return known
-    require_teachable(lab.plan)
+    tasks = [task.name for task in lab.tasks]
     recipe = RECIPES[lab.config.training.recipe](lab.config.training, lab.device)
     data = lab.data
     # Checkpoints over other images, or of other settings, are not this run's.
     folder = lab.config.state / "training" / f"{run[:16]}-{data.digest()[:16]}"
     start = initial_teacher(lab)
-    lab.log.info("trains", recipe=recipe.name, run=run, images=len(data.training))
+    lab.log.info("trains", recipe=recipe.name, run=run, tasks=tasks, images=len(data.training))
     progress = lab.progress("training", "trains the teacher net")
     teacher = recipe.train(start, data, folder, progress, lab.stop)
     lab.status.progress("measuring", message="measures the teacher net")
@@ -81,23 +80,6 @@ def teach(lab: Lab) -> SpoolEntry:
     return entry
 
 
-def require_teachable(plan: Plan) -> None:
-    """Refuse a plan with a task that recipes cannot teach: a lab's images have no masks.
-
-    Raises
-    ------
-    SchemaError
-        If there is one; names it.
-    """
-    for task in plan.tasks:
-        if task.kind != "binary-classification":
-            raise SchemaError(
-                f"the plan's task '{task.name}' is of kind '{task.kind}' and a site teaches "
-                "binary-classification, as its labels are per image; tell the coordinator's "
-                "operator to plan classification tasks only"
-            )
-
-
 def run_digest(config: SiteConfig, plan_digest: str) -> str:
     """Return what names a teacher before it is trained: the plan and all settings that shape it."""
     parts = {
@@ -107,6 +89,7 @@ def run_digest(config: SiteConfig, plan_digest: str) -> str:
         "training": config.training.model_dump(mode="json", exclude={"checkpoint_epochs"}),
         "statistics": config.statistics.model_dump(mode="json"),
         "share_samples": config.share_samples,
+        "tasks": config.tasks,
         **({"new_version": True} if config.new_version else {}),
     }
     return hashlib.sha256(canonical_json(parts)).hexdigest()
@@ -135,7 +118,7 @@ def initial_teacher(lab: Lab) -> Teacher:
     blob = plan.initial_category_module
     safetensors_io.load_module(category_module, lab.fetch(blob, "plan"), blob)
     task_modules = {}
-    for task in plan.tasks:
+    for task in lab.tasks:
         if task.name not in plan.initial_task_modules:
             raise SchemaError(
                 f"the plan has task '{task.name}' but no initial weights for it; tell the "

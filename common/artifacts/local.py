@@ -75,6 +75,14 @@ class LocalStore:
             raise no_blob(digest, str(self._root))
         return path
 
+    def delete(self, digest: str) -> None:
+        """See `BlobStore.delete`."""
+        path = self._blob(digest)
+        with storage_errors(path):
+            if path.is_file():
+                path.unlink()
+                sync_folder(path.parent)
+
     def digests(self) -> Iterator[str]:
         """See `BlobStore.digests`."""
         if self._blobs.is_dir():

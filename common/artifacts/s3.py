@@ -99,6 +99,12 @@ class S3Store:
             self._fetch(digest)
         return self._cache.local_path(digest)
 
+    def delete(self, digest: str) -> None:
+        """See `BlobStore.delete`: the object, and the copy in the cache."""
+        with self._errors():
+            self._client.delete_object(Bucket=self._bucket, Key=self._blob(digest))
+        self._cache.delete(digest)
+
     def digests(self) -> Iterator[str]:
         """See `BlobStore.digests`."""
         with self._errors():

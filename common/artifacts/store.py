@@ -61,6 +61,10 @@ class BlobStore(Protocol):
         """Return a file with the blob's bytes, which no one may write to."""
         ...
 
+    def delete(self, digest: str) -> None:
+        """Forget a blob, if it is there: samples that their lab wants back, never part of a net."""
+        ...
+
     def digests(self) -> Iterator[str]:
         """Yield every blob's digest, in order."""
         ...

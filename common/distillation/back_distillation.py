@@ -23,13 +23,13 @@ from typing import Self
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.distillation.optimiser import Adam
 from common.distillation.penalties import Penalty, PseudoGradientPenalty
 from common.distillation.pool import DrawPool
 from common.distillation.problem import Samples, TransplantProblem, logits
 from common.distillation.signals import Policy
+from common.distillation.task_loss import cross_entropy
 from common.errors import TransplantError
 from common.model import Document
 from common.nets.adapter import Adapter
@@ -226,13 +226,8 @@ class BackDistillation:
                 f"{tuple(labels_N.shape)}; label every image of a classification, and every pixel "
                 "of a segmentation"
             )
-        if labels_N.ndim == 1:
-            weight_N = self._sample_weights(labels_N) if self._settings.balanced else None
-            return F.binary_cross_entropy_with_logits(y_N, labels_N, weight=weight_N)
-        labelled = ~labels_N.isnan()
-        losses = F.binary_cross_entropy_with_logits(y_N, labels_N.nan_to_num(), reduction="none")
-        # A batch may hold no labelled pixel; it then says nothing.
-        return (losses * labelled).sum() / labelled.sum().clamp_min(1)
+        balanced = self._settings.balanced and labels_N.ndim == 1
+        return cross_entropy(y_N, labels_N, self._sample_weights(labels_N) if balanced else None)
 
     def _sample_weights(self, labels_N: Tensor) -> Tensor:
         """Weigh category and rest alike, by their shares in all samples."""

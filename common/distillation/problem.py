@@ -1,6 +1,7 @@
 """What is to be transplanted: the frozen modules around the adapter, and samples if there are any.
 
-Shapes: N samples, C/H/W of x = f(I); (N) also stands for (N, H', W') of a segmentation.
+Shapes: N samples, C/H/W of x = f(I), or H/W of a mask; (N) also stands for (N, H', W') of a
+segmentation.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from common.errors import TransplantError
 UNLABELLED = float("nan")
 """The label of a pixel that nobody labelled, such as VOC's 255 along outlines. It takes part in no
 loss; not a number, so that a loss which forgets to leave it out says so at once."""
+
+NO_LABEL = 255
+"""The same in a mask, which is uint8: 1 the category, 0 the rest."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,11 @@ class Samples:
             raise TransplantError(
                 f"none of the {count} samples has a labelled pixel; give some that do"
             )
+
+
+def pixel_labels(masks_NHW: Tensor) -> Tensor:
+    """Return a mask's labels as losses take them: float32, `UNLABELLED` where it has none."""
+    return masks_NHW.to(torch.float32).masked_fill(masks_NHW == NO_LABEL, UNLABELLED)
 
 
 def logits(y: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.distillation.problem import NO_LABEL
 from common.errors import LimitError, NotFoundError, RefusedError, SchemaError
 from common.nets.architectures import feature_shape, input_shape
 from common.plan import Limits, Plan
@@ -171,6 +172,8 @@ def _metrics_are_sound(claim: Claim) -> None:
     for name, value in manifest.metrics.items():
         if name.startswith("error/") and not 0 <= value <= 100:
             raise SchemaError(f"'{name}' = {value:g}; an error is 0 to 100 percent")
+        if name.startswith("mean_iou/") and not 0 <= value <= 100:
+            raise SchemaError(f"'{name}' = {value:g}; a mean IoU is 0 to 100 percent")
         if name.startswith("samples/") and (value < 0 or value != math.floor(value)):
             raise SchemaError(f"'{name}' = {value:g}; a count is a whole number, 0 or more")
 
@@ -265,6 +268,11 @@ _VALUES: dict[tuple[str, str], tuple[Callable[[Tensor], bool], str]] = {
     ("samples", "labels"): (
         lambda t: bool(((t == 0) | (t == 1)).all()),
         "holds other numbers than 0 (the rest) and 1 (the category)",
+    ),
+    ("samples", "masks"): (
+        lambda t: bool(((t <= 1) | (t == NO_LABEL)).all()) and bool((t != NO_LABEL).any()),
+        f"holds other numbers than 0 (the rest), 1 (the category) and {NO_LABEL} (no label), or no "
+        "label at all",
     ),
     ("adapter", "beta"): (
         lambda t: bool((t > 0).all()),

@@ -70,7 +70,9 @@ def _teacher_parts(manifest: TeacherManifest, plan: Plan) -> Iterator[Part]:
         yield Part("statistics", "statistics", manifest.statistics, listed)
     if manifest.shared_samples is not None:
         samples = manifest.shared_samples
-        yield Part("samples", "shared samples", samples.blob, _samples(manifest, samples))
+        masks = any(tasks[n].kind == "binary-segmentation" for n in manifest.task_modules)
+        expected = _samples(manifest, samples, masks=masks)
+        yield Part("samples", "shared samples", samples.blob, expected)
 
 
 def _modules(
@@ -80,9 +82,10 @@ def _modules(
         return build_category_module(spec), {t.name: build_task_module(spec, t) for t in tasks}
 
 
-def _samples(manifest: TeacherManifest, samples: SharedSamples) -> Layout:
-    shape = input_shape(manifest.architecture)
-    return {"images": ("F32", (samples.count, *shape)), "labels": ("F32", (samples.count,))}
+def _samples(manifest: TeacherManifest, samples: SharedSamples, *, masks: bool) -> Layout:
+    count, shape = samples.count, input_shape(manifest.architecture)
+    layout: Layout = {"images": ("F32", (count, *shape)), "labels": ("F32", (count,))}
+    return layout | {"masks": ("U8", (count, *shape[1:]))} if masks else layout
 
 
 def _statistics_layout(

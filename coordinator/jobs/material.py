@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from common.artifacts.store import BlobStore
 from common.distillation.biases import feature_means
 from common.distillation.dream_source import DreamSource
-from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.problem import Samples, TransplantProblem, pixel_labels
 from common.distillation.transplant import Transplant
 from common.errors import SchemaError, TransplantError
 from common.nets.architectures import (
@@ -49,6 +49,8 @@ class Material:
     no_source: str
     """Why there is none."""
     device: torch.device
+    labels: Literal["labels", "masks"]
+    """Which tensor of samples holds the task's labels."""
 
     @classmethod
     def of(cls, job: TransplantJob, store: BlobStore, device: torch.device) -> Self:
@@ -61,7 +63,8 @@ class Material:
         SchemaError, IntegrityError
             If a blob is not what its entry says.
         TransplantError
-            If the feature maps differ in size, or a feature norm is zero.
+            If the feature maps differ in size, or the maps of a segmentation, or a feature norm is
+            zero.
         """
         channels, height, width = feature_shape(job.teacher_architecture)
         taken, *size = feature_shape(job.student_architecture)
@@ -69,6 +72,15 @@ class Material:
             raise TransplantError(
                 f"f gives maps of {height}×{width}, g_S takes {size[0]}×{size[1]}; an adapter "
                 "keeps the size: train with the plan's architecture, split and input size"
+            )
+
+        (_, *ours_HW), (_, *theirs_HW) = map(
+            input_shape, (job.teacher_architecture, job.student_architecture)
+        )
+        if job.task.kind == "binary-segmentation" and ours_HW != theirs_HW:
+            raise TransplantError(
+                f"task '{job.task.name}': g_T labels images of {ours_HW[0]}×{ours_HW[1]} pixels, "
+                f"g_S of {theirs_HW[0]}×{theirs_HW[1]}; train with the plan's input size"
             )
 
         def load(module: nn.Sequential, entry: BlobEntry) -> nn.Sequential:
@@ -112,6 +124,7 @@ class Material:
             source=source,
             no_source=no_source,
             device=device,
+            labels="masks" if job.task.kind == "binary-segmentation" else "labels",
         )
 
     def transplant(self, store: BlobStore, shared: BlobEntry | None) -> Transplant:
@@ -120,23 +133,26 @@ class Material:
         Raises
         ------
         SchemaError
-            If the blob has other tensors than `images` and `labels`.
+            If the blob has other tensors than `SharedSamples` names, or lacks the task's labels.
         """
         samples, images_NCHW = None, None
         if shared is not None:
             tensors = _tensors(store, shared)
-            if tensors.keys() != {"images", "labels"}:
+            needed = {"images", self.labels}
+            if not needed <= tensors.keys() <= {"images", "labels", "masks"}:
                 raise SchemaError(
-                    f"samples {shared.digest[:12]}: need the tensors images and labels, found "
-                    f"{', '.join(sorted(tensors))}; share them again"
+                    f"samples {shared.digest[:12]}: need the tensors {', '.join(sorted(needed))}, "
+                    f"found {', '.join(sorted(tensors))}; share them again"
                 )
-            images_NCHW = tensors["images"]
+            images_NCHW, labels_N = tensors["images"], tensors[self.labels]
+            if self.labels == "masks":
+                labels_N = pixel_labels(labels_N)
             with torch.no_grad():
                 parts = [
                     self.category_module(part_NCHW.to(self.device))
                     for part_NCHW in torch.split(images_NCHW, FEATURE_BATCH)
                 ]
-            samples = Samples(torch.cat(parts), tensors["labels"].to(self.device))
+            samples = Samples(torch.cat(parts), labels_N.to(self.device))
         return Transplant(
             self.problem,
             self.spec,

@@ -27,7 +27,7 @@ class TransplantJob(Document):
     teacher_task_module: BlobEntry
     student_task_module: BlobEntry
     samples: BlobEntry | None = None
-    """Tensors `images` (N,C,H,W) F32 and `labels` (N) F32; None leaves the few-sample stage out."""
+    """As `SharedSamples` describes them; None leaves the few-sample stage out."""
     teacher_statistics: BlobEntry | None = None
     student_statistics: BlobEntry | None = None
     """Names of tensors: see `TeacherManifest.statistics`."""

@@ -13,9 +13,9 @@ from typing import Any
 from common.errors import SchemaError
 from common.files import storage_errors, write_bytes
 from coordinator.committing import Committer
-from coordinator.config import CoordinatorConfig
-from coordinator.ledger import plain
-from coordinator.registry import Merge, Registry, Submission, SubmissionState
+from coordinator.forgetting import forget_samples
+from coordinator.ledger import Ledger, plain
+from coordinator.registry import Merge, Submission, SubmissionState
 from coordinator.service.uploads import Uploads, blob_sizes
 from coordinator.service.watchers import Watchers
 from protos.rootstock.operator.v1 import operator_pb2 as pb
@@ -39,8 +39,8 @@ class Operator(OperatorServicer):
 
     Parameters
     ----------
-    config, registry
-        The coordinator's.
+    ledger
+        What the coordinator holds.
     committer
         Makes and takes back net versions.
     watchers, uploads
@@ -52,16 +52,16 @@ class Operator(OperatorServicer):
     def __init__(
         self,
         *,
-        config: CoordinatorConfig,
-        registry: Registry,
+        ledger: Ledger,
         committer: Committer,
         watchers: Watchers,
         uploads: Uploads,
         experiment_id: Callable[[], str],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._config = config
-        self._registry = registry
+        self._ledger = ledger
+        self._config = ledger.config
+        self._registry = ledger.registry
         self._committer = committer
         self._watchers = watchers
         self._uploads = uploads
@@ -99,6 +99,13 @@ class Operator(OperatorServicer):
         """Let every operation that is held go ahead."""
         merges = await asyncio.to_thread(self._registry.merges.release)
         return pb.GrowResponse(merge_ids=[merge.id for merge in merges])
+
+    async def ForgetSamples(  # noqa: N802
+        self, request: pb.ForgetSamplesRequest, _context: Any
+    ) -> pb.ForgetSamplesResponse:
+        """Delete the samples that came with a submission."""
+        count = await asyncio.to_thread(forget_samples, self._ledger, request.submission_id)
+        return pb.ForgetSamplesResponse(count=count)
 
     async def RollBack(  # noqa: N802
         self, request: pb.RollBackRequest, _context: Any

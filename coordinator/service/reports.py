@@ -97,6 +97,7 @@ def _check_results(request: EvaluationRequest, report: ReportEvaluationRequest) 
 
 def _check_result(result: CandidateResult) -> None:
     _within(f"error of {result.name}", result.error, 100.0)
+    _within(f"mean IoU of {result.name}", result.mean_iou, 100.0)
     _within(f"samples of {result.name}", result.samples, MAX_SAMPLES)
     if result.HasField("calibration"):
         _check_calibration(result.name, result.calibration)
@@ -104,6 +105,7 @@ def _check_result(result: CandidateResult) -> None:
 
 def _check_calibration(name: str, calibration: OutputCalibration) -> None:
     _within(f"calibrated error of {name}", calibration.error, 100.0)
+    _within(f"calibrated mean IoU of {name}", calibration.mean_iou, 100.0)
     _within(f"scale of {name}", calibration.scale, MAX_CALIBRATION, lowest=MIN_SCALE)
     _within(f"bias of {name}", calibration.bias, MAX_CALIBRATION, lowest=-MAX_CALIBRATION)
 
@@ -112,6 +114,7 @@ def _check_refined(
     registry: Registry, evaluation: Evaluation, report: ReportEvaluationRequest
 ) -> None:
     _within("refined_error", report.refined_error, 100.0)
+    _within("refined_mean_iou", report.refined_mean_iou, 100.0)
     _within("refinement_seconds", report.refinement_seconds, MAX_SECONDS)
     _within("refinement_steps", report.refinement_steps, MAX_STEPS)
     if report.HasField("refined_calibration"):

@@ -91,8 +91,7 @@ class CoordinatorServer:
             uploads=uploads,
         )
         self._operator = Operator(
-            config=config,
-            registry=registry,
+            ledger=ledger,
             committer=committer,
             watchers=watchers,
             uploads=uploads,

@@ -75,6 +75,22 @@ def _decide(config: Path, merge: str, *, approve: bool, reason: str) -> None:
     print_json({"merge": merge, "decision": word, "state": state})
 
 
+@app.command("forget-samples")
+def forget_samples(
+    submission: Annotated[str, typer.Argument(help="As `coordinator status` lists it: sub-0001")],
+    config: Config,
+) -> None:
+    """Delete the images that a lab shared with a submission, and tell the lab."""
+    with needs_coordinator("coordinator forget-samples"):
+        from coordinator.config import CoordinatorConfig
+        from deploy.federation.operator import OperatorClient
+    from common.config import load
+
+    with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
+        count = operator.forget_samples(submission)
+    print_json({"submission": submission, "forgotten": count})
+
+
 @app.command()
 def ui(
     state: Annotated[

@@ -68,7 +68,7 @@ def _run(
         from deploy.federation.progress import make_display
         from deploy.federation.report import PICTURE, draw_head, summary
         from deploy.federation.run import run_federation
-        from deploy.federation.tables import category_table
+        from deploy.federation.tables import category_tables
     config = read(file)
     folder = (state or Path(".rootstock") / config.net).resolve()
     coordinator_port, mlflow_port = free_ports(2)
@@ -89,7 +89,8 @@ def _run(
         if as_json:
             print_json(result)
         else:
-            RESULT.print(category_table(outcome.categories))
+            for table in category_tables(outcome.categories):
+                RESULT.print(table)
             for name, place in result["places"].items():
                 RESULT.print(f"{name:<12} {place}", soft_wrap=True)
         if keep_ui:

@@ -104,6 +104,19 @@ class OperatorClient:
         answer = self._call(self._stub.Grow, operator_pb2.GrowRequest())
         return list(answer.merge_ids)
 
+    def forget_samples(self, submission_id: str) -> int:
+        """Delete the samples that came with a submission; return how many there were.
+
+        Raises
+        ------
+        NotFoundError, ConflictError
+            If there are none, or a merge may still learn from them.
+        UnreachableError, IdentityError
+            See `status`.
+        """
+        request = operator_pb2.ForgetSamplesRequest(submission_id=submission_id)
+        return int(self._call(self._stub.ForgetSamples, request).count)
+
     def roll_back(
         self, version: int, *, reason: str, and_later: bool
     ) -> operator_pb2.RollBackResponse:

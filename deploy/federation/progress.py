@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Protocol
 
 from rich.console import Console
@@ -53,18 +54,11 @@ class _Stages:
                     submission.bytes_received,
                     submission.bytes_total,
                 )
-        for merge in answer.merges:
-            site = owners.get(merge.submission_id)
-            if site is None or merge.state == "evaluating":
-                # While a lab evaluates and refines, its own status says more.
-                continue
-            if merge.state == "distilling":
-                stages[site] = ("back-distillation", merge.step, merge.steps)
-            elif merge.state == "merged":
-                stages[site] = (f"merged into v{merge.net_version}", 1, 1)
-            else:
-                reason = f": {merge.reason}" if merge.reason else ""
-                stages[site] = (f"{merge.state}{reason}", int(merge.state != "queued"), 1)
+        for site in self._sites:
+            merges = [m for m in answer.merges if owners.get(m.submission_id) == site]
+            stage = _merging(merges)
+            if stage is not None:
+                stages[site] = stage
         return stages
 
     def _agent(self, site: str) -> tuple[str, int, int]:
@@ -74,6 +68,29 @@ class _Stages:
             return ("starts", 0, 1)
         step, steps = status.get("step") or 0, status.get("steps") or 1
         return (str(status.get("message") or status.get("phase")), int(step), int(steps))
+
+
+def _merging(merges: Sequence[operator_pb2.MergeStatus]) -> tuple[str, int, int] | None:
+    """Return what a lab's merges are at, one for each task; None where its own status says more."""
+    several = len(merges) > 1
+    for merge in merges:
+        if merge.state == "distilling":
+            of = f" of {merge.task}" if several else ""
+            return f"back-distillation{of}", merge.step, merge.steps
+    if not merges or any(merge.state == "evaluating" for merge in merges):
+        return None
+    return (
+        "; ".join(_ended(merge, several=several) for merge in merges),
+        int(all(merge.state != "queued" for merge in merges)),
+        1,
+    )
+
+
+def _ended(merge: operator_pb2.MergeStatus, *, several: bool) -> str:
+    what = f"{merge.task} " if several else ""
+    if merge.state == "merged":
+        return f"{what}merged into v{merge.net_version}"
+    return f"{what}{merge.state}" + (f": {merge.reason}" if merge.reason else "")
 
 
 class BarDisplay:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -27,6 +27,9 @@ UNCALIBRATED = {
 }
 """The same candidates' errors without a calibration of the output."""
 
+MEAN_IOU = tuple(name.replace("error", "mean_iou") for name in NUMBERS)
+"""Mean IoU in percent, of tasks that label pixels; their error is 100 − pixel accuracy."""
+
 
 def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]]:
     """Return a row per merge, keyed as DESIGN section 8 says; None where a step did not apply."""
@@ -39,7 +42,8 @@ def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]
                 "task": merge.task,
                 "operation": merge.operation,
                 **{
-                    name: _rounded(numbers.get(name)) for name in (*NUMBERS, *UNCALIBRATED.values())
+                    name: _rounded(numbers.get(name))
+                    for name in (*NUMBERS, *UNCALIBRATED.values(), *MEAN_IOU)
                 },
                 "few_samples": int(numbers.get("few_samples", 0)),
                 "status": merge.state,
@@ -51,27 +55,41 @@ def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]
     return rows
 
 
-def category_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Lay rows out for 80 columns: errors without and with the calibration of the output."""
-    table = Table(
-        title="Error in % on each lab's validation data (→ calibrated)",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+def category_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Lay rows out for 80 columns: a table of errors for each task, one of mean IoU where it is."""
+    tables = []
+    tasks = dict.fromkeys(row["task"] for row in rows)
+    for task in tasks:
+        own = [row for row in rows if row["task"] == task]
+        what = f"{task}: error" if len(tasks) > 1 else "Error"
+        tables.append(_table(f"{what} in % on each lab's validation data (→ calibrated)"))
+        for row in own:
+            before = (row.get(UNCALIBRATED.get(name, "")) for name in NUMBERS)
+            _add(tables[-1], row, map(_percent, (row[name] for name in NUMBERS), before))
+        if any(row[name] is not None for row in own for name in MEAN_IOU):
+            tables.append(_table(f"{task}: mean IoU in %, with the calibration if there is one"))
+            for row in own:
+                _add(tables[-1], row, (_percent(row[name]) for name in MEAN_IOU))
+    return tables
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("category", no_wrap=True)
     for heading in ("teacher", "no\nadapter", "zero\nsamples", "few\nsamples", "refined"):
         table.add_column(heading, justify="right", overflow="fold")  # no digit is left out
     table.add_column("sec.", justify="right")
     table.add_column("net", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            str(row["category"]),
-            *(_percent(row[name], row.get(UNCALIBRATED.get(name, ""))) for name in NUMBERS),
-            f"{row['seconds']:.0f}",
-            f"v{row['net_version']}" if row["net_version"] else str(row["status"]),
-        )
     return table
+
+
+def _add(table: Table, row: Mapping[str, Any], percentages: Iterable[str]) -> None:
+    table.add_row(
+        str(row["category"]),
+        *percentages,
+        f"{row['seconds']:.0f}",
+        f"v{row['net_version']}" if row["net_version"] else str(row["status"]),
+    )
 
 
 def status_tables(answer: operator_pb2.GetStatusResponse) -> list[Table]:

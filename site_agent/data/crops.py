@@ -9,7 +9,8 @@ from PIL import Image
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom; right and bottom are outside."""
 
-_PADDING = (128, 128, 128)
+Fill = int | tuple[int, int, int]
+MID_GREY = (128, 128, 128)
 """What stands beyond the picture's edge: the mean that inputs are normalised by, so 0."""
 
 
@@ -19,26 +20,30 @@ def bounding_box(mask_HW: NDArray[np.bool_]) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def square_around(image: Image.Image, box: Box, context: float) -> Image.Image:
-    """Cut a square around a box, with a margin; what lies beyond the picture is mid-grey.
+def square_around(
+    image: Image.Image, box: Box, context: float, beyond: Fill = MID_GREY
+) -> Image.Image:
+    """Cut a square around a box, with a margin.
 
-    The square is moved into the picture as far as it fits, so that grey stands only where the
-    picture itself is narrower than the square.
+    The square is moved into the picture as far as it fits, so that it reaches beyond the picture
+    only where that is narrower than the square.
 
     Parameters
     ----------
     image
-        RGB.
+        A picture in RGB, or its mask.
     box
         Around the thing, in pixels.
     context
         Margin on each side, as a share of the box's longer side.
+    beyond
+        What stands beyond the picture.
     """
     left, top, right, bottom = box
     side = max(1, round(max(right - left, bottom - top) * (1 + 2 * context)))
     x = _place((left + right - side) // 2, side, image.width)
     y = _place((top + bottom - side) // 2, side, image.height)
-    square = Image.new("RGB", (side, side), _PADDING)
+    square = Image.new(image.mode, (side, side), beyond)
     square.paste(image, (-x, -y))
     return square
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from common.distillation.problem import pixel_labels
+from common.errors import DataError, SchemaError
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -24,11 +27,16 @@ class ImageSet:
         float32, 1 the category, 0 the rest.
     keys
         The images' names in the dataset; one each, none twice.
+    masks_NHW
+        uint8, 1 the category's pixels, 0 what stands around it, `NO_LABEL` nobody's. Images of the
+        rest have no label: a segmentation finds the category where it is, as in the paper. None
+        where the dataset has no masks or no task asks for them.
     """
 
     images_NCHW: Tensor
     labels_N: Tensor
     keys: tuple[str, ...]
+    masks_NHW: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -41,12 +49,47 @@ class ImageSet:
             self.images_NCHW[chosen],
             self.labels_N[chosen],
             tuple(self.keys[index] for index in indices),
+            None if self.masks_NHW is None else self.masks_NHW[chosen],
         )
 
     def counts(self) -> tuple[int, int]:
         """Return how many images are of the category, and how many of the rest."""
         positive = int(self.labels_N.sum())
         return positive, len(self) - positive
+
+    def labels_for(self, y: Tensor) -> Tensor:
+        """Return what a task module's answers are held against.
+
+        Parameters
+        ----------
+        y
+            (N) of a classification; (N, H, W) of a segmentation.
+
+        Returns
+        -------
+        float32 of y's shape: 1 the category, 0 the rest, for a pixel that nobody labelled NaN.
+
+        Raises
+        ------
+        DataError
+            If pixels are asked about and the images have no masks.
+        SchemaError
+            If the answers' shape is not the images'.
+        """
+        labels = self.labels_N
+        if y.ndim > 1:
+            if self.masks_NHW is None:
+                raise DataError(
+                    "a segmentation needs masks and these images have none; give data of kind "
+                    "'voc', or leave the task out of the site's tasks"
+                )
+            labels = pixel_labels(self.masks_NHW)
+        if y.shape != labels.shape:
+            raise SchemaError(
+                f"the task module answers with {_by(y)} and the lab's labels are {_by(labels)}; "
+                "join task modules that were trained on images of this size"
+            )
+        return labels
 
     def digest(self) -> str:
         """Return a SHA-256 over names, labels and pixels: two sets with one digest are equal."""
@@ -56,6 +99,8 @@ class ImageSet:
         sha.update(self.labels_N.numpy().tobytes())
         for image_CHW in self.images_NCHW:
             sha.update(image_CHW.contiguous().numpy().tobytes())
+        if self.masks_NHW is not None:
+            sha.update(self.masks_NHW.contiguous().numpy().tobytes())
         return sha.hexdigest()
 
 
@@ -84,3 +129,7 @@ class LabData:
         """Return a SHA-256 over all three parts."""
         parts = (self.training, self.holdout, self.validation)
         return hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest()
+
+
+def _by(values: Tensor) -> str:
+    return "×".join(map(str, values.shape))

@@ -5,17 +5,21 @@ N images, C channels, S side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from common.distillation.problem import NO_LABEL
 from common.errors import DataError
 from common.images import UnreadableError, pixels
 from site_agent.config import DataConfig
 from site_agent.data import partition
 from site_agent.data.images import ImageSet, LabData
 from site_agent.data.sources import Source, open_source, slug
+from site_agent.data.voc import VocSource
 
 
 def load(
@@ -25,6 +29,7 @@ def load(
     *,
     batch_size: int,
     warn: Callable[[str], None],
+    masks: bool = False,
 ) -> LabData:
     """Read a lab's images and split them into training, holdout and validation.
 
@@ -40,16 +45,20 @@ def load(
         Training must have at least so many images.
     warn
         Told of every image that is left out because it cannot be read.
+    masks
+        Whether the labels of pixels are wanted as well.
 
     Raises
     ------
     DataError
         If the dataset is missing, lacks a class, has one class only or too few images, or holds
-        an unreadable one and `skip_unreadable` is off. Names the remedy.
+        an unreadable one and `skip_unreadable` is off; if masks are wanted and there are none, or
+        none with a pixel of the category. Names the remedy.
     MissingExtraError
         If `digits` is asked for and scikit-learn is not installed.
     """
     source = open_source(config)
+    masked = _masked(source, config) if masks else None
     name, rest = _classes(source, config, category)
 
     def unreadable(error: UnreadableError) -> None:
@@ -60,18 +69,24 @@ def load(
     labels = source.labels(frozenset((name, *rest)), unreadable)
     chosen = partition.select(labels, config, name, rest)
     images: list[Tensor] = []
+    maps: list[Tensor] = []
     keys: list[str] = []
     sides: list[list[int]] = []
     for indices in chosen:
         side = []
         for index in indices:
+            mask = None
             try:
                 picture = source.image(index)
+                if masked is not None and labels[index][1] == name:
+                    mask = masked.mask(index, name)
             except UnreadableError as error:
                 unreadable(error)
                 continue
             side.append(len(images))
             images.append(pixels(picture, input_shape))
+            if masks:
+                maps.append(_pixel_classes(mask, input_shape))
             keys.append(labels[index][0])
         sides.append(side)
     positive, negative = sides
@@ -79,10 +94,23 @@ def load(
     parts = partition.split(positive, negative, config)
     labels_N = torch.zeros(len(images))
     labels_N[positive] = 1.0
-    everything = ImageSet(torch.stack(images), labels_N, tuple(keys))
+    everything = ImageSet(
+        torch.stack(images), labels_N, tuple(keys), torch.stack(maps) if masks else None
+    )
     training, holdout, validation = (everything.subset(part) for part in parts)
     _require_training(training, batch_size)
+    if masks:
+        _require_pixels(config, name, (training, holdout, validation))
     return LabData(training, holdout, validation, mirror=source.mirror)
+
+
+def _masked(source: Source, config: DataConfig) -> VocSource:
+    if not isinstance(source, VocSource):
+        raise DataError(
+            f"data.kind = '{config.kind}' has no masks, which segmentation needs; give data of "
+            "kind 'voc'"
+        )
+    return source
 
 
 def _classes(source: Source, config: DataConfig, category: str) -> tuple[str, tuple[str, ...]]:
@@ -103,6 +131,14 @@ def _classes(source: Source, config: DataConfig, category: str) -> tuple[str, tu
         return name, tuple(other for other in source.classes() if other != name)
     # One list may serve all labs of a federation, so it may name the category itself.
     return name, tuple(find(other, "rest") for other in config.rest if find(other, "rest") != name)
+
+
+def _pixel_classes(mask: Image.Image | None, input_shape: tuple[int, int, int]) -> Tensor:
+    """Bring a square mask to uint8 of S×S, no value that it did not hold; None has no label."""
+    _, height, width = input_shape
+    if mask is None:
+        return torch.full((height, width), NO_LABEL, dtype=torch.uint8)
+    return torch.from_numpy(np.array(mask.resize((width, height), Image.Resampling.NEAREST)))
 
 
 def _require_sides(config: DataConfig, name: str, positive: int, negative: int) -> None:
@@ -136,3 +172,14 @@ def _require_training(training: ImageSet, batch_size: int) -> None:
             f"{len(training)} training images are fewer than one batch of {batch_size}; add images "
             "or lower training.batch_size"
         )
+
+
+def _require_pixels(config: DataConfig, name: str, parts: Sequence[ImageSet]) -> None:
+    for part in parts:
+        assert part.masks_NHW is not None  # noqa: S101  # called where masks are wanted
+        for value, what in ((1, f"of '{name}'"), (0, "of the rest")):
+            if not bool((part.masks_NHW == value).any()):
+                raise DataError(
+                    f"{config.path}: the masks of {len(part)} images label no pixel {what}; give "
+                    "masks that do, or add images"
+                )

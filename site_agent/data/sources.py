@@ -12,16 +12,10 @@ from PIL import Image
 from torchvision import datasets
 
 from common.errors import DataError, MissingExtraError
-from common.images import UnreadableError, centre_square, read_picture
+from common.images import UnreadableError, centre_square
 from site_agent.config import DataConfig
-from site_agent.data import crops
-
-VOC_CLASSES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
-    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
-    "train", "tvmonitor",
-)  # fmt: skip
-"""Index = value in the mask; 255 is "ignore"."""
+from site_agent.data.pictures import read
+from site_agent.data.voc import VocSource
 
 
 class Source(Protocol):
@@ -124,58 +118,6 @@ class FolderSource:
         return centre_square(read(path, "RGB"))
 
 
-class VocSource:
-    """PASCAL VOC's layout with segmentation masks, through torchvision's VOCSegmentation."""
-
-    mirror = True
-
-    def __init__(self, root: Path, config: DataConfig) -> None:
-        try:
-            self._dataset = datasets.VOCSegmentation(
-                str(root), year="2012", image_set=config.image_set or "trainval", download=False
-            )
-        except (RuntimeError, OSError, ValueError) as error:
-            raise DataError(
-                f"{root}: is no VOC folder ({error}); give the folder that holds VOCdevkit/VOC2012"
-            ) from error
-        self._crop = config.crop
-        self._context = config.context
-        self._boxes: dict[int, tuple[int, int, int, int]] = {}
-
-    def classes(self) -> Sequence[str]:
-        """Return VOC's twenty classes."""
-        return VOC_CLASSES[1:]
-
-    def labels(
-        self, wanted: frozenset[str], on_unreadable: Callable[[UnreadableError], None]
-    ) -> list[tuple[str, str]]:
-        """Return (image id, class), the class being the only one of `wanted` in the image."""
-        values = [VOC_CLASSES.index(name) for name in wanted]
-        rows = []
-        for index, path in enumerate(self._dataset.masks):
-            key = Path(path).stem
-            try:
-                mask_HW = np.asarray(read(Path(path), None))
-            except UnreadableError as error:
-                on_unreadable(error)
-                rows.append((key, ""))
-                continue
-            present = [value for value in values if (mask_HW == value).any()]
-            if len(present) == 1:
-                self._boxes[index] = crops.bounding_box(mask_HW == present[0])
-                rows.append((key, VOC_CLASSES[present[0]]))
-            else:
-                rows.append((key, ""))
-        return rows
-
-    def image(self, index: int) -> Image.Image:
-        """Read the square around the animal (crop = "box") or the centre square ("image")."""
-        picture = read(Path(self._dataset.images[index]), "RGB")
-        if self._crop == "image" or index not in self._boxes:
-            return centre_square(picture)
-        return crops.square_around(picture, self._boxes[index], self._context)
-
-
 def open_source(config: DataConfig) -> Source:
     """Open the dataset that the configuration names.
 
@@ -230,17 +172,3 @@ def slug(name: str) -> str:
     """Return a class's name as settings write it: ankle-boot for "Ankle boot"."""
     name = re.sub(r"^(\d) - .*$", r"\1", name)
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def read(path: Path, mode: str | None) -> Image.Image:
-    """Read an image file whole, and convert it to `mode` unless that is None.
-
-    Raises
-    ------
-    UnreadableError
-        If it is missing, cut short or not an image.
-    """
-    try:
-        return read_picture(path, mode)
-    except UnreadableError as error:
-        raise UnreadableError(f"{error}, or set data.skip_unreadable = true") from error

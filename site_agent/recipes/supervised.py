@@ -1,5 +1,8 @@
 """Supervised training from the plan's initial weights: the category against the rest.
 
+All tasks are learned at once, above one category module: a segmentation from the masks of the same
+images.
+
 N batch, C channels, H/W height and width.
 """
 
@@ -11,13 +14,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from common.distillation.augmentation import augment
+from common.distillation.augmentation import AugmentConfig, augment, augment_labelled
+from common.distillation.problem import logits, pixel_labels
+from common.distillation.task_loss import cross_entropy
 from common.images import normalise
 from common.nets.spec import Setting
 from site_agent.config import TrainingConfig
-from site_agent.data.images import ImageSet, LabData
+from site_agent.data.images import LabData
 from site_agent.recipes import checkpoint
 from site_agent.recipes.interface import OnProgress, Teacher
 from site_agent.stopping import Stopped
@@ -28,7 +32,7 @@ _WARM_UP = 0.05
 
 
 class SupervisedRecipe:
-    """Binary cross-entropy, AdamW or SGD, cosine schedule, light augmentation.
+    """Binary cross-entropy of every task, AdamW or SGD, cosine schedule, light augmentation.
 
     An epoch shows every training image of the larger side (category or rest) once and the
     smaller side's as often as it takes to balance, so that threshold 0 is fair. All randomness
@@ -104,18 +108,15 @@ class SupervisedRecipe:
     ) -> float:
         for module in teacher.modules().values():
             module.train()
-        x_NCHW, y_N = batch_of(data.training, indices)
-        x_NCHW = augment(x_NCHW, self._config.augment, mirror=data.mirror, generator=generator)
+        x_NCHW, labels = batch_of(data, indices, self._config.augment, generator)
         features_NCHW = teacher.category_module(
             x_NCHW.to(self._device, memory_format=torch.channels_last)
         )
-        target_N = y_N.to(self._device)
-        loss = torch.stack(
-            [
-                functional.binary_cross_entropy_with_logits(g(features_NCHW).flatten(), target_N)
-                for g in teacher.task_modules.values()
-            ]
-        ).sum()
+        losses = []
+        for g in teacher.task_modules.values():
+            y_N = logits(g(features_NCHW))
+            losses.append(cross_entropy(y_N, labels[y_N.ndim].to(self._device)))
+        loss = torch.stack(losses).sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -164,9 +165,29 @@ def balanced_order(labels_N: Tensor, generator: torch.Generator) -> Tensor:
     return both[torch.randperm(len(both), generator=generator)]
 
 
-def batch_of(images: ImageSet, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return normalised images (N,C,H,W) and labels (N) at `indices`."""
-    return normalise(images.images_NCHW[indices]), images.labels_N[indices]
+def batch_of(
+    data: LabData, indices: Tensor, config: AugmentConfig, generator: torch.Generator
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Return changed training images (N,C,H,W), normalised, and what they are to be told as.
+
+    Returns
+    -------
+    Images; and labels by the dimensions of the answers that they are for: (N) under 1, of pixels
+    (N,H,W) under 3, if there are masks.
+    """
+    images = data.training
+    x_NCHW, labels_N = normalise(images.images_NCHW[indices]), images.labels_N[indices]
+    if images.masks_NHW is None:
+        x_NCHW = augment(x_NCHW, config, mirror=data.mirror, generator=generator)
+        return x_NCHW, {1: labels_N}
+    x_NCHW, labels_NHW = augment_labelled(
+        x_NCHW,
+        pixel_labels(images.masks_NHW[indices]),
+        config,
+        mirror=data.mirror,
+        generator=generator,
+    )
+    return x_NCHW, {1: labels_N, 3: labels_NHW}
 
 
 def schedule(step: int, steps: int) -> float:

@@ -8,7 +8,6 @@ Shapes: N images, S side.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
+from common.distillation.augmentation import moved
+from common.distillation.problem import NO_LABEL, pixel_labels
 from common.errors import DataError
 from common.images import normalise
 from common.nets.architectures import initial_modules
@@ -27,14 +28,13 @@ from common.weights import safetensors_io
 from deploy.benchmarks.transplant import teachers, voc
 from site_agent.config import TrainingConfig
 from site_agent.data import crops as squares
-from site_agent.data.sources import VOC_CLASSES
+from site_agent.data.voc import VOC_CLASSES
+from site_agent.metrics import error_percent
 from site_agent.recipes.supervised import schedule
 
 SIDE = 32
 CONTEXT = 0.2
 """Margin around an animal's box: about 70% of the pixels are background."""
-IGNORE = 255
-"""Value of a mask's pixel that has no label."""
 FORMAT = 1
 _MIN_PIXELS = 100
 _BATCH = 32
@@ -92,7 +92,9 @@ def load(root: Path, cache: Path) -> dict[str, MaskedSplit]:
 
 def _split(tensors: dict[str, Tensor], category: str) -> MaskedSplit:
     train, test = (
-        Masked(tensors[f"{category}/{part}/images"], _labels(tensors[f"{category}/{part}/masks"]))
+        Masked(
+            tensors[f"{category}/{part}/images"], pixel_labels(tensors[f"{category}/{part}/masks"])
+        )
         for part in ("train", "val")
     )
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(len(category)))
@@ -103,11 +105,6 @@ def _split(tensors: dict[str, Tensor], category: str) -> MaskedSplit:
         train.at(order[public : public + held]),
         test,
     )
-
-
-def _labels(masks_NSS: Tensor) -> Tensor:
-    labels_NSS = masks_NSS.float()
-    return labels_NSS.masked_fill(masks_NSS == IGNORE, math.nan)
 
 
 def _read(folder: Path) -> dict[str, Tensor]:
@@ -144,15 +141,13 @@ def _cropped(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return image and mask of the square around the category; beyond the picture: no label."""
     box = squares.bounding_box(mask_HW == value)
-    own_HW = np.where(mask_HW == IGNORE, IGNORE, mask_HW == value).astype(np.uint8)
-    # Three equal bands, one of which is inverted: mid-grey padding is told from every label.
-    inverted = Image.fromarray(np.stack((own_HW, own_HW, 255 - own_HW), axis=-1))
-    mask = squares.square_around(inverted, box, CONTEXT)
-    mask_SS3 = np.asarray(mask.resize((SIDE, SIDE), Image.Resampling.NEAREST))
-    padded_SS = mask_SS3[..., 0] == mask_SS3[..., 2]
+    own_HW = np.where(mask_HW == NO_LABEL, NO_LABEL, mask_HW == value).astype(np.uint8)
+    mask = squares.square_around(Image.fromarray(own_HW), box, CONTEXT, NO_LABEL)
     image = squares.square_around(picture, box, CONTEXT)
-    image_SS3 = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
-    return image_SS3, np.where(padded_SS, IGNORE, mask_SS3[..., 0]).astype(np.uint8)
+    return (
+        np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)),
+        np.asarray(mask.resize((SIDE, SIDE), Image.Resampling.NEAREST)),
+    )
 
 
 def start(splits: dict[str, MaskedSplit], *, seed: int, cache: Path) -> nn.Sequential:
@@ -185,9 +180,7 @@ def trained(
 
 def pixel_accuracy(y_NSS: Tensor, labels_NSS: Tensor) -> float:
     """Return the share of labelled pixels on the right side of threshold 0, in percent."""
-    labelled = ~labels_NSS.isnan()
-    right = (y_NSS > 0) == (labels_NSS > 0.5)
-    return 100 * float(right[labelled].double().mean())
+    return 100 - error_percent(y_NSS, labels_NSS)
 
 
 def _net(seed: int) -> nn.Sequential:
@@ -218,7 +211,7 @@ def _train(net: nn.Sequential, images: Masked, epochs: int, seed: int) -> None:
             if place == 0:
                 order = torch.randperm(len(images), generator=generator)
             batch = images.at(order[place : place + _BATCH])
-            x_NCSS, labels_NSS = moved(normalise(batch.images_NCSS), batch.labels_NSS, generator)
+            x_NCSS, labels_NSS = changed(normalise(batch.images_NCSS), batch.labels_NSS, generator)
             for group in optimiser.param_groups:
                 group["lr"] = LEARNING_RATE * schedule(step, epochs * per_epoch)
             y_NSS = net(x_NCSS).squeeze(1)
@@ -229,7 +222,9 @@ def _train(net: nn.Sequential, images: Masked, epochs: int, seed: int) -> None:
             optimiser.step()
 
 
-def moved(x_NCSS: Tensor, labels_NSS: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def changed(
+    x_NCSS: Tensor, labels_NSS: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Crop, mirror and recolour images, their labels with them."""
     count = len(x_NCSS)
     scale = (0.5 + 0.5 * torch.rand(count, generator=generator)).sqrt()
@@ -238,7 +233,6 @@ def moved(x_NCSS: Tensor, labels_NSS: Tensor, generator: torch.Generator) -> tup
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = scale * sign, scale, place
     grid = F.affine_grid(theta, [count, 1, *x_NCSS.shape[2:]], align_corners=False)
-    x_NCSS = F.grid_sample(x_NCSS, grid, align_corners=False)
-    labels_N1SS = F.grid_sample(labels_NSS[:, None], grid, mode="nearest", align_corners=False)
+    x_NCSS, labels_NSS = moved(x_NCSS, labels_NSS, grid)
     contrast = 0.75 + 0.5 * torch.rand(count, 3, 1, 1, generator=generator)
-    return x_NCSS * contrast, labels_N1SS[:, 0]
+    return x_NCSS * contrast, labels_NSS

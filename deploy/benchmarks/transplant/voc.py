@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.errors import DataError
 from site_agent.data import crops as squares
-from site_agent.data.sources import VOC_CLASSES
+from site_agent.data.voc import VOC_CLASSES
 
 ANIMALS = ("cat", "cow", "dog", "horse", "sheep")
 SIDE = 32

@@ -71,6 +71,13 @@ def calibrated(**numbers):
     return both
 
 
+def with_iou(value):
+    """Results of both candidates, one with a mean IoU."""
+    both = results(no_adapter=50.0, zero_sample=30.0)
+    both[1].mean_iou = value
+    return both
+
+
 def refined(lab, evaluation, channels=None):
     """Make a real adapter as a lab would; `channels` lies about its width."""
     width = channels or feature_shape(lab.plan().architecture)[0]
@@ -150,6 +157,10 @@ def test_a_failure_may_leave_results_out(asked):
             LimitError,
             "scale of refined is inf",
         ),
+        ({"results": with_iou(100.5)}, LimitError, "mean IoU of zero_sample is 100.5"),
+        ({"results": with_iou(math.nan)}, LimitError, "mean IoU of zero_sample is nan"),
+        ({"results": calibrated(mean_iou=-1.0)}, LimitError, "calibrated mean IoU of zero_sample"),
+        ({"refined_mean_iou": 101.0}, LimitError, "refined_mean_iou is 101"),
         ({"refined_error": math.inf}, LimitError, "refined_error"),
         ({"refinement_seconds": -1.0}, LimitError, "refinement_seconds"),
         ({"refinement_steps": 1 << 63}, LimitError, "refinement_steps"),
@@ -172,7 +183,11 @@ def test_numbers_are_held_against_what_was_asked(coordinator, asked, change, err
 
 @pytest.mark.parametrize(
     "numbers",
-    [{}, {"scale": 1e6, "bias": -1e6, "error": 100.0}, {"scale": 1e-6, "bias": 0.0}],
+    [
+        {},
+        {"scale": 1e6, "bias": -1e6, "error": 100.0, "mean_iou": 100.0},
+        {"scale": 1e-6, "bias": 0.0, "mean_iou": 0.0},
+    ],
 )
 def test_a_calibration_within_its_caps_is_kept(coordinator, asked, numbers):
     lab, evaluation = asked()

@@ -114,3 +114,16 @@ def test_refs_that_could_leave_the_store_are_refused(store: BlobStore, name: str
 def test_a_ref_points_at_digests_alone(store: BlobStore) -> None:
     with pytest.raises(SchemaError, match="64 lower-case hex"):
         store.put_ref("head", "main")
+
+
+def test_a_deleted_blob_is_gone_from_the_cache_too(store: BlobStore) -> None:
+    first, second = store.put_bytes(b"1"), store.put_bytes(b"2")
+    assert store.local_path(first).read_bytes() == b"1"
+    store.delete(first)
+    store.delete(first)
+    assert not store.has(first)
+    with pytest.raises(NotFoundError, match=first):
+        store.local_path(first)
+    assert store.local_path(second).read_bytes() == b"2"
+    assert store.put_bytes(b"1") == first
+    assert store.has(first)

@@ -7,7 +7,7 @@ import pytest
 
 from common.artifacts.local import LocalStore
 from common.identity.keys import SigningKey, load_or_create
-from common.nets.spec import ArchitectureSpec
+from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.weights.manifest import Recipe, TeacherManifest
 from coordinator.config import CoordinatorConfig, PlanConfig
 from coordinator.ledger import Ledger
@@ -17,10 +17,19 @@ from coordinator.registry import Receipt, Registry
 ARCHITECTURE = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
 
 
+SEGMENTATION = TaskSpec(name="segmentation", kind="binary-segmentation")
+
+
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def tasks() -> tuple[TaskSpec, ...]:
+    """Return the plan's tasks; a test may have others."""
+    return (TaskSpec(name="classification"),)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, tasks: tuple[TaskSpec, ...]) -> Iterator[Ledger]:
     config = CoordinatorConfig(
-        net="digits", state=tmp_path, plan=PlanConfig(architecture=ARCHITECTURE)
+        net="digits", state=tmp_path, plan=PlanConfig(architecture=ARCHITECTURE, tasks=tasks)
     )
     store = LocalStore(tmp_path / "artifacts")
     registry = Registry(f"sqlite:///{tmp_path / 'registry.sqlite'}")
@@ -43,7 +52,7 @@ def teacher(ledger: Ledger, site: str, category: str) -> TeacherManifest:
         architecture=plan.architecture,
         category_module=plan.initial_category_module,
         task_modules=plan.initial_task_modules,
-        metrics={"error/classification": 5.0},
+        metrics={f"error/{task}": 5.0 for task in plan.initial_task_modules},
         recipe=Recipe(name="supervised"),
         plan=plan.content_digest(),
     )

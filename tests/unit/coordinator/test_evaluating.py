@@ -23,7 +23,7 @@ from coordinator.ledger import Ledger
 from coordinator.places import Places
 from coordinator.recording import gather
 from coordinator.registry import Merge, MergeState, SubmissionState
-from coordinator.transplant import Transplanter
+from coordinator.transplant import Transplanter, teacher_numbers
 from coordinator.verification import verify_version
 from coordinator.view import NetView
 from deploy.federation.tables import category_rows
@@ -75,6 +75,35 @@ def test_numbers_tell_both_errors_and_the_baseline_stays() -> None:
     assert (numbers["refined_error"], numbers["refined_uncalibrated_error"]) == (2.0, 3.0)
     assert (numbers["zero_sample_scale"], numbers["zero_sample_bias"]) == (0.5, 1.5)
     assert calibration_of(report, "refined") == Calibration(scale=1.5)
+
+
+def test_a_segmentation_tells_its_mean_iou_of_the_same_output() -> None:
+    no_adapter, zero_sample = results(
+        no_adapter=pb.OutputCalibration(scale=2, bias=-1, error=31, mean_iou=41),
+        zero_sample=pb.OutputCalibration(scale=0.5, bias=1.5, error=8, mean_iou=70),
+    )
+    no_adapter.mean_iou, zero_sample.mean_iou = 30.0, 60.0
+    report = pb.ReportEvaluationRequest(
+        results=[no_adapter, zero_sample],
+        refinement_manifest_digest="a" * 64,
+        refined_error=3.0,
+        refined_mean_iou=0.0,
+    )
+    sent = pb.ReportEvaluationRequest.FromString(report.SerializeToString())
+    told = {key: value for key, value in numbers_of(sent).items() if "mean_iou" in key}
+    assert told == {
+        "no_adapter_mean_iou": 30.0,  # as no_adapter_error, without the calibration
+        "zero_sample_mean_iou": 70.0,
+        "refined_mean_iou": 0.0,
+    }
+
+
+def test_a_teacher_s_numbers_are_those_of_the_task(ledger: Ledger) -> None:
+    manifest = teacher(ledger, "cat-lab", "cat").model_copy(
+        update={"metrics": {"error/a": 1.0, "error/b": 2.0, "mean_iou/b": 50.0}}
+    )
+    assert teacher_numbers(manifest, "a") == {"teacher_error": 1.0}
+    assert teacher_numbers(manifest, "b") == {"teacher_error": 2.0, "teacher_mean_iou": 50.0}
 
 
 SITE_KEY = SigningKey.generate()

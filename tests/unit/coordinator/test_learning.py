@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,12 @@ from sklearn.datasets import load_digits
 from common.distillation.back_distillation import BackDistillationSettings
 from common.distillation.task_module import TaskLearningSettings
 from common.errors import ConflictError, DataError, NotFoundError, TransplantError
+from common.nets.spec import TaskSpec
+from common.weights.manifest import SharedSamples
 from coordinator.committing import Committer
-from coordinator.config import JobsConfig
+from coordinator.config import JobsConfig, SamplesConfig
+from coordinator.few_samples import few_samples
+from coordinator.jobs.checkpoint import put_tensors
 from coordinator.jobs.runner import JobRunner
 from coordinator.joining import COORDINATOR
 from coordinator.learning import Learner
@@ -28,6 +33,7 @@ from coordinator.registry import Merge, MergeState
 from coordinator.transplant import Transplanter
 from coordinator.verification import verify_version
 from coordinator.view import NetView
+from tests.unit.coordinator.conftest import teacher
 from tests.unit.coordinator.test_evaluating import evaluating
 from tests.unit.coordinator.test_review import report, transplanter, with_policy
 
@@ -217,3 +223,31 @@ def test_no_image_changes_sides(folder: Path) -> None:
     learning, judging = first.part(judging=False), first.part(judging=True)
     assert len(learning[1]) + len(judging[1]) == 120
     assert 20 < len(judging[1]) < 55
+
+
+def test_the_operators_own_samples_join_those_that_a_lab_shares(
+    ledger: Ledger, folder: Path, tmp_path: Path
+) -> None:
+    task = TaskSpec(name="classification")
+    config = ledger.config.model_copy(update={"samples": SamplesConfig(folder=folder)})
+    own = replace(ledger, config=config)
+    cat = teacher(ledger, "cat-lab", "cat")
+    blob = put_tensors(ledger.store, {"images": torch.zeros(4, 3, 32, 32), "labels": torch.ones(4)})
+    shares = cat.model_copy(update={"shared_samples": SharedSamples(count=4, blob=blob)})
+    assert few_samples(ledger, cat, task).numbers() == {}
+    assert few_samples(ledger, shares, task).blob == blob
+    alone = few_samples(own, cat, task)
+    assert alone.numbers() == {"few_samples": 120.0, "own_samples": 120.0}
+    both = few_samples(own, shares, task)
+    assert both.numbers() == {"few_samples": 124.0, "own_samples": 120.0}
+    assert both.blob is not None
+    assert both.blob.tensors["images"].shape == (124, 3, 32, 32)
+    # Yes and no say nothing about pixels; of cows there are none; a broken image costs no merge.
+    pixels = TaskSpec(name="segmentation", kind="binary-segmentation")
+    assert few_samples(own, shares, pixels).blob == blob
+    assert few_samples(own, teacher(ledger, "cow-lab", "cow"), task).blob is None
+    broken = tmp_path / "cat" / "yes"
+    broken.mkdir(parents=True)
+    (broken / "one.png").write_bytes(b"no image")
+    config = ledger.config.model_copy(update={"samples": SamplesConfig(folder=tmp_path)})
+    assert few_samples(replace(ledger, config=config), shares, task).blob == blob

@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from common.distillation.problem import NO_LABEL
 from common.errors import DataError
 from deploy.benchmarks.transplant import segmentation, voc
-from site_agent.data.sources import VOC_CLASSES
+from site_agent.data.voc import VOC_CLASSES
 
 IMAGES_A_PART = 12
 
@@ -29,7 +30,7 @@ def root(tmp_path: Path) -> Path:
                 window.save(base / "JPEGImages" / f"{name}.jpg")
                 mask_HW = np.zeros((60, 200), np.uint8)
                 mask_HW[30:, :] = VOC_CLASSES.index(animal)
-                mask_HW[28:30, :] = segmentation.IGNORE
+                mask_HW[28:30, :] = NO_LABEL
                 Image.fromarray(mask_HW).save(base / "SegmentationClass" / f"{name}.png")
                 names.append(name)
         (base / "ImageSets" / "Segmentation" / f"{part}.txt").write_text("\n".join(names))
@@ -54,7 +55,7 @@ def test_labels_move_with_their_images() -> None:
     images = torch.zeros(16, 3, 32, 32)
     images[:, :, :, :16] = 1.0
     labels = images[:, 0].clone()
-    x_NCSS, y_NSS = segmentation.moved(images, labels, torch.Generator().manual_seed(0))
+    x_NCSS, y_NSS = segmentation.changed(images, labels, torch.Generator().manual_seed(0))
     bright = x_NCSS.mean(1) > 0.3
     assert float((bright == (y_NSS > 0.5)).float().mean()) > 0.95
     assert 0.2 < float(y_NSS[:, :, :4].mean()) < 0.8  # some are mirrored

@@ -1,6 +1,6 @@
 import torch
 
-from common.distillation.augmentation import AugmentConfig, augment
+from common.distillation.augmentation import AugmentConfig, augment, augment_labelled
 
 
 def images() -> torch.Tensor:
@@ -52,3 +52,61 @@ def test_a_shift_moves_mid_grey_in() -> None:
     assert covered.min() > (1 - 0.25) ** 2 - 0.05
     assert covered.max() <= 1
     assert covered.min() < 0.8
+
+
+ALL = AugmentConfig(shift=0.2, zoom=0.3, rotation=30, colour=0.2)
+
+
+def discs() -> tuple[torch.Tensor, torch.Tensor]:
+    """Bright discs (32, 3, 32, 32), and where they are; a corner has no label."""
+    rows, columns = torch.arange(32)[:, None], torch.arange(32)
+    inside = (rows - 10) ** 2 + (columns - 18) ** 2 < 49
+    labels_NHW = inside.float().repeat(32, 1, 1)
+    images_NCHW = 2 * labels_NHW[:, None].repeat(1, 3, 1, 1)
+    labels_NHW[:, :4, :4] = torch.nan
+    return images_NCHW, labels_NHW
+
+
+def both(config: AugmentConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return augment_labelled(*discs(), config, mirror=True, generator=generator)
+
+
+def test_labels_move_with_their_images() -> None:
+    images_NCHW, labels_NHW = both(ALL)
+    assert not torch.equal(labels_NHW.nan_to_num(2), discs()[1].nan_to_num(2))
+    labelled = ~labels_NHW.isnan()
+    bright = images_NCHW.mean(1) > 1
+    assert (bright[labelled] == (labels_NHW[labelled] > 0.5)).float().mean() > 0.98
+    assert set(labels_NHW[labelled].tolist()) == {0.0, 1.0}
+
+
+def test_images_are_those_that_no_label_comes_with() -> None:
+    generator = torch.Generator().manual_seed(2)
+    for config in (ALL, AugmentConfig(erase=0.2), STILL):
+        expected = augment(discs()[0], config, mirror=True, generator=generator.manual_seed(2))
+        assert torch.equal(both(config)[0], expected)
+
+
+def test_what_moves_in_or_is_erased_has_no_label() -> None:
+    ones = torch.ones(64, 1, 32, 32)
+    generator = torch.Generator().manual_seed(0)
+    moved, labels = augment_labelled(
+        ones, ones[:, 0], AugmentConfig(shift=0.25), mirror=False, generator=generator
+    )
+    assert 0.05 < labels.isnan().float().mean() < 0.4
+    assert (moved[:, 0][labels.isnan()] < 1).all()
+    assert (labels[~labels.isnan()] == 1).all()
+    erased, labels = augment_labelled(
+        ones, ones[:, 0], AugmentConfig(shift=0, erase=0.2), mirror=False, generator=generator
+    )
+    assert torch.equal(labels.isnan(), erased[:, 0] == 0)
+    assert labels.isnan().any()
+
+
+def test_labels_stay_where_nothing_moves() -> None:
+    images_NCHW, labels_NHW = discs()
+    _, same = augment_labelled(
+        images_NCHW, labels_NHW, STILL, mirror=False, generator=torch.Generator()
+    )
+    torch.testing.assert_close(same, labels_NHW, equal_nan=True, rtol=0, atol=0)

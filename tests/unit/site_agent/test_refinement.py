@@ -15,7 +15,7 @@ from common.distillation.augmentation import AugmentConfig
 from common.distillation.calibration import calibrate_by_labels
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
-from site_agent import evaluation, inference, refinement
+from site_agent import evaluation, inference, metrics, refinement
 from site_agent.config import RefinementConfig
 from site_agent.data.images import LabData
 from site_agent.documents import CandidateError
@@ -93,7 +93,7 @@ def test_outputs_that_no_calibration_serves_stay_as_they_are() -> None:
     # Told apart without error; cross-entropy would move the threshold to the middle of the two.
     apart_N = torch.cat([torch.linspace(-1, -0.05, 12), torch.linspace(0.05, 6, 12)])
     fitted = calibrate_by_labels(apart_N, labels_N)
-    assert inference.error_percent(fitted.apply(apart_N), labels_N) > 0
+    assert metrics.error_percent(fitted.apply(apart_N), labels_N) > 0
     assert evaluation.calibration(apart_N, labels_N) is None
     assert evaluation.calibration(torch.full((24,), math.nan), labels_N) is None
     # The same with its threshold off is served.
@@ -109,7 +109,7 @@ def test_refinement_learns_the_adapter_and_nothing_else(joins: Joins) -> None:
     validation = support.data(1).validation
     heads = joins.heads() | {"refined": evaluation.head(refined.adapter, joins.task_module)}
     logits = inference.logits(joins.category_module, heads, validation, support.CPU, support.NEVER)
-    errors = {n: inference.error_percent(v, validation.labels_N) for n, v in logits.items()}
+    errors = {n: metrics.error_percent(v, validation.labels_N) for n, v in logits.items()}
     assert errors["refined"] < errors["no_adapter"] - 10
     after = (joins.category_module, joins.task_module, joins.adapters["dirac"])
     for one, two in zip(before, after, strict=True):
@@ -145,11 +145,11 @@ def test_it_starts_from_the_best_candidate_of_the_asked_structure(joins: Joins) 
 def test_features_stay_below_their_cap(joins: Joins) -> None:
     config = CONFIG.model_copy(update={"max_feature_bytes": 1 << 20, "views": 3})
     x_NCHW, y_N = refinement.training_features(
-        joins.category_module, support.data(1), config, AugmentConfig(),
+        joins.category_module, "binary-classification", support.data(1), config, AugmentConfig(),
         torch.Generator().manual_seed(0), support.CPU, support.NEVER,
     )  # fmt: skip
     assert x_NCHW.numel() * 4 <= 1 << 20
-    assert len(x_NCHW) == len(y_N) == (1 << 20) // (8 * 16 * 16 * 4)
+    assert len(x_NCHW) == len(y_N) == (1 << 20) // ((8 * 16 * 16 + 1) * 4)
 
 
 def test_a_stop_ends_it(joins: Joins) -> None:

@@ -13,7 +13,7 @@ from common.plan import Limits
 from common.weights import safetensors_io
 from common.weights.admission import admit
 from site_agent.config import StatisticsConfig
-from site_agent.inference import error_percent
+from site_agent.metrics import error_percent
 from site_agent.statistics import statistics
 from site_agent.submission import shared_samples
 from tests.unit.site_agent import support

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from common.errors import StorageError
-from site_agent import inference
+from site_agent import inference, metrics
 from site_agent.config import TrainingConfig
 from site_agent.recipes.interface import Teacher
 from site_agent.recipes.supervised import CHECKPOINT, SupervisedRecipe, balanced_order, schedule
@@ -52,7 +52,7 @@ def test_it_learns_what_it_has_not_seen(tmp_path: Path) -> None:
     logits = inference.logits(
         teacher.category_module, teacher.task_modules, validation, support.CPU, support.NEVER
     )
-    assert inference.error_percent(logits["classification"], validation.labels_N) < 10
+    assert metrics.error_percent(logits["classification"], validation.labels_N) < 10
     assert not any(p.requires_grad for p in teacher.category_module.parameters())
 
 

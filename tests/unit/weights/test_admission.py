@@ -102,6 +102,13 @@ def digits() -> tuple[Tensor, Tensor]:
     return images.expand(-1, 3, -1, -1).contiguous(), labels
 
 
+def outlines(images: Tensor) -> Tensor:
+    """Return where the ink is, (6, 32, 32), with a rim that nobody labelled."""
+    masks = (images[:, 0] > 0.3).to(torch.uint8)
+    masks[:, :2] = 255
+    return masks
+
+
 @pytest.fixture
 def submission(tmp_path: Path) -> Submission:
     category_module, task_modules = initial_modules(ARCHITECTURE, TASKS, seed=0)
@@ -131,6 +138,7 @@ def submission(tmp_path: Path) -> Submission:
         metrics={
             "error/classification": 2.5,
             "error/outline": 100,
+            "mean_iou/outline": 12.5,
             "samples/validation": 60,
             "loss/final": -0.25,
         },
@@ -138,7 +146,8 @@ def submission(tmp_path: Path) -> Submission:
         plan=submission.plan.content_digest(),
         statistics=submission.write(statistics),
         shared_samples=SharedSamples(
-            count=SAMPLES, blob=submission.write({"images": images, "labels": labels})
+            count=SAMPLES,
+            blob=submission.write({"images": images, "labels": labels, "masks": outlines(images)}),
         ),
     )
     return submission
@@ -163,6 +172,9 @@ def test_one_of_the_plans_tasks_is_enough(submission: Submission) -> None:
         task_modules={"classification": submission.manifest.task_modules["classification"]},
         metrics={"error/classification": 0},
     )
+    # A lab that labels no pixel has no masks to share.
+    refused(submission, SchemaError, "^tensors: .*'masks' has no place")
+    submission.change_blob("shared_samples", lambda tensors: tensors.pop("masks"))
     submission.admit()
 
 
@@ -199,6 +211,17 @@ def test_one_of_the_plans_tasks_is_enough(submission: Submission) -> None:
             {"metrics": {"error/outline": 1, "error/classification": 100.5}},
             SchemaError,
             "^metrics: 'error/classification' = 100.5; an error is 0 to 100",
+        ),
+        (
+            {
+                "metrics": {
+                    "error/outline": 0,
+                    "error/classification": 1,
+                    "mean_iou/outline": 100.5,
+                }
+            },
+            SchemaError,
+            "^metrics: 'mean_iou/outline' = 100.5; a mean IoU is 0 to 100",
         ),
         (
             {"metrics": {"error/outline": -0.1, "error/classification": 1}},
@@ -350,6 +373,18 @@ def test_the_norm_of_the_largest_float32_numbers_does_not_overflow(submission: S
     refused(submission, LimitError, "^norm: ")
 
 
+def with_value(value: int) -> Tensor:
+    """Return masks that are sound but for one pixel."""
+    masks = outlines(digits()[0])
+    masks[3, 9, 9] = value
+    return masks
+
+
+def test_a_task_that_labels_pixels_shares_its_masks(submission: Submission) -> None:
+    submission.change_blob("shared_samples", lambda tensors: tensors.pop("masks"))
+    refused(submission, SchemaError, "^tensors: shared samples: tensor 'masks' is missing")
+
+
 @pytest.mark.parametrize(
     ("which", "edit", "rule"),
     [
@@ -364,6 +399,24 @@ def test_the_norm_of_the_largest_float32_numbers_does_not_overflow(submission: S
         ("shared_samples", {"images": torch.ones(7, 3, 32, 32)}, "^tensors: .*'images' has shape"),
         ("shared_samples", {"images": torch.ones(6, 3, 28, 28)}, "^tensors: .*'images' has shape"),
         ("shared_samples", {"images": torch.ones(6, 1, 32, 32)}, "^tensors: .*'images' has shape"),
+        ("shared_samples", {"masks": outlines(digits()[0])[:5]}, "^tensors: .*'masks' has shape"),
+        (
+            "shared_samples",
+            {"masks": torch.ones(6, 28, 28).byte()},
+            "^tensors: .*'masks' has shape",
+        ),
+        ("shared_samples", {"masks": torch.ones(6, 32, 32)}, "^tensors: .*'masks' is F32"),
+        (
+            "shared_samples",
+            {"masks": with_value(2)},
+            "^values: .*'masks' holds other numbers than 0",
+        ),
+        ("shared_samples", {"masks": with_value(254)}, "^values: .*'masks'"),
+        (
+            "shared_samples",
+            {"masks": torch.full((6, 32, 32), 255).byte()},
+            "^values: .*'masks' .* no label at all",
+        ),
         ("shared_samples", {"names": torch.ones(6)}, "^tensors: .*'names' has no place"),
     ],
 )

@@ -228,8 +228,16 @@ class MergeStateChanged(_message.Message):
     reason: str
     def __init__(self, merge_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class SamplesForgotten(_message.Message):
+    __slots__ = ("submission_id", "count")
+    SUBMISSION_ID_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    submission_id: str
+    count: int
+    def __init__(self, submission_id: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
 class WatchResponse(_message.Message):
-    __slots__ = ("cursor", "heartbeat", "submission", "evaluation", "version", "superseded", "merge")
+    __slots__ = ("cursor", "heartbeat", "submission", "evaluation", "version", "superseded", "merge", "samples")
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     SUBMISSION_FIELD_NUMBER: _ClassVar[int]
@@ -237,6 +245,7 @@ class WatchResponse(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
     MERGE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
     cursor: int
     heartbeat: Heartbeat
     submission: SubmissionStateChanged
@@ -244,32 +253,37 @@ class WatchResponse(_message.Message):
     version: NetVersionCommitted
     superseded: Superseded
     merge: MergeStateChanged
-    def __init__(self, cursor: _Optional[int] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., submission: _Optional[_Union[SubmissionStateChanged, _Mapping]] = ..., evaluation: _Optional[_Union[EvaluationRequest, _Mapping]] = ..., version: _Optional[_Union[NetVersionCommitted, _Mapping]] = ..., superseded: _Optional[_Union[Superseded, _Mapping]] = ..., merge: _Optional[_Union[MergeStateChanged, _Mapping]] = ...) -> None: ...
+    samples: SamplesForgotten
+    def __init__(self, cursor: _Optional[int] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., submission: _Optional[_Union[SubmissionStateChanged, _Mapping]] = ..., evaluation: _Optional[_Union[EvaluationRequest, _Mapping]] = ..., version: _Optional[_Union[NetVersionCommitted, _Mapping]] = ..., superseded: _Optional[_Union[Superseded, _Mapping]] = ..., merge: _Optional[_Union[MergeStateChanged, _Mapping]] = ..., samples: _Optional[_Union[SamplesForgotten, _Mapping]] = ...) -> None: ...
 
 class OutputCalibration(_message.Message):
-    __slots__ = ("scale", "bias", "error")
+    __slots__ = ("scale", "bias", "error", "mean_iou")
     SCALE_FIELD_NUMBER: _ClassVar[int]
     BIAS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    MEAN_IOU_FIELD_NUMBER: _ClassVar[int]
     scale: float
     bias: float
     error: float
-    def __init__(self, scale: _Optional[float] = ..., bias: _Optional[float] = ..., error: _Optional[float] = ...) -> None: ...
+    mean_iou: float
+    def __init__(self, scale: _Optional[float] = ..., bias: _Optional[float] = ..., error: _Optional[float] = ..., mean_iou: _Optional[float] = ...) -> None: ...
 
 class CandidateResult(_message.Message):
-    __slots__ = ("name", "error", "samples", "calibration")
+    __slots__ = ("name", "error", "samples", "calibration", "mean_iou")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    MEAN_IOU_FIELD_NUMBER: _ClassVar[int]
     name: str
     error: float
     samples: int
     calibration: OutputCalibration
-    def __init__(self, name: _Optional[str] = ..., error: _Optional[float] = ..., samples: _Optional[int] = ..., calibration: _Optional[_Union[OutputCalibration, _Mapping]] = ...) -> None: ...
+    mean_iou: float
+    def __init__(self, name: _Optional[str] = ..., error: _Optional[float] = ..., samples: _Optional[int] = ..., calibration: _Optional[_Union[OutputCalibration, _Mapping]] = ..., mean_iou: _Optional[float] = ...) -> None: ...
 
 class ReportEvaluationRequest(_message.Message):
-    __slots__ = ("evaluation_id", "results", "refinement_manifest_digest", "refined_error", "refinement_seconds", "refinement_steps", "failure", "refined_calibration")
+    __slots__ = ("evaluation_id", "results", "refinement_manifest_digest", "refined_error", "refinement_seconds", "refinement_steps", "failure", "refined_calibration", "refined_mean_iou")
     EVALUATION_ID_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     REFINEMENT_MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -278,6 +292,7 @@ class ReportEvaluationRequest(_message.Message):
     REFINEMENT_STEPS_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     REFINED_CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    REFINED_MEAN_IOU_FIELD_NUMBER: _ClassVar[int]
     evaluation_id: str
     results: _containers.RepeatedCompositeFieldContainer[CandidateResult]
     refinement_manifest_digest: str
@@ -286,7 +301,8 @@ class ReportEvaluationRequest(_message.Message):
     refinement_steps: int
     failure: str
     refined_calibration: OutputCalibration
-    def __init__(self, evaluation_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[CandidateResult, _Mapping]]] = ..., refinement_manifest_digest: _Optional[str] = ..., refined_error: _Optional[float] = ..., refinement_seconds: _Optional[float] = ..., refinement_steps: _Optional[int] = ..., failure: _Optional[str] = ..., refined_calibration: _Optional[_Union[OutputCalibration, _Mapping]] = ...) -> None: ...
+    refined_mean_iou: float
+    def __init__(self, evaluation_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[CandidateResult, _Mapping]]] = ..., refinement_manifest_digest: _Optional[str] = ..., refined_error: _Optional[float] = ..., refinement_seconds: _Optional[float] = ..., refinement_steps: _Optional[int] = ..., failure: _Optional[str] = ..., refined_calibration: _Optional[_Union[OutputCalibration, _Mapping]] = ..., refined_mean_iou: _Optional[float] = ...) -> None: ...
 
 class ReportEvaluationResponse(_message.Message):
     __slots__ = ("first",)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+protos/rootstock/operator/v1/operator.proto\x12\x15rootstock.operator.v1\"\x12\n\x10GetStatusRequest\"G\n\x12\x44\x65\x63ideMergeRequest\x12\x10\n\x08merge_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61pprove\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"$\n\x13\x44\x65\x63ideMergeResponse\x12\r\n\x05state\x18\x01 \x01(\t\"\r\n\x0bWakeRequest\"\x0e\n\x0cWakeResponse\"\r\n\x0bGrowRequest\"!\n\x0cGrowResponse\x12\x11\n\tmerge_ids\x18\x01 \x03(\t\"E\n\x0fRollBackRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tand_later\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"2\n\x10RollBackResponse\x12\x10\n\x08versions\x18\x01 \x03(\x04\x12\x0c\n\x04head\x18\x02 \x01(\x04\",\n\nSiteStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08watching\x18\x02 \x01(\x08\"\x95\x01\n\x10SubmissionStatus\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x16\n\x0e\x62ytes_received\x18\x06 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x07 \x01(\x04\"\xdb\x02\n\x0bMergeStatus\x12\x10\n\x08merge_id\x18\x01 \x01(\t\x12\x15\n\rsubmission_id\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x11\n\toperation\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0c\n\x04step\x18\x08 \x01(\x04\x12\r\n\x05steps\x18\t \x01(\x04\x12\x0f\n\x07seconds\x18\n \x01(\x01\x12@\n\x07numbers\x18\x0b \x03(\x0b\x32/.rootstock.operator.v1.MergeStatus.NumbersEntry\x12\x13\n\x0bnet_version\x18\x0c \x01(\x04\x12\x0e\n\x06logged\x18\r \x01(\x08\x12\x0c\n\x04held\x18\x0e \x01(\x08\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa8\x02\n\x11GetStatusResponse\x12\x0b\n\x03net\x18\x01 \x01(\t\x12\x13\n\x0bnet_version\x18\x02 \x01(\x04\x12\x12\n\nmlflow_uri\x18\x03 \x01(\t\x12\x1c\n\x14mlflow_experiment_id\x18\x04 \x01(\t\x12\x30\n\x05sites\x18\x05 \x03(\x0b\x32!.rootstock.operator.v1.SiteStatus\x12<\n\x0bsubmissions\x18\x06 \x03(\x0b\x32\'.rootstock.operator.v1.SubmissionStatus\x12\x32\n\x06merges\x18\x07 \x03(\x0b\x32\".rootstock.operator.v1.MergeStatus\x12\x1b\n\x13\x63oordinator_version\x18\x08 \x01(\t2\xcf\x03\n\x08Operator\x12^\n\tGetStatus\x12\'.rootstock.operator.v1.GetStatusRequest\x1a(.rootstock.operator.v1.GetStatusResponse\x12\x64\n\x0b\x44\x65\x63ideMerge\x12).rootstock.operator.v1.DecideMergeRequest\x1a*.rootstock.operator.v1.DecideMergeResponse\x12O\n\x04Wake\x12\".rootstock.operator.v1.WakeRequest\x1a#.rootstock.operator.v1.WakeResponse\x12O\n\x04Grow\x12\".rootstock.operator.v1.GrowRequest\x1a#.rootstock.operator.v1.GrowResponse\x12[\n\x08RollBack\x12&.rootstock.operator.v1.RollBackRequest\x1a\'.rootstock.operator.v1.RollBackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+protos/rootstock/operator/v1/operator.proto\x12\x15rootstock.operator.v1\"\x12\n\x10GetStatusRequest\"G\n\x12\x44\x65\x63ideMergeRequest\x12\x10\n\x08merge_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61pprove\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"$\n\x13\x44\x65\x63ideMergeResponse\x12\r\n\x05state\x18\x01 \x01(\t\"\r\n\x0bWakeRequest\"\x0e\n\x0cWakeResponse\"\r\n\x0bGrowRequest\"!\n\x0cGrowResponse\x12\x11\n\tmerge_ids\x18\x01 \x03(\t\"-\n\x14\x46orgetSamplesRequest\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\"&\n\x15\x46orgetSamplesResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"E\n\x0fRollBackRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tand_later\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"2\n\x10RollBackResponse\x12\x10\n\x08versions\x18\x01 \x03(\x04\x12\x0c\n\x04head\x18\x02 \x01(\x04\",\n\nSiteStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08watching\x18\x02 \x01(\x08\"\x95\x01\n\x10SubmissionStatus\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x16\n\x0e\x62ytes_received\x18\x06 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x07 \x01(\x04\"\xdb\x02\n\x0bMergeStatus\x12\x10\n\x08merge_id\x18\x01 \x01(\t\x12\x15\n\rsubmission_id\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x11\n\toperation\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0c\n\x04step\x18\x08 \x01(\x04\x12\r\n\x05steps\x18\t \x01(\x04\x12\x0f\n\x07seconds\x18\n \x01(\x01\x12@\n\x07numbers\x18\x0b \x03(\x0b\x32/.rootstock.operator.v1.MergeStatus.NumbersEntry\x12\x13\n\x0bnet_version\x18\x0c \x01(\x04\x12\x0e\n\x06logged\x18\r \x01(\x08\x12\x0c\n\x04held\x18\x0e \x01(\x08\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa8\x02\n\x11GetStatusResponse\x12\x0b\n\x03net\x18\x01 \x01(\t\x12\x13\n\x0bnet_version\x18\x02 \x01(\x04\x12\x12\n\nmlflow_uri\x18\x03 \x01(\t\x12\x1c\n\x14mlflow_experiment_id\x18\x04 \x01(\t\x12\x30\n\x05sites\x18\x05 \x03(\x0b\x32!.rootstock.operator.v1.SiteStatus\x12<\n\x0bsubmissions\x18\x06 \x03(\x0b\x32\'.rootstock.operator.v1.SubmissionStatus\x12\x32\n\x06merges\x18\x07 \x03(\x0b\x32\".rootstock.operator.v1.MergeStatus\x12\x1b\n\x13\x63oordinator_version\x18\x08 \x01(\t2\xbb\x04\n\x08Operator\x12^\n\tGetStatus\x12\'.rootstock.operator.v1.GetStatusRequest\x1a(.rootstock.operator.v1.GetStatusResponse\x12\x64\n\x0b\x44\x65\x63ideMerge\x12).rootstock.operator.v1.DecideMergeRequest\x1a*.rootstock.operator.v1.DecideMergeResponse\x12O\n\x04Wake\x12\".rootstock.operator.v1.WakeRequest\x1a#.rootstock.operator.v1.WakeResponse\x12O\n\x04Grow\x12\".rootstock.operator.v1.GrowRequest\x1a#.rootstock.operator.v1.GrowResponse\x12j\n\rForgetSamples\x12+.rootstock.operator.v1.ForgetSamplesRequest\x1a,.rootstock.operator.v1.ForgetSamplesResponse\x12[\n\x08RollBack\x12&.rootstock.operator.v1.RollBackRequest\x1a\'.rootstock.operator.v1.RollBackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,20 +47,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GROWREQUEST']._serialized_end=245
   _globals['_GROWRESPONSE']._serialized_start=247
   _globals['_GROWRESPONSE']._serialized_end=280
-  _globals['_ROLLBACKREQUEST']._serialized_start=282
-  _globals['_ROLLBACKREQUEST']._serialized_end=351
-  _globals['_ROLLBACKRESPONSE']._serialized_start=353
-  _globals['_ROLLBACKRESPONSE']._serialized_end=403
-  _globals['_SITESTATUS']._serialized_start=405
-  _globals['_SITESTATUS']._serialized_end=449
-  _globals['_SUBMISSIONSTATUS']._serialized_start=452
-  _globals['_SUBMISSIONSTATUS']._serialized_end=601
-  _globals['_MERGESTATUS']._serialized_start=604
-  _globals['_MERGESTATUS']._serialized_end=951
-  _globals['_MERGESTATUS_NUMBERSENTRY']._serialized_start=905
-  _globals['_MERGESTATUS_NUMBERSENTRY']._serialized_end=951
-  _globals['_GETSTATUSRESPONSE']._serialized_start=954
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1250
-  _globals['_OPERATOR']._serialized_start=1253
-  _globals['_OPERATOR']._serialized_end=1716
+  _globals['_FORGETSAMPLESREQUEST']._serialized_start=282
+  _globals['_FORGETSAMPLESREQUEST']._serialized_end=327
+  _globals['_FORGETSAMPLESRESPONSE']._serialized_start=329
+  _globals['_FORGETSAMPLESRESPONSE']._serialized_end=367
+  _globals['_ROLLBACKREQUEST']._serialized_start=369
+  _globals['_ROLLBACKREQUEST']._serialized_end=438
+  _globals['_ROLLBACKRESPONSE']._serialized_start=440
+  _globals['_ROLLBACKRESPONSE']._serialized_end=490
+  _globals['_SITESTATUS']._serialized_start=492
+  _globals['_SITESTATUS']._serialized_end=536
+  _globals['_SUBMISSIONSTATUS']._serialized_start=539
+  _globals['_SUBMISSIONSTATUS']._serialized_end=688
+  _globals['_MERGESTATUS']._serialized_start=691
+  _globals['_MERGESTATUS']._serialized_end=1038
+  _globals['_MERGESTATUS_NUMBERSENTRY']._serialized_start=992
+  _globals['_MERGESTATUS_NUMBERSENTRY']._serialized_end=1038
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1041
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1337
+  _globals['_OPERATOR']._serialized_start=1340
+  _globals['_OPERATOR']._serialized_end=1911
 # @@protoc_insertion_point(module_scope)

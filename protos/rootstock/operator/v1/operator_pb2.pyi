@@ -44,6 +44,18 @@ class GrowResponse(_message.Message):
     merge_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, merge_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ForgetSamplesRequest(_message.Message):
+    __slots__ = ("submission_id",)
+    SUBMISSION_ID_FIELD_NUMBER: _ClassVar[int]
+    submission_id: str
+    def __init__(self, submission_id: _Optional[str] = ...) -> None: ...
+
+class ForgetSamplesResponse(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
+
 class RollBackRequest(_message.Message):
     __slots__ = ("version", "and_later", "reason")
     VERSION_FIELD_NUMBER: _ClassVar[int]

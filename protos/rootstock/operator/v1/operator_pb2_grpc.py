@@ -54,6 +54,11 @@ class OperatorStub:
                 request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.SerializeToString,
                 response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.FromString,
                 _registered_method=True)
+        self.ForgetSamples = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/ForgetSamples',
+                request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.SerializeToString,
+                response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.FromString,
+                _registered_method=True)
         self.RollBack = channel.unary_unary(
                 '/rootstock.operator.v1.Operator/RollBack',
                 request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.SerializeToString,
@@ -91,6 +96,13 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetSamples(self, request, context):
+        """Deletes the samples that came with a submission, and tells its lab.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RollBack(self, request, context):
         """Takes a net version back, so that its parent is the head.
         """
@@ -120,6 +132,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.Grow,
                     request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.FromString,
                     response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.SerializeToString,
+            ),
+            'ForgetSamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetSamples,
+                    request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.FromString,
+                    response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.SerializeToString,
             ),
             'RollBack': grpc.unary_unary_rpc_method_handler(
                     servicer.RollBack,
@@ -235,6 +252,33 @@ class Operator:
             '/rootstock.operator.v1.Operator/Grow',
             protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.SerializeToString,
             protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetSamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/ForgetSamples',
+            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.SerializeToString,
+            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,8 @@ class OperatorStub:
     """Looks at the registry again: the command line has written to it."""
     Grow: _grpc.UnaryUnaryMultiCallable[_operator_pb2.GrowRequest, _operator_pb2.GrowResponse]
     """Lets every operation that is held go ahead (growth.automatic = false)."""
+    ForgetSamples: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ForgetSamplesRequest, _operator_pb2.ForgetSamplesResponse]
+    """Deletes the samples that came with a submission, and tells its lab."""
     RollBack: _grpc.UnaryUnaryMultiCallable[_operator_pb2.RollBackRequest, _operator_pb2.RollBackResponse]
     """Takes a net version back, so that its parent is the head."""
 
@@ -53,6 +55,8 @@ class OperatorAsyncStub(OperatorStub):
     """Looks at the registry again: the command line has written to it."""
     Grow: _aio.UnaryUnaryMultiCallable[_operator_pb2.GrowRequest, _operator_pb2.GrowResponse]  # type: ignore[assignment]
     """Lets every operation that is held go ahead (growth.automatic = false)."""
+    ForgetSamples: _aio.UnaryUnaryMultiCallable[_operator_pb2.ForgetSamplesRequest, _operator_pb2.ForgetSamplesResponse]  # type: ignore[assignment]
+    """Deletes the samples that came with a submission, and tells its lab."""
     RollBack: _aio.UnaryUnaryMultiCallable[_operator_pb2.RollBackRequest, _operator_pb2.RollBackResponse]  # type: ignore[assignment]
     """Takes a net version back, so that its parent is the head."""
 
@@ -87,6 +91,14 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.GrowResponse, _abc.Awaitable[_operator_pb2.GrowResponse]]:
         """Lets every operation that is held go ahead (growth.automatic = false)."""
+
+    @_abc_1.abstractmethod
+    def ForgetSamples(
+        self,
+        request: _operator_pb2.ForgetSamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.ForgetSamplesResponse, _abc.Awaitable[_operator_pb2.ForgetSamplesResponse]]:
+        """Deletes the samples that came with a submission, and tells its lab."""
 
     @_abc_1.abstractmethod
     def RollBack(

@@ -1,0 +1,56 @@
+"""Give samples back: a lab's images leave the coordinator for good."""
+
+from __future__ import annotations
+
+import structlog
+
+from common.errors import ConflictError, NotFoundError
+from coordinator.ledger import Ledger, samples_event
+from coordinator.registry import OPEN_MERGES
+
+
+def forget_samples(ledger: Ledger, submission_id: str) -> int:
+    """Delete the samples that came with a submission, and tell its lab.
+
+    Nets and their history stay as they are: samples are no part of them.
+
+    Parameters
+    ----------
+    ledger
+        The coordinator's.
+    submission_id
+        Whose.
+
+    Returns
+    -------
+    int
+        How many samples there were.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such submission, or it shared no samples, or they are gone already.
+    ConflictError
+        If a merge still learns from them.
+    """
+    submission = ledger.registry.submissions.get(submission_id)
+    shared = ledger.teacher(submission).shared_samples
+    if shared is None or not ledger.store.has(shared.blob.digest):
+        raise NotFoundError(f"submission {submission_id} has no samples here; nothing to forget")
+    opened = [
+        merge.id
+        for merge in ledger.registry.merges.of_submission(submission_id)
+        if merge.state in OPEN_MERGES
+    ]
+    if opened:
+        raise ConflictError(
+            f"merge {opened[0]} may still learn from the samples of {submission_id}; wait for its "
+            "end, or reject it"
+        )
+    ledger.store.delete(shared.blob.digest)
+    event = samples_event(submission, shared.count)
+    ledger.registry.events.append(event.site, event.kind, event.payload)
+    structlog.get_logger("samples").info(
+        "forgotten", submission=submission_id, site=submission.site, count=shared.count
+    )
+    return shared.count

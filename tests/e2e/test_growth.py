@@ -1,0 +1,126 @@
+"""An operator grows a net: a plan, a review, a rollback, a task of their own. Real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from deploy.federation.config import FederationConfig
+from tests.e2e.federation import ROOTSTOCK, Running, digits_federation, merge_of, merged
+
+pytestmark = pytest.mark.e2e
+
+Federation = Callable[[FederationConfig], Running]
+
+
+class Operator:
+    """Types commands of the coordinator's operator."""
+
+    def __init__(self, running: Running) -> None:
+        self._config = running.state / "configuration" / "coordinator.toml"
+
+    def run(self, *words: str, code: int = 0) -> str:
+        command = [*ROOTSTOCK, *words, "--config", str(self._config)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
+        return done.stdout if code == 0 else done.stderr
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json"))
+
+
+def samples(folder: Path) -> Path:
+    """40 pictures of a zero and of other digits for the net's category zero."""
+    data = load_digits()
+    for side, chosen in (("yes", data.target == 0), ("no", data.target > 1)):
+        (folder / "zero" / side).mkdir(parents=True)
+        for index, image in enumerate(data.images[chosen][:40]):
+            picture = Image.fromarray((image * 255 / 16).astype("uint8"))
+            picture.save(folder / "zero" / side / f"{index}.png")
+    return folder
+
+
+def test_a_net_is_planned_reviewed_rolled_back_and_grows_on(
+    federation: Federation, tmp_path: Path
+) -> None:
+    config = digits_federation(
+        growth={"automatic": False},
+        acceptance={"max_error": 100.0, "max_above_teacher": 100.0, "review": "always"},
+    )
+    running = federation(config)
+    running.start_coordinator()
+    operator = Operator(running)
+    running.until("the coordinator", lambda _: True)
+    running.start_site("lab-zero")
+
+    def held(answer: Any) -> bool:
+        return any(merge.held for merge in answer.merges)
+
+    running.until("a held operation", held)
+    (planned,) = operator.json("net", "plan")["operations"]
+    assert (planned["wave"], planned["operation"], planned["site"]) == (1, "found", "lab-zero")
+    assert operator.json("net", "grow")["released"] == ["mrg-0001"]
+
+    def reviewing(answer: Any) -> bool:
+        return any(merge.state == "reviewing" for merge in answer.merges)
+
+    running.until("a merge that waits for review", reviewing)
+    operator.run("coordinator", "approve", "mrg-0001", "--reason", "the first lab")
+    running.until("the founding", merged("zero"))
+
+    running.start_site("lab-one")
+    running.until(
+        "the second lab's operation", lambda a: held(a) and merge_of(a, "one") is not None
+    )
+    operator.run("net", "grow")
+    running.until("the second review", reviewing)
+    operator.run("coordinator", "approve", "mrg-0002", "--reason", "fits")
+    running.until("the second merge", merged("one"))
+    verified = operator.json("net", "verify")
+    assert (verified["ok"], verified["version"], verified["problems"]) == (True, 2, [])
+
+    # Version 1 is what version 2 stands on; the head can go.
+    error = operator.run("net", "rollback", "1", "--reason", "no", code=12)
+    assert "version 2 stands on it" in error
+    back = operator.json("net", "rollback", "2", "--reason", "wrong labels")
+    assert back == {"rolled_back": [2], "head": 1}
+    assert [v["number"] for v in operator.json("net", "log")["versions"]] == [1]
+    shown = operator.json("net", "show")
+    assert (shown["version"], shown["categories"]) == (1, ["zero"])
+
+    def told(answer: Any) -> bool:
+        merge = merge_of(answer, "one")
+        return merge is not None and merge.state == "rolled_back" and merge.logged
+
+    merge = merge_of(running.until("the rollback in the history", told), "one")
+    assert merge is not None
+    assert merge.reason == "rolled back by the operator: wrong labels"
+
+    # A task of the operator's own: learned on the frozen category module, committed on top.
+    folder = samples(tmp_path / "samples")
+    words = ("net", "learn", "round", "--samples", str(folder), "--steps", "60")
+    learned = operator.json(*words)
+    assert learned["coordinator_runs"] is True
+    (join,) = learned["joins"]
+    running.until("the third review", reviewing)
+    operator.run("coordinator", "approve", join["merge"], "--reason", "for the club")
+
+    def joined(answer: Any) -> bool:
+        return any(m.task == "round" and m.state == "merged" and m.logged for m in answer.merges)
+
+    answer = running.until("the learned task", joined)
+    assert answer.net_version == 3
+    verified = operator.json("net", "verify")
+    assert (verified["ok"], verified["version"], verified["problems"]) == (True, 3, [])
+    head = operator.json("net", "log")["versions"][0]
+    assert head["merge"]["operation"] == "learn-task"
+    assert [v["number"] for v in operator.json("net", "log")["versions"]] == [3, 1]
+    # What was rolled back is still whole.
+    assert operator.json("net", "verify", "--version", "2")["ok"] is True

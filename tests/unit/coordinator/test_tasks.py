@@ -1,0 +1,92 @@
+"""Two tasks in one net: which merges they make, and how adapters below them are learned."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from common.config import check
+from common.errors import ConfigurationError, StorageError
+from common.nets.spec import TaskSpec
+from coordinator.committing import Committer
+from coordinator.config import CoordinatorConfig, DistillationConfig, JobsConfig
+from coordinator.jobs.model import JobResult, TransplantJob
+from coordinator.jobs.runner import JobRunner
+from coordinator.ledger import Ledger
+from coordinator.places import Places
+from coordinator.registry import MergeState, SubmissionState
+from coordinator.transplant import Transplanter
+from tests.unit.coordinator.conftest import SEGMENTATION, receive, teacher
+
+CLASSIFICATION = TaskSpec(name="classification")
+
+
+class FullDisk(JobRunner):
+    """Takes jobs and does none."""
+
+    def __init__(self) -> None:
+        super().__init__(JobsConfig())
+        self.jobs: list[TransplantJob] = []
+
+    async def run(self, job: TransplantJob, on_progress: object = None) -> JobResult:
+        self.jobs.append(job)
+        raise StorageError("the disk is full")
+
+
+@pytest.fixture
+def tasks() -> tuple[TaskSpec, ...]:
+    return (CLASSIFICATION, SEGMENTATION)
+
+
+def test_a_category_is_transplanted_onto_each_task_that_the_net_holds(ledger: Ledger) -> None:
+    runner = FullDisk()
+    transplanter = Transplanter(ledger, Committer(ledger), runner, Places(ledger.config))
+    merges = ledger.registry.merges
+
+    def carry(category: str, *operations: tuple[str, str]) -> list[str]:
+        submission = receive(ledger, teacher(ledger, f"{category}-lab", category))
+        ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        queued = merges.queue(submission, [(category, task, name) for task, name in operations])
+        for merge in queued:
+            asyncio.run(transplanter.carry(merge.id))
+        return [merge.id for merge in queued]
+
+    _, first = carry("cat", ("classification", "found"), ("segmentation", "new-task"))
+    assert (merges.get(first).state, merges.get(first).operation) == (MergeState.MERGED, "new-task")
+    with pytest.raises(StorageError, match="full"):  # its job is asked for: that is the point
+        carry("cow", ("segmentation", "new-category"))
+    second = merges.all(MergeState.DISTILLING)
+    assert [(merge.category, merge.operation) for merge in second] == [("cow", "new-category")]
+    (job,) = runner.jobs
+    assert job.task == SEGMENTATION
+    assert job.student_task_module == ledger.tree().task_modules["segmentation"].blob  # type: ignore[union-attr]
+    assert job.settings == ledger.config.segmentation
+
+
+def config(**tables: object) -> CoordinatorConfig:
+    values = {
+        "net": "animals",
+        "state": Path("state"),
+        "plan": {"architecture": {"name": "small-vgg", "split": "pool1"}},
+    }
+    return check(values | tables, CoordinatorConfig, source="coordinator.toml")
+
+
+def test_a_segmentation_has_settings_of_its_own() -> None:
+    found = config(segmentation={"steps": 7, "teaching": {"steps": 9}})
+    settings = found.distillation_for(SEGMENTATION)
+    assert (settings.steps, settings.start, settings.policy) == (7, "matched", "exp3")
+    # What a table leaves out has the segmentation's default, not the classification's.
+    assert (settings.teaching.steps, settings.teaching.sample_views) == (9, 600)
+    assert found.distillation_for(CLASSIFICATION) == DistillationConfig()
+    with pytest.raises(ConfigurationError, match=r"'segmentation\.kernal'; did you mean 'kernel'"):
+        config(segmentation={"kernal": 3})
+
+
+def test_settings_travel_whole() -> None:
+    settings = config().distillation_for(SEGMENTATION)
+    again = DistillationConfig.parse(settings.canonical(), what="settings")
+    assert again.canonical() == settings.canonical()
+    assert again.method_settings().canonical() == settings.method_settings().canonical()

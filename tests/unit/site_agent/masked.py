@@ -1,0 +1,72 @@
+"""A lab with masks: discs in VOC's layout, and a teacher of both tasks."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from common.nets.architectures import initial_modules, input_shape
+from common.nets.spec import TaskSpec
+from common.plan import Plan
+from site_agent.config import DataConfig, TrainingConfig
+from site_agent.data.images import LabData
+from site_agent.data.lab import load
+from site_agent.recipes.interface import Teacher
+from site_agent.recipes.supervised import SupervisedRecipe
+from site_agent.submission import write_blob
+from tests.unit.site_agent import support
+from tests.unit.voc_layout import write_voc
+
+SEGMENTATION = TaskSpec(name="segmentation", kind="binary-segmentation")
+TASKS = (support.TASK, SEGMENTATION)
+
+
+@cache
+def data(category: str = "cat") -> LabData:
+    """Return images of one kind of disc against another; the files are not needed again."""
+    rest = {"cat": "dog", "cow": "dog"}[category]
+    with tempfile.TemporaryDirectory() as folder:
+        root = write_voc(Path(folder), {category: 40, rest: 40}, seed=len(category))
+        config = DataConfig(kind="voc", path=root, rest=(rest,), context=0.4)
+        return load(
+            config,
+            category,
+            input_shape(support.SPEC),
+            batch_size=16,
+            warn=support.fail,
+            masks=True,
+        )
+
+
+def start() -> Teacher:
+    return Teacher(*initial_modules(support.SPEC, TASKS, 0))
+
+
+def train(category: str, folder: Path, epochs: int) -> Teacher:
+    recipe = SupervisedRecipe(
+        TrainingConfig(epochs=epochs, batch_size=16, learning_rate=3e-3), support.CPU
+    )
+    return recipe.train(start(), data(category), folder, lambda *_: None, support.NEVER)
+
+
+@cache
+def teacher(category: str) -> Teacher:
+    with tempfile.TemporaryDirectory() as folder:
+        return train(category, Path(folder), 15)
+
+
+def plan(folder: Path) -> Plan:
+    """Return a plan of both tasks; its blobs go into `folder`."""
+    folder.mkdir(exist_ok=True)
+    first = start()
+    return Plan(
+        net="animals",
+        architecture=support.SPEC,
+        tasks=TASKS,
+        initial_category_module=write_blob(folder, first.category_module.state_dict()),
+        initial_task_modules={
+            name: write_blob(folder, module.state_dict())
+            for name, module in first.task_modules.items()
+        },
+    )

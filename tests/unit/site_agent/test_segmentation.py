@@ -1,0 +1,153 @@
+"""A lab that teaches both tasks: training, what is shipped, evaluation, refinement."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.distillation.augmentation import AugmentConfig
+from common.distillation.problem import NO_LABEL
+from common.errors import SchemaError
+from common.nets.adapter import Adapter
+from common.nets.spec import AdapterSpec, ArchitectureSpec
+from common.weights import safetensors_io
+from common.weights.admission import admit
+from common.weights.manifest import TeacherManifest
+from site_agent import evaluation, inference, metrics, refinement
+from site_agent.config import RefinementConfig
+from site_agent.evaluation import Joins
+from site_agent.submission import build
+from tests.unit.site_agent import masked, support
+
+SPEC = AdapterSpec(in_channels=8, out_channels=8)
+
+
+def test_both_tasks_are_learned_above_one_category_module() -> None:
+    teacher, validation = masked.teacher("cat"), masked.data().validation
+
+    def errors(net: masked.Teacher) -> dict[str, float]:
+        answers = inference.logits(
+            net.category_module, net.task_modules, validation, support.CPU, support.NEVER
+        )
+        return {k: metrics.error_percent(y, validation.labels_for(y)) for k, y in answers.items()}
+
+    learned, before = errors(teacher), errors(masked.Teacher(*support.eval_all(masked.start())))
+    assert learned["classification"] < 5
+    assert learned["segmentation"] < 8 < before["segmentation"]
+
+
+def test_the_same_twice(tmp_path: Path) -> None:
+    one, two = (masked.train("cat", tmp_path / name, 2) for name in ("one", "two"))
+    for first, second in zip(one.modules().values(), two.modules().values(), strict=True):
+        for key, value in first.state_dict().items():
+            assert torch.equal(value, second.state_dict()[key]), key
+
+
+def shipped(folder: Path, **changes: object) -> TeacherManifest:
+    teacher = masked.teacher("cat")
+    config = support.config(folder, **changes)
+    return build(
+        folder, teacher, masked.data(), config, masked.plan(folder / "plan"), support.PLAN_DIGEST,
+        ("supervised", {}), support.CPU, support.NEVER,
+    )  # fmt: skip
+
+
+def test_the_gate_takes_both_tasks_with_their_numbers_and_masks(tmp_path: Path) -> None:
+    manifest = shipped(tmp_path, share_samples=7)
+    admit(manifest, masked.plan(tmp_path / "plan"), lambda digest: tmp_path / digest)
+    assert manifest.task_modules.keys() == {"classification", "segmentation"}
+    numbers = manifest.metrics
+    assert {"error/classification", "error/segmentation", "mean_iou/segmentation"} <= set(numbers)
+    assert "mean_iou/classification" not in numbers
+    assert 80 < numbers["mean_iou/segmentation"] <= 100
+    assert manifest.shared_samples is not None
+    blob = manifest.shared_samples.blob
+    tensors = safetensors_io.read(tmp_path / blob.digest, blob)
+    assert tensors.keys() == {"images", "labels", "masks"}
+    assert tensors["masks"].shape == (7, 32, 32)
+    for label, mask_HW in zip(tensors["labels"], tensors["masks"], strict=True):
+        assert bool((mask_HW == 1).any()) == bool(label)
+
+
+@pytest.fixture(scope="module")
+def joins() -> Joins:
+    """Return f of one lab and the segmentation of another, with channels shuffled in between."""
+    own, other = masked.teacher("cow"), masked.teacher("cat")
+    shuffled = Adapter(SPEC).identity_start()
+    shuffled.set_permutation(torch.randperm(8, generator=torch.Generator().manual_seed(4)))
+    adapters: dict[str, Adapter | None] = {
+        "no_adapter": None,
+        "zero_sample": shuffled.eval().requires_grad_(False),
+    }
+    g = other.task_modules["segmentation"]
+    return Joins(own.category_module, g, adapters, "binary-segmentation")
+
+
+def test_candidates_are_measured_over_labelled_pixels(joins: Joins) -> None:
+    data = masked.data("cow")
+    plain, shuffled = evaluation.measure(joins, data, support.CPU, support.NEVER, calibrates=True)
+    assert plain.mean_iou is not None
+    assert shuffled.mean_iou is not None
+    assert plain.samples == len(data.validation)
+    y = inference.logits(
+        joins.category_module, joins.heads(), data.validation, support.CPU, support.NEVER
+    )["no_adapter"]
+    assert plain.error == metrics.error_percent(y, data.validation.labels_for(y))
+    assert shuffled.calibration is None or shuffled.calibration.mean_iou is not None
+
+
+def test_a_calibration_is_fitted_over_pixels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels_NHW = (torch.rand(6, 16, 16, generator=generator) < 0.3).float()
+    y_NHW = 4 * labels_NHW + torch.randn(6, 16, 16, generator=generator) + 3
+    labels_NHW[:, :2] = math.nan
+    found = evaluation.calibration(y_NHW, labels_NHW)
+    assert found is not None
+    before, after = (metrics.error_percent(y, labels_NHW) for y in (y_NHW, found.apply(y_NHW)))
+    assert after < 5 < 60 < before
+    assert evaluation.calibration(y_NHW, torch.full_like(labels_NHW, math.nan)) is None
+
+
+def test_refinement_learns_to_segment(joins: Joins) -> None:
+    data = masked.data("cow")
+    refined = refinement.refine(
+        joins, SPEC, data, RefinementConfig(steps=60, views=1), AugmentConfig(), support.CPU,
+        lambda *_: None, support.NEVER,
+    )  # fmt: skip
+    assert refined.end < refined.start
+    heads = {"refined": evaluation.head(refined.adapter, joins.task_module)}
+    y = inference.logits(joins.category_module, heads, data.validation, support.CPU, support.NEVER)[
+        "refined"
+    ]
+    (plain, _) = evaluation.measure(joins, data, support.CPU, support.NEVER, calibrates=False)
+    assert metrics.error_percent(y, data.validation.labels_for(y)) < plain.error
+
+
+def test_only_images_with_labelled_pixels_are_learned_from(joins: Joins) -> None:
+    data = masked.data("cow")
+    config = RefinementConfig(views=2)
+    x_NCHW, labels = refinement.training_features(
+        joins.category_module, joins.kind, data, config, AugmentConfig(),
+        torch.Generator().manual_seed(0), support.CPU, support.NEVER,
+    )  # fmt: skip
+    shown = data.training.counts()[0]
+    assert len(x_NCHW) == len(labels) == 3 * shown
+    assert labels.shape[1:] == (32, 32)
+    assert not labels.isnan().flatten(1).all(1).any()
+    assert data.training.masks_NHW is not None
+    assert (data.training.masks_NHW == NO_LABEL).any()
+
+
+def test_a_task_module_for_images_of_another_size_is_refused() -> None:
+    """Its features fit, its map would not: 16×16 of 64 pixels' second block, too."""
+    own = support.SPEC
+    other = ArchitectureSpec(
+        name="small-vgg", settings={"input_size": 64, "width": 4}, split="pool2"
+    )
+    with pytest.raises(SchemaError, match=r"g_S labels images of 64×64 .* lab's have 32×32"):
+        evaluation.require_maps_fit(own, other, masked.SEGMENTATION)
+    evaluation.require_maps_fit(own, own, masked.SEGMENTATION)
+    evaluation.require_maps_fit(own, other, support.TASK)
