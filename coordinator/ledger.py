@@ -87,9 +87,13 @@ class Ledger:
 
     def end(self, merge: Merge, site: str, state: MergeState, reason: str) -> None:
         """End a merge without a new net version, and tell its lab."""
-        reason = plain(reason)
+        reason, head = plain(reason), self.head()
         self.registry.merges.advance(
-            merge.id, state, reason=reason, events=[merge_event(site, merge.id, state, reason)]
+            merge.id,
+            state,
+            reason=reason,
+            parent_version=head.number if head else None,
+            events=[merge_event(site, merge.id, state, reason)],
         )
 
 

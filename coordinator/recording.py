@@ -9,13 +9,14 @@ from typing import Any
 
 from common.errors import RootstockError, UnreachableError
 from common.nets.spec import Setting
+from common.weights.manifest import TeacherManifest
 from coordinator.growth import NewCategory
 from coordinator.history.mlflow_history import History
-from coordinator.history.record import MergeRecord
+from coordinator.history.record import Join, MergeRecord
 from coordinator.jobs.model import JobResult
 from coordinator.ledger import Ledger
 from coordinator.places import Places
-from coordinator.registry import Merge, Submission
+from coordinator.registry import Merge, MergeState, NetVersion, Submission
 
 
 class Recorder:
@@ -62,41 +63,51 @@ class Recorder:
 
     def _log(self, merge: Merge) -> None:
         run_id = self._history.log_merge(gather(self._ledger, self._places, merge))
+        show_head(self._ledger, self._history)
+        # Last: a merge counts as logged when the aliases follow it, too.
         self._ledger.registry.merges.update(merge.id, logged=True, mlflow_run_id=run_id)
+
+
+def show_head(ledger: Ledger, history: History) -> None:
+    """Let the history's aliases name the registry's head and its parent."""
+    versions = ledger.registry.versions
+    head = versions.head()
+    parent = versions.get(head.parent) if head and head.parent else None
+    history.show_head(head.digest if head else None, parent.digest if parent else None)
 
 
 def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
     """Put a finished merge's record together from registry and store; needs no MLflow."""
-    submission = ledger.registry.submissions.get(merge.submission_id)
+    registry = ledger.registry
+    submission = registry.submissions.get(merge.submission_id)
     manifest = ledger.teacher(submission)
     distilled = merge.job_result is not None and merge.operation == NewCategory.name
     result = JobResult.model_validate(merge.job_result) if distilled else None
-    version = ledger.registry.versions.get(merge.net_version) if merge.net_version else None
-    parent = ledger.registry.versions.get(version.parent) if version and version.parent else None
-    tree = ledger.tree_of(version) if version else None
-    digests = _digests(submission, result)
-    digests["category_module"] = manifest.category_module.digest
-    if merge.task in manifest.task_modules:
-        digests["teacher_task_module"] = manifest.task_modules[merge.task].digest
+    version = registry.versions.get(merge.net_version) if merge.net_version else None
+    before = version.parent if version else merge.parent_version
+    parent = registry.versions.get(before) if before else None
+    held = version or parent
+    tree = ledger.tree_of(held) if held else None
+    digests = _digests(submission, manifest, merge.task, result)
     adapter_uri = None
-    if tree is not None:
-        edge = tree.edge(merge.category, merge.task)
-        if edge.adapter is not None:
-            digests["adapter"] = edge.adapter.blob.digest
-            adapter_uri = f"{places.artifacts}#sha256:{edge.adapter.blob.digest}"
-    if version is not None:
+    if version is not None and tree is not None:
         digests |= {"net_version": version.digest, "tree": version.tree}
+        adapter = tree.edge(merge.category, merge.task).adapter
+        if adapter is not None:
+            digests["adapter"] = adapter.blob.digest
+            adapter_uri = f"{places.artifacts}#sha256:{adapter.blob.digest}"
     parameters: dict[str, Setting] = {
-        "site": submission.site,
         "recipe": manifest.recipe.name,
         "architecture": manifest.architecture.name,
         "split": manifest.architecture.split,
     }
+    numbers = dict(merge.numbers)
+    if "samples/validation" in manifest.metrics:
+        numbers["validation_samples"] = manifest.metrics["samples/validation"]
     if result is not None:
         parameters |= _flat("distillation", result.settings.model_dump())
         parameters |= result.learned_by()
-    if merge.candidate is not None:
-        parameters["candidate"] = merge.candidate
+        numbers |= result.report
     return MergeRecord(
         net=ledger.config.net,
         merge_id=merge.id,
@@ -112,12 +123,36 @@ def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
         digest=version.digest if version else None,
         digests=digests,
         adapter_uri=adapter_uri,
+        candidate=merge.candidate,
         parameters=parameters,
-        numbers={**merge.numbers, **(result.report if result else {})},
+        numbers=numbers,
         curves=result.curves if result else (),
         created_at=_instant(merge.created_at),
         finished_at=_instant(merge.finished_at) if merge.finished_at else None,
         tree=tree,
+        earlier=_earlier(ledger, merge, held),
+    )
+
+
+def _earlier(ledger: Ledger, merge: Merge, held: NetVersion | None) -> tuple[Join, ...]:
+    """Return every join of a net version but the merge's own, with its teacher's error."""
+    if held is None:
+        return ()
+    merged = ledger.registry.merges.all(MergeState.MERGED, MergeState.ROLLED_BACK)
+    teachers = {
+        (each.category, each.task): each.numbers.get("teacher_error")
+        for each in merged
+        if each.net_version is not None and each.net_version <= held.number
+    }
+    return tuple(
+        Join(
+            category=edge.category,
+            task=edge.task,
+            error=edge.error,
+            teacher_error=teachers.get((edge.category, edge.task)),
+        )
+        for edge in ledger.tree_of(held).edges
+        if (edge.category, edge.task) != (merge.category, merge.task)
     )
 
 
@@ -132,9 +167,18 @@ def _flat(prefix: str, settings: Mapping[str, Any]) -> dict[str, Setting]:
     return flat
 
 
-def _digests(submission: Submission, result: JobResult | None) -> dict[str, str]:
-    manifest_digest = submission.manifest_digest
-    digests = {"manifest": manifest_digest}
+def _digests(
+    submission: Submission, manifest: TeacherManifest, task: str, result: JobResult | None
+) -> dict[str, str]:
+    """Return what a merge was made from and what it learned, by role."""
+    digests = {
+        "manifest": submission.manifest_digest,
+        "category_module": manifest.category_module.digest,
+    }
+    if task in manifest.task_modules:  # a join on the operator's samples brings none
+        digests["teacher_task_module"] = manifest.task_modules[task].digest
+    if manifest.shared_samples is not None:
+        digests["shared_samples"] = manifest.shared_samples.blob.digest
     if result is not None:
         digests["zero_sample_adapter"] = result.zero_sample.blob.digest
         if result.few_sample is not None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -88,6 +89,8 @@ class BackDistillation:
         Steps, rates, draws, seed.
     penalty
         Stands in for the term of pseudo-gradients, which the settings describe.
+    report
+        Numbers of the start, kept beside what is learned from it.
 
     Raises
     ------
@@ -102,6 +105,8 @@ class BackDistillation:
         samples: Samples | None,
         settings: BackDistillationSettings,
         penalty: Penalty | None = None,
+        *,
+        report: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         if samples is None and penalty is None and settings.distillation == 0:
             raise TransplantError(
@@ -116,6 +121,7 @@ class BackDistillation:
         self._problem, self._settings = problem, settings
         self._adapter = adapter.eval()
         self._samples = samples
+        self._report = dict(report)
         self._step = 0
         # On the CPU whatever the device, so that a seed means the same everywhere.
         self._generator = torch.Generator().manual_seed(settings.seed)
@@ -131,6 +137,16 @@ class BackDistillation:
     def done(self) -> bool:
         """Whether all steps are taken."""
         return self._step >= self._settings.steps
+
+    @property
+    def steps(self) -> int:
+        """How many steps it takes in all."""
+        return self._settings.steps
+
+    @property
+    def report(self) -> dict[str, float]:
+        """Numbers of its start."""
+        return dict(self._report)
 
     def step(self) -> StepRecord:
         """Take one step.

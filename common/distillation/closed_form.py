@@ -19,7 +19,7 @@ U = M K K unknowns per channel of x, P places of all draws.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,10 @@ class Report:
     """E‖V‖."""
     gain: float
     """Factor that kept the features' magnitude."""
+
+    def numbers(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return {name: float(value) for name, value in asdict(self).items()}
 
 
 @dataclass

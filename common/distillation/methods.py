@@ -73,27 +73,31 @@ def method_named(name: str) -> Method:
 
 
 def _identity(transplant: Transplant, settings: MethodSettings) -> Learning:
-    return Solved(starting_adapter(transplant, "identity", settings))
+    return Solved(*starting_adapter(transplant, "identity", settings))
 
 
 def _closed_form(transplant: Transplant, settings: MethodSettings) -> Learning:
-    return Solved(starting_adapter(transplant, "closed-form", settings))
+    return Solved(*starting_adapter(transplant, "closed-form", settings))
 
 
 def _back_distill(transplant: Transplant, settings: MethodSettings) -> Learning:
-    adapter = starting_adapter(transplant, settings.start or "random", settings)
-    return BackDistillation(transplant.problem, adapter, transplant.samples, settings.learning)
+    adapter, report = starting_adapter(transplant, settings.start or "random", settings)
+    return BackDistillation(
+        transplant.problem, adapter, transplant.samples, settings.learning, report=report
+    )
 
 
 def _direct_learn(transplant: Transplant, settings: MethodSettings) -> Learning:
-    adapter = starting_adapter(transplant, settings.start or "random", settings)
+    adapter, report = starting_adapter(transplant, settings.start or "random", settings)
     learning = settings.learning.model_copy(update={"distillation": 0.0})
-    return BackDistillation(transplant.problem, adapter, transplant.samples, learning)
+    return BackDistillation(
+        transplant.problem, adapter, transplant.samples, learning, report=report
+    )
 
 
 def _distill(transplant: Transplant, settings: MethodSettings) -> Learning:
-    adapter = starting_adapter(transplant, settings.start or "random", settings)
-    return distilled(transplant, _samples(transplant).features_NCHW, adapter, settings)
+    adapter, report = starting_adapter(transplant, settings.start or "random", settings)
+    return distilled(transplant, _samples(transplant).features_NCHW, adapter, settings, report)
 
 
 def _jacobian(transplant: Transplant, settings: MethodSettings) -> Learning:
@@ -104,8 +108,8 @@ def _jacobian(transplant: Transplant, settings: MethodSettings) -> Learning:
         weight=learning.distillation,
         batch_size=learning.batch_size,
     )
-    adapter = starting_adapter(transplant, settings.start or "random", settings)
-    return BackDistillation(transplant.problem, adapter, samples, learning, penalty)
+    adapter, report = starting_adapter(transplant, settings.start or "random", settings)
+    return BackDistillation(transplant.problem, adapter, samples, learning, penalty, report=report)
 
 
 def _dream(transplant: Transplant, settings: MethodSettings) -> Learning:

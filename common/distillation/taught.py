@@ -60,9 +60,12 @@ class Taught:
     def __init__(self, transplant: Transplant, settings: MethodSettings, *, thrifty: bool) -> None:
         self._transplant, self._settings, self._thrifty = transplant, settings, thrifty
         self._dream = self._begun_dream()
-        self._start = self._adapter = self._started()
+        start, report = self._started()
+        self._start = self._adapter = start.eval()
+        self._report = report
         self._learning: BackDistillation | None = None
         self._judged: Answers | None = None
+        self._kept: tuple[list[Tensor], Tensor] | None = None
         good = self._good_as_it_is() if thrifty else None
         self._good_enough = good is not None
         if good is not None:
@@ -81,6 +84,23 @@ class Taught:
     def done(self) -> bool:
         """Whether nothing is left to do."""
         return self._good_enough or (self._learning is not None and self._learning.done)
+
+    @property
+    def steps(self) -> int:
+        """Of the dream, if there is one, and of learning; 0 where the join is good enough."""
+        if self._good_enough:
+            return 0
+        dream = 0 if self._dream is None else self._settings.dream.steps
+        return dream + self._settings.teaching.steps
+
+    @property
+    def report(self) -> dict[str, float]:
+        """Numbers of the start, and how far y_S was from y_T, in units of y_T's spread.
+
+        `no_adapter_distance` and `start_distance` on what `auto` measures first,
+        `judged_start_distance` and `judged_learned_distance` on what was kept apart.
+        """
+        return dict(self._report)
 
     def step(self) -> StepRecord:
         """Take one step of the dream, or of learning.
@@ -179,15 +199,15 @@ class Taught:
                 raise
             return None
 
-    def _started(self) -> Adapter:
+    def _started(self) -> tuple[Adapter, dict[str, float]]:
         """Return the start; the identity where `auto` finds no answer to the closed form."""
         start = self._settings.start or "closed-form"
         try:
-            return starting_adapter(self._transplant, start, self._settings).eval()
+            return starting_adapter(self._transplant, start, self._settings)
         except TransplantError:
             if not self._thrifty:
                 raise
-            return starting_adapter(self._transplant, "identity", self._settings).eval()
+            return starting_adapter(self._transplant, "identity", self._settings)
 
     def _begun(self) -> BackDistillation:
         """Gather the teacher's answers, keep some apart, and begin to learn from the others."""
@@ -216,6 +236,7 @@ class Taught:
         student_task = self._transplant.problem.student_task
         both = (self._learning.adapter, self._adapter)
         learned, started = (self._judged.distance(a, student_task) for a in both)
+        self._report |= {"judged_learned_distance": learned, "judged_start_distance": started}
         if not self._thrifty or learned <= started:
             self._adapter = self._learning.adapter
 
@@ -224,18 +245,26 @@ class Taught:
         transplant, teaching = self._transplant, self._settings.teaching
         generator = torch.Generator().manual_seed(self._settings.learning.seed)
         shown = self._shown(generator)
+        # Learning begins with the same images: they need not pass through f again.
+        self._kept = shown, generator.get_state()
         if not shown:
             return None
         judged = Answers.to(transplant.problem, torch.cat(shown))
-        plain = starting_adapter(transplant, "identity", self._settings).eval()
-        for adapter in (plain, self._start):
-            if judged.distance(adapter, transplant.problem.student_task) <= teaching.good_enough:
+        plain, _ = starting_adapter(transplant, "identity", self._settings)
+        for name, adapter in (("no_adapter", plain.eval()), ("start", self._start)):
+            distance = judged.distance(adapter, transplant.problem.student_task)
+            self._report[f"{name}_distance"] = distance
+            if distance <= teaching.good_enough:
                 return adapter
         return None
 
     def _features(self, generator: torch.Generator) -> Tensor:
         """Return f of all images there are, and of views of them."""
-        shown = self._shown(generator)
+        if self._kept is None:
+            shown = self._shown(generator)
+        else:
+            (shown, after), self._kept = self._kept, None
+            generator.set_state(after)
         if self._dream is not None and self._converged(self._dream):
             assert self._transplant.source is not None  # noqa: S101  # what was dreamed from
             shown.append(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Protocol, Self
 
 import torch
@@ -139,6 +140,16 @@ class Learning(Protocol):
         """Whether all steps are taken."""
         ...
 
+    @property
+    def steps(self) -> int:
+        """How many steps it takes in all, as far as it has decided; 0 if none."""
+        ...
+
+    @property
+    def report(self) -> dict[str, float]:
+        """Numbers that say how it went, by name; the closed form's where it begins with one."""
+        ...
+
     def step(self) -> StepRecord:
         """Take one step."""
         ...
@@ -177,10 +188,13 @@ class Method(Protocol):
 
 
 class Solved:
-    """An adapter that needs no steps."""
+    """An adapter that needs no steps; `report` are the numbers of its solution."""
 
-    def __init__(self, adapter: Adapter) -> None:
+    def __init__(
+        self, adapter: Adapter, report: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
         self._adapter = adapter.eval()
+        self._report = dict(report)
 
     @property
     def adapter(self) -> Adapter:
@@ -191,6 +205,16 @@ class Solved:
     def done(self) -> bool:
         """Always."""
         return True
+
+    @property
+    def steps(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def report(self) -> dict[str, float]:
+        """Numbers of its solution."""
+        return dict(self._report)
 
     def step(self) -> StepRecord:
         """Refuse.
@@ -224,8 +248,10 @@ class Solved:
         return self
 
 
-def starting_adapter(transplant: Transplant, start: Start, settings: MethodSettings) -> Adapter:
-    """Return the adapter that learning begins with.
+def starting_adapter(
+    transplant: Transplant, start: Start, settings: MethodSettings
+) -> tuple[Adapter, dict[str, float]]:
+    """Return the adapter that learning begins with, and the closed form's numbers if it is one.
 
     Raises
     ------
@@ -234,7 +260,7 @@ def starting_adapter(transplant: Transplant, start: Start, settings: MethodSetti
     """
     learning = settings.learning
     if start == "closed-form":
-        adapter, _ = closed_form(
+        adapter, report = closed_form(
             transplant.problem,
             transplant.spec,
             policy=learning.policy,
@@ -246,7 +272,7 @@ def starting_adapter(transplant: Transplant, start: Start, settings: MethodSetti
         )
         if transplant.means is not None:
             bias_from_means(adapter, *transplant.means)
-        return adapter
+        return adapter, report.numbers()
     if start == "matched":
         adapter, _ = matched(
             transplant.problem,
@@ -257,7 +283,7 @@ def starting_adapter(transplant: Transplant, start: Start, settings: MethodSetti
             size=learning.size,
             permutation_C=transplant.permutation_C,
         )
-        return adapter
+        return adapter, {}
     adapter = Adapter(transplant.spec)
     if start == "identity":
         adapter.identity_start()
@@ -266,7 +292,7 @@ def starting_adapter(transplant: Transplant, start: Start, settings: MethodSetti
     adapter.beta.fill_(transplant.problem.beta)
     if transplant.permutation_C is not None:
         adapter.set_permutation(transplant.permutation_C)
-    return adapter.to(next(transplant.problem.student_task.parameters()).device)
+    return adapter.to(next(transplant.problem.student_task.parameters()).device), {}
 
 
 def soft_labels(problem: TransplantProblem, features_NCHW: Tensor, *, batch: int = 64) -> Tensor:
@@ -281,7 +307,11 @@ def soft_labels(problem: TransplantProblem, features_NCHW: Tensor, *, batch: int
 
 
 def distilled(
-    transplant: Transplant, features_NCHW: Tensor, adapter: Adapter, settings: MethodSettings
+    transplant: Transplant,
+    features_NCHW: Tensor,
+    adapter: Adapter,
+    settings: MethodSettings,
+    report: Mapping[str, float] = MappingProxyType({}),
 ) -> BackDistillation:
     """Begin to learn y_T from y_S by cross-entropy at features; no label takes part."""
     samples = Samples(features_NCHW, soft_labels(transplant.problem, features_NCHW))
@@ -290,4 +320,5 @@ def distilled(
         adapter,
         samples,
         settings.learning.model_copy(update={"distillation": 0.0}),
+        report=report,
     )

@@ -11,18 +11,23 @@ PREFIX = "rootstock."
 MERGE_ID = PREFIX + "merge_id"
 DIGEST = PREFIX + "digest"
 NUMBER = PREFIX + "number"
+STATE = PREFIX + "state"
 RECORD = PREFIX + "record"
 """Tag with the digest of the record that a run shows completely."""
 
 ERROR_STAGES = (
     ("no_adapter_error", "no adapter"),
-    ("zero_sample_error", "zero-sample"),
-    ("few_sample_error", "few-sample"),
+    ("zero_sample_error", "zero samples"),
+    ("few_sample_error", "few samples"),
     ("refined_error", "refined"),
+    ("own_samples_error", "own samples"),
 )
 """Errors of a merge in the order in which it lowers them, and how people read them."""
 
 TEACHER_ERROR = "teacher_error"
+
+_CALIBRATION = ("_scale", "_bias", "_uncalibrated_error", "_calibrated_error")
+"""Endings of the numbers that belong to a candidate's calibration."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ def merge_tags(record: MergeRecord) -> dict[str, str]:
         PREFIX + "task": record.task,
         PREFIX + "site": record.site,
         PREFIX + "operation": record.operation,
-        PREFIX + "state": record.state,
+        STATE: record.state,
         PREFIX + "reason": record.reason,
         PREFIX + "parent.number": _text(record.parent_number),
         PREFIX + "parent.digest": _text(record.parent_digest),
@@ -57,7 +62,7 @@ def merge_tags(record: MergeRecord) -> dict[str, str]:
 
 def version_tags(record: MergeRecord) -> dict[str, str]:
     """Return the tags of the net version that a merge committed."""
-    keep = {NUMBER, DIGEST, MERGE_ID, PREFIX + "adapter.uri"}
+    keep = {NUMBER, DIGEST, MERGE_ID, STATE, PREFIX + "adapter.uri"}
     return {
         key: value
         for key, value in merge_tags(record).items()
@@ -66,14 +71,20 @@ def version_tags(record: MergeRecord) -> dict[str, str]:
 
 
 def parameters(record: MergeRecord) -> dict[str, str]:
-    """Return the settings that the adapter was learned with, as text."""
+    """Return what was joined and the settings that the adapter was learned with, as text."""
     own = {"category": record.category, "task": record.task, "site": record.site}
+    if record.candidate is not None:
+        own["candidate"] = record.candidate
     return own | {key: str(value) for key, value in record.parameters.items()}
 
 
 def metrics(record: MergeRecord) -> list[Point]:
-    """Return losses by stage and step, the error from stage to stage, and every number once."""
-    points = [Point(key, value, 0) for key, value in sorted(record.numbers.items())]
+    """Return losses by stage and step, the error from stage to stage, and every number once.
+
+    MLflow's pages group charts by what stands before the slash: `zero-sample/loss`,
+    `calibration/refined_scale`. Errors, which people look for first, have no group.
+    """
+    points = [Point(_grouped(key), value, 0) for key, value in sorted(record.numbers.items())]
     points += [
         Point("error", record.numbers[key], step)
         for step, (key, _) in enumerate(ERROR_STAGES)
@@ -88,9 +99,21 @@ def metrics(record: MergeRecord) -> list[Point]:
     return points
 
 
+def accepted_error(record: MergeRecord) -> float | None:
+    """Return the error of what was joined, or of the best candidate that was not, in percent."""
+    if record.candidate is None:
+        return record.numbers.get(TEACHER_ERROR) if record.number is not None else None
+    calibrated = record.numbers.get(f"{record.candidate}_calibrated_error")
+    return calibrated if calibrated is not None else record.numbers.get(f"{record.candidate}_error")
+
+
 def milliseconds(moment: str) -> int:
     """Turn ISO 8601 into milliseconds since 1970."""
     return int(datetime.fromisoformat(moment).timestamp() * 1000)
+
+
+def _grouped(key: str) -> str:
+    return f"calibration/{key}" if key.endswith(_CALIBRATION) else key
 
 
 def _text(value: object) -> str:

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import http.client
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 from common.errors import ConfigurationError, ConflictError, UnreachableError
-from coordinator.history.content import (
-    MERGE_ID,
-    RECORD,
-    merge_tags,
-    metrics,
-    milliseconds,
-    parameters,
-)
-from coordinator.history.merge_pictures import draw_merge
+from coordinator.history.content import RECORD
+from coordinator.history.notes import EXPERIMENT
 from coordinator.history.record import MergeRecord
-from coordinator.history.versions import Versions
+from coordinator.history.runs import Runs
+from coordinator.history.versions import CURRENT, PREVIOUS, Versions
 
 CHECK_SECONDS = 5.0
 """How long a server may take to say that it is well; it takes milliseconds when it is."""
 
-BATCH = {"metrics": 1000, "params": 100, "tags": 100}
-"""MLflow's caps on one call of log_batch."""
+Restored = Literal["made", "mended", "unchanged"]
+"""What became of a merge's run when it was held against the ledger."""
 
 
 class History:
@@ -92,25 +85,26 @@ class History:
         UnreachableError
             If the server does not answer.
         """
+        tags = {
+            "mlflow.experimentKind": "custom_model_development",  # else pages of chats come first
+            "mlflow.note.content": EXPERIMENT,
+        }
         with self._explained("the experiment"):
             found = self._client.get_experiment_by_name(self._net)
             if found is None:
-                return str(self._client.create_experiment(self._net))
+                return str(self._client.create_experiment(self._net, tags=tags))
             if found.lifecycle_stage == LifecycleStage.DELETED:
                 self._client.restore_experiment(found.experiment_id)
+            for key, value in tags.items():
+                if found.tags.get(key) != value:
+                    self._client.set_experiment_tag(found.experiment_id, key, value)
             return str(found.experiment_id)
 
-    def log_merge(self, record: MergeRecord, pictures: Sequence[Path] | None = None) -> str:
+    def log_merge(self, record: MergeRecord) -> str:
         """Show a merge as a run; logging it again changes nothing, or brings it up to date.
 
-        A run that an earlier, interrupted call left incomplete is completed.
-
-        Parameters
-        ----------
-        record
-            The merge.
-        pictures
-            Files to show with it; None draws the net and the errors.
+        A run that an earlier, interrupted call left incomplete is completed. A merge that was
+        rolled back since is the same run with another state.
 
         Returns
         -------
@@ -125,59 +119,70 @@ class History:
             If the server refuses what is logged.
         """
         experiment_id = self.ensure_experiment()
-        digest = record.content_digest()
         with self._explained(f"merge {record.merge_id}"):
-            run = self._find(experiment_id, record.merge_id)
-            if run is None:
-                run = self._client.create_run(
-                    experiment_id,
-                    start_time=milliseconds(record.created_at),
-                    tags=merge_tags(record),
-                    run_name=f"{record.category} → {record.task}",
-                )
-            run_id = str(run.info.run_id)
-            if run.data.tags.get(RECORD) == digest:
-                return run_id
-            self._log_values(run_id, record)
-            self._log_files(run_id, record, pictures)
-            self._versions.log(record, experiment_id, run_id)
-            self._client.set_terminated(
-                run_id,
-                status="FAILED" if record.state == "failed" else "FINISHED",
-                end_time=milliseconds(record.finished_at or record.created_at),
-            )
-            self._client.set_tag(run_id, RECORD, digest)  # last: it says that all is there
+            runs = Runs(self._client, experiment_id)
+            run = runs.find(record.merge_id)
+            if run is not None and run.data.tags.get(RECORD) == record.content_digest():
+                return str(run.info.run_id)
+            run_id = str((run or runs.create(record)).info.run_id)
+            self._write(runs, run_id, record, experiment_id)
             return run_id
 
-    def _find(self, experiment_id: str, merge_id: str) -> Run | None:
-        found = self._client.search_runs(
-            [experiment_id], f"tags.`{MERGE_ID}` = '{merge_id}'", max_results=1
-        )
-        return found[0] if found else None
+    def restore(self, record: MergeRecord) -> tuple[Restored, str]:
+        """Hold a merge's run against its record; make it, or mend it, where it is not that.
 
-    def _log_values(self, run_id: str, record: MergeRecord) -> None:
-        # One moment for all: the same point logged twice is then one point for MLflow.
-        moment = milliseconds(record.finished_at or record.created_at)
-        points = [Metric(p.key, p.value, moment, p.step) for p in metrics(record)]
-        params = [Param(key, value) for key, value in parameters(record).items()]
-        tags = [RunTag(key, value) for key, value in merge_tags(record).items()]
-        for start in range(0, len(points), BATCH["metrics"]):
-            self._client.log_batch(run_id, metrics=points[start : start + BATCH["metrics"]])
-        for start in range(0, len(params), BATCH["params"]):
-            self._client.log_batch(run_id, params=params[start : start + BATCH["params"]])
-        for start in range(0, len(tags), BATCH["tags"]):
-            self._client.log_batch(run_id, tags=tags[start : start + BATCH["tags"]])
+        What cannot be changed in place (a parameter, a point too many) is logged as a new run, and
+        the old one goes to MLflow's bin.
 
-    def _log_files(self, run_id: str, record: MergeRecord, pictures: Sequence[Path] | None) -> None:
-        with tempfile.TemporaryDirectory(prefix="rootstock-") as name:
-            folder = Path(name)
-            if pictures is None:
-                pictures = draw_merge(record, folder)
-            for picture in pictures:
-                self._client.log_artifact(run_id, str(picture))
-            document = folder / "merge.json"
-            document.write_bytes(record.canonical())
-            self._client.log_artifact(run_id, str(document))
+        Returns
+        -------
+        What was done, and the run's id.
+
+        Raises
+        ------
+        UnreachableError, ConflictError
+            As `log_merge`.
+        """
+        experiment_id = self.ensure_experiment()
+        with self._explained(f"merge {record.merge_id}"):
+            runs = Runs(self._client, experiment_id)
+            run = runs.find(record.merge_id)
+            if run is None:
+                return "made", self.log_merge(record)
+            run_id = str(run.info.run_id)
+            if self._whole(runs, run_id, record):
+                return "unchanged", run_id
+            try:
+                self._write(runs, run_id, record, experiment_id)
+                whole = self._whole(runs, run_id, record)
+            except MlflowException:
+                self.check()
+                whole = False
+            if not whole:
+                runs.delete(run_id)
+                run_id = self.log_merge(record)
+            return "mended", run_id
+
+    def show_head(self, head: str | None, parent: str | None) -> None:
+        """Let `current` name the head and `previous` its parent, by the digests of their commits.
+
+        Raises
+        ------
+        UnreachableError, ConflictError
+            As `log_merge`.
+        """
+        with self._explained("the aliases"):
+            self._versions.point(CURRENT, head)
+            self._versions.point(PREVIOUS, parent)
+
+    def _write(self, runs: Runs, run_id: str, record: MergeRecord, experiment_id: str) -> None:
+        runs.write(run_id, record)
+        self._versions.log(record, experiment_id, run_id)
+        runs.finish(run_id, record)  # last: it says that all is there
+
+    def _whole(self, runs: Runs, run_id: str, record: MergeRecord) -> bool:
+        run = self._client.get_run(run_id)
+        return runs.holds(run, record) and self._versions.holds(record, run_id)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -187,8 +192,8 @@ class History:
         except MlflowException as error:
             self.check()
             raise ConflictError(
-                f"MLflow at {self._uri} refused {what} of net {self._net!r}: {error}; mend or "
-                "delete that entry there, then rebuild the history"
+                f"MLflow at {self._uri} refused {what} of net {self._net!r}: {error}; make the "
+                "history again: `rootstock coordinator history rebuild`"
             ) from error
 
     def _unreachable(self, problem: str) -> UnreachableError:

@@ -11,6 +11,16 @@ from common.weights.manifest import Digest
 from coordinator.jobs.model import CurvePoint
 
 
+class Join(Document):
+    """A join that the net held before a merge, and holds after it, unchanged."""
+
+    category: Name
+    task: Name
+    error: float | None = None
+    """Percent on its lab's private validation data when it was merged."""
+    teacher_error: float | None = None
+
+
 class MergeRecord(Document):
     """One transplanting operation, whatever became of it."""
 
@@ -24,7 +34,7 @@ class MergeRecord(Document):
     """merged, rejected, failed or rolled_back (DESIGN.md, section 4)."""
     reason: str = ""
     parent_number: int | None = Field(default=None, ge=0)
-    """None for the merge that founds the net."""
+    """None for the merge that founds the net; the head of that time where nothing was merged."""
     parent_digest: Digest | None = None
     number: int | None = Field(default=None, ge=0)
     digest: Digest | None = None
@@ -32,6 +42,8 @@ class MergeRecord(Document):
     digests: dict[str, Digest] = Field(default_factory=dict)
     """Every digest that the merge rests on, by role ("category_module", "adapter", "manifest")."""
     adapter_uri: str | None = None
+    candidate: str | None = None
+    """Which adapter the lab's numbers spoke for: no_adapter, zero_sample, few_sample, refined."""
     parameters: dict[str, Setting] = Field(default_factory=dict)
     numbers: dict[str, float] = Field(default_factory=dict)
     """Errors in percent (`teacher_error`, `no_adapter_error`, …), times in seconds."""
@@ -40,4 +52,6 @@ class MergeRecord(Document):
     finished_at: str | None = None
     """ISO 8601 in UTC."""
     tree: NetTree | None = None
-    """The net after the merge; the picture is drawn from it."""
+    """The net after the merge, or as it stayed; the picture is drawn from it."""
+    earlier: tuple[Join, ...] = ()
+    """Every other join of that net."""

@@ -1,4 +1,8 @@
-"""Net versions in MLflow: a logged model, a registered version, aliases current and previous."""
+"""Net versions in MLflow: a logged model, a registered version, aliases current and previous.
+
+The lineage of a merge: the parent version and the lab's teacher net go into its run as logged
+models, its child version comes out. The weights of all stay in the store: MLflow gets digests.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,20 @@ import tempfile
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelInput, LoggedModelOutput
+from mlflow.entities import LoggedModel, LoggedModelInput, LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from coordinator.history.content import DIGEST, NUMBER, version_tags
+from coordinator.history.content import DIGEST, PREFIX, version_tags
+from coordinator.history.notes import outcome
 from coordinator.history.record import MergeRecord
 
 CURRENT = "current"
 PREVIOUS = "previous"
+
+SUBMISSION = PREFIX + "submission"
+"""Tag with the digest of the manifest that a teacher net came with."""
 
 
 class Versions:
@@ -26,54 +34,126 @@ class Versions:
         self._net = net
 
     def log(self, record: MergeRecord, experiment_id: str, run_id: str) -> None:
-        """Show the net version that a merge committed; once, however often it is called."""
-        if record.digest is None or record.number is None:
+        """Show what went into a merge and the net version that came out, each once."""
+        run = self._client.get_run(run_id)
+        known = {model.model_id for model in run.inputs.model_inputs} if run.inputs else set()
+        going_in = [self._teacher(record, experiment_id).model_id]
+        parent = self._model(experiment_id, DIGEST, record.parent_digest)
+        if parent is not None:
+            going_in.append(parent.model_id)
+        new = [LoggedModelInput(model_id) for model_id in going_in if model_id not in known]
+        if new:
+            self._client.log_inputs(run_id, models=new)
+        if record.digest is None:
             return
-        if self.of_number(record.number) is None:
-            model_id = self._logged_model(record, experiment_id, run_id)
-            self._register(record, run_id, model_id)
-        self._point_aliases(record)
+        child = self._child(record, experiment_id, run_id)
+        out = {model.model_id for model in run.outputs.model_outputs} if run.outputs else set()
+        if child.model_id not in out:
+            self._client.log_outputs(run_id, [LoggedModelOutput(child.model_id, step=0)])
+        self._register(record, run_id, child.model_id)
 
-    def of_number(self, number: int) -> ModelVersion | None:
+    def holds(self, record: MergeRecord, run_id: str) -> bool:
+        """Say whether the registry shows a merge's net version as it is, from that run."""
+        version = self.of_digest(record.digest)
+        if record.digest is None or version is None:
+            return record.digest is None
+        wanted = version_tags(record).items()
+        return version.run_id == run_id and wanted <= version.tags.items()
+
+    def of_digest(self, digest: str | None) -> ModelVersion | None:
         """Return the registered version of a net version, if there is one."""
+        if digest is None:
+            return None
         found = self._client.search_model_versions(
-            f"name = '{self._net}' and tag.`{NUMBER}` = '{number}'", max_results=1
+            f"name = '{self._net}' and tag.`{DIGEST}` = '{digest}'", max_results=1
         )
         return found[0] if found else None
 
-    def _logged_model(self, record: MergeRecord, experiment_id: str, run_id: str) -> str:
-        """Log the version as the run's output, with its parent as the run's input."""
-        model_id = self._model_of(experiment_id, record.digest)
-        if model_id is None:
-            model = self._client.create_logged_model(
-                experiment_id,
-                name=f"{self._net}-v{record.number}",
-                source_run_id=run_id,
-                tags=version_tags(record),
-                model_type="transplant net",
-            )
-            model_id = model.model_id
-        # The weights stay in the store: MLflow gets the tree, which names each of them.
-        with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
-            text = b"{}" if record.tree is None else record.tree.canonical()
-            Path(folder, "tree.json").write_bytes(text)
-            self._client.log_model_artifacts(model_id, folder)
-        self._client.finalize_logged_model(model_id, "READY")
-        self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-        parent = self._model_of(experiment_id, record.parent_digest)
-        if parent is not None:
-            self._client.log_inputs(run_id, models=[LoggedModelInput(parent)])
-        return model_id
+    def point(self, alias: str, digest: str | None) -> None:
+        """Let an alias name a net version; None, or one that is not registered, takes it away."""
+        version = self.of_digest(digest)
+        try:
+            if version is not None:
+                self._client.set_registered_model_alias(self._net, alias, version.version)
+            else:
+                self._client.delete_registered_model_alias(self._net, alias)
+        except MlflowException as error:
+            # Where nothing was registered yet there is nothing to take away.
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
 
-    def _model_of(self, experiment_id: str, digest: str | None) -> str | None:
+    def _teacher(self, record: MergeRecord, experiment_id: str) -> LoggedModel:
+        """Show a lab's teacher net; all tasks of a submission share it."""
+        submission = record.digests.get("manifest")
+        found = self._model(experiment_id, SUBMISSION, submission)
+        if found is not None:
+            return found
+        roles = ("manifest", "category_module", "teacher_task_module")
+        tags = {f"{PREFIX}digest.{r}": record.digests[r] for r in roles if r in record.digests}
+        tags |= {f"{PREFIX}site": record.site, f"{PREFIX}category": record.category}
+        return self._logged(
+            experiment_id,
+            f"{record.site}-{record.category}",
+            model_type="teacher net",
+            tags=tags | ({SUBMISSION: submission} if submission else {}),
+        )
+
+    def _child(self, record: MergeRecord, experiment_id: str, run_id: str) -> LoggedModel:
+        found = self._model(experiment_id, DIGEST, record.digest)
+        if found is not None:  # also of a run that is gone: later runs name it as what went in
+            return found
+        text = b"{}" if record.tree is None else record.tree.canonical()
+        return self._logged(
+            experiment_id,
+            f"{self._net}-v{record.number}",
+            model_type="transplant net",
+            tags=version_tags(record),
+            source_run_id=run_id,
+            tree=text,
+        )
+
+    def _logged(
+        self,
+        experiment_id: str,
+        name: str,
+        *,
+        model_type: str,
+        tags: dict[str, str],
+        source_run_id: str | None = None,
+        tree: bytes | None = None,
+    ) -> LoggedModel:
+        model = self._client.create_logged_model(
+            experiment_id,
+            name=name.replace(".", "-"),  # MLflow allows no dot here
+            source_run_id=source_run_id,
+            tags=tags,
+            model_type=model_type,
+        )
+        if tree is not None:
+            with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+                Path(folder, "tree.json").write_bytes(tree)
+                self._client.log_model_artifacts(model.model_id, folder)
+        return self._client.finalize_logged_model(model.model_id, "READY")
+
+    def _model(self, experiment_id: str, tag: str, digest: str | None) -> LoggedModel | None:
         if digest is None:
             return None
         found = self._client.search_logged_models(
-            [experiment_id], filter_string=f"tags.`{DIGEST}` = '{digest}'", max_results=1
+            [experiment_id], filter_string=f"tags.`{tag}` = '{digest}'", max_results=1
         )
-        return str(found[0].model_id) if found else None
+        return found[0] if found else None
 
     def _register(self, record: MergeRecord, run_id: str, model_id: str) -> None:
+        version = self.of_digest(record.digest)
+        description = f"{outcome(record)} {record.category} → {record.task}, from {record.site}."
+        if version is not None and version.run_id == run_id:
+            for key, value in version_tags(record).items():
+                if version.tags.get(key) != value:
+                    self._client.set_model_version_tag(self._net, version.version, key, value)
+            self._client.update_model_version(self._net, version.version, description)
+            return
+        if version is not None:
+            self._client.delete_model_version(self._net, version.version)
         try:
             self._client.create_registered_model(self._net, description="A transplant net.")
         except MlflowException as error:
@@ -84,34 +164,7 @@ class Versions:
             source=f"models:/{model_id}",
             run_id=run_id,
             tags=version_tags(record),
-            description=f"Net version {record.number}: {record.category} → {record.task}.",
+            description=description,
             await_creation_for=0,
             model_id=model_id,
         )
-
-    def _point_aliases(self, record: MergeRecord) -> None:
-        """Move the aliases; logging an old merge again leaves a newer `current` alone."""
-        current = self._alias(CURRENT)
-        if record.state == "rolled_back":
-            if current == record.number:
-                self._point(CURRENT, record.parent_number)
-                self._point(PREVIOUS, None)
-        elif current is None or current <= (record.number or 0):
-            self._point(CURRENT, record.number)
-            self._point(PREVIOUS, record.parent_number)
-
-    def _alias(self, alias: str) -> int | None:
-        try:
-            version = self._client.get_model_version_by_alias(self._net, alias)
-        except MlflowException as error:
-            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST) or "alias" in str(error):
-                return None
-            raise
-        return int(version.tags[NUMBER])
-
-    def _point(self, alias: str, number: int | None) -> None:
-        version = None if number is None else self.of_number(number)
-        if version is None:
-            self._client.delete_registered_model_alias(self._net, alias)
-        else:
-            self._client.set_registered_model_alias(self._net, alias, version.version)

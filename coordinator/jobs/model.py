@@ -80,7 +80,7 @@ class JobResult(Document):
     seconds: dict[str, float]
     """Seconds of work by stage, restarts not counted."""
     report: dict[str, float]
-    """Numbers of the scales, by name."""
+    """`solver/…`: the scales; `<stage>/…`: what the stage's learning says of itself."""
     methods: dict[Stage, str] = Field(default_factory=dict)
     """What each adapter was learned by."""
     fallbacks: dict[Stage, str] = Field(default_factory=dict)

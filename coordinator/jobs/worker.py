@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from common.artifacts.store import open_store
 from common.distillation.methods import method_named
+from common.distillation.taught import Taught
 from common.distillation.transplant import Learning
 from common.errors import ConflictError, TransplantError
 from common.nets.adapter import Adapter
@@ -24,9 +26,6 @@ CURVE_POINTS = 200
 
 FALLBACKS: dict[Stage, str] = {"zero-sample": "closed-form", "few-sample": "back-distill"}
 """What a stage is left to when its method has no answer: neither needs statistics or a dream."""
-
-DREAMING = ("dream", "auto")
-"""Methods that may dream, the same dream in both stages."""
 
 CPU = torch.device("cpu")
 
@@ -57,6 +56,7 @@ class TransplantWorker:
         self._at = checkpoints.load(self._store, job)
         self._material: Material | None = None
         self._learning: Learning | None = None
+        self._steps = 1
 
     @property
     def done(self) -> bool:
@@ -130,18 +130,8 @@ class TransplantWorker:
             return FALLBACKS[stage]
         return settings.zero_sample_method if stage == "zero-sample" else settings.few_sample_method
 
-    def _steps(self, stage: Stage) -> int:
-        """Return how many steps a stage's method is expected to take; 1 where it takes none."""
-        settings = self._job.settings
-        name = self._method(stage)
-        if name in ("identity", "closed-form"):
-            return 1
-        if name in DREAMING:
-            return settings.dream.steps + settings.teaching.steps
-        return settings.steps
-
     def _progress(self, stage: Stage) -> Progress:
-        step, steps = self._at.step, self._steps(stage)
+        step, steps = self._at.step, self._steps
         if stage == "zero-sample" and self._at.zero_sample is not None:
             step = steps  # of the next stage no step is taken yet
         return Progress(stage=stage, step=step, steps=max(step, steps), done=self.done)
@@ -157,6 +147,7 @@ class TransplantWorker:
         try:
             learning = self._learning = self._learning or self._begun(stage)
             step = self._take_steps(learning, stage, curves)
+            self._steps = max(1, learning.steps)  # a method that takes none counts as one
             if not learning.done:
                 state = put_tensors(self._store, learning.state())
                 return {"step": step, "curves": tuple(curves), "state": state}
@@ -164,27 +155,26 @@ class TransplantWorker:
         except TransplantError as error:
             return self._given_up(stage, error)
         self._learning = None
-        changes: dict[str, object] = {"curves": tuple(curves), "state": None}
+        report = {**self._at.report, **self._report(stage, learning)}
+        changes: dict[str, object] = {"curves": tuple(curves), "state": None, "report": report}
         if stage == "few-sample":
             return changes | {"step": step, "few_sample": adapter}
         dreamed = {k: v for k, v in learning.state().items() if k.startswith("dream/")}
         return changes | {
             "step": 0,
             "zero_sample": adapter,
-            "report": self._report(),
             "dream": put_tensors(self._store, dreamed) if dreamed else None,
         }
 
     def _take_steps(self, learning: Learning, stage: Stage, curves: list[CurvePoint]) -> int:
         """Take up to `checkpoint_steps` steps; returns the last one's number."""
-        last = self._steps(stage)
-        every = max(1, last // CURVE_POINTS)
         step = self._at.step
         for _ in range(self._job.checkpoint_steps):
             if learning.done:
                 break
             record = learning.step()
-            step = record.step
+            step, last = record.step, learning.steps
+            every = max(1, last // CURVE_POINTS)
             if step % every == 0 or step in (1, last):
                 curves.append(
                     CurvePoint(
@@ -206,8 +196,8 @@ class TransplantWorker:
         method = method_named(self._method(stage))
         learning = method.begin(transplant, job.settings.method_settings())
         state = self._at.state
-        if state is None and self._method(stage) in DREAMING and not learning.done:
-            state = self._at.dream
+        if state is None and isinstance(learning, Taught) and not learning.done:
+            state = self._at.dream  # the same dream in both stages
         if state is not None:
             path = self._store.local_path(state.digest)
             learning.restore(
@@ -239,12 +229,15 @@ class TransplantWorker:
         curves = tuple(point for point in self._at.curves if point.stage != stage)
         return {"fallbacks": fallbacks, "step": 0, "state": None, "curves": curves}
 
-    def _report(self) -> dict[str, float]:
+    def _report(self, stage: Stage, learning: Learning) -> dict[str, float]:
+        """Return the scales, and what a stage's learning says of itself under the stage's name."""
         material = self._read()
-        return {
+        numbers = {
             "solver/beta": material.problem.beta,
             "solver/biases_from_means": float(material.means is not None),
         }
+        numbers |= {f"{stage}/{name}": value for name, value in learning.report.items()}
+        return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
     def _put(self, adapter: Adapter) -> AdapterEntry:
         bad = [name for name, t in adapter.state_dict().items() if not bool(t.isfinite().all())]

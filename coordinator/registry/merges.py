@@ -233,6 +233,7 @@ def move(
     row = _get(session, merge_id, lock=True)
     check_merge(merge_id, row.state, state, row.operation)
     row.state = state
+    row.logged = False  # a new state is news to the history, also after the first end
     if row.started_at is None:
         row.started_at = now
     if state not in OPEN_MERGES and row.finished_at is None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.output import RESULT, print_json
+from deploy.cli.output import PEOPLE, RESULT, print_json
 
 app = typer.Typer(help="Run and watch a coordinator.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")]
+history = typer.Typer(help="Merges as MLflow shows them.", no_args_is_help=True)
+app.add_typer(history, name="history")
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -103,3 +107,36 @@ def ui(
         from deploy.federation.history_ui import serve_history
 
     serve_history(state, port)
+
+
+@history.command()
+def rebuild(
+    config: Config,
+    mlflow_uri: Annotated[
+        str | None, typer.Option(help="Another MLflow server than history.mlflow_uri.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show every merge in MLflow again, from the ledger; what is whole there stays as it is."""
+    with needs_coordinator("coordinator history rebuild"):
+        from coordinator.config import CoordinatorConfig
+        from coordinator.rebuilding import Restored
+        from coordinator.rebuilding import rebuild as rebuild_history
+    from common.config import load
+    from deploy.federation.tables import restored_table
+
+    settings = load(config, CoordinatorConfig)
+    if mlflow_uri is not None:
+        there = settings.history.model_copy(update={"mlflow_uri": mlflow_uri})
+        settings = settings.model_copy(update={"history": there})
+    merges = rebuild_history(settings, lambda merge: PEOPLE.print(f"{merge.merge_id} {merge.what}"))
+    done = Counter(merge.what for merge in merges)
+    counts = {what: done[what] for what in get_args(Restored)}
+    uri = settings.history.mlflow_uri
+    if as_json:
+        rows = [merge.model_dump() for merge in merges]
+        print_json({"mlflow_uri": uri, **counts, "merges": rows})
+        return
+    RESULT.print(restored_table(merges))
+    told = ", ".join(f"{count} {what}" for what, count in counts.items())
+    RESULT.print(f"{len(merges)} merges at {uri}: {told}", soft_wrap=True)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from common.errors import MissingExtraError
 
 COORDINATOR_PACKAGES = frozenset(
-    {"alembic", "boto3", "grpc_health", "grpc_reflection", "matplotlib", "mlflow", "ray"}
-    | {"sqlalchemy"}
+    {"alembic", "boto3", "grpc_health", "grpc_reflection", "jinja2", "matplotlib", "mlflow"}
+    | {"ray", "sqlalchemy"}
 )
 
 

@@ -20,6 +20,7 @@ _ERRORS = (
     ("zero_sample_error", "zero"),
     ("few_sample_error", "few"),
     ("refined_error", "refined"),
+    ("own_samples_error", "own samples"),
 )
 """A merge's errors in percent, in the order in which they arise."""
 
@@ -28,6 +29,7 @@ _CANDIDATES = {
     "zero_sample": ", zero-sample adapter",
     "few_sample": ", few-sample adapter",
     "refined": ", refined adapter",
+    "own_samples": ", learned on the operator's samples",
 }
 """What a merge ended with; nothing where the two modules were trained together."""
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from protos.rootstock.operator.v1 import operator_pb2
+
+if TYPE_CHECKING:
+    from coordinator.rebuilding import RestoredMerge
 
 NUMBERS = (
     "teacher_error",
@@ -127,6 +130,20 @@ def status_tables(answer: operator_pb2.GetStatusResponse) -> list[Table]:
             merge.reason,
         )
     return [sites, merges]
+
+
+def restored_table(merges: Iterable[RestoredMerge]) -> Table:
+    """Return what `coordinator history rebuild` prints: what became of each merge's run."""
+    table = Table(title="Merges in MLflow", title_justify="left", box=SIMPLE_HEAD)
+    for heading in ("merge", "category", "task", "state", "net", "run", "what"):
+        table.add_column(heading, no_wrap=heading in ("merge", "net", "run", "what"))
+    for merge in merges:
+        number = f"v{merge.net_version}" if merge.net_version else ""
+        run = merge.run_id[:8]
+        table.add_row(
+            merge.merge_id, merge.category, merge.task, merge.state, number, run, merge.what
+        )
+    return table
 
 
 def _share(part: int, whole: int) -> str:

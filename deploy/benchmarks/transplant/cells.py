@@ -246,7 +246,7 @@ def _ceiling(material: Material, spec: AdapterSpec, cell: Cell) -> Adapter:
     training = material.split.training
     x_NCHW = features(material.category_module, training.images_NCSS)
     transplant = material.transplant(spec, 0, seed=cell.seed)
-    adapter = starting_adapter(transplant, "closed-form", settings(cell, "auto"))
+    adapter, _ = starting_adapter(transplant, "closed-form", settings(cell, "auto"))
     learning = BackDistillation(
         material.problem,
         adapter,

@@ -19,6 +19,8 @@ from coordinator.history.mlflow_history import History
 from coordinator.history.server import MlflowServer
 from tests.unit.history.samples import digest, record
 
+FILES = {"net.png", "errors.png", "merge.json", "report.html"}
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -47,6 +49,7 @@ def test_a_net_grows_in_mlflow(server: MlflowServer, client: MlflowClient) -> No
     founding, later = record(["zero"]), record(["zero", "one"])
     first = history.log_merge(founding)
     second = history.log_merge(later)
+    history.show_head(later.digest, founding.digest)
 
     run = client.get_run(second)
     assert run.info.status == "FINISHED"
@@ -56,16 +59,41 @@ def test_a_net_grows_in_mlflow(server: MlflowServer, client: MlflowClient) -> No
     assert run.data.metrics["refined_error"] == 3.5
     assert [m.step for m in client.get_metric_history(second, "few-sample/loss")] == [0, 10, 20, 30]
     assert [m.value for m in client.get_metric_history(second, "error")] == [54.0, 31.25, 3.5]
-    assert names(client, second) == {"net.png", "errors.png", "merge.json"}
+    assert names(client, second) == FILES
 
     current = client.get_model_version_by_alias("digits", "current")
     previous = client.get_model_version_by_alias("digits", "previous")
     assert current.tags["rootstock.digest"] == later.digest
     assert current.run_id == second
     assert previous.run_id == first
-    # The parent went in, the child came out.
-    assert [f"models:/{m.model_id}" for m in run.inputs.model_inputs] == [previous.source]
+    # The parent and the lab's teacher net went in, the child came out.
+    went_in = {m.model_id: client.get_logged_model(m.model_id) for m in run.inputs.model_inputs}
+    kinds = {model.model_type: f"models:/{name}" for name, model in went_in.items()}
+    assert kinds.keys() == {"transplant net", "teacher net"}
+    assert kinds["transplant net"] == previous.source
     assert [f"models:/{m.model_id}" for m in run.outputs.model_outputs] == [current.source]
+    (samples,) = run.inputs.dataset_inputs
+    assert digest("shared").startswith(samples.dataset.digest)
+    assert samples.tags[0].value == "few samples"
+
+
+def test_a_run_says_in_words_what_became_of_it(server: MlflowServer, client: MlflowClient) -> None:
+    history = History(server.uri, "words")
+    run = client.get_run(history.log_merge(record(["zero", "one"], net="words")))
+    assert run.info.run_name == "v1 one → classification"
+    assert run.data.tags["mlflow.note.content"].startswith("**Merged as net version 1")
+    assert run.data.tags["mlflow.user"] == "lab-one"
+    experiment = client.get_experiment_by_name("words")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_names_with_a_dot_are_logged(server: MlflowServer, client: MlflowClient) -> None:
+    history = History(server.uri, "net.two")
+    merge = record(["zero"], net="net.two", site="lab.zero")
+    history.log_merge(merge)
+    history.show_head(merge.digest, None)
+    current = client.get_model_version_by_alias("net.two", "current")
+    assert client.get_logged_model(current.source.removeprefix("models:/")).name == "net-two-v0"
 
 
 def test_logging_a_merge_twice_gives_one_run(server: MlflowServer, client: MlflowClient) -> None:
@@ -85,7 +113,7 @@ def test_a_run_cut_in_the_middle_is_completed(server: MlflowServer, client: Mlfl
     experiment = history.ensure_experiment()
     cut = client.create_run(experiment, tags={"rootstock.merge_id": merge.merge_id})
     assert history.log_merge(merge) == cut.info.run_id
-    assert names(client, cut.info.run_id) == {"net.png", "errors.png", "merge.json"}
+    assert names(client, cut.info.run_id) == FILES
 
 
 def test_a_rejected_merge_is_a_run_and_no_version(
@@ -102,31 +130,45 @@ def test_a_rejected_merge_is_a_run_and_no_version(
         digest=None,
     )
     run_id = history.log_merge(refused)
-    assert client.get_run(run_id).data.tags["rootstock.reason"] == "too bad"
+    run = client.get_run(run_id)
+    assert run.data.tags["rootstock.reason"] == "too bad"
+    assert "too bad" in run.data.tags["mlflow.note.content"]
+    assert run.outputs is None or run.outputs.model_outputs == []
     assert len(client.search_model_versions("name = 'rejected'")) == 1
 
 
-def test_a_rollback_moves_current_to_the_parent(server: MlflowServer, client: MlflowClient) -> None:
-    history = History(server.uri, "rolled")
-    history.log_merge(record(["zero"], net="rolled"))
-    run_id = history.log_merge(record(["zero", "one"], net="rolled"))
-    rolled_back = record(["zero", "one"], net="rolled", state="rolled_back")
-    assert history.log_merge(rolled_back) == run_id
-    assert client.get_run(run_id).data.tags["rootstock.state"] == "rolled_back"
-    current = client.get_model_version_by_alias("rolled", "current")
-    assert current.tags["rootstock.number"] == "0"
-
-
-def test_an_old_merge_logged_again_leaves_current_alone(
+def test_a_rollback_shows_in_run_and_version_and_moves_the_aliases(
     server: MlflowServer, client: MlflowClient
 ) -> None:
-    history = History(server.uri, "late")
-    first = record(["zero"], net="late")
+    history = History(server.uri, "rolled")
+    first, second = record(["zero"], net="rolled"), record(["zero", "one"], net="rolled")
     history.log_merge(first)
-    history.log_merge(record(["zero", "one"], net="late"))
-    history.log_merge(first.model_copy(update={"reason": "found later"}))
-    current = client.get_model_version_by_alias("late", "current")
-    assert current.tags["rootstock.number"] == "1"
+    run_id = history.log_merge(second)
+    history.show_head(second.digest, first.digest)
+    assert history.log_merge(second.model_copy(update={"state": "rolled_back"})) == run_id
+    history.show_head(first.digest, None)
+    run = client.get_run(run_id)
+    assert run.data.tags["rootstock.state"] == "rolled_back"
+    assert run.info.run_name == "one → classification (rolled back)"
+    current = client.get_model_version_by_alias("rolled", "current")
+    assert current.tags["rootstock.number"] == "0"
+    (stood,) = client.search_model_versions("name = 'rolled' and tag.`rootstock.number` = '1'")
+    assert stood.tags["rootstock.state"] == "rolled_back"
+    aliases = client.get_registered_model("rolled").aliases
+    assert aliases.keys() == {"current"}
+
+
+def test_a_head_that_is_not_shown_yet_takes_the_alias_away(
+    server: MlflowServer, client: MlflowClient
+) -> None:
+    history = History(server.uri, "early")
+    history.show_head(digest("version 0"), None)  # there is no registered model at all
+    first = record(["zero"], net="early")
+    history.log_merge(first)
+    history.show_head(first.digest, None)
+    assert client.get_registered_model("early").aliases.keys() == {"current"}
+    history.show_head(digest("version 1"), first.digest)
+    assert client.get_registered_model("early").aliases.keys() == {"previous"}
 
 
 def test_a_deleted_experiment_comes_back(server: MlflowServer, client: MlflowClient) -> None:

@@ -7,7 +7,7 @@ import hashlib
 from common.nets.graph import Edge, ModuleRef, NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.weights.manifest import AdapterEntry, BlobEntry
-from coordinator.history.record import MergeRecord
+from coordinator.history.record import Join, MergeRecord
 from coordinator.jobs.model import CurvePoint
 
 SPEC = ArchitectureSpec(name="small-vgg", split="pool1")
@@ -67,8 +67,13 @@ def record(categories: list[str], **changes: object) -> MergeRecord:
         "parent_digest": digest(f"version {number - 1}") if number else None,
         "number": number,
         "digest": digest(f"version {number}"),
-        "digests": {"category_module": digest(categories[-1]), "manifest": digest("m")},
+        "digests": {
+            "category_module": digest(categories[-1]),
+            "manifest": digest("manifest " + categories[-1]),
+            "shared_samples": digest("shared"),
+        },
         "adapter_uri": "file:///store/blobs/ab/ab",
+        "candidate": "refined" if number else None,
         "parameters": {"convs": 1, "kernel": 1, "policy": "exp2", "ridge": 1e-6},
         "numbers": {
             "teacher_error": 2.5,
@@ -86,5 +91,10 @@ def record(categories: list[str], **changes: object) -> MergeRecord:
         "created_at": "2026-01-02T03:04:05+00:00",
         "finished_at": "2026-01-02T03:05:05+00:00",
         "tree": tree,
+        "earlier": tuple(
+            Join(category=edge.category, task=edge.task, error=edge.error, teacher_error=1.5)
+            for edge in tree.edges
+            if edge.category != categories[-1]
+        ),
     }
     return MergeRecord.model_validate(values | changes)

@@ -1,6 +1,9 @@
+import pytest
+
 from coordinator.history.content import (
     MERGE_ID,
     Point,
+    accepted_error,
     merge_tags,
     metrics,
     milliseconds,
@@ -26,10 +29,42 @@ def test_what_is_not_known_has_no_tag() -> None:
     assert not {"rootstock.parent.number", "rootstock.adapter.uri", "rootstock.reason"} & set(tags)
 
 
-def test_a_version_carries_digests_but_not_the_merges_state() -> None:
+def test_a_version_carries_digests_and_the_merges_state_but_not_its_labs() -> None:
     tags = version_tags(record(["cat", "cow"]))
     assert "rootstock.digest.manifest" in tags
-    assert "rootstock.state" not in tags
+    assert tags["rootstock.state"] == "merged"
+    assert "rootstock.site" not in tags
+
+
+def test_numbers_of_a_calibration_have_a_group_of_their_own() -> None:
+    numbers = {"refined_error": 2.0, "refined_scale": 1.5, "refined_uncalibrated_error": 3.0}
+    keys = {point.key for point in metrics(record(["cat", "cow"], numbers=numbers, curves=()))}
+    assert keys == {
+        "error",
+        "refined_error",
+        "calibration/refined_scale",
+        "calibration/refined_uncalibrated_error",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({}, 3.5),
+        ({"candidate": "zero_sample"}, 31.25),
+        ({"candidate": "no_adapter"}, 54.0),
+        ({"candidate": None}, 2.5),  # joined as it was trained
+        ({"candidate": None, "number": None, "digest": None}, None),
+    ],
+)
+def test_the_error_of_what_was_joined(changes: dict[str, object], error: float | None) -> None:
+    assert accepted_error(record(["cat", "cow"], **changes)) == error
+
+
+def test_no_adapter_s_error_is_the_calibrated_one_where_there_is_one() -> None:
+    numbers = {"no_adapter_error": 54.0, "no_adapter_calibrated_error": 20.0}
+    joined = record(["cat", "cow"], candidate="no_adapter", numbers=numbers)
+    assert accepted_error(joined) == 20.0
 
 
 def test_the_error_falls_from_stage_to_stage() -> None:

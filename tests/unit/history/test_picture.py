@@ -5,11 +5,9 @@ import pytest
 from PIL import Image
 
 from common.errors import StorageError
-from coordinator.history.curves import draw_errors
-from coordinator.history.merge_pictures import draw_merge, new_marks
 from coordinator.pictures.layout import Box, plan
-from coordinator.pictures.net import category_mark, draw_net, edge_mark, task_mark
-from tests.unit.history.samples import net, record
+from coordinator.pictures.net import category_mark, draw_net, edge_mark
+from tests.unit.history.samples import net
 
 NEW_RGB = (0xD6, 0x27, 0x28)
 
@@ -75,31 +73,3 @@ def test_a_folder_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         draw_net(net(["cat"]), tmp_path / "file" / "deeper" / "net.png")
-
-
-def test_the_founding_merge_marks_the_task_module_too() -> None:
-    founding = record(["cat"])
-    assert task_mark("classification") in new_marks(founding)
-    later = record(["cat", "cow"])
-    assert new_marks(later) == {category_mark("cow"), edge_mark("cow", "classification")}
-
-
-def test_a_rejected_merge_marks_nothing() -> None:
-    rejected = record(["cat", "cow"], number=None, digest=None, state="rejected")
-    assert new_marks(rejected) == set()
-
-
-def test_a_merge_is_drawn_as_net_and_errors(tmp_path: Path) -> None:
-    pictures = draw_merge(record(["cat", "cow"]), tmp_path)
-    assert [path.name for path in pictures] == ["net.png", "errors.png"]
-    bare = record(["cat", "cow"], tree=None, numbers={"seconds": 1.0})
-    assert draw_merge(bare, tmp_path) == []
-
-
-@pytest.mark.parametrize("count", [0, 1, 5, 50])
-def test_errors_are_drawn_for_any_number_of_merges(tmp_path: Path, count: int) -> None:
-    numbers = {"teacher_error": 2.0, "no_adapter_error": 50.0, "refined_error": 4.0}
-    merges = [(f"category-{i}", numbers) for i in range(count)]
-    path = draw_errors(merges, tmp_path / "errors.png", title="digits")
-    with Image.open(path) as image:
-        assert image.width > 400

@@ -178,6 +178,49 @@ def test_statistics_of_another_task_s_module_are_left_out(transplant: Transplant
     assert layers[1] < layers[0]
 
 
+TAUGHT = {"steps": 10, "dream_views": 16, "sample_views": 16, "synthetic": 8, "synthetic_views": 8}
+
+
+def test_steps_are_those_that_auto_will_take(transplant: Transplant) -> None:
+    settings = DistillationConfig.model_validate({"draws": 32, "dream": DREAM, "teaching": TAUGHT})
+    shipped = transplant.measured()
+    totals = {
+        name: TransplantWorker(transplant.job(name, settings=settings, **changes)).advance().steps
+        for name, changes in {
+            "dreams": {"teacher_statistics": shipped},
+            "dreamless": {},
+            "fits": {"student_task_module": transplant.teacher},
+        }.items()
+    }
+    assert totals == {
+        "dreams": DREAM["steps"] + TAUGHT["steps"],
+        "dreamless": TAUGHT["steps"],
+        "fits": 1,
+    }
+
+
+def test_the_closed_form_s_numbers_are_in_the_report(transplant: Transplant) -> None:
+    report = finished(transplant.job()).report
+    assert 0 < report["zero-sample/residual"] < 1
+    assert report["zero-sample/gain"] > 1
+    assert report["few-sample/residual"] == report["zero-sample/residual"]  # the same start
+    fits = finished(transplant.job("fits", student_task_module=transplant.teacher)).report
+    assert fits["zero-sample/residual"] < 0.9 * report["zero-sample/residual"]
+
+
+def test_what_auto_measured_is_in_the_report(transplant: Transplant) -> None:
+    settings = DistillationConfig.model_validate({"draws": 32, "teaching": TAUGHT})
+    report = finished(transplant.job(settings=settings)).report
+    for stage in ("zero-sample", "few-sample"):
+        measured = {name for name in report if name.startswith(stage) and "distance" in name}
+        assert measured == {
+            f"{stage}/no_adapter_distance",
+            f"{stage}/start_distance",
+            f"{stage}/judged_start_distance",
+            f"{stage}/judged_learned_distance",
+        }
+
+
 def test_a_finished_job_is_not_done_again(transplant: Transplant) -> None:
     job = transplant.job()
     first = finished(job)

@@ -1,0 +1,65 @@
+"""The files of a merge's run: its record, the report, the pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.files import write_bytes
+from coordinator.history.content import ERROR_STAGES, TEACHER_ERROR
+from coordinator.history.error_chart import draw_errors
+from coordinator.history.notes import STATES
+from coordinator.history.record import MergeRecord
+from coordinator.history.report import render
+from coordinator.pictures.net import category_mark, draw_net, edge_mark, task_mark
+
+DOCUMENT = "merge.json"
+REPORT = "report.html"
+NET = "net.png"
+ERRORS = "errors.png"
+
+
+def file_names(record: MergeRecord) -> set[str]:
+    """Return what `write_files` writes: a net if there is one, errors if any was measured."""
+    measured = {TEACHER_ERROR, *(key for key, _ in ERROR_STAGES)} & record.numbers.keys()
+    return (
+        {DOCUMENT, REPORT}
+        | ({NET} if record.tree is not None else set())
+        | ({ERRORS} if measured else set())
+    )
+
+
+def write_files(record: MergeRecord, folder: Path) -> None:
+    """Write a merge's files into a folder.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full or read-only.
+    """
+    names = file_names(record)
+    net = folder / NET
+    if record.tree is not None:
+        held = record.number if record.number is not None else record.parent_number
+        draw_net(record.tree, net, new_marks(record), title=f"{record.net}, net version {held}")
+    if ERRORS in names:
+        joined = f"{record.category} → {record.task}"
+        title = f"{joined}: {STATES.get(record.state, record.state).lower()}"
+        draw_errors(record, folder / ERRORS, title=title)
+    picture = net.read_bytes() if record.tree is not None else None
+    write_bytes(folder / REPORT, render(record, picture).encode())
+    write_bytes(folder / DOCUMENT, record.canonical())
+
+
+def new_marks(record: MergeRecord) -> set[str]:
+    """Return what of the net the merge brought; nothing if it was not merged."""
+    tree = record.tree
+    if tree is None or record.number is None:
+        return set()
+    marks = set()
+    if record.category in tree.category_modules:
+        marks.add(category_mark(record.category))
+    if any((e.category, e.task) == (record.category, record.task) for e in tree.edges):
+        marks.add(edge_mark(record.category, record.task))
+    if record.parent_number is None:  # the founding net brings its task modules too
+        marks |= {task_mark(task) for task in tree.task_modules}
+    return marks

@@ -1,0 +1,234 @@
+"""The report of a merge: one HTML file that needs nothing else. Names from peers are escaped."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+from coordinator.history.content import ERROR_STAGES, TEACHER_ERROR, accepted_error
+from coordinator.history.loss_chart import Chart, charts
+from coordinator.history.notes import STATES, decision, outcome
+from coordinator.history.record import MergeRecord
+
+_MEANINGS = {
+    "teacher_error": "The lab's own net, g_T(f(I)): what the join is held against.",
+    "no_adapter_error": "The lab's f on the net's g_S as it is. No learning.",
+    "zero_sample_error": "An adapter from weights and shipped statistics alone. No image.",
+    "few_sample_error": "An adapter that also saw the images that the lab chose to share.",
+    "refined_error": "Trained on at the lab, on its private images; only the adapter came back.",
+    "own_samples_error": "Learned on the operator's own samples, and judged on others of them.",
+}
+
+_MEASURES = {
+    "residual": (
+        "Closed form: residual",
+        "‖D′_S − D′_T‖ / ‖D′_T‖. At 0 the net's task module can be the teacher's; near 1 their "
+        "units hardly correspond.",
+    ),
+    "gain": ("Closed form: gain", "The factor that gave features back the size g_S expects."),
+    "draws": ("Closed form: draws", "Pseudo-gradients that it rests on."),
+    "no_adapter_distance": (
+        "Distance without an adapter",
+        "Of y_S to y_T, in units of y_T's spread, on images at hand before any learning. 0 is the "
+        "teacher, 1 says nothing.",
+    ),
+    "start_distance": (
+        "Distance of the start",
+        "The same with the adapter that learning begins with.",
+    ),
+    "judged_start_distance": (
+        "Start, on views kept apart",
+        "The same on views that no step of learning saw.",
+    ),
+    "judged_learned_distance": (
+        "Learned, on views kept apart",
+        "What was learned is taken unless the start is closer.",
+    ),
+}
+
+_STAGES = {"zero-sample": "Zero samples", "few-sample": "Few samples"}
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """One line of the table of errors."""
+
+    key: str
+    label: str
+    meaning: str
+    error: float
+    uncalibrated: float | None
+    """As the adapter came, without the scale and bias of the lab; None where it has none."""
+    kept: bool
+    """Whether this is what was joined."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number with its meaning."""
+
+    label: str
+    value: float
+    meaning: str
+
+
+@dataclass(frozen=True)
+class StageView:
+    """How one stage went."""
+
+    label: str
+    method: str
+    fallback: str
+    """Why its method was given up for that one; empty where it was not."""
+    steps: str
+    """How many of what, in words."""
+    seconds: float | None
+    measures: Sequence[Measure]
+    chart: Chart | None
+
+
+def render(record: MergeRecord, net_png: bytes | None) -> str:
+    """Return a merge's report as HTML.
+
+    Parameters
+    ----------
+    record
+        The merge.
+    net_png
+        The picture of its net, if there is one.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string(
+        files("coordinator.history").joinpath("report.html").read_text(encoding="utf-8")
+    )
+    errors = error_rows(record)
+    return template.render(
+        record=record,
+        state=STATES.get(record.state, record.state),
+        outcome=outcome(record),
+        decision=decision(record),
+        error=accepted_error(record),
+        teacher_error=record.numbers.get(TEACHER_ERROR),
+        validation=int(record.numbers.get("validation_samples", 0)),
+        errors=errors,
+        calibrated=any(row.uncalibrated is not None for row in errors),
+        widest=max((row.error for row in errors), default=0.0) or 1.0,
+        stages=stages(record),
+        times=times(record),
+        picture=None if net_png is None else base64.b64encode(net_png).decode(),
+        settings={**record.parameters},
+        numbers=dict(sorted(record.numbers.items())),
+    )
+
+
+def error_rows(record: MergeRecord) -> list[ErrorRow]:
+    """Return the errors that were measured, teacher first, then from stage to stage."""
+    count = int(record.numbers.get("few_samples", 0))
+    saw = f"An adapter that also saw the {count} images that the lab chose to share."
+    meanings = _MEANINGS | ({"few_sample_error": saw} if count else {})
+    rows = []
+    for key, label in ((TEACHER_ERROR, "teacher"), *ERROR_STAGES):
+        if key not in record.numbers:
+            continue
+        name = key.removesuffix("_error")
+        rows.append(
+            ErrorRow(
+                key=key,
+                label=label,
+                meaning=meanings[key],
+                error=record.numbers[key],
+                uncalibrated=record.numbers.get(f"{name}_uncalibrated_error"),
+                kept=record.number is not None and name == (record.candidate or "teacher"),
+            )
+        )
+    return rows
+
+
+def stages(record: MergeRecord) -> list[StageView]:
+    """Return the stages in which an adapter was learned; none where nothing had to be."""
+    dream = {stage: _dreamed(record, stage) for stage in _STAGES}
+    drawn = charts(record.curves, dream)
+    views = []
+    for stage, label in _STAGES.items():
+        key = stage.replace("-", "_")
+        if f"{key}_method" not in record.parameters:
+            continue
+        views.append(
+            StageView(
+                label=label,
+                method=str(record.parameters[f"{key}_method"]),
+                fallback=str(record.parameters.get(f"{key}_fallback", "")),
+                steps=_steps([p.step for p in record.curves if p.stage == stage], dream[stage]),
+                seconds=record.numbers.get(f"seconds/{stage}"),
+                measures=[
+                    Measure(name, record.numbers[f"{stage}/{number}"], meaning)
+                    for number, (name, meaning) in _MEASURES.items()
+                    if f"{stage}/{number}" in record.numbers
+                ],
+                chart=drawn.get(stage),
+            )
+        )
+    return views
+
+
+def times(record: MergeRecord) -> list[tuple[str, str]]:
+    """Return what took how long, as people read it."""
+    rows = [("Submission admitted", _moment(record.created_at))]
+    if record.finished_at is not None:
+        rows.append((STATES.get(record.state, record.state), _moment(record.finished_at)))
+        passed = datetime.fromisoformat(record.finished_at) - datetime.fromisoformat(
+            record.created_at
+        )
+        rows.append(("From one to the other", duration(passed.total_seconds())))
+    for key, label in (
+        ("seconds/zero-sample", "Work on the adapter of zero samples"),
+        ("seconds/few-sample", "Work on the adapter of few samples"),
+        ("seconds/refinement", "Refinement at the lab"),
+    ):
+        if key in record.numbers:
+            rows.append((label, duration(record.numbers[key])))
+    return rows
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people read it."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def _dreamed(record: MergeRecord, stage: str) -> int:
+    """Return after how many steps a stage's dream ended; 0 if it had none."""
+    method = record.parameters.get(f"{stage.replace('-', '_')}_method")
+    dream = record.parameters.get("distillation.dream.steps")
+    learning = record.parameters.get("distillation.teaching.steps")
+    last = max((point.step for point in record.curves if point.stage == stage), default=0)
+    if method not in ("dream", "auto") or not isinstance(dream, int):
+        return 0
+    return dream if isinstance(learning, int) and last > learning else 0
+
+
+def _steps(steps: Sequence[int], dream: int) -> str:
+    if not steps:
+        return "solved, without a step"
+    if dream == 0:
+        return f"{steps[-1]} steps"
+    learning = f"{steps[-1] - dream} steps of learning from the teacher's answers"
+    if steps[0] > dream:
+        return f"{learning} to the images dreamed before"
+    return f"{dream} steps of dreaming images, then {learning} to them"
+
+
+def _moment(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S} UTC"

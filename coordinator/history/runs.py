@@ -1,0 +1,147 @@
+"""Merges as MLflow runs: one is found, written, or held against its record."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from coordinator.history.content import (
+    MERGE_ID,
+    RECORD,
+    merge_tags,
+    metrics,
+    milliseconds,
+    parameters,
+)
+from coordinator.history.files import file_names, write_files
+from coordinator.history.notes import description, run_name
+from coordinator.history.record import MergeRecord
+
+BATCH = {"metrics": 1000, "params": 100, "tags": 100}
+"""MLflow's caps on one call of log_batch."""
+
+DATASET_DIGEST = 36
+"""Characters of a data set's digest that MLflow keeps."""
+
+
+class Runs:
+    """The runs of one experiment."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str) -> None:
+        self._client = client
+        self._experiment_id = experiment_id
+
+    def find(self, merge_id: str) -> Run | None:
+        """Return a merge's run, if there is one that is not deleted."""
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.`{MERGE_ID}` = '{merge_id}'", max_results=1
+        )
+        return found[0] if found else None
+
+    def create(self, record: MergeRecord) -> Run:
+        """Begin a merge's run."""
+        return self._client.create_run(
+            self._experiment_id,
+            start_time=milliseconds(record.created_at),
+            tags=merge_tags(record),
+            run_name=run_name(record),
+        )
+
+    def write(self, run_id: str, record: MergeRecord) -> None:
+        """Log values, inputs and files; what a run has already stays as it is.
+
+        Raises
+        ------
+        MlflowException
+            If a parameter has another value in the run: MLflow never changes one.
+        """
+        # One moment for all: the same point logged twice is then one point for MLflow.
+        moment = milliseconds(record.finished_at or record.created_at)
+        points = [Metric(p.key, p.value, moment, p.step) for p in metrics(record)]
+        params = [Param(key, value) for key, value in parameters(record).items()]
+        tags = [RunTag(key, value) for key, value in _tags(record).items()]
+        for start in range(0, len(params), BATCH["params"]):
+            self._client.log_batch(run_id, params=params[start : start + BATCH["params"]])
+        for start in range(0, len(points), BATCH["metrics"]):
+            self._client.log_batch(run_id, metrics=points[start : start + BATCH["metrics"]])
+        for start in range(0, len(tags), BATCH["tags"]):
+            self._client.log_batch(run_id, tags=tags[start : start + BATCH["tags"]])
+        self._client.log_inputs(run_id, datasets=_datasets(record))
+        with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+            write_files(record, Path(folder))
+            self._client.log_artifacts(run_id, folder)
+
+    def finish(self, run_id: str, record: MergeRecord) -> None:
+        """End a run as its merge ended, and say that all of it is there."""
+        self._client.set_terminated(
+            run_id,
+            status="FAILED" if record.state == "failed" else "FINISHED",
+            end_time=milliseconds(record.finished_at or record.created_at),
+        )
+        self._client.set_tag(run_id, RECORD, record.content_digest())
+
+    def holds(self, run: Run, record: MergeRecord) -> bool:
+        """Say whether a run shows all of a record: parameters, tags, every point, every file."""
+        data = run.data
+        if not (
+            parameters(record).items() <= data.params.items()
+            and _tags(record).items() <= data.tags.items()
+            and data.tags.get(RECORD) == record.content_digest()
+        ):
+            return False
+        curves: dict[str, set[tuple[int, float]]] = defaultdict(set)
+        for point in metrics(record):
+            curves[point.key].add((point.step, point.value))
+        return (
+            curves.keys() <= data.metrics.keys()
+            and all(points == self._points(run, key, len(points)) for key, points in curves.items())
+            and file_names(record) <= self._files(run)
+        )
+
+    def delete(self, run_id: str) -> None:
+        """Move a run to MLflow's own bin."""
+        self._client.delete_run(run_id)
+
+    def _points(self, run: Run, key: str, count: int) -> set[tuple[int, float]]:
+        if count == 1:
+            return {(0, run.data.metrics[key])}
+        history = self._client.get_metric_history(run.info.run_id, key)
+        return {(point.step, point.value) for point in history}
+
+    def _files(self, run: Run) -> set[str]:
+        try:
+            return {file.path for file in self._client.list_artifacts(run.info.run_id)}
+        except MlflowException:  # the folder is gone
+            return set()
+
+
+def _tags(record: MergeRecord) -> dict[str, str]:
+    """Return a run's tags with those that MLflow's pages show in places of their own."""
+    return merge_tags(record) | {
+        "mlflow.runName": run_name(record),
+        "mlflow.note.content": description(record),
+        "mlflow.user": record.site,
+        "mlflow.source.name": "rootstock coordinator",
+        "mlflow.source.type": "LOCAL",
+    }
+
+
+def _datasets(record: MergeRecord) -> list[DatasetInput]:
+    """Return what data a merge saw: the samples that a lab chose to share, if it did."""
+    digest = record.digests.get("shared_samples")
+    if digest is None:
+        return []
+    samples = Dataset(
+        name=f"{record.site}: shared samples",
+        digest=digest[:DATASET_DIGEST],
+        source_type="rootstock",
+        source=json.dumps({"sha256": digest}),
+        profile=json.dumps({"images": record.numbers.get("few_samples")}),
+    )
+    return [DatasetInput(samples, [InputTag("mlflow.data.context", "few samples")])]

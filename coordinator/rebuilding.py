@@ -1,0 +1,132 @@
+"""The history again, from the ledger: every ended merge is held against MLflow and made whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from common.artifacts.store import open_store
+from common.errors import ConflictError, NotFoundError
+from common.files import only_one
+from common.identity.keys import load_or_create
+from common.model import Document
+from coordinator.config import CoordinatorConfig
+from coordinator.history.mlflow_history import History, Restored
+from coordinator.ledger import Ledger
+from coordinator.places import Places
+from coordinator.publishing import publish_plan
+from coordinator.recording import gather, show_head
+from coordinator.registry import OPEN_MERGES, Merge, Registry
+
+__all__ = ["Restored", "RestoredMerge", "rebuild"]
+
+
+class RestoredMerge(Document):
+    """What became of one merge's run."""
+
+    merge_id: str
+    category: str
+    task: str
+    state: str
+    net_version: int | None
+    run_id: str
+    what: Restored
+
+
+def _unwatched(restored: RestoredMerge) -> None:
+    pass
+
+
+def rebuild(
+    config: CoordinatorConfig, on_merge: Callable[[RestoredMerge], None] = _unwatched
+) -> list[RestoredMerge]:
+    """Make MLflow show every ended merge, as if it had been logged when it ended.
+
+    While a coordinator runs, what it has not logged yet is left to it.
+
+    Parameters
+    ----------
+    config
+        The coordinator's; `history.mlflow_uri` is where to.
+    on_merge
+        Called after each merge.
+
+    Returns
+    -------
+    What was done, merge by merge, in the order in which they ended.
+
+    Raises
+    ------
+    NotFoundError
+        If no coordinator has run there.
+    UnreachableError
+        If MLflow does not answer; what was done until then stays.
+    ConflictError
+        If MLflow refuses a merge.
+    """
+    history = History(config.history.mlflow_uri, config.net)
+    places = Places(config)
+    done = []
+    with _ledger(config, places) as ledger, _alone(places) as alone:
+        history.check()
+        history.ensure_experiment()
+        registry = ledger.registry
+        for merge in _ended(registry):
+            if not (alone or merge.logged):
+                continue
+            what, run_id = history.restore(gather(ledger, places, merge))
+            registry.merges.update(merge.id, logged=True, mlflow_run_id=run_id)
+            done.append(_restored(merge, run_id, what))
+            on_merge(done[-1])
+        show_head(ledger, history)
+    return done
+
+
+def _ended(registry: Registry) -> list[Merge]:
+    merges = [merge for merge in registry.merges.all() if merge.state not in OPEN_MERGES]
+    return sorted(merges, key=lambda merge: merge.finished_at or 0.0)
+
+
+def _restored(merge: Merge, run_id: str, what: Restored) -> RestoredMerge:
+    return RestoredMerge(
+        merge_id=merge.id,
+        category=merge.category,
+        task=merge.task,
+        state=merge.state,
+        net_version=merge.net_version,
+        run_id=run_id,
+        what=what,
+    )
+
+
+@contextmanager
+def _ledger(config: CoordinatorConfig, places: Places) -> Iterator[Ledger]:
+    if config.database is None and not places.database_file.exists():
+        raise NotFoundError(
+            f"{places.database_file}: no coordinator has run here; "
+            "start `rootstock coordinator run`"
+        )
+    store = open_store(places.artifacts, places.cache)
+    registry = Registry(places.database)
+    try:
+        yield Ledger(
+            registry=registry,
+            store=store,
+            plan=publish_plan(config, store, places.plan),
+            key=load_or_create(places.key),
+            config=config,
+        )
+    finally:
+        registry.close()
+
+
+@contextmanager
+def _alone(places: Places) -> Iterator[bool]:
+    """Hold the coordinator's lock if it is free; say whether it was."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(only_one(places.state, "coordinator"))
+            alone = True
+        except ConflictError:
+            alone = False
+        yield alone

@@ -1,0 +1,194 @@
+"""The history again from the ledger, against a real MLflow server process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from mlflow import MlflowClient
+
+from common.errors import NotFoundError, UnreachableError
+from common.files import only_one
+from coordinator.committing import Committer
+from coordinator.config import CoordinatorConfig, JobsConfig
+from coordinator.history.mlflow_history import History
+from coordinator.history.server import MlflowServer
+from coordinator.jobs.runner import JobRunner
+from coordinator.ledger import Ledger
+from coordinator.places import Places
+from coordinator.rebuilding import rebuild
+from coordinator.recording import Recorder
+from coordinator.registry import MergeState, SubmissionState
+from coordinator.transplant import Transplanter
+from protos.rootstock.federation.v1.federation_pb2 import ReportEvaluationRequest
+from tests.integration.history.test_mlflow import free_port
+from tests.unit.coordinator.conftest import ledger as ledger  # a fixture
+from tests.unit.coordinator.conftest import receive, teacher
+from tests.unit.coordinator.conftest import tasks as tasks  # a fixture
+from tests.unit.coordinator.test_evaluating import ZERO, evaluating, results
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def grown(ledger: Ledger, folder: Path) -> None:
+    """Bring a ledger to a net of two versions, a rejected merge and one that failed."""
+    registry = ledger.registry
+    folder.mkdir()
+    merge = evaluating(ledger, folder)
+    evaluation = registry.evaluations.of_merge(merge.id)
+    assert evaluation is not None
+    report = ReportEvaluationRequest(evaluation_id=evaluation.id, results=results(zero_sample=ZERO))
+    registry.evaluations.report(evaluation.id, report.SerializeToString())
+    transplanter = Transplanter(
+        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+    )
+    asyncio.run(transplanter.carry(merge.id))
+    for category in ("cow", "pig"):
+        submission = receive(ledger, teacher(ledger, f"{category}-lab", category))
+        registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    cow, pig = registry.submissions.all(SubmissionState.ADMITTED)[-2:]
+    rejected = registry.merges.create(cow.id, "cow", "classification", "new-category")
+    for state in (MergeState.DISTILLING, MergeState.EVALUATING):
+        registry.merges.advance(rejected.id, state, numbers={"teacher_error": 5.0})
+    ledger.end(rejected, "cow-lab", MergeState.REJECTED, "acceptance: an error of 38.0%")
+    ledger.fail_all(pig, "pig-lab could not evaluate the candidates")
+
+
+def record_all(ledger: Ledger, history: History) -> None:
+    """Log what the coordinator would log."""
+
+    async def log() -> None:
+        up = asyncio.get_running_loop().create_future()
+        up.set_result("the experiment")
+        await Recorder(ledger, history, Places(ledger.config), up).log_all()
+
+    asyncio.run(log())
+
+
+def shown(uri: str, net: str) -> dict[str, Any]:
+    """Everything that MLflow shows of a net, without the ids that MLflow gives."""
+    client = MlflowClient(uri, uri)
+    experiment = client.get_experiment_by_name(net)
+    runs = {}
+    for found in client.search_runs([experiment.experiment_id]):
+        run_id = found.info.run_id
+        run = client.get_run(run_id)  # a search leaves inputs and outputs out
+        name = run.data.tags["rootstock.merge_id"]
+        assert name not in runs
+        runs[name] = {
+            "name": run.info.run_name,
+            "status": run.info.status,
+            "times": (run.info.start_time, run.info.end_time),
+            "params": run.data.params,
+            "tags": run.data.tags,
+            "metrics": {
+                key: sorted((p.step, p.value) for p in client.get_metric_history(run_id, key))
+                for key in run.data.metrics
+            },
+            "files": {(f.path, f.file_size) for f in client.list_artifacts(run_id)},
+            "in": {
+                client.get_logged_model(model.model_id).name for model in run.inputs.model_inputs
+            },
+            "out": {
+                client.get_logged_model(model.model_id).name for model in run.outputs.model_outputs
+            },
+        }
+    versions = {
+        version.tags["rootstock.number"]: version.tags
+        for version in client.search_model_versions(f"name = '{net}'")
+    }
+    aliases = {
+        alias: client.get_model_version_by_alias(net, alias).tags["rootstock.number"]
+        for alias in client.get_registered_model(net).aliases
+    }
+    return {"runs": runs, "versions": versions, "aliases": aliases}
+
+
+def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    grown(ledger, tmp_path / "adapters")
+    folder, port, net = tmp_path / "mlflow", free_port(), ledger.config.net
+    uri = f"http://127.0.0.1:{port}"
+    there = ledger.config.history.model_copy(update={"mlflow_uri": uri})
+    config = ledger.config.model_copy(update={"history": there})
+    with MlflowServer(folder, port):
+        record_all(ledger, History(uri, net))
+        before = shown(uri, net)
+    assert {run["name"] for run in before["runs"].values()} == {
+        "v1 cat → classification",
+        "v2 dog → classification",
+        "cow → classification (rejected)",
+        "pig → classification (failed)",
+    }
+    assert before["aliases"] == {"current": "2", "previous": "1"}
+    assert before["runs"]["mrg-0002"]["in"] == {"dog-lab-dog", "digits-v1"}
+    assert before["runs"]["mrg-0002"]["out"] == {"digits-v2"}
+    assert before["runs"]["mrg-0003"]["in"] == {"cow-lab-cow", "digits-v2"}
+
+    shutil.rmtree(folder)
+    with MlflowServer(folder, port):
+        # Lost.
+        assert {"made"} == {merge.what for merge in rebuild(config)}
+        assert shown(uri, net) == before
+
+        # Damaged, each run in another way.
+        client = MlflowClient(uri, uri)
+        cat, dog, cow, pig = (merge.mlflow_run_id for merge in ledger.registry.merges.all())
+        client.delete_run(cat)
+        client.log_metric(dog, "error", 99.0, step=7)  # a point cannot be taken back
+        client.set_tag(cow, "rootstock.reason", "none")
+        experiment = client.get_experiment_by_name(net)
+        shutil.rmtree(folder / "artifacts" / experiment.experiment_id / pig)
+        client.delete_registered_model_alias(net, "current")
+        done = rebuild(config)
+        assert [merge.what for merge in done] == ["made", "mended", "mended", "mended"]
+        assert shown(uri, net) == before
+        assert {merge.run_id for merge in done} == {
+            merge.mlflow_run_id for merge in ledger.registry.merges.all()
+        }
+
+        # As its operator runs it.
+        path = tmp_path / "coordinator.toml"
+        path.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+        command = [sys.executable, "-m", "deploy.cli.main", "coordinator", "history", "rebuild"]
+        ran = subprocess.run(
+            [*command, "--config", str(path), "--json"], capture_output=True, text=True, timeout=120
+        )
+        assert ran.returncode == 0, ran.stderr
+        told = json.loads(ran.stdout)
+        assert (told["made"], told["mended"], told["unchanged"]) == (0, 0, 4)
+        assert [merge["state"] for merge in told["merges"]] == [
+            "merged",
+            "merged",
+            "rejected",
+            "failed",
+        ]
+
+        # A merge that is rolled back is news, and while a coordinator runs that is its to log.
+        ledger.registry.merges.advance("mrg-0002", MergeState.ROLLED_BACK)
+        with only_one(Places(config).state, "coordinator"):
+            assert len(rebuild(config)) == 3
+        record_all(ledger, History(uri, net))
+        assert client.get_run(done[1].run_id).data.tags["rootstock.state"] == "rolled_back"
+
+
+def test_a_rebuild_without_a_coordinator_or_an_mlflow_says_so(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    there = ledger.config.history.model_copy(
+        update={"mlflow_uri": f"http://127.0.0.1:{free_port()}"}
+    )
+    config: CoordinatorConfig = ledger.config.model_copy(update={"history": there})
+    with pytest.raises(UnreachableError, match=r"history\.mlflow_uri"):
+        rebuild(config)
+    nobody = config.model_copy(update={"state": tmp_path / "nobody"})
+    with pytest.raises(NotFoundError, match="no coordinator has run here"):
+        rebuild(nobody)
