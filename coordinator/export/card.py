@@ -6,17 +6,32 @@ from pathlib import Path
 
 from pydantic import Field
 
+from common.images import MEAN, STD
 from common.model import Document
 from common.nets.calibration import Calibration
 from common.nets.graph import NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, Name, TaskSpec
 from common.nets.tree_documents import tree_digest
 from common.weights.manifest import BlobEntry, Digest
+from coordinator.export.formats import FormatName
+from coordinator.export.parity import Parity
 
-HOW_TO_LOAD = (
-    "from pathlib import Path; from coordinator.export.safetensors_export import load_composed; "
-    "net = load_composed(Path({file!r})); logits = net(images_NCHW)"
-)
+
+class Source(Document):
+    """Where a composed net was taken from."""
+
+    net: Name
+    version: int = Field(ge=0)
+
+
+class Preprocessing(Document):
+    """How an image becomes the net's input: as at every lab."""
+
+    crop: str = "centre square"
+    resize: str = "bilinear"
+    mean: float = MEAN
+    std: float = STD
+    """(value / 255 − mean) / std."""
 
 
 class Card(Document):
@@ -25,10 +40,12 @@ class Card(Document):
     format: int = Field(default=1, ge=1, le=1)
     category: Name
     task: TaskSpec
+    source: Source | None = None
     category_architecture: ArchitectureSpec
     task_architecture: ArchitectureSpec
     input_shape: tuple[int, int, int]
     """(C, H, W) of an image."""
+    preprocessing: Preprocessing = Preprocessing()
     adapter: AdapterSpec | None
     """None joins the modules directly."""
     calibration: Calibration = Calibration()
@@ -37,8 +54,13 @@ class Card(Document):
     """Percent on the owning lab's private validation data, calibrated."""
     digests: dict[str, Digest]
     """Of the net and of the blobs that went in, by role."""
+    weights: FormatName = "safetensors"
+    """The exported file's format."""
     blob: BlobEntry
-    """The exported file: `category_module.*`, `adapter.*`, `task_module.*`, `calibration.*`."""
+    """The exported file; as safetensors its tensors are `category_module.*`, `adapter.*`,
+    `task_module.*`, `calibration.*`, otherwise none is listed."""
+    parity: Parity | None = None
+    """How it was held against the composed net; None for safetensors, which are the same bits."""
     how_to_load: str
 
 

@@ -1,67 +1,17 @@
-"""A composed net as one safetensors file and a card; nothing of Rootstock's store is needed."""
+"""A composed net read back from one safetensors file and its card; no store is needed."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from common.artifacts.store import BlobStore
 from common.errors import NotFoundError, SchemaError
-from common.files import storage_errors, write_bytes
-from common.nets.architectures import input_shape
+from common.files import storage_errors
 from common.nets.composed import ComposedNet
-from common.nets.graph import NetTree
 from common.weights import safetensors_io
-from coordinator.export.card import HOW_TO_LOAD, Card, card_path, source_digests
-from coordinator.export.composing import blank, compose, task_of
+from coordinator.export.card import Card, card_path
+from coordinator.export.composing import blank
 
 MAX_CARD_BYTES = 1 << 20
-
-
-def export_composed(
-    tree: NetTree, store: BlobStore, category: str, task: str, out: Path
-) -> dict[str, Any]:
-    """Write a composed net to a file, and its card beside it.
-
-    Parameters
-    ----------
-    tree, store
-        The net and where its blobs are.
-    category, task
-        Which two modules; the adapter that joins them comes along.
-    out
-        The safetensors file; the card is `out` with the suffix `.card.json`.
-
-    Returns
-    -------
-    dict
-        The card as JSON values.
-
-    Raises
-    ------
-    NotFoundError
-        If category and task are not joined; says which are.
-    StorageError
-        If the disk is full or read-only.
-    """
-    digests = source_digests(tree, category, task)
-    net = compose(tree, store, category, task)
-    module, edge = tree.category_modules[category], tree.edge(category, task)
-    card = Card(
-        category=category,
-        task=task_of(tree, task),
-        category_architecture=module.architecture,
-        task_architecture=tree.task_modules[task].architecture,
-        input_shape=input_shape(module.architecture),
-        adapter=None if edge.adapter is None else edge.adapter.spec,
-        calibration=edge.calibration,
-        error=edge.error,
-        digests=digests,
-        blob=safetensors_io.write(out, net.state_dict()),
-        how_to_load=HOW_TO_LOAD.format(file=out.name),
-    )
-    write_bytes(card_path(out), card.model_dump_json(indent=2).encode() + b"\n")
-    return card.model_dump(mode="json")
 
 
 def load_composed(path: Path) -> ComposedNet:
@@ -85,6 +35,10 @@ def load_composed(path: Path) -> ComposedNet:
     if len(data) > MAX_CARD_BYTES:
         raise SchemaError(f"{beside}: has more than {MAX_CARD_BYTES} bytes; it is no card")
     card = Card.parse(data, what=f"card {beside}")
+    if card.weights != "safetensors":
+        raise SchemaError(
+            f"{path}: is of format {card.weights}, not safetensors; load it so: {card.how_to_load}"
+        )
     net = blank(
         card.category_architecture,
         card.task_architecture,

@@ -5,12 +5,18 @@ Read straight from the coordinator's state folder; no server need run.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deploy.cli import net_growth, net_history, net_learn, net_predict, net_show
+from deploy.cli import (
+    net_export,
+    net_growth,
+    net_history,
+    net_learn,
+    net_predict,
+    net_show,
+)
 from deploy.cli.net_options import AsJson, Config, Version, number_of, open_net
 from deploy.cli.output import RESULT, print_json
 
@@ -24,6 +30,7 @@ for command in (
     net_history.log,
     net_history.diff,
     net_predict.predict,
+    net_export.export,
     net_growth.plan,
     net_growth.grow,
     net_growth.rollback,
@@ -64,20 +71,3 @@ def verify(
             RESULT.print("every join answers, bit by bit, as in the version that added it")
     if problems:
         raise typer.Exit(VERIFY_FAILED)
-
-
-@app.command()
-def export(
-    config: Config,
-    category: Annotated[str, typer.Option(help="Category module to compose.")],
-    task: Annotated[str, typer.Option(help="Task module to compose.")],
-    out: Annotated[Path, typer.Option(help="File to write: NAME.safetensors")],
-    version: Version = None,
-) -> None:
-    """Write a composed net, with a card that says how to load it, for an application."""
-    _, opened = open_net(config, "export")
-    from coordinator.export.safetensors_export import export_composed
-
-    with opened as view:
-        card = export_composed(view.tree(number_of(view, version)), view.store, category, task, out)
-    print_json(card)

@@ -18,7 +18,8 @@ from common.nets.tree_documents import tree_digest
 from common.weights import safetensors_io
 from common.weights.manifest import AdapterEntry, BlobEntry
 from coordinator.export.card import card_path
-from coordinator.export.safetensors_export import export_composed, load_composed
+from coordinator.export.exporting import export_composed
+from coordinator.export.safetensors_export import load_composed
 
 SPEC = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
 TASK = TaskSpec(name="classification")
@@ -60,7 +61,8 @@ class Grown:
         return ModuleRef(blob=blob, architecture=SPEC, submission="0" * 64)
 
     def export(self, category: str, out: Path) -> dict[str, object]:
-        return export_composed(self.tree, self.store, category, TASK.name, out)
+        card = export_composed(self.tree, self.store, category, TASK.name, out)
+        return card.model_dump(mode="json")
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from common.errors import StorageError
-from coordinator.pictures.layout import Box, plan
+from coordinator.pictures.boxes import Box
+from coordinator.pictures.layout import plan
 from coordinator.pictures.net import category_mark, draw_net, edge_mark
 from tests.unit.history.samples import net
 

@@ -1,0 +1,79 @@
+"""The formats that a composed net can be taken away in, and what their files are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.errors import ConfigurationError
+
+FormatName = Literal["safetensors", "torch", "onnx"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes
+    ----------
+    suffix
+        Of its files.
+    how_to_load
+        Python, with the file's name for `{file}`.
+    """
+
+    name: FormatName
+    suffix: str
+    how_to_load: str
+
+
+FORMATS = (
+    Format(
+        "safetensors",
+        ".safetensors",
+        "from pathlib import Path\n"
+        "from coordinator.export.safetensors_export import load_composed\n"
+        "net = load_composed(Path({file!r}))\n"
+        "logits = net(images_NCHW)",
+    ),
+    Format(
+        "torch",
+        ".pt2",
+        "import torch\nnet = torch.export.load({file!r}).module()\nlogits = net(images_NCHW)",
+    ),
+    Format(
+        "onnx",
+        ".onnx",
+        "import onnxruntime\n"
+        "session = onnxruntime.InferenceSession({file!r})\n"
+        '(logits,) = session.run(None, {{"images": images_NCHW}})',
+    ),
+)
+
+
+def format_of(wanted: str | None, out: Path) -> Format:
+    """Return the wanted format, or the one that a file's suffix says.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such format, or the file's suffix is another's.
+    """
+    known = ", ".join(f"{each.name} ({each.suffix})" for each in FORMATS)
+    if wanted is None:
+        for each in FORMATS:
+            if each.suffix == out.suffix:
+                return each
+        raise ConfigurationError(
+            f"--out {out}: the suffix '{out.suffix}' is no format's; use one of {known}"
+        )
+    for each in FORMATS:
+        if each.name == wanted:
+            if out.suffix != each.suffix:
+                raise ConfigurationError(
+                    f"--out {out}: a file of format {each.name} ends with {each.suffix}; write "
+                    f"{out.with_suffix(each.suffix)}, or name the format of '{out.suffix}'"
+                )
+            return each
+    raise ConfigurationError(f"--format {wanted}: there is no such format; use one of {known}")

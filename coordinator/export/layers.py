@@ -1,0 +1,96 @@
+"""Which layer keeps a net from being written in a format.
+
+Shapes: N images, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import ConfigurationError
+
+FAILURES = (RuntimeError, TypeError, ValueError)
+"""What torch's exporters raise at a layer that they cannot write."""
+
+Convert = Callable[[nn.Module, Tensor], bytes]
+"""Writes a module, traced with an example input, in a format."""
+
+
+def converted(net: nn.Module, example_NCHW: Tensor, convert: Convert, *, format_name: str) -> bytes:
+    """Write a net in a format.
+
+    Raises
+    ------
+    ConfigurationError
+        If the format cannot hold it; names the layer and the format.
+    """
+    try:
+        with _quiet():
+            return convert(net, example_NCHW)
+    except FAILURES as error:
+        cause = error
+    name, layer = _culprit(net, example_NCHW, convert)
+    where = f"layer '{name}' ({type(layer).__name__})" if name else f"a {type(net).__name__}"
+    reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    raise ConfigurationError(
+        f"format {format_name} cannot hold {where}: {reason[:200]}; export as safetensors, which "
+        "holds any layer's weights"
+    ) from cause
+
+
+def _culprit(net: nn.Module, example_NCHW: Tensor, convert: Convert) -> tuple[str, nn.Module]:
+    """Return the first of the smallest modules that cannot be written by itself; "" for all."""
+    inputs: dict[str, Tensor] = {}
+    hooks = [
+        module.register_forward_pre_hook(_recording(name, inputs))
+        for name, module in net.named_modules()
+        if name
+    ]
+    try:
+        with torch.no_grad():
+            net(example_NCHW)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    modules = dict(net.named_modules())
+    for name in sorted(inputs, key=lambda name: len(list(modules[name].modules()))):
+        try:
+            with _quiet():
+                convert(modules[name], inputs[name])
+        except FAILURES:
+            return name, modules[name]
+    return "", net
+
+
+def _recording(name: str, inputs: dict[str, Tensor]) -> Callable[[nn.Module, Any], None]:
+    def record(_: nn.Module, args: tuple[Any, ...]) -> None:
+        if len(args) == 1 and isinstance(args[0], Tensor):
+            inputs.setdefault(name, args[0])
+
+    return record
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what exporters print, log and warn of from people: the error says it in one line."""
+    before = logging.root.manager.disable
+    sink = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)

@@ -1,0 +1,70 @@
+"""A net as ONNX, for any number of images at once: input `images`, output `logits`.
+
+Shapes: N images, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import ConfigurationError, MissingExtraError
+from coordinator.export.parity import Run
+from coordinator.export.torch_export import traced
+
+try:
+    import onnx  # noqa: F401  # torch's exporter writes with these two
+    import onnxruntime
+    import onnxscript  # noqa: F401
+except ModuleNotFoundError as error:
+    raise MissingExtraError(
+        f"format onnx needs the export extra ({error.name} is not installed); run: "
+        "pip install 'rootstock[export]', or take --format torch or safetensors"
+    ) from error
+
+MAX_BYTES = 2_000_000_000
+"""Of the weights: one protobuf message, which an ONNX file is, has less than 2 GiB."""
+
+INPUT = "images"
+OUTPUT = "logits"
+
+
+def convert(net: nn.Module, example_NCHW: Tensor) -> bytes:
+    """Return an ONNX file's bytes."""
+    program = torch.onnx.export(
+        traced(net, example_NCHW),
+        dynamo=True,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        verbose=False,
+    )
+    assert program is not None  # noqa: S101  # it is only where a file is given
+    data: bytes = program.model_proto.SerializeToString()
+    return data
+
+
+def require_room(net: nn.Module) -> None:
+    """Say before an hour of work that a net is too large for a file.
+
+    Raises
+    ------
+    ConfigurationError
+        If its weights have more than `MAX_BYTES`.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values())
+    if size > MAX_BYTES:
+        raise ConfigurationError(
+            f"format onnx cannot hold {size} bytes of weights, the limit is {MAX_BYTES}; export as "
+            "safetensors or torch"
+        )
+
+
+def opened(data: bytes) -> Run:
+    """Return how to run what `convert` gave."""
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+
+    def run(images_NCHW: Tensor) -> Tensor:
+        (output,) = session.run([OUTPUT], {INPUT: images_NCHW.numpy()})
+        return torch.from_numpy(output)
+
+    return run

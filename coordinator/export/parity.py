@@ -1,0 +1,70 @@
+"""Whether a written net answers as the composed one does.
+
+Shapes: N images, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from common.errors import IntegrityError
+from common.model import Document
+from common.nets.fit import Shape
+
+TOLERANCE = 1e-4
+RANDOM_IMAGES = 5
+"""Another number than the example has that a net is traced with."""
+
+Run = Callable[[Tensor], Tensor]
+"""Takes images (N,C,H,W), gives outputs."""
+
+
+class Parity(Document):
+    """The largest differences of outputs, each relative to 1 or to the output, if that is more."""
+
+    tolerance: float = TOLERANCE
+    random_images: int = Field(ge=1)
+    random_difference: float = Field(ge=0)
+    real_images: int = Field(ge=0)
+    real_difference: float | None = Field(default=None, ge=0)
+    """None where no images were given."""
+
+
+def compared(net: nn.Module, run: Run, shape: Shape, real_NCHW: Tensor | None) -> Parity:
+    """Hold a written net against the composed one on random images, and on real ones if given.
+
+    Raises
+    ------
+    IntegrityError
+        If outputs differ by more than the tolerance, or have another shape.
+    """
+    generator = torch.Generator().manual_seed(0)
+    random_NCHW = torch.randn(RANDOM_IMAGES, *shape, generator=generator)
+    return Parity(
+        random_images=RANDOM_IMAGES,
+        random_difference=_difference(net, run, random_NCHW, "random"),
+        real_images=0 if real_NCHW is None else len(real_NCHW),
+        real_difference=None if real_NCHW is None else _difference(net, run, real_NCHW, "real"),
+    )
+
+
+@torch.no_grad()
+def _difference(net: nn.Module, run: Run, images_NCHW: Tensor, kind: str) -> float:
+    wanted: Tensor = net(images_NCHW)
+    given = run(images_NCHW)
+    if given.shape != wanted.shape:
+        raise IntegrityError(
+            f"the written net gives {list(given.shape)} for {kind} images, the composed one "
+            f"{list(wanted.shape)}; export as safetensors"
+        )
+    difference = float(((given - wanted).abs() / wanted.abs().clamp(min=1)).max())
+    if not difference <= TOLERANCE:
+        raise IntegrityError(
+            f"the written net's outputs for {kind} images differ from the composed one's by "
+            f"{difference:.2g}, the tolerance is {TOLERANCE:g}; export as safetensors"
+        )
+    return difference

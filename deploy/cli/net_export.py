@@ -1,0 +1,51 @@
+"""``rootstock net export``: take a composition away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli.net_options import Config, Version, number_of, open_net
+from deploy.cli.output import print_json
+
+
+def export(
+    config: Config,
+    category: Annotated[str, typer.Option(help="Category module to compose.")],
+    task: Annotated[str, typer.Option(help="Task module to compose.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write: NAME.safetensors, NAME.pt2 or NAME.onnx.")
+    ],
+    format_name: Annotated[
+        str | None,
+        typer.Option("--format", help="safetensors, torch or onnx; default: by the suffix."),
+    ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture to check torch or onnx on, beside random ones; repeatable."),
+    ] = None,
+    version: Version = None,
+) -> None:
+    """Write a composed net for an application, with cards: NAME.card.json and NAME.card.md.
+
+    Prints the card. The file takes any number of images at once, and holds the calibration.
+    """
+    where, opened = open_net(config, "export")
+    from coordinator.export.card import Source
+    from coordinator.export.exporting import export_composed
+
+    with opened as view:
+        number = number_of(view, version)
+        card = export_composed(
+            view.tree(number),
+            view.store,
+            category,
+            task,
+            out,
+            format_name=format_name,
+            source=Source(net=where.net, version=number),
+            images=image or (),
+        )
+    print_json(card.model_dump(mode="json"))
