@@ -61,13 +61,10 @@ def merge_tags(record: MergeRecord) -> dict[str, str]:
 
 
 def version_tags(record: MergeRecord) -> dict[str, str]:
-    """Return the tags of the net version that a merge committed."""
-    keep = {NUMBER, DIGEST, MERGE_ID, STATE, PREFIX + "adapter.uri"}
-    return {
-        key: value
-        for key, value in merge_tags(record).items()
-        if key in keep or key.startswith((PREFIX + "parent.", PREFIX + "digest."))
-    }
+    """Return the tags of the net version that a merge committed: what it is and what is new."""
+    new = {f"{PREFIX}digest.{role}" for role in ("tree", "category_module", "adapter")}
+    keep = {NUMBER, DIGEST, MERGE_ID, STATE, PREFIX + "parent.number", PREFIX + "parent.digest"}
+    return {key: value for key, value in merge_tags(record).items() if key in keep | new}
 
 
 def parameters(record: MergeRecord) -> dict[str, str]:

@@ -100,6 +100,18 @@ class History:
                     self._client.set_experiment_tag(found.experiment_id, key, value)
             return str(found.experiment_id)
 
+    def page(self) -> str:
+        """Return the address of the page that lists the net's merges.
+
+        Raises
+        ------
+        UnreachableError
+            If the server does not answer.
+        """
+        # Without the last part, MLflow 3 opens its pages for chats.
+        experiment_id = self.ensure_experiment()
+        return f"{self._uri}/#/experiments/{experiment_id}?workflowType=machine_learning"
+
     def log_merge(self, record: MergeRecord) -> str:
         """Show a merge as a run; logging it again changes nothing, or brings it up to date.
 

@@ -116,7 +116,7 @@ def render(record: MergeRecord, net_png: bytes | None) -> str:
         teacher_error=record.numbers.get(TEACHER_ERROR),
         validation=int(record.numbers.get("validation_samples", 0)),
         errors=errors,
-        calibrated=any(row.uncalibrated is not None for row in errors),
+        calibrated=any(row.uncalibrated not in (None, row.error) for row in errors),
         widest=max((row.error for row in errors), default=0.0) or 1.0,
         stages=stages(record),
         times=times(record),

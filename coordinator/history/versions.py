@@ -22,6 +22,11 @@ from coordinator.history.record import MergeRecord
 CURRENT = "current"
 PREVIOUS = "previous"
 
+NET = (
+    "A transplant net. Each version holds every module and every join of the version before. "
+    "The weights are in the coordinator's store, by the digests in a version's tree.json."
+)
+
 SUBMISSION = PREFIX + "submission"
 """Tag with the digest of the manifest that a teacher net came with."""
 
@@ -145,7 +150,8 @@ class Versions:
 
     def _register(self, record: MergeRecord, run_id: str, model_id: str) -> None:
         version = self.of_digest(record.digest)
-        description = f"{outcome(record)} {record.category} → {record.task}, from {record.site}."
+        joined = f"{record.category} → {record.task}, from {record.site}"
+        description = f"{joined}. {outcome(record)}"
         if version is not None and version.run_id == run_id:
             for key, value in version_tags(record).items():
                 if version.tags.get(key) != value:
@@ -155,7 +161,7 @@ class Versions:
         if version is not None:
             self._client.delete_model_version(self._net, version.version)
         try:
-            self._client.create_registered_model(self._net, description="A transplant net.")
+            self._client.create_registered_model(self._net, description=NET)
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                 raise

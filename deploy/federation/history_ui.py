@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from common.config import load
 from common.errors import NotFoundError
+from coordinator.config import CoordinatorConfig
+from coordinator.history.mlflow_history import History
 from coordinator.history.server import command, environment, is_healthy
 from deploy.cli.output import PEOPLE
 from deploy.federation.processes import Processes, free_ports
@@ -24,13 +27,15 @@ def serve_history(state: Path, port: int) -> None:
         raise NotFoundError(
             f"{history}: no history here; give the folder that `demo` or `up` named"
         )
+    net = load(state / "configuration" / "coordinator.toml", CoordinatorConfig).net
     chosen = port or free_ports(1)[0]
     with Processes(state / "logs") as processes:
         processes.start("mlflow-ui", command(history, chosen), environment())
         while not is_healthy(chosen):
             processes.check()
             time.sleep(0.2)
-        PEOPLE.print(f"MLflow's UI is at http://127.0.0.1:{chosen}; Ctrl-C stops it.")
+        page = History(f"http://127.0.0.1:{chosen}", net).page()
+        PEOPLE.print(f"The merges are at {page}\nCtrl-C stops it.", soft_wrap=True)
         while True:
             processes.check()
             time.sleep(0.5)

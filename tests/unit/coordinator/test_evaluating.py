@@ -131,7 +131,7 @@ def evaluating(ledger: Ledger, tmp_path: Path) -> Merge:
         student_task_module=ledger.plan.initial_task_modules["classification"].digest,
         curves=(),
         seconds={"zero-sample": 1.0},
-        report={},
+        report={"zero-sample/residual": 0.4},
         methods={"zero-sample": "closed-form"},
         fallbacks={"zero-sample": "dream: the dream did not converge"},
         settings=DistillationConfig(zero_sample_method="dream"),
@@ -193,6 +193,11 @@ def test_the_accepted_candidate_s_calibration_goes_to_the_edge_and_the_record(
     # History and the command line tell both errors.
     shown = gather(ledger, Places(ledger.config), merge)
     assert shown.numbers["zero_sample_uncalibrated_error"] == 38.0
+    assert shown.numbers["zero-sample/residual"] == 0.4
+    assert shown.candidate == "zero_sample"
+    assert [(join.category, join.error, join.teacher_error) for join in shown.earlier] == [
+        ("cat", 5.0, 5.0)
+    ]
     assert shown.parameters["distillation.dream.images"] == 96
     assert shown.parameters["zero_sample_fallback"] == record["zero_sample_fallback"]
     status = operator_pb2.MergeStatus(category="dog", numbers=merge.numbers, state="merged")

@@ -5,9 +5,12 @@ import asyncio
 import pytest
 
 from common.errors import ConflictError
+from coordinator.config import JobsConfig
+from coordinator.jobs.runner import JobRunner
 from coordinator.places import Places
-from coordinator.recording import Recorder
+from coordinator.recording import Recorder, gather
 from coordinator.registry import SubmissionState
+from coordinator.transplant import Transplanter
 from tests.unit.coordinator.conftest import receive, teacher
 
 
@@ -61,3 +64,24 @@ def test_nothing_is_logged_before_mlflow_has_answered(ledger):
         return len(before), len(ledger.registry.merges.unlogged())
 
     assert asyncio.run(log()) == (1, 0)
+
+
+def test_what_was_not_merged_names_the_version_that_it_was_held_against(ledger):
+    registry = ledger.registry
+    for category in ("cat", "dog"):
+        submission = receive(ledger, teacher(ledger, f"{category}-lab", category))
+        registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        if category == "cat":
+            merge = registry.merges.create(submission, "cat", "classification", "found")
+            transplanter = Transplanter(ledger, JobRunner(JobsConfig()), Places(ledger.config))
+            asyncio.run(transplanter.carry(merge.id))
+    ledger.fail_all(registry.submissions.get(submission), "no")
+    founding, failed = (
+        gather(ledger, Places(ledger.config), merge) for merge in registry.merges.all()
+    )
+    assert (founding.parent_number, founding.number) == (None, 1)
+    assert (failed.parent_number, failed.number) == (1, None)
+    assert failed.parent_digest == founding.digest
+    assert failed.tree == founding.tree
+    assert [join.category for join in failed.earlier] == ["cat"]
+    assert "net_version" not in failed.digests

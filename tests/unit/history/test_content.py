@@ -29,9 +29,10 @@ def test_what_is_not_known_has_no_tag() -> None:
     assert not {"rootstock.parent.number", "rootstock.adapter.uri", "rootstock.reason"} & set(tags)
 
 
-def test_a_version_carries_digests_and_the_merges_state_but_not_its_labs() -> None:
+def test_a_version_carries_its_own_digests_and_the_merges_state_but_not_its_labs() -> None:
     tags = version_tags(record(["cat", "cow"]))
-    assert "rootstock.digest.manifest" in tags
+    assert tags["rootstock.digest.category_module"] == digest("cow")
+    assert "rootstock.digest.manifest" not in tags
     assert tags["rootstock.state"] == "merged"
     assert "rootstock.site" not in tags
 

@@ -80,6 +80,17 @@ def test_history_is_told_once(registry, evaluating):
     assert registry.merges.unlogged() == []
 
 
+def test_a_rollback_is_news_to_the_history(registry, evaluating):
+    merge = evaluating("cat")
+    registry.versions.commit(1, "a" * 64, "b" * 64, None, merge.id)
+    registry.merges.update(merge.id, logged=True)
+    assert registry.merges.unlogged() == []
+    ended = registry.merges.get(merge.id).finished_at
+    registry.merges.advance(merge.id, MergeState.ROLLED_BACK)
+    assert [merge.id] == [found.id for found in registry.merges.unlogged()]
+    assert ended == registry.merges.get(merge.id).finished_at
+
+
 def test_one_evaluation_a_merge_and_its_first_report_stays(registry, evaluating):
     merge = evaluating("cat")
     assert registry.evaluations.of_merge(merge.id) is None
