@@ -26,7 +26,7 @@ class Teacher:
     category_module
         f, from an image to features.
     task_modules
-        g_T of every task of the plan, from features to one logit.
+        g_T of every task that the lab teaches, from features to one logit, or to one a pixel.
     """
 
     category_module: nn.Sequential
