@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from common.errors import ConfigurationError
 from common.files import write_bytes
 
 INK = "#2b2b2b"
@@ -20,24 +22,54 @@ NEW_FILL = "#fbdcdc"
 DOTS_PER_INCH = 150
 
 
+MOST_DOTS = 12_000
+"""Of a picture's longer side; a larger net is drawn with fewer dots an inch."""
+
+SUFFIXES = (".png", ".svg")
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty white figure of that size in inches."""
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
+    dots = min(DOTS_PER_INCH, MOST_DOTS / max(width, height))
+    figure = Figure(figsize=(width, height), dpi=dots, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes.
+def require_suffix(path: Path) -> None:
+    """Say before drawing that a file's suffix is none that is written.
 
     Raises
     ------
+    ConfigurationError
+        Names those that there are.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ConfigurationError(
+            f"{path}: a picture is written as {' or '.join(SUFFIXES)}, not as '{path.suffix}'; "
+            f"name it {path.with_suffix(SUFFIXES[0]).name}"
+        )
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG or SVG, whole or not at all; the same figure gives the same bytes.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file's suffix is another one.
     StorageError
         If the disk is full or read-only.
     """
+    require_suffix(path)
     buffer = io.BytesIO()
-    # matplotlib would note its version in the file: pictures should not change with it.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    if path.suffix == ".svg":
+        # Text stays text, so that names can be searched; ids do not change from run to run.
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rootstock"}):
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    else:
+        # matplotlib would note its version in the file: pictures should not change with it.
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     write_bytes(path, buffer.getvalue())
     return path
 

@@ -1,4 +1,7 @@
-"""The net as a picture, in the manner of the paper's figure 1, new modules in red."""
+"""The net as a picture, in the manner of the paper's figure 1, new modules in red.
+
+A net of many categories is drawn as a crossbar (`coordinator.pictures.crossbar`).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch, PathPatch
+from matplotlib.patches import Circle, FancyBboxPatch, PathPatch
 from matplotlib.path import Path as Curve
 
 from common.nets.graph import NetTree
+from coordinator.pictures.boxes import MARGIN, Box, Layout
 from coordinator.pictures.canvas import (
     ADAPTER,
     CATEGORY,
@@ -19,10 +23,15 @@ from coordinator.pictures.canvas import (
     QUIET,
     TASK,
     new_figure,
+    require_suffix,
     save,
     shortened,
 )
-from coordinator.pictures.layout import MARGIN, Box, Layout, plan
+from coordinator.pictures.crossbar import MOST_LETTERS
+from coordinator.pictures.layout import plan
+
+DOT = 0.045
+"""Radius of a crossing that joins without an adapter."""
 
 
 def category_mark(category: str) -> str:
@@ -48,14 +57,14 @@ def draw_net(
     *,
     title: str = "",
 ) -> Path:
-    """Draw a transplant net as PNG.
+    """Draw a transplant net as PNG or SVG.
 
     Parameters
     ----------
     tree
         The net.
     path
-        Where the PNG goes.
+        Where it goes: NAME.png or NAME.svg.
     highlight
         What is new, in red: `category_mark`, `task_mark`, `edge_mark` of each.
     errors
@@ -70,9 +79,12 @@ def draw_net(
 
     Raises
     ------
+    ConfigurationError
+        If the file's suffix is another one.
     StorageError
         If the disk is full or read-only.
     """
+    require_suffix(path)
     layout = plan(tree)
     if errors is None:
         errors = {
@@ -98,18 +110,19 @@ def draw_net(
             error=errors.get((edge.category, edge.task)),
         )
     for name, box in layout.categories.items():
-        text = shortened(name, 16 if layout.turned else max(13, int(box.width * 10)))
-        new = category_mark(name) in highlight
-        _draw_box(axes, box, text, CATEGORY, new=new, turned=layout.turned)
+        letters = MOST_LETTERS if layout.routes else max(13, int(box.width * 10))
+        _draw_box(
+            axes, box, shortened(name, letters), CATEGORY, new=category_mark(name) in highlight
+        )
     for name, box in layout.tasks.items():
-        _draw_box(axes, box, shortened(name, 19), TASK, new=task_mark(name) in highlight)
-    _draw_legend(axes, new=bool(highlight))
+        letters = max(6, int(box.width * 10))
+        _draw_box(axes, box, shortened(name, letters), TASK, new=task_mark(name) in highlight)
+    direct = layout.routes is not None and any(edge.adapter is None for edge in tree.edges)
+    _draw_legend(axes, new=bool(highlight), direct=direct)
     return save(figure, path)
 
 
-def _draw_box(
-    axes: Axes, box: Box, text: str, fill: str, *, new: bool, turned: bool = False
-) -> None:
+def _draw_box(axes: Axes, box: Box, text: str, fill: str, *, new: bool) -> None:
     axes.add_patch(
         FancyBboxPatch(
             (box.x - box.width / 2, box.bottom),
@@ -129,7 +142,6 @@ def _draw_box(
         ha="center",
         va="center",
         size=9,
-        rotation=90 if turned else 0,
         color=NEW if new else INK,
         weight="bold" if new else "normal",
         zorder=5,
@@ -145,8 +157,38 @@ def _draw_edge(
     new: bool,
     error: float | None,
 ) -> None:
-    category, task = layout.categories[key[0]], layout.tasks[key[1]]
     place = layout.adapters[key]
+    axes.add_patch(
+        PathPatch(
+            _curve(layout, key) if layout.routes is None else Curve(layout.routes[key]),
+            fill=False,
+            edgecolor=NEW if new else QUIET,
+            linewidth=1.8 if new else 0.9,
+            zorder=3 if new else 2,
+        )
+    )
+    if adapter:
+        _draw_box(axes, place, "h", ADAPTER, new=new)
+    elif layout.routes is not None:
+        axes.add_patch(Circle((place.x, place.y), DOT, color=NEW if new else INK, zorder=4))
+    if error is not None:
+        beside = layout.routes is not None
+        axes.text(
+            place.right + 0.05 if beside else place.x,
+            place.y if beside else place.top + 0.06,
+            f"{error:.1f}%",
+            ha="left" if beside else "center",
+            va="center" if beside else "bottom",
+            size=7.5,
+            color=NEW if new else INK,
+            zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+        )
+
+
+def _curve(layout: Layout, key: tuple[str, str]) -> Curve:
+    """Return an edge's line from its category module up to its task module."""
+    category, task, place = layout.categories[key[0]], layout.tasks[key[1]], layout.adapters[key]
     # Edges reach a task module side by side, in the order of their categories.
     spread = 0.8 * task.width * (place.x / layout.width - 0.5)
     start, end = place.y, task.bottom
@@ -158,34 +200,10 @@ def _draw_edge(
         (task.x + spread, middle + 0.1),
         (task.x + spread, end),
     ]
-    codes = [Curve.MOVETO, Curve.LINETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]
-    axes.add_patch(
-        PathPatch(
-            Curve(points, codes),
-            fill=False,
-            edgecolor=NEW if new else QUIET,
-            linewidth=1.8 if new else 0.9,
-            zorder=3 if new else 2,
-        )
-    )
-    if adapter:
-        _draw_box(axes, place, "h", ADAPTER, new=new)
-    if error is not None:
-        axes.text(
-            place.x,
-            place.top + 0.06,
-            f"{error:.1f}%",
-            ha="center",
-            va="bottom",
-            size=7.5,
-            rotation=90 if layout.turned else 0,
-            color=NEW if new else INK,
-            zorder=5,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
-        )
+    return Curve(points, [Curve.MOVETO, Curve.LINETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4])
 
 
-def _draw_legend(axes: Axes, *, new: bool) -> None:
+def _draw_legend(axes: Axes, *, new: bool, direct: bool) -> None:
     """Say what the colours mean, in a row below the net."""
     entries = [("category module f", CATEGORY), ("adapter h", ADAPTER), ("task module g", TASK)]
     if new:
@@ -204,4 +222,7 @@ def _draw_legend(axes: Axes, *, new: bool) -> None:
         )
         axes.add_patch(box)
         axes.text(x + 0.22, y, text, ha="left", va="center", size=7.5, color=INK)
-        x += 0.42 + 0.068 * len(text)
+        x += 0.42 + 0.06 * len(text)
+    if direct:
+        axes.add_patch(Circle((x + 0.08, y), DOT, color=INK))
+        axes.text(x + 0.22, y, "joined directly", ha="left", va="center", size=7.5, color=INK)

@@ -7,7 +7,8 @@ from PIL import Image
 from common.errors import StorageError
 from coordinator.history.curves import draw_errors
 from coordinator.history.merge_pictures import draw_merge, new_marks
-from coordinator.pictures.layout import Box, plan
+from coordinator.pictures.boxes import Box
+from coordinator.pictures.layout import plan
 from coordinator.pictures.net import category_mark, draw_net, edge_mark, task_mark
 from tests.unit.history.samples import net, record
 
