@@ -13,7 +13,11 @@ DIGEST = PREFIX + "digest"
 NUMBER = PREFIX + "number"
 STATE = PREFIX + "state"
 RECORD = PREFIX + "record"
-"""Tag with the digest of the record that a run shows completely."""
+"""Tag that names the record that a run shows completely, and the way in which it does."""
+
+SHOWN = 1
+"""Grows by one when runs show more, or show it otherwise: a rebuild then brings older ones up to
+date."""
 
 ERROR_STAGES = (
     ("no_adapter_error", "no adapter"),
@@ -102,6 +106,11 @@ def accepted_error(record: MergeRecord) -> float | None:
         return record.numbers.get(TEACHER_ERROR) if record.number is not None else None
     calibrated = record.numbers.get(f"{record.candidate}_calibrated_error")
     return calibrated if calibrated is not None else record.numbers.get(f"{record.candidate}_error")
+
+
+def complete(record: MergeRecord) -> str:
+    """Return what a run's `RECORD` says once all of a record is there."""
+    return f"{SHOWN}:{record.content_digest()}"
 
 
 def milliseconds(moment: str) -> int:

@@ -13,7 +13,7 @@ from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 from common.errors import ConfigurationError, ConflictError, UnreachableError
-from coordinator.history.content import RECORD
+from coordinator.history.content import RECORD, complete
 from coordinator.history.notes import EXPERIMENT
 from coordinator.history.record import MergeRecord
 from coordinator.history.runs import Runs
@@ -134,7 +134,7 @@ class History:
         with self._explained(f"merge {record.merge_id}"):
             runs = Runs(self._client, experiment_id)
             run = runs.find(record.merge_id)
-            if run is not None and run.data.tags.get(RECORD) == record.content_digest():
+            if run is not None and run.data.tags.get(RECORD) == complete(record):
                 return str(run.info.run_id)
             run_id = str((run or runs.create(record)).info.run_id)
             self._write(runs, run_id, record, experiment_id)

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from coordinator.history.content import (
     MERGE_ID,
     RECORD,
+    complete,
     merge_tags,
     metrics,
     milliseconds,
@@ -84,7 +85,7 @@ class Runs:
             status="FAILED" if record.state == "failed" else "FINISHED",
             end_time=milliseconds(record.finished_at or record.created_at),
         )
-        self._client.set_tag(run_id, RECORD, record.content_digest())
+        self._client.set_tag(run_id, RECORD, complete(record))
 
     def holds(self, run: Run, record: MergeRecord) -> bool:
         """Say whether a run shows all of a record: parameters, tags, every point, every file."""
@@ -92,7 +93,7 @@ class Runs:
         if not (
             parameters(record).items() <= data.params.items()
             and _tags(record).items() <= data.tags.items()
-            and data.tags.get(RECORD) == record.content_digest()
+            and data.tags.get(RECORD) == complete(record)
         ):
             return False
         curves: dict[str, set[tuple[int, float]]] = defaultdict(set)
