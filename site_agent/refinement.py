@@ -205,9 +205,11 @@ def training_features(
         stopping.check(stop)
         chosen = indices[begin : begin + inference.BATCH]
         changes = still if begin < len(orders[0]) else augmentation
-        images_NCHW, targets = batch_of(data, chosen, changes, generator)
-        labels.append(targets[1 if kind == "binary-classification" else 3])
-        x_NCHW[begin : begin + len(chosen)] = _features(category_module, images_NCHW, device)
+        batch = batch_of(data, chosen, changes, generator)
+        own = batch.labels_N if kind == "binary-classification" else batch.labels_NHW
+        assert own is not None  # noqa: S101  # the start was chosen by labels of this kind
+        labels.append(own)
+        x_NCHW[begin : begin + len(chosen)] = _features(category_module, batch.x_NCHW, device)
     return x_NCHW, torch.cat(labels)
 
 

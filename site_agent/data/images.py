@@ -76,20 +76,9 @@ class ImageSet:
         SchemaError
             If the answers' shape is not the images'.
         """
-        labels = self.labels_N
-        if y.ndim > 1:
-            if self.masks_NHW is None:
-                raise DataError(
-                    "a segmentation needs masks and these images have none; give data of kind "
-                    "'voc', or leave the task out of the site's tasks"
-                )
-            labels = pixel_labels(self.masks_NHW)
-        if y.shape != labels.shape:
-            raise SchemaError(
-                f"the task module answers with {_by(y)} and the lab's labels are {_by(labels)}; "
-                "join task modules that were trained on images of this size"
-            )
-        return labels
+        masks_NHW = self.masks_NHW
+        labels_NHW = None if masks_NHW is None else pixel_labels(masks_NHW)
+        return labels_like(y, self.labels_N, labels_NHW)
 
     def digest(self) -> str:
         """Return a SHA-256 over names, labels and pixels: two sets with one digest are equal."""
@@ -129,6 +118,25 @@ class LabData:
         """Return a SHA-256 over all three parts."""
         parts = (self.training, self.holdout, self.validation)
         return hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest()
+
+
+def labels_like(y: Tensor, labels_N: Tensor, labels_NHW: Tensor | None) -> Tensor:
+    """Return the labels that are for answers of y's kind; see `ImageSet.labels_for`."""
+    if y.ndim == 1:
+        labels = labels_N
+    elif labels_NHW is None:
+        raise DataError(
+            "a segmentation needs masks and these images have none; give data of kind 'voc', or "
+            "leave the task out of the site's tasks"
+        )
+    else:
+        labels = labels_NHW
+    if y.shape != labels.shape:
+        raise SchemaError(
+            f"the task module answers with {_by(y)} and the lab's labels are {_by(labels)}; join "
+            "task modules that were trained on images of this size"
+        )
+    return labels
 
 
 def _by(values: Tensor) -> str:

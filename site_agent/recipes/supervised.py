@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from common.distillation.task_loss import cross_entropy
 from common.images import normalise
 from common.nets.spec import Setting
 from site_agent.config import TrainingConfig
-from site_agent.data.images import LabData
+from site_agent.data.images import LabData, labels_like
 from site_agent.recipes import checkpoint
 from site_agent.recipes.interface import OnProgress, Teacher
 from site_agent.stopping import Stopped
@@ -108,14 +109,14 @@ class SupervisedRecipe:
     ) -> float:
         for module in teacher.modules().values():
             module.train()
-        x_NCHW, labels = batch_of(data, indices, self._config.augment, generator)
+        batch = batch_of(data, indices, self._config.augment, generator)
         features_NCHW = teacher.category_module(
-            x_NCHW.to(self._device, memory_format=torch.channels_last)
+            batch.x_NCHW.to(self._device, memory_format=torch.channels_last)
         )
         losses = []
         for g in teacher.task_modules.values():
             y_N = logits(g(features_NCHW))
-            losses.append(cross_entropy(y_N, labels[y_N.ndim].to(self._device)))
+            losses.append(cross_entropy(y_N, batch.labels_for(y_N).to(self._device)))
         loss = torch.stack(losses).sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -165,21 +166,28 @@ def balanced_order(labels_N: Tensor, generator: torch.Generator) -> Tensor:
     return both[torch.randperm(len(both), generator=generator)]
 
 
+class Batch(NamedTuple):
+    """Training images, normalised and changed, and what they are to be told as."""
+
+    x_NCHW: Tensor
+    labels_N: Tensor
+    labels_NHW: Tensor | None
+    """Of pixels, moved with their images, if there are masks."""
+
+    def labels_for(self, y: Tensor) -> Tensor:
+        """Return labels of y's shape; see `ImageSet.labels_for`."""
+        return labels_like(y, self.labels_N, self.labels_NHW)
+
+
 def batch_of(
     data: LabData, indices: Tensor, config: AugmentConfig, generator: torch.Generator
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """Return changed training images (N,C,H,W), normalised, and what they are to be told as.
-
-    Returns
-    -------
-    Images; and labels by the dimensions of the answers that they are for: (N) under 1, of pixels
-    (N,H,W) under 3, if there are masks.
-    """
+) -> Batch:
+    """Return the training images at `indices`, changed."""
     images = data.training
     x_NCHW, labels_N = normalise(images.images_NCHW[indices]), images.labels_N[indices]
     if images.masks_NHW is None:
         x_NCHW = augment(x_NCHW, config, mirror=data.mirror, generator=generator)
-        return x_NCHW, {1: labels_N}
+        return Batch(x_NCHW, labels_N, None)
     x_NCHW, labels_NHW = augment_labelled(
         x_NCHW,
         pixel_labels(images.masks_NHW[indices]),
@@ -187,7 +195,7 @@ def batch_of(
         mirror=data.mirror,
         generator=generator,
     )
-    return x_NCHW, {1: labels_N, 3: labels_NHW}
+    return Batch(x_NCHW, labels_N, labels_NHW)
 
 
 def schedule(step: int, steps: int) -> float:

@@ -82,7 +82,8 @@ def test_both_tasks_of_a_category_are_merged(
     running.until("the founding", ended(1))
     running.start_site("dog-lab")
     running.start_site("cow-lab")
-    answer = running.until("both tasks of both categories", ended(5))
+    running.until("both classifications", ended(3))
+    answer = running.until("both segmentations", ended(5))
 
     assert [(m.category, m.task, m.state) for m in answer.merges if m.state != "merged"] == []
     rows = {(m.category, m.task): m for m in answer.merges}
