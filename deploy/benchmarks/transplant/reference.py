@@ -1,0 +1,182 @@
+"""How good the teachers are for their size: beside the same net, trained three times as long.
+
+The reference has the lab's images, the common start and the lab's recipe; nothing about it had to
+fit a transplant. Both are judged on test images.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.distillation.imitation import in_batches
+from common.errors import SchemaError
+from common.images import normalise
+from deploy.benchmarks import results
+from deploy.benchmarks.transplant import datasets, teachers
+from deploy.benchmarks.transplant.datasets import Dataset, Labelled
+from site_agent.data.images import ImageSet, LabData
+from site_agent.metrics import error_percent
+from site_agent.recipes.interface import Teacher
+from site_agent.recipes.supervised import SupervisedRecipe
+
+LONGER = 3
+"""Times a lab's epochs."""
+BAR = 2.0
+"""Points above the reference that a teacher may be."""
+
+
+@dataclass(frozen=True)
+class TeacherRow:
+    """One lab's two nets; errors in percent on test images."""
+
+    data: str
+    category: str
+    seed: int
+    teacher_error: float
+    reference_error: float
+
+
+def measure(
+    data: str, categories: Sequence[str], seeds: int, root: Path, cache: Path, workers: int
+) -> list[TeacherRow]:
+    """Train what is not in the cache, and judge.
+
+    Parameters
+    ----------
+    data, categories
+        A data set of the experiments, and categories of it.
+    seeds
+        Runs 0 to `seeds` − 1.
+    root, cache
+        Of data sets; of trained nets.
+    workers
+        Processes side by side.
+
+    Raises
+    ------
+    SchemaError
+        If data or a category is not known.
+    """
+    if data not in datasets.NAMES:
+        raise SchemaError(f"unknown data '{data}'; known are {', '.join(datasets.NAMES)}")
+    known = datasets.SIMILAR[data]
+    if unknown := [category for category in categories if category not in known]:
+        raise SchemaError(f"'{unknown[0]}' is none of {data}'s categories: {', '.join(known)}")
+    datasets.load(data, root, cache)  # once, before the processes start
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = [
+            pool.submit(_row, data, category, seed, root, cache)
+            for seed in range(seeds)
+            for category in categories
+        ]
+        return [future.result() for future in futures]
+
+
+def made(
+    data: str,
+    categories: Sequence[str],
+    seeds: int,
+    *,
+    root: Path,
+    cache: Path,
+    workers: int,
+    folder: Path | None,
+) -> dict[str, Any]:
+    """Return the rows as JSON; write the page's section where a folder is given."""
+    began = time.perf_counter()
+    chosen = tuple(categories) or datasets.SIMILAR.get(data, ())
+    rows = measure(data, chosen, seeds, root, cache, workers)
+    seconds = time.perf_counter() - began
+    command = (
+        f"rootstock bench teachers --data {data} --categories {','.join(chosen)} --seeds {seeds}"
+    )
+    if folder is not None:
+        body = _body(rows, seconds)
+        title = f"Teachers: how good they are for their size ({data})"
+        results.write(folder, results.Section(f"teachers-{data}", title, command, body))
+    return {"rows": [asdict(row) for row in rows], "command": command, "seconds": round(seconds, 1)}
+
+
+def _body(rows: Sequence[TeacherRow], seconds: float) -> str:
+    seeds = len({row.seed for row in rows})
+    lines = [
+        f"Error in % on test images, mean over {seeds} seeds. The reference: the same net and "
+        f"images, {LONGER} times the epochs. {round(seconds)} s.",
+        "",
+        "| category | teacher | reference | above |",
+        "|---|---|---|---|",
+    ]
+    for category in dict.fromkeys(row.category for row in rows):
+        lines.append(_line(category, [row for row in rows if row.category == category]))
+    lines.append(_line("**mean**", rows))
+    above = mean(row.teacher_error - row.reference_error for row in rows)
+    verdict = "met" if above <= BAR else "missed"
+    lines += ["", f"Teachers within {BAR:g} points of the reference: {above:+.1f}, {verdict}."]
+    return "\n".join(lines)
+
+
+def _line(name: str, rows: Sequence[TeacherRow]) -> str:
+    ours = mean(row.teacher_error for row in rows)
+    reference = mean(row.reference_error for row in rows)
+    return f"| {name} | {ours:.1f} | {reference:.1f} | {ours - reference:+.1f} |"
+
+
+def _row(data: str, category: str, seed: int, root: Path, cache: Path) -> TeacherRow:
+    torch.set_num_threads(1)
+    dataset = datasets.load(data, root, cache)
+    split = datasets.lab(dataset, category, seed=seed)
+    teacher = teachers.trained(dataset, category, split, seed=seed, root=root, cache=cache)
+    reference = _reference(dataset, category, split.training, seed, root, cache)
+    errors = [_error(net, split.test) for net in (teacher, reference)]
+    return TeacherRow(data, category, seed, *errors)
+
+
+def _reference(
+    dataset: Dataset, category: str, images: Labelled, seed: int, root: Path, cache: Path
+) -> Teacher:
+    start_epochs, training = teachers.SETTINGS[dataset.name]
+    longer = training.model_copy(update={"seed": seed, "epochs": LONGER * training.epochs})
+    net = teachers.common_start(dataset, seed=seed, root=root, cache=cache)
+    config = teachers.TeacherConfig(
+        data=dataset.name,
+        architecture=dataset.architecture,
+        category=f"reference for {category}",
+        start_epochs=start_epochs,
+        training=longer,
+        seed=seed,
+    )
+    parts = {"category/": net.category_module, "task/": net.task_modules[teachers.TASK.name]}
+
+    def train() -> None:
+        keys = tuple(str(index) for index in range(len(images)))
+        shown = ImageSet(images.images_NCSS, images.classes_N.float(), keys)
+        folder = cache / f"{config.content_digest()}.training"
+        folder.mkdir(parents=True, exist_ok=True)
+        SupervisedRecipe(longer, torch.device("cpu")).train(
+            net,
+            LabData(shown, shown, shown, mirror=dataset.mirror),
+            folder,
+            lambda *_: None,
+            threading.Event(),
+        )
+
+    teachers.cached(cache, config, parts, train)
+    return net
+
+
+def _error(net: Teacher, test: Labelled) -> float:
+    whole = nn.Sequential(net.category_module, net.task_modules[teachers.TASK.name])
+    y_N = in_batches(whole, normalise(test.images_NCSS)).flatten()
+    return error_percent(y_N, test.classes_N.float())
