@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,7 +62,7 @@ def _run(
 ) -> None:
     with needs_coordinator("up"):
         from deploy.federation.config import read, resolve
-        from deploy.federation.processes import free_ports
+        from deploy.federation.processes import free_ports, sigterm_is_an_interrupt
         from deploy.federation.progress import make_display
         from deploy.federation.report import PICTURE, draw_head, summary
         from deploy.federation.run import run_federation
@@ -98,8 +96,7 @@ def _run(
             PEOPLE.print(f"MLflow's UI is at {outcome.mlflow_uri}; Ctrl-C stops it.")
             _wait_for_interrupt(processes)
 
-    # SIGTERM ends like Ctrl-C, so that everything started is stopped.
-    signal.signal(signal.SIGTERM, _interrupt)
+    sigterm_is_an_interrupt()
     PEOPLE.print(
         f"Net {config.net}: {len(federation.sites)} labs, a coordinator and MLflow, "
         f"each a process of its own; logs in {folder / 'logs'}",
@@ -110,10 +107,6 @@ def _run(
         run_federation(federation, folder, mlflow_port, display, after=after)
     finally:
         display.close()
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _wait_for_interrupt(processes: Processes) -> None:

@@ -11,7 +11,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.history.mlflow_history import History
 from coordinator.history.server import command, environment, is_healthy
 from deploy.cli.output import PEOPLE
-from deploy.federation.processes import Processes, free_ports
+from deploy.federation.processes import Processes, free_ports, sigterm_is_an_interrupt
 
 
 def serve_history(state: Path, port: int) -> None:
@@ -27,6 +27,7 @@ def serve_history(state: Path, port: int) -> None:
         raise NotFoundError(
             f"{history}: no history here; give the folder that `demo` or `up` named"
         )
+    sigterm_is_an_interrupt()
     net = load(state / "configuration" / "coordinator.toml", CoordinatorConfig).net
     chosen = port or free_ports(1)[0]
     with Processes(state / "logs") as processes:

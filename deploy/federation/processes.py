@@ -9,11 +9,21 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from common.errors import RootstockError
 
 STOP_SECONDS = 15.0
 """Grace between SIGTERM and SIGKILL: an agent ends its chunk, the coordinator its transaction."""
+
+
+def sigterm_is_an_interrupt() -> None:
+    """Let SIGTERM end this process like Ctrl-C, so that everything it started is stopped."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 class ProcessEndedError(RootstockError):
