@@ -65,8 +65,11 @@ class Card(Document):
 
 
 def card_path(weights: Path) -> Path:
-    """Return where the card of an exported file stands: net.safetensors → net.card.json."""
-    return weights.with_suffix(".card.json")
+    """Return where the card of an exported file stands: net.onnx → net.onnx.card.json.
+
+    After the whole name, so that one net in several formats has a card for each.
+    """
+    return weights.with_name(f"{weights.name}.card.json")
 
 
 def source_digests(tree: NetTree, category: str, task: str) -> dict[str, str]:

@@ -10,8 +10,8 @@ from coordinator.export.parity import Parity
 
 
 def text_path(weights: Path) -> Path:
-    """Return where it stands: net.onnx → net.card.md."""
-    return weights.with_suffix(".card.md")
+    """Return where it stands: net.onnx → net.onnx.card.md."""
+    return weights.with_name(f"{weights.name}.card.md")
 
 
 def card_text(card: Card, file: str) -> str:
@@ -33,10 +33,10 @@ def card_text(card: Card, file: str) -> str:
 def _what(card: Card) -> str:
     _, height, width = card.input_shape
     answer = (
-        f"whether an image shows a *{card.category}*: one number (logit) an image"
+        f"whether an image shows the category *{card.category}*: one number (logit) an image"
         if card.task.kind == "binary-classification"
-        else f"which pixels show a *{card.category}*: one number (logit) for each of the "
-        f"{height} × {width} pixels"
+        else f"which pixels show the category *{card.category}*: one number (logit) for each of "
+        f"the {height} × {width} pixels"
     )
     origin = ""
     if card.source is not None:

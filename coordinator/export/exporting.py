@@ -52,7 +52,7 @@ def export_composed(
     category, task
         Which two modules; the adapter that joins them and its calibration come along.
     out
-        The file; the cards are `out` with the suffixes `.card.json` and `.card.md`.
+        The file; the cards' names are its name and `.card.json`, `.card.md`.
     format_name
         One of `FORMATS`; None is the one of `out`'s suffix.
     source

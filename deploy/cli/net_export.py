@@ -28,7 +28,7 @@ def export(
     ] = None,
     version: Version = None,
 ) -> None:
-    """Write a composed net for an application, with cards: NAME.card.json and NAME.card.md.
+    """Write a composed net for an application, with cards: OUT.card.json and OUT.card.md.
 
     Prints the card. The file takes any number of images at once, and holds the calibration.
     """

@@ -68,9 +68,9 @@ def test_500_categories_are_shown_in_under_a_second(tmp_path: Path, command: Com
     grown.tree = net([f"category-{place}" for place in range(500)], ["classification", "counting"])
     grown.commit("category-0")
     command.text("net", "show", "-c", grown.config)  # imports are not what is measured
-    start = time.perf_counter()
+    start = time.process_time()  # work: a busy machine makes it wait
     printed = command.text("net", "show", "-c", grown.config)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert "500 categories, 2 tasks, 1000 of 1000 joined" in printed
 
 

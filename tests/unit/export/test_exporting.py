@@ -112,6 +112,7 @@ def test_safetensors_have_a_card_for_people_too(grown: GrownNet, tmp_path: Path)
     out = tmp_path / "cat.safetensors"
     card = export_composed(grown.tree, grown.store, "cat", "classification", out)
     assert card.parity is None
+    assert text_path(out).name == "cat.safetensors.card.md"
     text = text_path(out).read_text(encoding="utf-8")
     assert "bit for bit" in text
     assert "none: the two modules fit as they are" in text

@@ -100,7 +100,9 @@ def test_the_file_and_the_card_carry_the_calibration(grown: Grown, tmp_path: Pat
 
 def test_the_card_says_what_went_in_and_how_to_load_it(grown: Grown, tmp_path: Path) -> None:
     card = grown.export("cow", tmp_path / "net.safetensors")
-    assert json.loads((tmp_path / "net.card.json").read_text()) == json.loads(json.dumps(card))
+    assert json.loads((tmp_path / "net.safetensors.card.json").read_text()) == json.loads(
+        json.dumps(card)
+    )
     edge = grown.tree.edge("cow", TASK.name)
     assert edge.adapter is not None
     assert card["error"] == 4.0
@@ -135,7 +137,7 @@ def test_a_missing_card_is_named(grown: Grown, tmp_path: Path) -> None:
     out = tmp_path / "net.safetensors"
     grown.export("cat", out)
     card_path(out).unlink()
-    with pytest.raises(NotFoundError, match=r"net\.card\.json.*copy both"):
+    with pytest.raises(NotFoundError, match=r"net\.safetensors\.card\.json.*copy both"):
         load_composed(out)
 
 
