@@ -136,7 +136,9 @@ class TransplantWorker:
         if name in ("identity", "closed-form"):
             return 1
         if name in DREAMING:
-            return settings.dream.steps + settings.teaching.steps
+            # No dream has an answer for every pixel.
+            dreams = self._job.task.kind == "binary-classification"
+            return settings.teaching.steps + (settings.dream.steps if dreams else 0)
         return settings.steps
 
     def _progress(self, stage: Stage) -> Progress:
