@@ -138,7 +138,8 @@ def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
         measured = [line for line in agent.log() if line["event"] == "measured"]
         told = {line["name"]: line["calibration"] for line in measured}
         assert told["zero_sample"] == {
-            key: getattr(found["zero_sample"], key) for key in ("scale", "bias", "error")
+            **{key: getattr(found["zero_sample"], key) for key in ("scale", "bias", "error")},
+            "mean_iou": None,
         }
         assert (told["refined"] is not None) == report.HasField("refined_calibration")
         assert report.refined_error < errors["zero_sample"]
