@@ -78,7 +78,7 @@ class LocalRay:
         # Ray guards its ports by a token, else written to the user's home for good.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         # Ray's workers would run at nice 15: beside labs on one machine, merges then starve.
-        os.environ.setdefault("RAY_worker_niceness", "0")  # noqa: SIM112 - its name
+        os.environ.setdefault("RAY_worker_niceness", "0")
         # A folder of its own: coordinators on one machine share neither sockets nor clean-up.
         folder = Path(tempfile.mkdtemp(prefix="rootstock-ray-"))
         if len(str(folder) + _SOCKETS) > MAX_SOCKET_PATH:
