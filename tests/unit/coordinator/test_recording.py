@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from common.errors import ConflictError
+from coordinator.committing import Committer
 from coordinator.config import JobsConfig
 from coordinator.jobs.runner import JobRunner
 from coordinator.places import Places
@@ -73,7 +74,9 @@ def test_what_was_not_merged_names_the_version_that_it_was_held_against(ledger):
         registry.submissions.set_state(submission, SubmissionState.ADMITTED)
         if category == "cat":
             merge = registry.merges.create(submission, "cat", "classification", "found")
-            transplanter = Transplanter(ledger, JobRunner(JobsConfig()), Places(ledger.config))
+            transplanter = Transplanter(
+                ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+            )
             asyncio.run(transplanter.carry(merge.id))
     ledger.fail_all(registry.submissions.get(submission), "no")
     founding, failed = (
