@@ -54,7 +54,8 @@ def test_a_net_is_planned_reviewed_rolled_back_and_grows_on(
         growth={"automatic": False},
         acceptance={"max_error": 100.0, "max_above_teacher": 100.0, "review": "always"},
     )
-    running = federation(config)
+    # A name of its own: the tests share an MLflow, where a net's merges are known by their ids.
+    running = federation(config.model_copy(update={"net": "planned-digits"}))
     running.start_coordinator()
     operator = Operator(running)
     running.until("the coordinator", lambda _: True)
