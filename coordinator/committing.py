@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import structlog
 
 from common.errors import ConflictError
-from common.nets.graph import VersionCommit
+from common.nets.graph import NetTree, VersionCommit
 from common.nets.spec import Setting
 from coordinator.documents import write_tree
 from coordinator.growth import (
@@ -68,6 +68,7 @@ def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> 
     """Make the next net version, in one transaction; see `Committer.commit`."""
     manifest = ledger.teacher(submission)
     head = ledger.head()
+    held = None if head is None else ledger.tree_of(head)
     numbers = merge.numbers
     error = numbers[error_key(join.candidate or "teacher", numbers)]
     record: dict[str, Setting | None] = {
@@ -87,14 +88,14 @@ def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> 
         record["approved"] = merge.decision_reason
     if merge.job_result is not None and merge.operation == NewCategory.name:
         result = JobResult.model_validate(merge.job_result)
-        _require_student(ledger, merge, result.student_task_module)
+        _require_student(held, merge, result.student_task_module)
         record |= result.learned_by()
     if merge.job_result is not None and merge.operation == Connect.name:
         learned = LearnedJoin.model_validate(merge.job_result)
-        _require_student(ledger, merge, learned.task_module)
+        _require_student(held, merge, learned.task_module)
     operation = OPERATIONS[merge.operation](merge.category, merge.task)
     tree = grown(
-        ledger.tree(),
+        held,
         operation,
         manifest,
         ledger.plan,
@@ -167,9 +168,8 @@ def roll_back(ledger: Ledger, number: int, reason: str, *, and_later: bool) -> l
     return ledger.registry.versions.roll_back(number, reason, and_later=and_later, events=tell)
 
 
-def _require_student(ledger: Ledger, merge: Merge, digest: str) -> None:
+def _require_student(tree: NetTree | None, merge: Merge, digest: str) -> None:
     """Refuse an adapter that was learned for a task module that the net has lost since."""
-    tree = ledger.tree()
     module = None if tree is None else tree.task_modules.get(merge.task)
     if module is None or module.blob.digest != digest:
         raise ConflictError(

@@ -17,7 +17,7 @@ import structlog
 from common.errors import RefusedError, RootstockError
 from common.weights.admission import admit
 from common.weights.manifest import TeacherManifest
-from coordinator.growth import Connect, Found, NewCategory, Operation, Refusal, Underway, decide
+from coordinator.growth import BRINGING, Found, Operation, Refusal, Underway, decide
 from coordinator.joining import COORDINATOR
 from coordinator.ledger import Ledger, plain, submission_event
 from coordinator.registry import (
@@ -178,11 +178,7 @@ class Conductor:
         merges = ledger.registry.merges.all(*OPEN_MERGES)
         underway = Underway(
             joins=frozenset((merge.category, merge.task) for merge in merges),
-            tasks=frozenset(
-                merge.task
-                for merge in merges
-                if merge.operation not in (NewCategory.name, Connect.name)
-            ),
+            tasks=frozenset(merge.task for merge in merges if merge.operation in BRINGING),
         )
         return decide(ledger.tree(), manifest, ledger.plan, underway, ledger.owner)
 

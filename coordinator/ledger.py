@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.artifacts.store import BlobStore
 from common.identity.keys import SigningKey
@@ -37,6 +37,8 @@ class Ledger:
     plan: Plan
     key: SigningKey
     config: CoordinatorConfig
+    _trees: dict[str, NetTree] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The tree that was read last, by its digest: it is asked for many times a merge."""
 
     def teacher(self, submission: Submission) -> TeacherManifest:
         """Return the manifest of a submission."""
@@ -57,7 +59,12 @@ class Ledger:
 
     def tree_of(self, version: NetVersion) -> NetTree:
         """Return a net version's tree."""
-        return read_tree(self.store, version.tree)
+        tree = self._trees.get(version.tree)
+        if tree is None:
+            tree = read_tree(self.store, version.tree)
+            self._trees.clear()
+            self._trees[version.tree] = tree
+        return tree
 
     def commit_of(self, version: NetVersion) -> VersionCommit:
         """Return a net version's commit."""

@@ -23,8 +23,7 @@ from coordinator.evaluating import (
 )
 from coordinator.few_samples import few_samples
 from coordinator.growth import (
-    Connect,
-    NewCategory,
+    BRINGING,
     NewTask,
     Verdict,
     acceptance,
@@ -77,15 +76,12 @@ class Transplanter:
                 other.submission_id == merge.submission_id and other.operation != NewTask.name
                 for other in others
             )
-        joins = merge.operation in (NewCategory.name, Connect.name)
-        if not joins or merge.state is not MergeState.QUEUED:
+        if merge.operation in BRINGING or merge.state is not MergeState.QUEUED:
+            return True
+        if not any(o.task == merge.task and o.operation in BRINGING for o in others):
             return True
         tree = self._ledger.tree()
-        known = tree is not None and merge.task in tree.task_modules
-        return known or not any(
-            other.task == merge.task and other.operation not in (NewCategory.name, Connect.name)
-            for other in others
-        )
+        return tree is not None and merge.task in tree.task_modules
 
     async def carry(self, merge_id: str) -> None:
         """Go on from the state that the merge is in, to its end.
@@ -250,19 +246,19 @@ class Transplanter:
         self, merge: Merge, submission: Submission, verdict: Verdict, join: Join | None
     ) -> None:
         """Merge or reject as the policy says, or as the operator does where the policy asks."""
-        accepted, reason = verdict.accepted, verdict.reason
+        accepted = verdict.accepted
         review = self._ledger.config.acceptance.review
         asked = review == "always" or (review == "failing" and not accepted)
         if join is not None and (asked or merge.state is MergeState.REVIEWING):
-            merge = await self._reviewed(merge, reason)
-            accepted = merge.decision == "approve"
-            if not accepted:
-                reason = f"rejected by the operator: {merge.decision_reason}"
+            merge = await self._reviewed(merge, verdict.reason)
+            if await self._rejected(merge, submission):
+                return
+            accepted = True
         if accepted and join is not None:
             await self._committer.commit(merge, submission, join)
             return
         await asyncio.to_thread(
-            self._ledger.end, merge, submission.site, MergeState.REJECTED, reason
+            self._ledger.end, merge, submission.site, MergeState.REJECTED, verdict.reason
         )
 
     async def _reviewed(self, merge: Merge, reason: str) -> Merge:

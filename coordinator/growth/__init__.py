@@ -10,6 +10,7 @@ from coordinator.growth.acceptance import (
     error_key,
 )
 from coordinator.growth.operations import (
+    BRINGING,
     Connect,
     Found,
     LearnTask,
@@ -24,6 +25,7 @@ from coordinator.growth.planning import GrowthPlan, Planned, Unplanned, plan_gro
 from coordinator.growth.version import grown
 
 __all__ = [
+    "BRINGING",
     "CANDIDATES",
     "Connect",
     "Found",

@@ -66,6 +66,9 @@ class Connect:
 
 Operation = Found | NewCategory | NewTask | LearnTask | Connect
 
+BRINGING = frozenset({Found.name, NewTask.name, LearnTask.name})
+"""Operations that bring a task module; the others join a category to one that the net holds."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refusal:

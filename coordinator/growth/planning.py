@@ -10,6 +10,7 @@ from common.nets.graph import NetTree
 from common.plan import Plan
 from common.weights.manifest import TeacherManifest
 from coordinator.growth.operations import (
+    BRINGING,
     Connect,
     Found,
     LearnTask,
@@ -124,7 +125,7 @@ class _Grower:
         )
         self._owners[operation.category] = manifest.site
         self._categories.setdefault(operation.category, wave)
-        if not isinstance(operation, NewCategory | Connect):
+        if operation.name in BRINGING:
             self._tasks.setdefault(operation.task, wave)
         self._tree = grown(
             self._tree,
