@@ -7,7 +7,6 @@ fit a transplant. Both are judged on test images.
 from __future__ import annotations
 
 import multiprocessing
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,11 +23,9 @@ from common.errors import SchemaError
 from common.images import normalise
 from deploy.benchmarks import results
 from deploy.benchmarks.transplant import datasets, teachers
-from deploy.benchmarks.transplant.datasets import Dataset, Labelled
-from site_agent.data.images import ImageSet, LabData
+from deploy.benchmarks.transplant.datasets import Labelled
 from site_agent.metrics import error_percent
 from site_agent.recipes.interface import Teacher
-from site_agent.recipes.supervised import SupervisedRecipe
 
 LONGER = 3
 """Times a lab's epochs."""
@@ -137,43 +134,16 @@ def _row(data: str, category: str, seed: int, root: Path, cache: Path) -> Teache
     torch.set_num_threads(1)
     dataset = datasets.load(data, root, cache)
     split = datasets.lab(dataset, category, seed=seed)
-    teacher = teachers.trained(dataset, category, split, seed=seed, root=root, cache=cache)
-    reference = _reference(dataset, category, split.training, seed, root, cache)
-    errors = [_error(net, split.test) for net in (teacher, reference)]
-    return TeacherRow(data, category, seed, *errors)
-
-
-def _reference(
-    dataset: Dataset, category: str, images: Labelled, seed: int, root: Path, cache: Path
-) -> Teacher:
-    start_epochs, training = teachers.SETTINGS[dataset.name]
-    longer = training.model_copy(update={"seed": seed, "epochs": LONGER * training.epochs})
-    net = teachers.common_start(dataset, seed=seed, root=root, cache=cache)
-    config = teachers.TeacherConfig(
-        data=dataset.name,
-        architecture=dataset.architecture,
-        category=f"reference for {category}",
-        start_epochs=start_epochs,
-        training=longer,
-        seed=seed,
-    )
-    parts = {"category/": net.category_module, "task/": net.task_modules[teachers.TASK.name]}
-
-    def train() -> None:
-        keys = tuple(str(index) for index in range(len(images)))
-        shown = ImageSet(images.images_NCSS, images.classes_N.float(), keys)
-        folder = cache / f"{config.content_digest()}.training"
-        folder.mkdir(parents=True, exist_ok=True)
-        SupervisedRecipe(longer, torch.device("cpu")).train(
-            net,
-            LabData(shown, shown, shown, mirror=dataset.mirror),
-            folder,
-            lambda *_: None,
-            threading.Event(),
+    errors = [
+        _error(
+            teachers.trained(
+                dataset, category, split, seed=seed, root=root, cache=cache, longer=longer
+            ),
+            split.test,
         )
-
-    teachers.cached(cache, config, parts, train)
-    return net
+        for longer in (1, LONGER)
+    ]
+    return TeacherRow(data, category, seed, *errors)
 
 
 def _error(net: Teacher, test: Labelled) -> float:

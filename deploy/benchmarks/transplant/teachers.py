@@ -71,10 +71,18 @@ SETTINGS: dict[str, tuple[int, TrainingConfig]] = {
 
 
 def trained(
-    dataset: Dataset, category: str, split: LabSplit, *, seed: int, root: Path, cache: Path
+    dataset: Dataset,
+    category: str,
+    split: LabSplit,
+    *,
+    seed: int,
+    root: Path,
+    cache: Path,
+    longer: int = 1,
 ) -> Teacher:
-    """Return a lab's teacher, from the cache if it is there."""
+    """Return a lab's teacher, from the cache if it is there; `longer` multiplies its epochs."""
     start_epochs, training = SETTINGS[dataset.name]
+    training = training.model_copy(update={"epochs": longer * training.epochs})
     config = TeacherConfig(
         data=dataset.name,
         architecture=_unsplit(dataset.architecture),
