@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
+from common.distillation.imitation import in_batches
 from common.distillation.problem import Samples, TransplantProblem
 from common.distillation.task_module import TaskLearningSettings, learn_task_module
 from common.errors import ConflictError, NotFoundError, TransplantError
@@ -36,7 +37,6 @@ from coordinator.joining import LearnedJoin
 from coordinator.own_samples import OwnSamples, read_own
 from coordinator.view import NetView
 
-BATCH = 64
 NO_ADAPTER = "no adapter"
 LEARNED = "learned"
 
@@ -118,7 +118,7 @@ class Learner:
             for category in categories
         }
         learning = {
-            category: _part(features[category], found, judging=False)
+            category: found.part(features[category], judging=False)
             for category, found in samples.items()
         }
         for category, part in learning.items():
@@ -131,7 +131,7 @@ class Learner:
                 blob,
                 adapters[category],
                 NO_ADAPTER if source is None else f"as for {source}",
-                _part(features[category], found, judging=True),
+                found.part(features[category], judging=True),
                 len(learning[category].labels_N),
             )
             for category, found in samples.items()
@@ -176,12 +176,12 @@ class Learner:
         for how, adapter in candidates:
             features = self._features(category, adapter, samples.images_NCHW)
             if self._fits(task, features):
-                part = _part(features, samples, judging=True)
+                part = samples.part(features, judging=True)
                 judged.append(_judged(g, blob, adapter, how, part, 0))
         plain = self._features(category, None, samples.images_NCHW)
-        learned = self._learned(task, g, _part(plain, samples, judging=False), settings)
+        learned = self._learned(task, g, samples.part(plain, judging=False), settings)
         adapted = self._features(category, learned, samples.images_NCHW)
-        part = _part(adapted, samples, judging=True)
+        part = samples.part(adapted, judging=True)
         judged.append(_judged(g, blob, learned, LEARNED, part, learned_from))
         return min(judged, key=lambda join: join.error)  # the first, and simplest, of equals
 
@@ -225,8 +225,7 @@ class Learner:
             self._load(h, adapter.blob)
             parts.append(h)
         net = nn.Sequential(*parts).eval()
-        with torch.inference_mode():
-            return torch.cat([net(part) for part in torch.split(images_NCHW, BATCH)])
+        return in_batches(net, images_NCHW)
 
     def _task_module(self, task: str) -> nn.Sequential:
         if task not in self._tree.task_modules:
@@ -268,12 +267,6 @@ class Learner:
             ) from error
 
 
-def _part(features_NCHW: Tensor, samples: OwnSamples, *, judging: bool) -> Samples:
-    chosen = samples.judging_N if judging else ~samples.judging_N
-    # A copy outside inference mode: what learns on it needs gradients behind it.
-    return Samples(features_NCHW[chosen].clone(), samples.labels_N[chosen])
-
-
 def _judged(
     g: nn.Sequential,
     blob: BlobEntry,
@@ -282,8 +275,7 @@ def _judged(
     judging: Samples,
     learned_from: int,
 ) -> LearnedJoin:
-    with torch.inference_mode():
-        y_N = torch.cat([g(x) for x in torch.split(judging.features_NCHW, BATCH)]).flatten()
+    y_N = in_batches(g, judging.features_NCHW).flatten()
     wrong = (y_N > 0) != (judging.labels_N > 0.5)
     return LearnedJoin(
         task_module=blob.digest,

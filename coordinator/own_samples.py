@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common.distillation.problem import Samples
 from common.errors import DataError
 from common.images import centre_square, normalise, pixels, read_picture
 
@@ -39,10 +40,10 @@ class OwnSamples:
     judging_N: Tensor
     """Whether an image judges (True) or is learned from (False)."""
 
-    def part(self, *, judging: bool) -> tuple[Tensor, Tensor]:
-        """Return images and labels of one part."""
+    def part(self, features_NCHW: Tensor, *, judging: bool) -> Samples:
+        """Return one part, with what a net makes of all the images."""
         chosen = self.judging_N if judging else ~self.judging_N
-        return self.images_NCHW[chosen], self.labels_N[chosen]
+        return Samples(features_NCHW[chosen], self.labels_N[chosen])
 
 
 def categories_in(folder: Path) -> list[str]:

@@ -220,9 +220,10 @@ def test_what_does_not_fit_is_refused(grown: Ledger, folder: Path, tmp_path: Pat
 def test_no_image_changes_sides(folder: Path) -> None:
     first, again = (read_own(folder, "cat", (3, 32, 32)) for _ in range(2))
     assert bool((first.judging_N == again.judging_N).all())
-    learning, judging = first.part(judging=False), first.part(judging=True)
-    assert len(learning[1]) + len(judging[1]) == 120
-    assert 20 < len(judging[1]) < 55
+    images_NCHW = first.images_NCHW
+    learning, judging = (first.part(images_NCHW, judging=each) for each in (False, True))
+    assert len(learning.labels_N) + len(judging.labels_N) == 120
+    assert 20 < len(judging.labels_N) < 55
 
 
 def test_the_operators_own_samples_join_those_that_a_lab_shares(
