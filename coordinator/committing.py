@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import structlog
 
 from common.errors import ConflictError
-from common.nets.graph import NetTree, VersionCommit
+from common.nets.graph import ModuleRef, NetTree, VersionCommit
 from common.nets.spec import Setting
 from coordinator.documents import write_tree
 from coordinator.growth import (
@@ -103,6 +103,7 @@ def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> 
         adapter=join.adapter,
         calibration=join.calibration,
         error=error,
+        learned=_learned_module(ledger, merge),
     )
     record["probe"] = written(outputs(tree, ledger.store, merge.category, merge.task))
     unsigned = VersionCommit(
@@ -166,6 +167,21 @@ def roll_back(ledger: Ledger, number: int, reason: str, *, and_later: bool) -> l
 
     sites = {submission.id: submission.site for submission in submissions.all()}
     return ledger.registry.versions.roll_back(number, reason, and_later=and_later, events=tell)
+
+
+def _learned_module(ledger: Ledger, merge: Merge) -> ModuleRef | None:
+    """Return the task module that a founding merge brings instead of its submission's."""
+    if merge.job_result is None or merge.operation != Found.name:
+        return None
+    learned = LearnedJoin.model_validate(merge.job_result)
+    if learned.submission is None:
+        return None
+    manifest = ledger.teacher_of(learned.submission)
+    return ModuleRef(
+        blob=manifest.task_modules[merge.task],
+        architecture=manifest.architecture,
+        submission=learned.submission,
+    )
 
 
 def _require_student(tree: NetTree | None, merge: Merge, digest: str) -> None:

@@ -98,7 +98,7 @@ class Conductor:
             for merge in registry.merges.all(*OPEN_MERGES)
             if self._transplanter.ready(merge)
         }
-        if registry.submissions.all(SubmissionState.RECEIVED) or self._undecided():
+        if self._received() or self._undecided():
             due["submissions"] = self._take_in
         if registry.merges.unlogged():
             due["history"] = self._recorder.log_all
@@ -136,11 +136,7 @@ class Conductor:
 
     async def _admit_received(self) -> None:
         registry = self._ledger.registry
-        for submission in await asyncio.to_thread(
-            registry.submissions.all, SubmissionState.RECEIVED
-        ):
-            if submission.site == COORDINATOR:  # its merges are queued with it
-                continue
+        for submission in await asyncio.to_thread(self._received):
             state, reason = SubmissionState.ADMITTED, ""
             try:
                 await asyncio.to_thread(self._check, submission)
@@ -182,6 +178,9 @@ class Conductor:
         )
         return decide(ledger.tree(), manifest, ledger.plan, underway, ledger.owner)
 
+    def _received(self) -> list[Submission]:
+        return _of_labs(self._ledger.registry.submissions.all(SubmissionState.RECEIVED))
+
     def _undecided(self) -> list[Submission]:
         """Return admitted submissions without merges; none while the net is being founded.
 
@@ -190,7 +189,7 @@ class Conductor:
         registry = self._ledger.registry
         if any(merge.operation == Found.name for merge in registry.merges.all(*OPEN_MERGES)):
             return []
-        return registry.submissions.undecided()
+        return _of_labs(registry.submissions.undecided())
 
     def _decide(self, submission: Submission) -> None:
         """Queue the merges that an admitted submission calls for."""
@@ -206,3 +205,8 @@ class Conductor:
             [(each.category, each.task, each.name) for each in operations],
             released=ledger.config.growth.automatic,
         )
+
+
+def _of_labs(submissions: list[Submission]) -> list[Submission]:
+    """Leave out the coordinator's own: whoever submits one queues what it is for."""
+    return [each for each in submissions if each.site != COORDINATOR]

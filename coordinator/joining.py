@@ -34,6 +34,8 @@ class LearnedJoin(Document):
     """Where the adapter comes from: no adapter, another task's, or learned."""
     error: float = Field(ge=0, le=100)
     """Percent, on the samples that judged."""
+    submission: Digest | None = None
+    """The manifest that brings the task module, where the merge's own submission does not."""
     learned_from: int = Field(ge=0)
     judged_on: int = Field(ge=1)
     """Numbers of the operator's samples."""

@@ -8,6 +8,7 @@ from common.weights.manifest import TeacherManifest
 from coordinator.committing import OPERATIONS
 from coordinator.documents import read_teacher
 from coordinator.growth import GrowthPlan, plan_growth
+from coordinator.joining import COORDINATOR
 from coordinator.places import Places
 from coordinator.registry import OPEN_MERGES, Submission, SubmissionState
 from coordinator.view import NetView
@@ -49,7 +50,7 @@ def growth_plan(view: NetView, places: Places) -> GrowthPlan:
     waiting = [
         (submission.id, _manifest(submission))
         for submission in registry.submissions.all(*WAITING)
-        if submission.id not in decided
+        if submission.id not in decided and submission.site != COORDINATOR
     ]
 
     def owner(category: str) -> str | None:

@@ -47,37 +47,52 @@ def queue_task(
     if any(merge.task == name for merge in registry.merges.all(*OPEN_MERGES)):
         raise ConflictError(f"a task '{name}' is being merged already; wait for its end")
     first, *others = learned.joins
-    module = tree.category_modules[first]
     join = learned.joins[first]
-    manifest = TeacherManifest(
-        site=COORDINATOR,
-        category=first,
-        architecture=module.architecture,
-        category_module=module.blob,
-        task_modules={name: learned.blob},
-        metrics={
-            f"error/{name}": join.error,
-            "samples/training": float(join.learned_from),
-            "samples/validation": float(join.judged_on),
-        },
-        recipe=Recipe(
-            name="fine-tune" if source else "task-on-frozen",
-            settings={"categories": " ".join(learned.joins), "source": source or ""},
-        ),
-        plan=plan.content_digest(),
-    )
+    manifest = _manifest(plan, tree, name, learned, source)
     submission = _submit(registry, store, key, manifest)
     joins = [(submission, first, LearnTask.name, join)]
     joins += [
         (_submission_of(registry, tree, category), category, Connect.name, learned.joins[category])
         for category in others
     ]
-    merges = [
+    return [
         _queue(registry, origin, category, name, operation, found)
         for origin, category, operation, found in joins
     ]
-    registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    return merges
+
+
+def found_with(
+    registry: Registry,
+    store: BlobStore,
+    key: SigningKey,
+    plan: Plan,
+    merge: Merge,
+    tree: NetTree,
+    learned: LearnedTask,
+) -> Merge:
+    """Sign a learned task module, and let the merge that founds the net go ahead with it.
+
+    Parameters
+    ----------
+    registry, store, key, plan
+        The coordinator's.
+    merge
+        Held: see `coordinator.founding.founding_merge`.
+    tree
+        The category modules that wait.
+    learned
+        The founding category's join comes first.
+
+    Raises
+    ------
+    ConflictError
+        If a lab has the coordinator's name, or the merge went ahead in the meantime.
+    """
+    manifest = _manifest(plan, tree, merge.task, learned, None)
+    _submit(registry, store, key, manifest)
+    digest = manifest.content_digest()
+    join = learned.joins[merge.category].model_copy(update={"submission": digest})
+    return registry.merges.release_with(merge.id, join.model_dump(mode="json"))
 
 
 def queue_connection(
@@ -107,10 +122,35 @@ def _queue(
     return merge
 
 
+def _manifest(
+    plan: Plan, tree: NetTree, name: str, learned: LearnedTask, source: str | None
+) -> TeacherManifest:
+    """Return what the coordinator says of a task module that it learned."""
+    first = next(iter(learned.joins))
+    module, join = tree.category_modules[first], learned.joins[first]
+    return TeacherManifest(
+        site=COORDINATOR,
+        category=first,
+        architecture=module.architecture,
+        category_module=module.blob,
+        task_modules={name: learned.blob},
+        metrics={
+            f"error/{name}": join.error,
+            "samples/training": float(join.learned_from),
+            "samples/validation": float(join.judged_on),
+        },
+        recipe=Recipe(
+            name="fine-tune" if source else "task-on-frozen",
+            settings={"categories": " ".join(learned.joins), "source": source or ""},
+        ),
+        plan=plan.content_digest(),
+    )
+
+
 def _submit(
     registry: Registry, store: BlobStore, key: SigningKey, manifest: TeacherManifest
 ) -> str:
-    """Bring a manifest of the coordinator's own to `received`; return its submission's id."""
+    """Bring a manifest of the coordinator's own to `admitted`; return its submission's id."""
     document = manifest.canonical()
     registry.sites.join(COORDINATOR, key.public_key)
     digest = store.put_bytes(document)
@@ -118,6 +158,8 @@ def _submit(
     received_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     signature = key.sign(f"{digest} {upload.id} {received_at}".encode())
     registry.uploads.receive(upload.id, Receipt(digest, upload.id, received_at, signature))
+    if registry.submissions.get(upload.id).state is SubmissionState.RECEIVED:
+        registry.submissions.set_state(upload.id, SubmissionState.ADMITTED)
     return upload.id
 
 

@@ -28,6 +28,7 @@ def grown(
     adapter: AdapterEntry | None,
     calibration: Calibration,
     error: float | None,
+    learned: ModuleRef | None = None,
 ) -> NetTree:
     """Return the tree that an operation leads to: one more join, and the modules that it needs.
 
@@ -47,6 +48,9 @@ def grown(
         Of the new join's output; the identity where the two were trained together.
     error
         The accepted candidate's, in percent, calibrated.
+    learned
+        The task module that founds the net, where it was learned on several labs' category
+        modules; None adopts the submission's.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def grown(
     NotFoundError
         If `NewCategory` names a task, or `NewTask` a category, that the net does not hold.
     """
-    return _with_modules(tree, operation, manifest, plan, manifest_digest).with_edge(
+    return _with_modules(tree, operation, manifest, plan, manifest_digest, learned).with_edge(
         Edge(
             category=operation.category,
             task=operation.task,
@@ -72,6 +76,7 @@ def _with_modules(
     manifest: TeacherManifest,
     plan: Plan,
     manifest_digest: Digest,
+    learned: ModuleRef | None,
 ) -> NetTree:
     category = ModuleRef(
         blob=manifest.category_module,
@@ -80,7 +85,7 @@ def _with_modules(
     )
     if isinstance(operation, Connect):  # brings nothing: both modules are there
         return _founded(tree)
-    task = ModuleRef(
+    task = learned or ModuleRef(
         blob=manifest.task_modules[operation.task],
         architecture=manifest.architecture,
         submission=manifest_digest,
@@ -114,8 +119,8 @@ def _with_modules(
                     f"the task module '{operation.task}' was learned on another category module "
                     f"'{operation.category}' than the net holds now; learn it again"
                 )
-            learned = TaskSpec(name=operation.task)
-            return _knowing(founded, (*plan.tasks, learned)).with_task(operation.task, task)
+            new = TaskSpec(name=operation.task)
+            return _knowing(founded, (*plan.tasks, new)).with_task(operation.task, task)
 
 
 def _knowing(tree: NetTree, tasks: tuple[TaskSpec, ...]) -> NetTree:

@@ -186,6 +186,27 @@ class Merges:
                 row.released, row.updated_at = True, now
             return [record(Merge, row) for row in rows]
 
+    def release_with(self, merge_id: str, job_result: dict[str, Any]) -> Merge:
+        """Let a merge that is held go ahead with what was learned for it, and its siblings too.
+
+        Raises
+        ------
+        ConflictError
+            If it is not held any more.
+        """
+        now = self._clock()
+        with self._database.write() as session:
+            row = _get(session, merge_id, lock=True)
+            if row.released or row.state is not MergeState.QUEUED:
+                raise ConflictError(
+                    f"merge {merge_id} went ahead in the meantime: it is '{row.state}'"
+                )
+            row.job_result = job_result
+            siblings = select(MergeRow).where(MergeRow.submission_id == row.submission_id)
+            for each in session.scalars(siblings):
+                each.released, each.updated_at = True, now
+            return record(Merge, row)
+
     def decide(self, merge_id: str, decision: Decision, reason: str) -> Merge:
         """Keep an operator's word on a merge; whoever carries the merge acts on it.
 

@@ -34,6 +34,7 @@ for command in (
     net_growth.plan,
     net_growth.grow,
     net_growth.rollback,
+    net_learn.found,
     net_learn.learn,
     net_learn.connect,
 ):

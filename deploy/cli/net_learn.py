@@ -1,4 +1,4 @@
-"""``rootstock net learn | connect``: grow the net on samples of the operator's own."""
+"""``rootstock net found | learn | connect``: grow the net on samples of the operator's own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from coordinator.joining import LearnedJoin
     from coordinator.registry import Merge
 
+QUEUED = "queued; merged once `rootstock coordinator run` runs"
 Samples = Annotated[
     Path, typer.Option("--samples", help="Folder of CATEGORY/yes/… and CATEGORY/no/… images.")
 ]
@@ -56,13 +57,12 @@ def learn(
     settings = load(config, CoordinatorConfig)
     places = Places(settings)
     plan = published_plan(places)
-    wanted = [part.strip() for part in categories.split(",") if part.strip()]
     with NetView.open(settings) as view:
         tree = view.tree(number_of(view, None))
         begin = next(iter(plan.initial_task_modules.values()), None)
         found = Learner(view, tree, samples).task(
             name,
-            wanted or categories_in(samples),
+            _names(categories) or categories_in(samples),
             begin,
             source,
             TaskLearningSettings(steps=steps, seed=seed),
@@ -70,6 +70,72 @@ def learn(
         key = load_or_create(places.key)
         merges = queue_task(view.registry, view.store, key, plan, tree, name, found, source)
     _tell(settings, merges, found.joins.values(), as_json=as_json)
+
+
+def found(
+    config: Config,
+    samples: Samples,
+    categories: Annotated[
+        str, typer.Option(help="With commas; default: all that wait and have samples.")
+    ] = "",
+    steps: Annotated[int, typer.Option(min=1, max=1_000_000)] = 400,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Found the net on a task module learned on the category modules of several labs.
+
+    Needs growth.automatic = false, so that the first teacher is held until several wait. The first
+    category's module is joined to it; the others are merged like any category after it.
+    """
+    with needs_coordinator("net found"):
+        from common.distillation.task_module import TaskLearningSettings
+        from common.identity.keys import load_or_create
+        from coordinator.config import CoordinatorConfig
+        from coordinator.founding import chosen_categories, founding_merge, waiting_categories
+        from coordinator.learning import Learner
+        from coordinator.own_samples import categories_in
+        from coordinator.places import Places
+        from coordinator.planning import published_plan
+        from coordinator.queueing import found_with
+        from coordinator.view import NetView
+    from common.config import load
+
+    settings = load(config, CoordinatorConfig)
+    places = Places(settings)
+    plan = published_plan(places)
+    with NetView.open(settings) as view:
+        merge = founding_merge(view.registry)
+        waiting = waiting_categories(view.registry, merge, plan)
+        chosen = chosen_categories(
+            waiting, merge.category, categories_in(samples), _names(categories)
+        )
+        learned = Learner(view, waiting, samples).task(
+            merge.task,
+            chosen,
+            plan.initial_task_modules.get(merge.task),
+            None,
+            TaskLearningSettings(steps=steps, seed=seed),
+        )
+        key = load_or_create(places.key)
+        merge = found_with(view.registry, view.store, key, plan, merge, waiting, learned)
+    running = _wake(settings)
+    rows = [
+        {"category": category, **join.model_dump(exclude={"adapter", "submission"})}
+        for category, join in learned.joins.items()
+    ]
+    if as_json:
+        told = {"merge": merge.id, "task": merge.task, "categories": rows}
+        print_json({**told, "coordinator_runs": running})
+        return
+    for row in rows:
+        RESULT.print(
+            f"{row['category']} → {merge.task}  error {row['error']:.1f}% on {row['judged_on']} "
+            "images",
+            soft_wrap=True,
+        )
+    RESULT.print(f"merge {merge.id} founds the net on it, with {merge.category}", soft_wrap=True)
+    if not running:
+        PEOPLE.print(QUEUED)
 
 
 def connect(
@@ -122,11 +188,15 @@ def _tell(
             soft_wrap=True,
         )
     if not running:
-        PEOPLE.print("queued; merged once `rootstock coordinator run` runs")
+        PEOPLE.print(QUEUED)
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _row(merge: Merge, join: LearnedJoin) -> Mapping[str, object]:
-    told = join.model_dump(exclude={"adapter"})
+    told = join.model_dump(exclude={"adapter", "submission"})
     return {"merge": merge.id, "category": merge.category, "task": merge.task, **told}
 
 

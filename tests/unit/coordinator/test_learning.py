@@ -15,11 +15,14 @@ from sklearn.datasets import load_digits
 from common.distillation.back_distillation import BackDistillationSettings
 from common.distillation.task_module import TaskLearningSettings
 from common.errors import ConflictError, DataError, NotFoundError, TransplantError
+from common.identity.keys import load_or_create
+from common.nets.graph import ModuleRef
 from common.nets.spec import TaskSpec
 from common.weights.manifest import SharedSamples
 from coordinator.committing import Committer
 from coordinator.config import JobsConfig, SamplesConfig
 from coordinator.few_samples import few_samples
+from coordinator.founding import chosen_categories, founding_merge, waiting_categories
 from coordinator.jobs.checkpoint import put_tensors
 from coordinator.jobs.runner import JobRunner
 from coordinator.joining import COORDINATOR
@@ -28,12 +31,12 @@ from coordinator.ledger import Ledger
 from coordinator.own_samples import categories_in, read_own
 from coordinator.places import Places
 from coordinator.planning import growth_plan
-from coordinator.queueing import queue_connection, queue_task
-from coordinator.registry import Merge, MergeState
+from coordinator.queueing import found_with, queue_connection, queue_task
+from coordinator.registry import Merge, MergeState, SubmissionState
 from coordinator.transplant import Transplanter
 from coordinator.verification import verify_version
 from coordinator.view import NetView
-from tests.unit.coordinator.conftest import teacher
+from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_evaluating import evaluating
 from tests.unit.coordinator.test_review import report, transplanter, with_policy
 
@@ -252,3 +255,91 @@ def test_the_operators_own_samples_join_those_that_a_lab_shares(
     (broken / "one.png").write_bytes(b"no image")
     config = ledger.config.model_copy(update={"samples": SamplesConfig(folder=tmp_path)})
     assert few_samples(replace(ledger, config=config), shares, task).blob == blob
+
+
+@pytest.fixture
+def waiting(ledger: Ledger, tmp_path: Path) -> Ledger:
+    """Teachers of cat and dog wait; the merge that would found the net with cat is held."""
+    for category in ("cat", "dog"):
+        key = load_or_create(tmp_path / f"{category}-key")
+        submission = receive(ledger, teacher(ledger, f"{category}-lab", category), key)
+        ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    first = ledger.registry.submissions.undecided()[0]
+    ledger.registry.merges.queue(first.id, [("cat", "classification", "found")], released=False)
+    return ledger
+
+
+def found(ledger: Ledger, folder: Path) -> Merge:
+    registry, store = ledger.registry, ledger.store
+    merge = founding_merge(registry)
+    tree = waiting_categories(registry, merge, ledger.plan)
+    chosen = chosen_categories(tree, merge.category, categories_in(folder))
+    begin = ledger.plan.initial_task_modules[merge.task]
+    learned = Learner(NetView(registry, store), tree, folder).task(
+        merge.task, chosen, begin, None, QUICK
+    )
+    return found_with(registry, store, ledger.key, ledger.plan, merge, tree, learned)
+
+
+def test_a_net_is_founded_on_what_several_labs_category_modules_have_in_common(
+    waiting: Ledger, folder: Path
+) -> None:
+    merge = found(waiting, folder)
+    carry(waiting, [merge])
+    tree = waiting.tree()
+    assert tree is not None
+    cat, g = tree.category_modules["cat"], tree.task_modules["classification"]
+    assert waiting.owner("cat") == "cat-lab", "the category stays its lab's"
+    assert waiting.teacher_of(g.submission).site == COORDINATOR
+    assert g.blob != waiting.teacher_of(cat.submission).task_modules["classification"]
+    error = tree.edge("cat", "classification").error
+    assert error is not None
+    assert error < 20
+    view = NetView(waiting.registry, waiting.store)
+    assert verify_version(view, 1, waiting.key.public_key) == []
+    # It serves dogs, too: g saw what both modules give.
+    dog = waiting.registry.submissions.undecided()
+    joined = tree.with_category(
+        "dog",
+        ModuleRef(blob=cat.blob, architecture=cat.architecture, submission=dog[0].manifest_digest),
+    )
+    join = Learner(view, joined, folder).connection(
+        "dog", "classification", BackDistillationSettings(steps=1)
+    )
+    assert (join.how, join.error < 20) == ("no adapter", True)
+    with pytest.raises(ConflictError, match="founded already"):
+        founding_merge(waiting.registry)
+
+
+def test_what_was_learned_to_found_a_net_is_taken_in_once(waiting: Ledger, folder: Path) -> None:
+    merge = found(waiting, folder)
+    assert merge.released
+    with pytest.raises(ConflictError, match="right now"):
+        founding_merge(waiting.registry)
+    with pytest.raises(ConflictError, match="went ahead in the meantime"):
+        waiting.registry.merges.release_with(merge.id, {})
+    # The coordinator's own submission calls for no merge.
+    places = Places(waiting.config)
+    places.plan.write_bytes(waiting.plan.canonical())
+    planned = growth_plan(NetView(waiting.registry, waiting.store), places)
+    assert [(each.operation, each.category) for each in planned.operations] == [
+        ("found", "cat"),
+        ("new-category", "dog"),
+    ]
+    assert planned.refusals == ()
+
+
+def test_a_net_cannot_be_founded_on_what_does_not_wait(
+    ledger: Ledger, waiting: Ledger, folder: Path
+) -> None:
+    tree = waiting_categories(waiting.registry, founding_merge(waiting.registry), ledger.plan)
+    assert chosen_categories(tree, "cat", ["dog", "cow", "cat"]) == ["cat", "dog"]
+    with pytest.raises(NotFoundError, match="no teacher net of category 'cow' waits"):
+        chosen_categories(tree, "cat", ["cat"], ["cow"])
+    with pytest.raises(NotFoundError, match="'cat' founds the net"):
+        chosen_categories(tree, "cat", ["dog"])
+
+
+def test_no_net_is_founded_before_a_teacher_waits(ledger: Ledger) -> None:
+    with pytest.raises(NotFoundError, match="no teacher net waits"):
+        founding_merge(ledger.registry)

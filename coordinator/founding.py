@@ -1,0 +1,126 @@
+"""Found the net on a task module that several labs' category modules share, on own samples.
+
+Adopting the first teacher net is one way to begin; its task module has then seen one lab's features
+only. The other way needs the operator to hold the first merge (`growth.automatic = false`) until
+several teachers wait: g is learned on all their category modules at once, and the held merge brings
+it in instead of the teacher's own. Each further category is then merged like any other, and judged
+by its lab on private data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from common.errors import ConflictError, NotFoundError, TransplantError
+from common.nets.graph import ModuleRef, NetTree
+from common.plan import Plan
+from common.weights.manifest import TeacherManifest
+from coordinator.growth import Found
+from coordinator.registry import OPEN_MERGES, Merge, Registry
+
+
+def founding_merge(registry: Registry) -> Merge:
+    """Return the merge that would found the net, and is held.
+
+    Raises
+    ------
+    ConflictError
+        If the net is founded, or is about to be.
+    NotFoundError
+        If no teacher net waits.
+    """
+    if registry.versions.head() is not None:
+        raise ConflictError(
+            "the net is founded already; `rootstock net learn` adds a task module that several "
+            "category modules share"
+        )
+    for merge in registry.merges.all(*OPEN_MERGES):
+        if merge.operation != Found.name:
+            continue
+        if merge.released:
+            raise ConflictError(
+                f"merge {merge.id} founds the net on {merge.category}'s own task module right "
+                "now; set growth.automatic = false before labs ship, so that it is held"
+            )
+        return merge
+    raise NotFoundError(
+        "no teacher net waits to found the net; set growth.automatic = false, start the "
+        "coordinator, and have labs ship theirs"
+    )
+
+
+def waiting_categories(registry: Registry, merge: Merge, plan: Plan) -> NetTree:
+    """Return the category modules of all admitted teacher nets, as a net without a task module.
+
+    Of two teachers for one category the first counts, and the founding merge's before all.
+
+    Parameters
+    ----------
+    registry
+        The coordinator's.
+    merge
+        Would found the net: see `founding_merge`.
+    plan
+        Names the net's architecture.
+
+    Raises
+    ------
+    TransplantError
+        If the merge's task is not one that yes/no samples tell of.
+    """
+    task = plan.task(merge.task)
+    if task is None or task.kind != "binary-classification":
+        raise TransplantError(
+            f"merge {merge.id} founds the net with task '{merge.task}', and samples in yes/no "
+            "folders tell only whether an image shows a category; let it go ahead as it is: "
+            "`rootstock net grow`"
+        )
+    founder = registry.submissions.get(merge.submission_id)
+    others = [each for each in registry.submissions.undecided() if each.id != founder.id]
+    tree = NetTree(architecture=plan.architecture, tasks=plan.tasks)
+    for submission in (founder, *others):
+        manifest = TeacherManifest.parse(submission.manifest, what="manifest")
+        if manifest.category not in tree.category_modules:
+            module = ModuleRef(
+                blob=manifest.category_module,
+                architecture=manifest.architecture,
+                submission=submission.manifest_digest,
+            )
+            tree = tree.with_category(manifest.category, module)
+    return tree
+
+
+def chosen_categories(
+    waiting: NetTree, founder: str, sampled: Iterable[str], wanted: Iterable[str] = ()
+) -> list[str]:
+    """Return which category modules the task module is learned on, the founder first.
+
+    Parameters
+    ----------
+    waiting
+        See `waiting_categories`.
+    founder
+        The founding merge's category.
+    sampled
+        Categories that there are samples of.
+    wanted
+        The operator's choice; empty: every category that waits and has samples.
+
+    Raises
+    ------
+    NotFoundError
+        If a wanted category does not wait, or the founder has no samples.
+    """
+    wanted = list(wanted)
+    for category in wanted:
+        if category not in waiting.category_modules:
+            held = ", ".join(sorted(waiting.category_modules))
+            raise NotFoundError(f"no teacher net of category '{category}' waits; there are: {held}")
+    chosen = wanted or [each for each in sampled if each in waiting.category_modules]
+    if founder not in chosen:
+        raise NotFoundError(
+            f"'{founder}' founds the net, as the first that was shipped, and is not among the "
+            f"categories to learn on ({', '.join(chosen) or 'none'}); give samples of it: "
+            f"{founder}/yes and {founder}/no"
+        )
+    return [founder, *(each for each in chosen if each != founder)]
