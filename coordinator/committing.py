@@ -11,7 +11,6 @@ import structlog
 from common.errors import ConflictError
 from common.nets.graph import ModuleRef, NetTree, VersionCommit
 from common.nets.spec import Setting
-from coordinator.documents import write_tree
 from coordinator.growth import (
     Connect,
     Found,
@@ -107,7 +106,7 @@ def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> 
     )
     record["probe"] = written(outputs(tree, ledger.store, merge.category, merge.task))
     unsigned = VersionCommit(
-        tree=write_tree(ledger.store, tree),
+        tree=ledger.put_tree(tree, head),
         parent=head.digest if head is not None else None,
         number=ledger.registry.versions.next_number(),
         merge=record,

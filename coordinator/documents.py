@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from common.artifacts.store import BlobStore
 from common.nets.graph import NetTree, VersionCommit
-from common.nets.tree_documents import TreeRoot, TreeShard, assembled, documents
+from common.nets.tree_documents import TreeRoot, TreeShard, assembled, root, shards
 from common.weights.manifest import TeacherManifest
 
 MAX_DOCUMENT_BYTES = 16 << 20
 """Largest document that is read."""
 
 
-def write_tree(store: BlobStore, tree: NetTree) -> str:
-    """Store a tree, root last; return its digest. Shards that are there cost nothing."""
-    root, shards = documents(tree)
-    for shard in shards:
-        store.put_bytes(shard.canonical())
-    return store.put_bytes(root.canonical())
+def write_tree(
+    store: BlobStore, tree: NetTree, grown_from: tuple[str, NetTree] | None = None
+) -> str:
+    """Store a tree, root last; return its digest.
+
+    Parameters
+    ----------
+    store, tree
+        Where to, and what.
+    grown_from
+        A tree that is there, with its digest: shards that are the same in both cost nothing.
+    """
+    held: dict[str, str] = {}
+    before: dict[str, TreeShard] = {}
+    if grown_from is not None:
+        held, before = _read_root(store, grown_from[0]).shards, shards(grown_from[1])
+    digests = {
+        key: held[key] if before.get(key) == shard else store.put_bytes(shard.canonical())
+        for key, shard in shards(tree).items()
+    }
+    return store.put_bytes(root(tree, digests).canonical())
 
 
 def read_tree(store: BlobStore, digest: str) -> NetTree:
@@ -25,8 +40,11 @@ def read_tree(store: BlobStore, digest: str) -> NetTree:
     def shard(name: str) -> TreeShard:
         return TreeShard.parse(store.read_bytes(name, MAX_DOCUMENT_BYTES), what="shard of a tree")
 
-    root = TreeRoot.parse(store.read_bytes(digest, MAX_DOCUMENT_BYTES), what="tree")
-    return assembled(root, shard)
+    return assembled(_read_root(store, digest), shard)
+
+
+def _read_root(store: BlobStore, digest: str) -> TreeRoot:
+    return TreeRoot.parse(store.read_bytes(digest, MAX_DOCUMENT_BYTES), what="tree")
 
 
 def read_commit(store: BlobStore, digest: str) -> VersionCommit:

@@ -11,7 +11,7 @@ from common.nets.graph import NetTree, VersionCommit
 from common.plan import Plan
 from common.weights.manifest import TeacherManifest
 from coordinator.config import CoordinatorConfig
-from coordinator.documents import read_commit, read_teacher, read_tree
+from coordinator.documents import read_commit, read_teacher, read_tree, write_tree
 from coordinator.registry import (
     OPEN_MERGES,
     Merge,
@@ -62,9 +62,19 @@ class Ledger:
         tree = self._trees.get(version.tree)
         if tree is None:
             tree = read_tree(self.store, version.tree)
-            self._trees.clear()
-            self._trees[version.tree] = tree
+            self._keep(version.tree, tree)
         return tree
+
+    def put_tree(self, tree: NetTree, head: NetVersion | None) -> str:
+        """Store the tree that grew from the head's; return its digest."""
+        grown_from = None if head is None else (head.tree, self.tree_of(head))
+        digest = write_tree(self.store, tree, grown_from)
+        self._keep(digest, tree)
+        return digest
+
+    def _keep(self, digest: str, tree: NetTree) -> None:
+        self._trees.clear()
+        self._trees[digest] = tree
 
     def commit_of(self, version: NetVersion) -> VersionCommit:
         """Return a net version's commit."""

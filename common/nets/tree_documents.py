@@ -8,6 +8,7 @@ from its name alone, so that the same net has the same digest however it grew.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Annotated
 
@@ -47,42 +48,44 @@ def shard_of(category: str) -> str:
     return f"{first % SHARDS:02x}"
 
 
-def documents(tree: NetTree) -> tuple[TreeRoot, list[TreeShard]]:
-    """Return a tree's root and shards; the root's digest is the tree's."""
-    keys = sorted({shard_of(category) for category in tree.category_modules})
-    shards = {
-        key: TreeShard(
-            category_modules={
-                category: module
-                for category, module in tree.category_modules.items()
-                if shard_of(category) == key
-            },
-            edges=tuple(edge for edge in tree.edges if shard_of(edge.category) == key),
-        )
-        for key in keys
+def shards(tree: NetTree) -> dict[str, TreeShard]:
+    """Return a tree's shards by key."""
+    modules: defaultdict[str, dict[str, ModuleRef]] = defaultdict(dict)
+    edges: defaultdict[str, list[Edge]] = defaultdict(list)
+    key_of = {category: shard_of(category) for category in tree.category_modules}
+    for category, module in tree.category_modules.items():
+        modules[key_of[category]][category] = module
+    for edge in tree.edges:
+        edges[key_of[edge.category]].append(edge)
+    return {
+        key: TreeShard(category_modules=modules[key], edges=tuple(edges[key]))
+        for key in sorted(modules)
     }
-    root = TreeRoot(
+
+
+def root(tree: NetTree, digests: dict[str, str]) -> TreeRoot:
+    """Return a tree's root, given its shards' digests by key."""
+    return TreeRoot(
         architecture=tree.architecture,
         tasks=tree.tasks,
         task_modules=tree.task_modules,
-        shards={key: shard.content_digest() for key, shard in shards.items()},
+        shards=digests,
     )
-    return root, list(shards.values())
 
 
 def tree_digest(tree: NetTree) -> str:
     """Return what names a tree: its root's SHA-256, in hex."""
-    root, _ = documents(tree)
-    return root.content_digest()
+    digests = {key: shard.content_digest() for key, shard in shards(tree).items()}
+    return root(tree, digests).content_digest()
 
 
-def assembled(root: TreeRoot, read: Callable[[str], TreeShard]) -> NetTree:
+def assembled(found: TreeRoot, read: Callable[[str], TreeShard]) -> NetTree:
     """Put a tree together.
 
     Parameters
     ----------
-    root
-        The tree's.
+    found
+        The tree's root.
     read
         Returns the shard of a digest.
 
@@ -93,7 +96,7 @@ def assembled(root: TreeRoot, read: Callable[[str], TreeShard]) -> NetTree:
     """
     modules: dict[str, ModuleRef] = {}
     edges: list[Edge] = []
-    for key, digest in root.shards.items():
+    for key, digest in found.shards.items():
         shard = read(digest)
         if strays := [name for name in shard.category_modules if shard_of(name) != key]:
             raise SchemaError(
@@ -104,10 +107,10 @@ def assembled(root: TreeRoot, read: Callable[[str], TreeShard]) -> NetTree:
         edges += shard.edges
     try:
         return NetTree(
-            architecture=root.architecture,
-            tasks=root.tasks,
+            architecture=found.architecture,
+            tasks=found.tasks,
             category_modules=modules,
-            task_modules=root.task_modules,
+            task_modules=found.task_modules,
             edges=tuple(edges),
         )
     except ValidationError as error:

@@ -86,7 +86,9 @@ def transplant(
     methods: Annotated[str, typer.Option(help="Names, with commas.")] = "",
     categories: Annotated[str, typer.Option(help="Names, with commas.")] = "",
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = 3,
-    quick: Annotated[bool, typer.Option("--quick", help="Two categories, one seed.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Under a minute: 2 categories, 1 seed.")
+    ] = False,
     split: Annotated[str, typer.Option(help="f ends with this layer.")] = "pool2",
     root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
     cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),

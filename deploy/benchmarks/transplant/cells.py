@@ -209,7 +209,7 @@ def settings(cell: Cell, method: str) -> MethodSettings:
     if cell.quick:
         made = made.model_copy(
             update={
-                "teaching": TeachingSettings(steps=150),
+                "teaching": TeachingSettings(steps=100),
                 "dream": made.dream.model_copy(update={"images": 64, "steps": 60}),
             }
         )

@@ -105,7 +105,7 @@ def requested(
                 f"on {data}: {', '.join(targets)}"
             )
     if quick:
-        samples = samples or (0, 10, 100)
+        samples = samples or (0, 20)
         targets = targets[:2]
         known = tuple(m for m in known if m not in ("jacobian", "distill", "dream", cells.CEILING))
     return Request(

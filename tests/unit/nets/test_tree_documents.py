@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from common.artifacts.local import LocalStore
 from common.errors import SchemaError
 from common.nets.graph import Edge, NetTree
 from common.nets.spec import TaskSpec
 from common.nets.tree_documents import (
     SHARDS,
+    TreeRoot,
     TreeShard,
     assembled,
-    documents,
+    root,
     shard_of,
+    shards,
     tree_digest,
 )
+from coordinator.documents import read_tree, write_tree
 from tests.unit.nets.test_graph import SPEC, adapter, grown, ref
 
 NAMES = [f"category-{number}" for number in range(200)]
@@ -27,12 +33,18 @@ def net(names: list[str]) -> NetTree:
     return tree
 
 
+def documents(tree: NetTree) -> tuple[TreeRoot, dict[str, TreeShard]]:
+    """Return a tree's root, and its shards by digest."""
+    parts = shards(tree)
+    digests = {key: shard.content_digest() for key, shard in parts.items()}
+    return root(tree, digests), {digests[key]: shard for key, shard in parts.items()}
+
+
 def test_a_tree_comes_back_from_its_documents() -> None:
     for tree in (net(NAMES), grown(), net([])):
-        root, shards = documents(tree)
-        by_digest = {shard.content_digest(): shard for shard in shards}
-        assert assembled(root, by_digest.__getitem__) == tree
-        assert root.content_digest() == tree_digest(tree)
+        found, by_digest = documents(tree)
+        assert assembled(found, by_digest.__getitem__) == tree
+        assert found.content_digest() == tree_digest(tree)
 
 
 def test_the_same_net_has_one_digest_however_it_grew() -> None:
@@ -43,28 +55,37 @@ def test_the_same_net_has_one_digest_however_it_grew() -> None:
 def test_one_more_category_changes_the_root_and_one_shard() -> None:
     _, before = documents(net(NAMES))
     _, after = documents(net([*NAMES, "one-more"]))
-    held = {shard.content_digest() for shard in before}
-    assert sum(shard.content_digest() not in held for shard in after) == 1
+    assert len(after.keys() - before.keys()) == 1
     # Shards stay small: that is what makes a version cheap.
     assert len(after) <= SHARDS
-    assert max(len(shard.category_modules) for shard in after) < 12
+    assert max(len(shard.category_modules) for shard in after.values()) < 12
+
+
+def test_a_tree_that_grew_is_stored_as_any_other(tmp_path: Path) -> None:
+    store, other = LocalStore(tmp_path / "one"), LocalStore(tmp_path / "other")
+    before, after = net(NAMES), net([*NAMES, "one-more"])
+    digest = write_tree(store, before)
+    held = set(store.digests())
+    assert write_tree(store, after, (digest, before)) == write_tree(other, after)
+    assert len(set(store.digests()) - held) == 2, "a shard and the root"
+    assert read_tree(store, tree_digest(after)) == after
 
 
 def test_a_category_in_a_strange_shard_is_refused() -> None:
-    root, shards = documents(net(NAMES[:2]))
+    found, by_digest = documents(net(NAMES[:2]))
     strange = TreeShard(category_modules={"cow": ref("c")}, edges=())
-    key = next(key for key in root.shards if key != shard_of("cow"))
-    by_digest = {shard.content_digest(): shard for shard in shards}
+    key = next(key for key in found.shards if key != shard_of("cow"))
 
     def read(digest: str) -> TreeShard:
-        return strange if digest == root.shards[key] else by_digest[digest]
+        return strange if digest == found.shards[key] else by_digest[digest]
 
     with pytest.raises(SchemaError, match="holds category 'cow'"):
-        assembled(root, read)
+        assembled(found, read)
 
 
 def test_parts_that_make_no_tree_are_refused() -> None:
-    root, (shard,) = documents(net(["cow"]))
+    found, by_digest = documents(net(["cow"]))
+    (shard,) = by_digest.values()
     without = TreeShard(category_modules={}, edges=shard.edges)
     with pytest.raises(SchemaError, match=r"the parts make no tree.*cow → classification"):
-        assembled(root, lambda _: without)
+        assembled(found, lambda _: without)
