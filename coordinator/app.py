@@ -65,7 +65,7 @@ async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
     # then hold up every signature check, and with it every call.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     config = ledger.config
-    history = History(config.history.mlflow_uri, config.net)
+    history = History(config.history.mlflow_uri, config.net, ledger.store)
     experiment: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     committer = Committer(ledger)
     server = CoordinatorServer(

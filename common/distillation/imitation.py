@@ -109,5 +109,5 @@ class ImitationPenalty:
 @torch.no_grad()
 def in_batches(module: nn.Module, x_NCHW: Tensor) -> Tensor:
     """Return a frozen module's output, a bounded number of images at a time, on x's device."""
-    device = next(module.parameters()).device
+    device = next((weight.device for weight in module.parameters()), x_NCHW.device)
     return torch.cat([module(part.to(device)).to(x_NCHW) for part in torch.split(x_NCHW, _BATCH)])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.artifacts.store import BlobStore
 from common.files import write_bytes
 from coordinator.history.content import ERROR_STAGES, TEACHER_ERROR
 from coordinator.history.error_chart import draw_errors
+from coordinator.history.feature_chart import draw_features, has_features
 from coordinator.history.notes import STATES
 from coordinator.history.record import MergeRecord
 from coordinator.history.report import render
@@ -16,27 +18,36 @@ DOCUMENT = "merge.json"
 REPORT = "report.html"
 NET = "net.png"
 ERRORS = "errors.png"
+FEATURES = "features.png"
 
 
-def file_names(record: MergeRecord) -> set[str]:
+def file_names(record: MergeRecord, store: BlobStore | None) -> set[str]:
     """Return what `write_files` writes: a net if there is one, errors if any was measured."""
     measured = {TEACHER_ERROR, *(key for key, _ in ERROR_STAGES)} & record.numbers.keys()
     return (
         {DOCUMENT, REPORT}
         | ({NET} if record.tree is not None else set())
         | ({ERRORS} if measured else set())
+        | ({FEATURES} if store is not None and has_features(record) else set())
     )
 
 
-def write_files(record: MergeRecord, folder: Path) -> None:
+def write_files(record: MergeRecord, folder: Path, store: BlobStore | None) -> None:
     """Write a merge's files into a folder.
+
+    Parameters
+    ----------
+    record, folder
+        What, and where to.
+    store
+        Where the net's blobs are; None leaves the figure of features out.
 
     Raises
     ------
     StorageError
         If the disk is full or read-only.
     """
-    names = file_names(record)
+    names = file_names(record, store)
     net = folder / NET
     if record.tree is not None:
         held = record.number if record.number is not None else record.parent_number
@@ -45,8 +56,13 @@ def write_files(record: MergeRecord, folder: Path) -> None:
         joined = f"{record.category} → {record.task}"
         title = f"{joined}: {STATES.get(record.state, record.state).lower()}"
         draw_errors(record, folder / ERRORS, title=title)
-    picture = net.read_bytes() if record.tree is not None else None
-    write_bytes(folder / REPORT, render(record, picture).encode())
+    if store is not None and record.tree is not None and FEATURES in names:
+        draw_features(record.tree, store, record.category, record.task, folder / FEATURES)
+    pictures = {
+        name: (folder / name).read_bytes() if name in names else None for name in (NET, FEATURES)
+    }
+    report = render(record, net_png=pictures[NET], features_png=pictures[FEATURES])
+    write_bytes(folder / REPORT, report.encode())
     write_bytes(folder / DOCUMENT, record.canonical())
 
 

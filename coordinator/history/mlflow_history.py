@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
+from common.artifacts.store import BlobStore
 from common.errors import ConfigurationError, ConflictError, UnreachableError
 from coordinator.history.content import RECORD, complete
 from coordinator.history.notes import EXPERIMENT
@@ -35,6 +36,8 @@ class History:
         The server, http(s)://host:port.
     net
         Names the experiment and the registered model.
+    store
+        Where the net's blobs are, for the figure of a join's features; None leaves it out.
 
     Raises
     ------
@@ -42,7 +45,7 @@ class History:
         If the address has another form.
     """
 
-    def __init__(self, uri: str, net: str) -> None:
+    def __init__(self, uri: str, net: str, store: BlobStore | None = None) -> None:
         parts = urlsplit(uri)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError(
@@ -51,6 +54,7 @@ class History:
             )
         self._uri = uri.rstrip("/")
         self._net = net
+        self._store = store
         self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         self._versions = Versions(self._client, net)
 
@@ -132,7 +136,7 @@ class History:
         """
         experiment_id = self.ensure_experiment()
         with self._explained(f"merge {record.merge_id}"):
-            runs = Runs(self._client, experiment_id)
+            runs = Runs(self._client, experiment_id, self._store)
             run = runs.find(record.merge_id)
             if run is not None and run.data.tags.get(RECORD) == complete(record):
                 return str(run.info.run_id)
@@ -157,7 +161,7 @@ class History:
         """
         experiment_id = self.ensure_experiment()
         with self._explained(f"merge {record.merge_id}"):
-            runs = Runs(self._client, experiment_id)
+            runs = Runs(self._client, experiment_id, self._store)
             run = runs.find(record.merge_id)
             if run is None:
                 return "made", self.log_merge(record)

@@ -92,7 +92,7 @@ class StageView:
     chart: Chart | None
 
 
-def render(record: MergeRecord, net_png: bytes | None) -> str:
+def render(record: MergeRecord, *, net_png: bytes | None, features_png: bytes | None) -> str:
     """Return a merge's report as HTML.
 
     Parameters
@@ -101,6 +101,8 @@ def render(record: MergeRecord, net_png: bytes | None) -> str:
         The merge.
     net_png
         The picture of its net, if there is one.
+    features_png
+        The picture of the join's features, if there is one.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(
@@ -120,10 +122,15 @@ def render(record: MergeRecord, net_png: bytes | None) -> str:
         widest=max((row.error for row in errors), default=0.0) or 1.0,
         stages=stages(record),
         times=times(record),
-        picture=None if net_png is None else base64.b64encode(net_png).decode(),
+        picture=_embedded(net_png),
+        features=_embedded(features_png),
         settings={**record.parameters},
         numbers=dict(sorted(record.numbers.items())),
     )
+
+
+def _embedded(png: bytes | None) -> str | None:
+    return None if png is None else base64.b64encode(png).decode()
 
 
 def error_rows(record: MergeRecord) -> list[ErrorRow]:

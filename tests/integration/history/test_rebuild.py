@@ -120,7 +120,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
     there = ledger.config.history.model_copy(update={"mlflow_uri": uri})
     config = ledger.config.model_copy(update={"history": there})
     with MlflowServer(folder, port):
-        record_all(ledger, History(uri, net))
+        record_all(ledger, History(uri, net, ledger.store))
         before = shown(uri, net)
     assert {run["name"] for run in before["runs"].values()} == {
         "v1 cat → classification",
@@ -176,7 +176,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
         ledger.registry.merges.advance("mrg-0002", MergeState.ROLLED_BACK)
         with only_one(Places(config).state, "coordinator"):
             assert len(rebuild(config)) == 3
-        record_all(ledger, History(uri, net))
+        record_all(ledger, History(uri, net, ledger.store))
         assert client.get_run(done[1].run_id).data.tags["rootstock.state"] == "rolled_back"
 
 

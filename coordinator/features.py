@@ -1,0 +1,133 @@
+"""A join seen from the inside: last hidden features of g_S without and with what joins f to it.
+
+As the paper's figure 5, for a coordinator that has no images: synthetic ones that are nobody's
+(dead leaves), and the teacher's own answers to them as their colours. Where a transplant works,
+images that the teacher tells apart lie apart.
+
+Shapes: N images, C channels, H/W height and width, F features of the last hidden layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from common.artifacts.store import BlobStore
+from common.distillation.imitation import in_batches
+from common.distillation.synthetic import dead_leaves
+from common.errors import NotFoundError
+from common.nets.architectures import build_task_module, feature_shape, input_shape
+from common.nets.graph import NetTree
+from common.weights import safetensors_io
+from coordinator.documents import read_teacher
+from coordinator.export.composing import compose, task_of
+
+PIXELS = 256 * 64 * 64
+"""Of all images together: fewer of large ones, so that VGG-16 at 224 pixels takes seconds."""
+FEWEST, MOST = 32, 256
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where images lie on the first two principal components, and how the answers agree."""
+
+    places_N2: NDArray[np.float32]
+    agreement: float
+    """Spearman's rank correlation of y_S with the teacher's y_T; 1: the same order of images."""
+
+
+@dataclass(frozen=True)
+class FeatureSpaces:
+    """A join without and with its adapter, on the same axes."""
+
+    y_T_N: NDArray[np.float32]
+    """What the teacher says to each image."""
+    joined: Space
+    bare: Space | None
+    """Without an adapter; None where there is none, or where f does not fit g_S without one."""
+
+
+def feature_spaces(tree: NetTree, store: BlobStore, category: str, task: str) -> FeatureSpaces:
+    """Return what the figure of a join shows.
+
+    Parameters
+    ----------
+    tree, store
+        The net, and where its blobs and its submissions' manifests are.
+    category, task
+        Of the join; the task is a classification.
+
+    Raises
+    ------
+    NotFoundError
+        If a blob is gone, or the teacher brought no module for the task.
+    IntegrityError
+        If a blob has changed.
+    """
+    module, head = tree.category_modules[category], tree.task_modules[task]
+    manifest = read_teacher(store, module.submission)
+    if task not in manifest.task_modules:
+        raise NotFoundError(f"the teacher of '{category}' brought no task module '{task}'")
+    g_T = build_task_module(module.architecture, task_of(tree, task)).eval()
+    entry = manifest.task_modules[task]
+    safetensors_io.load_module(g_T, store.local_path(entry.digest), entry)
+    net = compose(tree, store, category, task)
+    ways: list[nn.Module] = [net.adapter]
+    if tree.edge(category, task).adapter is not None and (
+        feature_shape(module.architecture) == feature_shape(head.architecture)
+    ):
+        ways.append(nn.Identity())
+    with torch.inference_mode():
+        x_NCHW = in_batches(net.category_module, _images(input_shape(module.architecture)))
+        y_T_N = in_batches(g_T, x_NCHW).flatten()
+        found = [_passed(nn.Sequential(way, net.task_module), x_NCHW) for way in ways]
+        centre_F, axes_F2 = _principal(torch.cat([hidden_NF for hidden_NF, _ in found]))
+        spaces = [
+            Space(
+                ((hidden_NF - centre_F) @ axes_F2).numpy(),
+                rank_correlation(y_S_N, y_T_N),
+            )
+            for hidden_NF, y_S_N in found
+        ]
+    return FeatureSpaces(y_T_N.numpy(), spaces[0], spaces[1] if len(spaces) > 1 else None)
+
+
+def rank_correlation(a_N: Tensor, b_N: Tensor) -> float:
+    """Return Spearman's rank correlation; 0 where one of the two is always the same."""
+    if not (a_N.min() < a_N.max() and b_N.min() < b_N.max()):
+        return 0.0
+    ranks_2N = torch.stack([a_N.argsort().argsort(), b_N.argsort().argsort()]).double()
+    return float(torch.corrcoef(ranks_2N)[0, 1])
+
+
+def _images(shape: tuple[int, int, int]) -> Tensor:
+    count = min(MOST, max(FEWEST, PIXELS // (shape[1] * shape[2])))
+    return dead_leaves(count, shape, torch.Generator().manual_seed(0))
+
+
+def _passed(net: nn.Sequential, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what the last layer takes, (N, F), and what the net says, (N)."""
+    *below, last = (layer for stage in net for layer in _layers(stage))
+    hidden_NF = in_batches(nn.Sequential(*below), x_NCHW)
+    return hidden_NF.flatten(1), in_batches(last, hidden_NF).flatten()
+
+
+def _layers(stage: nn.Module) -> list[nn.Module]:
+    return list(stage) if isinstance(stage, nn.Sequential) else [stage]
+
+
+def _principal(hidden_NF: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the centre (F) and the first two principal axes (F, 2), signs fixed.
+
+    A single feature has one axis; the other is then zero.
+    """
+    centre_F = hidden_NF.mean(0)
+    _, _, axes_RF = torch.linalg.svd(hidden_NF - centre_F, full_matrices=False)
+    axes_2F = torch.zeros(2, hidden_NF.shape[1])
+    axes_2F[: len(axes_RF)] = axes_RF[:2]
+    largest_21 = axes_2F.gather(1, axes_2F.abs().argmax(1, keepdim=True))
+    return centre_F, (axes_2F * torch.where(largest_21 < 0, -1.0, 1.0)).T
