@@ -37,13 +37,14 @@ class Operator:
 
 
 def samples(folder: Path) -> Path:
-    """40 pictures of a zero and of other digits for the net's category zero."""
+    """40 pictures of a zero, of a one and of other digits for the net's categories zero and one."""
     data = load_digits()
-    for side, chosen in (("yes", data.target == 0), ("no", data.target > 1)):
-        (folder / "zero" / side).mkdir(parents=True)
-        for index, image in enumerate(data.images[chosen][:40]):
-            picture = Image.fromarray((image * 255 / 16).astype("uint8"))
-            picture.save(folder / "zero" / side / f"{index}.png")
+    for digit, category in enumerate(("zero", "one")):
+        for side, chosen in (("yes", data.target == digit), ("no", data.target > 1)):
+            (folder / category / side).mkdir(parents=True)
+            for index, image in enumerate(data.images[chosen][:40]):
+                picture = Image.fromarray((image * 255 / 16).astype("uint8"))
+                picture.save(folder / category / side / f"{index}.png")
     return folder
 
 
@@ -67,7 +68,19 @@ def test_a_net_is_planned_reviewed_rolled_back_and_grows_on(
     running.until("a held operation", held)
     (planned,) = operator.json("net", "plan")["operations"]
     assert (planned["wave"], planned["operation"], planned["site"]) == (1, "found", "lab-zero")
-    assert operator.json("net", "grow")["released"] == ["mrg-0001"]
+
+    # It waits until a second lab has shipped, and the net is founded on what the two share.
+    running.start_site("lab-one")
+    folder = samples(tmp_path / "samples")
+
+    def both(_: Any) -> bool:
+        operations = operator.json("net", "plan")["operations"]
+        return [each["operation"] for each in operations] == ["found", "new-category"]
+
+    running.until("the second lab's teacher", both, pause=1.0)
+    founding = operator.json("net", "found", "--samples", str(folder), "--steps", "60")
+    assert (founding["merge"], founding["coordinator_runs"]) == ("mrg-0001", True)
+    assert [each["category"] for each in founding["categories"]] == ["zero", "one"]
 
     def reviewing(answer: Any) -> bool:
         return any(merge.state == "reviewing" for merge in answer.merges)
@@ -76,7 +89,8 @@ def test_a_net_is_planned_reviewed_rolled_back_and_grows_on(
     operator.run("coordinator", "approve", "mrg-0001", "--reason", "the first lab")
     running.until("the founding", merged("zero"))
 
-    running.start_site("lab-one")
+    record = operator.json("net", "log")["versions"][0]["merge"]
+    assert (record["operation"], record["candidate"]) == ("found", "own_samples")
     running.until(
         "the second lab's operation", lambda a: held(a) and merge_of(a, "one") is not None
     )
@@ -105,8 +119,8 @@ def test_a_net_is_planned_reviewed_rolled_back_and_grows_on(
     assert merge.reason == "rolled back by the operator: wrong labels"
 
     # A task of the operator's own: learned on the frozen category module, committed on top.
-    folder = samples(tmp_path / "samples")
     words = ("net", "learn", "round", "--samples", str(folder), "--steps", "60")
+    words = (*words, "--categories", "zero")
     learned = operator.json(*words)
     assert learned["coordinator_runs"] is True
     (join,) = learned["joins"]
