@@ -116,6 +116,17 @@ def build_task_module(spec: ArchitectureSpec, task: TaskSpec) -> nn.Sequential:
     return sequence(layers)
 
 
+def build_head(spec: ArchitectureSpec, outputs: int) -> nn.Sequential:
+    """Build a classifier of that many classes above f: the layers of g, with other outputs.
+
+    Raises
+    ------
+    SchemaError
+        As `input_shape`.
+    """
+    return sequence(_parts(spec, outputs)[1])
+
+
 def last_layer(category_module: nn.Sequential) -> str:
     """Return the name of f's last layer, which names statistics of x = f(I)."""
     return [name for name, _ in category_module.named_children()][-1]
@@ -168,10 +179,20 @@ def _initialise(module: nn.Sequential) -> None:
         nn.init.normal_(layer.weight, std=0.01)
 
 
-def _parts(spec: ArchitectureSpec) -> tuple[Sequence[Layer], Sequence[Layer]]:
+def initialise(module: nn.Sequential, seed: int) -> nn.Sequential:
+    """Draw a module's initial values, as `initial_modules` does; returns it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _initialise(module)
+    return module
+
+
+def _parts(
+    spec: ArchitectureSpec, outputs: int = _OUTPUTS
+) -> tuple[Sequence[Layer], Sequence[Layer]]:
     """Return the layers of f and of g."""
     architecture = _configured(spec)
-    layers = architecture.layers(_OUTPUTS)
+    layers = architecture.layers(outputs)
     names = [name for name, _ in layers]
     known = [name for name in architecture.split_points if name in names]
     if spec.split not in known:

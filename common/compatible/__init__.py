@@ -1,0 +1,1 @@
+"""What makes independently trained nets fit together before any adapter (paper 004; METHODS 4)."""
