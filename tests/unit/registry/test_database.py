@@ -13,10 +13,11 @@ import sqlalchemy
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from common.errors import ConfigurationError, StorageError
 from coordinator.registry import Change, NewEvent, Registry
-from coordinator.registry.migrate import alembic_config, migrate
+from coordinator.registry.migrate import alembic_config, migrate, newest
 from coordinator.registry.tables import Base
 
 
@@ -194,3 +195,7 @@ def test_new_events_are_frozen():
     event = NewEvent(None, "version", b"")
     with pytest.raises(AttributeError):
         event.kind = "merge"  # type: ignore[misc]
+
+
+def test_the_newest_revision_is_known_without_alembic() -> None:
+    assert ScriptDirectory.from_config(alembic_config()).get_current_head() == newest()
