@@ -20,6 +20,7 @@ from coordinator.growth import (
     Operation,
     error_key,
     grown,
+    task_ref,
 )
 from coordinator.jobs.model import JobResult
 from coordinator.joining import Join, LearnedJoin
@@ -176,11 +177,7 @@ def _learned_module(ledger: Ledger, merge: Merge) -> ModuleRef | None:
     if learned.submission is None:
         return None
     manifest = ledger.teacher_of(learned.submission)
-    return ModuleRef(
-        blob=manifest.task_modules[merge.task],
-        architecture=manifest.architecture,
-        submission=learned.submission,
-    )
+    return task_ref(manifest, merge.task, learned.submission)
 
 
 def _require_student(tree: NetTree | None, merge: Merge, digest: str) -> None:

@@ -18,7 +18,7 @@ from common.errors import RefusedError, RootstockError
 from common.weights.admission import admit
 from common.weights.manifest import TeacherManifest
 from coordinator.growth import BRINGING, Found, Operation, Refusal, Underway, decide
-from coordinator.joining import COORDINATOR
+from coordinator.joining import of_labs
 from coordinator.ledger import Ledger, plain, submission_event
 from coordinator.registry import (
     OPEN_MERGES,
@@ -179,7 +179,7 @@ class Conductor:
         return decide(ledger.tree(), manifest, ledger.plan, underway, ledger.owner)
 
     def _received(self) -> list[Submission]:
-        return _of_labs(self._ledger.registry.submissions.all(SubmissionState.RECEIVED))
+        return of_labs(self._ledger.registry.submissions.all(SubmissionState.RECEIVED))
 
     def _undecided(self) -> list[Submission]:
         """Return admitted submissions without merges; none while the net is being founded.
@@ -189,7 +189,7 @@ class Conductor:
         registry = self._ledger.registry
         if any(merge.operation == Found.name for merge in registry.merges.all(*OPEN_MERGES)):
             return []
-        return _of_labs(registry.submissions.undecided())
+        return of_labs(registry.submissions.undecided())
 
     def _decide(self, submission: Submission) -> None:
         """Queue the merges that an admitted submission calls for."""
@@ -205,8 +205,3 @@ class Conductor:
             [(each.category, each.task, each.name) for each in operations],
             released=ledger.config.growth.automatic,
         )
-
-
-def _of_labs(submissions: list[Submission]) -> list[Submission]:
-    """Leave out the coordinator's own: whoever submits one queues what it is for."""
-    return [each for each in submissions if each.site != COORDINATOR]

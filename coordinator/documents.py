@@ -6,6 +6,7 @@ from common.artifacts.store import BlobStore
 from common.nets.graph import NetTree, VersionCommit
 from common.nets.tree_documents import TreeRoot, TreeShard, assembled, root, shards
 from common.weights.manifest import TeacherManifest
+from coordinator.registry import Submission
 
 MAX_DOCUMENT_BYTES = 16 << 20
 """Largest document that is read."""
@@ -55,3 +56,8 @@ def read_commit(store: BlobStore, digest: str) -> VersionCommit:
 def read_teacher(store: BlobStore, digest: str) -> TeacherManifest:
     """Return the manifest of that digest, which a module in the net came with."""
     return TeacherManifest.parse(store.read_bytes(digest, MAX_DOCUMENT_BYTES), what="manifest")
+
+
+def submitted(submission: Submission) -> TeacherManifest:
+    """Return the manifest of a submission."""
+    return TeacherManifest.parse(submission.manifest, what="manifest")

@@ -20,11 +20,10 @@ from common.artifacts.store import BlobStore
 from common.distillation.imitation import in_batches
 from common.distillation.synthetic import dead_leaves
 from common.errors import NotFoundError
-from common.nets.architectures import build_task_module, feature_shape, input_shape
+from common.nets.architectures import feature_shape, input_shape
 from common.nets.graph import NetTree
-from common.weights import safetensors_io
 from coordinator.documents import read_teacher
-from coordinator.export.composing import compose, task_of
+from coordinator.export.composing import compose, loaded_task_module, task_of
 
 PIXELS = 256 * 64 * 64
 """Of all images together: fewer of large ones, so that VGG-16 at 224 pixels takes seconds."""
@@ -72,9 +71,8 @@ def feature_spaces(tree: NetTree, store: BlobStore, category: str, task: str) ->
     manifest = read_teacher(store, module.submission)
     if task not in manifest.task_modules:
         raise NotFoundError(f"the teacher of '{category}' brought no task module '{task}'")
-    g_T = build_task_module(module.architecture, task_of(tree, task)).eval()
-    entry = manifest.task_modules[task]
-    safetensors_io.load_module(g_T, store.local_path(entry.digest), entry)
+    blob = manifest.task_modules[task]
+    g_T = loaded_task_module(store, module.architecture, task_of(tree, task), blob)
     net = compose(tree, store, category, task)
     ways: list[nn.Module] = [net.adapter]
     if tree.edge(category, task).adapter is not None and (

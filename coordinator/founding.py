@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from common.errors import ConflictError, NotFoundError, TransplantError
-from common.nets.graph import ModuleRef, NetTree
+from common.nets.graph import NetTree
 from common.plan import Plan
-from common.weights.manifest import TeacherManifest
-from coordinator.growth import Found
+from coordinator.documents import submitted
+from coordinator.growth import Found, category_ref
+from coordinator.joining import of_labs
 from coordinator.registry import OPEN_MERGES, Merge, Registry
 
 
@@ -76,16 +77,12 @@ def waiting_categories(registry: Registry, merge: Merge, plan: Plan) -> NetTree:
             "`rootstock net grow`"
         )
     founder = registry.submissions.get(merge.submission_id)
-    others = [each for each in registry.submissions.undecided() if each.id != founder.id]
+    others = of_labs(registry.submissions.undecided())
     tree = NetTree(architecture=plan.architecture, tasks=plan.tasks)
     for submission in (founder, *others):
-        manifest = TeacherManifest.parse(submission.manifest, what="manifest")
+        manifest = submitted(submission)
         if manifest.category not in tree.category_modules:
-            module = ModuleRef(
-                blob=manifest.category_module,
-                architecture=manifest.architecture,
-                submission=submission.manifest_digest,
-            )
+            module = category_ref(manifest, submission.manifest_digest)
             tree = tree.with_category(manifest.category, module)
     return tree
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pydantic import Field
@@ -9,9 +10,15 @@ from pydantic import Field
 from common.model import Document
 from common.nets.calibration import Calibration
 from common.weights.manifest import AdapterEntry, Digest
+from coordinator.registry import Submission
 
 COORDINATOR = "coordinator"
 """The name under which the coordinator signs what it learns; no lab may join with it."""
+
+
+def of_labs(submissions: Iterable[Submission]) -> list[Submission]:
+    """Leave out the coordinator's own submissions: whoever signs one queues what it is for."""
+    return [each for each in submissions if each.site != COORDINATOR]
 
 
 @dataclass(frozen=True)

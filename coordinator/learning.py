@@ -24,7 +24,6 @@ from common.errors import ConflictError, NotFoundError, TransplantError
 from common.nets.adapter import Adapter
 from common.nets.architectures import (
     build_category_module,
-    build_task_module,
     feature_shape,
     input_shape,
 )
@@ -32,6 +31,7 @@ from common.nets.graph import NetTree
 from common.nets.spec import AdapterSpec, TaskSpec
 from common.weights import safetensors_io
 from common.weights.manifest import AdapterEntry, BlobEntry
+from coordinator.export.composing import loaded_task_module
 from coordinator.jobs.checkpoint import put_tensors
 from coordinator.joining import LearnedJoin
 from coordinator.own_samples import OwnSamples, read_own
@@ -238,16 +238,12 @@ class Learner:
                 "whether an image shows a category"
             )
         head = self._tree.task_modules[task]
-        g = build_task_module(head.architecture, spec)
-        self._load(g, head.blob)
-        return g.eval().requires_grad_(False)
+        return loaded_task_module(self._store, head.architecture, spec, head.blob)
 
     def _begun(self, begin: BlobEntry | None) -> nn.Sequential:
         if begin is None:
             raise TransplantError("there are no weights to begin with; name a task to fine-tune")
-        g = build_task_module(self._tree.architecture, TaskSpec(name="new"))
-        self._load(g, begin)
-        return g.eval().requires_grad_(False)
+        return loaded_task_module(self._store, self._tree.architecture, TaskSpec(name="new"), begin)
 
     def _load(self, module: nn.Module, entry: BlobEntry) -> None:
         safetensors_io.load_module(module, self._store.local_path(entry.digest), entry)

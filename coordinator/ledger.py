@@ -11,7 +11,7 @@ from common.nets.graph import NetTree, VersionCommit
 from common.plan import Plan
 from common.weights.manifest import TeacherManifest
 from coordinator.config import CoordinatorConfig
-from coordinator.documents import read_commit, read_teacher, read_tree, write_tree
+from coordinator.documents import read_commit, read_teacher, read_tree, submitted, write_tree
 from coordinator.registry import (
     OPEN_MERGES,
     Merge,
@@ -42,7 +42,7 @@ class Ledger:
 
     def teacher(self, submission: Submission) -> TeacherManifest:
         """Return the manifest of a submission."""
-        return TeacherManifest.parse(submission.manifest, what="manifest")
+        return submitted(submission)
 
     def teacher_of(self, manifest_digest: str) -> TeacherManifest:
         """Return a manifest that a module in the net came with."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from common.files import storage_errors
 from common.plan import Plan
-from common.weights.manifest import TeacherManifest
 from coordinator.committing import OPERATIONS
-from coordinator.documents import read_teacher
+from coordinator.documents import read_teacher, submitted
 from coordinator.growth import GrowthPlan, plan_growth
-from coordinator.joining import COORDINATOR
+from coordinator.joining import of_labs
 from coordinator.places import Places
-from coordinator.registry import OPEN_MERGES, Submission, SubmissionState
+from coordinator.registry import OPEN_MERGES, SubmissionState
 from coordinator.view import NetView
 
 WAITING = (SubmissionState.RECEIVED, SubmissionState.ADMITTED)
@@ -41,16 +40,16 @@ def growth_plan(view: NetView, places: Places) -> GrowthPlan:
     opened = [
         (
             merge.submission_id,
-            _manifest(registry.submissions.get(merge.submission_id)),
+            submitted(registry.submissions.get(merge.submission_id)),
             OPERATIONS[merge.operation](merge.category, merge.task),
         )
         for merge in merges
         if merge.state in OPEN_MERGES
     ]
     waiting = [
-        (submission.id, _manifest(submission))
-        for submission in registry.submissions.all(*WAITING)
-        if submission.id not in decided and submission.site != COORDINATOR
+        (submission.id, submitted(submission))
+        for submission in of_labs(registry.submissions.all(*WAITING))
+        if submission.id not in decided
     ]
 
     def owner(category: str) -> str | None:
@@ -59,7 +58,3 @@ def growth_plan(view: NetView, places: Places) -> GrowthPlan:
         return read_teacher(view.store, tree.category_modules[category].submission).site
 
     return plan_growth(tree, opened, waiting, plan, owner)
-
-
-def _manifest(submission: Submission) -> TeacherManifest:
-    return TeacherManifest.parse(submission.manifest, what="manifest")

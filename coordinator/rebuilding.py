@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from common.artifacts.store import BlobStore, open_store
+from common.artifacts.store import open_store
 from common.errors import ConflictError, NotFoundError
 from common.files import only_one
 from common.identity.keys import load_or_create
@@ -65,10 +65,9 @@ def rebuild(
         If MLflow refuses a merge.
     """
     places = Places(config)
-    store = open_store(places.artifacts, places.cache)
-    history = History(config.history.mlflow_uri, config.net, store)
     done = []
-    with _ledger(config, places, store) as ledger, _alone(places) as alone:
+    with _ledger(config, places) as ledger, _alone(places) as alone:
+        history = History(config.history.mlflow_uri, config.net, ledger.store)
         history.check()
         history.ensure_experiment()
         registry = ledger.registry
@@ -101,12 +100,13 @@ def _restored(merge: Merge, run_id: str, what: Restored) -> RestoredMerge:
 
 
 @contextmanager
-def _ledger(config: CoordinatorConfig, places: Places, store: BlobStore) -> Iterator[Ledger]:
+def _ledger(config: CoordinatorConfig, places: Places) -> Iterator[Ledger]:
     if config.database is None and not places.database_file.exists():
         raise NotFoundError(
             f"{places.database_file}: no coordinator has run here; "
             "start `rootstock coordinator run`"
         )
+    store = open_store(places.artifacts, places.cache)
     registry = Registry(places.database)
     try:
         yield Ledger(

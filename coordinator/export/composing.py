@@ -19,6 +19,7 @@ from common.nets.fit import require_fit
 from common.nets.graph import NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.weights import safetensors_io
+from common.weights.manifest import BlobEntry
 
 
 def compose(
@@ -66,8 +67,15 @@ def compose(
 def load_task_module(tree: NetTree, store: BlobStore, task: str) -> nn.Module:
     """Return g of a task with its weights; see `compose`."""
     head = tree.task_modules[task]
-    module = build_task_module(head.architecture, task_of(tree, task))
-    safetensors_io.load_module(module, store.local_path(head.blob.digest), head.blob)
+    return loaded_task_module(store, head.architecture, task_of(tree, task), head.blob)
+
+
+def loaded_task_module(
+    store: BlobStore, architecture: ArchitectureSpec, task: TaskSpec, blob: BlobEntry
+) -> nn.Sequential:
+    """Return a task module of any origin with its weights, frozen; see `compose`."""
+    module = build_task_module(architecture, task)
+    safetensors_io.load_module(module, store.local_path(blob.digest), blob)
     return module.eval().requires_grad_(False)
 
 

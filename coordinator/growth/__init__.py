@@ -22,7 +22,7 @@ from coordinator.growth.operations import (
     decide,
 )
 from coordinator.growth.planning import GrowthPlan, Planned, Unplanned, plan_growth
-from coordinator.growth.version import grown
+from coordinator.growth.version import category_ref, grown, task_ref
 
 __all__ = [
     "BRINGING",
@@ -41,8 +41,10 @@ __all__ = [
     "Verdict",
     "acceptance",
     "as_it_came",
+    "category_ref",
     "decide",
     "error_key",
     "grown",
     "plan_growth",
+    "task_ref",
 ]

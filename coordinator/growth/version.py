@@ -70,6 +70,24 @@ def grown(
     )
 
 
+def category_ref(manifest: TeacherManifest, manifest_digest: Digest) -> ModuleRef:
+    """Return how a tree names the category module that a submission brings."""
+    return ModuleRef(
+        blob=manifest.category_module,
+        architecture=manifest.architecture,
+        submission=manifest_digest,
+    )
+
+
+def task_ref(manifest: TeacherManifest, task: str, manifest_digest: Digest) -> ModuleRef:
+    """Return how a tree names a task module that a submission brings."""
+    return ModuleRef(
+        blob=manifest.task_modules[task],
+        architecture=manifest.architecture,
+        submission=manifest_digest,
+    )
+
+
 def _with_modules(
     tree: NetTree | None,
     operation: Operation,
@@ -78,18 +96,10 @@ def _with_modules(
     manifest_digest: Digest,
     learned: ModuleRef | None,
 ) -> NetTree:
-    category = ModuleRef(
-        blob=manifest.category_module,
-        architecture=manifest.architecture,
-        submission=manifest_digest,
-    )
+    category = category_ref(manifest, manifest_digest)
     if isinstance(operation, Connect):  # brings nothing: both modules are there
         return _founded(tree)
-    task = learned or ModuleRef(
-        blob=manifest.task_modules[operation.task],
-        architecture=manifest.architecture,
-        submission=manifest_digest,
-    )
+    task = learned or task_ref(manifest, operation.task, manifest_digest)
     match operation:
         case Found():
             if tree is not None:

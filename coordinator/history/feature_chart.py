@@ -12,6 +12,7 @@ from common.artifacts.store import BlobStore
 from common.errors import IntegrityError, NotFoundError, SchemaError
 from common.nets.graph import NetTree
 from coordinator.features import FeatureSpaces, Space, feature_spaces
+from coordinator.growth import NewCategory
 from coordinator.history.record import MergeRecord
 from coordinator.pictures.canvas import INK, QUIET, new_figure, save
 
@@ -21,7 +22,7 @@ KIND = "binary-classification"
 
 def has_features(record: MergeRecord) -> bool:
     """Say whether a merge made a join of which there is a figure: a transplanted classification."""
-    if record.tree is None or record.number is None or record.operation != "new-category":
+    if record.tree is None or record.number is None or record.operation != NewCategory.name:
         return False
     return any(task.name == record.task and task.kind == KIND for task in record.tree.tasks)
 
