@@ -37,3 +37,26 @@ class Plan(Document):
     def task(self, name: str) -> TaskSpec | None:
         """Return the task of that name, or None."""
         return next((task for task in self.tasks if task.name == name), None)
+
+
+class Heads(Document):
+    """Frozen auxiliary heads, published beside the plan (Compatible Representations).
+
+    A lab that trains its category module below them, too, ships one whose features other labs'
+    task modules understand. A document of its own, so that heads can be replaced while the plan,
+    which every teacher net was trained under, stays.
+    """
+
+    number: int = Field(ge=1)
+    """Counts up; a lab that has seen number 3 has nothing to learn from number 2."""
+    origin: str = Field(max_length=200)
+    """Where they come from, for people."""
+    task_modules: dict[Name, BlobEntry] = Field(max_length=16)
+    """By task, of the plan's architecture: what discriminates the classes in common (DCC)."""
+    rotation: BlobEntry | None = None
+    """Tells by how many quarter turns an image was turned (RP): `common.compatible.rotation`."""
+
+    def blobs(self) -> list[BlobEntry]:
+        """Return what a lab downloads."""
+        rotation = [] if self.rotation is None else [self.rotation]
+        return [*self.task_modules.values(), *rotation]

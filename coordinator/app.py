@@ -14,6 +14,7 @@ from common.identity.keys import load_or_create
 from coordinator.committing import Committer
 from coordinator.conductor import Conductor
 from coordinator.config import CoordinatorConfig
+from coordinator.heads import HeadsFile
 from coordinator.history.mlflow_history import History
 from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import Ledger
@@ -79,6 +80,7 @@ async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
         ledger,
         Transplanter(ledger, committer, runner, places),
         Recorder(ledger, history, places, experiment),
+        HeadsFile(places.heads),
         config.history.retry_seconds,
     )
     stop = asyncio.Event()

@@ -18,6 +18,7 @@ from common.errors import RefusedError, RootstockError
 from common.weights.admission import admit
 from common.weights.manifest import TeacherManifest
 from coordinator.growth import BRINGING, Found, Operation, Refusal, Underway, decide
+from coordinator.heads import HeadsFile, heads_of_net, publish
 from coordinator.joining import of_labs
 from coordinator.ledger import Ledger, plain, submission_event
 from coordinator.registry import (
@@ -50,6 +51,8 @@ class Conductor:
         Carries one merge to its end.
     recorder
         Logs the ended ones to the history.
+    heads
+        The auxiliary heads that are published.
     retry_seconds
         Pause before what failed for want of a disk or a peer is tried again.
     """
@@ -59,8 +62,10 @@ class Conductor:
         ledger: Ledger,
         transplanter: Transplanter,
         recorder: Logger,
+        heads: HeadsFile,
         retry_seconds: float,
     ) -> None:
+        self._heads = heads
         self._ledger = ledger
         self._transplanter = transplanter
         self._recorder = recorder
@@ -100,6 +105,8 @@ class Conductor:
         }
         if self._received() or self._undecided():
             due["submissions"] = self._take_in
+        if self._heads_due():
+            due["heads"] = self._publish_heads
         if registry.merges.unlogged():
             due["history"] = self._recorder.log_all
         return due
@@ -177,6 +184,30 @@ class Conductor:
             tasks=frozenset(merge.task for merge in merges if merge.operation in BRINGING),
         )
         return decide(ledger.tree(), manifest, ledger.plan, underway, ledger.owner)
+
+    def _heads_due(self) -> bool:
+        """Say whether the founding net's task modules are to be published as heads, and are there.
+
+        Never again once heads were published: the operator may have retired them.
+        """
+        ledger = self._ledger
+        if ledger.config.plan.heads != "founder" or self._heads.last() is not None:
+            return False
+        tree = ledger.tree()
+        return tree is not None and all(
+            task.name in tree.task_modules for task in ledger.plan.tasks
+        )
+
+    async def _publish_heads(self) -> None:
+        await asyncio.to_thread(self._publish_heads_of_head)
+
+    def _publish_heads_of_head(self) -> None:
+        ledger = self._ledger
+        head = ledger.head()
+        assert head is not None  # noqa: S101  # `_heads_due` has looked; versions only grow
+        modules = heads_of_net(ledger.tree_of(head), ledger.plan)
+        heads = publish(self._heads, ledger.registry, f"net version {head.number}", modules)
+        self._log.info("heads", number=heads.number, origin=heads.origin)
 
     def _received(self) -> list[Submission]:
         return of_labs(self._ledger.registry.submissions.all(SubmissionState.RECEIVED))

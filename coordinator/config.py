@@ -36,6 +36,10 @@ class PlanConfig(Document):
     tasks: tuple[TaskSpec, ...] = (TaskSpec(name="classification"),)
     seed: int = Field(default=0, ge=0)
     """Seed of the common initial weights."""
+    heads: Literal["none", "founder"] = "none"
+    """Auxiliary heads that labs with recipe `compatible` train below: "founder" publishes the
+    founding net's task modules as soon as all of the plan's tasks are there. By hand, at any time:
+    `rootstock coordinator heads publish`."""
     limits: Limits = Limits()
 
 

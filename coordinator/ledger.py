@@ -8,7 +8,7 @@ from common.artifacts.store import BlobStore
 from common.identity.keys import SigningKey
 from common.model import Document
 from common.nets.graph import NetTree, VersionCommit
-from common.plan import Plan
+from common.plan import Heads, Plan
 from common.weights.manifest import TeacherManifest
 from coordinator.config import CoordinatorConfig
 from coordinator.documents import read_commit, read_teacher, read_tree, submitted, write_tree
@@ -162,3 +162,12 @@ def version_event(number: int, digest: str, category: str, task: str) -> NewEven
         )
     )
     return NewEvent(None, "version", event.SerializeToString())
+
+
+def heads_event(heads: Heads) -> NewEvent:
+    """Tell every lab that auxiliary heads were published, replaced or retired."""
+    number = heads.number if heads.blobs() else 0
+    event = federation_pb2.WatchResponse(
+        heads=federation_pb2.HeadsChanged(number=number, origin=heads.origin)
+    )
+    return NewEvent(None, "heads", event.SerializeToString())

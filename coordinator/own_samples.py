@@ -96,6 +96,30 @@ def read_own(folder: Path, category: str, input_shape: tuple[int, int, int]) -> 
     return OwnSamples(normalise(torch.stack(images)), torch.tensor(labels), torch.tensor(judging))
 
 
+def read_unlabelled(folder: Path, input_shape: tuple[int, int, int]) -> Tensor:
+    """Read all images below a folder, whatever they show.
+
+    Returns
+    -------
+    (N, C, H, W), uint8, in the order of their paths.
+
+    Raises
+    ------
+    DataError
+        If it is no folder, holds no image or too many; `UnreadableError` if one is no image.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder; give one that holds images")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not 0 < len(paths) <= MAX_IMAGES:
+        raise DataError(
+            f"{folder}: holds {len(paths)} images ({', '.join(sorted(SUFFIXES))}); give 1 to "
+            f"{MAX_IMAGES}"
+        )
+    images = [pixels(centre_square(read_picture(path, "RGB")), input_shape) for path in paths]
+    return torch.stack(images)
+
+
 def _paths(folder: Path) -> Iterator[Path]:
     if folder.is_dir():
         for path in sorted(folder.iterdir()):

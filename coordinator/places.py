@@ -17,6 +17,7 @@ class Places:
         self.incoming = self.state / "incoming"
         self.pictures = self.state / "pictures"
         self.plan = self.state / "plan.json"
+        self.heads = self.state / "heads.json"
         self.key = self.state / "identity" / "coordinator.key"
         self.address = self.state / "address"
         self.operator_token = self.state / "operator-token"

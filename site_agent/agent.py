@@ -28,6 +28,7 @@ from common.errors import (
     NotFoundError,
     RefusedError,
     RootstockError,
+    SchemaError,
     UnreachableError,
 )
 from common.files import only_one, storage_errors
@@ -42,7 +43,13 @@ from site_agent.lab import Lab
 from site_agent.spool import Spool, SpoolEntry
 from site_agent.status import Log, StatusFile, open_log
 from site_agent.stopping import Stopped
-from site_agent.teaching import teach, teacher_error, withdraw_others
+from site_agent.teaching import (
+    heads_under,
+    teach,
+    teacher_error,
+    waits_for_heads,
+    withdraw_others,
+)
 from site_agent.watch import Watcher
 
 _NO_LONGER_WANTED = (RefusedError, ConflictError, NotFoundError)
@@ -108,25 +115,7 @@ class _Agent:
         try:
             self._status.progress("joining", message=f"joins {config.coordinator}")
             self._coordinator_key = self._join()
-            self._status.progress("planning", message="fetches the plan")
-            plan, plan_digest = self._client.patient(self._client.plan)
-            log.info("plan", net=plan.net, digest=plan_digest)
-            lab = Lab(
-                config=config,
-                plan=plan,
-                plan_digest=plan_digest,
-                client=self._client,
-                key=self._key,
-                spool=spool,
-                device=device,
-                status=self._status,
-                log=log,
-                stop=self._stop,
-            )
-            entry = teach(lab)
-            self._status.error_percent = teacher_error(entry)
-            withdraw_others(lab, entry)
-            self._ship(spool)
+            lab = self._teach_and_ship(spool, device)
             self._watch(spool, Evaluator(lab))
         finally:
             self._client.close()
@@ -141,6 +130,53 @@ class _Agent:
                 f"{self._config.coordinator} has not answered for {patience:g} s: {error}; check "
                 "the address, and that the coordinator runs there"
             ) from error
+
+    def _teach_and_ship(self, spool: Spool, device: torch.device) -> Lab:
+        """Train and ship under the plan as it is; again if its heads are replaced meanwhile."""
+        while True:
+            lab = self._lab(spool, device)
+            entry = teach(lab)
+            self._status.error_percent = teacher_error(entry)
+            withdraw_others(lab, entry)
+            try:
+                self._ship(spool)
+            except SchemaError as error:
+                if heads_under(entry) is None or not self._heads_replaced(lab):
+                    raise
+                self._log.warning("heads were replaced; trains again", reason=str(error))
+            else:
+                return lab
+
+    def _lab(self, spool: Spool, device: torch.device) -> Lab:
+        """Fetch the plan; for recipe `compatible`, wait until it has auxiliary heads."""
+        config, log = self._config, self._log
+        self._status.progress("planning", message="fetches the plan")
+        published = self._client.patient(self._client.plan)
+        while waits_for_heads(config, published, spool):
+            self._status.progress("planning", message="waits for the plan's auxiliary heads")
+            if self._stop.wait(config.training.compatible.wait_seconds):
+                raise Stopped
+            published = self._client.patient(self._client.plan)
+        heads = published.heads if config.training.recipe == "compatible" else None
+        log.info("plan", net=published.plan.net, digest=published.digest)
+        if heads is not None:
+            log.info("heads", number=heads.number, origin=heads.origin)
+        return Lab(
+            config=config,
+            plan=published.plan,
+            plan_digest=published.digest,
+            heads=heads,
+            client=self._client,
+            key=self._key,
+            spool=spool,
+            device=device,
+            status=self._status,
+            log=log,
+            stop=self._stop,
+        )
+
+    def _heads_replaced(self, lab: Lab) -> bool:
+        return self._client.patient(self._client.plan).heads != lab.heads
 
     def _ship(self, spool: Spool) -> None:
         """Ship all entries, then send all reports, which may name them.
@@ -215,11 +251,14 @@ class _Agent:
             evaluator.answer(event.evaluation)
             self._ship(spool)
         elif kind == "submission":
-            change = event.submission
+            submission = event.submission
             self._log.info(
-                "submission", id=change.submission_id, state=change.state, reason=change.reason
+                "submission",
+                id=submission.submission_id,
+                state=submission.state,
+                reason=submission.reason,
             )
-            self._watching = _sentence("teacher net", change.state, change.reason)
+            self._watching = _sentence("teacher net", submission.state, submission.reason)
         elif kind == "samples":
             gone = event.samples
             self._log.info("samples deleted", submission=gone.submission_id, count=gone.count)
@@ -227,6 +266,9 @@ class _Agent:
             merge = event.merge
             self._log.info("merge", id=merge.merge_id, state=merge.state, reason=merge.reason)
             self._watching = _sentence("merge", merge.state, merge.reason)
+        elif kind == "heads":
+            change = event.heads
+            self._log.info("heads changed", number=change.number, origin=change.origin)
         elif kind == "version":
             version = event.version
             self._log.info(

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 
@@ -23,7 +23,7 @@ from common.errors import (
 )
 from common.files import storage_errors, write_bytes
 from common.identity.keys import PUBLIC_KEY_BYTES, SigningKey, fingerprint
-from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Plan
+from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Heads, Plan
 from common.transport.auth import SigningInterceptor
 from common.transport.channel import open_channel
 from common.transport.download import download
@@ -53,6 +53,16 @@ def waited_for(error: RootstockError) -> RootstockError:
     if isinstance(error, StorageError):
         return UnreachableError(f"the coordinator cannot store: {error}")
     return error
+
+
+class Published(NamedTuple):
+    """What a coordinator asks of labs now."""
+
+    plan: Plan
+    digest: str
+    """The plan's."""
+    heads: Heads | None
+    """Auxiliary heads for recipe `compatible`, if there are any."""
 
 
 class CoordinatorClient:
@@ -175,19 +185,15 @@ class CoordinatorClient:
             )
         return found
 
-    def plan(self) -> tuple[Plan, str]:
+    def plan(self) -> Published:
         """Negotiate the protocol version and fetch the plan.
-
-        Returns
-        -------
-        The plan and its digest.
 
         Raises
         ------
         ProtocolVersionError
             If the two sides speak no common version; names both.
         SchemaError, IntegrityError
-            If the plan is malformed or does not match its digest.
+            If plan or heads are malformed, or the plan does not match its digest.
         """
         request = pb.GetPlanRequest(
             protocol=pb.VersionRange(minimum=PROTOCOL_MINIMUM, maximum=PROTOCOL_MAXIMUM),
@@ -207,7 +213,8 @@ class CoordinatorClient:
                 f"{response.plan_digest}; update the older of the two"
             )
         self._plan = plan
-        return plan, response.plan_digest
+        heads = Heads.parse(response.heads, what="plan's heads") if response.heads else None
+        return Published(plan, response.plan_digest, heads)
 
     def ship(self, entry: SpoolEntry, on_bytes: OnBytes) -> SignedReceipt:
         """Send what the coordinator lacks of an entry, from where it was cut, and commit it.

@@ -67,10 +67,26 @@ class DataConfig(Document):
         return self
 
 
+class CompatibleConfig(Document):
+    """Recipe `compatible`: what frozen heads that the coordinator publishes add to training."""
+
+    task_weight: float = Field(default=1.0, ge=0, le=1000)
+    """Of the loss of each frozen task module (DCC); 0 leaves it out."""
+    rotation_weight: float = Field(default=1.0, ge=0, le=1000)
+    """Of the frozen rotation head's loss (RP), if one is published; 0 leaves it out."""
+    batch_norm: Literal["running", "re-estimated"] = "running"
+    """Statistics that BatchNorm layers ship: the running means of training, or means over the
+    training images as they are, with the final weights."""
+    wait_seconds: float = Field(default=5.0, gt=0, le=3600)
+    """Pause between looks for heads while the coordinator publishes none."""
+
+
 class TrainingConfig(Document):
     """How the teacher net is trained. Nothing is chosen on validation images."""
 
-    recipe: Literal["supervised"] = "supervised"
+    recipe: Literal["supervised", "compatible"] = "supervised"
+    compatible: CompatibleConfig = CompatibleConfig()
+    """Of that recipe."""
     epochs: int = Field(default=30, ge=1, le=100_000)
     batch_size: int = Field(default=32, ge=2, le=65_536)
     optimiser: Literal["adamw", "sgd"] = "adamw"

@@ -12,7 +12,7 @@ import torch
 from common.identity.keys import SigningKey
 from common.nets.architectures import input_shape
 from common.nets.spec import TaskSpec
-from common.plan import Plan
+from common.plan import Heads, Plan
 from common.weights.manifest import BlobEntry, Manifest
 from site_agent.client import CoordinatorClient
 from site_agent.config import SiteConfig
@@ -31,6 +31,8 @@ class Lab:
     config: SiteConfig
     plan: Plan
     plan_digest: str
+    heads: Heads | None
+    """What recipe `compatible` trains below; None for other recipes."""
     client: CoordinatorClient
     key: SigningKey
     spool: Spool

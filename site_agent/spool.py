@@ -50,6 +50,11 @@ class SpoolEntry:
     run: str
 
     @property
+    def acknowledged(self) -> bool:
+        """Whether the coordinator has given a receipt for it."""
+        return (self.folder / "receipt.json").exists()
+
+    @property
     def digest(self) -> str:
         """The manifest's digest, which names the entry."""
         return self.folder.name
@@ -163,6 +168,10 @@ class Spool:
         """Return the entry of that manifest, shipped or not, or None."""
         both = [*self.entries(), *self.acknowledged()]
         return next((entry for entry in both if entry.digest == digest), None)
+
+    def shipped_by(self, run: str) -> SpoolEntry | None:
+        """Return the entry that a run made and the coordinator has, or None."""
+        return next((entry for entry in self.acknowledged() if entry.run == run), None)
 
     def made_by(self, run: str) -> SpoolEntry | None:
         """Return the entry that a run made, shipped or not, or None."""

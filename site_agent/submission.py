@@ -52,6 +52,7 @@ def build(
     config: SiteConfig,
     plan: Plan,
     plan_digest: str,
+    heads_digest: str | None,
     recipe: tuple[str, dict[str, Setting]],
     device: torch.device,
     stop: threading.Event,
@@ -67,6 +68,8 @@ def build(
     data
         Error is measured on `validation`, statistics on `training`; shared samples, if any, come
         from `training`.
+    heads_digest
+        Of the auxiliary heads that it was trained below, if any.
     recipe
         Name and settings of how it was trained.
 
@@ -105,6 +108,7 @@ def build(
         recipe=Recipe(name=recipe[0], settings=recipe[1]),
         software=software(),
         plan=plan_digest,
+        heads=heads_digest,
         new_version=config.new_version,
         statistics=write_blob(folder, named) if named else None,
         shared_samples=None

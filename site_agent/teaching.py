@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-
-import torch
 
 from common.errors import SchemaError
 from common.model import canonical_json
 from common.nets.architectures import build_category_module, build_task_module
 from common.weights import safetensors_io
 from common.weights.manifest import TeacherManifest
-from site_agent.config import SiteConfig, TrainingConfig
+from site_agent.client import Published
+from site_agent.config import SiteConfig
 from site_agent.lab import Lab
+from site_agent.recipes.compatible import CompatibleRecipe, load_heads
 from site_agent.recipes.interface import Recipe, Teacher
 from site_agent.recipes.supervised import SupervisedRecipe
-from site_agent.spool import SpoolEntry
+from site_agent.spool import Spool, SpoolEntry
 from site_agent.submission import build
 
-RECIPES: dict[str, Callable[[TrainingConfig, torch.device], Recipe]] = {
-    "supervised": SupervisedRecipe,
-}
-"""By the name that `training.recipe` gives."""
+
+def recipe_of(lab: Lab) -> Recipe:
+    """Return the recipe that `training.recipe` names.
+
+    Raises
+    ------
+    ConfigurationError, SchemaError
+        If the published heads do not serve: see `site_agent.recipes.compatible.load_heads`.
+    """
+    config = lab.config.training
+    if lab.heads is None:
+        return SupervisedRecipe(config, lab.device)
+    heads = load_heads(
+        lab.heads,
+        lab.plan,
+        [task.name for task in lab.tasks],
+        config.compatible,
+        lambda blob: lab.fetch(blob, "plan"),
+    )
+    return CompatibleRecipe(config, lab.device, heads)
 
 
 def teach(lab: Lab) -> SpoolEntry:
@@ -44,15 +59,17 @@ def teach(lab: Lab) -> SpoolEntry:
         If the agent is asked to stop; likewise.
     """
     run = run_digest(lab.config, lab.plan_digest)
-    known = lab.spool.made_by(run)
-    if known is not None:
+    heads = None if lab.heads is None else lab.heads.content_digest()
+    known = lab.spool.shipped_by(run) or lab.spool.made_by(run)
+    if known is not None and (known.acknowledged or heads == heads_under(known)):
         lab.log.info("trained before", manifest=known.digest, run=run)
         return known
     tasks = [task.name for task in lab.tasks]
-    recipe = RECIPES[lab.config.training.recipe](lab.config.training, lab.device)
+    recipe = recipe_of(lab)
     data = lab.data
-    # Checkpoints over other images, or of other settings, are not this run's.
-    folder = lab.config.state / "training" / f"{run[:16]}-{data.digest()[:16]}"
+    # Checkpoints over other images, of other settings or below other heads, are not this run's.
+    parts = [run, data.digest(), *([] if heads is None else [heads])]
+    folder = lab.config.state / "training" / "-".join(part[:16] for part in parts)
     start = initial_teacher(lab)
     lab.log.info("trains", recipe=recipe.name, run=run, tasks=tasks, images=len(data.training))
     progress = lab.progress("training", "trains the teacher net")
@@ -66,6 +83,7 @@ def teach(lab: Lab) -> SpoolEntry:
             lab.config,
             lab.plan,
             lab.plan_digest,
+            heads,
             (recipe.name, recipe.settings()),
             lab.device,
             lab.stop,
@@ -81,12 +99,20 @@ def teach(lab: Lab) -> SpoolEntry:
 
 
 def run_digest(config: SiteConfig, plan_digest: str) -> str:
-    """Return what names a teacher before it is trained: the plan and all settings that shape it."""
+    """Return what names a teacher before it is trained: the plan and all settings that shape it.
+
+    Auxiliary heads are left out: a teacher that was shipped stays when they are replaced.
+    """
+    training = config.training.model_dump(mode="json", exclude={"checkpoint_epochs", "compatible"})
+    if config.training.recipe == "compatible":
+        training["compatible"] = config.training.compatible.model_dump(
+            mode="json", exclude={"wait_seconds"}
+        )
     parts = {
         "plan": plan_digest,
         "category": config.category,
         "data": config.data.model_dump(mode="json"),
-        "training": config.training.model_dump(mode="json", exclude={"checkpoint_epochs"}),
+        "training": training,
         "statistics": config.statistics.model_dump(mode="json"),
         "share_samples": config.share_samples,
         "tasks": config.tasks,
@@ -101,8 +127,24 @@ def withdraw_others(lab: Lab, entry: SpoolEntry) -> None:
     An operator who lowers `share_samples`, say, must not see the old number leave.
     """
     for other in lab.spool.entries():
-        if other.manifest.kind == "teacher" and other.run != entry.run:
-            lab.spool.withdraw(other, "the plan or the settings have changed since it was trained")
+        if other.manifest.kind == "teacher" and other.digest != entry.digest:
+            lab.spool.withdraw(
+                other, "the plan, its heads or the settings have changed since it was trained"
+            )
+
+
+def waits_for_heads(config: SiteConfig, published: Published, spool: Spool) -> bool:
+    """Say whether a teacher is to be trained below auxiliary heads, and there are none yet."""
+    return (
+        config.training.recipe == "compatible"
+        and published.heads is None
+        and spool.shipped_by(run_digest(config, published.digest)) is None
+    )
+
+
+def heads_under(entry: SpoolEntry) -> str | None:
+    """Return the digest of the auxiliary heads that a teacher was trained below, or None."""
+    return entry.manifest.heads if isinstance(entry.manifest, TeacherManifest) else None
 
 
 def initial_teacher(lab: Lab) -> Teacher:

@@ -1,14 +1,19 @@
 """Rotation prediction: a task that every lab has, whatever its images show (paper 004, 3.1).
 
-Shapes: N images, C channels, S side.
+Shapes: N images, C channels, S side; M channels and H/W height and width of x = f(I).
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.errors import DataError
+from common.model import Document
 
 TURNS = 4
 """Quarter turns, 0 to 3, anticlockwise: classes of a rotation head."""
@@ -33,15 +38,115 @@ def turned(images_NCSS: Tensor, generator: torch.Generator) -> tuple[Tensor, Ten
     DataError
         If images are not square: a quarter turn would change their shape.
     """
+    turns_N = torch.randint(TURNS, (len(images_NCSS),), generator=generator)
+    out_NCSS = images_NCSS.clone(memory_format=torch.preserve_format)
+    for turns in range(TURNS):
+        chosen_N = (turns_N == turns).to(images_NCSS.device)
+        out_NCSS[chosen_N] = quarter_turned(images_NCSS[chosen_N], turns)
+    return out_NCSS, turns_N
+
+
+def quarter_turned(images_NCSS: Tensor, turns: int) -> Tensor:
+    """Turn images anticlockwise by so many quarter turns.
+
+    Raises
+    ------
+    DataError
+        If they are not square: a quarter turn would change their shape.
+    """
     height, width = images_NCSS.shape[-2:]
     if height != width:
         raise DataError(
             f"images of {height}×{width} cannot be turned by 90°; rotation prediction needs square "
             "ones"
         )
-    turns_N = torch.randint(TURNS, (len(images_NCSS),), generator=generator)
-    out_NCSS = images_NCSS.clone(memory_format=torch.preserve_format)
-    for turns in range(1, TURNS):
-        chosen_N = (turns_N == turns).to(images_NCSS.device)
-        out_NCSS[chosen_N] = torch.rot90(images_NCSS[chosen_N], turns, (2, 3))
-    return out_NCSS, turns_N
+    return torch.rot90(images_NCSS, turns, (2, 3))
+
+
+class RotationSettings(Document):
+    """How a rotation head is learned on a few hundred images."""
+
+    steps: int = Field(default=400, ge=1, le=1_000_000)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    """Of AdamW, at the start; a cosine takes it to zero over the steps."""
+    weight_decay: float = Field(default=1e-2, ge=0, le=10)
+    batch_size: int = Field(default=64, ge=2, le=65_536)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+
+
+FEWEST_IMAGES = 20
+"""Below, neither what a head learns nor how it is judged means anything."""
+_JUDGING = 0.3
+"""Share of the images that judge; none of its turns is learned from."""
+
+
+_BATCH = 256
+"""Images at once through f: some hundred megabytes of features at 64 pixels."""
+
+
+def learn_rotation_head(
+    head: nn.Sequential, category_module: nn.Module, images_NCSS: Tensor, settings: RotationSettings
+) -> float:
+    """Train a rotation head, in place, above a category module that stays as it is.
+
+    Parameters
+    ----------
+    head
+        Gives `TURNS` outputs; left frozen and in evaluation mode.
+    category_module
+        f.
+    images_NCSS
+        As f takes them; no labels are needed.
+    settings
+        Steps and rates; the same give the same bits on one device.
+
+    Returns
+    -------
+    Share of turns that it tells, 0 to 1, on images that it was not learned from; chance is 1/4.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than `FEWEST_IMAGES` images, or they are not square.
+    """
+    if len(images_NCSS) < FEWEST_IMAGES:
+        raise DataError(
+            f"a rotation head cannot be learned from {len(images_NCSS)} images; give "
+            f"{FEWEST_IMAGES} or more, they need no labels"
+        )
+    generator = torch.Generator().manual_seed(settings.seed)
+    order_N = torch.randperm(len(images_NCSS), generator=generator)
+    judging = math.ceil(_JUDGING * len(images_NCSS))
+    judged, learned = (
+        _every_turn(category_module, images_NCSS[chosen_N])
+        for chosen_N in (order_N[:judging], order_N[judging:])
+    )
+    head.train().requires_grad_(True)
+    optimiser = torch.optim.AdamW(
+        head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)  # dropout's
+        for step in range(settings.steps):
+            optimiser.param_groups[0]["lr"] = (
+                settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+            )
+            chosen = torch.randint(len(learned[1]), (settings.batch_size,), generator=generator)
+            loss = F.cross_entropy(head(learned[0][chosen]), learned[1][chosen])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    head.eval().requires_grad_(False)
+    with torch.inference_mode():
+        return float((head(judged[0]).argmax(1) == judged[1]).float().mean())
+
+
+def _every_turn(category_module: nn.Module, images_NCSS: Tensor) -> tuple[Tensor, Tensor]:
+    """Return f's features of every image at every turn (4N, M, H, W), and the turns (4N)."""
+    features, turns_N = [], []
+    with torch.no_grad():
+        for turns in range(TURNS):
+            for part_NCSS in torch.split(images_NCSS, _BATCH):
+                features.append(category_module(quarter_turned(part_NCSS, turns)))
+            turns_N.append(torch.full((len(images_NCSS),), turns))
+    return torch.cat(features), torch.cat(turns_N)

@@ -81,6 +81,9 @@ class TeacherManifest(Document):
     software: dict[str, str] = Field(default_factory=dict, max_length=16)
     plan: Digest
     """Digest of the plan that this teacher was trained under."""
+    heads: Digest | None = Field(default=None, exclude_if=lambda heads: heads is None)
+    """Digest of the auxiliary heads that it was trained below, if any. Not written without:
+    manifests from before keep their digests."""
     statistics: BlobEntry | None = None
     """Named statistics, each F32: `feature_norm` (1), E‖f(I)‖_F over training images;
     `mean/<layer>` and `variance/<layer>` (C) of every conv output and of f's output, which is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from common.artifacts.store import BlobStore, check_digest
@@ -19,7 +19,7 @@ async def download(
     *,
     registry: Registry,
     store: BlobStore,
-    public: frozenset[str],
+    public: Callable[[], frozenset[str]],
     chunk_bytes: int,
 ) -> AsyncGenerator[DownloadResponse]:
     """Yield a blob's chunks from an offset to its end.
@@ -29,7 +29,7 @@ async def download(
     Parameters
     ----------
     public
-        Digests that every site may read whatever anyone declares: the plan's blobs.
+        Returns digests that every site may read whatever anyone declares: the plan's blobs.
 
     Raises
     ------
@@ -48,9 +48,13 @@ async def download(
 
 
 def _readable(
-    digest: str, site: str, registry: Registry, store: BlobStore, public: frozenset[str]
+    digest: str,
+    site: str,
+    registry: Registry,
+    store: BlobStore,
+    public: Callable[[], frozenset[str]],
 ) -> Path:
     check_digest(digest)
-    if digest not in public and not registry.uploads.readable(site, digest):
+    if digest not in public() and not registry.uploads.readable(site, digest):
         raise NotFoundError(f"there is no blob {digest} for site '{site}'; ask for another")
     return store.local_path(digest)

@@ -14,6 +14,7 @@ from common.errors import ConflictError, ProtocolVersionError
 from common.identity.keys import SigningKey
 from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Plan
 from coordinator.config import CoordinatorConfig
+from coordinator.heads import CurrentHeads
 from coordinator.joining import COORDINATOR
 from coordinator.registry import Registry
 from coordinator.service.downloads import download
@@ -33,6 +34,8 @@ class Federation(FederationServicer):
     ----------
     config, registry, store, plan, key
         The coordinator's.
+    heads
+        Returns the auxiliary heads that are published now.
     watchers
         Wakes watch streams when events are appended.
     uploads
@@ -46,6 +49,7 @@ class Federation(FederationServicer):
         registry: Registry,
         store: BlobStore,
         plan: Plan,
+        heads: CurrentHeads,
         key: SigningKey,
         watchers: Watchers,
         uploads: Uploads,
@@ -54,13 +58,14 @@ class Federation(FederationServicer):
         self._registry = registry
         self._store = store
         self._plan = plan
+        self._heads = heads
         self._plan_bytes = plan.canonical()
         self._plan_digest = plan.content_digest()
         self._key = key
         self._watchers = watchers
         self._uploads = uploads
         entries = [plan.initial_category_module, *plan.initial_task_modules.values()]
-        self._public = frozenset(entry.digest for entry in entries)
+        self._initial = frozenset(entry.digest for entry in entries)
         self._log = structlog.get_logger("federation")
 
     async def Join(self, request: pb.JoinRequest, _context: Any) -> pb.JoinResponse:  # noqa: N802
@@ -76,12 +81,14 @@ class Federation(FederationServicer):
     async def GetPlan(  # noqa: N802
         self, request: pb.GetPlanRequest, _context: Any
     ) -> pb.GetPlanResponse:
-        """Agree on a protocol version and hand out the plan."""
+        """Agree on a protocol version and hand out the plan, and the heads that there are."""
+        heads = await asyncio.to_thread(self._heads)
         return pb.GetPlanResponse(
             protocol=negotiate(request),
             plan=self._plan_bytes,
             plan_digest=self._plan_digest,
             coordinator_version=version("rootstock"),
+            heads=b"" if heads is None else heads.canonical(),
         )
 
     async def BeginUpload(  # noqa: N802
@@ -134,6 +141,11 @@ class Federation(FederationServicer):
         """Keep a lab's numbers."""
         first = await asyncio.to_thread(take_report, self._registry, caller(), request)
         return pb.ReportEvaluationResponse(first=first)
+
+    def _public(self) -> frozenset[str]:
+        """Return what every site may read: initial weights, published heads."""
+        heads = self._heads()
+        return self._initial | {entry.digest for entry in (heads.blobs() if heads else ())}
 
 
 def negotiate(request: pb.GetPlanRequest) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from common.errors import SchemaError
-from common.plan import Plan
+from common.plan import Heads, Plan
 from common.weights.admission import admit_manifest
 from common.weights.manifest import Manifest, TeacherManifest
 
 
-def check_manifest(manifest: Manifest, plan: Plan) -> None:
+def check_manifest(manifest: Manifest, plan: Plan, heads: Heads | None) -> None:
     """Refuse a manifest that cannot be admitted whatever its blobs hold.
 
     The whole gate, blobs included, is `common.weights.admission.admit`, after the receipt.
@@ -16,7 +16,8 @@ def check_manifest(manifest: Manifest, plan: Plan) -> None:
     Raises
     ------
     SchemaError
-        If the teacher was trained under another plan: other initial weights would not do.
+        If the teacher was trained under another plan: other initial weights would not do. Or
+        below heads that are not published any more: it would not fit the net as it claims to.
     RefusedError
         See `common.weights.admission.admit_manifest`.
     """
@@ -24,5 +25,11 @@ def check_manifest(manifest: Manifest, plan: Plan) -> None:
         raise SchemaError(
             f"plan: the teacher was trained under plan {manifest.plan}, the coordinator's is "
             f"{plan.content_digest()}; fetch the plan again and train under it"
+        )
+    published = None if heads is None else heads.content_digest()
+    if isinstance(manifest, TeacherManifest) and manifest.heads not in (None, published):
+        raise SchemaError(
+            f"heads: the teacher was trained below auxiliary heads {manifest.heads}, published now "
+            f"are {published or 'none'}; fetch the plan again and train below those"
         )
     admit_manifest(manifest, plan)

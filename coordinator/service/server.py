@@ -17,6 +17,7 @@ from common.errors import AddressInUseError, ConfigurationError
 from common.files import write_bytes
 from common.transport.channel import Address, require_loopback_or_tls, server_options
 from coordinator.committing import Committer
+from coordinator.heads import HeadsFile
 from coordinator.ledger import Ledger
 from coordinator.places import Places
 from coordinator.service.federation import Federation
@@ -70,10 +71,12 @@ class CoordinatorServer:
         self._server: grpc.aio.Server | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._log = structlog.get_logger("server")
+        heads = HeadsFile(self._places.heads).current
         uploads = Uploads(
             registry=registry,
             store=store,
             plan=plan,
+            heads=heads,
             key=key,
             incoming=Incoming(self._places.incoming, plan.limits.chunk_bytes),
             open_limit=config.server.max_open_uploads_per_site,
@@ -86,6 +89,7 @@ class CoordinatorServer:
             registry=registry,
             store=store,
             plan=plan,
+            heads=heads,
             key=key,
             watchers=watchers,
             uploads=uploads,

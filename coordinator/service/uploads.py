@@ -16,6 +16,7 @@ from common.errors import IdentityError, NotFoundError, SchemaError
 from common.identity.keys import SigningKey, verify
 from common.plan import Plan
 from common.weights.manifest import Manifest, RefinementManifest, parse_manifest
+from coordinator.heads import CurrentHeads
 from coordinator.registry import Receipt, Registry, Upload
 from coordinator.registry.uploads import LEASE_SECONDS
 from coordinator.service.gate import check_manifest
@@ -47,6 +48,7 @@ class Uploads:
         registry: Registry,
         store: BlobStore,
         plan: Plan,
+        heads: CurrentHeads,
         key: SigningKey,
         incoming: Incoming,
         open_limit: int,
@@ -55,6 +57,7 @@ class Uploads:
         self._registry = registry
         self._store = store
         self._plan = plan
+        self._heads = heads
         self._key = key
         self._incoming = incoming
         self._open_limit = open_limit
@@ -168,7 +171,7 @@ class Uploads:
         known = self._registry.uploads.find(hashlib.sha256(request.manifest).hexdigest())
         if known is None:
             # What was begun or received under an earlier plan stays as it is.
-            check_manifest(manifest, self._plan)
+            check_manifest(manifest, self._plan, self._heads())
             if isinstance(manifest, RefinementManifest):
                 check_refinement(manifest, self._registry)
             for digest, size in sizes.items():

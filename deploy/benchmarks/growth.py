@@ -42,6 +42,7 @@ from coordinator.config import (
     EvaluationConfig,
     PlanConfig,
 )
+from coordinator.heads import HeadsFile
 from coordinator.jobs.checkpoint import put_tensors
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
 from coordinator.jobs.worker import TransplantWorker
@@ -233,7 +234,13 @@ class _Net:
         """Run a conductor until the submission's merge has ended, answering as the lab would."""
         ledger = self._ledger
         transplanter = Transplanter(ledger, Committer(ledger), _Inline(), self._places)
-        conductor = Conductor(ledger, transplanter, _NoHistory(self._registry), 1.0)
+        conductor = Conductor(
+            ledger,
+            transplanter,
+            _NoHistory(self._registry),
+            HeadsFile(self._places.heads),
+            1.0,
+        )
         news = asyncio.Event()
         loop = asyncio.get_running_loop()
 

@@ -8,6 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from deploy.cli import heads
 from deploy.cli.extras import needs_coordinator
 from deploy.cli.output import PEOPLE, RESULT, print_json
 
@@ -16,6 +17,7 @@ app = typer.Typer(help="Run and watch a coordinator.", no_args_is_help=True)
 Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")]
 history = typer.Typer(help="Merges as MLflow shows them.", no_args_is_help=True)
 app.add_typer(history, name="history")
+app.add_typer(heads.app, name="heads")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from common.errors import NotFoundError, UnreachableError
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.net_options import AsJson, Config, number_of
+from deploy.cli.net_options import AsJson, Config, number_of, woken
 from deploy.cli.output import PEOPLE, RESULT, print_json
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def found(
         )
         key = load_or_create(places.key)
         merge = found_with(view.registry, view.store, key, plan, merge, waiting, learned)
-    running = _wake(settings)
+    running = woken(settings.state)
     rows = [
         {"category": category, **join.model_dump(exclude={"adapter", "submission"})}
         for category, join in learned.joins.items()
@@ -177,7 +176,7 @@ def _tell(
     as_json: bool,
 ) -> None:
     rows = [_row(merge, join) for merge, join in zip(merges, joins, strict=True)]
-    running = _wake(settings)
+    running = woken(settings.state)
     if as_json:
         print_json({"joins": rows, "coordinator_runs": running})
         return
@@ -198,15 +197,3 @@ def _names(text: str) -> list[str]:
 def _row(merge: Merge, join: LearnedJoin) -> Mapping[str, object]:
     told = join.model_dump(exclude={"adapter", "submission"})
     return {"merge": merge.id, "category": merge.category, "task": merge.task, **told}
-
-
-def _wake(settings: CoordinatorConfig) -> bool:
-    """Have a coordinator that runs look at the registry again; say whether there is one."""
-    from deploy.federation.operator import OperatorClient
-
-    try:
-        with OperatorClient.of_state(settings.state) as operator:
-            operator.wake()
-    except (NotFoundError, UnreachableError):
-        return False
-    return True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from common.errors import NotFoundError
+from common.errors import NotFoundError, UnreachableError
 from deploy.cli.extras import needs_coordinator
 
 if TYPE_CHECKING:
@@ -52,3 +52,15 @@ def number_of(view: NetView, wanted: int | None) -> int:
     if number is None:
         raise NotFoundError("the net is not founded yet: no teacher net has been merged")
     return number
+
+
+def woken(state: Path) -> bool:
+    """Have a coordinator that runs look at its registry again; say whether there is one."""
+    from deploy.federation.operator import OperatorClient
+
+    try:
+        with OperatorClient.of_state(state) as operator:
+            operator.wake()
+    except (NotFoundError, UnreachableError):
+        return False
+    return True

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.distillation.augmentation import AugmentConfig, augment, augment_labelled
 from common.distillation.problem import logits, pixel_labels
@@ -32,6 +32,20 @@ _WARM_UP = 0.05
 """Share of the steps over which the learning rate rises: AdamW's first steps are its roughest."""
 
 
+class Auxiliary(Protocol):
+    """Further losses of a category module: see `site_agent.recipes.compatible`."""
+
+    def __call__(
+        self,
+        category_module: nn.Module,
+        features_NCHW: Tensor,
+        batch: Batch,
+        generator: torch.Generator,
+    ) -> list[Tensor]:
+        """Return the losses of one batch, weighted."""
+        ...
+
+
 class SupervisedRecipe:
     """Binary cross-entropy of every task, AdamW or SGD, cosine schedule, light augmentation.
 
@@ -39,21 +53,35 @@ class SupervisedRecipe:
     smaller side's as often as it takes to balance, so that threshold 0 is fair. All randomness
     of an epoch follows from (seed, epoch), so a resumed run repeats nothing and skips nothing.
     Nothing is chosen on validation images: the last epoch's weights are the teacher's.
+
+    Parameters
+    ----------
+    config
+        Steps and rates.
+    device
+        Where to train.
+    auxiliary
+        Losses of the category module beside those of its tasks.
     """
 
     name = "supervised"
 
-    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self, config: TrainingConfig, device: torch.device, auxiliary: Auxiliary | None = None
+    ) -> None:
         self._config = config
         self._device = device
+        self._auxiliary = auxiliary
 
     def settings(self) -> dict[str, Setting]:
         """Return what the manifest says about the recipe."""
         flat: dict[str, Setting] = {}
         for key, value in self._config.model_dump(mode="json").items():
+            if key in ("recipe", "checkpoint_epochs", "compatible"):
+                continue
             if isinstance(value, dict):
                 flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}
-            elif key not in ("recipe", "checkpoint_epochs"):
+            else:
                 flat[key] = value
         return flat
 
@@ -117,6 +145,8 @@ class SupervisedRecipe:
         for g in teacher.task_modules.values():
             y_N = logits(g(features_NCHW))
             losses.append(cross_entropy(y_N, batch.labels_for(y_N).to(self._device)))
+        if self._auxiliary is not None:
+            losses += self._auxiliary(teacher.category_module, features_NCHW, batch, generator)
         loss = torch.stack(losses).sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

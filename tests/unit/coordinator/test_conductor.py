@@ -11,6 +11,7 @@ from common.errors import StorageError
 from coordinator.committing import Committer
 from coordinator.conductor import Conductor
 from coordinator.config import GrowthConfig, JobsConfig
+from coordinator.heads import HeadsFile
 from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import MAX_REASON, plain
 from coordinator.places import Places
@@ -37,7 +38,9 @@ def conduct(ledger, *, until, retry_seconds=0.05):
     """Run a conductor until a state is reached; no job is needed, so Ray is not started."""
     places = Places(ledger.config)
     transplanter = Transplanter(ledger, Committer(ledger), JobRunner(JobsConfig()), places)
-    conductor = Conductor(ledger, transplanter, NoHistory(ledger), retry_seconds)
+    conductor = Conductor(
+        ledger, transplanter, NoHistory(ledger), HeadsFile(places.heads), retry_seconds
+    )
 
     async def run():
         work = asyncio.create_task(conductor.run())

@@ -41,16 +41,18 @@ class GetPlanRequest(_message.Message):
     def __init__(self, protocol: _Optional[_Union[VersionRange, _Mapping]] = ..., agent_version: _Optional[str] = ...) -> None: ...
 
 class GetPlanResponse(_message.Message):
-    __slots__ = ("protocol", "plan", "plan_digest", "coordinator_version")
+    __slots__ = ("protocol", "plan", "plan_digest", "coordinator_version", "heads")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     COORDINATOR_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     plan: bytes
     plan_digest: str
     coordinator_version: str
-    def __init__(self, protocol: _Optional[int] = ..., plan: _Optional[bytes] = ..., plan_digest: _Optional[str] = ..., coordinator_version: _Optional[str] = ...) -> None: ...
+    heads: bytes
+    def __init__(self, protocol: _Optional[int] = ..., plan: _Optional[bytes] = ..., plan_digest: _Optional[str] = ..., coordinator_version: _Optional[str] = ..., heads: _Optional[bytes] = ...) -> None: ...
 
 class BeginUploadRequest(_message.Message):
     __slots__ = ("manifest", "signature")
@@ -236,8 +238,16 @@ class SamplesForgotten(_message.Message):
     count: int
     def __init__(self, submission_id: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
+class HeadsChanged(_message.Message):
+    __slots__ = ("number", "origin")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    origin: str
+    def __init__(self, number: _Optional[int] = ..., origin: _Optional[str] = ...) -> None: ...
+
 class WatchResponse(_message.Message):
-    __slots__ = ("cursor", "heartbeat", "submission", "evaluation", "version", "superseded", "merge", "samples")
+    __slots__ = ("cursor", "heartbeat", "submission", "evaluation", "version", "superseded", "merge", "samples", "heads")
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     SUBMISSION_FIELD_NUMBER: _ClassVar[int]
@@ -246,6 +256,7 @@ class WatchResponse(_message.Message):
     SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
     MERGE_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
     cursor: int
     heartbeat: Heartbeat
     submission: SubmissionStateChanged
@@ -254,7 +265,8 @@ class WatchResponse(_message.Message):
     superseded: Superseded
     merge: MergeStateChanged
     samples: SamplesForgotten
-    def __init__(self, cursor: _Optional[int] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., submission: _Optional[_Union[SubmissionStateChanged, _Mapping]] = ..., evaluation: _Optional[_Union[EvaluationRequest, _Mapping]] = ..., version: _Optional[_Union[NetVersionCommitted, _Mapping]] = ..., superseded: _Optional[_Union[Superseded, _Mapping]] = ..., merge: _Optional[_Union[MergeStateChanged, _Mapping]] = ..., samples: _Optional[_Union[SamplesForgotten, _Mapping]] = ...) -> None: ...
+    heads: HeadsChanged
+    def __init__(self, cursor: _Optional[int] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., submission: _Optional[_Union[SubmissionStateChanged, _Mapping]] = ..., evaluation: _Optional[_Union[EvaluationRequest, _Mapping]] = ..., version: _Optional[_Union[NetVersionCommitted, _Mapping]] = ..., superseded: _Optional[_Union[Superseded, _Mapping]] = ..., merge: _Optional[_Union[MergeStateChanged, _Mapping]] = ..., samples: _Optional[_Union[SamplesForgotten, _Mapping]] = ..., heads: _Optional[_Union[HeadsChanged, _Mapping]] = ...) -> None: ...
 
 class OutputCalibration(_message.Message):
     __slots__ = ("scale", "bias", "error", "mean_iou")

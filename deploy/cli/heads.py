@@ -1,0 +1,143 @@
+"""``rootstock coordinator heads``: what labs with recipe `compatible` train below."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from common.errors import NotFoundError
+from deploy.cli.extras import needs_coordinator
+from deploy.cli.net_options import AsJson, Config, number_of, woken
+from deploy.cli.output import RESULT, print_json
+
+if TYPE_CHECKING:
+    from common.plan import Heads
+
+app = typer.Typer(
+    help="Auxiliary heads that labs train below, so that they fit before any adapter.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def publish(
+    config: Config,
+    source: Annotated[
+        Literal["net", "initial"],
+        typer.Option("--from", help="The net's task modules, or the plan's initial ones."),
+    ] = "net",
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images, no labels: learn a rotation head on them, too."),
+    ] = None,
+    category: Annotated[str, typer.Option(help="Above whose module; default: the founder's.")] = "",
+    steps: Annotated[int, typer.Option(min=1, max=1_000_000)] = 400,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Publish heads, in place of those there are, and tell every lab.
+
+    Labs that have shipped stay as they are; those that train or wait take the new ones.
+    """
+    with needs_coordinator("coordinator heads publish"):
+        from common.compatible.rotation import RotationSettings
+        from coordinator import heads
+        from coordinator.config import CoordinatorConfig
+        from coordinator.places import Places
+        from coordinator.planning import published_plan
+        from coordinator.view import NetView
+    from common.config import load
+
+    settings = load(config, CoordinatorConfig)
+    places = Places(settings)
+    plan = published_plan(places)
+    rotation, told = None, None
+    with NetView.open(settings) as view:
+        if source == "net" or images is not None:
+            number = number_of(view, None)
+            tree = view.tree(number)
+        if source == "net":
+            origin, modules = f"net version {number}", heads.heads_of_net(tree, plan)
+        else:
+            origin, modules = "initial weights", dict(plan.initial_task_modules)
+        if images is not None:
+            name = category or heads.founder_of(tree, plan)
+            if name not in tree.category_modules:
+                held = ", ".join(sorted(tree.category_modules))
+                raise NotFoundError(f"the net has no category '{name}'; it holds: {held}")
+            rotation, told = heads.learn_rotation(
+                view.store,
+                plan,
+                tree.category_modules[name].blob,
+                images,
+                RotationSettings(steps=steps, seed=seed),
+            )
+            origin += f", rotation above {name}"
+        file = heads.HeadsFile(places.heads)
+        published = heads.publish(file, view.registry, origin, modules, rotation)
+    running = woken(settings.state)
+    if as_json:
+        print_json({**_told(published), "rotation_told": told, "coordinator_runs": running})
+        return
+    _print(published)
+    if told is not None:
+        RESULT.print(
+            f"the rotation head tells {100 * told:.0f}% of quarter turns (chance: 25%)",
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def retire(
+    config: Config,
+    reason: Annotated[str, typer.Option("--reason", help="Labs are told.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take the heads back; labs with recipe `compatible` then wait for the next ones."""
+    with needs_coordinator("coordinator heads retire"):
+        from coordinator import heads
+        from coordinator.config import CoordinatorConfig
+        from coordinator.places import Places
+        from coordinator.view import NetView
+    from common.config import load
+
+    settings = load(config, CoordinatorConfig)
+    with NetView.open(settings) as view:
+        file = heads.HeadsFile(Places(settings).heads)
+        retired = heads.retire(file, view.registry, reason)
+    running = woken(settings.state)
+    if as_json:
+        print_json({"retired": retired.number, "coordinator_runs": running})
+        return
+    RESULT.print(f"heads number {retired.number} ({retired.origin}) are retired", soft_wrap=True)
+
+
+@app.command()
+def show(config: Config, as_json: AsJson = False) -> None:
+    """Show the heads that are published."""
+    with needs_coordinator("coordinator heads show"):
+        from coordinator.config import CoordinatorConfig
+        from coordinator.heads import HeadsFile
+        from coordinator.places import Places
+    from common.config import load
+
+    published = HeadsFile(Places(load(config, CoordinatorConfig)).heads).current()
+    if as_json:
+        print_json({"heads": None if published is None else _told(published)})
+        return
+    if published is None:
+        RESULT.print("no heads are published: `rootstock coordinator heads publish`")
+        return
+    _print(published)
+
+
+def _told(heads: Heads) -> dict[str, object]:
+    return {"digest": heads.content_digest(), **heads.model_dump(mode="json")}
+
+
+def _print(heads: Heads) -> None:
+    rotation = ["rotation"] if heads.rotation is not None else []
+    names = ", ".join([*sorted(heads.task_modules), *rotation])
+    RESULT.print(f"heads number {heads.number}, from {heads.origin}: {names}", soft_wrap=True)
