@@ -131,6 +131,10 @@ class AcceptanceRule(Document):
 
     max_error: float = Field(default=45.0, ge=0, le=100)
     max_above_teacher: float = Field(default=15.0, ge=0, le=100)
+    take: Literal["best", "first"] = "best"
+    """"first" asks the lab about no adapter and the closed form before anything is learned, and
+    takes the first candidate within the two bounds above, simplest first: what labs with recipe
+    `compatible` ship often needs no more. "best" learns at once and takes the lowest error."""
 
 
 class AcceptanceConfig(AcceptanceRule):

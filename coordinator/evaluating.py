@@ -32,6 +32,7 @@ from protos.rootstock.federation.v1.federation_pb2 import (
 )
 
 NO_ADAPTER = "no_adapter"
+CLOSED_FORM = "closed_form"
 ZERO_SAMPLE = "zero_sample"
 FEW_SAMPLE = "few_sample"
 REFINED = "refined"
@@ -42,20 +43,43 @@ Candidates = dict[str, AdapterEntry | None]
 
 def candidates_of(result: JobResult) -> Candidates:
     """Return what a job's result lets the lab choose from."""
-    candidates: Candidates = {NO_ADAPTER: None, ZERO_SAMPLE: result.zero_sample}
-    if result.few_sample is not None:
-        candidates[FEW_SAMPLE] = result.few_sample
-    return candidates
+    learned = {
+        CLOSED_FORM: result.closed_form,
+        ZERO_SAMPLE: result.zero_sample,
+        FEW_SAMPLE: result.few_sample,
+    }
+    found = {name: adapter for name, adapter in learned.items() if adapter is not None}
+    return {NO_ADAPTER: None, **found}
 
 
-def ask(ledger: Ledger, merge: Merge, submission: Submission, candidates: Candidates) -> None:
-    """Ask the owning lab for the errors of all candidates; again: the same request stays."""
-    tree, zero_sample = ledger.tree(), candidates[ZERO_SAMPLE]
-    if tree is None or zero_sample is None:
-        raise ConflictError(f"merge {merge.id}: there is nothing to evaluate; distil first")
+def ask(
+    ledger: Ledger,
+    merge: Merge,
+    submission: Submission,
+    candidates: Candidates,
+    *,
+    turn: int,
+    refinement: AdapterSpec | None,
+) -> None:
+    """Ask the owning lab for the errors of all candidates; again: the same request stays.
+
+    Parameters
+    ----------
+    ledger, merge, submission
+        Whose candidates.
+    candidates
+        By name; see `candidates_of`.
+    turn
+        Which question to the lab this is about the merge; counts from 1.
+    refinement
+        The structure of the adapter that the lab is to refine; None: it is not asked to.
+    """
+    tree = ledger.tree()
+    if tree is None:
+        raise ConflictError(f"merge {merge.id}: there is nothing to evaluate; found a net first")
     student = tree.task_modules[merge.task]
     request = EvaluationRequest(
-        evaluation_id=evaluation_id(merge.id),
+        evaluation_id=evaluation_id(merge.id, turn),
         merge_id=merge.id,
         manifest_digest=submission.manifest_digest,
         task=merge.task,
@@ -65,8 +89,8 @@ def ask(ledger: Ledger, merge: Merge, submission: Submission, candidates: Candid
             Candidate(name=name, adapter=entry.canonical() if entry else b"")
             for name, entry in candidates.items()
         ],
-        refine=ledger.config.evaluation.refine,
-        refinement_spec=zero_sample.spec.canonical(),
+        refine=refinement is not None,
+        refinement_spec=b"" if refinement is None else refinement.canonical(),
     )
     event = WatchResponse(evaluation=request).SerializeToString()
     ledger.registry.evaluations.request(
@@ -74,17 +98,18 @@ def ask(ledger: Ledger, merge: Merge, submission: Submission, candidates: Candid
         submission.site,
         request.SerializeToString(),
         events=[NewEvent(submission.site, "evaluation", event)],
+        turn=turn,
     )
 
 
-async def answer(registry: Registry, merge_id: str) -> ReportEvaluationRequest | None:
+async def answer(registry: Registry, merge_id: str, turn: int) -> ReportEvaluationRequest | None:
     """Wait for the lab's report; a lab that has vanished leaves the merge waiting.
 
     None if the operator rejects the merge in the meantime.
     """
 
     def look() -> ReportEvaluationRequest | Decision | None:
-        evaluation = registry.evaluations.of_merge(merge_id)
+        evaluation = registry.evaluations.of_merge(merge_id, turn)
         if evaluation is not None and evaluation.report is not None:
             return ReportEvaluationRequest.FromString(evaluation.report)
         return registry.merges.get(merge_id).decision

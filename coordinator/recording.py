@@ -180,9 +180,16 @@ def _digests(
     if manifest.shared_samples is not None:
         digests["shared_samples"] = manifest.shared_samples.blob.digest
     if result is not None:
-        digests["zero_sample_adapter"] = result.zero_sample.blob.digest
-        if result.few_sample is not None:
-            digests["few_sample_adapter"] = result.few_sample.blob.digest
+        learned = {
+            "closed_form": result.closed_form,
+            "zero_sample": result.zero_sample,
+            "few_sample": result.few_sample,
+        }
+        digests |= {
+            f"{name}_adapter": adapter.blob.digest
+            for name, adapter in learned.items()
+            if adapter is not None
+        }
     return digests
 
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
 
-from common.errors import ConflictError, RootstockError, StorageError, UnreachableError
+from common.errors import (
+    ConflictError,
+    RootstockError,
+    StorageError,
+    TransplantError,
+    UnreachableError,
+)
 from common.nets.spec import TaskSpec
 from common.weights.manifest import BlobEntry, TeacherManifest
 from coordinator.committing import Committer
@@ -37,6 +44,9 @@ from coordinator.places import Places
 from coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
 from coordinator.registry.states import DIRECT_OPERATIONS
 from coordinator.waiting import until
+
+CLOSED_FORM_METHOD = "closed-form"
+"""Of `common.distillation.methods`: what is asked about before anything is learned."""
 
 OnJobProgress = Callable[[Progress], None]
 
@@ -118,11 +128,17 @@ class Transplanter:
             merge = await asyncio.to_thread(
                 registry.merges.advance, merge.id, MergeState.DISTILLING
             )
-        if merge.state is MergeState.DISTILLING:
-            merge = await self._distil(merge, submission)
-            if await self._rejected(merge, submission):
+        while True:
+            if merge.state is MergeState.DISTILLING:
+                merge = await self._distil(merge, submission)
+                if await self._rejected(merge, submission):
+                    return
+            if not await self._conclude(merge, submission):
                 return
-        await self._conclude(merge, submission)
+            # Neither no adapter nor the closed form will do: learn one.
+            merge = await asyncio.to_thread(
+                registry.merges.advance, merge.id, MergeState.DISTILLING, step=0, steps=0
+            )
 
     async def _join(self, merge: Merge, submission: Submission) -> None:
         """Join what was trained together, or learned before the merge was queued."""
@@ -157,24 +173,15 @@ class Transplanter:
         task = self._ledger.plan.task(merge.task)
         if task is None:
             raise ConflictError(f"merge {merge.id}: the plan has no task {merge.task!r} any more")
-        samples = await asyncio.to_thread(few_samples, self._ledger, manifest, task)
-        job = await asyncio.to_thread(self._job, merge, manifest, task, samples.blob)
-        loop = asyncio.get_running_loop()
-
-        def show(progress: Progress) -> None:
-            loop.run_in_executor(
-                None,
-                lambda: registry.merges.update(merge.id, step=progress.step, steps=progress.steps),
-            )
-
-        result = await self._runner.run(job, show)
-        if samples.blob is not None and samples.temporary:
-            # A lab's samples are in it: what the lab wants back must not stay here.
-            await asyncio.to_thread(self._ledger.store.delete, samples.blob.digest)
+        rule = self._ledger.config.acceptance.rule(merge.task)
+        if rule.take == "first" and merge.job_result is None:
+            result = await self._rung(merge, manifest, task)
+            numbers: dict[str, float] = {}
+        else:
+            result, numbers = await self._learned(merge, manifest, task)
         for stage, reason in result.fallbacks.items():
             self._log.warning("fell back", merge=merge.id, stage=stage, reason=reason)
-        numbers = teacher_numbers(manifest, merge.task)
-        numbers |= samples.numbers()
+        numbers |= teacher_numbers(manifest, merge.task)
         numbers |= {f"seconds/{stage}": spent for stage, spent in result.seconds.items()}
         return await asyncio.to_thread(
             registry.merges.advance,
@@ -183,6 +190,51 @@ class Transplanter:
             job_result=result.model_dump(mode="json"),
             numbers=numbers,
         )
+
+    async def _rung(self, merge: Merge, manifest: TeacherManifest, task: TaskSpec) -> JobResult:
+        """Solve for the closed form alone, which takes seconds, and learn nothing."""
+        job = await asyncio.to_thread(self._job, merge, manifest, task, None)
+        closed_form = job.settings.model_copy(update={"zero_sample_method": CLOSED_FORM_METHOD})
+        job = job.model_copy(update={"settings": closed_form})
+        try:
+            return (await self._run(merge, job)).as_rung()
+        except TransplantError as error:
+            # No adapter can be asked about all the same, and other methods may have an answer.
+            self._log.warning("no closed form", merge=merge.id, error=str(error))
+            return JobResult(
+                zero_sample=None,
+                few_sample=None,
+                student_task_module=job.student_task_module.digest,
+                curves=(),
+                seconds={},
+                report={},
+                settings=job.settings,
+            )
+
+    async def _learned(
+        self, merge: Merge, manifest: TeacherManifest, task: TaskSpec
+    ) -> tuple[JobResult, dict[str, float]]:
+        """Learn with what there is; returns numbers of the samples, too."""
+        samples = await asyncio.to_thread(few_samples, self._ledger, manifest, task)
+        job = await asyncio.to_thread(self._job, merge, manifest, task, samples.blob)
+        result = await self._run(merge, job)
+        if samples.blob is not None and samples.temporary:
+            # A lab's samples are in it: what the lab wants back must not stay here.
+            await asyncio.to_thread(self._ledger.store.delete, samples.blob.digest)
+        if merge.job_result is not None:
+            result = result.above(JobResult.model_validate(merge.job_result))
+        return result, samples.numbers()
+
+    async def _run(self, merge: Merge, job: TransplantJob) -> JobResult:
+        registry, loop = self._ledger.registry, asyncio.get_running_loop()
+
+        def show(progress: Progress) -> None:
+            loop.run_in_executor(
+                None,
+                lambda: registry.merges.update(merge.id, step=progress.step, steps=progress.steps),
+            )
+
+        return await self._runner.run(job, show)
 
     def _job(
         self, merge: Merge, manifest: TeacherManifest, task: TaskSpec, samples: BlobEntry | None
@@ -215,32 +267,52 @@ class Transplanter:
             checkpoint_steps=ledger.config.jobs.checkpoint_steps,
         )
 
-    async def _conclude(self, merge: Merge, submission: Submission) -> None:
-        """Ask the owning lab, wait for its numbers however long that takes, and decide."""
+    async def _conclude(self, merge: Merge, submission: Submission) -> bool:
+        """Ask the owning lab, wait for its numbers however long that takes, and decide.
+
+        Returns
+        -------
+        bool
+            True if the merge goes on: nothing that was asked about is good enough, and nothing was
+            learned yet.
+        """
         result = JobResult.model_validate(merge.job_result)
         candidates = candidates_of(result)
-        await asyncio.to_thread(ask, self._ledger, merge, submission, candidates)
-        report = await answer(self._ledger.registry, merge.id)
+        learned = result.zero_sample
+        wanted = learned is not None and self._ledger.config.evaluation.refine
+        spec = learned.spec if learned is not None and wanted else None
+        await asyncio.to_thread(
+            partial(ask, turn=result.turn, refinement=spec),
+            self._ledger,
+            merge,
+            submission,
+            candidates,
+        )
+        report = await answer(self._ledger.registry, merge.id, result.turn)
         if report is None:
             await self._rejected(merge, submission)
-            return
+            return False
         if report.failure:
             raise ConflictError(
                 f"{submission.site} could not evaluate the candidates: {report.failure}"
             )
-        if report.refinement_manifest_digest:
+        if report.refinement_manifest_digest and learned is not None:
             candidates[REFINED] = await asyncio.to_thread(
-                refined_adapter, self._ledger, report, result.zero_sample.spec
+                refined_adapter, self._ledger, report, learned.spec
             )
         merge = await asyncio.to_thread(
             self._ledger.registry.merges.update, merge.id, numbers=numbers_of(report)
         )
         verdict = acceptance(self._ledger.config.acceptance.rule(merge.task), merge.numbers)
+        if not verdict.accepted and learned is None and merge.state is MergeState.EVALUATING:
+            self._log.info("goes on to learn", merge=merge.id, reason=verdict.reason)
+            return True
         join = None
         if verdict.candidate is not None:
             calibration = calibration_of(report, verdict.candidate)
             join = Join(verdict.candidate, candidates[verdict.candidate], calibration)
         await self._decide(merge, submission, verdict, join)
+        return False
 
     async def _decide(
         self, merge: Merge, submission: Submission, verdict: Verdict, join: Join | None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from common.errors import LimitError, SchemaError
 from coordinator.config import AcceptanceRule
 
-CANDIDATES = ("no_adapter", "zero_sample", "few_sample", "refined")
+CANDIDATES = ("no_adapter", "closed_form", "zero_sample", "few_sample", "refined")
 """Every candidate, simplest first: of two with the same error the simpler one is taken."""
 
 
@@ -27,7 +27,8 @@ def acceptance(policy: AcceptanceRule, numbers: Mapping[str, float]) -> Verdict:
     Parameters
     ----------
     policy
-        The highest error, and the highest distance to the teacher's, that may be merged.
+        The highest error, and the highest distance to the teacher's, that may be merged; whether
+        the best candidate is taken, or the first and simplest that keeps to both.
     numbers
         `teacher_error`, and the errors of each of `CANDIDATES` that was evaluated (`error_key`), in
         percent. Other keys are ignored.
@@ -49,6 +50,10 @@ def acceptance(policy: AcceptanceRule, numbers: Mapping[str, float]) -> Verdict:
     }
     if not errors:
         return Verdict(False, "acceptance: the lab evaluated no candidate", None)
+    if policy.take == "first":
+        first = next((name for name in errors if _within(policy, errors[name], teacher)), None)
+        if first is not None:
+            return _first(first, errors, teacher)
     best = min(errors, key=lambda name: (errors[name], CANDIDATES.index(name)))
     found = f"{best} has an error of {errors[best]:.1f}%"
     if errors[best] > policy.max_error:
@@ -61,6 +66,21 @@ def acceptance(policy: AcceptanceRule, numbers: Mapping[str, float]) -> Verdict:
         )
         return Verdict(False, f"acceptance: the best candidate, {found}; {rule}", best)
     return Verdict(True, f"{found}, the teacher {teacher:.1f}%", best)
+
+
+def _within(policy: AcceptanceRule, error: float, teacher: float) -> bool:
+    return error <= policy.max_error and error <= teacher + policy.max_above_teacher
+
+
+def _first(first: str, errors: Mapping[str, float], teacher: float) -> Verdict:
+    """Say which was taken as the first that will do, and what simpler ones would not."""
+    simpler = [name for name in errors if CANDIDATES.index(name) < CANDIDATES.index(first)]
+    passed = "".join(f", {name} {errors[name]:.1f}%" for name in simpler)
+    reason = (
+        f"{first} has an error of {errors[first]:.1f}%, the teacher {teacher:.1f}%{passed}: the "
+        "first that will do"
+    )
+    return Verdict(True, reason, first)
 
 
 def as_it_came(policy: AcceptanceRule, what: str, error: float) -> Verdict:

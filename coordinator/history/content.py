@@ -21,6 +21,7 @@ date."""
 
 ERROR_STAGES = (
     ("no_adapter_error", "no adapter"),
+    ("closed_form_error", "closed form"),
     ("zero_sample_error", "zero samples"),
     ("few_sample_error", "few samples"),
     ("refined_error", "refined"),

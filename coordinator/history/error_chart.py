@@ -11,6 +11,7 @@ from coordinator.pictures.canvas import INK, NEW, QUIET, new_figure, save, short
 
 _COLOURS = {
     "no_adapter_error": "#9aa0a8",
+    "closed_form_error": "#c9734a",
     "zero_sample_error": "#e0a030",
     "few_sample_error": "#4a90c2",
     "refined_error": "#3f8f55",

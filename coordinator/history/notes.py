@@ -16,6 +16,7 @@ STATES = {
 
 CANDIDATES = {
     "no_adapter": "no adapter",
+    "closed_form": "the adapter of the closed form",
     "zero_sample": "the adapter of zero samples",
     "few_sample": "the adapter of few samples",
     "refined": "the adapter refined at the lab",

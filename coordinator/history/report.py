@@ -18,6 +18,7 @@ from coordinator.history.record import MergeRecord
 _MEANINGS = {
     "teacher_error": "The lab's own net, g_T(f(I)): what the join is held against.",
     "no_adapter_error": "The lab's f on the net's g_S as it is. No learning.",
+    "closed_form_error": "An adapter solved for from weights alone, before anything was learned.",
     "zero_sample_error": "An adapter from weights and shipped statistics alone. No image.",
     "few_sample_error": "An adapter that also saw the images that the lab chose to share.",
     "refined_error": "Trained on at the lab, on its private images; only the adapter came back.",

@@ -72,7 +72,10 @@ class CurvePoint(Document):
 class JobResult(Document):
     """The adapters that a job learned, each already in the store."""
 
-    zero_sample: AdapterEntry
+    closed_form: AdapterEntry | None = None
+    """What least squares alone gave, where a merge takes the first candidate that will do."""
+    zero_sample: AdapterEntry | None
+    """None while only what needs no learning was asked for."""
     few_sample: AdapterEntry | None
     student_task_module: Digest
     """What the adapters were learned for: an adapter fits no other."""
@@ -85,8 +88,31 @@ class JobResult(Document):
     """What each adapter was learned by."""
     fallbacks: dict[Stage, str] = Field(default_factory=dict)
     """Why a stage's method was given up for another; empty where none was."""
+    turn: int = Field(default=1, ge=1)
+    """Counts the questions to the lab that candidates of this merge were part of."""
     settings: DistillationConfig
     """What it was learned with: the configuration may have changed since."""
+
+    def as_rung(self) -> JobResult:
+        """Return a job's closed form as what it is: a candidate before anything is learned."""
+        return self.model_copy(
+            update={
+                "closed_form": self.zero_sample,
+                "zero_sample": None,
+                "methods": {},
+                "seconds": {"closed-form": sum(self.seconds.values())},
+            }
+        )
+
+    def above(self, rung: JobResult) -> JobResult:
+        """Return what was learned after a rung that was not good enough."""
+        return self.model_copy(
+            update={
+                "closed_form": rung.closed_form,
+                "seconds": {**rung.seconds, **self.seconds},
+                "turn": rung.turn + 1,
+            }
+        )
 
     def learned_by(self) -> dict[str, str]:
         """Return what a merge's record says: the stages' methods, and why any was given up."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from common.errors import NotFoundError
@@ -15,9 +14,10 @@ from coordinator.registry.records import Evaluation, NewEvent, record
 from coordinator.registry.tables import EvaluationRow
 
 
-def evaluation_id(merge_id: str) -> str:
-    """Return the id of a merge's evaluation ("evl-0007" for "mrg-0007"): one a merge."""
-    return merge_id.replace("mrg-", "evl-", 1)
+def evaluation_id(merge_id: str, turn: int = 1) -> str:
+    """Return the id of a merge's evaluation: "evl-0007" for "mrg-0007", "evl-0007-2" the second."""
+    first = merge_id.replace("mrg-", "evl-", 1)
+    return first if turn == 1 else f"{first}-{turn}"
 
 
 class Evaluations:
@@ -28,18 +28,24 @@ class Evaluations:
         self._clock = clock
 
     def request(
-        self, merge_id: str, site: str, payload: bytes, *, events: Iterable[NewEvent]
+        self,
+        merge_id: str,
+        site: str,
+        payload: bytes,
+        *,
+        events: Iterable[NewEvent],
+        turn: int = 1,
     ) -> Evaluation:
         """Ask a site to evaluate, in one transaction with the event that tells it.
 
-        Idempotent per merge: a second call changes nothing and returns the first request.
+        Idempotent per merge and turn: a second call changes nothing and returns the first request.
         """
         now = self._clock()
         with self._database.write() as session:
-            row = session.get(EvaluationRow, evaluation_id(merge_id))
+            row = session.get(EvaluationRow, evaluation_id(merge_id, turn))
             if row is None:
                 row = EvaluationRow(
-                    id=evaluation_id(merge_id),
+                    id=evaluation_id(merge_id, turn),
                     merge_id=merge_id,
                     site=site,
                     request=payload,
@@ -72,10 +78,10 @@ class Evaluations:
         with self._database.read() as session:
             return record(Evaluation, _get(session, evaluation))
 
-    def of_merge(self, merge_id: str) -> Evaluation | None:
-        """Return the evaluation that a merge asked for, or None."""
+    def of_merge(self, merge_id: str, turn: int = 1) -> Evaluation | None:
+        """Return the evaluation that a merge asked for at that turn, or None."""
         with self._database.read() as session:
-            row = session.scalar(select(EvaluationRow).where(EvaluationRow.merge_id == merge_id))
+            row = session.get(EvaluationRow, evaluation_id(merge_id, turn))
             return None if row is None else record(Evaluation, row)
 
 

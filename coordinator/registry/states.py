@@ -57,7 +57,13 @@ _MERGE: dict[MergeState, frozenset[MergeState]] = {
         {MergeState.EVALUATING, MergeState.REJECTED, MergeState.FAILED}
     ),
     MergeState.EVALUATING: frozenset(
-        {MergeState.REVIEWING, MergeState.MERGED, MergeState.REJECTED, MergeState.FAILED}
+        {
+            MergeState.DISTILLING,  # what needs no learning was not good enough
+            MergeState.REVIEWING,
+            MergeState.MERGED,
+            MergeState.REJECTED,
+            MergeState.FAILED,
+        }
     ),
     MergeState.REVIEWING: frozenset({MergeState.MERGED, MergeState.REJECTED, MergeState.FAILED}),
     MergeState.MERGED: frozenset({MergeState.ROLLED_BACK}),

@@ -167,12 +167,13 @@ class MergeRow(Base):
 
 
 class EvaluationRow(Base):
-    """A question to the owning lab; one a merge."""
+    """A question to the owning lab; one a merge, or two: what needs no learning comes first."""
 
     __tablename__ = "evaluations"
+    __table_args__ = (Index("evaluations_by_merge", "merge_id"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    merge_id: Mapped[str] = mapped_column(ForeignKey("merges.id"), unique=True)
+    merge_id: Mapped[str] = mapped_column(ForeignKey("merges.id"))
     site: Mapped[str] = mapped_column(ForeignKey("sites.name"))
     request: Mapped[bytes] = mapped_column(LargeBinary)
     report: Mapped[bytes | None] = mapped_column(LargeBinary)

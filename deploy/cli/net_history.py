@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ERRORS = (
     ("teacher_error", "teacher"),
     ("no_adapter_error", "no adapter"),
+    ("closed_form_error", "closed form"),
     ("zero_sample_error", "zero"),
     ("few_sample_error", "few"),
     ("refined_error", "refined"),
@@ -26,6 +27,7 @@ _ERRORS = (
 
 _CANDIDATES = {
     "no_adapter": ", no adapter",
+    "closed_form": ", closed form",
     "zero_sample": ", zero-sample adapter",
     "few_sample": ", few-sample adapter",
     "refined": ", refined adapter",

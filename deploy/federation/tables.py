@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NUMBERS = (
     "teacher_error",
     "no_adapter_error",
+    "closed_form_error",
     "zero_sample_error",
     "few_sample_error",
     "refined_error",
@@ -24,11 +25,21 @@ NUMBERS = (
 edge would have, calibrated; with no adapter, not."""
 
 UNCALIBRATED = {
+    "closed_form_error": "closed_form_uncalibrated_error",
     "zero_sample_error": "zero_sample_uncalibrated_error",
     "few_sample_error": "few_sample_uncalibrated_error",
     "refined_error": "refined_uncalibrated_error",
 }
 """The same candidates' errors without a calibration of the output."""
+
+HEADINGS = {
+    "teacher": "teacher",
+    "no_adapter": "no\nadapter",
+    "closed_form": "closed\nform",
+    "zero_sample": "zero\nsamples",
+    "few_sample": "few\nsamples",
+    "refined": "refined",
+}
 
 MEAN_IOU = tuple(name.replace("error", "mean_iou") for name in NUMBERS)
 """Mean IoU in percent, of tasks that label pixels; their error is 100 − pixel accuracy."""
@@ -65,21 +76,34 @@ def category_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     for task in tasks:
         own = [row for row in rows if row["task"] == task]
         what = f"{task}: error" if len(tasks) > 1 else "Error"
-        tables.append(_table(f"{what} in % on each lab's validation data (→ calibrated)"))
+        names = _shown(own, NUMBERS)
+        tables.append(_table(f"{what} in % on each lab's validation data (→ calibrated)", names))
         for row in own:
-            before = (row.get(UNCALIBRATED.get(name, "")) for name in NUMBERS)
-            _add(tables[-1], row, map(_percent, (row[name] for name in NUMBERS), before))
+            before = (row.get(UNCALIBRATED.get(name, "")) for name in names)
+            _add(tables[-1], row, map(_percent, (row[name] for name in names), before))
         if any(row[name] is not None for row in own for name in MEAN_IOU):
-            tables.append(_table(f"{task}: mean IoU in %, with the calibration if there is one"))
+            names = _shown(own, MEAN_IOU)
+            title = f"{task}: mean IoU in %, with the calibration if there is one"
+            tables.append(_table(title, names))
             for row in own:
-                _add(tables[-1], row, (_percent(row[name]) for name in MEAN_IOU))
+                _add(tables[-1], row, (_percent(row[name]) for name in names))
     return tables
 
 
-def _table(title: str) -> Table:
+def _shown(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Leave out the closed form where nobody was asked about it."""
+    return [
+        name
+        for name in names
+        if not name.startswith("closed_form") or any(row.get(name) is not None for row in rows)
+    ]
+
+
+def _table(title: str, names: Iterable[str]) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("category", no_wrap=True)
-    for heading in ("teacher", "no\nadapter", "zero\nsamples", "few\nsamples", "refined"):
+    for name in names:
+        heading = HEADINGS[name.removesuffix("_error").removesuffix("_mean_iou")]
         table.add_column(heading, justify="right", overflow="fold")  # no digit is left out
     table.add_column("sec.", justify="right")
     table.add_column("net", no_wrap=True)

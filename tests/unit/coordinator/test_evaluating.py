@@ -143,7 +143,8 @@ def evaluating(ledger: Ledger, tmp_path: Path) -> Merge:
         job_result=result.model_dump(mode="json"),
         numbers={"teacher_error": 5.0},
     )
-    ask(ledger, merge, ledger.registry.submissions.get(submission), candidates_of(result))
+    asked = ledger.registry.submissions.get(submission)
+    ask(ledger, merge, asked, candidates_of(result), turn=1, refinement=spec)
     return merge
 
 

@@ -82,3 +82,43 @@ def test_an_error_is_a_percentage(key, value):
 def test_needs_the_teachers_error():
     with pytest.raises(SchemaError, match="teacher_error"):
         acceptance(POLICY, {"refined_error": 6.0})
+
+
+FIRST = POLICY.model_copy(update={"take": "first"})
+
+
+@pytest.mark.parametrize(
+    ("numbers", "accepted", "candidate", "reason"),
+    [
+        # The first that keeps to both bounds, simplest first, not the best.
+        (
+            {
+                "teacher_error": 5,
+                "no_adapter_error": 30,
+                "closed_form_error": 14,
+                "zero_sample_error": 6,
+                "refined_error": 5,
+            },
+            True,
+            "closed_form",
+            "the teacher 5.0%, no_adapter 30.0%: the first that will do",
+        ),
+        (
+            {"teacher_error": 5, "no_adapter_error": 15, "closed_form_error": 5},
+            True,
+            "no_adapter",
+            "the first that will do",
+        ),
+        # Where none does, the best is named, as ever.
+        (
+            {"teacher_error": 5, "no_adapter_error": 30, "closed_form_error": 20},
+            False,
+            "closed_form",
+            "above the teacher's 5.0% may be merged",
+        ),
+    ],
+)
+def test_the_first_that_will_do(numbers, accepted, candidate, reason):
+    verdict = acceptance(FIRST, numbers)
+    assert (accepted, candidate) == (verdict.accepted, verdict.candidate)
+    assert reason in verdict.reason

@@ -18,6 +18,7 @@ SUBMISSION = {
 MERGE = {
     ("queued", "distilling"),
     ("distilling", "evaluating"),
+    ("evaluating", "distilling"),
     ("evaluating", "merged"),
     ("evaluating", "reviewing"),
     ("reviewing", "merged"),

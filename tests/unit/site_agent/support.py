@@ -91,6 +91,7 @@ def untrained(folder: Path, **changes: object) -> TeacherManifest:
         config(folder, **changes),
         plan(folder / "plan"),
         PLAN_DIGEST,
+        None,
         ("supervised", {}),
         CPU,
         NEVER,

@@ -51,7 +51,7 @@ def shipped(folder: Path, **changes: object) -> TeacherManifest:
     config = support.config(folder, **changes)
     return build(
         folder, teacher, masked.data(), config, masked.plan(folder / "plan"), support.PLAN_DIGEST,
-        ("supervised", {}), support.CPU, support.NEVER,
+        None, ("supervised", {}), support.CPU, support.NEVER,
     )  # fmt: skip
 
 

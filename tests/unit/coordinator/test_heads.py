@@ -1,0 +1,145 @@
+"""Auxiliary heads: published by hand or at the founding, replaced, retired."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.compatible.rotation import RotationSettings
+from common.errors import ConflictError, DataError, NotFoundError
+from common.nets.architectures import build_head
+from common.plan import Heads
+from common.weights import safetensors_io
+from coordinator.config import GrowthConfig
+from coordinator.heads import (
+    HeadsFile,
+    founder_of,
+    heads_of_net,
+    learn_rotation,
+    publish,
+    retire,
+)
+from coordinator.ledger import Ledger
+from coordinator.places import Places
+from coordinator.registry import MergeState
+from protos.rootstock.federation.v1 import federation_pb2 as pb
+from tests.unit.coordinator.conftest import receive, teacher
+from tests.unit.coordinator.test_conductor import conduct
+
+
+def heads_file(ledger: Ledger) -> HeadsFile:
+    return HeadsFile(Places(ledger.config).heads)
+
+
+def told(ledger: Ledger) -> list[tuple[int, str]]:
+    """Return what any lab hears of heads."""
+    events = ledger.registry.events.after("any-lab", 0, 100)
+    messages = [pb.WatchResponse.FromString(e.payload) for e in events if e.kind == "heads"]
+    return [(message.heads.number, message.heads.origin) for message in messages]
+
+
+def test_published_replaced_retired(ledger: Ledger) -> None:
+    file, modules = heads_file(ledger), dict(ledger.plan.initial_task_modules)
+    elsewhere = heads_file(ledger)  # as another process sees it
+    assert elsewhere.current() is None
+    with pytest.raises(NotFoundError, match="no heads are published"):
+        retire(file, ledger.registry, "none")
+    first = publish(file, ledger.registry, "initial weights", modules)
+    assert elsewhere.current() == first
+    with pytest.raises(ConflictError, match="just these heads are published, as number 1"):
+        publish(file, ledger.registry, "initial weights", modules)
+    second = publish(file, ledger.registry, "net version 3", modules)
+    assert (first.number, second.number) == (1, 2)
+    assert first.content_digest() != second.content_digest()
+    assert elsewhere.current() == second
+    assert retire(elsewhere, ledger.registry, "a better net") == second
+    assert file.current() is None
+    third = publish(file, ledger.registry, "net version 3", modules)
+    assert third.number == 4  # the retirement has a number, too
+    assert told(ledger) == [
+        (1, "initial weights"),
+        (2, "net version 3"),
+        (0, "retired: a better net"),
+        (4, "net version 3"),
+    ]
+
+
+def test_the_founding_net_s_task_modules_become_heads_by_themselves(ledger: Ledger) -> None:
+    plan = ledger.config.plan.model_copy(update={"heads": "founder"})
+    config = ledger.config.model_copy(update={"plan": plan, "growth": GrowthConfig()})
+    ledger = replace(ledger, config=config)
+    receive(ledger, teacher(ledger, "cat-lab", "cat"))
+    file = heads_file(ledger)
+    conduct(ledger, until=lambda: file.current() is not None)
+    heads, tree = file.current(), ledger.tree()
+    assert heads is not None
+    assert tree is not None
+    assert heads.task_modules == {"classification": tree.task_modules["classification"].blob}
+    assert heads.origin == "net version 1"
+    assert founder_of(tree, ledger.plan) == "cat"
+    # What the operator has retired does not come back by itself.
+    retire(file, ledger.registry, "test")
+    second = receive(ledger, teacher(ledger, "cat-lab-2", "cat"))
+    merges = ledger.registry.merges
+    conduct(
+        ledger,
+        until=lambda: (
+            any(m.state is MergeState.FAILED for m in merges.all())
+            or ledger.registry.submissions.get(second).state.value == "refused"
+        ),
+    )
+    assert file.current() is None
+
+
+def test_a_net_of_another_architecture_gives_no_heads(ledger: Ledger) -> None:
+    receive(ledger, teacher(ledger, "cat-lab", "cat"))
+    conduct(ledger, until=lambda: ledger.head() is not None)
+    tree = ledger.tree()
+    assert tree is not None
+    assert list(heads_of_net(tree, ledger.plan)) == ["classification"]
+    wide = ledger.plan.architecture.model_copy(update={"settings": {"width": 8}})
+    with pytest.raises(NotFoundError, match="no task module of the plan's architecture"):
+        heads_of_net(tree, ledger.plan.model_copy(update={"architecture": wide}))
+    with pytest.raises(NotFoundError, match="joined with no adapter"):
+        founder_of(tree.model_copy(update={"edges": ()}), ledger.plan)
+
+
+def pictures(folder: Path, count: int) -> Path:
+    """Write pictures whose upper half is bright: which way is up can be told."""
+    (folder / "deep").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        pixels = generator.integers(0, 80, (40, 48, 3), dtype=np.uint8)
+        pixels[:20] += 120
+        Image.fromarray(pixels).save(folder / "deep" / f"{number}.png")
+    return folder
+
+
+def test_a_rotation_head_is_learned_from_unlabelled_pictures(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    plan, settings = ledger.plan, RotationSettings(steps=60, learning_rate=1e-2)
+    images = pictures(tmp_path / "pictures", 30)
+    entry, share = learn_rotation(
+        ledger.store, plan, plan.initial_category_module, images, settings
+    )
+    assert share > 0.9
+    head = build_head(plan.architecture, 4)
+    safetensors_io.load_module(head, ledger.store.local_path(entry.digest), entry)
+    assert all(torch.isfinite(p).all() for p in head.parameters())
+    heads = publish(heads_file(ledger), ledger.registry, "test", {}, entry)
+    assert [blob.digest for blob in heads.blobs()] == [entry.digest]
+    few = pictures(tmp_path / "few", 4)
+    with pytest.raises(DataError, match="from 4 images; give"):
+        learn_rotation(ledger.store, plan, plan.initial_category_module, few, settings)
+    with pytest.raises(DataError, match="is not a folder"):
+        learn_rotation(ledger.store, plan, plan.initial_category_module, tmp_path / "no", settings)
+
+
+def test_a_retired_document_has_nothing_to_download() -> None:
+    assert Heads(number=3, origin="retired: x", task_modules={}).blobs() == []
