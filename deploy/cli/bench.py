@@ -153,5 +153,37 @@ def teachers(
         RESULT.print("  ".join(f"{key} {value}" for key, value in row.items()), soft_wrap=True)
 
 
+@app.command()
+def recipes(
+    data: Annotated[str, typer.Option(help="cifar10, voc-animals or digits.")] = "cifar10",
+    categories: Annotated[
+        str, typer.Option(help="Names, with commas; default: all but the founder.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = 3,
+    root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
+    cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Hold labs that train below the net's task module against labs that do not."""
+    with needs_coordinator("bench recipes"):
+        from deploy.benchmarks.transplant import recipes as compared
+
+    outcome = compared.made(
+        data,
+        _listed(categories),
+        seeds,
+        root=root,
+        cache=cache,
+        workers=workers,
+        folder=results,
+    )
+    if as_json:
+        print_json(outcome)
+        return
+    RESULT.print(outcome["text"], soft_wrap=True)
+
+
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -181,19 +181,34 @@ def _spec(adapter: str, channels: int) -> AdapterSpec:
 
 def _filled(row: Row, cell: Cell, material: Material, dreams: Dreams) -> Row:
     began = time.perf_counter()
-    spec = _spec(row.adapter, material.channels)
-    try:
-        if row.method == CEILING:
-            adapter = _ceiling(material, spec, cell)
-        else:
-            transplant = material.transplant(spec, row.samples, seed=row.seed)
-            adapter = learned(row.method, transplant, settings(cell, row.method), dreams)
-    except TransplantError:  # a method with no answer has no error; the others go on
-        return replace(row, seconds=time.perf_counter() - began)
-    error, calibrated = _errors(material, adapter)
+    error, calibrated = judged(row.method, row.adapter, row.samples, cell, material, dreams)
     return replace(
         row, error=error, calibrated_error=calibrated, seconds=time.perf_counter() - began
     )
+
+
+def judged(
+    method: str,
+    shape: str,
+    samples: int,
+    cell: Cell,
+    material: Material,
+    dreams: Dreams | None = None,
+) -> tuple[float | None, float | None]:
+    """Return the error on test images of what a method finds, as it is and calibrated.
+
+    Both are None where the method has no answer: the others go on.
+    """
+    spec = _spec(shape, material.channels)
+    try:
+        if method == CEILING:
+            adapter = _ceiling(material, spec, cell)
+        else:
+            transplant = material.transplant(spec, samples, seed=cell.seed)
+            adapter = learned(method, transplant, settings(cell, method), dreams)
+    except TransplantError:
+        return None, None
+    return _errors(material, adapter)
 
 
 def settings(cell: Cell, method: str) -> MethodSettings:

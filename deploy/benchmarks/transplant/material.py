@@ -24,6 +24,7 @@ from common.nets.spec import AdapterSpec
 from deploy.benchmarks.transplant import teachers
 from deploy.benchmarks.transplant.datasets import Dataset, Labelled, LabSplit, lab
 from deploy.benchmarks.transplant.shared_task import shared_task_module
+from deploy.benchmarks.transplant.teachers import Below
 from site_agent.config import StatisticsConfig
 from site_agent.data.images import ImageSet
 from site_agent.recipes.interface import Teacher
@@ -104,7 +105,14 @@ class Material:
 
 
 def between(
-    dataset: Dataset, category: str, student: str, *, seed: int, root: Path, cache: Path
+    dataset: Dataset,
+    category: str,
+    student: str,
+    *,
+    seed: int,
+    root: Path,
+    cache: Path,
+    below: Below | None = None,
 ) -> Material:
     """Return what joins a category to a task module.
 
@@ -119,9 +127,11 @@ def between(
         Of teachers, the reorder layer and draws.
     root, cache
         Of data sets; of trained nets.
+    below
+        Auxiliary heads that the category's teacher is trained below, if any.
     """
     split = lab(dataset, category, seed=seed)
-    own = teachers.trained(dataset, category, split, seed=seed, root=root, cache=cache)
+    own = teachers.trained(dataset, category, split, seed=seed, root=root, cache=cache, below=below)
     ours = named_statistics(own, split.training)
     if student == "":
         student_task, theirs = shared_task_module(

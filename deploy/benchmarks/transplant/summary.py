@@ -52,15 +52,19 @@ class Interval:
 
 def interval(rows: Iterable[Row], value: Value) -> Interval | None:
     """Return the mean over seeds of the mean over categories; None if a value is missing."""
+    return over_seeds((row.seed, value(row)) for row in rows)
+
+
+def over_seeds(numbers: Iterable[tuple[int, float | None]]) -> Interval | None:
+    """Return the mean over seeds of each seed's mean; None if a number is missing."""
     by_seed: dict[int, list[float]] = {}
-    for row in rows:
-        number = value(row)
+    for seed, number in numbers:
         if number is None:
             return None
-        by_seed.setdefault(row.seed, []).append(number)
+        by_seed.setdefault(seed, []).append(number)
     if not by_seed:
         return None
-    means = [mean(numbers) for numbers in by_seed.values()]
+    means = [mean(found) for found in by_seed.values()]
     if len(means) == 1:
         return Interval(means[0], None)
     quantile = _STUDENT_95[min(len(means) - 1, len(_STUDENT_95)) - 1]

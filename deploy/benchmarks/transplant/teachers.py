@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
@@ -28,7 +30,8 @@ from deploy.benchmarks.transplant import datasets
 from deploy.benchmarks.transplant.datasets import Dataset, Labelled, LabSplit
 from site_agent.config import TrainingConfig
 from site_agent.data.images import ImageSet, LabData
-from site_agent.recipes.interface import Teacher
+from site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
+from site_agent.recipes.interface import Recipe, Teacher
 from site_agent.recipes.supervised import SupervisedRecipe, schedule
 
 TASK = TaskSpec(name="classification")
@@ -49,7 +52,18 @@ class TeacherConfig(Document):
     """Of the common start on public images; 0: random initial weights."""
     training: TrainingConfig
     seed: int
+    below: str = Field(default="", exclude_if=lambda below: not below)
+    """The auxiliary heads that it was trained below, if any."""
     format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Below:
+    """Frozen heads that a teacher is trained below: recipe `compatible`."""
+
+    name: str
+    """Stands for their weights in the cache; the seed does the rest."""
+    heads: FrozenHeads
 
 
 AUGMENT = AugmentConfig(shift=0.1, zoom=0.1, colour=0.1)
@@ -79,8 +93,23 @@ def trained(
     root: Path,
     cache: Path,
     longer: int = 1,
+    below: Below | None = None,
 ) -> Teacher:
-    """Return a lab's teacher, from the cache if it is there; `longer` multiplies its epochs."""
+    """Return a lab's teacher, from the cache if it is there.
+
+    Parameters
+    ----------
+    dataset, category, split
+        The lab's images.
+    seed
+        Of the common start and of training.
+    root, cache
+        Of data sets; of trained nets.
+    longer
+        Multiplies its epochs.
+    below
+        Auxiliary heads; None: recipe `supervised`.
+    """
     start_epochs, training = SETTINGS[dataset.name]
     training = training.model_copy(update={"epochs": longer * training.epochs})
     config = TeacherConfig(
@@ -90,6 +119,7 @@ def trained(
         start_epochs=start_epochs,
         training=training.model_copy(update={"seed": seed}),
         seed=seed,
+        below="" if below is None else below.name,
     )
     teacher = common_start(dataset, seed=seed, root=root, cache=cache)
 
@@ -98,7 +128,11 @@ def trained(
         data = LabData(images, images, images, mirror=dataset.mirror)
         folder = cache / f"{config.content_digest()}.training"
         folder.mkdir(parents=True, exist_ok=True)
-        recipe = SupervisedRecipe(config.training, torch.device("cpu"))
+        recipe: Recipe
+        if below is None:
+            recipe = SupervisedRecipe(config.training, torch.device("cpu"))
+        else:
+            recipe = CompatibleRecipe(config.training, torch.device("cpu"), below.heads)
         recipe.train(teacher, data, folder, lambda *_: None, threading.Event())
 
     return _cached(cache, config, teacher, train)
