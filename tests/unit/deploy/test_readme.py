@@ -12,6 +12,7 @@ import pytest
 
 from common.config import check
 from coordinator.config import CoordinatorConfig
+from deploy.federation.config import merge
 from site_agent.config import SiteConfig
 
 ROOT = Path(__file__).parents[3]
@@ -27,7 +28,12 @@ def _blocks(language: str) -> list[str]:
 )
 def test_configurations_are_valid(name: str, kind: type[SiteConfig | CoordinatorConfig]) -> None:
     (block,) = [block for block in _blocks("toml") if block.startswith(f"# {name}\n")]
-    check(tomllib.loads(block), kind, source=name)
+    whole = tomllib.loads(block)
+    check(whole, kind, source=name)
+    besides = [block for block in _blocks("toml") if block.startswith(f"# {name}, these keys")]
+    assert besides
+    for block in besides:
+        check(merge(whole, tomllib.loads(block)), kind, source=name)
 
 
 def test_the_code_prints_what_it_says() -> None:
