@@ -1,0 +1,78 @@
+"""What a run may cost: one size for a minute, one for two cores, one for a GPU, as the paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from site_agent.recipes.supervised import schedule
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one training is optimised: with Adam, alike for every condition of a run."""
+
+    steps: int
+    """Minibatches of each net."""
+    batch: int
+    """Images a minibatch."""
+    learning_rate: float
+    weight_decay: float = 1e-7
+    decay: Literal["cosine", "tenths", "constant"] = "cosine"
+    """Of the learning rate: a short rise and half a cosine, ÷10 after each quarter of the steps
+    (paper, appendix C), or none."""
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, from 0."""
+        if self.decay == "cosine":
+            return self.learning_rate * schedule(step, self.steps)
+        if self.decay == "tenths":
+            return float(self.learning_rate * 0.1 ** (4 * step // self.steps))
+        return self.learning_rate
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Everything that decides how long a setting takes."""
+
+    name: str
+    seeds: int
+    blocks: int
+    """Of the small ResNets, a stage."""
+    width: int
+    """Channels of their first stage."""
+    photographs: Training
+    """On CIFAR-10."""
+    unlabelled: int = 2048
+    """Training images that BatchNorm's statistics are re-estimated on after recombining."""
+    test_images: int | None = None
+    """Test images of a task, evenly spread; None: all."""
+
+
+QUICK = Budget(
+    name="quick",
+    seeds=1,
+    blocks=1,
+    width=8,
+    photographs=Training(steps=160, batch=32, learning_rate=5e-3),
+    unlabelled=512,
+    test_images=2000,
+)
+"""Shows that everything works; its nets are far from trained."""
+DEFAULT = Budget(
+    name="default",
+    seeds=3,
+    blocks=1,
+    width=8,
+    photographs=Training(steps=750, batch=64, learning_rate=5e-3),
+)
+"""A quarter of an hour on two cores for each setting."""
+FULL = Budget(
+    name="full",
+    seeds=10,
+    blocks=9,
+    width=16,
+    photographs=Training(steps=20_000, batch=512, learning_rate=0.01, decay="tenths"),
+)
+"""The paper's: ResNet-56 (appendix C), for a GPU."""
+BUDGETS = {budget.name: budget for budget in (QUICK, DEFAULT, FULL)}

@@ -1,0 +1,119 @@
+"""What the settings have to show, measured on their rows: a line each, met or missed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from deploy.benchmarks.goal import Goal
+from deploy.benchmarks.recombine.pair_settings import JOINT
+from deploy.benchmarks.recombine.pairs import ALL
+from deploy.benchmarks.recombine.rows import UPPER, Row, average, chosen
+
+NEAR_CHANCE = 5.0
+"""Points above chance that independent nets may be."""
+ABOVE = 5.0
+"""Points above independent nets from which a condition is clearly better."""
+SHARE = 0.9
+"""Of the upper bound, for all three conditions together."""
+NEAR_BOUND = 1.1
+"""Points below the upper bound where tasks are the same (paper, B.2)."""
+NEAR_JOINT = 5.0
+"""Points that incremental training may cost (paper: 4.0)."""
+OWN = 1.0
+"""Points that a net's own accuracy may fall by; less is no fall that three seeds can show."""
+
+
+def goals(rows: Sequence[Row]) -> list[Goal]:
+    """Return the goals that the rows say something about."""
+    made: dict[str, Callable[[Sequence[Row]], list[Goal]]] = {
+        "analysis": _analysis,
+        "incremental": _incremental,
+        "bound": _bound,
+    }
+    setting = rows[0].setting
+    return made[setting](rows) if setting in made else []
+
+
+def _analysis(rows: Sequence[Row]) -> list[Goal]:
+    alone = _mean(rows, "independent")
+    above = alone - rows[0].chance
+    found = [
+        Goal(
+            "independent nets above chance",
+            "−0.5 points",
+            f"≤ {NEAR_CHANCE:.0f} points",
+            f"{above:+.1f} points",
+            above <= NEAR_CHANCE,
+        )
+    ]
+    for method, papers in (("iiw", "+14.5"), ("rp", "+39.5"), ("dcc", "+55.2")):
+        better = _mean(rows, method) - alone
+        found.append(
+            Goal(
+                f"{method} above independent nets",
+                f"{papers} points",
+                f"≥ {ABOVE:.0f} points",
+                f"{better:+.1f} points",
+                better >= ABOVE,
+            )
+        )
+    share = _mean(rows, ALL) / _mean(rows, UPPER)
+    found.append(
+        Goal(
+            f"{ALL} as a share of the upper bound",
+            "90%",
+            f"≥ {SHARE:.0%}",
+            f"{share:.0%}",
+            share >= SHARE,
+        )
+    )
+    return [*found, _own(rows)]
+
+
+def _incremental(rows: Sequence[Row]) -> list[Goal]:
+    below = _mean(rows, JOINT) - _mean(rows, ALL)
+    return [
+        Goal(
+            f"incremental {ALL} below joint",
+            "4.0 points",
+            f"≤ {NEAR_JOINT:.0f} points",
+            f"{below:.1f} points",
+            below <= NEAR_JOINT,
+        ),
+        _own(rows),
+    ]
+
+
+def _bound(rows: Sequence[Row]) -> list[Goal]:
+    found = []
+    for method in ("iiw+rp", "iiw+dcc", ALL):
+        below = _mean(rows, UPPER) - _mean(rows, method)
+        found.append(
+            Goal(
+                f"{method} below the upper bound",
+                "≤ 1.1 points",
+                f"≤ {NEAR_BOUND} points",
+                f"{below:.1f} points",
+                below <= NEAR_BOUND,
+            )
+        )
+    return [*found, _own(rows)]
+
+
+def _own(rows: Sequence[Row]) -> Goal:
+    change = _mean(rows, ALL, "own_accuracy") - _mean(rows, UPPER, "own_accuracy")
+    return Goal(
+        f"{ALL}: a net's own accuracy against the upper bound's",
+        "+0.7 points",
+        f"≥ −{OWN:.0f} point",
+        f"{change:+.1f} points",
+        change >= -OWN,
+    )
+
+
+def _mean(
+    rows: Sequence[Row], method: str, what: str = "accuracy", case: str | None = None
+) -> float:
+    found = average(chosen(rows, method, case), what)
+    assert found is not None  # noqa: S101  # every setting measures its methods
+    return found.mean

@@ -1,0 +1,89 @@
+"""Pictures of the settings: accuracies, and the paper's figure 3.
+
+Shapes: C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from deploy.benchmarks.recombine.rows import UPPER, Row, average, chosen
+
+_OURS = "#2e6fb7"
+_BOUND = "#c1272d"
+
+
+def methods(rows: Sequence[Row], path: Path) -> None:
+    """Draw every method's accuracy beside chance and the upper bound (paper, figure 2)."""
+    figure, axes = _axes((6.4, 3.6))
+    names = [name for name in dict.fromkeys(row.method for row in rows) if name != UPPER]
+    means = [average(chosen(rows, name)) for name in names]
+    shown = [(name, found) for name, found in zip(names, means, strict=True) if found is not None]
+    axes.bar(
+        [name.replace("+", "\n+") for name, _ in shown],
+        [found.mean for _, found in shown],
+        yerr=[found.half or 0 for _, found in shown],
+        color=_OURS,
+        width=0.6,
+        capsize=3,
+    )
+    bound = average(chosen(rows, UPPER))
+    if bound is not None:
+        axes.axhline(bound.mean, color=_BOUND, linewidth=1, label=UPPER)
+    axes.axhline(rows[0].chance, color="black", linestyle=":", linewidth=1, label="chance")
+    axes.set_ylabel("accuracy in %")
+    axes.tick_params(axis="x", labelsize=8)
+    axes.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def correlations(rows: Sequence[Row], path: Path) -> None:
+    """Draw the channels' correlations between both extractors, sorted, a band for each method.
+
+    The number is their mean; that of independent nets is shown under the best permutation, too
+    (paper, figure 3).
+    """
+    bands: list[tuple[str, float, list[float]]] = []
+    for name in dict.fromkeys(row.method for row in rows):
+        found = [row for row in chosen(rows, name) if row.channel_correlations]
+        if not found:
+            continue
+        channels_C = np.mean([row.channel_correlations for row in found], axis=0)
+        bands.append((name, float(channels_C.mean()), channels_C.tolist()))
+    figure = Figure(figsize=(6.4, 0.4 * len(bands) + 0.9), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    picture = axes.imshow(
+        [band for _, _, band in bands], vmin=0, vmax=1, cmap="magma", aspect="auto"
+    )
+    labels = [f"{name}  {value:.2f}" for name, value, _ in bands]
+    alone = [r.permuted_correlation for r in chosen(rows, "independent")]
+    permuted = [value for value in alone if value is not None]
+    if permuted:
+        place = [name for name, _, _ in bands].index("independent")
+        labels[place] += f"\n(permuted {mean(permuted):.2f})"
+    axes.set_yticks(range(len(bands)), labels, fontsize=8)
+    axes.set_xticks([])
+    axes.set_xlabel("channels, most alike first", fontsize=8)
+    figure.colorbar(picture, ax=axes, label="correlation")
+    _save(figure, path)
+
+
+def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

@@ -1,0 +1,101 @@
+"""The settings' tables: for a terminal of 80 columns, and for the results page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from deploy.benchmarks.recombine.request import TITLES
+from deploy.benchmarks.recombine.rows import UPPER, Row, average, chosen
+
+PAPER: dict[str, dict[str, float]] = {
+    "analysis": {
+        "independent": 10.6, "iiw": 25.1, "rp": 50.1, "dcc": 65.8, "iiw+rp+dcc": 76.7, UPPER: 85.6,
+    },
+    "incremental": {"iiw+rp+dcc": 72.7, "joint iiw+rp+dcc": 76.7, UPPER: 85.6},
+}  # fmt: skip
+"""The paper's recombination accuracies in percent: ResNet-56 on CIFAR-10 × STL-10, nine classes in
+common. To be compared in order, not in value."""
+NOTES = {
+    "analysis": (
+        "Stand-in for CIFAR-10 × STL-10: nets a and b learn from disjoint halves of CIFAR-10's "
+        "training images, eight classes each, six in common, on which recombination is judged. "
+        "*recombined*: the extractor of one net with the head of the other, BatchNorm's statistics "
+        "re-estimated on unlabelled training images; *old BN*: with the statistics of the "
+        "training; *own*: each net by itself on its eight classes; *corr.*: mean correlation of "
+        "the two extractors' channels. Upper bound: each net by itself, with a rotation head of "
+        "its own, on the classes in common."
+    ),
+    "incremental": (
+        "As `analysis`, but the auxiliary heads learn with the first net (a in even runs, b in odd "
+        "ones), are frozen, and the second net learns against them."
+    ),
+    "bound": "As `analysis`, but both nets learn all ten classes.",
+}
+"""What was done, and how it differs from the paper."""
+_DASH = "–"
+_COLUMNS = {
+    "recombined": "accuracy",
+    "bound": "upper_bound",
+    "own": "own_accuracy",
+    "old BN": "kept_accuracy",
+    "corr.": "correlation",
+}
+
+
+def terminal(rows: Sequence[Row]) -> Table:
+    """Return the table of one setting."""
+    setting = rows[0].setting
+    table = Table(
+        title=f"{TITLES[setting]}\naccuracy in % on test images, mean and 95% interval over seeds; "
+        f"chance {rows[0].chance:.1f}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    head, *lines = grid(rows)
+    for place, title in enumerate(head):
+        table.add_column(title, justify="left" if place == 0 else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the table of one setting for the results page."""
+    head, *lines = grid(rows, papers=True)
+    return "\n".join(_line(cells) for cells in (head, ["---"] * len(head), *lines)) + "\n"
+
+
+def grid(rows: Sequence[Row], *, papers: bool = False) -> list[list[str]]:
+    """Return the head and the lines of a setting's table."""
+    return _by_value(rows, papers=papers)
+
+
+def _by_value(rows: Sequence[Row], *, papers: bool) -> list[list[str]]:
+    """Return a line for each method and case, a column for each value."""
+    known = PAPER.get(rows[0].setting, {})
+    head = ["method", *_COLUMNS, *(["paper"] if papers and known else [])]
+    lines = [head]
+    for method, case in dict.fromkeys((row.method, row.case) for row in rows):
+        found = chosen(rows, method, case)
+        line = [f"{method} {case}".strip()]
+        for value in _COLUMNS.values():
+            shown = average(found, value)
+            line.append(
+                _DASH
+                if shown is None
+                else f"{shown.mean:.2f}"
+                if value == "correlation"
+                else str(shown)
+            )
+        if len(head) > len(line):
+            line.append(f"{known[method]:.1f}" if method in known else _DASH)
+        lines.append(line)
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
