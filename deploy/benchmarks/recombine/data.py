@@ -2,7 +2,7 @@
 
 Test images are the data set's own test part and are read by the last evaluation alone.
 
-Shapes: N images, C channels, S side, P side with padding.
+Shapes: N images, C channels, S side, H/W height and width, P side with padding.
 """
 
 from __future__ import annotations
@@ -175,17 +175,17 @@ def _minibatches(
 
 def cropped(images_NCSS: Tensor, generator: torch.Generator) -> Tensor:
     """Move every image by up to 4 pixels each way and mirror it every other time; uint8."""
-    count, channels, side, _ = images_NCSS.shape
+    count, channels, height, width = images_NCSS.shape
     device = images_NCSS.device
     padded_NCPP = F.pad(images_NCSS, (_PADDING,) * 4, value=_GREY)
     corner_2N = torch.randint(2 * _PADDING + 1, (2, count), generator=generator)
     mirror_N = torch.rand(count, generator=generator) < 0.5
-    along_S = torch.arange(side)
-    rows_NS = corner_2N[0][:, None] + along_S
-    columns_NS = corner_2N[1][:, None] + torch.where(mirror_N[:, None], along_S.flip(0), along_S)
+    rows_NH = corner_2N[0][:, None] + torch.arange(height)
+    along_W = torch.arange(width)
+    columns_NW = corner_2N[1][:, None] + torch.where(mirror_N[:, None], along_W.flip(0), along_W)
     return padded_NCPP[
         torch.arange(count, device=device)[:, None, None, None],
         torch.arange(channels, device=device)[None, :, None, None],
-        rows_NS.to(device)[:, None, :, None],
-        columns_NS.to(device)[:, None, None, :],
+        rows_NH.to(device)[:, None, :, None],
+        columns_NW.to(device)[:, None, None, :],
     ]

@@ -65,7 +65,8 @@ def accuracy(scores_NK: Tensor, classes_N: Tensor, among: int | None = None) -> 
 def class_accuracy(scores_NK: Tensor, classes_N: Tensor) -> float:
     """Return the mean over classes of each class's accuracy, in percent."""
     right_N = (scores_NK.argmax(1) == classes_N).float()
-    each = [right_N[classes_N == kind].mean() for kind in range(scores_NK.shape[1])]
+    there = [kind for kind in range(scores_NK.shape[1]) if bool((classes_N == kind).any())]
+    each = [right_N[classes_N == kind].mean() for kind in there]
     return 100 * float(torch.stack(each).mean())
 
 

@@ -78,7 +78,6 @@ class PairCell:
 
 def run(cell: PairCell) -> list[Row]:
     """Train a pair, or take it from the cache, and judge it: a row for each direction."""
-    torch.set_num_threads(1)
     tasks = data.halves(cell.root, cell.cache, cell.config.without, seed=cell.config.seed)
     nets = trained(cell.config, tasks, cell.cache)
     return judged(cell, tasks, nets)

@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 from torch import nn
 
 from common.distillation.imitation import in_batches
@@ -129,7 +128,6 @@ def _line(name: str, rows: Sequence[TeacherRow]) -> str:
 
 
 def _row(data: str, category: str, seed: int, root: Path, cache: Path) -> TeacherRow:
-    torch.set_num_threads(1)
     dataset = datasets.load(data, root, cache)
     split = datasets.lab(dataset, category, seed=seed)
     errors = [

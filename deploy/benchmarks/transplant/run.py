@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from common.errors import SchemaError
@@ -202,13 +201,11 @@ def _teachers(request: Request) -> list[_Wanted]:
 
 
 def _start(wanted: _Wanted) -> None:
-    torch.set_num_threads(1)
     dataset = datasets.load(wanted.data, wanted.root, wanted.cache)
     teachers.common_start(dataset, seed=wanted.seed, root=wanted.root, cache=wanted.cache)
 
 
 def _teacher(wanted: _Wanted) -> None:
-    torch.set_num_threads(1)
     dataset = datasets.load(wanted.data, wanted.root, wanted.cache)
     split = datasets.lab(dataset, wanted.category, seed=wanted.seed)
     teachers.trained(
