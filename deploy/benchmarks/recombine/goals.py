@@ -29,6 +29,8 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
         "analysis": _analysis,
         "incremental": _incremental,
         "bound": _bound,
+        "split": _split,
+        "classes": _classes,
     }
     setting = rows[0].setting
     return made[setting](rows) if setting in made else []
@@ -98,6 +100,42 @@ def _bound(rows: Sequence[Row]) -> list[Goal]:
             )
         )
     return [*found, _own(rows)]
+
+
+def _split(rows: Sequence[Row]) -> list[Goal]:
+    layers = list(dict.fromkeys(row.case for row in rows if row.case))
+    early, late = (_mean(rows, "iiw+rp", case=layer) for layer in (layers[0], layers[-1]))
+    return [
+        Goal(
+            f"split after {layers[0]} above {layers[-1]}",
+            "earlier is better",
+            "> 0",
+            f"{early - late:+.1f} points",
+            early > late,
+        )
+    ]
+
+
+def _classes(rows: Sequence[Row]) -> list[Goal]:
+    counts = sorted({int(row.case) for row in rows if row.case})
+    few, many = (_mean(rows, "iiw+dcc", case=str(n)) for n in (counts[0], counts[-1]))
+    rotation = _mean(rows, "iiw+rp")
+    return [
+        Goal(
+            f"{counts[-1]} classes above {counts[0]}",
+            "more is better",
+            "> 0",
+            f"{many - few:+.1f} points",
+            many > few,
+        ),
+        Goal(
+            f"iiw+dcc on {counts[-1]} classes above iiw+rp",
+            "yes (with 9 of 9 classes)",
+            "> 0",
+            f"{many - rotation:+.1f} points",
+            many > rotation,
+        ),
+    ]
 
 
 def _own(rows: Sequence[Row]) -> Goal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from common.nets.spec import ArchitectureSpec
 from deploy.benchmarks.recombine import data
 from deploy.benchmarks.recombine.pairs import ALL, PairCell, PairConfig, Scheme
@@ -14,7 +16,7 @@ JOINT = f"joint {ALL}"
 
 def cells(request: Request) -> list[PairCell]:
     """Return the pairs of a setting, seed by seed."""
-    make = {"analysis": _analysis, "incremental": _incremental, "bound": _bound}[request.setting]
+    make = SETTINGS[request.setting]
     return [cell for seed in range(request.seeds) for cell in make(request, seed)]
 
 
@@ -38,6 +40,39 @@ def _bound(request: Request, seed: int) -> list[PairCell]:
     return [_cell(request, seed, condition, without=data.SAME) for condition in conditions]
 
 
+def _split(request: Request, seed: int) -> list[PairCell]:
+    blocks = request.budget.blocks
+    layers = dict.fromkeys(f"block{stage}_{b}" for stage in (1, 2, 3) for b in (1, blocks))
+    return [
+        *(_cell(request, seed, "iiw+rp", case=layer, split=layer) for layer in layers),
+        _cell(request, seed, UPPER),
+    ]
+
+
+def _classes(request: Request, seed: int) -> list[PairCell]:
+    most = _in_common(data.OVERLAPPING)
+    counts = range(2, most + 1)
+    return [
+        *(_cell(request, seed, "iiw+dcc", case=str(n), common_classes=n) for n in counts),
+        _cell(request, seed, "iiw+rp"),
+        _cell(request, seed, UPPER),
+    ]
+
+
+SETTINGS: dict[str, Callable[[Request, int], list[PairCell]]] = {
+    "analysis": _analysis,
+    "incremental": _incremental,
+    "bound": _bound,
+    "split": _split,
+    "classes": _classes,
+}
+
+
+def _in_common(without: tuple[tuple[str, ...], tuple[str, ...]]) -> int:
+    """Return how many classes nets have in common that do without these."""
+    return len(set(data.ordered(*without)) & set(data.ordered(*reversed(without))))
+
+
 def _cell(
     request: Request,
     seed: int,
@@ -51,7 +86,6 @@ def _cell(
     common_classes: int | None = None,
 ) -> PairCell:
     budget = request.budget
-    common = len(set(data.ordered(*without)) & set(data.ordered(*reversed(without))))
     config = PairConfig(
         architecture=ArchitectureSpec(
             name="small-resnet",
@@ -62,7 +96,7 @@ def _cell(
         condition=condition,
         scheme=scheme,
         # Pairs without a DCC head are the same whatever it would tell apart.
-        common_classes=(common_classes or common) if "dcc" in condition else 0,
+        common_classes=(common_classes or _in_common(without)) if "dcc" in condition else 0,
         training=budget.photographs,
         seed=seed,
         device=request.device,

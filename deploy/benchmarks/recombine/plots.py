@@ -18,6 +18,7 @@ from deploy.benchmarks.recombine.rows import UPPER, Row, average, chosen
 
 _OURS = "#2e6fb7"
 _BOUND = "#c1272d"
+_COLOURS = {UPPER: _BOUND, "iiw+rp": _OURS, "iiw+dcc": "#3a9d5d"}
 
 
 def methods(rows: Sequence[Row], path: Path) -> None:
@@ -40,7 +41,35 @@ def methods(rows: Sequence[Row], path: Path) -> None:
     axes.axhline(rows[0].chance, color="black", linestyle=":", linewidth=1, label="chance")
     axes.set_ylabel("accuracy in %")
     axes.tick_params(axis="x", labelsize=8)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
+def over_cases(rows: Sequence[Row], path: Path) -> None:
+    """Draw the accuracy of each method over its cases; one without cases is a line across."""
+    figure, axes = _axes((6.4, 3.6))
+    cases = list(dict.fromkeys(row.case for row in rows if row.case))
+    for method in dict.fromkeys(row.method for row in rows):
+        points = [(case, average(chosen(rows, method, case))) for case in cases]
+        shown = [(case, found) for case, found in points if found is not None]
+        colour = _COLOURS.get(method)
+        if shown:
+            axes.errorbar(
+                [cases.index(case) for case, _ in shown],
+                [found.mean for _, found in shown],
+                yerr=[found.half or 0 for _, found in shown],
+                marker="o",
+                markersize=4,
+                capsize=2,
+                color=colour,
+                label=method,
+            )
+        elif (alone := average(chosen(rows, method))) is not None:
+            axes.axhline(alone.mean, color=colour, linestyle="--", linewidth=1, label=method)
+    axes.set_xticks(range(len(cases)), cases, fontsize=8)
+    axes.axhline(rows[0].chance, color="black", linestyle=":", linewidth=1, label="chance")
+    axes.set_ylabel("accuracy in %")
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _save(figure, path)
 
 

@@ -92,9 +92,10 @@ def _stem(request: Request) -> str:
 
 def _pictures(outcome: Outcome, folder: Path) -> list[str]:
     stem = _stem(outcome.request)
-    plots.methods(outcome.rows, folder / f"{stem}.png")
+    draw = plots.over_cases if any(row.case for row in outcome.rows) else plots.methods
+    draw(outcome.rows, folder / f"{stem}.png")
     pictures = [f"{stem}.png"]
-    if any(row.channel_correlations for row in outcome.rows):
+    if outcome.request.setting in ("analysis", "incremental", "bound"):
         plots.correlations(outcome.rows, folder / f"{stem}-channels.png")
         pictures.append(f"{stem}-channels.png")
     return pictures

@@ -15,6 +15,8 @@ TITLES = {
     "analysis": "Recombination accuracy of two nets on overlapping classes",
     "incremental": "The second net trained against frozen heads of the first",
     "bound": "Both nets on the same ten classes: how near to the upper bound",
+    "split": "Recombination accuracy over the layer where nets split",
+    "classes": "Recombination accuracy over the classes of the shared head",
 }
 DEVICES = ("cpu", "cuda")
 

@@ -33,6 +33,14 @@ NOTES = {
         "ones), are frozen, and the second net learns against them."
     ),
     "bound": "As `analysis`, but both nets learn all ten classes.",
+    "split": (
+        "As `analysis`, with IIW and RP, nets split after different blocks. The upper bound's are "
+        "`analysis`'s."
+    ),
+    "classes": (
+        "As `analysis`, with IIW and a DCC head that discriminates some of the six classes in "
+        "common; recombination is judged on all six. RP, which needs none, beside it."
+    ),
 }
 """What was done, and how it differs from the paper."""
 _DASH = "–"
