@@ -43,6 +43,10 @@ class Budget:
     """Channels of their first stage."""
     photographs: Training
     """On CIFAR-10."""
+    grey: Training
+    """On digits and other grey tasks."""
+    adapting: Training
+    """Of an extractor to another domain."""
     unlabelled: int = 2048
     """Training images that BatchNorm's statistics are re-estimated on after recombining."""
     test_images: int | None = None
@@ -55,6 +59,8 @@ QUICK = Budget(
     blocks=1,
     width=8,
     photographs=Training(steps=160, batch=32, learning_rate=5e-3),
+    grey=Training(steps=120, batch=32, learning_rate=5e-3),
+    adapting=Training(40, 64, 1e-3, weight_decay=0, decay="constant"),
     unlabelled=512,
     test_images=2000,
 )
@@ -65,6 +71,8 @@ DEFAULT = Budget(
     blocks=1,
     width=8,
     photographs=Training(steps=750, batch=64, learning_rate=5e-3),
+    grey=Training(steps=500, batch=64, learning_rate=5e-3),
+    adapting=Training(200, 64, 1e-3, weight_decay=0, decay="constant"),
 )
 """A quarter of an hour on two cores for each setting."""
 FULL = Budget(
@@ -73,6 +81,8 @@ FULL = Budget(
     blocks=9,
     width=16,
     photographs=Training(steps=20_000, batch=512, learning_rate=0.01, decay="tenths"),
+    grey=Training(steps=20_000, batch=512, learning_rate=0.01, decay="tenths"),
+    adapting=Training(1000, 512, 1e-5, weight_decay=0, decay="constant"),
 )
 """The paper's: ResNet-56 (appendix C), for a GPU."""
 BUDGETS = {budget.name: budget for budget in (QUICK, DEFAULT, FULL)}

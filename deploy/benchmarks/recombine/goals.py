@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from deploy.benchmarks.goal import Goal
+from deploy.benchmarks.recombine import uda
 from deploy.benchmarks.recombine.pair_settings import JOINT
 from deploy.benchmarks.recombine.pairs import ALL
 from deploy.benchmarks.recombine.rows import UPPER, Row, average, chosen
@@ -31,6 +32,7 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
         "bound": _bound,
         "split": _split,
         "classes": _classes,
+        "uda": _uda,
     }
     setting = rows[0].setting
     return made[setting](rows) if setting in made else []
@@ -135,6 +137,25 @@ def _classes(rows: Sequence[Row]) -> list[Goal]:
             f"{many - rotation:+.1f} points",
             many > rotation,
         ),
+    ]
+
+
+def _uda(rows: Sequence[Row]) -> list[Goal]:
+    source, statistics, adapted = (
+        _mean(rows, method) for method in (uda.SOURCE, uda.STATISTICS, uda.ADAPTED)
+    )
+    return [
+        Goal(
+            f"{what} above {than}",
+            papers,
+            "> 0",
+            f"{better:+.1f} points",
+            better > 0,
+        )
+        for what, than, papers, better in (
+            (uda.ADAPTED, uda.STATISTICS, "+1.2 points", adapted - statistics),
+            (uda.ADAPTED, uda.SOURCE, "+12.8 points", adapted - source),
+        )
     ]
 
 

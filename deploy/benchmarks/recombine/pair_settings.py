@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
+from rich.console import Console
 
 from common.nets.spec import ArchitectureSpec
-from deploy.benchmarks.recombine import data
+from deploy.benchmarks.pool import run_all
+from deploy.benchmarks.recombine import data, pairs
 from deploy.benchmarks.recombine.pairs import ALL, PairCell, PairConfig, Scheme
 from deploy.benchmarks.recombine.request import Request
-from deploy.benchmarks.recombine.rows import UPPER
+from deploy.benchmarks.recombine.rows import UPPER, Row
+from deploy.benchmarks.transplant import datasets
 
 JOINT = f"joint {ALL}"
 """What incremental training is held against."""
+
+
+def measure(request: Request, pool: ProcessPoolExecutor, console: Console) -> list[Row]:
+    """Train a setting's pairs side by side; return their rows, seed by seed."""
+    datasets.load("cifar10", request.root, request.cache)  # once, before the processes start
+    found = run_all(pool, "nets", pairs.run, cells(request), console)
+    return [row for rows in found for row in rows]
 
 
 def cells(request: Request) -> list[PairCell]:

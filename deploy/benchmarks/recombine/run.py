@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
 from rich.console import Console
 
-from deploy.benchmarks.pool import processes, run_all
-from deploy.benchmarks.recombine import pair_settings, pairs
+from deploy.benchmarks.pool import processes
+from deploy.benchmarks.recombine import pair_settings, uda
 from deploy.benchmarks.recombine.request import Request
 from deploy.benchmarks.recombine.rows import Row, bounded
-from deploy.benchmarks.transplant import datasets
+
+Measure = Callable[[Request, ProcessPoolExecutor, Console], list[Row]]
+
+SETTINGS: dict[str, Measure] = {
+    **dict.fromkeys(pair_settings.SETTINGS, pair_settings.measure),
+    "uda": uda.measure,
+}
 
 
 def measure(request: Request, console: Console) -> list[Row]:
     """Return all rows, seed by seed, in the order of methods."""
-    datasets.load("cifar10", request.root, request.cache)  # once, before the processes start
-    cells = pair_settings.cells(request)
-    with processes(min(request.workers, len(cells))) as pool:
-        found = run_all(pool, "nets", pairs.run, cells, console)
-    return bounded([row for rows in found for row in rows])
+    with processes(request.workers) as pool:
+        return bounded(SETTINGS[request.setting](request, pool, console))

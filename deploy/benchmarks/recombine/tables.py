@@ -37,12 +37,22 @@ NOTES = {
         "As `analysis`, with IIW and RP, nets split after different blocks. The upper bound's are "
         "`analysis`'s."
     ),
+    "uda": (
+        "Mean accuracy over classes on the target's test images; directions are source>target. A "
+        "net is trained on labelled images of the source with a rotation head; the head is frozen, "
+        "the extractor learns rotations of the target's unlabelled images and goes back below its "
+        "classifier. Source only: with the source's BatchNorm statistics; test-time BN: with "
+        "statistics of the target's unlabelled training images. Upper bound: trained on the "
+        "target's labels. Stand-in for CIFAR-10 × STL-10."
+    ),
     "classes": (
         "As `analysis`, with IIW and a DCC head that discriminates some of the six classes in "
         "common; recombination is judged on all six. RP, which needs none, beside it."
     ),
 }
 """What was done, and how it differs from the paper."""
+_ACROSS = {"uda": "direction"}
+"""What stands side by side, in settings that measure one value."""
 _DASH = "–"
 _COLUMNS = {
     "recombined": "accuracy",
@@ -79,7 +89,8 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def grid(rows: Sequence[Row], *, papers: bool = False) -> list[list[str]]:
     """Return the head and the lines of a setting's table."""
-    return _by_value(rows, papers=papers)
+    across = _ACROSS.get(rows[0].setting)
+    return _by_value(rows, papers=papers) if across is None else _pivoted(rows, across)
 
 
 def _by_value(rows: Sequence[Row], *, papers: bool) -> list[list[str]]:
@@ -102,6 +113,17 @@ def _by_value(rows: Sequence[Row], *, papers: bool) -> list[list[str]]:
         if len(head) > len(line):
             line.append(f"{known[method]:.1f}" if method in known else _DASH)
         lines.append(line)
+    return lines
+
+
+def _pivoted(rows: Sequence[Row], across: str) -> list[list[str]]:
+    """Return a line for each method, a column for each direction or case, and their mean."""
+    columns = list(dict.fromkeys(str(getattr(row, across)) for row in rows))
+    lines = [["method", *columns, "mean"]]
+    for method in dict.fromkeys(row.method for row in rows):
+        found = chosen(rows, method)
+        each = [average([r for r in found if getattr(r, across) == name]) for name in columns]
+        lines.append([method, *(str(one or _DASH) for one in (*each, average(found)))])
     return lines
 
 
