@@ -45,6 +45,8 @@ class Budget:
     """On CIFAR-10."""
     grey: Training
     """On digits and other grey tasks."""
+    extractors: Training
+    """Of extractors of several architectures, and of the head that is extended above one."""
     adapting: Training
     """Of an extractor to another domain."""
     unlabelled: int = 2048
@@ -60,6 +62,7 @@ QUICK = Budget(
     width=8,
     photographs=Training(steps=160, batch=32, learning_rate=1e-2),
     grey=Training(steps=250, batch=32, learning_rate=2e-2),
+    extractors=Training(steps=60, batch=32, learning_rate=1e-2),
     adapting=Training(100, 64, 1e-4, weight_decay=0, decay="constant"),
     unlabelled=512,
     test_images=2000,
@@ -72,6 +75,7 @@ DEFAULT = Budget(
     width=8,
     photographs=Training(steps=1500, batch=32, learning_rate=1e-2),
     grey=Training(steps=1000, batch=32, learning_rate=1e-2),
+    extractors=Training(steps=750, batch=32, learning_rate=1e-2),
     adapting=Training(300, 64, 1e-4, weight_decay=0, decay="constant"),
 )
 """A quarter of an hour on two cores for each setting. Learning rates were chosen on training images
@@ -83,6 +87,7 @@ FULL = Budget(
     width=16,
     photographs=Training(steps=20_000, batch=512, learning_rate=0.01, decay="tenths"),
     grey=Training(steps=20_000, batch=512, learning_rate=0.01, decay="tenths"),
+    extractors=Training(steps=20_000, batch=512, learning_rate=0.01, decay="tenths"),
     adapting=Training(1000, 512, 1e-5, weight_decay=0, decay="constant"),
 )
 """The paper's: ResNet-56 (appendix C), for a GPU."""

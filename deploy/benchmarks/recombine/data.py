@@ -75,17 +75,34 @@ def halves(
             f"without {without[0]} and {without[1]} nets have fewer than two classes in common, "
             "on which recombination is judged; leave out fewer"
         )
+    training, test = _cifar10(root, cache)
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
+    a, b = order.chunk(2)
+    return (
+        _task("a", training.at(a), test, classes[0]),
+        _task("b", training.at(b), test, classes[1]),
+    )
+
+
+def whole(root: Path, cache: Path, classes: tuple[str, ...]) -> Task:
+    """Return all of CIFAR-10's images of some classes.
+
+    Raises
+    ------
+    DataError
+        If the images are missing.
+    """
+    training, test = _cifar10(root, cache)
+    return _task("cifar10", training, test, classes)
+
+
+def _cifar10(root: Path, cache: Path) -> tuple[Labelled, Labelled]:
+    """Return all training images, those that `datasets` sets apart included, and test images."""
     dataset = datasets.load("cifar10", root, cache)
     assert dataset.public is not None  # noqa: S101  # CIFAR-10's are set apart by `load`
     images_NCSS = torch.cat((dataset.public.images_NCSS, dataset.training.images_NCSS))
     classes_N = torch.cat((dataset.public.classes_N, dataset.training.classes_N))
-    training = Labelled(images_NCSS, classes_N)
-    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
-    a, b = order.chunk(2)
-    return (
-        _task("a", training.at(a), dataset.test, classes[0]),
-        _task("b", training.at(b), dataset.test, classes[1]),
-    )
+    return Labelled(images_NCSS, classes_N), dataset.test
 
 
 def ordered(without: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:

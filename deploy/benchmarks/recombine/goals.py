@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from deploy.benchmarks.goal import Goal
-from deploy.benchmarks.recombine import uda
+from deploy.benchmarks.recombine import extractors, uda
 from deploy.benchmarks.recombine.pair_settings import JOINT
 from deploy.benchmarks.recombine.pairs import ALL
 from deploy.benchmarks.recombine.rows import UPPER, Row, average, chosen
@@ -20,6 +20,8 @@ NEAR_BOUND = 1.1
 """Points below the upper bound where tasks are the same (paper, B.2)."""
 NEAR_JOINT = 5.0
 """Points that incremental training may cost (paper: 4.0)."""
+NEAR_ALONE = 5.0
+"""Points that a head that was carried over may be below one trained with its extractor."""
 OWN = 1.0
 """Points that a net's own accuracy may fall by; less is no fall that three seeds can show."""
 
@@ -33,6 +35,7 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
         "split": _split,
         "classes": _classes,
         "uda": _uda,
+        "architectures": _architectures,
     }
     setting = rows[0].setting
     return made[setting](rows) if setting in made else []
@@ -157,6 +160,23 @@ def _uda(rows: Sequence[Row]) -> list[Goal]:
             (uda.ADAPTED, uda.SOURCE, "+12.8 points", adapted - source),
         )
     ]
+
+
+def _architectures(rows: Sequence[Row]) -> list[Goal]:
+    papers = {"small-resnet": "−2.9 points", "mobilenetv2": "−1.7 points"}
+    found = []
+    for name, said in papers.items():
+        below = _mean(rows, UPPER, case=name) - _mean(rows, extractors.CARRIED, case=name)
+        found.append(
+            Goal(
+                f"the head carried over to {name}, against its upper bound",
+                said,
+                f"≥ −{NEAR_ALONE:.0f} points",
+                f"{-below:+.1f} points",
+                below <= NEAR_ALONE,
+            )
+        )
+    return found
 
 
 def _own(rows: Sequence[Row]) -> Goal:

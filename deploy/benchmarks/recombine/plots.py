@@ -5,7 +5,7 @@ Shapes: C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -73,6 +73,33 @@ def over_cases(rows: Sequence[Row], path: Path) -> None:
     _save(figure, path)
 
 
+def groups(rows: Sequence[Row], path: Path) -> None:
+    """Draw a group of bars for each direction or case, a bar for each method (paper, figure 4)."""
+    figure, axes = _axes((6.4, 3.6))
+    columns = list(dict.fromkeys(row.case or row.direction for row in rows))
+    names = list(dict.fromkeys(row.method for row in rows))
+    width = 0.8 / len(names)
+    for place, method in enumerate(names):
+        means = [
+            average([r for r in chosen(rows, method) if (r.case or r.direction) == column])
+            for column in columns
+        ]
+        axes.bar(
+            [x - 0.4 + (place + 0.5) * width for x in range(len(columns))],
+            [0.0 if found is None else found.mean for found in means],
+            yerr=[0.0 if found is None else found.half or 0 for found in means],
+            width=width,
+            capsize=2,
+            color=_COLOURS.get(method),
+            label=method,
+        )
+    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.axhline(rows[0].chance, color="black", linestyle=":", linewidth=1, label="chance")
+    axes.set_ylabel("accuracy in %")
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
 def correlations(rows: Sequence[Row], path: Path) -> None:
     """Draw the channels' correlations between both extractors, sorted, a band for each method.
 
@@ -103,6 +130,18 @@ def correlations(rows: Sequence[Row], path: Path) -> None:
     axes.set_xlabel("channels, most alike first", fontsize=8)
     figure.colorbar(picture, ax=axes, label="correlation")
     _save(figure, path)
+
+
+DRAWN: dict[str, Callable[[Sequence[Row], Path], None]] = {
+    "analysis": methods,
+    "incremental": methods,
+    "bound": methods,
+    "split": over_cases,
+    "classes": over_cases,
+    "uda": groups,
+    "architectures": groups,
+}
+"""What shows each setting."""
 
 
 def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:

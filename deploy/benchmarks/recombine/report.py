@@ -92,8 +92,7 @@ def _stem(request: Request) -> str:
 
 def _pictures(outcome: Outcome, folder: Path) -> list[str]:
     stem = _stem(outcome.request)
-    draw = plots.over_cases if any(row.case for row in outcome.rows) else plots.methods
-    draw(outcome.rows, folder / f"{stem}.png")
+    plots.DRAWN[outcome.request.setting](outcome.rows, folder / f"{stem}.png")
     pictures = [f"{stem}.png"]
     if outcome.request.setting in ("analysis", "incremental", "bound"):
         plots.correlations(outcome.rows, folder / f"{stem}-channels.png")

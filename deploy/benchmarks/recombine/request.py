@@ -16,6 +16,7 @@ TITLES = {
     "incremental": "The second net trained against frozen heads of the first",
     "bound": "Both nets on the same ten classes: how near to the upper bound",
     "split": "Recombination accuracy over the layer where nets split",
+    "architectures": "One classifier above extractors of several architectures",
     "uda": "Unsupervised domain adaptation by rotations, MNIST and USPS",
     "classes": "Recombination accuracy over the classes of the shared head",
 }

@@ -45,13 +45,22 @@ NOTES = {
         "statistics of the target's unlabelled training images. Upper bound: trained on the "
         "target's labels. Stand-in for CIFAR-10 × STL-10."
     ),
+    "architectures": (
+        "Three extractors, each brought to the head's width by a 1×1 convolution, learn CIFAR-10's "
+        "first five classes together below one shared DCC head. The head is extended to ten "
+        "classes and learns them above the frozen Wide ResNet; *carried over*: that head above "
+        "each extractor (the Wide ResNet's column is its own). *Independent*: the Wide ResNet's "
+        "head above extractors that were trained alone. Upper bound: each trained alone on all ten "
+        "classes, with a rotation head. Telling the first five classes apart perfectly would give "
+        "50."
+    ),
     "classes": (
         "As `analysis`, with IIW and a DCC head that discriminates some of the six classes in "
         "common; recombination is judged on all six. RP, which needs none, beside it."
     ),
 }
 """What was done, and how it differs from the paper."""
-_ACROSS = {"uda": "direction"}
+_ACROSS = {"uda": "direction", "architectures": "case"}
 """What stands side by side, in settings that measure one value."""
 _DASH = "–"
 _COLUMNS = {
