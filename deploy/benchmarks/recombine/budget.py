@@ -49,10 +49,16 @@ class Budget:
     """Of extractors of several architectures, and of the head that is extended above one."""
     adapting: Training
     """Of an extractor to another domain."""
+    tuning: Training
+    """Of an extractor and a head after transfer."""
     unlabelled: int = 2048
     """Training images that BatchNorm's statistics are re-estimated on after recombining."""
     test_images: int | None = None
     """Test images of a task, evenly spread; None: all."""
+    transfer_images: int | None = None
+    """The same for `transfer`, which judges each net at several steps."""
+    targets: int = 3
+    """Tasks that `transfer` transfers to."""
 
 
 QUICK = Budget(
@@ -61,11 +67,14 @@ QUICK = Budget(
     blocks=1,
     width=8,
     photographs=Training(steps=160, batch=32, learning_rate=1e-2),
-    grey=Training(steps=250, batch=32, learning_rate=2e-2),
+    grey=Training(steps=150, batch=32, learning_rate=2e-2),
     extractors=Training(steps=60, batch=32, learning_rate=1e-2),
+    tuning=Training(20, 32, 1e-3, weight_decay=0, decay="constant"),
     adapting=Training(100, 64, 1e-4, weight_decay=0, decay="constant"),
     unlabelled=512,
     test_images=2000,
+    transfer_images=500,
+    targets=1,
 )
 """Shows that everything works; its nets are far from trained."""
 DEFAULT = Budget(
@@ -74,8 +83,10 @@ DEFAULT = Budget(
     blocks=1,
     width=8,
     photographs=Training(steps=1500, batch=32, learning_rate=1e-2),
-    grey=Training(steps=1000, batch=32, learning_rate=1e-2),
+    grey=Training(steps=800, batch=32, learning_rate=1e-2),
+    transfer_images=2000,
     extractors=Training(steps=750, batch=32, learning_rate=1e-2),
+    tuning=Training(100, 32, 1e-3, weight_decay=0, decay="constant"),
     adapting=Training(300, 64, 1e-4, weight_decay=0, decay="constant"),
 )
 """A quarter of an hour on two cores for each setting. Learning rates were chosen on training images
@@ -88,6 +99,7 @@ FULL = Budget(
     photographs=Training(steps=20_000, batch=512, learning_rate=0.01, decay="tenths"),
     grey=Training(steps=20_000, batch=512, learning_rate=0.01, decay="tenths"),
     extractors=Training(steps=20_000, batch=512, learning_rate=0.01, decay="tenths"),
+    tuning=Training(1000, 512, 1e-3, weight_decay=0, decay="constant"),
     adapting=Training(1000, 512, 1e-5, weight_decay=0, decay="constant"),
 )
 """The paper's: ResNet-56 (appendix C), for a GPU."""

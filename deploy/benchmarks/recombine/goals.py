@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import mean
 
 from deploy.benchmarks.goal import Goal
-from deploy.benchmarks.recombine import extractors, uda
+from deploy.benchmarks.recombine import extractors, transfer, uda
 from deploy.benchmarks.recombine.pair_settings import JOINT
 from deploy.benchmarks.recombine.pairs import ALL
 from deploy.benchmarks.recombine.rows import UPPER, Row, average, chosen
@@ -22,6 +23,8 @@ NEAR_JOINT = 5.0
 """Points that incremental training may cost (paper: 4.0)."""
 NEAR_ALONE = 5.0
 """Points that a head that was carried over may be below one trained with its extractor."""
+ALIKE = 0.5
+"""Rank correlation from which a ranking helps to choose a source."""
 OWN = 1.0
 """Points that a net's own accuracy may fall by; less is no fall that three seeds can show."""
 
@@ -35,6 +38,7 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
         "split": _split,
         "classes": _classes,
         "uda": _uda,
+        "transfer": _transfer,
         "architectures": _architectures,
     }
     setting = rows[0].setting
@@ -174,6 +178,41 @@ def _architectures(rows: Sequence[Row]) -> list[Goal]:
                 f"≥ −{NEAR_ALONE:.0f} points",
                 f"{-below:+.1f} points",
                 below <= NEAR_ALONE,
+            )
+        )
+    return found
+
+
+def _transfer(rows: Sequence[Row]) -> list[Goal]:
+    ours, alone = (
+        _mean(rows, method, case="0") for method in (transfer.COMPATIBLE, transfer.INDEPENDENT)
+    )
+    chance = mean(row.chance for row in rows)
+    found = [
+        Goal(
+            f"{transfer.COMPATIBLE} without fine-tuning, above independent nets",
+            "+30 to +56 points",
+            f"≥ {ABOVE:.0f} points",
+            f"{ours - alone:+.1f} points",
+            ours - alone >= ABOVE,
+        ),
+        Goal(
+            "independent nets without fine-tuning, above chance",
+            "0 points",
+            f"≤ {NEAR_CHANCE:.0f} points",
+            f"{alone - chance:+.1f} points",
+            alone - chance <= NEAR_CHANCE,
+        ),
+    ]
+    for other in (transfer.COMPATIBLE, transfer.NEW):
+        alike = transfer.rank_correlation(rows, transfer.COMPATIBLE, other)
+        found.append(
+            Goal(
+                f"sources ranked without fine-tuning, and after it ({other}): Spearman's ρ",
+                "not measured",
+                f"≥ {ALIKE}",
+                f"{alike:.2f}",
+                alike >= ALIKE,
             )
         )
     return found

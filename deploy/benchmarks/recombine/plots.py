@@ -18,7 +18,13 @@ from deploy.benchmarks.recombine.rows import UPPER, Row, average, chosen
 
 _OURS = "#2e6fb7"
 _BOUND = "#c1272d"
-_COLOURS = {UPPER: _BOUND, "iiw+rp": _OURS, "iiw+dcc": "#3a9d5d"}
+_COLOURS = {
+    "independent": "#4d4d4d",
+    "new head": "#f18f43",
+    UPPER: _BOUND,
+    "iiw+rp": _OURS,
+    "iiw+dcc": "#3a9d5d",
+}
 
 
 def methods(rows: Sequence[Row], path: Path) -> None:
@@ -140,6 +146,7 @@ DRAWN: dict[str, Callable[[Sequence[Row], Path], None]] = {
     "classes": over_cases,
     "uda": groups,
     "architectures": groups,
+    "transfer": over_cases,
 }
 """What shows each setting."""
 

@@ -37,6 +37,7 @@ class Outcome:
 
     def show(self, console: Console) -> None:
         """Print the table and the goals for people."""
+        console.print(tables.heading(self.rows))
         console.print(tables.terminal(self.rows))
         for g in goals.goals(self.rows):
             console.print(f"{g.verdict:<7} {g.what}: {g.ours} ({g.bar})", soft_wrap=True)

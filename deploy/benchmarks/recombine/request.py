@@ -17,6 +17,7 @@ TITLES = {
     "bound": "Both nets on the same ten classes: how near to the upper bound",
     "split": "Recombination accuracy over the layer where nets split",
     "architectures": "One classifier above extractors of several architectures",
+    "transfer": "Choosing a source to transfer from, with little fine-tuning or none",
     "uda": "Unsupervised domain adaptation by rotations, MNIST and USPS",
     "classes": "Recombination accuracy over the classes of the shared head",
 }

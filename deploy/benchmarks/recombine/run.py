@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from rich.console import Console
 
 from deploy.benchmarks.pool import processes
-from deploy.benchmarks.recombine import extractors, pair_settings, uda
+from deploy.benchmarks.recombine import extractors, pair_settings, transfer, uda
 from deploy.benchmarks.recombine.request import Request
 from deploy.benchmarks.recombine.rows import Row, bounded
 
@@ -17,6 +17,7 @@ Measure = Callable[[Request, ProcessPoolExecutor, Console], list[Row]]
 SETTINGS: dict[str, Measure] = {
     **dict.fromkeys(pair_settings.SETTINGS, pair_settings.measure),
     "uda": uda.measure,
+    "transfer": transfer.measure,
     "architectures": extractors.measure,
 }
 

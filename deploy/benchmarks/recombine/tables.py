@@ -54,13 +54,20 @@ NOTES = {
         "classes, with a rotation head. Telling the first five classes apart perfectly would give "
         "50."
     ),
+    "transfer": (
+        "Accuracy on the target's test images after 0 and more steps of fine-tuning, mean over "
+        "sources and targets (grey: MNIST, USPS, Fashion-MNIST, CIFAR-10's animals and vehicles). "
+        "*iiw+rp*: all nets began alike and learned against one frozen rotation head, of a net "
+        "trained on CIFAR-10 images that no task has; *independent*: each with a rotation head of "
+        "its own; *new head*: the latter's extractors below a head with initial weights."
+    ),
     "classes": (
         "As `analysis`, with IIW and a DCC head that discriminates some of the six classes in "
         "common; recombination is judged on all six. RP, which needs none, beside it."
     ),
 }
 """What was done, and how it differs from the paper."""
-_ACROSS = {"uda": "direction", "architectures": "case"}
+_ACROSS = {"uda": "direction", "architectures": "case", "transfer": "case"}
 """What stands side by side, in settings that measure one value."""
 _DASH = "–"
 _COLUMNS = {
@@ -72,16 +79,19 @@ _COLUMNS = {
 }
 
 
+def heading(rows: Sequence[Row]) -> str:
+    """Say what a setting's table shows."""
+    chances = sorted({round(row.chance, 1) for row in rows})
+    chance = " to ".join(map(str, dict.fromkeys((chances[0], chances[-1]))))
+    return (
+        f"{TITLES[rows[0].setting]}\n"
+        f"accuracy in % on test images, mean and 95% interval over seeds; chance {chance}"
+    )
+
+
 def terminal(rows: Sequence[Row]) -> Table:
     """Return the table of one setting."""
-    setting = rows[0].setting
-    table = Table(
-        title=f"{TITLES[setting]}\naccuracy in % on test images, mean and 95% interval over seeds; "
-        f"chance {rows[0].chance:.1f}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     head, *lines = grid(rows)
     for place, title in enumerate(head):
         table.add_column(title, justify="left" if place == 0 else "right", no_wrap=True)
@@ -128,11 +138,13 @@ def _by_value(rows: Sequence[Row], *, papers: bool) -> list[list[str]]:
 def _pivoted(rows: Sequence[Row], across: str) -> list[list[str]]:
     """Return a line for each method, a column for each direction or case, and their mean."""
     columns = list(dict.fromkeys(str(getattr(row, across)) for row in rows))
-    lines = [["method", *columns, "mean"]]
+    averaged = rows[0].setting != "transfer"  # a mean over steps would say nothing
+    lines = [["method", *columns, *(["mean"] if averaged else [])]]
     for method in dict.fromkeys(row.method for row in rows):
         found = chosen(rows, method)
         each = [average([r for r in found if getattr(r, across) == name]) for name in columns]
-        lines.append([method, *(str(one or _DASH) for one in (*each, average(found)))])
+        each += [average(found)] if averaged else []
+        lines.append([method, *(str(one or _DASH) for one in each)])
     return lines
 
 
