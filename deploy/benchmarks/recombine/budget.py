@@ -60,6 +60,11 @@ class Budget:
     targets: int = 3
     """Tasks that `transfer` transfers to."""
 
+    def of(self, setting: str) -> Training:
+        """Return how a setting's nets are trained."""
+        grey = dict.fromkeys(("uda", "transfer"), self.grey)
+        return {"architectures": self.extractors, **grey}.get(setting, self.photographs)
+
 
 QUICK = Budget(
     name="quick",

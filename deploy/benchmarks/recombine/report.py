@@ -57,7 +57,7 @@ def section(outcome: Outcome, pictures: Sequence[str]) -> results.Section:
     """Return the results page's section of one setting."""
     rows, request = outcome.rows, outcome.request
     budget = request.budget
-    training = budget.photographs
+    training = budget.of(request.setting)
     shown = "".join(f"\n![{picture}]({results.FIGURES}/{picture})\n" for picture in pictures)
     seeds = ", ".join(map(str, sorted({row.seed for row in rows})))
     body = (

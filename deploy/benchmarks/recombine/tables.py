@@ -85,7 +85,7 @@ def heading(rows: Sequence[Row]) -> str:
     chance = " to ".join(map(str, dict.fromkeys((chances[0], chances[-1]))))
     return (
         f"{TITLES[rows[0].setting]}\n"
-        f"accuracy in % on test images, mean and 95% interval over seeds; chance {chance}"
+        f"accuracy in %, mean and 95% interval over seeds; chance {chance}"
     )
 
 

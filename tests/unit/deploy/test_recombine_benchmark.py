@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from common.errors import ConfigurationError, DataError, SchemaError
 from common.nets.spec import ArchitectureSpec
-from common.weights import safetensors_io
 from deploy.benchmarks.recombine import (
     data,
     goals,
@@ -33,6 +32,7 @@ from deploy.benchmarks.recombine.rows import UPPER, Row
 from deploy.benchmarks.recombine.training import Learner, freeze, train
 from deploy.benchmarks.transplant.datasets import CIFAR10, Labelled
 from deploy.cli.main import app
+from tests.unit.deploy.patterns import decoded, images
 
 QUIET = Console(quiet=True)
 CPU = torch.device("cpu")
@@ -40,31 +40,9 @@ SPEC = ArchitectureSpec(name="small-resnet", split="block2_1", settings={"blocks
 TRAINING = Training(steps=60, batch=16, learning_rate=0.02)
 
 
-def images(count: int, seed: int, classes: int = len(CIFAR10)) -> Labelled:
-    """Noise, with a pattern in one colour: both say the class."""
-    generator = torch.Generator().manual_seed(seed)
-    kinds_N = torch.arange(count) % classes
-    noise = torch.randint(60, 160, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    stripes = (torch.arange(32) // 2 % 2).expand(32, 32)
-    patterns = (stripes, stripes.T, stripes ^ stripes.T, torch.ones(32, 32))
-    for place, kind in enumerate(kinds_N.tolist()):
-        noise[place, kind % 3][patterns[kind // 3] == 1] = 255
-    return Labelled(noise, kinds_N)
-
-
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Where CIFAR-10 stands decoded, as `datasets.load` keeps it."""
-    parts = {"public": images(80, 1), "training": images(320, 2), "test": images(100, 3)}
-    tensors = {
-        f"{part}/{what}": tensor
-        for part, shown in parts.items()
-        for what, tensor in (("images", shown.images_NCSS), ("classes", shown.classes_N))
-    }
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    safetensors_io.write(folder / "cifar10-1.safetensors", tensors)
-    return folder
+    return decoded(tmp_path / "cache")
 
 
 @pytest.fixture
