@@ -87,7 +87,7 @@ DEFAULT = Budget(
     seeds=3,
     blocks=1,
     width=8,
-    photographs=Training(steps=1500, batch=32, learning_rate=1e-2),
+    photographs=Training(steps=1250, batch=32, learning_rate=1e-2),
     grey=Training(steps=800, batch=32, learning_rate=1e-2),
     transfer_images=2000,
     extractors=Training(steps=750, batch=32, learning_rate=1e-2),
