@@ -25,6 +25,12 @@ _COLOURS = {
     "iiw+rp": _OURS,
     "iiw+dcc": "#3a9d5d",
 }
+_OVER = {
+    "split": "nets split after",
+    "classes": "classes of the shared head",
+    "transfer": "steps of fine-tuning",
+}
+"""What settings with cases vary."""
 
 
 def methods(rows: Sequence[Row], path: Path) -> None:
@@ -73,6 +79,7 @@ def over_cases(rows: Sequence[Row], path: Path) -> None:
         elif (alone := average(chosen(rows, method))) is not None:
             axes.axhline(alone.mean, color=colour, linestyle="--", linewidth=1, label=method)
     axes.set_xticks(range(len(cases)), cases, fontsize=8)
+    axes.set_xlabel(_OVER[rows[0].setting])
     axes.axhline(rows[0].chance, color="black", linestyle=":", linewidth=1, label="chance")
     axes.set_ylabel("accuracy in %")
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -199,6 +199,8 @@ def test_a_ranking_is_compared_within_a_target() -> None:
     only_x = [one for one in made if one.direction.endswith("x")]
     assert transfer.rank_correlation(only_x, "ours", "new") == pytest.approx(1)
     assert transfer.rank_correlation(made, "ours", "new") == pytest.approx(0)  # 1 and −1
+    tied = [replace(one, accuracy=10.0) if one.method == "ours" else one for one in only_x]
+    assert transfer.rank_correlation(tied, "ours", "new") == 0
 
 
 def test_pairs_that_settings_share_are_trained_once(tmp_path: Path) -> None:
