@@ -8,16 +8,15 @@ adapter, by the closed form and by `auto`, and judged on test images.
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
 from common.distillation.imitation import in_batches
@@ -25,7 +24,9 @@ from common.errors import SchemaError
 from common.images import normalise
 from common.nets.architectures import build_head, initialise
 from deploy.benchmarks import results
-from deploy.benchmarks.transplant import cells, datasets, summary, teachers
+from deploy.benchmarks.intervals import over_seeds
+from deploy.benchmarks.pool import processes, run_all
+from deploy.benchmarks.transplant import cells, datasets, teachers
 from deploy.benchmarks.transplant.cells import Cell
 from deploy.benchmarks.transplant.datasets import Dataset
 from deploy.benchmarks.transplant.material import Material, between
@@ -75,7 +76,13 @@ def recipes(data: str) -> tuple[str, ...]:
 
 
 def measure(
-    data: str, categories: Sequence[str], seeds: int, root: Path, cache: Path, workers: int
+    data: str,
+    categories: Sequence[str],
+    seeds: int,
+    root: Path,
+    cache: Path,
+    workers: int,
+    console: Console,
 ) -> list[RecipeRow]:
     """Train what is not in the cache, join and judge.
 
@@ -89,6 +96,8 @@ def measure(
         Of data sets; of trained nets.
     workers
         Processes side by side.
+    console
+        Shows how far it is.
 
     Raises
     ------
@@ -104,17 +113,18 @@ def measure(
             f"{', '.join(known)}"
         )
     datasets.load(data, root, cache)  # once, before the processes start
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with processes(workers) as pool:
         # One seed's founder is everyone's: it must be there before the others ask for it.
-        list(pool.map(_found, [(data, seed, root, cache) for seed in range(seeds)]))
+        founders = [_Wanted(data, founder, SUPERVISED, seed, root, cache) for seed in range(seeds)]
+        run_all(pool, "founders", _found, founders, console)
         wanted = [
             _Wanted(data, category, recipe, seed, root, cache)
             for seed in range(seeds)
             for category in categories
             for recipe in recipes(data)
         ]
-        return [row for rows in pool.map(_rows, wanted) for row in rows]
+        found = run_all(pool, "labs", _rows, wanted, console)
+    return [row for rows in found for row in rows]
 
 
 def made(
@@ -126,11 +136,12 @@ def made(
     cache: Path,
     workers: int,
     folder: Path | None,
+    console: Console,
 ) -> dict[str, Any]:
     """Return the rows as JSON; write the page's section where a folder is given."""
     began = time.perf_counter()
     chosen = tuple(categories) or datasets.SIMILAR.get(data, ())[1:]
-    rows = measure(data, chosen, seeds, root, cache, workers)
+    rows = measure(data, chosen, seeds, root, cache, workers, console)
     seconds = time.perf_counter() - began
     command = (
         f"rootstock bench recipes --data {data} --categories {','.join(chosen)} --seeds {seeds}"
@@ -168,13 +179,13 @@ def body(rows: Sequence[RecipeRow], seconds: float) -> str:
 
 def _teacher(rows: Sequence[RecipeRow]) -> str:
     identity = [row for row in rows if row.join == JOINS[0]]
-    return str(summary.over_seeds((row.seed, row.teacher_error) for row in identity))
+    return str(over_seeds((row.seed, row.teacher_error) for row in identity))
 
 
 def _joined(rows: Sequence[RecipeRow], join: str) -> str:
     own = [row for row in rows if row.join == join]
-    plain = summary.over_seeds((row.seed, row.error) for row in own)
-    calibrated = summary.over_seeds((row.seed, row.calibrated_error) for row in own)
+    plain = over_seeds((row.seed, row.error) for row in own)
+    calibrated = over_seeds((row.seed, row.calibrated_error) for row in own)
     return "–" if plain is None else f"{plain}" + ("" if calibrated is None else f"→{calibrated}")
 
 
@@ -199,10 +210,9 @@ def _mean(rows: Sequence[RecipeRow], recipe: str, join: str) -> float | None:
     return mean(known) if known and len(known) == len(found) else None
 
 
-def _found(wanted: tuple[str, int, Path, Path]) -> None:
-    data, seed, root, cache = wanted
-    torch.set_num_threads(1)
-    _founder(datasets.load(data, root, cache), seed, root, cache)
+def _found(wanted: _Wanted) -> None:
+    dataset = datasets.load(wanted.data, wanted.root, wanted.cache)
+    _founder(dataset, wanted.seed, wanted.root, wanted.cache)
 
 
 def _founder(dataset: Dataset, seed: int, root: Path, cache: Path) -> Teacher:
@@ -228,7 +238,6 @@ def _below(dataset: Dataset, recipe: str, seed: int, root: Path, cache: Path) ->
 
 
 def _rows(wanted: _Wanted) -> list[RecipeRow]:
-    torch.set_num_threads(1)
     dataset = datasets.load(wanted.data, wanted.root, wanted.cache)
     material = between(
         dataset,

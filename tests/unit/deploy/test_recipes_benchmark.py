@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from common.errors import SchemaError
@@ -70,9 +71,9 @@ def test_compatible_digits_need_no_adapter(tmp_path: Path, monkeypatch: pytest.M
 
 def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="'zero' is none of the categories that join zero's net"):
-        recipes.measure("digits", ["zero"], 1, tmp_path, tmp_path, 1)
+        recipes.measure("digits", ["zero"], 1, tmp_path, tmp_path, 1, Console())
     with pytest.raises(SchemaError, match="unknown data 'birds'"):
-        recipes.measure("birds", [], 1, tmp_path, tmp_path, 1)
+        recipes.measure("birds", [], 1, tmp_path, tmp_path, 1, Console())
     assert datasets.SIMILAR["digits"][0] == "zero"
     outcome = CliRunner().invoke(app, ["recipes", "--data", "birds", "--seeds", "1"])
     assert isinstance(outcome.exception, SchemaError)
