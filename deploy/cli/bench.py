@@ -124,7 +124,12 @@ def transplant(
 
 @app.command()
 def recombine(
-    setting: Annotated[str, typer.Option(help="Which; see the README.")] = "analysis",
+    setting: Annotated[
+        str,
+        typer.Option(
+            help="analysis, incremental, bound, split, classes, uda, architectures or transfer."
+        ),
+    ] = "analysis",
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute: 1 seed.")] = False,
     full: Annotated[bool, typer.Option("--full", help="The paper's budget, for a GPU.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = None,

@@ -43,7 +43,8 @@ NOTES = {
         "the extractor learns rotations of the target's unlabelled images and goes back below its "
         "classifier. Source only: with the source's BatchNorm statistics; test-time BN: with "
         "statistics of the target's unlabelled training images. Upper bound: trained on the "
-        "target's labels. Stand-in for CIFAR-10 × STL-10."
+        "target's labels. Stand-in for CIFAR-10 × STL-10. The learning rate of the adaptation was "
+        "chosen with labels of some of the targets' training images, one seed."
     ),
     "architectures": (
         "Three extractors, each brought to the head's width by a 1×1 convolution, learn CIFAR-10's "
