@@ -52,6 +52,7 @@ def methods(rows: Sequence[Row], path: Path) -> None:
         axes.axhline(bound.mean, color=_BOUND, linewidth=1, label=UPPER)
     axes.axhline(rows[0].chance, color="black", linestyle=":", linewidth=1, label="chance")
     axes.set_ylabel("accuracy in %")
+    axes.set_ylim(bottom=0)  # of three seeds an interval may reach below
     axes.tick_params(axis="x", labelsize=8)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _save(figure, path)
