@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from common.errors import NotFoundError
-from deploy.cli import site_adapt
+from deploy.cli import site_adapt, site_sources
 from deploy.cli.output import RESULT, print_json
 
 app = typer.Typer(help="Run and watch a site agent.", no_args_is_help=True)
@@ -57,4 +57,5 @@ def status(
     RESULT.print(f"  at         {answer.at}")
 
 
-app.command()(site_adapt.adapt)
+for command in (site_adapt.adapt, site_sources.sources):
+    app.command()(command)
