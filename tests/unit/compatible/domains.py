@@ -47,16 +47,20 @@ def data() -> LabData:
     return load(digits, str(DIGIT), input_shape(SPEC), batch_size=32, warn=support.fail)
 
 
+def start(seed: int = 0) -> Teacher:
+    return Teacher(*initial_modules(SPEC, [support.TASK], seed))
+
+
 @cache
 def trained() -> Trained:
     images = data().training.images_NCHW
-    start = Teacher(*initial_modules(SPEC, [support.TASK], 0))
+    net = start()
     head = initialise(build_head(SPEC, TURNS), 0)
-    re_estimate(start.category_module, batches(images, support.CPU))
-    learn_rotation_head(head, start.category_module, normalise(images), RotationSettings(steps=200))
+    re_estimate(net.category_module, batches(images, support.CPU))
+    learn_rotation_head(head, net.category_module, normalise(images), RotationSettings(steps=200))
     recipe = CompatibleRecipe(TRAINING, support.CPU, FrozenHeads({}, head))
     with TemporaryDirectory() as folder:
-        net = recipe.train(start, data(), Path(folder), lambda *_: None, support.NEVER)
+        net = recipe.train(net, data(), Path(folder), lambda *_: None, support.NEVER)
     return Trained(net, head)
 
 

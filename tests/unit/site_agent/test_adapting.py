@@ -30,12 +30,11 @@ from common.weights import safetensors_io
 from site_agent import adapting
 from site_agent.adapted import CATEGORY_MODULE, Adapted, AdaptedCard, require_free, write
 from site_agent.adapting import adapt_own
-from site_agent.client import Published
-from site_agent.spool import Spool
 from site_agent.standing import Standing, kept_teachers
-from site_agent.submission import build, write_blob
+from site_agent.submission import write_blob
 from tests.unit.compatible import domains
 from tests.unit.site_agent import support
+from tests.unit.site_agent.lab_with_teacher import lab_in
 
 SETTINGS = AdaptationSettings(steps=40, learning_rate=1e-3)
 SHORT = AdaptationSettings(steps=1)
@@ -43,37 +42,7 @@ SHORT = AdaptationSettings(steps=1)
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Standing:
-    """Return a lab whose teacher net is in its spool."""
-    root = tmp_path_factory.mktemp("lab")
-    net, head = domains.trained()
-    config = support.config(root / "state", category="two", data=support.digits(domains.DIGIT))
-    plan = support.plan(root / "plan").model_copy(update={"architecture": domains.SPEC})
-    spool = Spool(root / "state" / "spool", support.fail)
-    with spool.staging() as staging:
-        manifest = build(
-            staging,
-            net,
-            domains.data(),
-            config,
-            plan,
-            plan.content_digest(),
-            None,
-            ("compatible", {}),
-            support.CPU,
-            support.NEVER,
-        )
-        spool.commit(staging, manifest, support.KEY.sign(manifest.canonical()), "run")
-    rotation = write_blob(root / "plan", head.state_dict())
-    heads = Heads(number=1, origin="test", task_modules={}, rotation=rotation)
-    (own,) = kept_teachers(root / "state" / "spool")
-    return Standing(
-        config=config,
-        published=Published(plan, plan.content_digest(), heads),
-        own=own,
-        others=(),
-        fetch=lambda blob: root / "plan" / blob.digest,
-        device=support.CPU,
-    )
+    return lab_in(tmp_path_factory.mktemp("lab"))
 
 
 @pytest.fixture(scope="module")
