@@ -18,6 +18,7 @@ from common.artifacts.store import BlobStore
 from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
 from common.errors import ConflictError, NotFoundError
 from common.files import storage_errors, write_bytes
+from common.image_folder import read_unlabelled
 from common.images import normalise
 from common.nets.architectures import (
     build_category_module,
@@ -31,7 +32,6 @@ from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry
 from coordinator.jobs.checkpoint import put_tensors
 from coordinator.ledger import heads_event
-from coordinator.own_samples import read_unlabelled
 from coordinator.registry import Registry
 
 CurrentHeads = Callable[[], Heads | None]

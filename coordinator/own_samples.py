@@ -21,12 +21,10 @@ from torch import Tensor
 
 from common.distillation.problem import Samples
 from common.errors import DataError
+from common.image_folder import MAX_IMAGES, SUFFIXES
 from common.images import centre_square, normalise, pixels, read_picture
 
 SIDES = (("yes", 1.0), ("no", 0.0))
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
-MAX_IMAGES = 2000
-"""Of one category: they are in memory at once."""
 JUDGING = 0.3
 """Share of the images that judge."""
 
@@ -94,30 +92,6 @@ def read_own(folder: Path, category: str, input_shape: tuple[int, int, int]) -> 
             "leave some out"
         )
     return OwnSamples(normalise(torch.stack(images)), torch.tensor(labels), torch.tensor(judging))
-
-
-def read_unlabelled(folder: Path, input_shape: tuple[int, int, int]) -> Tensor:
-    """Read all images below a folder, whatever they show.
-
-    Returns
-    -------
-    (N, C, H, W), uint8, in the order of their paths.
-
-    Raises
-    ------
-    DataError
-        If it is no folder, holds no image or too many; `UnreadableError` if one is no image.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder; give one that holds images")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not 0 < len(paths) <= MAX_IMAGES:
-        raise DataError(
-            f"{folder}: holds {len(paths)} images ({', '.join(sorted(SUFFIXES))}); give 1 to "
-            f"{MAX_IMAGES}"
-        )
-    images = [pixels(centre_square(read_picture(path, "RGB")), input_shape) for path in paths]
-    return torch.stack(images)
 
 
 def _paths(folder: Path) -> Iterator[Path]:

@@ -138,7 +138,7 @@ class Spool:
         target = self._root / "entries" / manifest.content_digest()
         for known in (target, self._root / "acknowledged" / target.name):
             if known.is_dir():
-                return self._read(known)
+                return read_entry(known)
         aside = staging.with_name(staging.name + ".entry")
         with storage_errors(target):
             try:
@@ -154,7 +154,7 @@ class Spool:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
             sync_folder(target.parent)
-        return self._read(target)
+        return read_entry(target)
 
     def entries(self) -> list[SpoolEntry]:
         """Return what waits to be shipped. Damaged entries are set aside with a warning."""
@@ -195,14 +195,14 @@ class Spool:
         target = self._root / "acknowledged" / entry.digest
         with storage_errors(target):
             if target.is_dir() and (entry.folder == target or not entry.folder.is_dir()):
-                return self._read(target)
+                return read_entry(target)
             write_bytes(entry.folder / "receipt.json", receipt.canonical())
             if target.is_dir():
                 shutil.rmtree(target)
             entry.folder.rename(target)
             sync_folder(target.parent)
             sync_folder(self._root / "entries")
-        return self._read(target)
+        return read_entry(target)
 
     def add_report(self, report: EvaluationReport) -> None:
         """Keep a report until the coordinator has it."""
@@ -254,27 +254,15 @@ class Spool:
         found = []
         for folder in sorted((self._root / kind).iterdir()):
             try:
-                found.append(self._read(folder))
+                found.append(read_entry(folder))
             except (RefusedError, FileNotFoundError, NotADirectoryError) as error:
                 self._set_aside(folder, str(error))
         return found
 
-    def _read(self, folder: Path) -> SpoolEntry:
-        with storage_errors(folder):
-            data = _read_capped(folder / "manifest.json", MAX_MANIFEST_BYTES)
-            signature = _read_capped(folder / "signature")
-            run = _read_capped(folder / "run").decode(errors="replace")
-        manifest = parse_manifest(data)
-        if manifest.content_digest() != folder.name:
-            raise IntegrityError(
-                f"{folder}: the manifest has digest {manifest.content_digest()}, not its name"
-            )
-        return SpoolEntry(folder, manifest, data, signature, run)
-
     def _check_bytes(self, folder: Path) -> None:
         """Set an entry aside if a blob is missing or does not match its digest."""
         try:
-            entry = self._read(folder)
+            entry = read_entry(folder)
             for blob in entry.manifest.blobs():
                 if file_digest(entry.blob(blob.digest)) != blob.digest:
                     raise IntegrityError(f"blob {blob.digest} does not match its digest")
@@ -288,6 +276,28 @@ class Spool:
             note = target / "why.txt" if target.is_dir() else target.with_suffix(".why.txt")
             write_bytes(note, f"{why}\n".encode())
         self._warn(f"{path}: set aside as {target}: {why}; remove it once you have looked at it")
+
+
+def read_entry(folder: Path) -> SpoolEntry:
+    """Read an entry, its blobs left unread, and change nothing.
+
+    Raises
+    ------
+    SchemaError, IntegrityError
+        If its manifest is malformed, or another's.
+    FileNotFoundError, NotADirectoryError
+        If it is not whole, or not there any more.
+    """
+    with storage_errors(folder):
+        data = _read_capped(folder / "manifest.json", MAX_MANIFEST_BYTES)
+        signature = _read_capped(folder / "signature")
+        run = _read_capped(folder / "run").decode(errors="replace")
+    manifest = parse_manifest(data)
+    if manifest.content_digest() != folder.name:
+        raise IntegrityError(
+            f"{folder}: the manifest has digest {manifest.content_digest()}, not its name"
+        )
+    return SpoolEntry(folder, manifest, data, signature, run)
 
 
 def _read_capped(path: Path, limit: int = _MAX_DOCUMENT_BYTES) -> bytes:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from common.errors import NotFoundError
+from deploy.cli import site_adapt, site_sources
 from deploy.cli.output import RESULT, print_json
 
 app = typer.Typer(help="Run and watch a site agent.", no_args_is_help=True)
@@ -54,3 +55,7 @@ def status(
     if answer.error_percent is not None:
         RESULT.print(f"  teacher    {answer.error_percent:.1f}% error on private validation data")
     RESULT.print(f"  at         {answer.at}")
+
+
+for command in (site_adapt.adapt, site_sources.sources):
+    app.command()(command)

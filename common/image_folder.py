@@ -1,0 +1,52 @@
+"""Pictures in a folder, whatever they show: no labels.
+
+Shapes: N images, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.errors import DataError
+from common.images import centre_square, pixels, read_picture
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+MAX_IMAGES = 2000
+"""They are in memory at once."""
+
+
+def read_unlabelled(
+    folder: Path, input_shape: tuple[int, int, int], *, most: int = MAX_IMAGES
+) -> Tensor:
+    """Read all images below a folder, at any depth.
+
+    Parameters
+    ----------
+    folder
+        Files of other suffixes than `SUFFIXES` are left alone.
+    input_shape
+        (C, H, W) of an image as the category module takes it, C being 1 or 3.
+    most
+        How many images there may be.
+
+    Returns
+    -------
+    (N, C, H, W), uint8, the centre squares in the order of their paths.
+
+    Raises
+    ------
+    DataError
+        If it is no folder, holds no image or too many; `UnreadableError` if one is no image.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder; give one that holds images")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not 0 < len(paths) <= most:
+        raise DataError(
+            f"{folder}: holds {len(paths)} images ({', '.join(sorted(SUFFIXES))}); give 1 to {most}"
+        )
+    images = [pixels(centre_square(read_picture(path, "RGB")), input_shape) for path in paths]
+    return torch.stack(images)

@@ -1,0 +1,106 @@
+"""``rootstock site adapt``: the lab's net for images of another domain that nobody labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.cli.output import PEOPLE, RESULT, print_json, print_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from site_agent.adapted import AdaptedCard
+
+_HARDLY = 40.0
+"""Percent of its own images' turns below which a net was clearly not trained below the head."""
+
+
+def adapt(
+    config: Annotated[Path, typer.Option("--config", "-c", help="site.toml")],
+    images: Annotated[
+        Path, typer.Option("--images", help="Folder of the new domain's images, at any depth.")
+    ],
+    labelled: Annotated[
+        Path | None,
+        typer.Option(help="Folder of its yes/… and no/… images: errors on them are reported."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=1_000_000)] = 300,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-4,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; default: one in the state folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Adapt the lab's category module to images of another domain by their rotations alone.
+
+    The coordinator's rotation head and the lab's task modules stay as they are. The agent may run
+    meanwhile; nothing is shipped.
+    """
+    from common.config import check, load
+    from site_agent.config import SiteConfig
+
+    settings = load(config, SiteConfig)
+    from common.compatible.adaptation import AdaptationSettings
+    from deploy.cli.site_progress import progress, retrying, warn
+    from site_agent.adapted import require_free, write
+    from site_agent.adapting import adapt_own
+    from site_agent.standing import standing
+
+    adaptation = check(
+        {"steps": steps, "learning_rate": learning_rate, "seed": seed},
+        AdaptationSettings,
+        source="options",
+    )
+    if out is not None:
+        require_free(out)
+    with standing(settings, retrying) as lab, progress("adapts") as on_step:
+        adapted = adapt_own(lab, images, labelled, adaptation, on_step, warn)
+    folder, card = write(adapted, settings.state / "adapted", out)
+    if as_json:
+        print_json({"out": str(folder), **card.model_dump(mode="json")})
+        return
+    print_plain(*lines(card))
+    RESULT.print(f"written to {folder}", soft_wrap=True)
+    if card.rotations.own.accuracy < _HARDLY:
+        PEOPLE.print(
+            f"note: the rotation head tells {card.rotations.own.accuracy:.0f}% of turns of the "
+            "lab's own images (chance: 25%). The net was not trained below it, so what satisfies "
+            "the head need not suit its task modules: train with recipe = 'compatible'",
+            soft_wrap=True,
+        )
+
+
+def lines(card: AdaptedCard) -> Iterator[str]:
+    """Yield the report as people read it, within 80 columns."""
+    yield (
+        f"{card.category}: {card.images} images, {card.judged_on} of them set apart; "
+        f"f of step {card.step} of {card.settings.steps} is kept"
+    )
+    yield ""
+    tasks = sorted(card.errors)
+    yield _row("", "turns told, %", [f"error, {task}"[:20] for task in tasks])
+    turns = card.rotations
+    rows = [
+        ("the net as it is", turns.source, "source"),
+        ("BatchNorm statistics anew", turns.re_estimated, "re_estimated"),
+        ("adapted by rotations", turns.adapted, "adapted"),
+    ]
+    for name, told, key in rows:
+        errors = [f"{getattr(card.errors[task], key):.1f}" for task in tasks]
+        yield _row(name, f"{told.accuracy:.1f}", errors)
+    yield _row("(the lab's own images)", f"{turns.own.accuracy:.1f}", ["" for _ in tasks])
+    yield ""
+    if card.batch_norm_layers == 0:
+        yield "The net has no BatchNorm: with statistics anew it is the net as it is."
+    for task, percent in sorted(card.changed_answers.items()):
+        yield f"Adapting changed {percent:.1f}% of the answers about these images ({task})."
+    if card.labelled:
+        yield f"Errors: percent of {card.labelled} labelled images, which decided nothing."
+
+
+def _row(name: str, turns: str, errors: list[str]) -> str:
+    return (f"{name:<27}{turns:>14}" + "".join(f"  {error:>20}" for error in errors)).rstrip()

@@ -1,0 +1,242 @@
+"""Adapts the lab's own net to images of another domain that nobody labelled (paper 004, 5.1).
+
+Only rotations of those images, under the published rotation head, decide what f becomes. Labels,
+where the operator has some, are for the report.
+
+Shapes: N images, C channels, S side.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common.compatible.adaptation import AdaptationSettings, OnStep, adapt, batches, told
+from common.compatible.batchnorm import norms, re_estimate
+from common.compatible.rotation import TURNS
+from common.errors import ConfigurationError, DataError, NotFoundError, SchemaError
+from common.image_folder import read_unlabelled
+from common.nets.architectures import build_head, input_shape
+from common.nets.spec import TaskSpec
+from common.plan import Heads
+from common.weights import safetensors_io
+from common.weights.manifest import BlobEntry
+from site_agent import inference, metrics
+from site_agent.adapted import Adapted, AdaptedFacts, Rotations, TargetErrors
+from site_agent.data.images import ImageSet
+from site_agent.recipes.interface import Teacher
+from site_agent.standing import NEVER, Standing
+from site_agent.submission import software
+
+_REMEDY = "ask its operator for `rootstock coordinator heads publish --images FOLDER`"
+SIDES = (("yes", 1.0), ("no", 0.0))
+"""Folders of labelled images: what shows the category, and what does not."""
+
+
+def adapt_own(
+    lab: Standing,
+    images: Path,
+    labelled: Path | None,
+    settings: AdaptationSettings,
+    on_step: OnStep,
+    warn: Callable[[str], None],
+) -> Adapted:
+    """Adapt the lab's own net; see `common.compatible.adaptation.adapt`.
+
+    Parameters
+    ----------
+    lab
+        Its net, and the published heads.
+    images
+        Folder of the target's images, at any depth.
+    labelled
+        Folder of yes/… and no/… images of the target: errors are measured on them, and nothing
+        is chosen; None: without.
+    settings
+        Steps and rates.
+    on_step, warn
+        Told of every step, and of what the operator should know.
+
+    Raises
+    ------
+    NotFoundError
+        If the coordinator publishes no rotation head.
+    SchemaError
+        If the head does not fit the net's architecture.
+    ConfigurationError
+        If images are labelled and no task of the lab's labels images.
+    DataError
+        If there are too few images, one is none, or a side of the labelled ones is missing.
+    """
+    heads = _published_heads(lab)
+    rotation_head = _rotation_head(lab, heads)
+    shape = input_shape(lab.architecture)
+    judging = [task.name for task in _judging(lab, labelled)]
+    images_NCSS = read_unlabelled(images, shape, most=lab.config.data.max_images)
+    test = None if labelled is None else read_labelled(labelled, shape)
+    own_NCSS = lab.data([], warn).holdout.images_NCHW
+    net = lab.net()
+    found = adapt(net.category_module, rotation_head, images_NCSS, settings, on_step)
+    re_estimated = recombined(net.category_module, net.task_modules, images_NCSS)
+    adapted = recombined(found.category_module, net.task_modules, images_NCSS)
+    errors = {}
+    if test is not None:
+        before, between, after = (_errors(each, test) for each in (net, re_estimated, adapted))
+        errors = {
+            task: TargetErrors(source=before[task], re_estimated=between[task], adapted=after[task])
+            for task in judging
+        }
+    layers = [len(norms(nn.Sequential(net.category_module, g))) for g in net.task_modules.values()]
+    facts = AdaptedFacts(
+        site=lab.config.site,
+        category=lab.config.category,
+        category_architecture=lab.architecture,
+        made_of=_made_of(lab, heads, images_NCSS, test),
+        settings=settings,
+        batch_norm_layers=max(layers),
+        images=len(images_NCSS),
+        learned_from=found.learned_from,
+        judged_on=found.judged_on,
+        step=found.step,
+        rotations=Rotations(
+            own=told(net.category_module, rotation_head, own_NCSS),
+            source=found.source,
+            re_estimated=found.re_estimated,
+            adapted=found.adapted,
+        ),
+        changed_answers=_changed(re_estimated, adapted, images_NCSS),
+        labelled=0 if test is None else len(test),
+        errors=errors,
+        software=software(),
+    )
+    return Adapted(adapted, facts)
+
+
+def recombined(
+    category_module: nn.Sequential, task_modules: dict[str, nn.Sequential], images_NCSS: Tensor
+) -> Teacher:
+    """Put copies of f and every g together, with BatchNorm statistics of unlabelled images.
+
+    Raises
+    ------
+    DataError
+        If there are too few images for statistics.
+    """
+    f = copy.deepcopy(category_module)
+    heads = copy.deepcopy(task_modules)
+    device = next(f.parameters()).device
+    for g in heads.values():
+        # f's come out the same each time: they depend on what is below alone.
+        re_estimate(nn.Sequential(f, g), batches(images_NCSS, device))
+    return Teacher(f, heads)
+
+
+def read_labelled(folder: Path, input_shape: tuple[int, int, int]) -> ImageSet:
+    """Read yes/… and no/… images below a folder.
+
+    Raises
+    ------
+    DataError
+        If a side is missing or empty, or a file is no image.
+    """
+    parts, labels = [], []
+    for side, label in SIDES:
+        if not (folder / side).is_dir():
+            raise DataError(
+                f"--labelled {folder}: has no folder '{side}'; give yes/… with images that show "
+                "the category and no/… with images that do not"
+            )
+        parts.append(read_unlabelled(folder / side, input_shape))
+        labels.append(torch.full((len(parts[-1]),), label))
+    images_NCSS = torch.cat(parts)
+    keys = tuple(str(index) for index in range(len(images_NCSS)))
+    return ImageSet(images_NCSS, torch.cat(labels), keys)
+
+
+@dataclass(frozen=True)
+class _PublishedHeads:
+    """Heads that have one for rotations."""
+
+    heads: Heads
+    rotation: BlobEntry
+
+
+def _published_heads(lab: Standing) -> _PublishedHeads:
+    heads = lab.published.heads
+    if heads is None or heads.rotation is None:
+        there = "no heads" if heads is None else f"heads number {heads.number} ({heads.origin})"
+        raise NotFoundError(
+            f"the coordinator publishes {there} and no rotation head, which adapting needs; "
+            f"{_REMEDY}"
+        )
+    return _PublishedHeads(heads, heads.rotation)
+
+
+def _rotation_head(lab: Standing, published: _PublishedHeads) -> nn.Sequential:
+    heads, blob = published.heads, published.rotation
+    head = build_head(lab.architecture, TURNS)
+    try:
+        safetensors_io.load_module(head, lab.fetch(blob), blob)
+    except SchemaError as error:
+        raise SchemaError(
+            f"the published rotation head (heads number {heads.number}, {heads.origin}) does not "
+            f"fit architecture '{lab.architecture.name}', split '{lab.architecture.split}': "
+            f"{error}; {_REMEDY}"
+        ) from error
+    return head.to(lab.device).eval().requires_grad_(False)
+
+
+def _judging(lab: Standing, labelled: Path | None) -> list[TaskSpec]:
+    """Return the tasks that labels of images say something about."""
+    tasks = [task for task in lab.tasks() if task.kind == "binary-classification"]
+    if labelled is not None and not tasks:
+        raise ConfigurationError(
+            f"--labelled {labelled}: says yes or no of images, and this lab's tasks "
+            f"({', '.join(task.name for task in lab.tasks())}) label pixels; leave it out"
+        )
+    return tasks
+
+
+def _answers(net: Teacher, images: ImageSet) -> dict[str, Tensor]:
+    device = next(net.category_module.parameters()).device
+    return inference.logits(net.category_module, net.task_modules, images, device, NEVER)
+
+
+def _errors(net: Teacher, images: ImageSet) -> dict[str, float]:
+    return {
+        task: metrics.error_percent(y_N, images.labels_N)
+        for task, y_N in _answers(net, images).items()
+        if y_N.ndim == 1
+    }
+
+
+def _changed(before: Teacher, after: Teacher, images_NCSS: Tensor) -> dict[str, float]:
+    """Return by task the percentage of answers that are others: of images, or of their pixels."""
+    count = len(images_NCSS)
+    images = ImageSet(images_NCSS, torch.zeros(count), tuple(map(str, range(count))))
+    first, second = _answers(before, images), _answers(after, images)
+    return {
+        task: 100 * float(((y_N > 0) != (second[task] > 0)).float().mean())
+        for task, y_N in first.items()
+    }
+
+
+def _made_of(
+    lab: Standing, published: _PublishedHeads, images_NCSS: Tensor, test: ImageSet | None
+) -> dict[str, str]:
+    manifest = lab.own.manifest
+    return {
+        "teacher": lab.own.entry.digest,
+        "category_module": manifest.category_module.digest,
+        **{f"task_module/{task}": blob.digest for task, blob in manifest.task_modules.items()},
+        "heads": published.heads.content_digest(),
+        "rotation_head": published.rotation.digest,
+        "images": hashlib.sha256(images_NCSS.numpy().tobytes()).hexdigest(),
+        **({} if test is None else {"labelled": test.digest()}),
+    }

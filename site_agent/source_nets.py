@@ -1,0 +1,145 @@
+"""Category modules that a lab may transfer from: files that were given to it, its older teachers.
+
+The wire does not list what the net holds; `rootstock net export --out x.safetensors` at the
+coordinator gives a file and its card, and so does `rootstock site adapt`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from common.errors import NotFoundError, SchemaError
+from common.files import storage_errors
+from common.model import first_problem
+from common.nets.architectures import build_category_module, feature_shape, input_shape
+from common.nets.fit import require_fit
+from common.nets.spec import ArchitectureSpec, Name
+from common.weights import safetensors_io, schema
+from common.weights.manifest import BlobEntry
+from site_agent.standing import KeptTeacher
+
+_PREFIX = "category_module."
+"""Of f's tensors in an exported net; a file of f alone has none."""
+_MAX_CARD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class SourceNet:
+    """A category module of another category, domain or time.
+
+    Attributes
+    ----------
+    name
+        How tables name it.
+    architecture
+        Of the net that it is the bottom of.
+    category_module
+        f, frozen and in evaluation mode.
+    """
+
+    name: str
+    architecture: ArchitectureSpec
+    category_module: nn.Sequential
+
+
+class _Card(BaseModel):
+    """What an exported net's card and an adapted module's have in common."""
+
+    category: Name
+    category_architecture: ArchitectureSpec
+    weights: str
+    blob: BlobEntry
+
+
+def from_file(path: Path, device: torch.device) -> SourceNet:
+    """Read the category module of an exported net, or of an adapted one.
+
+    Raises
+    ------
+    NotFoundError
+        If the file or its card, which is named after it, is missing.
+    SchemaError, IntegrityError
+        If either is not what it says, or the file is of another format than safetensors.
+    """
+    card = _card(path)
+    if card.weights != "safetensors":
+        raise SchemaError(
+            f"{path}: is of format {card.weights}, which holds no category module to take out; "
+            "export it as NAME.safetensors"
+        )
+    named = {
+        name.removeprefix(_PREFIX): entry
+        for name, entry in card.blob.tensors.items()
+        if name.startswith(_PREFIX)
+    }
+    own = named or card.blob.tensors
+    f = build_category_module(card.category_architecture)
+    schema.require_fit(f, card.blob.model_copy(update={"tensors": own}), what=str(path))
+    prefix = _PREFIX if named else ""
+    # All of it is read, as the digest is of the whole file.
+    weights = safetensors_io.read(path, card.blob)
+    f.load_state_dict({name: weights[prefix + name] for name in own})
+    return SourceNet(
+        f"{card.category} ({path.stem})",
+        card.category_architecture,
+        f.to(device).eval().requires_grad_(False),
+    )
+
+
+def from_spool(teacher: KeptTeacher, device: torch.device) -> SourceNet:
+    """Read the category module of a teacher in the spool."""
+    manifest = teacher.manifest
+    name = f"{manifest.category} (spool, {teacher.entry.digest[:8]})"
+    return SourceNet(name, manifest.architecture, teacher.category_module(device))
+
+
+def require_source_fits(source: SourceNet, own: ArchitectureSpec) -> None:
+    """Hold a source against the lab's images and its task modules.
+
+    Raises
+    ------
+    SchemaError
+        If it takes other images, or gives features of another shape than g takes.
+    """
+    remedy = f"leave it out; the lab's own net is '{own.name}', split '{own.split}'"
+    takes, images = input_shape(source.architecture), input_shape(own)
+    if takes != images:
+        raise SchemaError(
+            f"source {source.name}: takes images of {_by(takes)}, the lab's are {_by(images)}; "
+            f"{remedy}"
+        )
+    try:
+        require_fit("no adapter", feature_shape(source.architecture), feature_shape(own), None)
+    except SchemaError as error:
+        raise SchemaError(
+            f"source {source.name}: does not fit below the lab's g ({error}); {remedy}"
+        ) from error
+
+
+def _card(path: Path) -> _Card:
+    beside = path.with_name(f"{path.name}.card.json")
+    try:
+        with storage_errors(beside), beside.open("rb") as file:
+            data = file.read(_MAX_CARD_BYTES + 1)
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"{beside}: there is no such file; an exported net is two files, copy both"
+        ) from error
+    if len(data) > _MAX_CARD_BYTES:
+        raise SchemaError(f"{beside}: has more than {_MAX_CARD_BYTES} bytes; it is no card")
+    try:
+        return _Card.model_validate_json(data)
+    except ValidationError as error:
+        raise SchemaError(
+            f"{beside}: is no card of an exported or adapted net: {first_problem(error)}; export "
+            "it again"
+        ) from error
+
+
+def _by(shape: tuple[int, int, int]) -> str:
+    return "×".join(map(str, shape))

@@ -1,0 +1,85 @@
+"""A lab's net on real digits with a frozen rotation head, and a domain made of the digits."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.compatible.adaptation import batches
+from common.compatible.batchnorm import re_estimate
+from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
+from common.images import normalise
+from common.nets.architectures import build_head, initial_modules, initialise, input_shape
+from common.nets.spec import ArchitectureSpec
+from site_agent import inference, metrics
+from site_agent.config import CompatibleConfig, TrainingConfig
+from site_agent.data.images import ImageSet, LabData
+from site_agent.data.lab import load
+from site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
+from site_agent.recipes.interface import Teacher
+from tests.unit.site_agent import support
+
+SPEC = ArchitectureSpec(
+    name="small-resnet", settings={"input_size": 32, "width": 8, "blocks": 1}, split="block2_1"
+)
+TASK = support.TASK.name
+DIGIT = 2
+TRAINING = TrainingConfig(
+    recipe="compatible", epochs=8, compatible=CompatibleConfig(batch_norm="re-estimated")
+)
+
+
+class Trained(NamedTuple):
+    """A teacher net that was trained below the rotation head, too."""
+
+    net: Teacher
+    rotation_head: nn.Sequential
+
+
+@cache
+def data() -> LabData:
+    digits = support.digits(DIGIT)
+    return load(digits, str(DIGIT), input_shape(SPEC), batch_size=32, warn=support.fail)
+
+
+def start(seed: int = 0) -> Teacher:
+    return Teacher(*initial_modules(SPEC, [support.TASK], seed))
+
+
+@cache
+def trained() -> Trained:
+    images = data().training.images_NCHW
+    net = start()
+    head = initialise(build_head(SPEC, TURNS), 0)
+    re_estimate(net.category_module, batches(images, support.CPU))
+    learn_rotation_head(head, net.category_module, normalise(images), RotationSettings(steps=200))
+    recipe = CompatibleRecipe(TRAINING, support.CPU, FrozenHeads({}, head))
+    with TemporaryDirectory() as folder:
+        net = recipe.train(net, data(), Path(folder), lambda *_: None, support.NEVER)
+    return Trained(net, head)
+
+
+def noisy(images_NCSS: Tensor) -> Tensor:
+    """Return the images as a poor camera would take them."""
+    noise = 60 * torch.randn(images_NCSS.shape, generator=torch.Generator().manual_seed(0))
+    return (images_NCSS + noise).clamp(0, 255).byte()
+
+
+def target_test() -> ImageSet:
+    """Return labelled images of the noisy domain that no net has seen."""
+    parts = (data().validation, data().holdout)
+    return ImageSet(
+        noisy(torch.cat([part.images_NCHW for part in parts])),
+        torch.cat([part.labels_N for part in parts]),
+        tuple(key for part in parts for key in part.keys),
+    )
+
+
+def error(f: nn.Module, g: nn.Module, images: ImageSet) -> float:
+    y_N = inference.logits(f, {TASK: g}, images, support.CPU, support.NEVER)[TASK]
+    return metrics.error_percent(y_N, images.labels_N)

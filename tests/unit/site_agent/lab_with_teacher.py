@@ -1,0 +1,53 @@
+"""A lab whose teacher net, of real digits and trained below a rotation head, is in its spool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.plan import Heads
+from site_agent.client import Published
+from site_agent.spool import Spool
+from site_agent.standing import Standing, kept_teachers
+from site_agent.submission import build, write_blob
+from tests.unit.compatible import domains
+from tests.unit.site_agent import support
+
+
+def lab_in(root: Path) -> Standing:
+    """Return the lab; the plan's blobs and the head are in `root`/plan."""
+    net, head = domains.trained()
+    config = support.config(root / "state", category="two", data=support.digits(domains.DIGIT))
+    blobs = root / "plan"
+    start = domains.start()
+    plan = support.plan(blobs).model_copy(
+        update={
+            "architecture": domains.SPEC,
+            "initial_category_module": write_blob(blobs, start.category_module.state_dict()),
+        }
+    )
+    spool = Spool(root / "state" / "spool", support.fail)
+    with spool.staging() as staging:
+        manifest = build(
+            staging,
+            net,
+            domains.data(),
+            config,
+            plan,
+            plan.content_digest(),
+            None,
+            ("compatible", {}),
+            support.CPU,
+            support.NEVER,
+        )
+        spool.commit(staging, manifest, support.KEY.sign(manifest.canonical()), "run")
+    rotation = write_blob(blobs, head.state_dict())
+    heads = Heads(number=1, origin="test", task_modules={}, rotation=rotation)
+    (own,) = kept_teachers(root / "state" / "spool")
+    return Standing(
+        config=config,
+        published=Published(plan, plan.content_digest(), heads),
+        own=own,
+        others=(),
+        fetch=lambda blob: blobs / blob.digest,
+        device=support.CPU,
+    )
