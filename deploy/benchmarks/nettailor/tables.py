@@ -13,13 +13,14 @@ from deploy.benchmarks.nettailor.rows import Row, average, names
 TITLE = "One backbone tailored to tasks of different difficulty"
 HEADING = f"{TITLE}\n%, mean and half a 95% interval over seeds; latency: ratio to the original"
 _COLUMNS = {
-    "teacher": "teacher_error",
-    "tailored": "error",
-    "params −": "params_removed",
-    "FLOPs −": "flops_removed",
-    "new": "new_params_share",
-    "latency": "latency_ratio",
+    "teacher": ("teacher_error", 1),
+    "tailored": ("error", 1),
+    "params −": ("params_removed", 0),
+    "FLOPs −": ("flops_removed", 0),
+    "new": ("new_params_share", 1),
+    "latency": ("latency_ratio", 2),
 }
+"""What stands in a column, and its decimals."""
 NOTES = (
     "*Teacher*: error of the fine-tuned original on test images; *tailored*: of the leanest net "
     "that the search found within 0.5 points of it on training images held apart. Removed "
@@ -55,15 +56,10 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def grid(rows: Sequence[Row]) -> list[list[str]]:
     """Return the head and a line for each task."""
-    lines = [["task", *_COLUMNS, "met"]]
+    lines = [["task", *_COLUMNS]]
     for task in names(rows):
-        found = [row for row in rows if row.task == task]
-        shown = [
-            _ratio(average(rows, task, what)) if what == "latency_ratio" else
-            str(average(rows, task, what))
-            for what in _COLUMNS.values()
-        ]  # fmt: skip
-        lines.append([task, *shown, f"{sum(row.met for row in found)}/{len(found)}"])
+        found = [(average(rows, task, what), places) for what, places in _COLUMNS.values()]
+        lines.append([task, *(_rounded(one, places) for one, places in found)])
     return lines
 
 
@@ -78,8 +74,9 @@ def unmet(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _ratio(found: Interval) -> str:
-    return f"{found.mean:.2f}" + ("" if found.half is None else f" ±{found.half:.2f}")
+def _rounded(found: Interval, places: int) -> str:
+    half = "" if found.half is None else f" ±{found.half:.{places}f}"
+    return f"{found.mean:.{places}f}{half}"
 
 
 def _line(cells: Sequence[str]) -> str:
