@@ -39,8 +39,9 @@ FORMAT = 1
 BACKBONE_SEED = 0
 """One backbone serves every task and seed."""
 _CPU = torch.device("cpu")
-_TIMED = 32
-"""Images of a pass that is timed."""
+_TIMED = 8
+"""Images of a pass that is timed: few, so that some passes are over before another process has the
+core."""
 
 
 class BackboneConfig(Document):

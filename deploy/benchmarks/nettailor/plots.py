@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path as Curve
 
 from deploy.benchmarks.nettailor.rows import Row, names
 
@@ -55,20 +56,19 @@ def _net(axes: Axes, row: Row) -> None:
         axes.text(node - 0.5, -0.5, name.removeprefix("block"), ha="center", fontsize=7)
     for node, skip, alpha in row.paths:
         if skip:
-            arc = FancyArrowPatch(
-                (node - skip, 0.0),
-                (node, 0.0),
-                connectionstyle=f"arc3,rad={-0.75 + 0.12 * skip}",
-                arrowstyle="-",
-                color=_PROXY,
-                linewidth=max(0.5, _WIDEST * alpha),
+            curve = Curve(
+                [(node - skip, 0), (node - skip / 2, 0.4 + 0.5 * skip), (node, 0)],
+                [Curve.MOVETO, Curve.CURVE3, Curve.CURVE3],
+            )
+            arc = PathPatch(
+                curve, fill=False, edgecolor=_PROXY, linewidth=max(0.5, _WIDEST * alpha)
             )
             axes.add_patch(arc)
     nodes = range(len(row.blocks) + 1)
     colours = ["black" if node == 0 or node in alive else _GONE for node in nodes]
     axes.scatter(list(nodes), [0] * len(nodes), s=14, c=colours, zorder=3)
     axes.set_xlim(-0.3, len(row.blocks) + 0.3)
-    axes.set_ylim(-0.7, 1.3)
+    axes.set_ylim(-0.7, 1.1)
     axes.axis("off")
     said = "" if row.met else "; no net within the tolerance"
     axes.set_title(

@@ -25,7 +25,7 @@ NOTES = (
     "*Teacher*: error of the fine-tuned original on test images; *tailored*: of the leanest net "
     "that the search found within 0.5 points of it on training images held apart. Removed "
     "parameters and FLOPs, and the parameters that are new with a task, are shares of the "
-    "original's. Latency: seconds of a pass of 32 images by the original's in the same process, "
+    "original's. Latency: seconds of a pass of 8 images by the original's in the same process, "
     "the fastest of several in turns. The universal blocks, BatchNorm's running statistics "
     "included, are the backbone's and shared; proxies with their BatchNorm, α and head are a "
     "task's own. Backbone: trained on four fifths of CIFAR-10's training images; task `cifar10` "
