@@ -144,16 +144,47 @@ def recombine(
     with needs_coordinator("bench recombine"):
         from deploy.benchmarks.recombine import report, request
 
-    if quick and full:
-        raise ConfigurationError("--quick and --full are two sizes; give one of them")
     asked = request.requested(
         setting,
-        size="quick" if quick else "full" if full else "default",
+        size=_size(quick=quick, full=full),
         seeds=seeds,
         root=root,
         cache=cache,
         workers=workers,
         device=device,
+    )
+    outcome = report.made(asked, results, PEOPLE)
+    if as_json:
+        print_json(outcome.as_json())
+        return
+    outcome.show(RESULT)
+
+
+@app.command()
+def nettailor(
+    task: Annotated[
+        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10; with commas.")
+    ] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: digits, 1 seed.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="A wider net, trained for long.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = None,
+    root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
+    cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Repeat NetTailor: one backbone, its blocks kept or replaced to suit each task."""
+    with needs_coordinator("bench nettailor"):
+        from deploy.benchmarks.nettailor import report, request
+
+    asked = request.requested(
+        _listed(task),
+        size=_size(quick=quick, full=full),
+        seeds=seeds,
+        root=root,
+        cache=cache,
+        workers=workers,
     )
     outcome = report.made(asked, results, PEOPLE)
     if as_json:
@@ -224,6 +255,12 @@ def recipes(
         print_json(outcome)
         return
     RESULT.print(outcome["text"], soft_wrap=True)
+
+
+def _size(*, quick: bool, full: bool) -> str:
+    if quick and full:
+        raise ConfigurationError("--quick and --full are two sizes; give one of them")
+    return "quick" if quick else "full" if full else "default"
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -73,5 +73,4 @@ def chosen(
 
 def average(rows: Iterable[Row], what: str = "accuracy") -> Interval | None:
     """Return the mean over seeds of a value, each a mean over directions; None if one lacks it."""
-    values = [(row.seed, getattr(row, what)) for row in rows]
-    return None if any(value is None for _, value in values) else over_seeds(values)
+    return over_seeds((row.seed, getattr(row, what)) for row in rows)

@@ -1,0 +1,262 @@
+"""A pre-trained net with proxies beside its blocks and attention over both (paper, section 3.3).
+
+Shapes: N batch, C channels, H/W height and width, K classes, P paths into a node.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
+
+from common.errors import TransplantError
+from common.nettailor.blocks import Proxy, UniversalBlock
+from common.nettailor.paths import SKIPS, Path, all_paths, remaining
+
+UNIVERSAL_LOGIT = 2.0
+PROXY_LOGIT = -2.0
+"""Attention's initial values: the net starts near the pre-trained one (paper, section 4.1)."""
+
+
+class Activations(NamedTuple):
+    """What a net makes of images."""
+
+    nodes: dict[int, Tensor]
+    """(N, C, H, W) by node, from 1; nodes that were left out are not there."""
+    logits_NK: Tensor
+
+
+class Stages(NamedTuple):
+    """A backbone's extractor, taken apart."""
+
+    stem: nn.Sequential
+    blocks: dict[str, nn.Module]
+    """By name, lowest first."""
+
+
+def stages(extractor: nn.Sequential) -> Stages:
+    """Take an extractor apart into a stem and residual blocks.
+
+    Parameters
+    ----------
+    extractor
+        Named layers that end with torchvision's `BasicBlock`s.
+
+    Raises
+    ------
+    TransplantError
+        If there are no such blocks, or other layers among or after them.
+    """
+    from torchvision.models.resnet import BasicBlock  # takes a second, which few callers need
+
+    layers = dict(extractor.named_children())
+    names = list(layers)
+    residual = [name for name in names if isinstance(layers[name], BasicBlock)]
+    if not residual:
+        raise TransplantError(
+            f"the backbone ({', '.join(names)}) has no residual blocks to prune; take a net of "
+            "basic blocks, as small-resnet or resnet18"
+        )
+    count = len(names) - len(residual)
+    if names[count:] != residual:
+        raise TransplantError(
+            f"the backbone's residual blocks ({', '.join(residual)}) must be its last layers; it "
+            f"has {', '.join(names)}: split it at its last block"
+        )
+    return Stages(extractor[:count], {name: layers[name] for name in residual})
+
+
+def activations(extractor: nn.Sequential, head: nn.Module, x_NCHW: Tensor) -> Activations:
+    """Return what a plain net of residual blocks, a teacher, makes of images.
+
+    Raises
+    ------
+    TransplantError
+        As `stages`.
+    """
+    stem, blocks = stages(extractor)
+    nodes = {}
+    x_NCHW = stem(x_NCHW)
+    for node, block in enumerate(blocks.values(), start=1):
+        x_NCHW = block(x_NCHW)
+        nodes[node] = x_NCHW
+    return Activations(nodes, head(x_NCHW))
+
+
+class AugmentedNet(nn.Module):
+    """Every block's output is ReLU(Σ_j α_j path_j), α a softmax over the paths that are kept.
+
+    Shared by all tasks and frozen: stem and universal blocks, BatchNorm's running statistics
+    included, which is why they stay in evaluation mode while the rest trains. One task's own:
+    proxies with their BatchNorm, attention, head.
+
+    Parameters
+    ----------
+    extractor
+        Pre-trained, as `stages` wants it. Copied.
+    head
+        From the last block's map to K logits. Copied.
+    input_shape_CHW
+        Of one image.
+    seed
+        Of the proxies' initial weights.
+    skips
+        Proxies a node.
+
+    Attributes
+    ----------
+    names
+        The universal blocks' names, lowest first.
+    kept
+        Paths that are in use.
+
+    Raises
+    ------
+    TransplantError
+        As `stages` and `Proxy`.
+    """
+
+    def __init__(
+        self,
+        extractor: nn.Sequential,
+        head: nn.Module,
+        input_shape_CHW: tuple[int, int, int],
+        *,
+        seed: int,
+        skips: int = SKIPS,
+    ) -> None:
+        super().__init__()
+        stem, blocks = copy.deepcopy(stages(extractor))
+        self.names = tuple(blocks)
+        self.stem = stem
+        self.head = copy.deepcopy(head)
+        paths = all_paths(len(blocks), skips)
+        shapes = _shapes(extractor, input_shape_CHW)
+        generator = torch.Generator().manual_seed(seed)
+        modules: dict[str, nn.Module] = {}
+        for path in paths:
+            modules[self.name(path)] = (
+                UniversalBlock(blocks[self.name(path)])
+                if path.universal
+                else Proxy(shapes[path.source], shapes[path.target], generator)
+            )
+        self.paths = nn.ModuleDict(modules)
+        self.attention = nn.ParameterList(
+            torch.tensor([UNIVERSAL_LOGIT if p.universal else PROXY_LOGIT for p in into])
+            for into in (_into(paths, node) for node in self._nodes())
+        )
+        self._all = paths
+        self.kept = frozenset(paths)
+        self.train().requires_grad_()
+
+    def name(self, path: Path) -> str:
+        """Return a block's own name, or "proxy" with the block's and how far back it reads."""
+        block = self.names[path.target - 1]
+        return block if path.universal else f"proxy{path.skip}_{block}"
+
+    def ordered(self) -> list[Path]:
+        """Return the paths that are kept, lowest node first."""
+        return [path for path in self._all if path in self.kept]
+
+    def restricted(self, kept: Iterable[Path]) -> Self:
+        """Return a copy that uses some of its paths alone; its attention is over those.
+
+        Raises
+        ------
+        TransplantError
+            If no path is left from the stem to the last block's output.
+        """
+        left = remaining(self.kept.intersection(kept), len(self.names))
+        if not left:
+            raise TransplantError(
+                "no path is left from the stem to the last block's output; remove fewer"
+            )
+        net = copy.deepcopy(self)
+        net.kept = left
+        return net
+
+    def alphas(self) -> dict[Path, Tensor]:
+        """Return α of every path that is kept, each without a shape."""
+        found: dict[Path, Tensor] = {}
+        for node, logits_P in zip(self._nodes(), self.attention, strict=True):
+            into = _into(self._all, node)
+            places = [place for place, path in enumerate(into) if path in self.kept]
+            alpha_P = logits_P[places].softmax(0)
+            found |= {into[place]: alpha_P[i] for i, place in enumerate(places)}
+        return found
+
+    def activations(self, x_NCHW: Tensor) -> Activations:
+        """Return every node that is in use, and logits."""
+        alphas = self.alphas()
+        nodes = {0: self.stem(x_NCHW)}
+        for node in self._nodes():
+            into = [path for path in self.ordered() if path.target == node]
+            if into:
+                terms_NCHW = [alphas[p] * self.paths[self.name(p)](nodes[p.source]) for p in into]
+                nodes[node] = F.relu(total(terms_NCHW))
+        logits_NK = self.head(nodes[len(self.names)])
+        del nodes[0]
+        return Activations(nodes, logits_NK)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return (N, K) logits."""
+        return self.activations(x_NCHW).logits_NK
+
+    def own(self) -> Iterator[nn.Parameter]:
+        """Return the parameters in use that are this task's alone, but for attention's."""
+        for path in self.ordered():
+            if not path.universal:
+                yield from self.paths[self.name(path)].parameters()
+        yield from self.head.parameters()
+
+    def shared(self) -> Iterator[nn.Module]:
+        """Return stem and universal blocks, those that are not in use as well."""
+        yield self.stem
+        for name in self.names:
+            yield self.paths[name]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of what is the task's own; what is shared stays in evaluation mode."""
+        super().train(mode)
+        for module in self.shared():
+            module.eval()
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze or unfreeze what is the task's own; what is shared stays frozen."""
+        super().requires_grad_(requires_grad)
+        for module in self.shared():
+            module.requires_grad_(False)
+        return self
+
+    def _nodes(self) -> range:
+        return range(1, len(self.names) + 1)
+
+
+def total(terms_NCHW: Sequence[Tensor]) -> Tensor:
+    """Return the sum of maps, one added to the other: a stack of them would be copied first."""
+    return functools.reduce(torch.add, terms_NCHW)
+
+
+def _into(paths: Iterable[Path], node: int) -> list[Path]:
+    return [path for path in paths if path.target == node]
+
+
+@torch.no_grad()
+def _shapes(
+    extractor: nn.Sequential, input_shape_CHW: tuple[int, int, int]
+) -> list[tuple[int, int, int]]:
+    """Return the map's shape at every node, node 0 first."""
+    stem, blocks = copy.deepcopy(stages(extractor))
+    device = next(extractor.parameters()).device
+    x_NCHW = stem.eval()(torch.zeros(1, *input_shape_CHW, device=device))
+    shapes = [tuple(x_NCHW.shape[1:])]
+    for block in blocks.values():
+        x_NCHW = block.eval()(x_NCHW)
+        shapes.append(tuple(x_NCHW.shape[1:]))
+    return shapes

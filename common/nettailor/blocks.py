@@ -1,0 +1,109 @@
+"""What stands on a path: a pre-trained block, or a lean proxy for it (paper, section 3.3).
+
+Shapes: N batch, C channels, O out-channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from common.errors import TransplantError
+
+PROXY_STD = 0.01
+"""Of a proxy's initial weights."""
+
+
+class UniversalBlock(nn.Module):
+    """A pre-trained residual block without its last ReLU, as it is for every task.
+
+    Its weights and its BatchNorm's running statistics are the backbone's and are shared by all
+    tasks: the owner freezes it and keeps it in evaluation mode.
+
+    Parameters
+    ----------
+    block
+        torchvision's `BasicBlock`; its layers are taken over, not copied.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        layers: Any = block
+        self.conv1, self.bn1, self.relu = layers.conv1, layers.bn1, layers.relu
+        self.conv2, self.bn2 = layers.conv2, layers.bn2
+        self.downsample = nn.Identity() if layers.downsample is None else layers.downsample
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return (N, O, H/stride, W/stride), of any sign."""
+        inner = self.relu(self.bn1(self.conv1(x_NCHW)))
+        out: Tensor = self.bn2(self.conv2(inner)) + self.downsample(x_NCHW)
+        return out
+
+
+class Proxy(nn.Sequential):
+    """Max-pooling where maps shrink, a 1×1 convolution without bias, BatchNorm.
+
+    All of it, BatchNorm's statistics included, belongs to one task.
+
+    Parameters
+    ----------
+    source_CHW, target_CHW
+        Shapes of the maps that it reads and approximates.
+    generator
+        Draws its weights from N(0, 0.01²).
+
+    Raises
+    ------
+    TransplantError
+        If the map it reads is not a whole number of times as large as the other.
+    """
+
+    def __init__(
+        self,
+        source_CHW: tuple[int, int, int],
+        target_CHW: tuple[int, int, int],
+        generator: torch.Generator,
+    ) -> None:
+        (channels, *size), (out_channels, *out_size) = source_CHW, target_CHW
+        stride = size[0] // out_size[0]
+        if size != [stride * side for side in out_size]:
+            raise TransplantError(
+                f"no proxy leads from a map of {size[0]}×{size[1]} to one of "
+                f"{out_size[0]}×{out_size[1]}: the first must be a whole number of times as large; "
+                "choose another input size"
+            )
+        with torch.random.fork_rng(devices=[]):
+            conv = nn.Conv2d(channels, out_channels, 1, bias=False)
+        nn.init.normal_(conv.weight, std=PROXY_STD, generator=generator)
+        pool = [nn.MaxPool2d(stride + 1, stride, stride // 2)] if stride > 1 else []
+        super().__init__(*pool, conv, nn.BatchNorm2d(out_channels))
+        self.stride = stride
+
+    @property
+    def conv(self) -> nn.Conv2d:
+        """Return the 1×1 convolution."""
+        layer = self[-2]
+        assert isinstance(layer, nn.Conv2d)  # noqa: S101  # built so
+        return layer
+
+    @property
+    def norm(self) -> nn.BatchNorm2d:
+        """Return BatchNorm."""
+        layer = self[-1]
+        assert isinstance(layer, nn.BatchNorm2d)  # noqa: S101  # built so
+        return layer
+
+    @torch.no_grad()
+    def folded(self, alpha: Tensor) -> nn.Conv2d:
+        """Return one 1×1 convolution with bias that does as convolution, BatchNorm and α do.
+
+        BatchNorm in evaluation mode; what is returned has weights of its own.
+        """
+        fused = fuse_conv_bn_eval(copy.deepcopy(self.conv).eval(), copy.deepcopy(self.norm).eval())
+        for parameter in fused.parameters():
+            parameter.mul_(alpha)
+        return fused

@@ -1,0 +1,88 @@
+"""What paths cost, and the cost that attention lets expect (paper, Eqs. 5 to 10).
+
+Shapes: N batch, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from common.nettailor.augmented import AugmentedNet
+from common.nettailor.paths import Path
+
+Costs = Mapping[Path, float]
+"""c of every path: its FLOPs by those of all universal blocks together."""
+
+
+@torch.no_grad()
+def flops(module: nn.Module, x_NCHW: Tensor) -> int:
+    """Return the FLOPs of one pass over a batch, two a multiplication with addition.
+
+    Convolutions and matrix products only, as PyTorch counts them; the module must be in evaluation
+    mode if its BatchNorm's statistics are to stay.
+    """
+    with FlopCounterMode(display=False) as counter:
+        module(x_NCHW)
+    return int(counter.get_total_flops())
+
+
+@torch.no_grad()
+def path_costs(net: AugmentedNet, input_shape_CHW: tuple[int, int, int]) -> dict[Path, float]:
+    """Return c of every path, by the FLOPs of one image.
+
+    Parameters
+    ----------
+    net
+        Whole: nothing left out yet. Its mode stays as it is.
+    input_shape_CHW
+        Of an image.
+    """
+    device = next(net.parameters()).device
+    training = net.training
+    net.eval()
+    image = torch.zeros(1, *input_shape_CHW, device=device)
+    maps = {0: net.stem(image), **net.activations(image).nodes}
+    counted = {path: flops(net.paths[net.name(path)], maps[path.source]) for path in net.ordered()}
+    net.train(training)
+    universal = sum(count for path, count in counted.items() if path.universal)
+    return {path: count / universal for path, count in counted.items()}
+
+
+def expected_complexity(alphas: Mapping[Path, Tensor], costs: Costs, nodes: int) -> Tensor:
+    """Return C = Σ c (α − P_in − P_out), differentiable, without a shape.
+
+    P_in is the probability that all paths into the node that a path reads are left out, P_out that
+    all paths from the node that it merges into are; each path is left out with probability 1 − α,
+    independently (Eqs. 6 to 9). The stem always is there and the last node always is read: P_in and
+    P_out are 0 for them.
+
+    Parameters
+    ----------
+    alphas
+        α of every path that is kept.
+    costs
+        c of at least those.
+    nodes
+        B, residual blocks.
+
+    Returns
+    -------
+    1 where every universal block has α = 1 and no proxy is there. It can be below 0: the three
+    events are taken for disjoint.
+    """
+    one = next(iter(alphas.values())).new_ones(())
+    nothing_in = dict.fromkeys(range(nodes + 1), one)
+    nothing_out = dict.fromkeys(range(nodes + 1), one)
+    for path, alpha in alphas.items():
+        nothing_in[path.target] = nothing_in[path.target] * (1 - alpha)
+        nothing_out[path.source] = nothing_out[path.source] * (1 - alpha)
+    nothing_in[0] = nothing_out[nodes] = 0 * one
+    terms = [
+        costs[path] * (alpha - nothing_in[path.source] - nothing_out[path.target])
+        for path, alpha in alphas.items()
+    ]
+    return torch.stack(terms).sum()

@@ -1,0 +1,117 @@
+"""How a net is tailored: it learns the task, to be cheap, and to do as its teacher (section 3.4).
+
+Shapes: N batch, C channels, H/W height and width, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
+
+from common.nettailor.augmented import Activations, AugmentedNet, activations
+from common.nettailor.complexity import Costs, expected_complexity
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one training is optimised: SGD, the rate falling as half a cosine.
+
+    The defaults are those of the authors' published runs.
+    """
+
+    steps: int
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    """Of the task's own weights; attention has none."""
+    attention_rate: float = 1.0
+    """Multiplies attention's learning rate: short trainings need more to move it."""
+    complexity: float = 0.3
+    """γ1; 0 where a pruned net is tuned."""
+    mimicry: float = 10.0
+    """γ2."""
+
+
+def mimicry(student: Activations, teacher: Activations) -> Tensor:
+    """Return T, how far a student is from its teacher (paper, Eq. 11), without a shape.
+
+    The mean over nodes that the student has and over logits of the mean squared difference.
+    """
+    pairs = [(x_NCHW, teacher.nodes[node]) for node, x_NCHW in student.nodes.items()]
+    pairs.append((student.logits_NK, teacher.logits_NK))
+    return torch.stack([F.mse_loss(ours, theirs) for ours, theirs in pairs]).mean()
+
+
+def loss(
+    net: AugmentedNet,
+    student: Activations,
+    teacher: Activations,
+    classes_N: Tensor,
+    costs: Costs,
+    settings: Settings,
+) -> Tensor:
+    """Return L = cross-entropy + γ1 C + γ2 T (paper, Eq. 12), without a shape."""
+    total = F.cross_entropy(student.logits_NK, classes_N)
+    if settings.complexity:
+        expected = expected_complexity(net.alphas(), costs, len(net.names))
+        total = total + settings.complexity * expected
+    return total + settings.mimicry * mimicry(student, teacher)
+
+
+def learn(
+    net: AugmentedNet,
+    teacher: tuple[nn.Sequential, nn.Module],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    costs: Costs,
+    settings: Settings,
+) -> None:
+    """Train what is a task's own, in place: proxies, attention, head.
+
+    Parameters
+    ----------
+    net
+        In evaluation mode and frozen afterwards.
+    teacher
+        Extractor and head of the fine-tuned original; neither is changed.
+    batches
+        Images (N, C, H, W) and classes (N), at least `settings.steps` of them.
+    costs
+        c of every path.
+    settings
+        Steps, rates, weights of the loss.
+
+    Raises
+    ------
+    TransplantError
+        If the teacher is no net of residual blocks.
+    """
+    extractor, head = copy.deepcopy(teacher)
+    extractor.eval().requires_grad_(False)
+    head.eval().requires_grad_(False)
+    net.train().requires_grad_()
+    optimiser = torch.optim.SGD(
+        [
+            {"params": list(net.own()), "weight_decay": settings.weight_decay},
+            {
+                "params": list(net.attention.parameters()),
+                "lr": settings.learning_rate * settings.attention_rate,
+            },
+        ],
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+    )
+    rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+    for _, (x_NCHW, classes_N) in zip(range(settings.steps), batches, strict=False):
+        with torch.no_grad():
+            shown = activations(extractor, head, x_NCHW)
+        found = loss(net, net.activations(x_NCHW), shown, classes_N, costs, settings)
+        optimiser.zero_grad(set_to_none=True)
+        found.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        rates.step()
+    net.eval().requires_grad_(False)

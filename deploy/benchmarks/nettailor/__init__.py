@@ -1,0 +1,1 @@
+"""Repeats NetTailor: one backbone, tailored to tasks of different difficulty."""

@@ -1,0 +1,89 @@
+"""Carries out a request and hands its outcome to a terminal, a program, the results page."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from deploy.benchmarks import goal, results
+from deploy.benchmarks.nettailor import goals, plots, run, tables
+from deploy.benchmarks.nettailor.request import Request
+from deploy.benchmarks.nettailor.rows import Row, names
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All rows of a request."""
+
+    rows: list[Row]
+    request: Request
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON of `bench nettailor` (DESIGN section 8)."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "goals": [{**asdict(g), "verdict": g.verdict} for g in goals.goals(self.rows)],
+            "budget": asdict(self.request.budget),
+            "command": command(self.request),
+            "machine": results.machine(),
+            "seconds": round(self.seconds, 1),
+        }
+
+    def show(self, console: Console) -> None:
+        """Print the table and the goals for people."""
+        console.print(tables.HEADING)
+        console.print(tables.terminal(self.rows))
+        for line in tables.unmet(self.rows):
+            console.print(line, soft_wrap=True)
+        for g in goals.goals(self.rows):
+            console.print(f"{g.verdict:<7} {g.what}: {g.ours} ({g.bar})", soft_wrap=True)
+
+
+def made(request: Request, folder: Path | None, console: Console) -> Outcome:
+    """Run a request; write its section and picture where a folder is given."""
+    began = time.perf_counter()
+    outcome = Outcome(run.measure(request, console), request, time.perf_counter() - began)
+    if folder is not None:
+        picture = f"{_stem(request)}.png"
+        plots.nets(outcome.rows, folder / results.FIGURES / picture)
+        console.print(f"written: {results.write(folder, section(outcome, picture))}")
+    return outcome
+
+
+def section(outcome: Outcome, picture: str) -> results.Section:
+    """Return the results page's section."""
+    rows, budget = outcome.rows, outcome.request.budget
+    seeds = ", ".join(map(str, sorted({row.seed for row in rows})))
+    said = "".join(f"{line}.\n" for line in tables.unmet(rows))
+    body = (
+        f"%, mean over seeds {seeds}; ± half a 95% interval over seeds. ResNet-"
+        f"{6 * budget.blocks + 2} of width {budget.width}, minibatches: backbone "
+        f"{budget.backbone.steps} of {budget.backbone.batch}; of {budget.batch}: teacher "
+        f"{budget.teacher.steps}, student {budget.student.steps}, each pruned net "
+        f"{budget.tuning.steps}; budget '{budget.name}'. {round(outcome.seconds)} s, less what the "
+        f"cache held.\n\n{tables.NOTES}\n\n{tables.markdown(rows)}\n{said}\n{tables.PAPER}\n\n"
+        f"{goal.markdown(goals.goals(rows))}\n"
+        f"The net of seed {min(row.seed for row in rows)} for {', '.join(names(rows))}: boxes are "
+        "universal blocks, dashed where left out; arcs are proxies, as wide as α.\n\n"
+        f"![{picture}]({results.FIGURES}/{picture})\n"
+    )
+    return results.Section(_stem(outcome.request), tables.TITLE, command(outcome.request), body)
+
+
+def command(request: Request) -> str:
+    """Return the command that makes a request, whatever was left out when it was given."""
+    words = [f"rootstock bench nettailor --task {','.join(request.tasks)} --seeds {request.seeds}"]
+    if request.budget.name != "default":
+        words.append(f"--{request.budget.name}")
+    return " ".join(words)
+
+
+def _stem(request: Request) -> str:
+    """Name a section and its picture: a run of another size replaces none."""
+    stem = "nettailor"
+    return stem if request.budget.name == "default" else f"{stem}-{request.budget.name}"

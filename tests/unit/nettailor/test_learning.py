@@ -1,0 +1,245 @@
+"""Learning a tailored net, pruning it, and what is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from common.nettailor.augmented import Activations, AugmentedNet, activations
+from common.nettailor.complexity import expected_complexity, flops, path_costs
+from common.nettailor.learning import Settings, learn, loss, mimicry
+from common.nettailor.measures import latency_ratio, parameters
+from common.nettailor.paths import Path
+from common.nettailor.pruning import Try, search, thinned
+from common.nettailor.tailored import TailoredNet, card
+from tests.unit.nettailor.nets import CLASSES, SHAPE, augmented, backbone, images, stir
+
+
+def batches(count: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
+    """Noise with one bright row of four: which says the class."""
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        classes_N = torch.randint(CLASSES, (count,), generator=generator)
+        x_NCHW = 0.3 * torch.randn(count, *SHAPE, generator=generator)
+        for image, kind in zip(x_NCHW, classes_N.tolist(), strict=True):
+            image[kind % 3, :, 8 * kind : 8 * kind + 8] += 2
+        yield x_NCHW, classes_N
+
+
+def state(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def test_mimicry_is_the_mean_over_nodes_and_logits() -> None:
+    ours = Activations({1: torch.zeros(2, 1, 1, 1), 3: torch.ones(2, 3, 1, 1)}, torch.zeros(2, 2))
+    theirs = Activations(
+        {1: torch.full((2, 1, 1, 1), 2.0), 2: torch.ones(5), 3: torch.zeros(2, 3, 1, 1)},
+        torch.full((2, 2), 3.0),
+    )
+    assert float(mimicry(ours, theirs)) == pytest.approx((4 + 1 + 9) / 3)
+
+
+def test_the_loss_is_the_papers_sum() -> None:
+    net, (f, g) = augmented(), backbone()
+    costs = path_costs(net, SHAPE)
+    x, classes = next(batches())
+    shown, theirs = net.eval().activations(x), activations(f, g, x)
+    found = loss(net, shown, theirs, classes, costs, Settings(steps=1, complexity=0.7, mimicry=3))
+    expected = (
+        F.cross_entropy(shown.logits_NK, classes)
+        + 0.7 * expected_complexity(net.alphas(), costs, 3)
+        + 3 * mimicry(shown, theirs)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_learning_changes_what_is_the_tasks_own_and_nothing_else() -> None:
+    (f, g), net = backbone(), augmented()
+    before, teacher = state(net), state(f)
+    costs = path_costs(net, SHAPE)
+    learn(net, (f, g), batches(), costs, Settings(steps=3, learning_rate=0.01))
+    after = state(net)
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    shared = {name for name in before if name.startswith(("stem", "paths.block"))}
+    assert shared
+    assert not changed & shared  # running statistics included
+    own = set(before) - shared
+    assert changed == own
+    assert all(torch.equal(value, teacher[name]) for name, value in f.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+    again = augmented()
+    learn(again, (f, g), batches(), costs, Settings(steps=3, learning_rate=0.01))
+    assert all(torch.equal(value, after[name]) for name, value in again.state_dict().items())
+
+
+def test_complexity_moves_attention_to_proxies_and_its_absence_does_not() -> None:
+    (f, g), shares = backbone(), []
+    for complexity in (0.0, 3.0):
+        net = augmented()
+        settings = Settings(
+            steps=10, learning_rate=0.01, attention_rate=100, complexity=complexity, mimicry=0
+        )
+        learn(net, (f, g), batches(), path_costs(net, SHAPE), settings)
+        shares.append([float(a) for path, a in net.alphas().items() if path.universal])
+    assert all(cheap < free - 0.1 for free, cheap in zip(*shares, strict=True))
+
+
+def test_what_is_left_out_are_the_faintest_blocks_and_faint_proxies() -> None:
+    alphas = {
+        Path(1, 0): 0.9, Path(1, 1): 0.1,
+        Path(2, 0): 0.3, Path(2, 1): 0.66, Path(2, 2): 0.04,
+        Path(3, 0): 0.6, Path(3, 1): 0.2, Path(3, 2): 0.2, Path(3, 3): 0.0,
+    }  # fmt: skip
+    tensors = {path: torch.tensor(alpha) for path, alpha in alphas.items()}
+    faint = {Path(3, 3), Path(2, 2)}
+    assert thinned(tensors, 0, 3) == set(alphas) - faint
+    assert thinned(tensors, 1, 3) == set(alphas) - faint - {Path(2, 0)}
+    assert thinned(tensors, 2, 3) == set(alphas) - faint - {Path(2, 0), Path(3, 0)}
+    # Without block 1 and its proxy nothing leads from the stem to any node.
+    assert thinned(tensors, 3, 3, threshold=0.15) == frozenset()
+
+
+def student(blocks: int = 2) -> AugmentedNet:
+    """Attention divides itself between block and proxy 1; the lowest block's is the faintest."""
+    net = augmented(blocks)
+    with torch.no_grad():
+        for place, logits_P in enumerate(net.attention):
+            logits_P.fill_(-9)
+            logits_P[:2] = torch.tensor([0.1 * place, 0.05])
+    return net
+
+
+def lacking(net: AugmentedNet) -> int:
+    return len(net.names) - sum(path.universal for path in net.kept)
+
+
+@pytest.mark.parametrize(
+    ("errors", "removed"),
+    [
+        ([1, 1, 1, 1, 1, 1, 1], 6),
+        ([1, 1, 1, 1, 2, 2, 2], 3),
+        ([1, 2, 2, 2, 2, 2, 2], 0),
+    ],
+)
+def test_the_search_finds_the_leanest_net_within_the_bar(errors: list[float], removed: int) -> None:
+    whole, tuned = student(), []
+    before = state(whole)
+    found = search(
+        whole, 1.5, lambda net: tuned.append(lacking(net)), lambda net: errors[lacking(net)]
+    )
+    assert found.met
+    assert found.error <= 1.5
+    assert lacking(found.net) == removed
+    # The faintest go first, and of the proxies only those above the threshold stay.
+    assert {path for path in found.net.kept if path.universal} == {
+        Path(node, 0) for node in range(removed + 1, 7)
+    }
+    assert {path.skip for path in found.net.kept} <= {0, 1}
+    assert [(one.blocks, one.error) for one in found.tries] == [(k, errors[k]) for k in tuned]
+    assert len(tuned) <= 3  # of seven
+    assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
+    assert len(whole.kept) == len(augmented(2).kept)
+
+
+def test_a_tolerance_that_no_net_meets_leaves_the_full_one() -> None:
+    whole = student()
+    found = search(whole, 0.5, lambda net: None, lambda net: 7.0 + lacking(net))
+    assert not found.met
+    assert found.net is whole
+    assert found.error == 7.0
+    assert [one.blocks for one in found.tries] == [3, 1, 0]
+    assert all(one.error is not None and one.error > 0.5 for one in found.tries)
+
+
+def test_nets_that_are_cut_apart_are_no_candidates() -> None:
+    whole = augmented(blocks=1)  # its proxies are faint: without a block nothing leads past it
+    found = search(whole, 100, lambda net: None, lambda net: 1.0)
+    assert found.met
+    assert lacking(found.net) == 0
+    assert Try(1, None) in found.tries
+    assert {path.skip for path in found.net.kept} == {0}
+
+
+def pruned() -> AugmentedNet:
+    """A net of two blocks and several proxies, some of which pool, with learned statistics."""
+    net = augmented(blocks=2)
+    stir(net, seed=4)
+    with torch.no_grad():
+        for place, logits_P in enumerate(net.attention):
+            logits_P.copy_(torch.linspace(-0.5, 0.5, len(logits_P)).roll(place))
+    kept = {path for path in net.kept if not path.universal or path.target in (2, 5)}
+    return net.restricted(kept - {Path(4, 1), Path(6, 1), Path(6, 2)}).eval()
+
+
+@torch.no_grad()
+def test_an_export_does_as_the_pruned_net_does_with_nothing_in_it_that_was_left_out() -> None:
+    net = pruned()
+    tailored = TailoredNet(net)
+    x = images(4)
+    expected = net(x)
+    assert float(expected.std()) > 0.1
+    torch.testing.assert_close(tailored(x), expected, atol=1e-5, rtol=1e-5)
+    assert set(tailored.blocks) == {"block1_2"}  # block 5's output is not read: node 6 reads node 3
+    assert set(tailored.names) == net.kept
+    f, g = backbone(2)
+    # FLOPs are those of what is there: stem, kept paths, head.
+    costs = path_costs(augmented(2), SHAPE)
+    universal = flops(f, x) - flops(net.stem, x)
+    kept = sum(costs[path] for path in net.kept) * universal
+    assert flops(tailored, x) == pytest.approx(
+        flops(net.stem, x) + kept + flops(g, net_top(net, x))
+    )
+
+
+def net_top(net: AugmentedNet, x_NCHW: Tensor) -> Tensor:
+    return net.activations(x_NCHW).nodes[len(net.names)]
+
+
+def test_an_export_shares_the_backbones_values_to_the_last_bit() -> None:
+    f, _ = backbone(2)
+    net = augmented(blocks=2)
+    learn(net, backbone(2), batches(), path_costs(net, SHAPE), Settings(2, learning_rate=0.01))
+    tailored = TailoredNet(net)
+    theirs = f.state_dict()
+    ours = {
+        **tailored.stem.state_dict(),
+        **{f"{n}.{k}": v for n, b in tailored.blocks.items() for k, v in b.state_dict().items()},
+    }
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@torch.no_grad()
+def test_the_card_counts_what_is_there() -> None:
+    net = pruned()
+    tailored, (f, g) = TailoredNet(net), backbone(2)
+    original = nn.Sequential(f, g)
+    found = card(tailored, original, images(1))
+    counted = [path for path in net.kept if not path.universal]
+    channels = [4] * 3 + [8] * 2 + [16] * 2  # of nodes 0 to 6
+    proxies = sum((channels[p.source] + 1) * channels[p.target] for p in counted)
+    assert found.own_parameters == proxies + parameters(g) + 1  # block 2's α
+    assert found.parameters == found.own_parameters + parameters(f[:3]) + parameters(f.block1_2)  # type: ignore[arg-type]
+    assert found.params_removed == pytest.approx(
+        100 * (1 - found.parameters / parameters(original))
+    )
+    assert found.new_params_share == pytest.approx(
+        100 * found.own_parameters / parameters(original)
+    )
+    assert (found.blocks, found.blocks_removed) == (6, 5)
+    assert 0 < found.flops_removed < 100
+    assert found.alphas.keys() == {net.name(path) for path in net.kept}
+    assert found.alphas["block1_2"] == pytest.approx(float(net.alphas()[Path(2, 0)]))
+    assert "frozen" in found.shared_statistics
+    assert "this task" in found.own_statistics
+    whole = card(TailoredNet(augmented(2)), original, images(1))
+    assert whole.params_removed < 0  # proxies were added and nothing was left out
+
+
+def test_a_deep_net_takes_longer_than_its_stem() -> None:
+    f, g = backbone(2)
+    assert latency_ratio(f[:3], nn.Sequential(f, g), images(8), repeats=3) < 0.7
