@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _HARDLY = 40.0
 """Percent of its own images' turns below which a net was clearly not trained below the head."""
 
+_NAME = 32
+"""Width of the report's first column: 80 with its four others."""
+
 
 def adapt(
     config: Annotated[Path, typer.Option("--config", "-c", help="site.toml")],
@@ -81,18 +84,13 @@ def lines(card: AdaptedCard) -> Iterator[str]:
         f"f of step {card.step} of {card.settings.steps} is kept"
     )
     yield ""
-    tasks = sorted(card.errors)
-    yield _row("", "turns told, %", [f"error, {task}"[:20] for task in tasks])
+    yield _row("", ["as it is", "BatchNorm", "adapted", "own images"])
     turns = card.rotations
-    rows = [
-        ("the net as it is", turns.source, "source"),
-        ("BatchNorm statistics anew", turns.re_estimated, "re_estimated"),
-        ("adapted by rotations", turns.adapted, "adapted"),
-    ]
-    for name, told, key in rows:
-        errors = [f"{getattr(card.errors[task], key):.1f}" for task in tasks]
-        yield _row(name, f"{told.accuracy:.1f}", errors)
-    yield _row("(the lab's own images)", f"{turns.own.accuracy:.1f}", ["" for _ in tasks])
+    told = [turns.source, turns.re_estimated, turns.adapted, turns.own]
+    yield _row("turns told, %", [f"{each.accuracy:.1f}" for each in told])
+    for task, found in sorted(card.errors.items()):
+        errors = [found.source, found.re_estimated, found.adapted]
+        yield _row(f"error, {task}, %", [f"{error:.1f}" for error in errors])
     yield ""
     if card.batch_norm_layers == 0:
         yield "The net has no BatchNorm: with statistics anew it is the net as it is."
@@ -102,5 +100,7 @@ def lines(card: AdaptedCard) -> Iterator[str]:
         yield f"Errors: percent of {card.labelled} labelled images, which decided nothing."
 
 
-def _row(name: str, turns: str, errors: list[str]) -> str:
-    return (f"{name:<27}{turns:>14}" + "".join(f"  {error:>20}" for error in errors)).rstrip()
+def _row(name: str, values: list[str]) -> str:
+    if len(name) > _NAME:
+        name = name[: _NAME - 1] + "…"
+    return f"{name:<{_NAME}}" + "".join(f"{value:>12}" for value in values)

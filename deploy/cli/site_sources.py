@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from site_agent.transferring import Ranked, Ranking, Score
 
 _NAME = 32
+"""Width of names: 80 with the place and four numbers."""
 
 
 def sources(
@@ -71,8 +72,8 @@ def lines(ranking: Ranking) -> Iterator[str]:
     for row in ranking.references:
         yield _row("", row)
     yield ""
-    yield f"{ranking.holdout} holdout images rank; {ranking.validation} validation images decide"
-    yield "nothing."
+    counts = f"{ranking.holdout} holdout images rank, {ranking.validation} validation images"
+    yield f"{counts} decide nothing."
 
 
 def _row(place: str, row: Ranked) -> str:
