@@ -15,7 +15,7 @@ STATE = PREFIX + "state"
 RECORD = PREFIX + "record"
 """Tag that names the record that a run shows completely, and the way in which it does."""
 
-SHOWN = 2
+SHOWN = 3
 """Grows by one when runs show more, or show it otherwise: a rebuild then brings older ones up to
 date."""
 

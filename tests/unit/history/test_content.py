@@ -70,7 +70,7 @@ def test_no_adapter_s_error_is_the_calibrated_one_where_there_is_one() -> None:
 
 def test_the_error_falls_from_stage_to_stage() -> None:
     points = [p for p in metrics(record(["cat", "cow"])) if p.key == "error"]
-    assert points == [Point("error", 54.0, 0), Point("error", 31.25, 1), Point("error", 3.5, 3)]
+    assert points == [Point("error", 54.0, 0), Point("error", 31.25, 2), Point("error", 3.5, 4)]
 
 
 def test_losses_keep_their_steps() -> None:
