@@ -56,7 +56,7 @@ DEFAULT = Budget(
     seeds=3,
     blocks=3,
     width=8,
-    backbone=Training(steps=3000, batch=64, learning_rate=1e-2),
+    backbone=Training(steps=2500, batch=64, learning_rate=1e-2),
     batch=32,
     teacher=Settings(steps=500, learning_rate=0.05),
     student=Settings(steps=500, attention_rate=5, mimicry=0.1),
