@@ -7,6 +7,7 @@ whole net. To add one: a class with its settings and its layers, and its name in
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +18,7 @@ from common.errors import SchemaError
 from common.model import first_problem
 from common.nets.declaration import Architecture, Layer, Segmenting, sequence
 from common.nets.mobilenet import MobileNetV2
-from common.nets.resnet import ResNet18, SmallResNet
+from common.nets.resnet import ResNet18, SmallResNet, WideResNet
 from common.nets.segmentation import SCORES
 from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.nets.vgg import SmallVgg, Vgg16
@@ -25,10 +26,14 @@ from common.nets.vgg import SmallVgg, Vgg16
 _OUTPUTS = 1
 """Outputs y of a task module: one logit, for an image or for every pixel."""
 
+BRING = "bring"
+"""The layer that `brought` adds."""
+
 _REGISTRY: dict[str, type[Architecture]] = {
     "small-vgg": SmallVgg,
     "vgg16": Vgg16,
     "small-resnet": SmallResNet,
+    "wide-resnet": WideResNet,
     "resnet18": ResNet18,
     "mobilenetv2": MobileNetV2,
 }
@@ -125,6 +130,33 @@ def build_head(spec: ArchitectureSpec, outputs: int) -> nn.Sequential:
         As `input_shape`.
     """
     return sequence(_parts(spec, outputs)[1])
+
+
+def brought(category_module: nn.Sequential, spec: ArchitectureSpec, width: int) -> nn.Sequential:
+    """End f with a 1×1 convolution, "bring", so that extractors of any width fit one head.
+
+    Compatible Representations, section 5.2. The map stays as large as it was; a head that ends in
+    a global pooling takes maps of any size.
+
+    Parameters
+    ----------
+    category_module, spec
+        f, and what it was built from.
+    width
+        Channels that the head takes.
+
+    Returns
+    -------
+    f's own layers, and "bring" with torch's values; the global random state stays as it was.
+
+    Raises
+    ------
+    SchemaError
+        As `input_shape`.
+    """
+    channels, _, _ = feature_shape(spec)
+    bring = sequence([(BRING, lambda: nn.Conv2d(channels, width, 1))])
+    return nn.Sequential(OrderedDict([*category_module.named_children(), (BRING, bring[0])]))
 
 
 def last_layer(category_module: nn.Sequential) -> str:

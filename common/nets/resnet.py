@@ -50,6 +50,34 @@ class SmallResNet(Architecture):
         ]
 
 
+class WideResNet(Architecture):
+    """A Wide ResNet for 32 to 96 pixels, of 6n + 4 convolutions: WRN-28 with 4 blocks.
+
+    Zagoruyko and Komodakis, 2016, section 2: a stem of 16 channels and three stages of n basic
+    blocks, `widen` times as wide as `small-resnet`'s. Their blocks normalise before each
+    convolution; here they are He et al.'s, which normalise after it and end in a ReLU, as every
+    other ResNet's here does.
+    """
+
+    split_points: ClassVar[tuple[str, ...]] = _names(3, _MAX_BLOCKS)
+    input_size: int = Field(default=32, ge=32, le=96, multiple_of=4)
+    widen: int = Field(default=4, ge=2, le=16)
+    """k: the stages have 16k, 32k and 64k channels."""
+    blocks: int = Field(default=4, ge=1, le=_MAX_BLOCKS)
+    """n, blocks a stage."""
+
+    def layers(self, outputs: int) -> Sequence[Layer]:
+        """Return stem, blocks and head."""
+        width = 16 * self.widen
+        return [
+            ("conv1", lambda: nn.Conv2d(self.in_channels, 16, 3, padding=1, bias=False)),
+            ("bn1", lambda: nn.BatchNorm2d(16)),
+            ("relu1", nn.ReLU),
+            *_stages(16, [(s * width, self.blocks) for s in (1, 2, 4)], "B"),
+            *_head(4 * width, outputs),
+        ]
+
+
 class ResNet18(Architecture):
     """ResNet-18, layer by layer as torchvision's `resnet18`."""
 

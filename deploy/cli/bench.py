@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from common.errors import SchemaError
+from common.errors import ConfigurationError, SchemaError
 from deploy.cli.extras import needs_coordinator
 from deploy.cli.output import PEOPLE, RESULT, print_json
 
@@ -116,6 +116,41 @@ def transplant(
         workers=workers,
     )
     outcome = report.made(request, results, PEOPLE)
+    if as_json:
+        print_json(outcome.as_json())
+        return
+    outcome.show(RESULT)
+
+
+@app.command()
+def recombine(
+    setting: Annotated[str, typer.Option(help="Which; see the README.")] = "analysis",
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: 1 seed.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The paper's budget, for a GPU.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = None,
+    root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
+    cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Repeat Compatible Representations: the extractor of one net below the head of another."""
+    with needs_coordinator("bench recombine"):
+        from deploy.benchmarks.recombine import report, request
+
+    if quick and full:
+        raise ConfigurationError("--quick and --full are two sizes; give one of them")
+    asked = request.requested(
+        setting,
+        size="quick" if quick else "full" if full else "default",
+        seeds=seeds,
+        root=root,
+        cache=cache,
+        workers=workers,
+        device=device,
+    )
+    outcome = report.made(asked, results, PEOPLE)
     if as_json:
         print_json(outcome.as_json())
         return

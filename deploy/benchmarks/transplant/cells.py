@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -88,7 +87,6 @@ class Row:
 
 def run(cell: Cell) -> list[Row]:
     """Return a cell's rows."""
-    torch.set_num_threads(1)
     material = _material(cell)
     teacher_error = _error(
         in_batches(material.problem.teacher_task, material.test.features_NCHW),
@@ -119,7 +117,6 @@ SPACE_SAMPLES = 100
 
 def space(cell: Cell) -> Space:
     """Return what the paper's figure 5 shows, of a cell's category."""
-    torch.set_num_threads(1)
     material = _material(cell)
     found = []
     for method, adapter in (("auto", AUTO), ("direct-learn", PAPER_2)):

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from deploy.benchmarks import goal
+from deploy.benchmarks.goal import Goal
 from deploy.benchmarks.transplant import summary
 from deploy.benchmarks.transplant.cells import AUTO, PAPER_1, PAPER_2, Row
 
 OURS = ("auto", AUTO)
 BASELINE = ("direct-learn", PAPER_2)
-
-
-@dataclass(frozen=True)
-class Goal:
-    """One bar."""
-
-    what: str
-    papers: str
-    bar: str
-    ours: str
-    met: bool | None
-    """None where the baseline leaves no room for it."""
-
-    @property
-    def verdict(self) -> str:
-        """Say it in a word or two."""
-        return {True: "met", False: "missed", None: "no room"}[self.met]
 
 
 def goals(rows: Sequence[Row]) -> list[Goal]:
@@ -43,12 +27,7 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the goals as a table; empty if there are none."""
-    found = goals(rows)
-    if not found:
-        return ""
-    lines = ["| what | paper | must be | ours | |", "|---|---|---|---|---|"]
-    lines += [f"| {g.what} | {g.papers} | {g.bar} | {g.ours} | {g.verdict} |" for g in found]
-    return "\n".join(lines) + "\n"
+    return goal.markdown(goals(rows))
 
 
 def _experiment_1(rows: Sequence[Row]) -> list[Goal]:

@@ -25,7 +25,8 @@ from common.errors import SchemaError
 from common.images import normalise
 from common.nets.architectures import build_head, initialise
 from deploy.benchmarks import results
-from deploy.benchmarks.transplant import cells, datasets, summary, teachers
+from deploy.benchmarks.intervals import over_seeds
+from deploy.benchmarks.transplant import cells, datasets, teachers
 from deploy.benchmarks.transplant.cells import Cell
 from deploy.benchmarks.transplant.datasets import Dataset
 from deploy.benchmarks.transplant.material import Material, between
@@ -168,13 +169,13 @@ def body(rows: Sequence[RecipeRow], seconds: float) -> str:
 
 def _teacher(rows: Sequence[RecipeRow]) -> str:
     identity = [row for row in rows if row.join == JOINS[0]]
-    return str(summary.over_seeds((row.seed, row.teacher_error) for row in identity))
+    return str(over_seeds((row.seed, row.teacher_error) for row in identity))
 
 
 def _joined(rows: Sequence[RecipeRow], join: str) -> str:
     own = [row for row in rows if row.join == join]
-    plain = summary.over_seeds((row.seed, row.error) for row in own)
-    calibrated = summary.over_seeds((row.seed, row.calibrated_error) for row in own)
+    plain = over_seeds((row.seed, row.error) for row in own)
+    calibrated = over_seeds((row.seed, row.calibrated_error) for row in own)
     return "–" if plain is None else f"{plain}" + ("" if calibrated is None else f"→{calibrated}")
 
 

@@ -6,22 +6,20 @@ fit a transplant. Both are judged on test images.
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 from torch import nn
 
 from common.distillation.imitation import in_batches
 from common.errors import SchemaError
 from common.images import normalise
 from deploy.benchmarks import results
+from deploy.benchmarks.pool import processes
 from deploy.benchmarks.transplant import datasets, teachers
 from deploy.benchmarks.transplant.datasets import Labelled
 from site_agent.metrics import error_percent
@@ -71,8 +69,7 @@ def measure(
     if unknown := [category for category in categories if category not in known]:
         raise SchemaError(f"'{unknown[0]}' is none of {data}'s categories: {', '.join(known)}")
     datasets.load(data, root, cache)  # once, before the processes start
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with processes(workers) as pool:
         futures = [
             pool.submit(_row, data, category, seed, root, cache)
             for seed in range(seeds)
@@ -131,7 +128,6 @@ def _line(name: str, rows: Sequence[TeacherRow]) -> str:
 
 
 def _row(data: str, category: str, seed: int, root: Path, cache: Path) -> TeacherRow:
-    torch.set_num_threads(1)
     dataset = datasets.load(data, root, cache)
     split = datasets.lab(dataset, category, seed=seed)
     errors = [

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-import torch
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from common.errors import SchemaError
+from deploy.benchmarks.pool import processes, run_all
 from deploy.benchmarks.transplant import cells, datasets, segmentation, segmentation_cells, teachers
 from deploy.benchmarks.transplant.cells import Cell, Row
-
-_Result = TypeVar("_Result")
 
 SAMPLES = (0, 10, 20, 50, 100)
 METHODS: dict[int, tuple[str, ...]] = {
@@ -125,20 +119,19 @@ def requested(
 
 def measure(request: Request, console: Console) -> list[Row]:
     """Return all rows, in the order of categories, seeds, methods and samples."""
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(request.workers, mp_context=context) as pool:
+    with processes(request.workers) as pool:
         if request.experiment == 3:
             segmentation.load(request.root, request.cache)  # once, before the processes start
             starts = [cell for cell in _nets_3(request) if cell.category == request.categories[0]]
             others = [cell for cell in _nets_3(request) if cell not in starts]
             for part in (starts, others):
-                _all(pool, "teachers", segmentation_cells.prepare, part, console)
-            found = _all(pool, "transplants", segmentation_cells.run, _cells(request), console)
+                run_all(pool, "teachers", segmentation_cells.prepare, part, console)
+            found = run_all(pool, "transplants", segmentation_cells.run, _cells(request), console)
             return [row for cell_rows in found for row in cell_rows]
         datasets.load(request.data, request.root, request.cache)
-        _all(pool, "common starts", _start, _starts(request), console)
-        _all(pool, "teachers", _teacher, _teachers(request), console)
-        rows = _all(pool, "transplants", cells.run, _cells(request), console)
+        run_all(pool, "common starts", _start, _starts(request), console)
+        run_all(pool, "teachers", _teacher, _teachers(request), console)
+        rows = run_all(pool, "transplants", cells.run, _cells(request), console)
     return [row for cell_rows in rows for row in cell_rows]
 
 
@@ -147,9 +140,8 @@ def spaces(request: Request, console: Console) -> dict[str, cells.Space]:
     wanted = [
         replace(cell, samples=(cells.SPACE_SAMPLES,)) for cell in _cells(request) if cell.seed == 0
     ]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(request.workers, mp_context=context) as pool:
-        found = _all(pool, "feature spaces", cells.space, wanted, console)
+    with processes(request.workers) as pool:
+        found = run_all(pool, "feature spaces", cells.space, wanted, console)
     return dict(zip((cell.category for cell in wanted), found, strict=True))
 
 
@@ -209,33 +201,13 @@ def _teachers(request: Request) -> list[_Wanted]:
 
 
 def _start(wanted: _Wanted) -> None:
-    torch.set_num_threads(1)
     dataset = datasets.load(wanted.data, wanted.root, wanted.cache)
     teachers.common_start(dataset, seed=wanted.seed, root=wanted.root, cache=wanted.cache)
 
 
 def _teacher(wanted: _Wanted) -> None:
-    torch.set_num_threads(1)
     dataset = datasets.load(wanted.data, wanted.root, wanted.cache)
     split = datasets.lab(dataset, wanted.category, seed=wanted.seed)
     teachers.trained(
         dataset, wanted.category, split, seed=wanted.seed, root=wanted.root, cache=wanted.cache
     )
-
-
-def _all(
-    pool: ProcessPoolExecutor,
-    what: str,
-    function: Callable[..., _Result],
-    arguments: Iterable[object],
-    console: Console,
-) -> list[_Result]:
-    """Run a function for each argument; results in the arguments' order."""
-    futures: list[Future[_Result]] = [pool.submit(function, argument) for argument in arguments]
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(what, total=len(futures))
-        for future in as_completed(futures):
-            future.result()  # the first failure ends the run
-            progress.advance(task)
-    return [future.result() for future in futures]

@@ -25,6 +25,7 @@ from common.images import normalise
 from common.nets.architectures import initial_modules
 from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.weights import safetensors_io
+from deploy.benchmarks.kept import cached
 from deploy.benchmarks.transplant import teachers, voc
 from site_agent.config import TrainingConfig
 from site_agent.data import crops as squares
@@ -158,7 +159,7 @@ def start(splits: dict[str, MaskedSplit], *, seed: int, cache: Path) -> nn.Seque
         torch.cat([split.public.labels_NSS for split in splits.values()]),
     )
     config = _config("", START_EPOCHS, seed)
-    teachers.cached(cache, config, {"net/": net}, lambda: _train(net, public, START_EPOCHS, seed))
+    cached(cache, config, {"net/": net}, lambda: _train(net, public, START_EPOCHS, seed))
     return net
 
 
@@ -169,9 +170,7 @@ def trained(
     net = start(splits, seed=seed, cache=cache)
     training = splits[category].training
     config = _config(category, TEACHER_EPOCHS, seed)
-    teachers.cached(
-        cache, config, {"net/": net}, lambda: _train(net, training, TEACHER_EPOCHS, seed + 1)
-    )
+    cached(cache, config, {"net/": net}, lambda: _train(net, training, TEACHER_EPOCHS, seed + 1))
     category_module, task_module = net
     assert isinstance(category_module, nn.Sequential)  # noqa: S101  # as `_net` builds it
     assert isinstance(task_module, nn.Sequential)  # noqa: S101

@@ -32,7 +32,6 @@ STEPS = 150
 
 def run(cell: Cell) -> list[Row]:
     """Return a cell's rows."""
-    torch.set_num_threads(1)
     splits = segmentation.load(cell.root, cell.cache)
     train = partial(segmentation.trained, splits, seed=cell.seed, cache=cell.cache)
     category_module, teacher_task = train(cell.category)
@@ -144,6 +143,5 @@ def _joined(adapter: Adapter, student_task: nn.Module) -> nn.Module:
 
 def prepare(cell: Cell) -> None:
     """Train what a seed's cells need, so that no two cells train the same net."""
-    torch.set_num_threads(1)
     splits = segmentation.load(cell.root, cell.cache)
     segmentation.trained(splits, cell.category, seed=cell.seed, cache=cell.cache)

@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.distillation.augmentation import augment
 from common.images import normalise
+from deploy.benchmarks.kept import cached
 from deploy.benchmarks.transplant import teachers
 from deploy.benchmarks.transplant.datasets import Dataset, Labelled, lab
 from site_agent.recipes.interface import Teacher
@@ -64,7 +65,7 @@ def shared_task_module(
     def train() -> None:
         _train(modules, task_module, splits, dataset, training.learning_rate, seed)
 
-    teachers.cached(cache, config, everything, train)
+    cached(cache, config, everything, train)
     statistics = [
         named_statistics(Teacher(modules[name], {teachers.TASK.name: task_module}), splits[name])
         for name in categories

@@ -5,19 +5,11 @@ The unit of a mean is a seed: first over categories, then over seeds, with Stude
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from statistics import mean, stdev
+from statistics import mean
 
+from deploy.benchmarks.intervals import Interval, over_seeds
 from deploy.benchmarks.transplant.cells import Row
-
-_STUDENT_95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
-    2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""Two-sided 95% quantiles for 1 to 30 degrees of freedom (seeds − 1); the last serves beyond."""
 
 PAPER: dict[tuple[int, str, str], dict[int, float]] = {
     (1, "direct-learn", "3x3"): {10: 38.76, 20: 25.98, 50: 14.84, 100: 9.79},
@@ -38,37 +30,9 @@ both in percent. VGG-16 from ImageNet at 224 pixels: to be compared in shape, no
 Value = Callable[[Row], float | None]
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean over seeds and half the width of its 95% interval, None with one seed."""
-
-    mean: float
-    half: float | None
-
-    def __str__(self) -> str:
-        """Return "12.3 ±0.4"."""
-        return f"{self.mean:.1f}" + ("" if self.half is None else f" ±{self.half:.1f}")
-
-
 def interval(rows: Iterable[Row], value: Value) -> Interval | None:
     """Return the mean over seeds of the mean over categories; None if a value is missing."""
     return over_seeds((row.seed, value(row)) for row in rows)
-
-
-def over_seeds(numbers: Iterable[tuple[int, float | None]]) -> Interval | None:
-    """Return the mean over seeds of each seed's mean; None if a number is missing."""
-    by_seed: dict[int, list[float]] = {}
-    for seed, number in numbers:
-        if number is None:
-            return None
-        by_seed.setdefault(seed, []).append(number)
-    if not by_seed:
-        return None
-    means = [mean(found) for found in by_seed.values()]
-    if len(means) == 1:
-        return Interval(means[0], None)
-    quantile = _STUDENT_95[min(len(means) - 1, len(_STUDENT_95)) - 1]
-    return Interval(mean(means), quantile * stdev(means) / math.sqrt(len(means)))
 
 
 def error(row: Row) -> float | None:

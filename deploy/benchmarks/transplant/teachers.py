@@ -10,11 +10,10 @@ Shapes: N images, C channels of a layer, K classes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from pydantic import Field
 from torch import nn
@@ -25,7 +24,7 @@ from common.images import normalise
 from common.model import Document
 from common.nets.architectures import initial_modules
 from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.weights import safetensors_io
+from deploy.benchmarks.kept import cached
 from deploy.benchmarks.transplant import datasets
 from deploy.benchmarks.transplant.datasets import Dataset, Labelled, LabSplit
 from site_agent.config import TrainingConfig
@@ -204,45 +203,6 @@ def _pretrain(teacher: Teacher, dataset: Dataset, config: TrainingConfig, seed: 
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     net.eval()
-
-
-def cached(
-    cache: Path,
-    config: TeacherConfig,
-    modules: Mapping[str, nn.Module],
-    train: Callable[[], None],
-) -> None:
-    """Load what was trained with that configuration, or train it and keep it.
-
-    Parameters
-    ----------
-    cache
-        Folder.
-    config
-        Its digest is the file's name.
-    modules
-        Where weights go, by a name each; in evaluation mode and frozen afterwards.
-    train
-        Trains them in place.
-    """
-    path = cache / f"{config.content_digest()}.safetensors"
-    if not path.exists():
-        for module in modules.values():
-            module.requires_grad_(True)
-        train()
-        tensors = {
-            f"{name}{key}": value.detach().contiguous()
-            for name, module in modules.items()
-            for key, value in module.state_dict().items()
-        }
-        cache.mkdir(parents=True, exist_ok=True)
-        safetensors_io.write(path, tensors)
-    else:
-        tensors = safetensors.torch.load_file(path)
-        for name, module in modules.items():
-            module.load_state_dict({key: tensors[f"{name}{key}"] for key in module.state_dict()})
-    for module in modules.values():
-        module.eval().requires_grad_(False)
 
 
 def _cached(

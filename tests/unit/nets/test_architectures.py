@@ -29,7 +29,8 @@ def names(*modules: nn.Module) -> list[str]:
 
 
 def test_architectures_are_known_by_name() -> None:
-    assert architectures() == ("small-vgg", "vgg16", "small-resnet", "resnet18", "mobilenetv2")
+    known = ("small-vgg", "vgg16", "small-resnet", "wide-resnet", "resnet18", "mobilenetv2")
+    assert architectures() == known
     assert splits("vgg16") == ("pool1", "pool2", "pool3", "pool4", "pool5")
 
 

@@ -11,11 +11,13 @@ from torchvision.models import mobilenet_v2, resnet18
 from common.distillation.adjoint import output_shape, relu_maps
 from common.errors import SchemaError
 from common.nets.architectures import (
+    brought,
     build_category_module,
     build_task_module,
     feature_shape,
     initial_modules,
     input_shape,
+    last_layer,
     splits,
 )
 from common.nets.spec import ArchitectureSpec, TaskSpec
@@ -64,12 +66,44 @@ def test_a_small_resnet_has_six_n_plus_two_layers(blocks: int, layers: int) -> N
     assert counted(projected, nn.Conv2d) == layers - 1 + 2
 
 
+@pytest.mark.parametrize(("blocks", "convolutions"), [(1, 10), (4, 28)])
+def test_a_wide_resnet_has_six_n_plus_four_convolutions(blocks: int, convolutions: int) -> None:
+    architecture = spec("wide-resnet", "block2_1", blocks=blocks, widen=2)
+    assert counted(architecture, nn.Conv2d) == convolutions
+    widths = [feature_shape(spec("wide-resnet", f"block{stage}_1"))[0] for stage in (1, 2, 3)]
+    assert widths == [64, 128, 256]
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        spec("small-resnet", "block2_1", blocks=1, width=4),
+        spec("wide-resnet", "block2_1", blocks=1, widen=2),
+        spec("mobilenetv2", "block6", width=0.25, output_stride=8, input_size=32),
+    ],
+)
+def test_extractors_of_any_width_are_brought_to_one(architecture: ArchitectureSpec) -> None:
+    plain = build_category_module(architecture).eval()
+    common = brought(plain, architecture, 12).eval()
+    assert last_layer(common) == "bring"
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = plain(images)
+        by_hand = common[-1](features)
+        assert torch.equal(common(images), by_hand)
+    assert by_hand.shape[1:] == (12, *features.shape[2:])
+    # The maths goes through it, too.
+    assert output_shape(common, (3, 32, 32)) == by_hand.shape[1:]
+
+
 @pytest.mark.parametrize(
     ("architecture", "shape"),
     [
         (spec("small-resnet", "block1_3"), (16, 32, 32)),
         (spec("small-resnet", "block2_3", shortcut="B"), (32, 16, 16)),
         (spec("small-resnet", "block3_1", width=8, input_size=64), (32, 16, 16)),
+        (spec("wide-resnet", "block2_4"), (128, 16, 16)),
+        (spec("wide-resnet", "block1_1", widen=2, blocks=1), (32, 32, 32)),
         (spec("resnet18", "block2_2"), (128, 28, 28)),
         (spec("resnet18", "block4_2", input_size=32), (512, 1, 1)),
         (spec("mobilenetv2", "block3"), (24, 56, 56)),
@@ -94,6 +128,7 @@ def test_features_and_outputs(architecture: ArchitectureSpec, shape: tuple[int, 
     ("name", "settings", "count"),
     [
         ("small-resnet", {"blocks": 9}, 27),
+        ("wide-resnet", {"blocks": 9, "widen": 2}, 27),
         ("resnet18", {}, 8),
         ("mobilenetv2", {}, 17),
     ],
@@ -116,6 +151,7 @@ def test_every_split_point_gives_the_whole_net(
     "architecture",
     [
         spec("small-resnet", "block2_1", width=4, blocks=1, shortcut="B"),
+        spec("wide-resnet", "block1_1", widen=2, blocks=1),
         spec("mobilenetv2", "block2", width=0.25, input_size=32, output_stride=8),
     ],
 )
@@ -171,6 +207,7 @@ def test_relus_to_mask_start_at_the_lowest_block_of_the_task_module() -> None:
         (spec("small-resnet", "block2_4"), "no split point 'block2_4' with these settings"),
         (spec("small-resnet", "block1_1", shortcut="C"), "shortcut.*'A' or 'B'"),
         (spec("small-resnet", "block1_1", blocks=10), "blocks.*9"),
+        (spec("wide-resnet", "block1_1", widen=1), "widen.*2"),
         (spec("mobilenetv2", "block1", output_stride=16), "output_stride"),
         (spec("mobilenetv2", "block1", width=9.0), "width.*2"),
         (spec("resnet18", "block1_1", input_size=100), "multiple of 32"),

@@ -1,0 +1,1 @@
+"""The experiments of Compatible Representations (Gygli, Uijlings, Ferrari): nets recombined."""
