@@ -13,11 +13,13 @@ Shapes: N images, K channels of all pairs side by side.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Tensors = dict[str, Tensor]
 """By parameter's name."""
@@ -75,50 +77,75 @@ def unrolled(ahead: Lookahead, weights_NK: Tensor) -> Tensor:
 def gradient(ahead: Lookahead, weights_NK: Tensor) -> Tensor:
     """Return the gradient of L_org after the virtual steps with respect to the weights (N, K).
 
-    With a = ∂L/∂θ' and b = ∂L/∂v' after a step, and c = b − rate · a, before it
+    With a = ∂L/∂θ' and b = ∂L/∂v' after a step, and c = b − rate · a, it holds before it that
 
         ∂L/∂θ = a + weight decay · c + ∇²loss · c,  ∂L/∂v = μ c,  ∂L/∂weights += ∂(∇loss · c)
 
-    so that one step's graph is held at a time, and the first step needs no Hessian.
+    One step's graph is held at a time: that of the step on L_org from its way forward, those of the
+    steps on the matching loss made anew. The first step needs no Hessian, only how fast the
+    distances change along c, which is a forward pass in forward mode.
 
     Parameters
     ----------
     weights_NK
         λ w, without a graph.
     """
-    held_NK = weights_NK.detach().requires_grad_()
+    sgd = ahead.sgd
     theta, velocity = _leaves(ahead.theta), ahead.velocity
     path = []
-    for step in range(ahead.steps + 1):
+    for _ in range(ahead.steps):
         path.append(theta)
-        loss = ahead.matching(theta, weights_NK) if step < ahead.steps else ahead.task(theta)
-        gradients = _gradients(loss, theta, graph=False)
-        del loss
-        theta, velocity = _stepped(ahead.sgd, theta, velocity, gradients)
+        found = _gradients(ahead.matching(theta, weights_NK), theta, graph=False)
+        theta, velocity = _stepped(sgd, theta, velocity, found)
         theta = _leaves(theta)
+    before = theta
+    on_task = _gradients(ahead.task(before), before, graph=True)
+    theta, _ = _stepped(sgd, before, velocity, {name: g.detach() for name, g in on_task.items()})
+    theta = _leaves(theta)
     by_theta = _gradients(ahead.task(theta), theta, graph=False)
-    by_velocity = {name: torch.zeros_like(value) for name, value in theta.items()}
+    along = {name: -sgd.rate * value for name, value in by_theta.items()}
     by_weights_NK = torch.zeros_like(weights_NK)
-    sgd = ahead.sgd
-    for step in reversed(range(ahead.steps + 1)):
+    if not path:
+        return by_weights_NK  # no step has seen the weights
+    curved = _back(on_task, along, list(before.values()))
+    del on_task
+    held_NK = weights_NK.detach().requires_grad_()
+    while True:
+        # ∂L/∂θ and ∂L/∂v after the matching step that `path` ends with.
+        for name, value in zip(along, curved, strict=False):
+            by_theta[name] = by_theta[name] + sgd.weight_decay * along[name] + value
+            along[name] = sgd.momentum * along[name] - sgd.rate * by_theta[name]
         theta = path.pop()
-        cotangent = {name: by_velocity[name] - sgd.rate * by_theta[name] for name in theta}
-        on_task = step == ahead.steps
-        loss = ahead.task(theta) if on_task else ahead.matching(theta, held_NK)
-        gradients = _gradients(loss, theta, graph=True)
-        along = torch.stack([(gradients[name] * cotangent[name]).sum() for name in theta]).sum()
-        wanted = [*(theta.values() if step > 0 else ()), *(() if on_task else (held_NK,))]
-        if not along.requires_grad or not wanted:
-            continue
-        found = torch.autograd.grad(along, wanted, allow_unused=True, materialize_grads=True)
-        del loss, gradients, along
-        if not on_task:
-            by_weights_NK += found[-1]
-        if step > 0:
-            for name, curved in zip(theta, found, strict=False):
-                by_theta[name] = by_theta[name] + sgd.weight_decay * cotangent[name] + curved
-                by_velocity[name] = sgd.momentum * cotangent[name]
-    return by_weights_NK
+        if not path:
+            return by_weights_NK + _directional(ahead, theta, along, held_NK)
+        found = _gradients(ahead.matching(theta, held_NK), theta, graph=True)
+        curved = _back(found, along, [*theta.values(), held_NK])
+        by_weights_NK += curved[-1]
+
+
+def _back(gradients: Tensors, along: Tensors, to: list[Tensor]) -> Sequence[Tensor]:
+    """Return the gradient of Σ ⟨gradients, along⟩; 0 for what it does not depend on."""
+    total = torch.stack([(gradients[name] * along[name]).sum() for name in along]).sum()
+    return torch.autograd.grad(total, to, allow_unused=True, materialize_grads=True)
+
+
+def _directional(ahead: Lookahead, theta: Tensors, along: Tensors, held_NK: Tensor) -> Tensor:
+    """Return how the matching loss's gradient to the weights changes as θ moves along a direction.
+
+    Which is the gradient to the weights of ⟨∇loss, along⟩.
+    """
+    with forward_ad.dual_level():
+        with warnings.catch_warnings():
+            # For its first dual number PyTorch compiles formulas in a way that it calls deprecated.
+            warnings.simplefilter("ignore", FutureWarning)
+            moving = {
+                name: forward_ad.make_dual(value.detach(), along[name])  # type: ignore[no-untyped-call]
+                for name, value in theta.items()
+            }
+        (by_weights_NK,) = torch.autograd.grad(ahead.matching(moving, held_NK), held_NK)
+        dual = forward_ad.unpack_dual(by_weights_NK)  # type: ignore[no-untyped-call]
+        tangent_NK: Tensor = dual.tangent
+        return tangent_NK
 
 
 def _leaves(theta: Tensors) -> Tensors:
