@@ -64,6 +64,10 @@ def single(sources: SourceShapes, target: Readable) -> list[Pair]:
     return [Pair(source, list(layers)[-1], target.ends[-1]) for source, layers in sources.items()]
 
 
+CONFIGURATIONS = {"all": all_to_all, "one-to-one": one_to_one, "single": single}
+"""By the names that configurations give them."""
+
+
 class Matching:
     """The candidate pairs C of sources and a target (paper, section 2).
 

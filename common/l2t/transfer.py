@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from common.errors import TransplantError
 from common.l2t.bilevel import Lookahead, Sgd, Tensors, gradient
 from common.l2t.distances import Wanted
 from common.l2t.matching import Matching, MetaNetworks, matching_loss
@@ -92,6 +93,11 @@ class Transfer:
             Normalised images.
         task_loss
             Of the heads' outputs for these images.
+
+        Raises
+        ------
+        TransplantError
+            If the loss is not finite any more: θ was left as it was.
         """
         features = {name: source(x_NCHW).features for name, source in self._sources.items()}
         wanted = self._matching.wanted(features)
@@ -100,6 +106,11 @@ class Transfer:
         run = self._student(x_NCHW, wanted)
         own = task_loss(run.outputs)
         loss = own + self._beta * matching_loss(run.distances_NK, weights_NK.detach())
+        if not bool(loss.isfinite()):
+            raise TransplantError(
+                f"the loss is {float(loss.detach())} ({float(own.detach()):g} of it the tasks'): "
+                "training has diverged; lower the learning rate, or beta"
+            )
         self._theta.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._theta.step()
