@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from common.distillation.augmentation import AugmentConfig
 from common.model import Document
-from common.nets.spec import Name
+from common.nets.spec import ArchitectureSpec, Name
 
 DatasetKind = Literal["digits", "image-folder", "voc", "fashion-mnist", "mnist", "cifar10"]
 
@@ -81,11 +81,65 @@ class CompatibleConfig(Document):
     """Pause between looks for heads while the coordinator publishes none."""
 
 
+class L2tSource(Document):
+    """A trained net that recipe `l2t` reads, from a safetensors file on the lab's disk."""
+
+    name: Name
+    kind: Literal["net", "export", "torchvision"] = "net"
+    """`net`: weights named by layer, as an older net of the lab's own, or a category module alone.
+    `export`: what `rootstock net export` wrote, with its card beside it. `torchvision`: a state
+    dict of one of torchvision's models."""
+    path: Path
+    architecture: ArchitectureSpec | None = None
+    """Of `net`."""
+    model: str | None = None
+    """Of `torchvision`, as its `get_model` takes it: resnet34."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for kind, key in (("net", "architecture"), ("torchvision", "model")):
+            if (getattr(self, key) is not None) != (self.kind == kind):
+                raise ValueError(f"'{key}' goes with kind '{kind}' and with no other")
+        return self
+
+
+PairNames = tuple[Name, str, str]
+"""Source, its layer, the target's layer: those of a task module as "task/layer"."""
+
+
+class L2tConfig(Document):
+    """Recipe `l2t`: which trained nets are learned from, and how."""
+
+    sources: tuple[L2tSource, ...] = Field(default=(), max_length=8)
+    pairs: (
+        Literal["all", "one-to-one", "single"]
+        | Annotated[tuple[PairNames, ...], Field(min_length=1, max_length=256)]
+    ) = "all"
+    """Layers that are matched: every stage's end with every stage's end, stage with stage, the last
+    alone; or a list."""
+    beta: float = Field(default=0.5, gt=0, le=1000)
+    """Of the matching loss."""
+    inner_steps: int = Field(default=2, ge=1, le=10)
+    """T, virtual steps on the matching loss alone."""
+    meta_learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    """Of the meta-networks, which Adam trains; constant."""
+    meta_weight_decay: float = Field(default=1e-4, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        names = [source.name for source in self.sources]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two sources are named '{twice[0]}'")
+        return self
+
+
 class TrainingConfig(Document):
     """How the teacher net is trained. Nothing is chosen on validation images."""
 
-    recipe: Literal["supervised", "compatible"] = "supervised"
+    recipe: Literal["supervised", "compatible", "l2t"] = "supervised"
     compatible: CompatibleConfig = CompatibleConfig()
+    """Of that recipe."""
+    l2t: L2tConfig = L2tConfig()
     """Of that recipe."""
     epochs: int = Field(default=30, ge=1, le=100_000)
     batch_size: int = Field(default=32, ge=2, le=65_536)
@@ -98,6 +152,17 @@ class TrainingConfig(Document):
     checkpoint_epochs: int = Field(default=2, ge=1)
     """Epochs between checkpoints; an interruption loses at most so many."""
     augment: AugmentConfig = AugmentConfig()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.recipe == "l2t" and self.optimiser != "sgd":
+            raise ValueError(
+                "recipe 'l2t' looks ahead by steps of SGD; set optimiser = \"sgd\" and a "
+                "learning_rate for it, as 0.05"
+            )
+        if self.recipe == "l2t" and not self.l2t.sources:
+            raise ValueError("recipe 'l2t' needs [[training.l2t.sources]], one or more")
+        return self
 
 
 class EvaluationConfig(Document):

@@ -104,7 +104,7 @@ def build(
         architecture=plan.architecture,
         category_module=write_blob(folder, teacher.category_module.state_dict()),
         task_modules={task: write_blob(folder, heads[task].state_dict()) for task in sorted(heads)},
-        metrics=numbers,
+        metrics=numbers | teacher.numbers,
         recipe=Recipe(name=recipe[0], settings=recipe[1]),
         software=software(),
         plan=plan_digest,

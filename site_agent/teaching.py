@@ -6,7 +6,7 @@ import hashlib
 
 from common.errors import SchemaError
 from common.model import canonical_json
-from common.nets.architectures import build_category_module, build_task_module
+from common.nets.architectures import build_category_module, build_task_module, input_shape
 from common.weights import safetensors_io
 from common.weights.manifest import TeacherManifest
 from site_agent.client import Published
@@ -14,6 +14,8 @@ from site_agent.config import SiteConfig
 from site_agent.lab import Lab
 from site_agent.recipes.compatible import CompatibleRecipe, load_heads
 from site_agent.recipes.interface import Recipe, Teacher
+from site_agent.recipes.l2t import L2tRecipe
+from site_agent.recipes.l2t_sources import load_sources
 from site_agent.recipes.supervised import SupervisedRecipe
 from site_agent.spool import Spool, SpoolEntry
 from site_agent.submission import build
@@ -25,9 +27,14 @@ def recipe_of(lab: Lab) -> Recipe:
     Raises
     ------
     ConfigurationError, SchemaError
-        If the published heads do not serve: see `site_agent.recipes.compatible.load_heads`.
+        If the published heads do not serve: see `site_agent.recipes.compatible.load_heads`. If a
+        source cannot be loaded: see `site_agent.recipes.l2t_sources.load_sources`.
     """
     config = lab.config.training
+    if config.recipe == "l2t":
+        shape = input_shape(lab.plan.architecture)
+        sources = load_sources(config.l2t.sources, config.l2t.pairs, shape, lab.device)
+        return L2tRecipe(config, lab.device, sources, shape)
     if lab.heads is None:
         return SupervisedRecipe(config, lab.device)
     heads = load_heads(
@@ -103,7 +110,11 @@ def run_digest(config: SiteConfig, plan_digest: str) -> str:
 
     Auxiliary heads are left out: a teacher that was shipped stays when they are replaced.
     """
-    training = config.training.model_dump(mode="json", exclude={"checkpoint_epochs", "compatible"})
+    training = config.training.model_dump(
+        mode="json", exclude={"checkpoint_epochs", "compatible", "l2t"}
+    )
+    if config.training.recipe == "l2t":
+        training["l2t"] = config.training.l2t.model_dump(mode="json")
     if config.training.recipe == "compatible":
         training["compatible"] = config.training.compatible.model_dump(
             mode="json", exclude={"wait_seconds"}

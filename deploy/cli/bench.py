@@ -194,6 +194,63 @@ def nettailor(
 
 
 @app.command()
+def l2t(
+    sources: Annotated[
+        str, typer.Option(help="TASK or TASK:ARCHITECTURE, with commas; first: for all methods.")
+    ] = "",
+    target: Annotated[str, typer.Option(help="A task; see the README.")] = "cifar10-odd",
+    samples_per_class: Annotated[str, typer.Option(help="Numbers, with commas.")] = "",
+    methods: Annotated[str, typer.Option(help="Names, with commas.")] = "",
+    seeds: Annotated[int | None, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: 1 seed.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The paper's sizes, for a GPU.")] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Only time and memory of the meta-networks' gradient.")
+    ] = False,
+    root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
+    cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Repeat Learning What and Where to Transfer: L2T-ww beside its baselines, with few images."""
+    with needs_coordinator("bench l2t"):
+        from deploy.benchmarks.l2t import report, request
+        from deploy.benchmarks.l2t.speed import measure
+
+    if speed:
+        rows = measure()
+        if as_json:
+            print_json({"rows": rows})
+            return
+        for row in rows:
+            RESULT.print("  ".join(f"{key} {value}" for key, value in row.items()), soft_wrap=True)
+        return
+    if any(not count.isdigit() for count in _listed(samples_per_class)):
+        raise SchemaError(
+            f"--samples-per-class {samples_per_class!r}: give whole numbers with commas, as 50,100"
+        )
+    asked = request.requested(
+        sources=_listed(sources),
+        target=target,
+        methods=_listed(methods),
+        samples=tuple(int(count) for count in _listed(samples_per_class)),
+        seeds=seeds,
+        size=_size(quick=quick, full=full),
+        root=root,
+        cache=cache,
+        workers=workers,
+        device=device,
+    )
+    outcome = report.made(asked, results, PEOPLE)
+    if as_json:
+        print_json(outcome.as_json())
+        return
+    outcome.show(RESULT)
+
+
+@app.command()
 def teachers(
     data: Annotated[str, typer.Option(help="cifar10, voc-animals or digits.")] = "cifar10",
     categories: Annotated[str, typer.Option(help="Names, with commas; default: all.")] = "",

@@ -16,10 +16,12 @@ from common.weights import safetensors_io
 EPOCH = "epoch"
 
 
-def save(
-    path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, epoch: int
-) -> None:
-    """Write weights, the optimiser's state and the number of epochs done.
+Optimisers = Mapping[str, torch.optim.Optimizer]
+"""By the name that their state has in the file."""
+
+
+def save(path: Path, modules: Mapping[str, nn.Module], optimisers: Optimisers, epoch: int) -> None:
+    """Write weights, the optimisers' states and the number of epochs done.
 
     Raises
     ------
@@ -30,14 +32,15 @@ def save(
     for name, module in modules.items():
         for key, value in module.state_dict().items():
             tensors[f"module/{name}/{key}"] = value.detach().cpu().contiguous()
-    for index, state in optimiser.state_dict()["state"].items():
-        for key, value in state.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimiser/{index}/{key}"] = value.detach().cpu().contiguous()
+    for name, optimiser in optimisers.items():
+        for index, state in optimiser.state_dict()["state"].items():
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    tensors[f"{name}/{index}/{key}"] = value.detach().cpu().contiguous()
     safetensors_io.write(path, tensors)
 
 
-def restore(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> int:
+def restore(path: Path, modules: Mapping[str, nn.Module], optimisers: Optimisers) -> int:
     """Bring back what `save` wrote, and return the number of epochs done; 0 without a file.
 
     Raises
@@ -51,7 +54,8 @@ def restore(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim
         tensors = safetensors.torch.load_file(path)
         for name, module in modules.items():
             module.load_state_dict(_under(tensors, f"module/{name}/"))
-        _restore_optimiser(optimiser, _under(tensors, "optimiser/"))
+        for name, optimiser in optimisers.items():
+            _restore_optimiser(optimiser, _under(tensors, f"{name}/"))
         return int(tensors[EPOCH])
     except (safetensors.SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         raise StorageError(

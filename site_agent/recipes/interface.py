@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -27,10 +27,13 @@ class Teacher:
         f, from an image to features.
     task_modules
         g_T of every task that the lab teaches, from features to one logit, or to one a pixel.
+    numbers
+        What the training came to, for the manifest's metrics.
     """
 
     category_module: nn.Sequential
     task_modules: dict[str, nn.Sequential]
+    numbers: dict[str, float] = field(default_factory=dict)
 
     def modules(self) -> dict[str, nn.Sequential]:
         """Return all modules by the names that checkpoints give them."""

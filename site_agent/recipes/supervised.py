@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from common.distillation.augmentation import AugmentConfig, augment, augment_labelled
 from common.distillation.problem import logits, pixel_labels
 from common.distillation.task_loss import cross_entropy
+from common.errors import DataError
 from common.images import normalise
 from common.nets.spec import Setting
 from site_agent.config import TrainingConfig
@@ -77,7 +79,7 @@ class SupervisedRecipe:
         """Return what the manifest says about the recipe."""
         flat: dict[str, Setting] = {}
         for key, value in self._config.model_dump(mode="json").items():
-            if key in ("recipe", "checkpoint_epochs", "compatible"):
+            if key in ("recipe", "checkpoint_epochs", "compatible", "l2t"):
                 continue
             if isinstance(value, dict):
                 flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}
@@ -94,37 +96,21 @@ class SupervisedRecipe:
         stop: threading.Event,
     ) -> Teacher:
         """Train on `data.training`; see `Recipe.train`."""
-        config = self._config
         modules = start.modules()
         for module in modules.values():
             # A third faster on a CPU; weights ship in the plain order again.
             module.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = self._optimiser(start)
-        path = folder / CHECKPOINT
-        epoch = checkpoint.restore(path, modules, optimiser)
-        per_epoch = 2 * max(data.training.counts()) // config.batch_size
-        steps = config.epochs * per_epoch
-        loss = math.nan
-        while epoch < config.epochs:
-            generator = torch.Generator().manual_seed(_mix(config.seed, epoch))
-            order = balanced_order(data.training.labels_N, generator)
-            with torch.random.fork_rng(devices=self._cuda()):
-                torch.manual_seed(_mix(config.seed, epoch) + 1)  # dropout's
-                for batch in range(per_epoch):
-                    if stop.is_set():
-                        raise Stopped
-                    step = epoch * per_epoch + batch
-                    for group in optimiser.param_groups:
-                        group["lr"] = config.learning_rate * schedule(step, steps)
-                    indices = order[batch * config.batch_size : (batch + 1) * config.batch_size]
-                    loss = self._step(start, optimiser, data, indices, generator)
-                    on_progress(step + 1, steps, f"epoch {epoch + 1}, loss {loss:.3f}")
-            epoch += 1
-            if epoch % config.checkpoint_epochs == 0 or epoch == config.epochs:
-                checkpoint.save(path, modules, optimiser, epoch)
-        for module in modules.values():
-            module.to(memory_format=torch.contiguous_format)
-            module.eval().requires_grad_(False)
+        epochs(
+            self._config,
+            self._device,
+            data,
+            Kept(folder / CHECKPOINT, modules, {OPTIMISER: optimiser}),
+            lambda indices, generator: self._step(start, optimiser, data, indices, generator),
+            on_progress,
+            stop,
+        )
+        ship_shape(modules)
         return start
 
     def _step(
@@ -167,8 +153,85 @@ class SupervisedRecipe:
             parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
 
-    def _cuda(self) -> list[torch.device]:
-        return [self._device] if self._device.type == "cuda" else []
+
+OPTIMISER = "optimiser"
+"""What a checkpoint calls the one whose rate follows the schedule."""
+
+
+class Kept(NamedTuple):
+    """What a checkpoint holds, and where it is."""
+
+    path: Path
+    modules: Mapping[str, nn.Module]
+    optimisers: checkpoint.Optimisers
+    """`OPTIMISER` among them."""
+
+
+def epochs(
+    config: TrainingConfig,
+    device: torch.device,
+    data: LabData,
+    kept: Kept,
+    step: Callable[[Tensor, torch.Generator], float],
+    on_progress: OnProgress,
+    stop: threading.Event,
+    done: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Go on from the checkpoint, if there is one, to the last epoch.
+
+    Parameters
+    ----------
+    config
+        Epochs, batches, the rate at the schedule's height, the seed.
+    device
+        Where dropout draws.
+    step
+        Learns from the training images at the given indices, with the epoch's generator for what it
+        draws on the CPU; returns the loss.
+    done
+        Told of an epoch, from 0, before what is kept is written.
+
+    Raises
+    ------
+    DataError
+        If there are fewer images than a batch.
+    Stopped, StorageError
+        See `Recipe.train`.
+    """
+    per_epoch = 2 * max(data.training.counts()) // config.batch_size
+    if per_epoch == 0:
+        raise DataError(
+            f"{len(data.training)} training images do not make one batch of {config.batch_size}; "
+            "add images or lower training.batch_size"
+        )
+    steps = config.epochs * per_epoch
+    epoch = checkpoint.restore(*kept)
+    cuda = [device] if device.type == "cuda" else []
+    while epoch < config.epochs:
+        generator = torch.Generator().manual_seed(_mix(config.seed, epoch))
+        order = balanced_order(data.training.labels_N, generator)
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(_mix(config.seed, epoch) + 1)  # dropout's
+            for batch in range(per_epoch):
+                if stop.is_set():
+                    raise Stopped
+                number = epoch * per_epoch + batch
+                for group in kept.optimisers[OPTIMISER].param_groups:
+                    group["lr"] = config.learning_rate * schedule(number, steps)
+                indices = order[batch * config.batch_size : (batch + 1) * config.batch_size]
+                loss = step(indices, generator)
+                on_progress(number + 1, steps, f"epoch {epoch + 1}, loss {loss:.3f}")
+        done(epoch)
+        epoch += 1
+        if epoch % config.checkpoint_epochs == 0 or epoch == config.epochs:
+            checkpoint.save(*kept, epoch)
+
+
+def ship_shape(modules: Mapping[str, nn.Module]) -> None:
+    """Bring modules into the form in which they ship: plain order, frozen, evaluation mode."""
+    for module in modules.values():
+        module.to(memory_format=torch.contiguous_format)
+        module.eval().requires_grad_(False)
 
 
 def balanced_order(labels_N: Tensor, generator: torch.Generator) -> Tensor:

@@ -27,7 +27,7 @@ _FASHION = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
 )  # fmt: skip
 _VEHICLES = ("airplane", "automobile", "ship", "truck")
-_CLASSES = {
+CLASSES = {
     "mnist": DIGITS,
     "usps": DIGITS,
     "fashion-mnist": _FASHION,
@@ -37,7 +37,7 @@ _CLASSES = {
 }
 """Animals and vehicles are CIFAR-10's, of the images that labs have; public are those that none
 has (`datasets.PUBLIC_SHARE`)."""
-NAMES = tuple(_CLASSES)
+NAMES = tuple(CLASSES)
 _IDX = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 _LUMA = (299, 587, 114)
 """Red's, green's and blue's share of grey in thousandths (ITU-R BT.601)."""
@@ -63,7 +63,7 @@ def grey_task(name: str, root: Path, cache: Path) -> Task:
     DataError
         If a file is missing or not what it should be.
     """
-    if name not in _CLASSES:
+    if name not in CLASSES:
         raise SchemaError(f"unknown task '{name}'; known are {', '.join(NAMES)}")
     path = cache / f"grey-{name}-{FORMAT}.safetensors"
     if path.exists():
@@ -77,7 +77,7 @@ def grey_task(name: str, root: Path, cache: Path) -> Task:
         for part in ("training", "test")
     )
     photographs = name not in ("mnist", "usps", "fashion-mnist")
-    return Task(name, _CLASSES[name], training, test, photographs)
+    return Task(name, CLASSES[name], training, test, photographs)
 
 
 def _read(name: str, root: Path, cache: Path) -> dict[str, Tensor]:
@@ -151,7 +151,7 @@ def _cifar(name: str, root: Path, cache: Path) -> dict[str, Tensor]:
     weights_C11 = torch.tensor(_LUMA).view(3, 1, 1)
     found = {}
     for part, shown in (("training", training), ("test", dataset.test)):
-        own = relabelled(shown, _CLASSES[name])
+        own = relabelled(shown, CLASSES[name])
         luma_NHW = (own.images_NCSS.int() * weights_C11).sum(1) // 1000
         found[f"{part}/images"] = luma_NHW.to(torch.uint8)[:, None].contiguous()
         found[f"{part}/classes"] = own.classes_N

@@ -1,0 +1,148 @@
+"""Which layers of a net are read, and reading them.
+
+Shapes: N images, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import TransplantError
+
+Shape = tuple[int, int, int]
+"""(C, H, W)."""
+
+
+class Seen(NamedTuple):
+    """What a source makes of images."""
+
+    features: dict[str, Tensor]
+    """(N, C, H, W) by layer."""
+    outputs: Tensor
+    """Whatever the net gives: of a classifier a score a class."""
+
+
+class Source(nn.Module):
+    """A trained net of any architecture, some of whose layers are read.
+
+    Parameters
+    ----------
+    net
+        Takes normalised images; frozen, and left in evaluation mode for good: BatchNorm's
+        statistics are the source's own.
+    layers
+        Names of modules inside it, as `named_modules` has them; None reads `stage_ends`.
+    image_shape
+        (C, H, W) of the images that it will see.
+
+    Raises
+    ------
+    TransplantError
+        If a layer is not there or gives no feature map; names those that do.
+    """
+
+    def __init__(self, net: nn.Module, layers: Sequence[str] | None, image_shape: Shape) -> None:
+        super().__init__()
+        self.net = net.eval().requires_grad_(False)
+        known = map_shapes(net, image_shape)
+        chosen = stage_ends(known) if layers is None else layers
+        require_layers(chosen, known, what="the source")
+        self.shapes = {layer: known[layer] for layer in chosen}
+
+    def train(self, mode: bool = True) -> Source:  # noqa: ARG002
+        """Stay in evaluation mode."""
+        return self
+
+    @torch.no_grad()
+    def forward(self, x_NCHW: Tensor) -> Seen:
+        """Return the maps of all chosen layers, and the outputs."""
+        features: dict[str, Tensor] = {}
+
+        def keep(name: str, output: Any) -> None:
+            # A copy, as the layer after it may work in place: torchvision's ReLUs do.
+            features[name] = output.clone()
+
+        with _watched(self.net, self.shapes, keep):
+            outputs = self.net(x_NCHW)
+        return Seen(features, outputs)
+
+
+def require_layers(layers: Sequence[str], known: Mapping[str, Shape], *, what: str) -> None:
+    """Refuse layers that give no feature map.
+
+    Raises
+    ------
+    TransplantError
+        Names the first, and all that do.
+    """
+    for layer in layers:
+        if layer not in known:
+            raise TransplantError(
+                f"{what} has no feature map at '{layer}'; it has at {', '.join(known)}"
+            )
+
+
+def map_shapes(net: nn.Module, image_shape: Shape) -> dict[str, Shape]:
+    """Return the shape of every module's feature map, in the order in which they are finished.
+
+    A module that gives no map (N, C, H, W) is left out. The net runs once, on an empty image; the
+    last of several calls of a module counts.
+    """
+    found: dict[str, Shape] = {}
+
+    def note(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4:
+            found.pop(name, None)  # the order is of the last call
+            _, channels, height, width = output.shape
+            found[name] = (channels, height, width)
+
+    training = net.training
+    names = [name for name, _ in net.named_modules() if name]
+    first = next(net.parameters())
+    with _watched(net, names, note), torch.no_grad():
+        net.eval()(first.new_zeros(1, *image_shape))
+    net.train(training)
+    return found
+
+
+def stage_ends(shapes: dict[str, Shape]) -> list[str]:
+    """Return the layers after which maps get smaller.
+
+    A ResNet's stage ends and what a VGG's pools read (paper, figure 3). A map of one pixel between
+    larger ones, as of squeeze and excitation, ends no stage.
+
+    Parameters
+    ----------
+    shapes
+        As `map_shapes` returns them.
+    """
+    names = list(shapes)
+    sides = [shapes[name][1] for name in names]
+    ends = []
+    for place, name in enumerate(names[:-1]):
+        following = sides[place + 1]
+        if following < sides[place] and (following > 1 or max(sides[place + 1 :]) == 1):
+            ends.append(name)
+    return ends
+
+
+@contextmanager
+def _watched(
+    net: nn.Module, names: Sequence[str] | dict[str, Shape], told: Callable[[str, Any], None]
+) -> Iterator[None]:
+    """Call back with the output of every named module, as it is finished."""
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _module, _inputs, output: told(name, output)
+
+    handles = [net.get_submodule(name).register_forward_hook(hook(name)) for name in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,166 @@
+"""One minibatch of learning what and where to transfer: a step of θ, then one of φ.
+
+Shapes: N images, C channels, H/W height and width, K channels of all pairs side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from common.errors import TransplantError
+from common.l2t.bilevel import Lookahead, Sgd, Tensors, gradient
+from common.l2t.distances import Wanted
+from common.l2t.matching import Matching, MetaNetworks, matching_loss
+from common.l2t.student import Run, Student
+from common.l2t.taps import Source
+
+BETA = 0.5
+"""Of the matching loss (published runs)."""
+INNER_STEPS = 2
+"""T of the published runs."""
+
+TaskLoss = Callable[[Mapping[str, Tensor]], Tensor]
+"""L_org of the heads' outputs, by head."""
+
+
+class Told(NamedTuple):
+    """What a minibatch came to."""
+
+    task_loss: float
+    """L_org."""
+    where_P: Tensor
+    """Mean λ of every pair."""
+
+
+class Transfer:
+    """The bilevel step of the paper's algorithm 1, on one minibatch.
+
+    (1) θ moves on L_org + β L_wfm. (2) T virtual steps on β L_wfm alone and (3) one on L_org
+    follow, with the same rate, momentum and weight decay; (4) L_org is taken again, its gradient
+    back through them to φ; (5) φ moves. Virtual steps leave no trace in θ, in its momentum, or in
+    BatchNorm's statistics. As in the published runs β is part of them, too.
+
+    Parameters
+    ----------
+    student
+        θ, in training.
+    sources
+        By the name that pairs have.
+    matching
+        The pairs.
+    metas
+        φ; one that learns nothing takes no virtual step.
+    theta
+        Steps θ. Its rate is set from outside.
+    phi
+        Steps φ; None where it learns nothing.
+    beta, inner_steps
+        β and T.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        sources: Mapping[str, Source],
+        matching: Matching,
+        metas: MetaNetworks,
+        theta: torch.optim.SGD,
+        phi: torch.optim.Optimizer | None,
+        *,
+        beta: float = BETA,
+        inner_steps: int = INNER_STEPS,
+    ) -> None:
+        self._student = student
+        self._sources = sources
+        self._matching = matching
+        self._metas = metas
+        self._theta = theta
+        self._phi = phi
+        self._beta = beta
+        self._inner_steps = inner_steps
+
+    def step(self, x_NCHW: Tensor, task_loss: TaskLoss) -> Told:
+        """Learn from one minibatch.
+
+        Parameters
+        ----------
+        x_NCHW
+            Normalised images.
+        task_loss
+            Of the heads' outputs for these images.
+
+        Raises
+        ------
+        TransplantError
+            If the loss is not finite any more: θ was left as it was.
+        """
+        features = {name: source(x_NCHW).features for name, source in self._sources.items()}
+        wanted = self._matching.wanted(features)
+        weights = self._metas(self._matching.pooled(features))
+        weights_NK = weights.product()
+        run = self._student(x_NCHW, wanted)
+        own = task_loss(run.outputs)
+        loss = own + self._beta * matching_loss(run.distances_NK, weights_NK.detach())
+        if not bool(loss.isfinite()):
+            raise TransplantError(
+                f"the loss is {float(loss.detach())} ({float(own.detach()):g} of it the tasks'): "
+                "training has diverged; lower the learning rate, or beta"
+            )
+        self._theta.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._theta.step()
+        if self._phi is not None:
+            ahead = self.lookahead(x_NCHW, wanted, task_loss)
+            self._phi.zero_grad(set_to_none=True)
+            torch.autograd.backward(weights_NK, gradient(ahead, weights_NK.detach()))
+            self._phi.step()
+        where_P = torch.stack([where_N.detach().mean() for where_N in weights.where])
+        return Told(float(own.detach()), where_P)
+
+    def lookahead(self, x_NCHW: Tensor, wanted: Sequence[Wanted], task_loss: TaskLoss) -> Lookahead:
+        """Return what the virtual steps on a minibatch are made of, after θ's step.
+
+        Parameters
+        ----------
+        x_NCHW, task_loss
+            See `step`.
+        wanted
+            The source maps of the minibatch.
+        """
+        student, beta = self._student, self._beta
+        parameters = dict(student.named_parameters())
+        buffers = {name: buffer.clone() for name, buffer in student.named_buffers()}
+        # One draw of dropout for all passes: the loss has to be the same function each time.
+        seed = int(torch.randint(1 << 62, ()))
+        devices = [x_NCHW.device] if x_NCHW.device.type == "cuda" else []
+
+        def run(theta: Tensors, held: Sequence[Wanted], *, to_end: bool) -> Run:
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(seed)
+                found: Run = functional_call(
+                    student, {**buffers, **theta}, (x_NCHW, held), {"to_end": to_end}
+                )
+                return found
+
+        def matching(theta: Tensors, weights_NK: Tensor) -> Tensor:
+            run_ = run(theta, wanted, to_end=False)
+            return beta * matching_loss(run_.distances_NK, weights_NK)
+
+        (group,) = self._theta.param_groups
+        state = self._theta.state
+        return Lookahead(
+            matching=matching,
+            task=lambda theta: task_loss(run(theta, (), to_end=True).outputs),
+            theta={name: parameter.detach() for name, parameter in parameters.items()},
+            velocity={
+                name: state[parameter].get("momentum_buffer", torch.zeros_like(parameter))
+                for name, parameter in parameters.items()
+            },
+            sgd=Sgd(group["lr"], group["momentum"], group["weight_decay"]),
+            steps=self._inner_steps,
+        )

@@ -1,0 +1,111 @@
+"""Carries out a request and hands its outcome to a terminal, a program, the results page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from deploy.benchmarks import goal, results
+from deploy.benchmarks.l2t import goals, plots, run, tables
+from deploy.benchmarks.l2t.methods import OURS
+from deploy.benchmarks.l2t.request import Request
+from deploy.benchmarks.l2t.rows import Row
+
+_TITLE = "Learning what and where to transfer, with few images"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All rows of a request."""
+
+    rows: list[Row]
+    request: Request
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON of `bench l2t` (DESIGN section 8)."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "goals": [{**asdict(g), "verdict": g.verdict} for g in goals.goals(self.rows)],
+            "budget": asdict(self.request.budget),
+            "command": command(self.request),
+            "machine": results.machine(),
+            "seconds": round(self.seconds, 1),
+        }
+
+    def show(self, console: Console) -> None:
+        """Print the table and the goals for people."""
+        console.print(tables.terminal(self.rows))
+        for g in goals.goals(self.rows):
+            console.print(f"{g.verdict:<7} {g.what}: {g.ours} ({g.bar})", soft_wrap=True)
+
+
+def made(request: Request, folder: Path | None, console: Console) -> Outcome:
+    """Run a request; write its section and pictures where a folder is given."""
+    began = time.perf_counter()
+    outcome = Outcome(run.measure(request, console), request, time.perf_counter() - began)
+    if folder is not None:
+        pictures = _pictures(outcome, folder / results.FIGURES)
+        console.print(f"written: {results.write(folder, section(outcome, pictures))}")
+    return outcome
+
+
+def section(outcome: Outcome, pictures: Sequence[str]) -> results.Section:
+    """Return the results page's section."""
+    rows, request = outcome.rows, outcome.request
+    target = request.budget.target
+    steps = f"{target.steps} minibatches" if target.steps else f"{target.epochs} epochs"
+    sources = ", ".join(f"{task} ({architecture})" for task, architecture in request.sources)
+    seeds = ", ".join(map(str, sorted({row.seed for row in rows})))
+    shown = "".join(f"\n![{picture}]({results.FIGURES}/{picture})\n" for picture in pictures)
+    body = (
+        f"Accuracy in % on all of {request.target}'s test images by training images a class, mean "
+        f"over seeds {seeds}; ± half a 95% interval over seeds. Sources: {sources}; target: a "
+        f"small VGG of width {request.budget.vgg_width}, alike at the start for every method, "
+        f"{steps} of {target.batch}, SGD {target.rate:g}, budget '{request.budget.name}', "
+        f"{request.device}. {round(outcome.seconds)} s, less what the cache held.\n\n"
+        "Even and odd classes of CIFAR-10 stand in for TinyImageNet and CIFAR: two tasks of "
+        "photographs without a class in common. `fm` and `l2t-w` match stage with stage, "
+        f"`{OURS}` every stage with every stage; `l2t-w` learns what, `{OURS}` what and where.\n\n"
+        f"{tables.markdown(rows)}\n{goal.markdown(goals.goals(rows))}{shown}"
+    )
+    return results.Section(_stem(request), _TITLE, command(request), body)
+
+
+def command(request: Request) -> str:
+    """Return the command that makes a request, whatever was left out when it was given."""
+    budget = request.budget
+    words = [
+        "rootstock bench l2t",
+        f"--sources {','.join(':'.join(source) for source in request.sources)}",
+        f"--target {request.target}",
+        f"--samples-per-class {','.join(map(str, budget.samples))}",
+        f"--methods {','.join(request.methods)}",
+        f"--seeds {budget.seeds}",
+    ]
+    if budget.name != "default":
+        words.append(f"--{budget.name}")
+    if request.device != "cpu":
+        words.append(f"--device {request.device}")
+    return " ".join(words)
+
+
+def _stem(request: Request) -> str:
+    """Name a section and its pictures: a run of another size or target replaces none."""
+    stem = f"l2t-{request.target}"
+    return stem if request.budget.name == "default" else f"{stem}-{request.budget.name}"
+
+
+def _pictures(outcome: Outcome, folder: Path) -> list[str]:
+    stem = _stem(outcome.request)
+    plots.over_samples(outcome.rows, folder / f"{stem}.png")
+    pictures = [f"{stem}.png"]
+    if any(row.where for row in outcome.rows):
+        plots.lambdas(outcome.rows, folder / f"{stem}-lambda.png")
+        pictures.append(f"{stem}-lambda.png")
+    return pictures
