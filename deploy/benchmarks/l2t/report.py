@@ -40,6 +40,7 @@ class Outcome:
 
     def show(self, console: Console) -> None:
         """Print the table and the goals for people."""
+        console.print(tables.heading(self.rows))
         console.print(tables.terminal(self.rows))
         for g in goals.goals(self.rows):
             console.print(f"{g.verdict:<7} {g.what}: {g.ours} ({g.bar})", soft_wrap=True)
@@ -63,15 +64,21 @@ def section(outcome: Outcome, pictures: Sequence[str]) -> results.Section:
     sources = ", ".join(f"{task} ({architecture})" for task, architecture in request.sources)
     seeds = ", ".join(map(str, sorted({row.seed for row in rows})))
     shown = "".join(f"\n![{picture}]({results.FIGURES}/{picture})\n" for picture in pictures)
-    body = (
-        f"Accuracy in % on all of {request.target}'s test images by training images a class, mean "
-        f"over seeds {seeds}; ± half a 95% interval over seeds. Sources: {sources}; target: a "
-        f"small VGG of width {request.budget.vgg_width}, alike at the start for every method, "
-        f"{steps} of {target.batch}, SGD {target.rate:g}, budget '{request.budget.name}', "
-        f"{request.device}. {round(outcome.seconds)} s, less what the cache held.\n\n"
+    stand_in = (
         "Even and odd classes of CIFAR-10 stand in for TinyImageNet and CIFAR: two tasks of "
-        "photographs without a class in common. `fm` and `l2t-w` match stage with stage, "
-        f"`{OURS}` every stage with every stage; `l2t-w` learns what, `{OURS}` what and where.\n\n"
+        "photographs without a class in common. "
+    )
+    body = (
+        f"Accuracy in % on {request.budget.test_images or 'all'} of {request.target}'s test images "
+        f"by training images a class, mean over seeds {seeds}; ± half a 95% interval over seeds. "
+        f"Sources: {sources}; target: a small VGG of width {request.budget.vgg_width}, alike at "
+        f"the start for every method, {steps} of {target.batch}, SGD {target.rate:g}, "
+        f"β {target.beta:g}, meta-networks Adam {target.meta_rate:g} every {target.meta_period} "
+        f"minibatches, budget '{request.budget.name}', {request.device}. "
+        f"{round(outcome.seconds)} s, less what the cache held.\n\n"
+        f"{stand_in if request.target.startswith('cifar10-') else ''}`fm` and `l2t-w` match stage "
+        f"with stage, `{OURS}` every stage with every stage; `l2t-w` learns what, `{OURS}` what "
+        "and where.\n\n"
         f"{tables.markdown(rows)}\n{goal.markdown(goals.goals(rows))}{shown}"
     )
     return results.Section(_stem(request), _TITLE, command(request), body)

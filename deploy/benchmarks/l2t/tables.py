@@ -28,17 +28,17 @@ _DASH = "–"
 def terminal(rows: Sequence[Row]) -> Table:
     """Return the table for people at a terminal."""
     head, *lines = grid(rows)
-    table = Table(
-        title=f"Accuracy in % on {rows[0].target}'s test images, by training images a class",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for place, title in enumerate(head):
         table.add_column(title, justify="left" if place < 2 else "right", no_wrap=place != 1)
     for line in lines:
         table.add_row(*line)
     return table
+
+
+def heading(rows: Sequence[Row]) -> str:
+    """Say what the table shows."""
+    return f"Accuracy in % on {rows[0].target}'s test images, by training images a class"
 
 
 def markdown(rows: Sequence[Row]) -> str:
