@@ -121,6 +121,8 @@ class L2tConfig(Document):
     """Of the matching loss."""
     inner_steps: int = Field(default=2, ge=1, le=10)
     """T, virtual steps on the matching loss alone."""
+    meta_period: int = Field(default=1, ge=1, le=1000)
+    """The meta-networks learn from every that many minibatches; most of the time goes into it."""
     meta_learning_rate: float = Field(default=1e-4, gt=0, le=1)
     """Of the meta-networks, which Adam trains; constant."""
     meta_weight_decay: float = Field(default=1e-4, ge=0, le=1)

@@ -120,6 +120,7 @@ def gradient(ahead: Lookahead, weights_NK: Tensor) -> Tensor:
             return by_weights_NK + _directional(ahead, theta, along, held_NK)
         found = _gradients(ahead.matching(theta, held_NK), theta, graph=True)
         curved = _back(found, along, [*theta.values(), held_NK])
+        del found  # its graph goes before the next one is made
         by_weights_NK += curved[-1]
 
 

@@ -61,6 +61,9 @@ class Transfer:
         Steps φ; None where it learns nothing.
     beta, inner_steps
         β and T.
+    meta_period
+        φ moves on every that many minibatches; the published runs can do so and did not. Most of
+        the time goes into φ's gradient.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Transfer:
         *,
         beta: float = BETA,
         inner_steps: int = INNER_STEPS,
+        meta_period: int = 1,
     ) -> None:
         self._student = student
         self._sources = sources
@@ -83,8 +87,9 @@ class Transfer:
         self._phi = phi
         self._beta = beta
         self._inner_steps = inner_steps
+        self._meta_period = meta_period
 
-    def step(self, x_NCHW: Tensor, task_loss: TaskLoss) -> Told:
+    def step(self, x_NCHW: Tensor, task_loss: TaskLoss, number: int = 0) -> Told:
         """Learn from one minibatch.
 
         Parameters
@@ -93,6 +98,8 @@ class Transfer:
             Normalised images.
         task_loss
             Of the heads' outputs for these images.
+        number
+            Of the minibatch, from 0: whether φ moves follows from it.
 
         Raises
         ------
@@ -114,7 +121,7 @@ class Transfer:
         self._theta.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._theta.step()
-        if self._phi is not None:
+        if self._phi is not None and number % self._meta_period == 0:
             ahead = self.lookahead(x_NCHW, wanted, task_loss)
             self._phi.zero_grad(set_to_none=True)
             torch.autograd.backward(weights_NK, gradient(ahead, weights_NK.detach()))

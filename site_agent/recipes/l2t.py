@@ -150,6 +150,7 @@ class L2tRecipe:
             phi,
             beta=config.l2t.beta,
             inner_steps=config.l2t.inner_steps,
+            meta_period=config.l2t.meta_period,
         )
         history = _History(config.epochs, len(matching.pairs))
         seen: list[Tensor] = []
@@ -166,7 +167,8 @@ class L2tRecipe:
                 return torch.stack(losses).sum()
 
             x_NCHW = batch.x_NCHW.to(self._device, memory_format=torch.channels_last)
-            told = transfer.step(x_NCHW, task_loss)
+            # By its place in the epoch: a run that is resumed counts alike.
+            told = transfer.step(x_NCHW, task_loss, len(seen))
             seen.append(told.where_P.cpu())
             return told.task_loss
 

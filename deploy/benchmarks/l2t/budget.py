@@ -25,6 +25,8 @@ class TargetTraining:
     weight_decay: float = 1e-4
     beta: float = 0.5
     inner_steps: int = 2
+    meta_period: int = 1
+    """φ moves on every that many minibatches."""
 
     def minibatches(self, images: int) -> int:
         """Return how many there are in all, with that many training images."""
@@ -74,7 +76,7 @@ QUICK = Budget(
     vgg_width=8,
     vgg_blocks=3,
     source=Training(steps=150, batch=32, learning_rate=1e-2),
-    target=TargetTraining(batch=16, rate=0.02, meta_rate=5e-3, steps=60),
+    target=TargetTraining(batch=16, rate=0.01, meta_rate=1e-3, steps=60, meta_period=5),
     test_images=1000,
 )
 """Shows that everything works; its nets are far from trained."""
@@ -87,7 +89,7 @@ DEFAULT = Budget(
     vgg_width=8,
     vgg_blocks=3,
     source=Training(steps=1000, batch=64, learning_rate=1e-2),
-    target=TargetTraining(batch=32, rate=0.02, meta_rate=5e-3, steps=300),
+    target=TargetTraining(batch=32, rate=0.01, meta_rate=1e-3, steps=700, meta_period=5),
 )
 """For two cores. Rates were chosen on training images that no net had learned from."""
 FULL = Budget(

@@ -114,7 +114,7 @@ def run(cell: Cell) -> Row:
         for step in range(steps):
             for group in learner.theta.param_groups:
                 group["lr"] = training.rate * schedule(step, steps)
-            where_P = learner.step(*next(reader))
+            where_P = learner.step(*next(reader), step)
             if step >= int((1 - _LAST) * steps):
                 seen.append(where_P)
     where = torch.stack(seen).mean(0).tolist()

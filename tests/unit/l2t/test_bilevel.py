@@ -200,6 +200,19 @@ def test_virtual_steps_leave_no_trace_in_the_student() -> None:
         assert torch.equal(one["momentum_buffer"], other["momentum_buffer"])
 
 
+def test_the_meta_networks_move_once_a_period() -> None:
+    case = nets.case(1)
+    loss = lambda outputs: F.cross_entropy(outputs["head"], case.classes_N)  # noqa: E731
+    transfer, _, _ = transfers(case, meta_period=3)
+    moved = []
+    for number in range(6):
+        before = [p.detach().clone() for p in case.metas.parameters()]
+        transfer.step(case.x_NCHW, loss, number)
+        after_ = case.metas.parameters()
+        moved.append(any(not torch.equal(b, p) for b, p in zip(before, after_, strict=True)))
+    assert moved == [True, False, False, True, False, False]
+
+
 def test_lambda_falls_where_a_source_does_harm() -> None:
     """One source knows the task, the other's maps are noise of the image: λ tells them apart."""
     torch.manual_seed(0)
