@@ -23,12 +23,15 @@ def backbone(blocks: int = 1, width: int = 4) -> tuple[nn.Sequential, nn.Sequent
 
 
 def stir(net: nn.Module, seed: int = 0) -> None:
-    """Give every BatchNorm statistics and weights of a net that has learned, every conv others."""
+    """Give every layer weights, and BatchNorm statistics, of a net that has learned."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d):
                 layer.weight.normal_(std=0.2, generator=generator)
+            if isinstance(layer, nn.Linear):
+                layer.weight.normal_(std=0.3, generator=generator)
+                layer.bias.normal_(std=0.3, generator=generator)
             if isinstance(layer, nn.BatchNorm2d):
                 layer.weight.uniform_(0.5, 1.5, generator=generator)
                 layer.bias.normal_(std=0.2, generator=generator)

@@ -85,7 +85,7 @@ def test_complexity_moves_attention_to_proxies_and_its_absence_does_not() -> Non
         )
         learn(net, (f, g), batches(), path_costs(net, SHAPE), settings)
         shares.append([float(a) for path, a in net.alphas().items() if path.universal])
-    assert all(cheap < free - 0.1 for free, cheap in zip(*shares, strict=True))
+    assert all(cheap < free - 0.05 for free, cheap in zip(*shares, strict=True))
 
 
 def test_what_is_left_out_are_the_faintest_blocks_and_faint_proxies() -> None:
