@@ -26,6 +26,7 @@ from common.files import storage_errors, sync_folder, write_bytes
 from common.model import Document
 from common.nets.spec import ArchitectureSpec, Name
 from common.weights import safetensors_io
+from common.weights.card_file import card_path
 from common.weights.manifest import BlobEntry, Digest
 from site_agent.recipes.interface import Teacher
 
@@ -152,7 +153,7 @@ def write(adapted: Adapted, root: Path, out: Path | None) -> tuple[Path, Adapted
             }
             card = AdaptedCard(**dict(adapted.facts), blob=blob, task_modules=task_modules)
             text = card.model_dump_json(indent=2).encode() + b"\n"
-            write_bytes(aside / f"{CATEGORY_MODULE}.card.json", text)
+            write_bytes(card_path(aside / CATEGORY_MODULE), text)
             target = root / card.content_digest() if out is None else out
             if out is None and target.is_dir():
                 return target, card  # the same inputs, settings and numbers: it is there

@@ -13,19 +13,18 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
-from common.errors import NotFoundError, SchemaError
-from common.files import storage_errors
+from common.errors import SchemaError
 from common.model import first_problem
 from common.nets.architectures import build_category_module, feature_shape, input_shape
 from common.nets.fit import require_fit
 from common.nets.spec import ArchitectureSpec, Name
 from common.weights import safetensors_io, schema
+from common.weights.card_file import card_path, read_card
 from common.weights.manifest import BlobEntry
 from site_agent.standing import KeptTeacher
 
 _PREFIX = "category_module."
 """Of f's tensors in an exported net; a file of f alone has none."""
-_MAX_CARD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -122,22 +121,12 @@ def require_source_fits(source: SourceNet, own: ArchitectureSpec) -> None:
 
 
 def _card(path: Path) -> _Card:
-    beside = path.with_name(f"{path.name}.card.json")
     try:
-        with storage_errors(beside), beside.open("rb") as file:
-            data = file.read(_MAX_CARD_BYTES + 1)
-    except FileNotFoundError as error:
-        raise NotFoundError(
-            f"{beside}: there is no such file; an exported net is two files, copy both"
-        ) from error
-    if len(data) > _MAX_CARD_BYTES:
-        raise SchemaError(f"{beside}: has more than {_MAX_CARD_BYTES} bytes; it is no card")
-    try:
-        return _Card.model_validate_json(data)
+        return _Card.model_validate_json(read_card(path))
     except ValidationError as error:
         raise SchemaError(
-            f"{beside}: is no card of an exported or adapted net: {first_problem(error)}; export "
-            "it again"
+            f"{card_path(path)}: is no card of an exported or adapted net: {first_problem(error)}; "
+            "export it again"
         ) from error
 
 

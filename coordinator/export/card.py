@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
 from common.images import MEAN, STD
@@ -62,14 +60,6 @@ class Card(Document):
     parity: Parity | None = None
     """How it was held against the composed net; None for safetensors, which are the same bits."""
     how_to_load: str
-
-
-def card_path(weights: Path) -> Path:
-    """Return where the card of an exported file stands: net.onnx → net.onnx.card.json.
-
-    After the whole name, so that one net in several formats has a card for each.
-    """
-    return weights.with_name(f"{weights.name}.card.json")
 
 
 def source_digests(tree: NetTree, category: str, task: str) -> dict[str, str]:

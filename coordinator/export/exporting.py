@@ -20,8 +20,9 @@ from common.nets.composed import ComposedNet
 from common.nets.fit import Shape
 from common.nets.graph import NetTree
 from common.weights import safetensors_io
+from common.weights.card_file import card_path
 from common.weights.manifest import BlobEntry
-from coordinator.export.card import Card, Source, card_path, source_digests
+from coordinator.export.card import Card, Source, source_digests
 from coordinator.export.card_text import card_text, text_path
 from coordinator.export.composing import compose, task_of
 from coordinator.export.formats import Format, format_of

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.errors import NotFoundError, SchemaError
-from common.files import storage_errors
+from common.errors import SchemaError
 from common.nets.composed import ComposedNet
 from common.weights import safetensors_io
-from coordinator.export.card import Card, card_path
+from common.weights.card_file import card_path, read_card
+from coordinator.export.card import Card
 from coordinator.export.composing import blank
-
-MAX_CARD_BYTES = 1 << 20
 
 
 def load_composed(path: Path) -> ComposedNet:
@@ -24,17 +22,7 @@ def load_composed(path: Path) -> ComposedNet:
     SchemaError, IntegrityError
         If either is not what was exported.
     """
-    beside = card_path(path)
-    try:
-        with storage_errors(beside), beside.open("rb") as file:
-            data = file.read(MAX_CARD_BYTES + 1)
-    except FileNotFoundError as error:
-        raise NotFoundError(
-            f"{beside}: there is no such file; an exported net is two files, copy both"
-        ) from error
-    if len(data) > MAX_CARD_BYTES:
-        raise SchemaError(f"{beside}: has more than {MAX_CARD_BYTES} bytes; it is no card")
-    card = Card.parse(data, what=f"card {beside}")
+    card = Card.parse(read_card(path), what=f"card {card_path(path)}")
     if card.weights != "safetensors":
         raise SchemaError(
             f"{path}: is of format {card.weights}, not safetensors; load it so: {card.how_to_load}"

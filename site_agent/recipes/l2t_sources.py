@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from common.errors import ConfigurationError, RootstockError, StorageError
+from common.errors import ConfigurationError, RootstockError
 from common.l2t.taps import Shape, Source
 from common.model import first_problem
 from common.nets.adapter import Adapter
@@ -25,10 +25,10 @@ from common.nets.calibration import Calibration
 from common.nets.composed import ComposedNet
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.weights import safetensors_io
+from common.weights.card_file import card_path, read_card
 from common.weights.manifest import BlobEntry
 from site_agent.config import L2tSource, PairNames
 
-_MAX_CARD_BYTES = 1 << 20
 _CANNOT = (RootstockError, safetensors.SafetensorError, OSError, RuntimeError, ValueError)
 """What files, torchvision and nets raise where weights are not what they should be."""
 
@@ -134,15 +134,12 @@ class _Card(BaseModel):
 
 
 def _export(each: L2tSource) -> tuple[nn.Module, str]:
-    beside = each.path.with_name(f"{each.path.name}.card.json")
-    with beside.open("rb") as file:
-        data = file.read(_MAX_CARD_BYTES + 1)
-    if len(data) > _MAX_CARD_BYTES:
-        raise StorageError(f"{beside} has more than {_MAX_CARD_BYTES} bytes; it is no card")
     try:
-        card = _Card.model_validate(json.loads(data))
+        card = _Card.model_validate(json.loads(read_card(each.path)))
     except ValidationError as error:
-        raise ConfigurationError(f"{beside} is not a card: {first_problem(error)}") from error
+        raise ConfigurationError(
+            f"{card_path(each.path)} is not a card: {first_problem(error)}"
+        ) from error
     net = ComposedNet(
         build_category_module(card.category_architecture),
         None if card.adapter is None else Adapter(card.adapter),

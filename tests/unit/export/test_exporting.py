@@ -22,8 +22,9 @@ from common.errors import (
     SchemaError,
 )
 from common.images import UnreadableError
+from common.weights.card_file import card_path
 from coordinator.export import onnx_export, torch_export
-from coordinator.export.card import Card, card_path
+from coordinator.export.card import Card
 from coordinator.export.card_text import text_path
 from coordinator.export.composing import compose
 from coordinator.export.exporting import export_composed

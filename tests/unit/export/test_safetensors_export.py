@@ -16,8 +16,8 @@ from common.nets.graph import Edge, ModuleRef, NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.nets.tree_documents import tree_digest
 from common.weights import safetensors_io
+from common.weights.card_file import card_path
 from common.weights.manifest import AdapterEntry, BlobEntry
-from coordinator.export.card import card_path
 from coordinator.export.exporting import export_composed
 from coordinator.export.safetensors_export import load_composed
 

@@ -28,7 +28,8 @@ from common.nets.calibration import Calibration
 from common.nets.composed import ComposedNet
 from common.nets.spec import AdapterSpec, ArchitectureSpec
 from common.weights import safetensors_io
-from coordinator.export.card import Card, card_path
+from common.weights.card_file import card_path
+from coordinator.export.card import Card
 from site_agent.config import L2tConfig, L2tSource, TrainingConfig
 from site_agent.data.images import LabData
 from site_agent.recipes.interface import Teacher
