@@ -32,9 +32,6 @@ from protos.rootstock.federation.v1.federation_pb2 import (
 )
 
 NO_ADAPTER = "no_adapter"
-CLOSED_FORM = "closed_form"
-ZERO_SAMPLE = "zero_sample"
-FEW_SAMPLE = "few_sample"
 REFINED = "refined"
 
 Candidates = dict[str, AdapterEntry | None]
@@ -43,13 +40,7 @@ Candidates = dict[str, AdapterEntry | None]
 
 def candidates_of(result: JobResult) -> Candidates:
     """Return what a job's result lets the lab choose from."""
-    learned = {
-        CLOSED_FORM: result.closed_form,
-        ZERO_SAMPLE: result.zero_sample,
-        FEW_SAMPLE: result.few_sample,
-    }
-    found = {name: adapter for name, adapter in learned.items() if adapter is not None}
-    return {NO_ADAPTER: None, **found}
+    return {NO_ADAPTER: None, **result.adapters()}
 
 
 def ask(

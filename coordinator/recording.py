@@ -180,15 +180,8 @@ def _digests(
     if manifest.shared_samples is not None:
         digests["shared_samples"] = manifest.shared_samples.blob.digest
     if result is not None:
-        learned = {
-            "closed_form": result.closed_form,
-            "zero_sample": result.zero_sample,
-            "few_sample": result.few_sample,
-        }
         digests |= {
-            f"{name}_adapter": adapter.blob.digest
-            for name, adapter in learned.items()
-            if adapter is not None
+            f"{name}_adapter": adapter.blob.digest for name, adapter in result.adapters().items()
         }
     return digests
 

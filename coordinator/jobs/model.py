@@ -93,6 +93,15 @@ class JobResult(Document):
     settings: DistillationConfig
     """What it was learned with: the configuration may have changed since."""
 
+    def adapters(self) -> dict[str, AdapterEntry]:
+        """Return what was learned, by the name of the candidate, simplest first."""
+        named = {
+            "closed_form": self.closed_form,
+            "zero_sample": self.zero_sample,
+            "few_sample": self.few_sample,
+        }
+        return {name: adapter for name, adapter in named.items() if adapter is not None}
+
     def as_rung(self) -> JobResult:
         """Return a job's closed form as what it is: a candidate before anything is learned."""
         return self.model_copy(
