@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.compatible.adaptation import AdaptationSettings, OnStep, adapt, batches, told
-from common.compatible.batchnorm import norms, re_estimate
+from common.compatible.adaptation import AdaptationSettings, OnStep, adapt, device_of, told
+from common.compatible.batchnorm import norms, re_estimate_below
 from common.compatible.rotation import TURNS
 from common.errors import ConfigurationError, DataError, NotFoundError, SchemaError
 from common.image_folder import read_unlabelled
@@ -130,10 +130,7 @@ def recombined(
     """
     f = copy.deepcopy(category_module)
     heads = copy.deepcopy(task_modules)
-    device = next(f.parameters()).device
-    for g in heads.values():
-        # f's come out the same each time: they depend on what is below alone.
-        re_estimate(nn.Sequential(f, g), batches(images_NCSS, device))
+    re_estimate_below(f, heads.values(), images_NCSS, device_of(f))
     return Teacher(f, heads)
 
 
@@ -204,7 +201,7 @@ def _judging(lab: Standing, labelled: Path | None) -> list[TaskSpec]:
 
 
 def _answers(net: Teacher, images: ImageSet) -> dict[str, Tensor]:
-    device = next(net.category_module.parameters()).device
+    device = device_of(net.category_module)
     return inference.logits(net.category_module, net.task_modules, images, device, NEVER)
 
 

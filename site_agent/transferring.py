@@ -15,8 +15,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from common.compatible.adaptation import OnStep, batches
-from common.compatible.batchnorm import norms, re_estimate
+from common.compatible.adaptation import OnStep, device_of
+from common.compatible.batchnorm import norms, re_estimate_below
 from common.distillation.problem import logits
 from common.distillation.task_loss import cross_entropy
 from common.errors import ConfigurationError, NotFoundError, SchemaError
@@ -204,8 +204,8 @@ def judged(f: nn.Sequential, g: nn.Sequential, data: LabData) -> Score:
         If there are too few images for statistics.
     """
     below, above = copy.deepcopy(f), copy.deepcopy(g)
-    device = next(below.parameters()).device
-    re_estimate(nn.Sequential(below, above), batches(data.training.images_NCHW, device))
+    device = device_of(below)
+    re_estimate_below(below, [above], data.training.images_NCHW, device)
 
     def measured(images: ImageSet) -> tuple[float, float]:
         y_N = inference.logits(below, {"task": above}, images, device, NEVER)["task"]
@@ -235,7 +235,7 @@ def fine_tune(
     on_step
         Told how many steps are done.
     """
-    device = next(f.parameters()).device
+    device = device_of(f)
     above = copy.deepcopy(g).eval().requires_grad_(False)
     f.requires_grad_(True)
     for layer in norms(f):

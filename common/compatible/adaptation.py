@@ -20,15 +20,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.compatible.batchnorm import FEWEST, norms, re_estimate
-from common.compatible.rotation import FEWEST_IMAGES, TURNS, quarter_turned, turned
+from common.compatible.rotation import (
+    FEWEST_IMAGES,
+    JUDGING,
+    TURNS,
+    quarter_turned,
+    set_apart,
+    turned,
+)
 from common.errors import DataError
-from common.images import normalise
+from common.images import batches, normalise
 from common.model import Document
-
-JUDGING = 0.3
-"""Share of the images that judge: f learns from none of them."""
-_BATCH = 256
-"""Images at once where nothing is learned: some hundred megabytes of features at 64 pixels."""
 
 OnStep = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a sentence."""
@@ -167,12 +169,6 @@ def told(category_module: nn.Module, rotation_head: nn.Module, images_NCSS: Tens
     return Told(loss=loss / judged, accuracy=100 * right / judged)
 
 
-def batches(images_NCSS: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """Yield uint8 images as a net takes them, a few hundred at once."""
-    for part_NCSS in torch.split(images_NCSS, _BATCH):
-        yield normalise(part_NCSS).to(device)
-
-
 def device_of(module: nn.Module) -> torch.device:
     """Return where a module's weights are."""
     return next(module.parameters()).device
@@ -187,15 +183,14 @@ def _parts(f: nn.Module, images_NCSS: Tensor, seed: int) -> tuple[Tensor, Tensor
             f"a category module cannot be adapted to {count} images; give {FEWEST_IMAGES} or more, "
             "they need no labels"
         )
-    judging = math.ceil(JUDGING * count)
-    if norms(f) and count - judging < FEWEST:
+    judged_NCSS, learned_NCSS = set_apart(images_NCSS, torch.Generator().manual_seed(seed))
+    if norms(f) and len(learned_NCSS) < FEWEST:
         raise DataError(
-            f"{count} images leave {count - judging} to learn from, and BatchNorm statistics of "
+            f"{count} images leave {len(learned_NCSS)} to learn from, and BatchNorm statistics of "
             f"fewer than {FEWEST} would be noise; give {math.ceil(FEWEST / (1 - JUDGING))} or "
             "more, they need no labels"
         )
-    order_N = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return images_NCSS[order_N[:judging]], images_NCSS[order_N[judging:]]
+    return judged_NCSS, learned_NCSS
 
 
 def _require_channels(f: nn.Module, images_NCSS: Tensor) -> None:

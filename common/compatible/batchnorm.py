@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import DataError
+from common.images import batches
 
 FEWEST = 32
 """Images that statistics rest on; of fewer they are noise."""
@@ -77,3 +78,30 @@ def re_estimate(net: nn.Module, batches: Iterable[Tensor]) -> int:
             "they need no labels"
         )
     return images
+
+
+def re_estimate_below(
+    category_module: nn.Module,
+    task_modules: Iterable[nn.Module],
+    images_NCHW: Tensor,
+    device: torch.device,
+) -> None:
+    """Set the statistics of f, and of each g above it, to those of unlabelled images, in place.
+
+    Parameters
+    ----------
+    category_module, task_modules
+        On the device.
+    images_NCHW
+        uint8.
+    device
+        Where they run.
+
+    Raises
+    ------
+    DataError
+        As `re_estimate`.
+    """
+    for g in task_modules:
+        # f's come out the same each time: they depend on what is below alone.
+        re_estimate(nn.Sequential(category_module, g), batches(images_NCHW, device))

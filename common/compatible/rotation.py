@@ -76,10 +76,8 @@ class RotationSettings(Document):
 
 FEWEST_IMAGES = 20
 """Below, neither what a head learns nor how it is judged means anything."""
-_JUDGING = 0.3
-"""Share of the images that judge; none of its turns is learned from."""
-
-
+JUDGING = 0.3
+"""Share of the images that judge; none of their turns is learned from."""
 _BATCH = 256
 """Images at once through f: some hundred megabytes of features at 64 pixels."""
 
@@ -115,11 +113,8 @@ def learn_rotation_head(
             f"{FEWEST_IMAGES} or more, they need no labels"
         )
     generator = torch.Generator().manual_seed(settings.seed)
-    order_N = torch.randperm(len(images_NCSS), generator=generator)
-    judging = math.ceil(_JUDGING * len(images_NCSS))
     judged, learned = (
-        _every_turn(category_module, images_NCSS[chosen_N])
-        for chosen_N in (order_N[:judging], order_N[judging:])
+        _every_turn(category_module, part_NCSS) for part_NCSS in set_apart(images_NCSS, generator)
     )
     head.train().requires_grad_(True)
     optimiser = torch.optim.AdamW(
@@ -139,6 +134,13 @@ def learn_rotation_head(
     head.eval().requires_grad_(False)
     with torch.inference_mode():
         return float((head(judged[0]).argmax(1) == judged[1]).float().mean())
+
+
+def set_apart(images_NCSS: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the images that judge, and those that are learned from, drawn by a generator."""
+    order_N = torch.randperm(len(images_NCSS), generator=generator)
+    judging = math.ceil(JUDGING * len(images_NCSS))
+    return images_NCSS[order_N[:judging]], images_NCSS[order_N[judging:]]
 
 
 def _every_turn(category_module: nn.Module, images_NCSS: Tensor) -> tuple[Tensor, Tensor]:

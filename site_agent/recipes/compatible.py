@@ -21,12 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.compatible.batchnorm import norms, re_estimate
+from common.compatible.batchnorm import re_estimate_below
 from common.compatible.rotation import TURNS, turned
 from common.distillation.problem import logits
 from common.distillation.task_loss import cross_entropy
 from common.errors import ConfigurationError
-from common.images import normalise
 from common.nets.architectures import build_head, build_task_module
 from common.nets.spec import Setting
 from common.plan import Heads, Plan
@@ -37,9 +36,6 @@ from site_agent.data.images import LabData
 from site_agent.recipes.interface import OnProgress, Teacher
 from site_agent.recipes.supervised import Batch, SupervisedRecipe
 from site_agent.stopping import check
-
-_BATCH = 256
-"""Images at once when BatchNorm statistics are estimated anew."""
 
 
 @dataclass(frozen=True)
@@ -209,13 +205,11 @@ class CompatibleRecipe:
         """
         teacher = self._training.train(start, data, folder, on_progress, stop)
         if self._config.compatible.batch_norm == "re-estimated":
-            for task in teacher.task_modules.values():
-                net = nn.Sequential(teacher.category_module, task)
-                if norms(net):
-                    re_estimate(net, self._upright(data, stop))
+            check(stop)
+            re_estimate_below(
+                teacher.category_module,
+                teacher.task_modules.values(),
+                data.training.images_NCHW,
+                self._device,
+            )
         return teacher
-
-    def _upright(self, data: LabData, stop: threading.Event) -> list[Tensor]:
-        check(stop)
-        images = torch.split(data.training.images_NCHW, _BATCH)
-        return [normalise(part).to(self._device) for part in images]

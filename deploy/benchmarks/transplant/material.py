@@ -18,7 +18,7 @@ from common.distillation.dream_source import DreamSource
 from common.distillation.problem import Samples, TransplantProblem
 from common.distillation.transplant import Transplant
 from common.errors import DataError
-from common.images import normalise
+from common.images import batches, normalise
 from common.nets.architectures import feature_shape, input_shape
 from common.nets.spec import AdapterSpec
 from deploy.benchmarks.transplant import teachers
@@ -31,7 +31,6 @@ from site_agent.recipes.interface import Teacher
 from site_agent.statistics import statistics
 
 CPU = torch.device("cpu")
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -178,8 +177,7 @@ def named_statistics(teacher: Teacher, training: Labelled) -> dict[str, Tensor]:
 @torch.no_grad()
 def features(category_module: nn.Module, images_NCSS: Tensor) -> Tensor:
     """Return x = f(I) of uint8 images."""
-    parts = [category_module(normalise(part)) for part in torch.split(images_NCSS, _BATCH)]
-    return torch.cat(parts)
+    return torch.cat([category_module(part_NCSS) for part_NCSS in batches(images_NCSS, CPU)])
 
 
 def _judged(category_module: nn.Module, images: Labelled) -> Judged:
