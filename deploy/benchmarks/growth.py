@@ -42,6 +42,7 @@ from coordinator.config import (
     EvaluationConfig,
     PlanConfig,
 )
+from coordinator.distilling import OnJobProgress
 from coordinator.heads import HeadsFile
 from coordinator.jobs.checkpoint import put_tensors
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
@@ -50,7 +51,7 @@ from coordinator.ledger import Ledger
 from coordinator.places import Places
 from coordinator.publishing import publish_plan
 from coordinator.registry import Change, MergeState, Receipt, Registry, Submission
-from coordinator.transplant import OnJobProgress, Transplanter
+from coordinator.transplant import Transplanter
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 
 SIZES = (5, 50, 500)

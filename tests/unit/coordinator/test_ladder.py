@@ -11,6 +11,7 @@ import pytest
 from common.errors import TransplantError
 from coordinator.committing import Committer
 from coordinator.config import DistillationConfig, JobsConfig
+from coordinator.distilling import OnJobProgress
 from coordinator.documents import read_commit
 from coordinator.evaluating import numbers_of
 from coordinator.jobs.model import JobResult, TransplantJob
@@ -19,7 +20,7 @@ from coordinator.jobs.worker import TransplantWorker
 from coordinator.ledger import Ledger
 from coordinator.places import Places
 from coordinator.registry import Merge, MergeState, SubmissionState, evaluation_id
-from coordinator.transplant import OnJobProgress, Transplanter
+from coordinator.transplant import Transplanter
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_evaluating import SITE_KEY

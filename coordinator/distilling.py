@@ -1,0 +1,127 @@
+"""What a merge has to choose from: jobs that solve for an adapter, or learn one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from common.errors import ConflictError, TransplantError
+from common.nets.spec import TaskSpec
+from common.weights.manifest import BlobEntry, TeacherManifest
+from coordinator.few_samples import few_samples
+from coordinator.jobs.model import JobResult, Progress, TransplantJob
+from coordinator.ledger import Ledger
+from coordinator.places import Places
+from coordinator.registry import Merge
+
+CLOSED_FORM_METHOD = "closed-form"
+"""Of `common.distillation.methods`: what is asked about before anything is learned."""
+
+OnJobProgress = Callable[[Progress], None]
+
+
+class Runner(Protocol):
+    """Runs a job to its end, wherever: see `coordinator.jobs.runner.JobRunner`."""
+
+    async def run(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
+        """Return what the job learned."""
+        ...
+
+
+class Distiller:
+    """Makes a merge's jobs out of what the ledger holds, and has them run.
+
+    Parameters
+    ----------
+    ledger
+        What the coordinator holds.
+    runner
+        Runs jobs.
+    places
+        Where artifacts are.
+    """
+
+    def __init__(self, ledger: Ledger, runner: Runner, places: Places) -> None:
+        self._ledger = ledger
+        self._runner = runner
+        self._places = places
+        self._log = structlog.get_logger("transplant")
+
+    async def rung(self, merge: Merge, manifest: TeacherManifest, task: TaskSpec) -> JobResult:
+        """Solve for the closed form alone, which takes seconds, and learn nothing."""
+        job = await asyncio.to_thread(self._job, merge, manifest, task, None)
+        closed_form = job.settings.model_copy(update={"zero_sample_method": CLOSED_FORM_METHOD})
+        job = job.model_copy(update={"settings": closed_form})
+        try:
+            return (await self._run(merge, job)).as_rung()
+        except TransplantError as error:
+            # No adapter can be asked about all the same, and other methods may have an answer.
+            self._log.warning("no closed form", merge=merge.id, error=str(error))
+            return JobResult(
+                zero_sample=None,
+                few_sample=None,
+                student_task_module=job.student_task_module.digest,
+                curves=(),
+                seconds={},
+                report={},
+                settings=job.settings,
+            )
+
+    async def learned(
+        self, merge: Merge, manifest: TeacherManifest, task: TaskSpec
+    ) -> tuple[JobResult, dict[str, float]]:
+        """Learn with what there is; returns numbers of the samples, too."""
+        samples = await asyncio.to_thread(few_samples, self._ledger, manifest, task)
+        job = await asyncio.to_thread(self._job, merge, manifest, task, samples.blob)
+        result = await self._run(merge, job)
+        if samples.blob is not None and samples.temporary:
+            # A lab's samples are in it: what the lab wants back must not stay here.
+            await asyncio.to_thread(self._ledger.store.delete, samples.blob.digest)
+        if merge.job_result is not None:
+            result = result.above(JobResult.model_validate(merge.job_result))
+        return result, samples.numbers()
+
+    async def _run(self, merge: Merge, job: TransplantJob) -> JobResult:
+        registry, loop = self._ledger.registry, asyncio.get_running_loop()
+
+        def show(progress: Progress) -> None:
+            loop.run_in_executor(
+                None,
+                lambda: registry.merges.update(merge.id, step=progress.step, steps=progress.steps),
+            )
+
+        return await self._runner.run(job, show)
+
+    def _job(
+        self, merge: Merge, manifest: TeacherManifest, task: TaskSpec, samples: BlobEntry | None
+    ) -> TransplantJob:
+        ledger = self._ledger
+        tree = ledger.tree()
+        if tree is None:
+            raise ConflictError(f"merge {merge.id}: there is no net to join; found one first")
+        student = tree.task_modules.get(merge.task)
+        if student is None:
+            raise ConflictError(
+                f"merge {merge.id}: the net has no task module '{merge.task}', and the one that "
+                "was on its way came to nothing; have the lab ship its teacher net again"
+            )
+        return TransplantJob(
+            merge_id=merge.id,
+            task=task,
+            teacher_architecture=manifest.architecture,
+            student_architecture=student.architecture,
+            category_module=manifest.category_module,
+            teacher_task_module=manifest.task_modules[merge.task],
+            student_task_module=student.blob,
+            samples=samples,
+            teacher_statistics=manifest.statistics,
+            student_statistics=ledger.teacher_of(student.submission).statistics,
+            task_measured=merge.task == min(manifest.task_modules),
+            settings=ledger.config.distillation_for(task),
+            artifacts=self._places.artifacts,
+            cache=str(self._places.cache),
+            checkpoint_steps=ledger.config.jobs.checkpoint_steps,
+        )
