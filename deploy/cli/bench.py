@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 import typer
+from rich.console import Console
 
 from common.errors import ConfigurationError, SchemaError
 from deploy.cli.extras import needs_coordinator
 from deploy.cli.output import PEOPLE, RESULT, print_json
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Results = Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")]
+Root = Annotated[Path, typer.Option(help="Folder of the data sets.")]
+Cache = Annotated[Path, typer.Option(help="Trained nets.")]
+Seeds = Annotated[int, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")]
+SeedsOfSize = Annotated[int | None, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+WorkersOfCores = Annotated[int | None, typer.Option(min=1, help="Processes; one a core.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+ROOT, CACHE = Path("../shared/data"), Path(".rootstock/bench")
+
+
+class Outcome(Protocol):
+    """What a measurement came to."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        ...
+
+    def show(self, console: Console) -> None:
+        """Print it for people."""
+        ...
 
 
 @app.callback()
@@ -22,7 +47,7 @@ def _group() -> None:
 @app.command()
 def transport(
     mebibytes: Annotated[int, typer.Option(min=1, max=16384, help="Size of the module.")] = 1024,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ship one module to a coordinator's server, and the same bytes over a bare gRPC stream."""
     with needs_coordinator("bench transport"):
@@ -39,7 +64,7 @@ def transport(
 @app.command()
 def growth(
     categories: Annotated[str, typer.Option(help="Numbers of categories, with commas.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure what the N-th merge costs: seconds, bytes written, database queries."""
     with needs_coordinator("bench growth"):
@@ -52,8 +77,7 @@ def growth(
     if as_json:
         print_json(result)
         return
-    for row in result["rows"]:
-        RESULT.print("  ".join(f"{key} {value}" for key, value in row.items()), soft_wrap=True)
+    _print_rows(result["rows"])
     ratios = ", ".join(f"{key} {value}x" for key, value in result["ratios"].items())
     RESULT.print(f"last to first (at most {FLAT} is flat): {ratios}")
 
@@ -61,8 +85,8 @@ def growth(
 @app.command()
 def solver(
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute; no VGG-16.")] = False,
-    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    results: Results = None,
+    as_json: AsJson = False,
 ) -> None:
     """Adjoints against a double backward pass, closed form against optimisation, Ray actors."""
     with needs_coordinator("bench solver"):
@@ -85,27 +109,25 @@ def transplant(
     samples: Annotated[str, typer.Option(help="Numbers of samples, with commas.")] = "",
     methods: Annotated[str, typer.Option(help="Names, with commas.")] = "",
     categories: Annotated[str, typer.Option(help="Names, with commas.")] = "",
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = 3,
+    seeds: Seeds = 3,
     quick: Annotated[
         bool, typer.Option("--quick", help="Under a minute: 2 categories, 1 seed.")
     ] = False,
     split: Annotated[str, typer.Option(help="f ends with this layer.")] = "pool2",
-    root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
-    cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: WorkersOfCores = None,
+    results: Results = None,
+    as_json: AsJson = False,
 ) -> None:
     """Repeat an experiment of Network Transplanting with every method, on real images."""
     with needs_coordinator("bench transplant"):
         from deploy.benchmarks.transplant import report, run
 
-    if any(not count.isdigit() for count in _listed(samples)):
-        raise SchemaError(f"--samples {samples!r}: give whole numbers with commas, as 0,10,100")
     request = run.requested(
         experiment,
         data,
-        samples=tuple(int(count) for count in _listed(samples)),
+        samples=_counts(samples, "--samples", "0,10,100"),
         methods=_listed(methods),
         categories=_listed(categories),
         seeds=seeds,
@@ -115,11 +137,7 @@ def transplant(
         split=split,
         workers=workers,
     )
-    outcome = report.made(request, results, PEOPLE)
-    if as_json:
-        print_json(outcome.as_json())
-        return
-    outcome.show(RESULT)
+    _tell(report.made(request, results, PEOPLE), as_json=as_json)
 
 
 @app.command()
@@ -132,13 +150,13 @@ def recombine(
     ] = "analysis",
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute: 1 seed.")] = False,
     full: Annotated[bool, typer.Option("--full", help="The paper's budget, for a GPU.")] = False,
-    seeds: Annotated[int | None, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = None,
-    root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
-    cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    seeds: SeedsOfSize = None,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: WorkersOfCores = None,
+    device: Device = "cpu",
+    results: Results = None,
+    as_json: AsJson = False,
 ) -> None:
     """Repeat Compatible Representations: the extractor of one net below the head of another."""
     with needs_coordinator("bench recombine"):
@@ -153,11 +171,7 @@ def recombine(
         workers=workers,
         device=device,
     )
-    outcome = report.made(asked, results, PEOPLE)
-    if as_json:
-        print_json(outcome.as_json())
-        return
-    outcome.show(RESULT)
+    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
 
 
 @app.command()
@@ -167,12 +181,12 @@ def nettailor(
     ] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute: digits, 1 seed.")] = False,
     full: Annotated[bool, typer.Option("--full", help="A wider net, trained for long.")] = False,
-    seeds: Annotated[int | None, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = None,
-    root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
-    cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    seeds: SeedsOfSize = None,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: WorkersOfCores = None,
+    results: Results = None,
+    as_json: AsJson = False,
 ) -> None:
     """Repeat NetTailor: one backbone, its blocks kept or replaced to suit each task."""
     with needs_coordinator("bench nettailor"):
@@ -186,11 +200,7 @@ def nettailor(
         cache=cache,
         workers=workers,
     )
-    outcome = report.made(asked, results, PEOPLE)
-    if as_json:
-        print_json(outcome.as_json())
-        return
-    outcome.show(RESULT)
+    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
 
 
 @app.command()
@@ -201,18 +211,18 @@ def l2t(
     target: Annotated[str, typer.Option(help="A task; see the README.")] = "cifar10-odd",
     samples_per_class: Annotated[str, typer.Option(help="Numbers, with commas.")] = "",
     methods: Annotated[str, typer.Option(help="Names, with commas.")] = "",
-    seeds: Annotated[int | None, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = None,
+    seeds: SeedsOfSize = None,
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute: 1 seed.")] = False,
     full: Annotated[bool, typer.Option("--full", help="The paper's sizes, for a GPU.")] = False,
     speed: Annotated[
         bool, typer.Option("--speed", help="Only time and memory of the meta-networks' gradient.")
     ] = False,
-    root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
-    cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: WorkersOfCores = None,
+    device: Device = "cpu",
+    results: Results = None,
+    as_json: AsJson = False,
 ) -> None:
     """Repeat Learning What and Where to Transfer: L2T-ww beside its baselines, with few images."""
     with needs_coordinator("bench l2t"):
@@ -224,18 +234,13 @@ def l2t(
         if as_json:
             print_json({"rows": rows})
             return
-        for row in rows:
-            RESULT.print("  ".join(f"{key} {value}" for key, value in row.items()), soft_wrap=True)
+        _print_rows(rows)
         return
-    if any(not count.isdigit() for count in _listed(samples_per_class)):
-        raise SchemaError(
-            f"--samples-per-class {samples_per_class!r}: give whole numbers with commas, as 50,100"
-        )
     asked = request.requested(
         sources=_listed(sources),
         target=target,
         methods=_listed(methods),
-        samples=tuple(int(count) for count in _listed(samples_per_class)),
+        samples=_counts(samples_per_class, "--samples-per-class", "50,100"),
         seeds=seeds,
         size=_size(quick=quick, full=full),
         root=root,
@@ -243,23 +248,19 @@ def l2t(
         workers=workers,
         device=device,
     )
-    outcome = report.made(asked, results, PEOPLE)
-    if as_json:
-        print_json(outcome.as_json())
-        return
-    outcome.show(RESULT)
+    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
 
 
 @app.command()
 def teachers(
     data: Annotated[str, typer.Option(help="cifar10, voc-animals or digits.")] = "cifar10",
     categories: Annotated[str, typer.Option(help="Names, with commas; default: all.")] = "",
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = 3,
-    root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
-    cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    seeds: Seeds = 3,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: Workers = 2,
+    results: Results = None,
+    as_json: AsJson = False,
 ) -> None:
     """Hold the experiments' teachers against the same nets trained three times as long."""
     with needs_coordinator("bench teachers"):
@@ -277,8 +278,7 @@ def teachers(
     if as_json:
         print_json(outcome)
         return
-    for row in outcome["rows"]:
-        RESULT.print("  ".join(f"{key} {value}" for key, value in row.items()), soft_wrap=True)
+    _print_rows(outcome["rows"])
 
 
 @app.command()
@@ -287,12 +287,12 @@ def recipes(
     categories: Annotated[
         str, typer.Option(help="Names, with commas; default: all but the founder.")
     ] = "",
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")] = 3,
-    root: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
-    cache: Annotated[Path, typer.Option(help="Trained nets.")] = Path(".rootstock/bench"),
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    results: Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    seeds: Seeds = 3,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: Workers = 2,
+    results: Results = None,
+    as_json: AsJson = False,
 ) -> None:
     """Hold labs that train below the net's task module against labs that do not."""
     with needs_coordinator("bench recipes"):
@@ -312,6 +312,31 @@ def recipes(
         print_json(outcome)
         return
     RESULT.print(outcome["text"], soft_wrap=True)
+
+
+def _tell(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        print_json(outcome.as_json())
+    else:
+        outcome.show(RESULT)
+
+
+def _print_rows(rows: Iterable[Mapping[str, Any]]) -> None:
+    for row in rows:
+        RESULT.print("  ".join(f"{key} {value}" for key, value in row.items()), soft_wrap=True)
+
+
+def _counts(text: str, option: str, example: str) -> tuple[int, ...]:
+    """Read whole numbers with commas.
+
+    Raises
+    ------
+    SchemaError
+        If one is none; names the option.
+    """
+    if any(not count.isdigit() for count in _listed(text)):
+        raise SchemaError(f"{option} {text!r}: give whole numbers with commas, as {example}")
+    return tuple(int(count) for count in _listed(text))
 
 
 def _size(*, quick: bool, full: bool) -> str:
