@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from deploy.benchmarks import goal, results
+from deploy.benchmarks import goal, outcome, results
 from deploy.benchmarks.l2t import goals, plots, run, tables
 from deploy.benchmarks.l2t.methods import OURS
 from deploy.benchmarks.l2t.request import Request
@@ -29,36 +29,31 @@ class Outcome:
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON of `bench l2t` (DESIGN section 8)."""
-        return {
-            "rows": [asdict(row) for row in self.rows],
-            "goals": [{**asdict(g), "verdict": g.verdict} for g in goals.goals(self.rows)],
-            "budget": asdict(self.request.budget),
-            "command": command(self.request),
-            "machine": results.machine(),
-            "seconds": round(self.seconds, 1),
-        }
+        request = self.request
+        return outcome.as_json(
+            self.rows, goals.goals(self.rows), request.budget, command(request), self.seconds
+        )
 
     def show(self, console: Console) -> None:
         """Print the table and the goals for people."""
         console.print(tables.heading(self.rows))
         console.print(tables.terminal(self.rows))
-        for g in goals.goals(self.rows):
-            console.print(f"{g.verdict:<7} {g.what}: {g.ours} ({g.bar})", soft_wrap=True)
+        outcome.show_goals(goals.goals(self.rows), console)
 
 
 def made(request: Request, folder: Path | None, console: Console) -> Outcome:
     """Run a request; write its section and pictures where a folder is given."""
     began = time.perf_counter()
-    outcome = Outcome(run.measure(request, console), request, time.perf_counter() - began)
+    done = Outcome(run.measure(request, console), request, time.perf_counter() - began)
     if folder is not None:
-        pictures = _pictures(outcome, folder / results.FIGURES)
-        console.print(f"written: {results.write(folder, section(outcome, pictures))}")
-    return outcome
+        pictures = _pictures(done, folder / results.FIGURES)
+        console.print(f"written: {results.write(folder, section(done, pictures))}")
+    return done
 
 
-def section(outcome: Outcome, pictures: Sequence[str]) -> results.Section:
+def section(done: Outcome, pictures: Sequence[str]) -> results.Section:
     """Return the results page's section."""
-    rows, request = outcome.rows, outcome.request
+    rows, request = done.rows, done.request
     target = request.budget.target
     steps = f"{target.steps} minibatches" if target.steps else f"{target.epochs} epochs"
     sources = ", ".join(f"{task} ({architecture})" for task, architecture in request.sources)
@@ -75,7 +70,7 @@ def section(outcome: Outcome, pictures: Sequence[str]) -> results.Section:
         f"the start for every method, {steps} of {target.batch}, SGD {target.rate:g}, "
         f"β {target.beta:g}, meta-networks Adam {target.meta_rate:g} every {target.meta_period} "
         f"minibatches, budget '{request.budget.name}', {request.device}. "
-        f"{round(outcome.seconds)} s, less what the cache held.\n\n"
+        f"{round(done.seconds)} s, less what the cache held.\n\n"
         f"{stand_in if request.target.startswith('cifar10-') else ''}`fm` and `l2t-w` match stage "
         f"with stage, `{OURS}` every stage with every stage; `l2t-w` learns what, `{OURS}` what "
         "and where.\n\n"
@@ -95,24 +90,19 @@ def command(request: Request) -> str:
         f"--methods {','.join(request.methods)}",
         f"--seeds {budget.seeds}",
     ]
-    if budget.name != "default":
-        words.append(f"--{budget.name}")
-    if request.device != "cpu":
-        words.append(f"--device {request.device}")
-    return " ".join(words)
+    return " ".join([*words, *outcome.size_words(budget.name, request.device)])
 
 
 def _stem(request: Request) -> str:
     """Name a section and its pictures: a run of another size or target replaces none."""
-    stem = f"l2t-{request.target}"
-    return stem if request.budget.name == "default" else f"{stem}-{request.budget.name}"
+    return outcome.named(f"l2t-{request.target}", request.budget.name)
 
 
-def _pictures(outcome: Outcome, folder: Path) -> list[str]:
-    stem = _stem(outcome.request)
-    plots.over_samples(outcome.rows, folder / f"{stem}.png")
+def _pictures(done: Outcome, folder: Path) -> list[str]:
+    stem = _stem(done.request)
+    plots.over_samples(done.rows, folder / f"{stem}.png")
     pictures = [f"{stem}.png"]
-    if any(row.where for row in outcome.rows):
-        plots.lambdas(outcome.rows, folder / f"{stem}-lambda.png")
+    if any(row.where for row in done.rows):
+        plots.lambdas(done.rows, folder / f"{stem}-lambda.png")
         pictures.append(f"{stem}-lambda.png")
     return pictures

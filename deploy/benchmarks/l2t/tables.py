@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from deploy.benchmarks import outcome
 from deploy.benchmarks.l2t.rows import Row, accuracy, counts, kinds
 
 PAPER = {
@@ -27,13 +27,7 @@ _DASH = "–"
 
 def terminal(rows: Sequence[Row]) -> Table:
     """Return the table for people at a terminal."""
-    head, *lines = grid(rows)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for place, title in enumerate(head):
-        table.add_column(title, justify="left" if place < 2 else "right", no_wrap=place != 1)
-    for line in lines:
-        table.add_row(*line)
-    return table
+    return outcome.terminal(grid(rows), left=2)
 
 
 def heading(rows: Sequence[Row]) -> str:
@@ -44,11 +38,11 @@ def heading(rows: Sequence[Row]) -> str:
 def markdown(rows: Sequence[Row]) -> str:
     """Return the table for the results page, with the paper's beside it."""
     head, *lines = grid(rows)
-    shown = [[*head, "paper: CIFAR-100", "STL-10"], ["---"] * (len(head) + 2)]
+    shown = [[*head, "paper: CIFAR-100", "STL-10"]]
     for line in lines:
         papers = PAPER.get(line[0]) if "+" not in line[1] else None
         shown.append([*line, *((f"{n:.1f}" for n in papers) if papers else (_DASH, _DASH))])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in shown) + "\n"
+    return outcome.markdown(shown)
 
 
 def grid(rows: Sequence[Row]) -> list[list[str]]:

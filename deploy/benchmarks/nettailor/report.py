@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from deploy.benchmarks import goal, results
+from deploy.benchmarks import goal, outcome, results
 from deploy.benchmarks.nettailor import goals, plots, run, tables
 from deploy.benchmarks.nettailor.request import Request
 from deploy.benchmarks.nettailor.rows import Row, names
@@ -25,14 +25,10 @@ class Outcome:
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON of `bench nettailor` (DESIGN section 8)."""
-        return {
-            "rows": [asdict(row) for row in self.rows],
-            "goals": [{**asdict(g), "verdict": g.verdict} for g in goals.goals(self.rows)],
-            "budget": asdict(self.request.budget),
-            "command": command(self.request),
-            "machine": results.machine(),
-            "seconds": round(self.seconds, 1),
-        }
+        request = self.request
+        return outcome.as_json(
+            self.rows, goals.goals(self.rows), request.budget, command(request), self.seconds
+        )
 
     def show(self, console: Console) -> None:
         """Print the table and the goals for people."""
@@ -40,24 +36,23 @@ class Outcome:
         console.print(tables.terminal(self.rows))
         for line in tables.unmet(self.rows):
             console.print(line, soft_wrap=True)
-        for g in goals.goals(self.rows):
-            console.print(f"{g.verdict:<7} {g.what}: {g.ours} ({g.bar})", soft_wrap=True)
+        outcome.show_goals(goals.goals(self.rows), console)
 
 
 def made(request: Request, folder: Path | None, console: Console) -> Outcome:
     """Run a request; write its section and picture where a folder is given."""
     began = time.perf_counter()
-    outcome = Outcome(run.measure(request, console), request, time.perf_counter() - began)
+    done = Outcome(run.measure(request, console), request, time.perf_counter() - began)
     if folder is not None:
         picture = f"{_stem(request)}.png"
-        plots.nets(outcome.rows, folder / results.FIGURES / picture)
-        console.print(f"written: {results.write(folder, section(outcome, picture))}")
-    return outcome
+        plots.nets(done.rows, folder / results.FIGURES / picture)
+        console.print(f"written: {results.write(folder, section(done, picture))}")
+    return done
 
 
-def section(outcome: Outcome, picture: str) -> results.Section:
+def section(done: Outcome, picture: str) -> results.Section:
     """Return the results page's section."""
-    rows, budget = outcome.rows, outcome.request.budget
+    rows, budget = done.rows, done.request.budget
     seeds = ", ".join(map(str, sorted({row.seed for row in rows})))
     said = "".join(f"{line}.\n" for line in tables.unmet(rows))
     body = (
@@ -65,25 +60,22 @@ def section(outcome: Outcome, picture: str) -> results.Section:
         f"{6 * budget.blocks + 2} of width {budget.width}, minibatches: backbone "
         f"{budget.backbone.steps} of {budget.backbone.batch}; of {budget.batch}: teacher "
         f"{budget.teacher.steps}, student {budget.student.steps}, each pruned net "
-        f"{budget.tuning.steps}; budget '{budget.name}'. {round(outcome.seconds)} s, less what the "
+        f"{budget.tuning.steps}; budget '{budget.name}'. {round(done.seconds)} s, less what the "
         f"cache held.\n\n{tables.NOTES}\n\n{tables.markdown(rows)}\n{said}\n{tables.PAPER}\n\n"
         f"{goal.markdown(goals.goals(rows))}\n"
         f"The net of seed {min(row.seed for row in rows)} for {', '.join(names(rows))}: boxes are "
         "universal blocks, dashed where left out; arcs are proxies, as wide as α.\n\n"
         f"![{picture}]({results.FIGURES}/{picture})\n"
     )
-    return results.Section(_stem(outcome.request), tables.TITLE, command(outcome.request), body)
+    return results.Section(_stem(done.request), tables.TITLE, command(done.request), body)
 
 
 def command(request: Request) -> str:
     """Return the command that makes a request, whatever was left out when it was given."""
     words = [f"rootstock bench nettailor --task {','.join(request.tasks)} --seeds {request.seeds}"]
-    if request.budget.name != "default":
-        words.append(f"--{request.budget.name}")
-    return " ".join(words)
+    return " ".join([*words, *outcome.size_words(request.budget.name)])
 
 
 def _stem(request: Request) -> str:
     """Name a section and its picture: a run of another size replaces none."""
-    stem = "nettailor"
-    return stem if request.budget.name == "default" else f"{stem}-{request.budget.name}"
+    return outcome.named("nettailor", request.budget.name)

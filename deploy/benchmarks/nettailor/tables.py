@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from deploy.benchmarks import outcome
 from deploy.benchmarks.intervals import Interval
 from deploy.benchmarks.nettailor.rows import Row, average, names
 
@@ -39,19 +39,12 @@ PAPER = (
 
 def terminal(rows: Sequence[Row]) -> Table:
     """Return the table for people."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    head, *lines = grid(rows)
-    for place, title in enumerate(head):
-        table.add_column(title, justify="left" if place == 0 else "right", no_wrap=True)
-    for line in lines:
-        table.add_row(*line)
-    return table
+    return outcome.terminal(grid(rows))
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the table for the results page."""
-    head, *lines = grid(rows)
-    return "\n".join(_line(cells) for cells in (head, ["---"] * len(head), *lines)) + "\n"
+    return outcome.markdown(grid(rows))
 
 
 def grid(rows: Sequence[Row]) -> list[list[str]]:
@@ -77,7 +70,3 @@ def unmet(rows: Sequence[Row]) -> list[str]:
 def _rounded(found: Interval, places: int) -> str:
     half = "" if found.half is None else f" ±{found.half:.{places}f}"
     return f"{found.mean:.{places}f}{half}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from deploy.benchmarks import outcome
 from deploy.benchmarks.recombine.request import TITLES
 from deploy.benchmarks.recombine.rows import UPPER, Row, average, chosen
 
@@ -92,19 +92,12 @@ def heading(rows: Sequence[Row]) -> str:
 
 def terminal(rows: Sequence[Row]) -> Table:
     """Return the table of one setting."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    head, *lines = grid(rows)
-    for place, title in enumerate(head):
-        table.add_column(title, justify="left" if place == 0 else "right", no_wrap=True)
-    for line in lines:
-        table.add_row(*line)
-    return table
+    return outcome.terminal(grid(rows))
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """Return the table of one setting for the results page."""
-    head, *lines = grid(rows, papers=True)
-    return "\n".join(_line(cells) for cells in (head, ["---"] * len(head), *lines)) + "\n"
+    return outcome.markdown(grid(rows, papers=True))
 
 
 def grid(rows: Sequence[Row], *, papers: bool = False) -> list[list[str]]:
@@ -147,7 +140,3 @@ def _pivoted(rows: Sequence[Row], across: str) -> list[list[str]]:
         each += [average(found)] if averaged else []
         lines.append([method, *(str(one or _DASH) for one in each)])
     return lines
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
