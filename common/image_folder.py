@@ -1,4 +1,4 @@
-"""Pictures in a folder, whatever they show: no labels.
+"""Pictures in a folder; labels, if there are any, are the folders' names.
 
 Shapes: N images, C channels, H/W height and width.
 """
@@ -14,6 +14,8 @@ from common.errors import DataError
 from common.images import centre_square, pixels, read_picture
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+SIDES = (("yes", 1.0), ("no", 0.0))
+"""Folders of labelled images: what shows a category, and what does not."""
 MAX_IMAGES = 2000
 """They are in memory at once."""
 
@@ -48,5 +50,9 @@ def read_unlabelled(
         raise DataError(
             f"{folder}: holds {len(paths)} images ({', '.join(sorted(SUFFIXES))}); give 1 to {most}"
         )
-    images = [pixels(centre_square(read_picture(path, "RGB")), input_shape) for path in paths]
-    return torch.stack(images)
+    return torch.stack([read_square(path, input_shape) for path in paths])
+
+
+def read_square(path: Path, input_shape: tuple[int, int, int]) -> Tensor:
+    """Read the centre square of an image file as uint8 of (C, H, W); see `read_unlabelled`."""
+    return pixels(centre_square(read_picture(path, "RGB")), input_shape)

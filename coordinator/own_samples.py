@@ -21,10 +21,9 @@ from torch import Tensor
 
 from common.distillation.problem import Samples
 from common.errors import DataError
-from common.image_folder import MAX_IMAGES, SUFFIXES
-from common.images import centre_square, normalise, pixels, read_picture
+from common.image_folder import MAX_IMAGES, SIDES, SUFFIXES, read_square
+from common.images import normalise
 
-SIDES = (("yes", 1.0), ("no", 0.0))
 JUDGING = 0.3
 """Share of the images that judge."""
 
@@ -83,7 +82,7 @@ def read_own(folder: Path, category: str, input_shape: tuple[int, int, int]) -> 
                 "both sides need some"
             )
         for path in paths:
-            images.append(pixels(centre_square(read_picture(path, "RGB")), input_shape))
+            images.append(read_square(path, input_shape))
             labels.append(label)
             judging.append(_share(f"{side}/{path.name}") < JUDGING)
     if len(images) > MAX_IMAGES:

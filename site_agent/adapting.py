@@ -21,7 +21,7 @@ from common.compatible.adaptation import AdaptationSettings, OnStep, adapt, devi
 from common.compatible.batchnorm import norms, re_estimate_below
 from common.compatible.rotation import TURNS
 from common.errors import ConfigurationError, DataError, NotFoundError, SchemaError
-from common.image_folder import read_unlabelled
+from common.image_folder import SIDES, read_unlabelled
 from common.nets.architectures import build_head, input_shape
 from common.nets.spec import TaskSpec
 from common.plan import Heads
@@ -35,8 +35,6 @@ from site_agent.standing import NEVER, Standing
 from site_agent.submission import software
 
 _REMEDY = "ask its operator for `rootstock coordinator heads publish --images FOLDER`"
-SIDES = (("yes", 1.0), ("no", 0.0))
-"""Folders of labelled images: what shows the category, and what does not."""
 
 
 def adapt_own(

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.errors import DataError
 from common.model import Document
+from common.rates import cosine
 
 TURNS = 4
 """Quarter turns, 0 to 3, anticlockwise: classes of a rotation head."""
@@ -123,9 +124,7 @@ def learn_rotation_head(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # dropout's
         for step in range(settings.steps):
-            optimiser.param_groups[0]["lr"] = (
-                settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-            )
+            optimiser.param_groups[0]["lr"] = settings.learning_rate * cosine(step, settings.steps)
             chosen = torch.randint(len(learned[1]), (settings.batch_size,), generator=generator)
             loss = F.cross_entropy(head(learned[0][chosen]), learned[1][chosen])
             optimiser.zero_grad(set_to_none=True)

@@ -24,6 +24,7 @@ from common.distillation.optimiser import Adam
 from common.distillation.synthetic import dead_leaves
 from common.errors import TransplantError
 from common.model import Document
+from common.rates import cosine
 
 
 class DreamSettings(Document):
@@ -136,7 +137,7 @@ class Dream:
                 f"the dream's loss is {record.loss} at step {record.step}; lower its learning rate"
             )
         (gradient,) = torch.autograd.grad(loss, [self._images])
-        rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * self._step / settings.steps))
+        rate = settings.learning_rate * cosine(self._step, settings.steps)
         self._optimiser.update({"images": gradient}, rate)
         self._step += 1
         return record

@@ -9,7 +9,6 @@ Shapes: N samples, C channels that g takes, H/W height and width.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 
 import torch
@@ -20,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from common.distillation.problem import Samples
 from common.errors import TransplantError
 from common.model import Document
+from common.rates import cosine
 
 
 class TaskLearningSettings(Document):
@@ -70,7 +70,7 @@ def learn_task_module(
             chosen = _batch(sides[name], settings.batch_size, generator)
             x_NCHW = samples[name].features_NCHW[chosen]
             for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * _cosine(step, settings.steps)
+                group["lr"] = settings.learning_rate * cosine(step, settings.steps)
             loss = F.binary_cross_entropy_with_logits(
                 g(x_NCHW).flatten(), samples[name].labels_N[chosen]
             )
@@ -98,7 +98,3 @@ def _batch(sides: tuple[Tensor, Tensor], size: int, generator: torch.Generator) 
             for side, count in zip(sides, halves, strict=True)
         ]
     )
-
-
-def _cosine(step: int, steps: int) -> float:
-    return 0.5 * (1 + math.cos(math.pi * step / steps))

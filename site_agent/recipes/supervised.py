@@ -23,6 +23,7 @@ from common.distillation.task_loss import cross_entropy
 from common.errors import DataError
 from common.images import normalise
 from common.nets.spec import Setting
+from common.rates import cosine
 from site_agent.config import TrainingConfig
 from site_agent.data.images import LabData, labels_like
 from site_agent.recipes import checkpoint
@@ -296,7 +297,7 @@ def schedule(step: int, steps: int) -> float:
     rise = max(1, round(_WARM_UP * steps))
     if step < rise:
         return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+    return cosine(step - rise, max(1, steps - rise))
 
 
 def _mix(seed: int, epoch: int) -> int:

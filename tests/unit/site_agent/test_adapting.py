@@ -22,12 +22,12 @@ from common.errors import (
     SchemaError,
     StorageError,
 )
+from common.image_folder import SIDES
 from common.images import UnreadableError
 from common.nets.architectures import build_category_module, build_head, build_task_module
 from common.nets.spec import TaskSpec
 from common.plan import Heads
 from common.weights import safetensors_io
-from site_agent import adapting
 from site_agent.adapted import CATEGORY_MODULE, Adapted, AdaptedCard, require_free, write
 from site_agent.adapting import adapt_own
 from site_agent.standing import Standing, kept_teachers
@@ -59,7 +59,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("labelled")
     test = domains.target_test()
-    for side, label in adapting.SIDES:
+    for side, label in SIDES:
         save(test.images_NCHW[test.labels_N == label], folder / side)
     return folder
 
