@@ -42,6 +42,16 @@ class PlanConfig(Document):
     `rootstock coordinator heads publish`."""
     limits: Limits = Limits()
 
+    @field_validator("architecture")
+    @classmethod
+    def _has_one_extractor(cls, spec: ArchitectureSpec) -> ArchitectureSpec:
+        if spec.extractor is not None:
+            raise ValueError(
+                "the plan's net has the extractor of its own architecture; a lab chooses another "
+                "with training.extractor in site.toml"
+            )
+        return spec
+
 
 class JobsConfig(Document):
     """What one back-distillation actor takes of the Ray cluster."""

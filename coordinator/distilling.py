@@ -108,17 +108,19 @@ class Distiller:
                 f"merge {merge.id}: the net has no task module '{merge.task}', and the one that "
                 "was on its way came to nothing; have the lab ship its teacher net again"
             )
+        founder = ledger.teacher_of(student.submission)
         return TransplantJob(
             merge_id=merge.id,
             task=task,
             teacher_architecture=manifest.architecture,
-            student_architecture=student.architecture,
+            # With the extractor that g_S learned above: its statistics are named by layers of it.
+            student_architecture=founder.architecture,
             category_module=manifest.category_module,
             teacher_task_module=manifest.task_modules[merge.task],
             student_task_module=student.blob,
             samples=samples,
             teacher_statistics=manifest.statistics,
-            student_statistics=ledger.teacher_of(student.submission).statistics,
+            student_statistics=founder.statistics,
             task_measured=merge.task == min(manifest.task_modules),
             settings=ledger.config.distillation_for(task),
             artifacts=self._places.artifacts,

@@ -143,6 +143,9 @@ class TrainingConfig(Document):
     """Of that recipe."""
     l2t: L2tConfig = L2tConfig()
     """Of that recipe."""
+    extractor: ArchitectureSpec | None = Field(default=None, exclude_if=lambda spec: spec is None)
+    """What the category module is, if not of the plan's architecture; task modules are the plan's
+    in any case. Its map must be as large as the plan's, its width is brought to the plan's."""
     epochs: int = Field(default=30, ge=1, le=100_000)
     batch_size: int = Field(default=32, ge=2, le=65_536)
     optimiser: Literal["adamw", "sgd"] = "adamw"

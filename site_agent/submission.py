@@ -101,7 +101,7 @@ def build(
     return TeacherManifest(
         site=config.site,
         category=config.category,
-        architecture=plan.architecture,
+        architecture=plan.architecture.model_copy(update={"extractor": teacher.extractor}),
         category_module=write_blob(folder, teacher.category_module.state_dict()),
         task_modules={task: write_blob(folder, heads[task].state_dict()) for task in sorted(heads)},
         metrics=numbers | teacher.numbers,

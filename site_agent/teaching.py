@@ -6,7 +6,12 @@ import hashlib
 
 from common.errors import SchemaError
 from common.model import canonical_json
-from common.nets.architectures import build_category_module, build_task_module, input_shape
+from common.nets.architectures import (
+    build_category_module,
+    build_task_module,
+    initialise,
+    input_shape,
+)
 from common.weights import safetensors_io
 from common.weights.manifest import TeacherManifest
 from site_agent.client import Published
@@ -161,15 +166,23 @@ def heads_under(entry: SpoolEntry) -> str | None:
 def initial_teacher(lab: Lab) -> Teacher:
     """Fetch the plan's initial weights; every lab starts from them (METHODS 1g).
 
+    An extractor of another architecture starts from weights that the plan's digest draws: alike at
+    all labs that chose it.
+
     Raises
     ------
     SchemaError
-        If the plan lacks a task's initial weights, or they do not fit its architecture.
+        If the plan lacks a task's initial weights, or they do not fit its architecture; if the
+        lab's extractor does not fit it.
     """
-    plan = lab.plan
-    category_module = build_category_module(plan.architecture)
-    blob = plan.initial_category_module
-    safetensors_io.load_module(category_module, lab.fetch(blob, "plan"), blob)
+    plan, extractor = lab.plan, lab.config.training.extractor
+    spec = plan.architecture.model_copy(update={"extractor": extractor})
+    category_module = build_category_module(spec)
+    if extractor is None:
+        blob = plan.initial_category_module
+        safetensors_io.load_module(category_module, lab.fetch(blob, "plan"), blob)
+    else:
+        initialise(category_module, int(lab.plan_digest[:8], 16))
     task_modules = {}
     for task in lab.tasks:
         if task.name not in plan.initial_task_modules:
@@ -181,7 +194,7 @@ def initial_teacher(lab: Lab) -> Teacher:
         module = build_task_module(plan.architecture, task)
         safetensors_io.load_module(module, lab.fetch(blob, "plan"), blob)
         task_modules[task.name] = module
-    return Teacher(category_module, task_modules)
+    return Teacher(category_module, task_modules, extractor=extractor)
 
 
 def teacher_error(entry: SpoolEntry) -> float | None:

@@ -61,30 +61,30 @@ def input_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
     Raises
     ------
     SchemaError
-        If architecture, split or a setting is not known or breaks its bounds.
+        If architecture, split or a setting is not known or breaks its bounds; if an extractor of
+        another architecture takes other images, or its map has another size.
     """
-    architecture = _configured(spec)
-    _parts(spec)
-    return architecture.in_channels, architecture.input_size, architecture.input_size
+    if spec.extractor is not None:
+        _require_extractor(spec.above(), spec.extractor)
+    return _image_shape(spec)
 
 
 def feature_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
-    """Return (C, H, W) of the features x = f(I).
+    """Return (C, H, W) of the features x = f(I), which g takes.
 
     Raises
     ------
     SchemaError
         As `input_shape`.
     """
-    with torch.device("meta"):  # shapes only: no memory, no arithmetic
-        category_module = sequence(_parts(spec)[0]).eval()
-        features = category_module(torch.empty(1, *input_shape(spec)))
-    _, channels, height, width = features.shape
-    return int(channels), int(height), int(width)
+    input_shape(spec)
+    return _map_shape(spec.above())
 
 
 def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
     """Build f: the layers up to and including the split point, named.
+
+    Of an extractor of another architecture and width, "bring" at the end; see `brought`.
 
     Values are torch's defaults until weights are loaded; the global random state stays as it was.
 
@@ -93,7 +93,12 @@ def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
     SchemaError
         As `input_shape`.
     """
-    return sequence(_parts(spec)[0])
+    if spec.extractor is None:
+        return sequence(_parts(spec)[0])
+    channels = feature_shape(spec)[0]
+    f = build_category_module(spec.extractor)
+    alike = feature_shape(spec.extractor)[0] == channels
+    return f if alike else brought(f, spec.extractor, channels)
 
 
 def build_task_module(spec: ArchitectureSpec, task: TaskSpec) -> nn.Sequential:
@@ -217,6 +222,39 @@ def initialise(module: nn.Sequential, seed: int) -> nn.Sequential:
         torch.manual_seed(seed)
         _initialise(module)
     return module
+
+
+def _image_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
+    architecture = _configured(spec)
+    _parts(spec)
+    return architecture.in_channels, architecture.input_size, architecture.input_size
+
+
+def _map_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
+    with torch.device("meta"):  # shapes only: no memory, no arithmetic
+        category_module = sequence(_parts(spec)[0]).eval()
+        features = category_module(torch.empty(1, *_image_shape(spec)))
+    _, channels, height, width = features.shape
+    return int(channels), int(height), int(width)
+
+
+def _require_extractor(above: ArchitectureSpec, extractor: ArchitectureSpec) -> None:
+    """Hold an extractor against the architecture whose g stands above it."""
+    what = f"extractor '{extractor.name}', split '{extractor.split}'"
+    if extractor.extractor is not None:
+        raise SchemaError(f"{what}: has an extractor of its own; name that one alone")
+    given, wanted = _image_shape(extractor), _image_shape(above)
+    if given != wanted:
+        raise SchemaError(
+            f"{what}: takes images of {given}, architecture '{above.name}' takes {wanted} "
+            "(channels, height, width); set its input_size and in_channels to these"
+        )
+    own, map_ = _map_shape(extractor), _map_shape(above)
+    if own[1:] != map_[1:]:
+        raise SchemaError(
+            f"{what}: its features are maps of {own[1]}×{own[2]}, at split '{above.split}' of "
+            f"architecture '{above.name}' they are {map_[1]}×{map_[2]}; choose another split of it"
+        )
 
 
 def _parts(

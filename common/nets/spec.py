@@ -18,11 +18,23 @@ TaskKind = Literal["binary-classification", "binary-segmentation"]
 
 
 class ArchitectureSpec(Document):
-    """A generic architecture and where it splits into category module f and task module g."""
+    """A generic architecture and where it splits into category module f and task module g.
+
+    A net may have another extractor than its architecture's: f is then that of `extractor`, ended
+    with a 1×1 convolution where its features have another width, and g stays this architecture's
+    (Compatible Representations, section 5.2). Images and the size of the feature map are the same.
+    """
 
     name: Name
     settings: dict[str, Setting] = Field(default_factory=dict, max_length=32)
     split: Name
+    extractor: ArchitectureSpec | None = Field(default=None, exclude_if=lambda other: other is None)
+    """What f is, if it is not this architecture's. Not written where it is: documents from before
+    keep their digests."""
+
+    def above(self) -> ArchitectureSpec:
+        """Return the architecture that g belongs to, with an f of its own."""
+        return self if self.extractor is None else self.model_copy(update={"extractor": None})
 
 
 class TaskSpec(Document):

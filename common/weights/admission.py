@@ -130,10 +130,11 @@ def _architecture_is_known(claim: Claim) -> None:
 
 def _architecture_is_planned(claim: Claim) -> None:
     manifest, plan = claim
-    if isinstance(manifest, TeacherManifest) and manifest.architecture != plan.architecture:
+    # Any extractor may stand below the plan's task modules: "architecture" has seen that it fits.
+    if isinstance(manifest, TeacherManifest) and manifest.architecture.above() != plan.architecture:
         raise SchemaError(
-            f"the teacher is {manifest.architecture.canonical().decode()}, the plan asks for "
-            f"{plan.architecture.canonical().decode()}; fetch the plan and train anew"
+            f"the teacher is {manifest.architecture.above().canonical().decode()}, the plan asks "
+            f"for {plan.architecture.canonical().decode()}; fetch the plan and train anew"
         )
 
 

@@ -83,7 +83,7 @@ def task_ref(manifest: TeacherManifest, task: str, manifest_digest: Digest) -> M
     """Return how a tree names a task module that a submission brings."""
     return ModuleRef(
         blob=manifest.task_modules[task],
-        architecture=manifest.architecture,
+        architecture=manifest.architecture.above(),
         submission=manifest_digest,
     )
 

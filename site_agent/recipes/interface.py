@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import nn
 
-from common.nets.spec import Setting
+from common.nets.spec import ArchitectureSpec, Setting
 from site_agent.data.images import LabData
 
 OnProgress = Callable[[int, int, str], None]
@@ -29,11 +29,14 @@ class Teacher:
         g_T of every task that the lab teaches, from features to one logit, or to one a pixel.
     numbers
         What the training came to, for the manifest's metrics.
+    extractor
+        What f is, if it is not of the plan's architecture.
     """
 
     category_module: nn.Sequential
     task_modules: dict[str, nn.Sequential]
     numbers: dict[str, float] = field(default_factory=dict)
+    extractor: ArchitectureSpec | None = None
 
     def modules(self) -> dict[str, nn.Sequential]:
         """Return all modules by the names that checkpoints give them."""
