@@ -27,12 +27,14 @@ class SmallVgg(Segmenting):
     blocks: int = Field(default=3, ge=3, le=4)
     hidden: int | None = Field(default=None, ge=4, le=4096)
     """Units of fc6; None is 8 × width."""
+    batch_norm: bool = False
+    """Whether BatchNorm follows each convolution; a segmentation's task module has none."""
 
     def layers(self, outputs: int) -> Sequence[Layer]:
         """Return blocks and fully connected layers."""
         side = self.input_size >> self.blocks
         return [
-            *_blocks(self.in_channels, self._widths()),
+            *_blocks(self.in_channels, self._widths(), batch_norm=self.batch_norm),
             ("flatten", nn.Flatten),
             ("fc6", lambda: nn.Linear(4 * self.width * side * side, self._hidden())),
             ("relu6", nn.ReLU),
@@ -80,10 +82,12 @@ class Vgg16(Segmenting):
         return _fcn_layers(split, _VGG16_WIDTHS, hidden=(4096, 4096), kernel=7, outputs=outputs)
 
 
-def _blocks(in_channels: int, widths: Sequence[Sequence[int]]) -> list[Layer]:
+def _blocks(
+    in_channels: int, widths: Sequence[Sequence[int]], *, batch_norm: bool = False
+) -> list[Layer]:
     layers: list[Layer] = []
     for block, block_widths in enumerate(widths, start=1):
-        layers += vgg_block(block, in_channels, block_widths)
+        layers += vgg_block(block, in_channels, block_widths, batch_norm=batch_norm)
         in_channels = block_widths[-1]
     return layers
 

@@ -64,7 +64,7 @@ class Budget:
         return ArchitectureSpec(
             name=name,
             split=f"pool{self.vgg_blocks}",
-            settings={"blocks": self.vgg_blocks, "width": self.vgg_width},
+            settings={"blocks": self.vgg_blocks, "width": self.vgg_width, "batch_norm": True},
         )
 
 

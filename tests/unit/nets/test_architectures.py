@@ -52,6 +52,15 @@ def test_category_and_task_module_together_are_the_whole_net(split: str) -> None
     assert task_module(features).shape == (2, 1)
 
 
+def test_a_small_vgg_can_normalise_after_each_convolution() -> None:
+    module = build_category_module(small_vgg("pool1", batch_norm=True))
+    assert names(module) == [
+        *("conv1_1", "bn1_1", "relu1_1", "conv1_2", "bn1_2", "relu1_2", "pool1")
+    ]
+    assert isinstance(module.bn1_2, nn.BatchNorm2d)
+    assert feature_shape(small_vgg("pool2", batch_norm=True)) == feature_shape(small_vgg("pool2"))
+
+
 @pytest.mark.parametrize(
     ("settings", "split", "shape"),
     [
