@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -14,35 +14,47 @@ PROXY_THRESHOLD = 0.05
 """Proxies with α up to this are left out (paper, section 3.5)."""
 TOLERANCE = 0.5
 """Points that a tailored net's error may be above its teacher's (paper, section 4.1)."""
+PATIENCE = 2
+"""Nets in a row above the bar that end the search."""
 
 
 def thinned(
-    alphas: Mapping[Path, Tensor],
-    blocks: int,
-    nodes: int,
-    *,
-    threshold: float = PROXY_THRESHOLD,
+    alphas: Mapping[Path, Tensor], nodes: int, *, threshold: float = PROXY_THRESHOLD
 ) -> frozenset[Path]:
-    """Return the paths that are left without some universal blocks and without faint proxies.
+    """Return the paths that are left without faint proxies, those with α up to a threshold.
 
     Parameters
     ----------
     alphas
         α of every path.
-    blocks
-        K: the universal blocks of lowest α are left out, that many; of equal ones the lowest.
     nodes
         B, residual blocks.
-    threshold
-        Proxies with α up to this are left out.
 
     Returns
     -------
     After the rules of exclusion; empty if stem and last node are cut apart.
     """
-    universal = sorted((p for p in alphas if p.universal), key=lambda p: (float(alphas[p]), p))
-    proxies = {p for p in alphas if not p.universal and float(alphas[p]) > threshold}
-    return remaining(proxies.union(universal[blocks:]), nodes)
+    bright = (p for p in alphas if p.universal or float(alphas[p]) > threshold)
+    return remaining(bright, nodes)
+
+
+def leaner(
+    alphas: Mapping[Path, Tensor], nodes: int, *, threshold: float = PROXY_THRESHOLD
+) -> frozenset[Path]:
+    """Return the paths that are left without one universal block more, and without faint proxies.
+
+    The block of lowest α goes, of equal ones the lowest, whose absence does not cut stem and last
+    node apart; parameters as `thinned`.
+
+    Returns
+    -------
+    Empty if no block can be spared.
+    """
+    bright = thinned(alphas, nodes, threshold=threshold)
+    for block in sorted((p for p in bright if p.universal), key=lambda p: (float(alphas[p]), p)):
+        if left := remaining(bright - {block}, nodes):
+            return left
+    return frozenset()
 
 
 @dataclass(frozen=True)
@@ -50,9 +62,9 @@ class Try:
     """One net of the search."""
 
     blocks: int
-    """K."""
-    error: float | None
-    """In percent; None: stem and last node are cut apart."""
+    """Universal blocks that are left out."""
+    error: float
+    """In percent, after its tuning."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class Found:
     error: float
     """In percent, on the images that the search was judged on."""
     tries: tuple[Try, ...]
-    """Leanest first; a K that leaves what the one before left is not tried again."""
+    """Fullest first."""
 
 
 def search(
@@ -73,12 +85,14 @@ def search(
     bar: float,
     tune: Callable[[AugmentedNet], None],
     error: Callable[[AugmentedNet], float],
+    *,
+    patience: int = PATIENCE,
 ) -> Found:
-    """Return the leanest net whose error is at most a bar.
+    """Return the leanest net found whose error is at most a bar.
 
-    A scan from the leanest net up: K, the number of universal blocks that are left out, falls from
-    all of them to none, and the first net that is good enough is taken. Errors of nets that were
-    tuned for a short time do not fall steadily as K does, which a bisection would rest on.
+    Blocks are left out one after the other, and each leaner net begins with the weights and α that
+    the one before was tuned to. So tuning adds up, and α says anew which block matters least once
+    the others do its work; the paper leaves all out at once, by the α before any was.
 
     Parameters
     ----------
@@ -90,28 +104,33 @@ def search(
         Trains a pruned net in place, without the cost of complexity.
     error
         Error in percent, on images that neither trained the net nor judge it in the end.
+    patience
+        Nets above the bar, one after the other, after which the search ends: errors do not rise
+        steadily as nets get leaner.
 
     Returns
     -------
     The student itself, with nothing left out, if no pruned net meets the bar.
     """
     nodes = len(student.names)
-    alphas = {path: alpha.detach() for path, alpha in student.alphas().items()}
     tries: list[Try] = []
-    before: frozenset[Path] | None = None
-    for blocks in range(nodes, -1, -1):
-        kept = thinned(alphas, blocks, nodes)
-        if kept == before:
-            continue
-        before = kept
-        if not kept:
-            tries.append(Try(blocks, None))
-            continue
-        net = student.restricted(kept)
+    best: Found | None = None
+    kept = thinned(_alphas(student), nodes)
+    net, failed = student, 0
+    while kept and failed < patience:
+        net = net.restricted(kept)
         tune(net)
         found = error(net)
-        tries.append(Try(blocks, found))
+        tries.append(Try(nodes - sum(path.universal for path in kept), found))
+        failed += 1
         if found <= bar:
-            return Found(net, met=True, error=found, tries=tuple(tries))
+            best, failed = Found(net, met=True, error=found, tries=()), 0
+        kept = leaner(_alphas(net), nodes)
+    if best is not None:
+        return replace(best, tries=tuple(tries))
     full = error(student)
     return Found(student, met=full <= bar, error=full, tries=tuple(tries))
+
+
+def _alphas(net: AugmentedNet) -> dict[Path, Tensor]:
+    return {path: alpha.detach() for path, alpha in net.alphas().items()}

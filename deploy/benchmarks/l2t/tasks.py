@@ -15,6 +15,7 @@ import torch
 from common.errors import DataError, SchemaError
 from deploy.benchmarks.recombine import data, digits
 from deploy.benchmarks.recombine.data import Task
+from deploy.benchmarks.transplant import datasets
 from deploy.benchmarks.transplant.datasets import CIFAR10, Labelled
 
 _CIFAR = {
@@ -27,7 +28,9 @@ _CIFAR = {
 """Classes of CIFAR-10; even and odd ones are two tasks without a class in common, as ImageNet's
 and CIFAR's are."""
 _GREY = ("fashion-mnist", "mnist", "usps")
-NAMES = (*_CIFAR, *_GREY)
+VOC = "voc-animals"
+"""Squares around PASCAL VOC's mammals: few images, of what CIFAR-10 has many of, seen otherwise."""
+NAMES = (*_CIFAR, VOC, *_GREY)
 
 
 def task(name: str, root: Path, cache: Path) -> Task:
@@ -43,6 +46,10 @@ def task(name: str, root: Path, cache: Path) -> Task:
     require(name)
     if name in _CIFAR:
         return replace(data.whole(root, cache, _CIFAR[name]), name=name)
+    if name == VOC:
+        dataset = datasets.load(name, root, cache)
+        shown = [part.at(part.classes_N >= 0) for part in (dataset.training, dataset.test)]
+        return Task(name, dataset.classes, shown[0], shown[1], photographs=True)
     grey = digits.grey_task(name, root, cache)
     return replace(grey, training=_coloured(grey.training), test=_coloured(grey.test))
 

@@ -9,8 +9,8 @@ from common.nettailor.pruning import TOLERANCE
 from deploy.benchmarks.goal import Goal
 from deploy.benchmarks.nettailor.rows import Row, average, names
 
-SIMPLE = "digits"
-"""The paper's simplest task were digits as well, SVHN's."""
+SIMPLE = ("mnist", "digits")
+"""The paper's simplest task were digits as well, SVHN's; the first that was measured counts."""
 GONE = 60.0
 """Percent of the parameters that go on it."""
 NEW = 10.0
@@ -20,7 +20,7 @@ NEW = 10.0
 def goals(rows: Sequence[Row]) -> list[Goal]:
     """Return the goals that the rows say something about."""
     tasks = sorted(names(rows), key=lambda task: average(rows, task, "teacher_error").mean)
-    found = [] if SIMPLE not in tasks else [_gone(rows)]
+    found = [_gone(rows, task) for task in SIMPLE if task in tasks][:1]
     found += [_near(rows, task) for task in tasks]
     found.append(_new(rows, tasks))
     if len(tasks) > 1:
@@ -28,10 +28,10 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
     return found
 
 
-def _gone(rows: Sequence[Row]) -> Goal:
-    gone = average(rows, SIMPLE, "params_removed").mean
+def _gone(rows: Sequence[Row], task: str) -> Goal:
+    gone = average(rows, task, "params_removed").mean
     return Goal(
-        f"parameters removed on {SIMPLE}",
+        f"parameters removed on {task}",
         "73.4% (SVHN)",
         f"≥ {GONE:.0f}%",
         f"{gone:.1f}%",

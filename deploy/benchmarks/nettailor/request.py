@@ -10,7 +10,7 @@ from common.errors import SchemaError
 from deploy.benchmarks.nettailor.budget import BUDGETS, Budget
 from deploy.benchmarks.nettailor.tasks import NAMES
 
-DEFAULT_TASKS = ("digits", "fashion-mnist", "cifar10")
+DEFAULT_TASKS = ("mnist", "fashion-mnist", "cifar10")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Row:
     """Not in percent."""
     paths: tuple[tuple[int, int, float], ...]
     """(node, skip, α) of each path that was kept."""
-    tries: tuple[tuple[int, float | None], ...]
+    tries: tuple[tuple[int, float], ...]
     """(blocks left out, error on the images held apart) of each net of the search."""
 
     @property

@@ -14,7 +14,7 @@ from common.nettailor.complexity import expected_complexity, flops, path_costs
 from common.nettailor.learning import Settings, learn, loss, mimicry
 from common.nettailor.measures import latency_ratio, parameters
 from common.nettailor.paths import Path
-from common.nettailor.pruning import Try, search, thinned
+from common.nettailor.pruning import Try, leaner, search, thinned
 from common.nettailor.tailored import TailoredNet, card
 from tests.unit.nettailor.nets import CLASSES, SHAPE, augmented, backbone, images, stir
 
@@ -96,11 +96,17 @@ def test_what_is_left_out_are_the_faintest_blocks_and_faint_proxies() -> None:
     }  # fmt: skip
     tensors = {path: torch.tensor(alpha) for path, alpha in alphas.items()}
     faint = {Path(3, 3), Path(2, 2)}
-    assert thinned(tensors, 0, 3) == set(alphas) - faint
-    assert thinned(tensors, 1, 3) == set(alphas) - faint - {Path(2, 0)}
-    assert thinned(tensors, 2, 3) == set(alphas) - faint - {Path(2, 0), Path(3, 0)}
-    # Without block 1 and its proxy nothing leads from the stem to any node.
-    assert thinned(tensors, 3, 3, threshold=0.15) == frozenset()
+    assert thinned(tensors, 3) == set(alphas) - faint
+    assert leaner(tensors, 3) == set(alphas) - faint - {Path(2, 0)}
+    without = {path: tensors[path] for path in leaner(tensors, 3)}
+    assert leaner(without, 3) == set(without) - {Path(3, 0)}
+    # Without block 1, the faintest now, nothing would lead from the stem to any node.
+    assert leaner(without | {Path(1, 0): torch.tensor(0.1)}, 3, threshold=0.15) == set(without) - {
+        Path(1, 1),
+        Path(3, 0),
+    }
+    alone = {Path(1, 0): torch.tensor(1.0), Path(2, 1): torch.tensor(1.0)}
+    assert leaner(alone, 2) == frozenset()
 
 
 def student(blocks: int = 2) -> AugmentedNet:
@@ -118,15 +124,18 @@ def lacking(net: AugmentedNet) -> int:
 
 
 @pytest.mark.parametrize(
-    ("errors", "removed"),
+    ("errors", "removed", "last"),
     [
-        ([1, 1, 1, 1, 1, 1, 1], 6),
-        ([1, 1, 1, 1, 2, 2, 2], 3),
-        ([1, 2, 2, 2, 2, 2, 2], 0),
-        ([1, 3, 3, 1, 3, 1, 2], 5),  # errors that do not rise with what is left out
+        ([1, 1, 1, 1, 1, 1, 1], 6, 6),
+        ([1, 1, 1, 1, 2, 2, 1], 3, 5),  # two in a row above the bar end it
+        ([1, 2, 2, 1, 1, 1, 1], 0, 2),
+        ([1, 3, 1, 3, 1, 1, 2], 5, 6),  # errors that do not rise with what is left out
+        ([2, 1, 3, 2, 2, 2, 2], 1, 3),  # the fullest alone is above it
     ],
 )
-def test_the_search_finds_the_leanest_net_within_the_bar(errors: list[float], removed: int) -> None:
+def test_the_search_finds_the_leanest_net_within_the_bar(
+    errors: list[float], removed: int, last: int
+) -> None:
     whole, tuned = student(), []
     before = state(whole)
     found = search(
@@ -141,9 +150,27 @@ def test_the_search_finds_the_leanest_net_within_the_bar(errors: list[float], re
     }
     assert {path.skip for path in found.net.kept} <= {0, 1}
     assert [(one.blocks, one.error) for one in found.tries] == [(k, errors[k]) for k in tuned]
-    assert tuned == list(range(6, removed - 1, -1))
+    assert tuned == list(range(last + 1))
     assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
     assert len(whole.kept) == len(augmented(2).kept)
+
+
+def test_each_leaner_net_begins_where_the_one_before_was_tuned_to() -> None:
+    whole = student()
+    starts = []
+
+    @torch.no_grad()
+    def tune(net: AugmentedNet) -> None:
+        starts.append(float(net.head[-1].bias[0]))
+        net.head[-1].bias += 1
+        for logits_P in net.attention[4:]:
+            logits_P[0] = -1  # now the fifth node's block matters least, above the threshold
+
+    found = search(whole, 1.5, tune, lambda net: 1.0)
+    assert [round(start - starts[0], 4) for start in starts] == list(range(7))
+    assert len(found.tries) == 7
+    second = search(whole, 1.5, tune, lambda net: 9.0 * (lacking(net) > 1))
+    assert {path.target for path in second.net.kept if path.universal} == {1, 2, 3, 4, 6}
 
 
 def test_a_tolerance_that_no_net_meets_leaves_the_full_one() -> None:
@@ -152,8 +179,7 @@ def test_a_tolerance_that_no_net_meets_leaves_the_full_one() -> None:
     assert not found.met
     assert found.net is whole
     assert found.error == 7.0
-    assert [one.blocks for one in found.tries] == [6, 5, 4, 3, 2, 1, 0]
-    assert all(one.error is not None and one.error > 0.5 for one in found.tries)
+    assert found.tries == (Try(0, 7.0), Try(1, 8.0))
     # The full net may be good enough where every pruned one is not.
     full = search(whole, 0.5, lambda net: None, lambda net: 7.0 * (net is not whole))
     assert (full.net, full.met, full.error) == (whole, True, 0.0)
@@ -164,8 +190,7 @@ def test_nets_that_are_cut_apart_are_no_candidates() -> None:
     found = search(whole, 100, lambda net: None, lambda net: 1.0)
     assert found.met
     assert lacking(found.net) == 0
-    # Without any block, one or two: the same nothing, which is not tried again.
-    assert found.tries == (Try(3, None), Try(0, 1.0))
+    assert found.tries == (Try(0, 1.0),)
     assert {path.skip for path in found.net.kept} == {0}
 
 
