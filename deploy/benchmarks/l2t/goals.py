@@ -43,37 +43,47 @@ def _limited(rows: Sequence[Row], samples: int, ours: Kind, several: Sequence[Ki
     others = {
         kind: mean
         for kind in kinds(rows)
-        if kind[0] != OURS and (mean := _mean(rows, kind, samples)) is not None
+        if kind[0] != OURS and kind[1] in ("", ours[1])
+        if (mean := _mean(rows, kind, samples)) is not None
     }
     if reached is None:
         return []
     found = []
     scratch = others.pop(("scratch", ""), None)
     if scratch is not None:
-        found.append(_above(f"{OURS} above scratch", samples, "+3.3 to +26.2", reached - scratch))
+        found.append(
+            _above(f"{OURS} above scratch", samples, "+3.3 to +26.2 points", reached - scratch)
+        )
     if others:
         best = max(others, key=lambda kind: others[kind])
         what = f"{OURS} above every other ({best[0]} is next)"
-        found.append(_above(what, samples, "+0.7 to +6.2", reached - others[best]))
+        found.append(_above(what, samples, "+0.7 to +6.2 points", reached - others[best]))
     for kind in several:
         both = _mean(rows, kind, samples)
-        if both is not None:
-            better = both - reached
-            found.append(
-                Goal(
-                    f"{samples} a class: {kind[1]} no worse than {ours[1]} alone",
-                    "+1.0 to +2.2 points",
-                    "≥ 0",
-                    f"{better:+.1f} points",
-                    better >= 0,
-                )
+        if both is None:
+            continue
+        alike = [(m, source) for m, source in kinds(rows) if source == kind[1] and m != OURS]
+        for other in alike:
+            mean = _mean(rows, other, samples)
+            if mean is not None:
+                what = f"{OURS} above {other[0]}, both from {kind[1]}"
+                found.append(_above(what, samples, "not measured", both - mean))
+        better = both - reached
+        found.append(
+            Goal(
+                f"{samples} a class: {kind[1]} no worse than {ours[1]} alone",
+                "+1.0 to +2.2 points",
+                "≥ 0",
+                f"{better:+.1f} points",
+                better >= 0,
             )
+        )
     return found
 
 
 def _above(what: str, samples: int, papers: str, better: float) -> Goal:
     ours = f"{better:+.1f} points"
-    return Goal(f"{samples} a class: {what}", f"{papers} points", "> 0", ours, better > 0)
+    return Goal(f"{samples} a class: {what}", papers, "> 0", ours, better > 0)
 
 
 def _mean(rows: Sequence[Row], kind: Kind, samples: int) -> float | None:

@@ -33,9 +33,6 @@ from deploy.benchmarks.l2t.budget import TargetTraining
 
 CLASSES = "classes"
 """The target's own head."""
-_ATTENTION = 10.0
-"""Weight of attention transfer. Its published code has 1,000, for nets with BatchNorm; with that
-the small VGG stays at chance. Chosen on training images that no net had learned from."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +162,7 @@ class Matched:
             metas,
             self.theta,
             phi,
-            beta=training.beta,
+            beta=training.beta if learns == "what-where" else training.fm_beta,
             inner_steps=training.inner_steps,
             meta_period=training.meta_period,
         )
@@ -231,7 +228,7 @@ def _penalised(given: Given, *, forgetting: bool, attention: bool) -> Learner:
         pairs = one_to_one(given.shapes(), readable(f, heads, given.image_shape()))
         penalties.append(
             lambda run, seen: (
-                _ATTENTION
+                given.training.attention
                 * torch.stack(
                     [
                         attention_loss(seen[source].features[layer], run.features[target])
@@ -260,6 +257,8 @@ def _matched(pair: Pairing, learns: Learns) -> Method:
 
 
 OURS = "l2t-ww"
+SEVERAL = ("fm", OURS)
+"""Methods that learn from all sources at once, too."""
 METHODS: dict[str, Method] = {
     "scratch": scratch,
     "fine-tune": fine_tune,

@@ -14,8 +14,8 @@ from deploy.benchmarks.l2t import tasks
 from deploy.benchmarks.l2t.budget import BUDGETS, Budget
 from deploy.benchmarks.l2t.methods import METHODS
 
-SOURCES = ("cifar10-even", "fashion-mnist")
-TARGET = "cifar10-odd"
+SOURCES = ("mnist", "fashion-mnist")
+TARGET = "usps"
 ARCHITECTURES = ("small-resnet", "small-vgg")
 TARGET_ARCHITECTURE = "small-vgg"
 
@@ -25,7 +25,7 @@ class Request:
     """Methods and sizes to be measured."""
 
     sources: tuple[tuple[str, str], ...]
-    """(task, architecture). The first alone serves every method; all together L2T-ww as well."""
+    """(task, architecture). The first alone serves every method; all together some as well."""
     target: str
     methods: tuple[str, ...]
     budget: Budget

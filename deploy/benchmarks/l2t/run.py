@@ -6,7 +6,7 @@ from rich.console import Console
 
 from deploy.benchmarks.l2t import cells, tasks
 from deploy.benchmarks.l2t.cells import Cell, SourceCell, SourceConfig
-from deploy.benchmarks.l2t.methods import OURS
+from deploy.benchmarks.l2t.methods import SEVERAL
 from deploy.benchmarks.l2t.request import TARGET_ARCHITECTURE, Request
 from deploy.benchmarks.l2t.rows import Row
 from deploy.benchmarks.pool import processes, run_all
@@ -41,13 +41,13 @@ def sources(request: Request, seed: int) -> tuple[SourceConfig, ...]:
 
 
 def targets(request: Request) -> list[Cell]:
-    """Return every method with the first source, and L2T-ww with all of them."""
+    """Return every method with the first source, and some with all of them."""
     budget = request.budget
     cells_ = []
     for samples in budget.samples:
         for method in request.methods:
             counts = [0 if method == "scratch" else 1]
-            if method == OURS and len(request.sources) > 1:
+            if method in SEVERAL and len(request.sources) > 1:
                 counts.append(len(request.sources))
             cells_ += [
                 Cell(
