@@ -38,7 +38,7 @@ def cache(tmp_path: Path) -> Path:
 
 def request(cache: Path, **changes: object) -> Request:
     sources = ["cifar10-even", "usps"]
-    asked = requested(sources=sources, root=cache, cache=cache, workers=1)
+    asked = requested(sources=sources, target="cifar10-odd", root=cache, cache=cache, workers=1)
     return replace(asked, budget=BUDGET, **changes)  # type: ignore[arg-type]
 
 
@@ -119,6 +119,7 @@ def test_cells_pair_methods_with_sources(cache: Path) -> None:
     assert found == [
         ("scratch", []),
         ("fm", ["cifar10-even"]),
+        ("fm", ["cifar10-even", "usps"]),
         (OURS, ["cifar10-even"]),
         (OURS, ["cifar10-even", "usps"]),
     ]
@@ -164,6 +165,9 @@ def test_goals_are_read_off_the_rows() -> None:
     assert [g.verdict for g in found.values()] == ["met", "met", "missed", "met"]
     assert found["50 a class: l2t-ww above every other (at is next)"].ours == "+2.0 points"
     assert found["50 a class: a+b no worse than a alone"].ours == "-0.5 points"
+    several = {g.what: g for g in goals.goals([*measured, *rows(fm__two=(50, 54))])}
+    assert several.keys() - found.keys() == {"50 a class: l2t-ww above fm, both from a+b"}
+    assert several["50 a class: l2t-ww above fm, both from a+b"].ours == "+0.5 points"
     even = [replace(row, start={k: v - 1 for k, v in row.where.items()}) for row in measured]
     assert goals.goals(even)[-1].verdict == "missed"
     assert goals.goals([row for row in measured if row.method != OURS]) == []
@@ -186,10 +190,10 @@ def test_the_table_has_the_papers_form() -> None:
         ({"sources": ["imagenet"]}, "unknown task 'imagenet'; known are cifar10"),
         ({"sources": ["mnist:alexnet"]}, "unknown architecture 'alexnet'"),
         ({"sources": ["mnist", "mnist"]}, "other than the target, each once"),
-        ({"sources": ["cifar10-odd"]}, "other than the target"),
+        ({"sources": ["usps"]}, "other than the target"),
         ({"target": "stl10"}, "unknown task 'stl10'"),
         ({"methods": ["ft"]}, "unknown method 'ft'; known are scratch, fine-tune"),
-        ({"methods": ["fine-tune"]}, "give --sources cifar10-even:small-vgg"),
+        ({"methods": ["fine-tune"]}, "give --sources mnist:small-vgg"),
         ({"samples": [0]}, "give numbers from 1 on"),
     ],
 )
