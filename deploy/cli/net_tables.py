@@ -40,9 +40,8 @@ def net_lines(tree: NetTree) -> Iterator[str]:
         yield ""
     yield summary(tree)
     if others := Counter(extractors(tree).values()):
-        counts = ", ".join(f"{count} of {name}" for name, count in sorted(others.items()))
-        own = f"category modules of other architectures than {tree.architecture.name}: "
-        yield from textwrap.wrap(own + counts, WIDTH)
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
+        yield from textwrap.wrap(f"category modules of other architectures: {counts}", WIDTH)
 
 
 def extractors(tree: NetTree) -> dict[str, str]:

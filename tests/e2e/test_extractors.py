@@ -94,13 +94,12 @@ def test_extractors_of_three_architectures_join_one_task_module(
     for category in ("one", "two"):
         edge = tree.edge(category, "classification")
         assert edge.adapter is None, edge
-        print(edge.category, edge.error)
         assert edge.error is not None
         assert edge.error <= 20.0
 
     shown = json.loads(net(running, "show", "--json"))
     assert shown["extractors"] == {"one": "wide-resnet", "two": "mobilenetv2"}
-    assert "1 of mobilenetv2, 1 of wide-resnet" in net(running, "show")
+    assert "other architectures: 1 mobilenetv2, 1 wide-resnet" in net(running, "show")
     images = pictures(tmp_path / "twos", 2, 20)
     answers = net(running, "predict", "--task", "classification", "--category", "two", *images)
     said = [json.loads(line)["logit"] > 0 for line in answers.splitlines()]
