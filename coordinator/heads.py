@@ -26,7 +26,7 @@ from common.nets.architectures import (
     initialise,
     input_shape,
 )
-from common.nets.graph import NetTree
+from common.nets.graph import ModuleRef, NetTree
 from common.plan import Heads, Plan
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry
@@ -163,20 +163,20 @@ def founder_of(tree: NetTree, plan: Plan) -> str:
 def learn_rotation(
     store: BlobStore,
     plan: Plan,
-    category_module: BlobEntry,
+    category_module: ModuleRef,
     images: Path,
     settings: RotationSettings,
 ) -> tuple[BlobEntry, float]:
-    """Learn a rotation head above a category module of the plan's architecture.
+    """Learn a rotation head of the plan's architecture above a category module of the net.
 
     Parameters
     ----------
     store
         Where the category module is, and where the head goes.
     plan
-        Names the architecture.
+        Names the head's architecture.
     category_module
-        f, which stays as it is.
+        f, which stays as it is; it may have an extractor of another architecture.
     images
         Folder of the operator's images, at any depth; no labels are needed.
     settings
@@ -191,8 +191,9 @@ def learn_rotation(
     DataError
         If there are too few images, or one cannot be read.
     """
-    f = build_category_module(plan.architecture)
-    safetensors_io.load_module(f, store.local_path(category_module.digest), category_module)
+    blob = category_module.blob
+    f = build_category_module(category_module.architecture)
+    safetensors_io.load_module(f, store.local_path(blob.digest), blob)
     head = rotation_head(plan)
     initialise(head, settings.seed)
     images_NCSS = normalise(read_unlabelled(images, input_shape(plan.architecture)))

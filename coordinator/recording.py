@@ -101,6 +101,9 @@ def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
         "architecture": manifest.architecture.name,
         "split": manifest.architecture.split,
     }
+    if (extractor := manifest.architecture.extractor) is not None:
+        parameters |= {"extractor": extractor.name, "extractor_split": extractor.split}
+        parameters |= _flat("extractor", extractor.settings)
     numbers = dict(merge.numbers)
     if "samples/validation" in manifest.metrics:
         numbers["validation_samples"] = manifest.metrics["samples/validation"]

@@ -181,8 +181,7 @@ def _rotation_head(lab: Standing, published: _PublishedHeads) -> nn.Sequential:
     except SchemaError as error:
         raise SchemaError(
             f"the published rotation head (heads number {heads.number}, {heads.origin}) does not "
-            f"fit architecture '{lab.architecture.name}', split '{lab.architecture.split}': "
-            f"{error}; {_REMEDY}"
+            f"fit architecture {lab.architecture.above().described()}: {error}; {_REMEDY}"
         ) from error
     return head.to(lab.device).eval().requires_grad_(False)
 

@@ -105,7 +105,7 @@ def require_source_fits(source: SourceNet, own: ArchitectureSpec) -> None:
     SchemaError
         If it takes other images, or gives features of another shape than g takes.
     """
-    remedy = f"leave it out; the lab's own net is '{own.name}', split '{own.split}'"
+    remedy = f"leave it out; the lab's own net is {own.described()}"
     takes, images = input_shape(source.architecture), input_shape(own)
     if takes != images:
         raise SchemaError(

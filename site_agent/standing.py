@@ -102,7 +102,8 @@ class Standing:
     def net(self) -> Teacher:
         """Return the own net, frozen and in evaluation mode."""
         modules = {task.name: self.own.task_module(task, self.device) for task in self.tasks()}
-        return Teacher(self.own.category_module(self.device), modules)
+        own = self.own.category_module(self.device)
+        return Teacher(own, modules, extractor=self.architecture.extractor)
 
     def data(self, tasks: list[TaskSpec], warn: Callable[[str], None]) -> LabData:
         """Read the private images, and masks if a task needs them.

@@ -106,14 +106,16 @@ def statistics(
 
 
 def measured_layers(teacher: Teacher) -> dict[str, nn.Module]:
-    """Return the convolutions of f and of the first task's g, and f's last layer, by name."""
+    """Return the convolutions of f and of the first task's g, and f's last layer, by name.
+
+    An extractor of another architecture may have layers that are named as g's are: f's count then.
+    """
     first = teacher.task_modules[min(teacher.task_modules)]
-    convolutions: dict[str, nn.Module] = {
-        name: layer
-        for module in (teacher.category_module, first)
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Conv2d)
-    }
+    convolutions: dict[str, nn.Module] = {}
+    for module in (teacher.category_module, first):
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Conv2d):
+                convolutions.setdefault(name, layer)
     name = last_layer(teacher.category_module)
     return convolutions | {name: teacher.category_module.get_submodule(name)}
 

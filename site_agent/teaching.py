@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
 
-from common.errors import SchemaError
+from torch import nn
+
+from common.errors import ConfigurationError, SchemaError
 from common.model import canonical_json
 from common.nets.architectures import (
     build_category_module,
@@ -12,8 +16,10 @@ from common.nets.architectures import (
     initialise,
     input_shape,
 )
+from common.nets.spec import ArchitectureSpec
+from common.plan import Plan
 from common.weights import safetensors_io
-from common.weights.manifest import TeacherManifest
+from common.weights.manifest import BlobEntry, TeacherManifest
 from site_agent.client import Published
 from site_agent.config import SiteConfig
 from site_agent.lab import Lab
@@ -166,23 +172,20 @@ def heads_under(entry: SpoolEntry) -> str | None:
 def initial_teacher(lab: Lab) -> Teacher:
     """Fetch the plan's initial weights; every lab starts from them (METHODS 1g).
 
-    An extractor of another architecture starts from weights that the plan's digest draws: alike at
-    all labs that chose it.
+    An extractor of another architecture has initial weights of its own: see `initial_extractor`.
 
     Raises
     ------
     SchemaError
-        If the plan lacks a task's initial weights, or they do not fit its architecture; if the
-        lab's extractor does not fit it.
+        If the plan lacks a task's initial weights, or they do not fit its architecture.
+    ConfigurationError
+        If the lab's extractor does not fit the plan's architecture.
     """
-    plan, extractor = lab.plan, lab.config.training.extractor
+    plan, extractor = lab.plan, extractor_of(lab.config, lab.plan)
     spec = plan.architecture.model_copy(update={"extractor": extractor})
-    category_module = build_category_module(spec)
-    if extractor is None:
-        blob = plan.initial_category_module
-        safetensors_io.load_module(category_module, lab.fetch(blob, "plan"), blob)
-    else:
-        initialise(category_module, int(lab.plan_digest[:8], 16))
+    category_module = initial_category_module(
+        spec, plan, lab.plan_digest, lambda blob: lab.fetch(blob, "plan")
+    )
     task_modules = {}
     for task in lab.tasks:
         if task.name not in plan.initial_task_modules:
@@ -195,6 +198,52 @@ def initial_teacher(lab: Lab) -> Teacher:
         safetensors_io.load_module(module, lab.fetch(blob, "plan"), blob)
         task_modules[task.name] = module
     return Teacher(category_module, task_modules, extractor=extractor)
+
+
+def extractor_of(config: SiteConfig, plan: Plan) -> ArchitectureSpec | None:
+    """Return what f is, if it is not of the plan's architecture.
+
+    Raises
+    ------
+    ConfigurationError
+        If `training.extractor` does not fit below the plan's task modules; says what would.
+    """
+    extractor = config.training.extractor
+    if extractor is None or extractor == plan.architecture:
+        return None
+    try:
+        input_shape(plan.architecture.model_copy(update={"extractor": extractor}))
+    except SchemaError as error:
+        raise ConfigurationError(f"training.extractor: {error}") from error
+    return extractor
+
+
+def initial_category_module(
+    spec: ArchitectureSpec, plan: Plan, plan_digest: str, fetch: Callable[[BlobEntry], Path]
+) -> nn.Sequential:
+    """Return the f that a lab's training starts from.
+
+    Parameters
+    ----------
+    spec
+        The plan's architecture. With an extractor, f's weights are drawn by the plan's digest:
+        alike at all labs that chose the same, as the plan's own are.
+    plan, plan_digest
+        Under which it is trained.
+    fetch
+        Returns the file of a blob, verified.
+
+    Raises
+    ------
+    SchemaError
+        If the plan's initial weights do not fit its architecture.
+    """
+    category_module = build_category_module(spec)
+    if spec.extractor is not None:
+        return initialise(category_module, int(plan_digest[:8], 16))
+    blob = plan.initial_category_module
+    safetensors_io.load_module(category_module, fetch(blob), blob)
+    return category_module
 
 
 def teacher_error(entry: SpoolEntry) -> float | None:

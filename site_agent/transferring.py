@@ -21,15 +21,14 @@ from common.distillation.problem import logits
 from common.distillation.task_loss import cross_entropy
 from common.errors import ConfigurationError, NotFoundError, SchemaError
 from common.model import Document
-from common.nets.architectures import build_category_module
 from common.nets.spec import Name, TaskSpec
-from common.weights import safetensors_io
 from site_agent import inference, metrics
 from site_agent.config import TrainingConfig
 from site_agent.data.images import ImageSet, LabData
 from site_agent.recipes.supervised import balanced_order, batch_of
 from site_agent.source_nets import SourceNet, from_spool, require_source_fits
 from site_agent.standing import NEVER, Standing
+from site_agent.teaching import initial_category_module
 
 
 class Score(Document):
@@ -258,10 +257,9 @@ def fine_tune(
 
 
 def _initial(lab: Standing) -> nn.Sequential:
-    """Return the plan's initial f: what a training from nothing starts from."""
-    blob = lab.published.plan.initial_category_module
-    f = build_category_module(lab.architecture)
-    safetensors_io.load_module(f, lab.fetch(blob), blob)
+    """Return what a training from nothing starts from."""
+    plan, digest = lab.published.plan, lab.published.digest
+    f = initial_category_module(lab.architecture, plan, digest, lab.fetch)
     return f.to(lab.device).eval().requires_grad_(False)
 
 

@@ -36,6 +36,15 @@ class ArchitectureSpec(Document):
         """Return the architecture that g belongs to, with an f of its own."""
         return self if self.extractor is None else self.model_copy(update={"extractor": None})
 
+    def below(self) -> ArchitectureSpec:
+        """Return the architecture whose layers f is made of."""
+        return self if self.extractor is None else self.extractor
+
+    def described(self) -> str:
+        """Return how messages name it: "'small-vgg', split 'pool2'", and the extractor's."""
+        own = f"'{self.name}', split '{self.split}'"
+        return own if self.extractor is None else f"{own}, extractor {self.extractor.described()}"
+
 
 class TaskSpec(Document):
     """One task of the universal net."""

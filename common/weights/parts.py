@@ -96,7 +96,9 @@ def _statistics_layout(
         for name, layer in module.named_modules():
             if isinstance(layer, nn.Conv2d):
                 for statistic in ("mean", "variance"):
-                    known[f"{statistic}/{name}"] = ("F32", (layer.out_channels,))
+                    # f comes first: of layers of one name, which an extractor of another
+                    # architecture may have, labs measure f's.
+                    known.setdefault(f"{statistic}/{name}", ("F32", (layer.out_channels,)))
     return known | {
         f"{statistic}/{last_layer(category_module)}": ("F32", (channels,))
         for statistic in ("mean", "variance")

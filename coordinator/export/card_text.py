@@ -90,7 +90,7 @@ def _made_of(card: Card, file: str) -> str:
         )
     scaled = card.calibration
     rows = [
-        ("category module", _architecture(card.category_architecture, "up to")),
+        ("category module", _category_module(card.category_architecture)),
         ("adapter", adapter),
         ("task module", _architecture(card.task_architecture, "above")),
         ("calibration", f"output = {scaled.scale:g} · y + {scaled.bias:g}"),
@@ -102,6 +102,13 @@ def _made_of(card: Card, file: str) -> str:
     ]
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join(lines)
+
+
+def _category_module(spec: ArchitectureSpec) -> str:
+    own = _architecture(spec.below(), "up to")
+    if spec.extractor is None:
+        return own
+    return f"{own}; its features have the shape of those of {_architecture(spec.above(), 'at')}"
 
 
 def _architecture(spec: ArchitectureSpec, side: str) -> str:

@@ -70,7 +70,7 @@ def publish(
             rotation, told = heads.learn_rotation(
                 view.store,
                 plan,
-                tree.category_modules[name].blob,
+                tree.category_modules[name],
                 images,
                 RotationSettings(steps=steps, seed=seed),
             )

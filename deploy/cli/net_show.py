@@ -21,7 +21,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show categories × tasks, with the error in each cell and what is not joined."""
-    from deploy.cli.net_tables import net_lines
+    from deploy.cli.net_tables import extractors, net_lines
 
     where, opened = open_net(config, "show")
     with opened as view:
@@ -46,6 +46,7 @@ def show(
                 "version": number,
                 "tree": commit.tree,
                 "categories": sorted(tree.category_modules),
+                "extractors": extractors(tree),
                 "tasks": sorted(tree.task_modules),
                 "joins": joins,
             }

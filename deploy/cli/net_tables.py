@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,19 @@ def net_lines(tree: NetTree) -> Iterator[str]:
             yield _row(name, first, row, widths)
         yield ""
     yield summary(tree)
+    if others := Counter(extractors(tree).values()):
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
+        yield from textwrap.wrap(f"category modules of other architectures: {counts}", WIDTH)
+
+
+def extractors(tree: NetTree) -> dict[str, str]:
+    """Return the architecture of every category module that is not of the net's, by category."""
+    refs = sorted(tree.category_modules.items())
+    return {
+        name: ref.architecture.extractor.name
+        for name, ref in refs
+        if ref.architecture.extractor is not None
+    }
 
 
 def summary(tree: NetTree) -> str:

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from common.errors import ConfigurationError, RootstockError
+from common.errors import ConfigurationError, RootstockError, SchemaError
 from common.l2t.taps import Shape, Source
 from common.model import first_problem
 from common.nets.adapter import Adapter
@@ -95,14 +95,20 @@ def _net(each: L2tSource) -> tuple[nn.Module, str]:
     spec = each.architecture
     assert spec is not None  # noqa: S101  # the configuration is checked
     shapes = {name: entry.shape for name, entry in safetensors_io.read_header(each.path).items()}
-    layers = list(build_category_module(spec).named_children())
+    layers = dict(build_category_module(spec).named_children())
     head = [name for name, _ in build_head(spec, 1).named_children()]
-    if any(name.partition(".")[0] in head for name in shapes):
+    # A head's layer that is named as one of another architecture's f says nothing of the file.
+    if any(name.partition(".")[0] in set(head) - layers.keys() for name in shapes):
+        if twice := sorted(layers.keys() & set(head)):
+            raise SchemaError(
+                f"extractor '{spec.below().name}' and the layers above it both have a layer "
+                f"'{twice[0]}', which a file can hold once only; give the category module alone"
+            )
         last = shapes.get(f"{head[-1]}.weight", (1,))
-        layers += build_head(spec, last[0]).named_children()
+        layers |= build_head(spec, last[0]).named_children()
     net = nn.Sequential(OrderedDict(layers))
     net.load_state_dict(safetensors.torch.load_file(each.path))
-    return net, spec.name
+    return net, spec.below().name
 
 
 def _torchvision(each: L2tSource) -> tuple[nn.Module, str]:
@@ -147,7 +153,7 @@ def _export(each: L2tSource) -> tuple[nn.Module, str]:
         card.calibration,
     )
     safetensors_io.load_module(net, each.path, card.blob)
-    return net, f"export {card.category_architecture.name}"
+    return net, f"export {card.category_architecture.below().name}"
 
 
 _BUILT = {"net": _net, "export": _export, "torchvision": _torchvision}

@@ -80,7 +80,8 @@ class SupervisedRecipe:
         """Return what the manifest says about the recipe."""
         flat: dict[str, Setting] = {}
         for key, value in self._config.model_dump(mode="json").items():
-            if key in ("recipe", "checkpoint_epochs", "compatible", "l2t"):
+            # The manifest's architecture names the extractor.
+            if key in ("recipe", "checkpoint_epochs", "compatible", "l2t", "extractor"):
                 continue
             if isinstance(value, dict):
                 flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}

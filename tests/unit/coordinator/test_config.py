@@ -53,3 +53,14 @@ def test_settings_reach_the_methods() -> None:
     assert settings.start == "closed-form"
     with pytest.raises(ConfigurationError, match=r"distillation\.dream\.images"):
         configured(dream={"images": 1})
+
+
+def test_a_plan_has_the_extractor_of_its_own_architecture() -> None:
+    small = {"name": "small-vgg", "split": "pool1"}
+    check({**BASE, "plan": {"architecture": small}}, CoordinatorConfig, source="coordinator.toml")
+    values = {**BASE, "plan": {"architecture": {**small, "extractor": small}}}
+    with pytest.raises(
+        ConfigurationError,
+        match=r"plan\.architecture.*a lab chooses another with training\.extractor in site\.toml",
+    ):
+        check(values, CoordinatorConfig, source="coordinator.toml")

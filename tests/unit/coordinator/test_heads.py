@@ -12,8 +12,10 @@ from PIL import Image
 
 from common.compatible.rotation import RotationSettings
 from common.errors import ConflictError, DataError, NotFoundError
-from common.nets.architectures import build_head
-from common.plan import Heads
+from common.nets.architectures import build_category_module, build_head, initialise, input_shape
+from common.nets.graph import ModuleRef
+from common.nets.spec import ArchitectureSpec
+from common.plan import Heads, Plan
 from common.weights import safetensors_io
 from coordinator.config import GrowthConfig
 from coordinator.heads import (
@@ -24,6 +26,7 @@ from coordinator.heads import (
     publish,
     retire,
 )
+from coordinator.jobs.checkpoint import put_tensors
 from coordinator.ledger import Ledger
 from coordinator.places import Places
 from coordinator.registry import MergeState
@@ -125,9 +128,8 @@ def test_a_rotation_head_is_learned_from_unlabelled_pictures(
 ) -> None:
     plan, settings = ledger.plan, RotationSettings(steps=60, learning_rate=1e-2)
     images = pictures(tmp_path / "pictures", 30)
-    entry, share = learn_rotation(
-        ledger.store, plan, plan.initial_category_module, images, settings
-    )
+    module = initial_module(plan)
+    entry, share = learn_rotation(ledger.store, plan, module, images, settings)
     assert share > 0.9
     head = build_head(plan.architecture, 4)
     safetensors_io.load_module(head, ledger.store.local_path(entry.digest), entry)
@@ -136,9 +138,39 @@ def test_a_rotation_head_is_learned_from_unlabelled_pictures(
     assert [blob.digest for blob in heads.blobs()] == [entry.digest]
     few = pictures(tmp_path / "few", 4)
     with pytest.raises(DataError, match="from 4 images; give"):
-        learn_rotation(ledger.store, plan, plan.initial_category_module, few, settings)
+        learn_rotation(ledger.store, plan, module, few, settings)
     with pytest.raises(DataError, match="is not a folder"):
-        learn_rotation(ledger.store, plan, plan.initial_category_module, tmp_path / "no", settings)
+        learn_rotation(ledger.store, plan, module, tmp_path / "no", settings)
+
+
+def initial_module(plan: Plan) -> ModuleRef:
+    return ModuleRef(
+        blob=plan.initial_category_module, architecture=plan.architecture, submission="0" * 64
+    )
+
+
+def test_a_rotation_head_is_learned_above_an_extractor_of_another_architecture(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    plan = ledger.plan
+    size = input_shape(plan.architecture)[1]
+    extractor = ArchitectureSpec(
+        name="small-vgg",
+        split=plan.architecture.split,
+        settings={"input_size": size, "width": 6},
+    )
+    spec = plan.architecture.model_copy(update={"extractor": extractor})
+    f = initialise(build_category_module(spec), 0)
+    module = initial_module(plan).model_copy(
+        update={"blob": put_tensors(ledger.store, f.state_dict()), "architecture": spec}
+    )
+    images = pictures(tmp_path / "pictures", 30)
+    settings = RotationSettings(steps=60, learning_rate=1e-2)
+    entry, share = learn_rotation(ledger.store, plan, module, images, settings)
+    assert share > 0.9
+    # Labs below whose nets it is published read it as any other: it is the plan's.
+    head = build_head(plan.architecture, 4)
+    safetensors_io.load_module(head, ledger.store.local_path(entry.digest), entry)
 
 
 def test_a_retired_document_has_nothing_to_download() -> None:

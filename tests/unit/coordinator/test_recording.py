@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from common.errors import ConflictError
+from common.nets.spec import ArchitectureSpec
 from coordinator.committing import Committer
 from coordinator.config import JobsConfig
 from coordinator.jobs.runner import JobRunner
@@ -88,3 +89,25 @@ def test_what_was_not_merged_names_the_version_that_it_was_held_against(ledger):
     assert failed.tree == founding.tree
     assert [join.category for join in failed.earlier] == ["cat"]
     assert "net_version" not in failed.digests
+
+
+def test_a_record_names_the_extractor_if_it_is_not_the_plan_s(ledger):
+    plan = ledger.plan
+    extractor = ArchitectureSpec(name="small-vgg", settings={"width": 6}, split="pool1")
+    for category, other in (("cat", None), ("dog", extractor)):
+        spec = plan.architecture.model_copy(update={"extractor": other})
+        manifest = teacher(ledger, f"{category}-lab", category)
+        manifest = manifest.model_copy(update={"architecture": spec})
+        submission = receive(ledger, manifest)
+        ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        ledger.fail_all(ledger.registry.submissions.get(submission), "no")
+    plain, other = (
+        gather(ledger, Places(ledger.config), merge).parameters
+        for merge in ledger.registry.merges.all()
+    )
+    assert (plain["architecture"], plain["split"]) == ("small-vgg", "pool1")
+    assert other == plain | {
+        "extractor": "small-vgg",
+        "extractor_split": "pool1",
+        "extractor.width": 6,
+    }

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from common.errors import NotFoundError
+from common.nets.architectures import initial_modules
+from common.nets.graph import Edge, ModuleRef
+from common.nets.spec import ArchitectureSpec
 from common.nets.tree_documents import tree_digest
 from deploy.cli.net_tables import net_lines
-from tests.unit.deploy.grown import Command, GrownNet
+from tests.unit.deploy.grown import CLASSIFICATION, NUMBERS, SPEC, Command, GrownNet
 from tests.unit.history.samples import net
 
 
@@ -48,6 +51,27 @@ def test_show_as_json(grown: GrownNet, command: Command) -> None:
     assert joins["dog", "classification"]["calibration"] == {"scale": 0.5, "bias": 1.0}
     assert joins["cat", "classification"]["adapter"] is None
     assert ("dog", "segmentation") not in joins
+
+
+def test_show_names_extractors_of_other_architectures(grown: GrownNet, command: Command) -> None:
+    assert command.json("net", "show", "-c", grown.config)["extractors"] == {}
+    assert "of other architectures" not in command.text("net", "show", "-c", grown.config)
+    extractor = ArchitectureSpec(
+        name="mobilenetv2", split="block4", settings={"input_size": 32, "output_stride": 8}
+    )
+    spec = SPEC.model_copy(update={"extractor": extractor})
+    ref = ModuleRef(
+        blob=grown.put(initial_modules(spec, [CLASSIFICATION], 4)[0]),
+        architecture=spec,
+        submission="0" * 64,
+    )
+    edge = Edge(category="emu", task="classification", error=3.0)
+    grown.tree = grown.tree.with_category("emu", ref).with_edge(edge)
+    grown.commit("emu", **NUMBERS)
+    shown = command.json("net", "show", "-c", grown.config)
+    assert shown["extractors"] == {"emu": "mobilenetv2"}
+    printed = command.text("net", "show", "-c", grown.config)
+    assert "category modules of other architectures: 1 mobilenetv2" in printed
 
 
 @pytest.mark.parametrize("categories", [1, 50, 500])

@@ -18,8 +18,10 @@ from common.nets.tree_documents import tree_digest
 from common.weights import safetensors_io
 from common.weights.card_file import card_path
 from common.weights.manifest import AdapterEntry, BlobEntry
+from coordinator.export.card_text import text_path
 from coordinator.export.exporting import export_composed
 from coordinator.export.safetensors_export import load_composed
+from site_agent.source_nets import from_file
 
 SPEC = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
 TASK = TaskSpec(name="classification")
@@ -147,3 +149,38 @@ def test_a_card_of_another_net_is_refused(grown: Grown, tmp_path: Path) -> None:
     card_path(tmp_path / "cow.safetensors").replace(card_path(tmp_path / "cat.safetensors"))
     with pytest.raises(SchemaError):
         load_composed(tmp_path / "cat.safetensors")
+
+
+def test_a_net_with_another_extractor_is_exported_and_its_card_names_both(
+    grown: Grown, tmp_path: Path
+) -> None:
+    extractor = ArchitectureSpec(
+        name="mobilenetv2", split="block4", settings={"input_size": 32, "output_stride": 8}
+    )
+    spec = SPEC.model_copy(update={"extractor": extractor})
+    f, _ = initial_modules(spec, [TASK], seed=5)
+    blob = put(grown.store, tmp_path, f)
+    ref = ModuleRef(blob=blob, architecture=spec, submission="0" * 64)
+    grown.tree = grown.tree.with_category("emu", ref).with_edge(
+        Edge(category="emu", task=TASK.name, error=3.0)
+    )
+    out = tmp_path / "out" / "emu.safetensors"
+    card = grown.export("emu", out)
+    assert card["category_architecture"] == spec.model_dump(mode="json")
+    assert card["task_architecture"] == SPEC.model_dump(mode="json")
+    assert card["input_shape"] == [3, 32, 32]
+    told = text_path(out).read_text()
+    assert (
+        "mobilenetv2, up to layer `block4`; its features have the shape of those of small-vgg, "
+        "at layer `pool1`"
+    ) in told
+    assert "small-vgg, above layer `pool1`" in told
+    images_NCHW = torch.rand(5, 3, 32, 32)
+    with torch.inference_mode():
+        expected = ComposedNet(f, None, grown.direct.task_module).eval()(images_NCHW)
+        assert torch.equal(load_composed(out)(images_NCHW), expected)
+    # A lab may transfer from it: `rootstock site sources --from`.
+    source = from_file(out, torch.device("cpu"))
+    assert source.architecture == spec
+    with torch.inference_mode():
+        assert torch.equal(source.category_module(images_NCHW), f.eval()(images_NCHW))

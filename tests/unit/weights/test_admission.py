@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.errors import IntegrityError, LimitError, NotFoundError, RefusedError, SchemaError
 from common.nets.adapter import Adapter
-from common.nets.architectures import feature_shape, initial_modules
+from common.nets.architectures import build_category_module, feature_shape, initial_modules
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.plan import Limits, Plan
 from common.weights import safetensors_io
@@ -160,6 +160,66 @@ def refused(submission: Submission, kind: type[RefusedError], rule: str) -> None
 
 def test_an_honest_submission_is_admitted(submission: Submission) -> None:
     submission.admit()
+
+
+WIDER = {"name": "small-vgg", "split": "pool1", "settings": {"width": 6}}
+
+
+def with_extractor(submission: Submission, extractor: dict[str, Any]) -> None:
+    """Ship the plan's task modules above an f of another architecture."""
+    spec = ARCHITECTURE.model_copy(update={"extractor": ArchitectureSpec.model_validate(extractor)})
+    f = build_category_module(spec)
+    submission.change(
+        architecture=spec,
+        category_module=submission.write(f.state_dict()),
+        statistics=submission.write(
+            {
+                "mean/conv1_1": torch.randn(6),
+                "variance/conv1_1": torch.rand(6),
+                "mean/bring": torch.randn(4),
+                "variance/bring": torch.rand(4),
+                "mean/conv2_1": torch.randn(8),
+            }
+        ),
+    )
+
+
+def test_another_extractor_may_stand_below_the_plan_s_task_modules(submission: Submission) -> None:
+    with_extractor(submission, WIDER)
+    submission.admit()
+    # It is held against its own layers: the plan's f does not pass for it.
+    submission.change(category_module=submission.plan.initial_category_module)
+    refused(submission, SchemaError, "^tensors: .*category module")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        (
+            {"extractor": {**WIDER, "extractor": WIDER}},
+            "^architecture: extractor 'small-vgg', split 'pool1': has an extractor of its own",
+        ),
+        (
+            {"extractor": {**WIDER, "split": "pool2"}},
+            "^architecture: extractor .* maps of 8×8, at split 'pool1' .* they are 16×16",
+        ),
+        (
+            {"extractor": {**WIDER, "settings": {"input_size": 64}}},
+            r"^architecture: extractor .* takes images of \(3, 64, 64\)",
+        ),
+        ({"extractor": {**WIDER, "name": "resnet9"}}, "^architecture: unknown .*'resnet9'"),
+        (
+            {"settings": {"width": 8}, "extractor": WIDER},
+            r"^plan: .*the teacher is \{.*\"width\":8.*\}, the plan asks for .*\"width\":4",
+        ),
+    ],
+)
+def test_an_extractor_that_does_not_fit_is_refused_and_says_why(
+    submission: Submission, changes: dict[str, Any], rule: str
+) -> None:
+    with_extractor(submission, WIDER)
+    submission.change(architecture={**submission.manifest.architecture.model_dump(), **changes})
+    refused(submission, SchemaError, rule)
 
 
 def test_statistics_and_samples_may_be_left_out(submission: Submission) -> None:
