@@ -50,7 +50,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
 def test_examples_are_valid(example: Path) -> None:
     federation = _resolve(example)
-    assert len(federation.sites) == 5
+    assert len(federation.sites) == (3 if example.stem == "digits-extractors" else 5)
 
 
 def test_a_lab_has_what_all_share_and_its_own_on_top(file: Path) -> None:
