@@ -129,6 +129,7 @@ def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
         candidate=merge.candidate,
         parameters=parameters,
         numbers=numbers,
+        teacher_numbers=manifest.metrics,
         curves=result.curves if result else (),
         created_at=_instant(merge.created_at),
         finished_at=_instant(merge.finished_at) if merge.finished_at else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,7 +16,7 @@ STATE = PREFIX + "state"
 RECORD = PREFIX + "record"
 """Tag that names the record that a run shows completely, and the way in which it does."""
 
-SHOWN = 3
+SHOWN = 4
 """Grows by one when runs show more, or show it otherwise: a rebuild then brings older ones up to
 date."""
 
@@ -33,6 +34,11 @@ TEACHER_ERROR = "teacher_error"
 
 _CALIBRATION = ("_scale", "_bias", "_uncalibrated_error", "_calibrated_error")
 """Endings of the numbers that belong to a candidate's calibration."""
+
+
+MAX_KEY = 200
+"""Characters of a lab's key; MLflow takes 250."""
+_UNSOUND = re.compile(r"[^A-Za-z0-9_\-. /]")
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,8 @@ def metrics(record: MergeRecord) -> list[Point]:
     """Return losses by stage and step, the error from stage to stage, and every number once.
 
     MLflow's pages group charts by what stands before the slash: `zero-sample/loss`,
-    `calibration/refined_scale`. Errors, which people look for first, have no group.
+    `calibration/refined_scale`. Errors, which people look for first, have no group; the numbers
+    of the teacher's manifest have `teacher/`.
     """
     points = [Point(_grouped(key), value, 0) for key, value in sorted(record.numbers.items())]
     points += [
@@ -92,6 +99,10 @@ def metrics(record: MergeRecord) -> list[Point]:
         for step, (key, _) in enumerate(ERROR_STAGES)
         if key in record.numbers
     ]
+    teacher: dict[str, float] = {}
+    for key, value in sorted(record.teacher_numbers.items()):
+        teacher.setdefault(f"teacher/{_sound(key)}", value)
+    points += [Point(key, value, 0) for key, value in teacher.items()]
     for curve in record.curves:
         points += [
             Point(f"{curve.stage}/loss", curve.loss, curve.step),
@@ -121,6 +132,12 @@ def milliseconds(moment: str) -> int:
 
 def _grouped(key: str) -> str:
     return f"calibration/{key}" if key.endswith(_CALIBRATION) else key
+
+
+def _sound(key: str) -> str:
+    """Return a lab's key as MLflow takes it: letters, digits and a few signs, no path upwards."""
+    sound = _UNSOUND.sub("_", key.replace("->", " to "))
+    return "/".join(part.strip(".") or "_" for part in sound.split("/"))[:MAX_KEY]
 
 
 def _text(value: object) -> str:

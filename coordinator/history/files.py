@@ -10,6 +10,7 @@ from coordinator.history.content import ERROR_STAGES, TEACHER_ERROR
 from coordinator.history.error_chart import draw_errors
 from coordinator.history.feature_chart import draw_features, has_features
 from coordinator.history.notes import STATES
+from coordinator.history.recipe_chart import draw_recipe, has_recipe
 from coordinator.history.record import MergeRecord
 from coordinator.history.report import render
 from coordinator.pictures.net import category_mark, draw_net, edge_mark, task_mark
@@ -19,6 +20,7 @@ REPORT = "report.html"
 NET = "net.png"
 ERRORS = "errors.png"
 FEATURES = "features.png"
+RECIPE = "recipe.png"
 
 
 def file_names(record: MergeRecord, store: BlobStore | None) -> set[str]:
@@ -28,6 +30,7 @@ def file_names(record: MergeRecord, store: BlobStore | None) -> set[str]:
         {DOCUMENT, REPORT}
         | ({NET} if record.tree is not None else set())
         | ({ERRORS} if measured else set())
+        | ({RECIPE} if has_recipe(record) else set())
         | ({FEATURES} if store is not None and has_features(record) else set())
     )
 
@@ -58,10 +61,16 @@ def write_files(record: MergeRecord, folder: Path, store: BlobStore | None) -> N
         draw_errors(record, folder / ERRORS, title=title)
     if store is not None and record.tree is not None and FEATURES in names:
         draw_features(record.tree, store, record.category, record.task, folder / FEATURES)
-    pictures = {
-        name: (folder / name).read_bytes() if name in names else None for name in (NET, FEATURES)
-    }
-    report = render(record, net_png=pictures[NET], features_png=pictures[FEATURES])
+    if RECIPE in names:
+        draw_recipe(record, folder / RECIPE)
+    shown = (NET, FEATURES, RECIPE)
+    pictures = {name: (folder / name).read_bytes() for name in shown if name in names}
+    report = render(
+        record,
+        net_png=pictures.get(NET),
+        features_png=pictures.get(FEATURES),
+        recipe_png=pictures.get(RECIPE),
+    )
     write_bytes(folder / REPORT, report.encode())
     write_bytes(folder / DOCUMENT, record.canonical())
 

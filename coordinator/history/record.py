@@ -21,6 +21,15 @@ class Join(Document):
     teacher_error: float | None = None
 
 
+class Tailored(Document):
+    """A category module that is a backbone's of which some paths were kept (NetTailor)."""
+
+    blocks: tuple[str, ...]
+    """Names of the backbone's blocks up to the split, lowest first."""
+    paths: tuple[tuple[int, int, float], ...]
+    """(node, skip, α) of each path that was kept; skip 0 is the block."""
+
+
 class MergeRecord(Document):
     """One transplanting operation, whatever became of it."""
 
@@ -47,6 +56,9 @@ class MergeRecord(Document):
     parameters: dict[str, Setting] = Field(default_factory=dict)
     numbers: dict[str, float] = Field(default_factory=dict)
     """Errors in percent (`teacher_error`, `no_adapter_error`, …), times in seconds."""
+    teacher_numbers: dict[str, float] = Field(default_factory=dict)
+    """What the lab says of its teacher net, as in its manifest."""
+    tailored: Tailored | None = None
     curves: tuple[CurvePoint, ...] = ()
     created_at: str
     finished_at: str | None = None

@@ -93,7 +93,13 @@ class StageView:
     chart: Chart | None
 
 
-def render(record: MergeRecord, *, net_png: bytes | None, features_png: bytes | None) -> str:
+def render(
+    record: MergeRecord,
+    *,
+    net_png: bytes | None,
+    features_png: bytes | None,
+    recipe_png: bytes | None,
+) -> str:
     """Return a merge's report as HTML.
 
     Parameters
@@ -104,6 +110,8 @@ def render(record: MergeRecord, *, net_png: bytes | None, features_png: bytes | 
         The picture of its net, if there is one.
     features_png
         The picture of the join's features, if there is one.
+    recipe_png
+        The picture of what the lab's recipe learned besides weights, if there is one.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(
@@ -125,6 +133,8 @@ def render(record: MergeRecord, *, net_png: bytes | None, features_png: bytes | 
         times=times(record),
         picture=_embedded(net_png),
         features=_embedded(features_png),
+        recipe=_embedded(recipe_png),
+        teacher=dict(sorted(record.teacher_numbers.items())),
         settings={**record.parameters},
         numbers=dict(sorted(record.numbers.items())),
     )

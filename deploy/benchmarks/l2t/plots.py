@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from coordinator.pictures.pair_weights import heat_map
 from deploy.benchmarks.l2t.methods import OURS
 from deploy.benchmarks.l2t.rows import Row, accuracy, counts, kinds, where
 
@@ -49,32 +48,16 @@ def lambdas(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(3.4 * len(learned) + 0.6, 3.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(learned), squeeze=False)[0]
+    brightest = max(value for kind in learned for value in where(rows, kind).values())
     for axes, kind in zip(panels, learned, strict=True):
-        _heat_map(axes, where(rows, kind), kind[1])
+        by_pair = {_ends(pair): value for pair, value in where(rows, kind).items()}
+        heat_map(axes, by_pair, f"λ, {kind[1]}", brightest)
     _save(figure, path)
 
 
-def _heat_map(axes: Axes, by_pair: dict[str, float], title: str) -> None:
-    names = [pair.split("->") for pair in by_pair]
-    layers, targets = (list(dict.fromkeys(column)) for column in zip(*names, strict=True))
-    values = np.full((len(layers), len(targets)), np.nan)
-    for (layer, target), value in zip(names, by_pair.values(), strict=True):
-        values[layers.index(layer), targets.index(target)] = value
-        axes.text(
-            targets.index(target),
-            layers.index(layer),
-            f"{value:.2f}",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if value < np.mean(list(by_pair.values())) else "black",
-        )
-    axes.imshow(values, cmap="viridis", vmin=0, aspect="auto")
-    axes.set_xticks(range(len(targets)), targets, fontsize=7)
-    axes.set_yticks(range(len(layers)), layers, fontsize=7)
-    axes.set_xlabel("target layer", fontsize=8)
-    axes.set_ylabel("source layer", fontsize=8)
-    axes.set_title(f"λ, {title}", fontsize=9)
+def _ends(pair: str) -> tuple[str, str]:
+    layer, _, target = pair.partition("->")
+    return layer, target
 
 
 def _save(figure: Figure, path: Path) -> None:

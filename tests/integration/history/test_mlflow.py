@@ -96,6 +96,17 @@ def test_names_with_a_dot_are_logged(server: MlflowServer, client: MlflowClient)
     assert client.get_logged_model(current.source.removeprefix("models:/")).name == "net-two-v0"
 
 
+def test_what_a_recipe_learned_is_in_the_run(server: MlflowServer, client: MlflowClient) -> None:
+    numbers = {"lambda/mnist/block1_1->relu1_2": 1.5, "error/classification": 3.0, "é>/..": 1.0}
+    history = History(server.uri, "transferred")
+    history.check()
+    run_id = history.log_merge(record(["cat"], teacher_numbers=numbers))
+    run = client.get_run(run_id)
+    assert run.data.metrics["teacher/lambda/mnist/block1_1 to relu1_2"] == 1.5
+    assert run.data.metrics["teacher/error/classification"] == 3.0
+    assert names(client, run_id) == FILES | {"recipe.png"}
+
+
 def test_logging_a_merge_twice_gives_one_run(server: MlflowServer, client: MlflowClient) -> None:
     history = History(server.uri, "twice")
     merge = record(["zero"], net="twice")

@@ -84,3 +84,21 @@ def test_parameters_are_text() -> None:
 
 def test_a_moment_in_milliseconds() -> None:
     assert milliseconds("1970-01-01T00:00:02.500+00:00") == 2500
+
+
+def test_the_teacher_s_numbers_have_a_group_and_keys_that_mlflow_takes() -> None:
+    given = {
+        "error/classification": 3.0,
+        "lambda/mnist/block1_1->relu1_2": 1.5,
+        "lambda/mnist/block1_1 to relu1_2": 9.0,  # the same key for MLflow: the first stays
+        "../odd>é": 2.0,
+        "x" * 300: 1.0,
+    }
+    shown = {p.key: p.value for p in metrics(record(["cat", "cow"], teacher_numbers=given))}
+    teacher = {key: value for key, value in shown.items() if key.startswith("teacher/")}
+    assert teacher == {
+        "teacher/error/classification": 3.0,
+        "teacher/lambda/mnist/block1_1 to relu1_2": 9.0,
+        "teacher/_/odd__": 2.0,
+        "teacher/" + "x" * 200: 1.0,
+    }
