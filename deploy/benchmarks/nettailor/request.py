@@ -11,6 +11,8 @@ from deploy.benchmarks.nettailor.budget import BUDGETS, Budget
 from deploy.benchmarks.nettailor.tasks import NAMES
 
 DEFAULT_TASKS = ("mnist", "fashion-mnist", "cifar10")
+QUICK_TASKS = ("digits",)
+"""A minute is enough for one task alone."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,7 @@ def requested(
         if name not in NAMES:
             raise SchemaError(f"unknown task '{name}'; known are {', '.join(NAMES)}")
     budget = BUDGETS[size]
-    # A minute is enough for one task alone.
-    default = DEFAULT_TASKS[:1] if size == "quick" else DEFAULT_TASKS
+    default = QUICK_TASKS if size == "quick" else DEFAULT_TASKS
     return Request(
         tasks=tasks or default,
         budget=budget,
