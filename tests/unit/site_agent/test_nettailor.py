@@ -13,7 +13,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from common.distillation.problem import logits
 from common.errors import ConfigurationError, DataError, TransplantError
+from common.images import normalise
 from common.nets.architectures import (
     build_category_module,
     feature_shape,
@@ -194,6 +196,23 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path, backbone: Path, phase: 
     repeated: list[str] = []
     made.train(start(), few(), tmp_path / "cut", lambda *t: repeated.append(t[2]), support.NEVER)
     assert repeated == []  # what is done is not done again
+
+
+def test_several_tasks_are_tailored_to_at_once(tmp_path: Path, backbone: Path) -> None:
+    tasks = (support.TASK, support.TASK.model_copy(update={"name": "a.second"}))
+    lean = {"student_epochs": 4, "tuning_epochs": 8, "tolerance": 100.0}
+    teacher = recipe(backbone, nettailor=lean).train(
+        Teacher(*initial_modules(SPEC, tasks, 0)),
+        few(),
+        tmp_path,
+        lambda *_: None,
+        support.NEVER,
+    )
+    assert set(teacher.task_modules) == {"classification", "a.second"}
+    x_NCHW = normalise(few().training.images_NCHW)
+    for g in teacher.task_modules.values():
+        y_N = logits(g(teacher.category_module(x_NCHW)))
+        assert y_N[:40].mean() > y_N[40:].mean() + 0.5  # each has learned
 
 
 def test_a_tolerance_that_no_net_meets_ships_the_whole_one_and_says_so(
