@@ -89,8 +89,9 @@ def _made_of(card: Card, file: str) -> str:
             f"{spec.kernel}×{spec.kernel}"
         )
     scaled = card.calibration
+    lowest = card.category_architecture.extractor or card.category_architecture
     rows = [
-        ("category module", _architecture(card.category_architecture, "up to")),
+        ("category module", _architecture(lowest, "up to")),
         ("adapter", adapter),
         ("task module", _architecture(card.task_architecture, "above")),
         ("calibration", f"output = {scaled.scale:g} · y + {scaled.bias:g}"),

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from common.distillation.problem import logits
 from common.distillation.task_loss import cross_entropy
-from common.errors import DataError, TransplantError
+from common.errors import TransplantError
 from common.nets.architectures import input_shape
 from common.nets.spec import Setting
 from common.nets.tailored_resnet import tailored_spec
@@ -35,6 +35,7 @@ from common.nettailor.tailored import OWN_STATISTICS, SHARED_STATISTICS, Card, T
 from site_agent import inference, metrics
 from site_agent.config import TrainingConfig
 from site_agent.data.images import ImageSet, LabData
+from site_agent.recipes.held import held_apart
 from site_agent.recipes.interface import OnProgress, Teacher
 from site_agent.recipes.nettailor_backbone import Backbone
 from site_agent.recipes.numbers import largest, room
@@ -288,46 +289,6 @@ class NettailorRecipe:
             work.stop,
         )
         net.eval().requires_grad_(False)
-
-
-def held_apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Part training images from those that the search is judged on, which are balanced.
-
-    Parameters
-    ----------
-    images
-        Of training.
-    share
-        Of the smaller side's; as many of the other side's.
-    seed
-        Of the draw.
-
-    Returns
-    -------
-    What to train on, and what to judge on.
-
-    Raises
-    ------
-    DataError
-        If the share is less than one image.
-    """
-    count = int(share * min(images.counts()))
-    if count == 0:
-        category, rest = images.counts()
-        raise DataError(
-            f"training.nettailor.held_share = {share:g} of {category} images of the category and "
-            f"{rest} of the rest holds none apart; raise it or add images"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    held: set[int] = set()
-    for label in (0.0, 1.0):
-        side = torch.nonzero(images.labels_N == label).flatten()
-        held |= set(side[torch.randperm(len(side), generator=generator)[:count]].tolist())
-    everything = range(len(images))
-    return (
-        images.subset([index for index in everything if index not in held]),
-        images.subset(sorted(held)),
-    )
 
 
 def numbers(described: Card, found: Found, count: int) -> dict[str, float]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -27,8 +29,9 @@ from common.weights import safetensors_io
 from common.weights.admission import admit
 from site_agent.config import NettailorBackbone, TrainingConfig
 from site_agent.data.images import LabData
+from site_agent.recipes.held import held_apart
 from site_agent.recipes.interface import Teacher
-from site_agent.recipes.nettailor import NettailorRecipe, held_apart
+from site_agent.recipes.nettailor import NettailorRecipe
 from site_agent.recipes.nettailor_backbone import load_backbone
 from site_agent.recipes.supervised import SupervisedRecipe
 from site_agent.stopping import Stopped
@@ -153,15 +156,11 @@ def test_a_tailored_teacher_passes_the_gate_and_shares_the_backbones_tensors(
     with torch.no_grad():
         assert torch.equal(f(images), teacher.category_module(images))
 
-    # Of the kept paths each has its α; blocks and stem are the backbone's to the last bit.
+    # Of the kept paths each has its α.
     tensors = safetensors_io.read(shipped, manifest.category_module)
     kept = {name.split(".")[2] for name in tensors if name.startswith(("tailored.b", "tailored.p"))}
-    alphas = {name.partition("/")[2] for name in told if name.startswith("alpha/")}
-    assert alphas == kept
-    theirs = {value.numpy().tobytes() for value in safetensors_weights(backbone).values()}
-    for name, value in tensors.items():
-        own = "proxies" in name or "alpha" in name
-        assert (value.numpy().tobytes() in theirs) is not own, name
+    assert {name.partition("/")[2] for name in told if name.startswith("alpha/")} == kept
+    assert shared_with(backbone, tensors) == {n for n in tensors if not own(n)}
 
     said = manifest.recipe.settings
     assert str(said["nettailor.backbone"]).startswith("net ")
@@ -170,10 +169,16 @@ def test_a_tailored_teacher_passes_the_gate_and_shares_the_backbones_tensors(
     assert str(tmp_path) not in manifest.model_dump_json()
 
 
-def safetensors_weights(path: Path) -> dict[str, Tensor]:
-    import safetensors.torch
+def shared_with(backbone: Path, tensors: Mapping[str, Tensor]) -> set[str]:
+    """Return the tensors that are the backbone's to the last bit."""
+    weights = safetensors.torch.load_file(backbone)
+    theirs = {value.numpy().tobytes() for value in weights.values()}
+    return {name for name, value in tensors.items() if value.numpy().tobytes() in theirs}
 
-    return safetensors.torch.load_file(path)
+
+def own(name: str) -> bool:
+    """Say whether a tensor is of the lab's tasks alone: proxies and α."""
+    return "proxies" in name or "alpha" in name
 
 
 @pytest.mark.parametrize("phase", ["fine-tunes", "learns with", "tunes a net"])
@@ -234,6 +239,9 @@ def test_a_tolerance_that_no_net_meets_ships_the_whole_one_and_says_so(
     assert teacher.numbers["nettailor/params_removed"] < 0
     assert teacher.extractor is not None
     assert teacher.extractor.settings["paths"] == "1:01 2:012"
+    tensors = teacher.category_module.state_dict()
+    assert {name.split(".")[2] for name in tensors if "blocks." in name} == {"block1_1", "block2_1"}
+    assert shared_with(backbone, tensors) == {name for name in tensors if not own(name)}
 
 
 def test_images_held_apart_are_balanced_and_of_training() -> None:
@@ -245,7 +253,9 @@ def test_images_held_apart_are_balanced_and_of_training() -> None:
     assert not set(held.keys) & set(data.validation.keys)
     assert held_apart(data.training, 0.2, seed=4)[1].keys != held.keys
     two = data.training.subset([0, 1, 2, 40, 41, 42])
-    with pytest.raises(DataError, match=r"held_share = 0\.2 of 3 images of the category and 3"):
+    with pytest.raises(
+        DataError, match=r"0\.2 of 3 training images of the category and 3"
+    ):
         held_apart(two, 0.2, seed=3)
 
 
