@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 from torch import nn
 
 from common.model import first_problem
@@ -47,8 +47,8 @@ class TailoredResNet(Architecture):
     widen: int | None = None
     blocks: int | None = None
     shortcut: str | None = None
-    input_size: int = Field(default=32)
-    """The backbone's default."""
+    input_size: int
+    """If it is not given, the backbone's default; `in_channels` likewise."""
 
     @model_validator(mode="before")
     @classmethod

@@ -20,13 +20,22 @@ from common.errors import ConfigurationError, DataError, TransplantError
 from common.images import normalise
 from common.nets.architectures import (
     build_category_module,
+    build_task_module,
     feature_shape,
     initial_modules,
+    initialise,
 )
+from common.nets.calibration import Calibration
+from common.nets.composed import ComposedNet
 from common.nets.spec import ArchitectureSpec
+from common.nets.tailored_resnet import tailored_spec
+from common.nettailor.paths import Path as NetPath
 from common.plan import Plan
 from common.weights import safetensors_io
 from common.weights.admission import admit
+from common.weights.card_file import card_path
+from coordinator.export.card import Card
+from coordinator.export.card_text import card_text
 from site_agent.config import NettailorBackbone, TrainingConfig
 from site_agent.data.images import LabData
 from site_agent.recipes.held import held_apart
@@ -253,9 +262,7 @@ def test_images_held_apart_are_balanced_and_of_training() -> None:
     assert not set(held.keys) & set(data.validation.keys)
     assert held_apart(data.training, 0.2, seed=4)[1].keys != held.keys
     two = data.training.subset([0, 1, 2, 40, 41, 42])
-    with pytest.raises(
-        DataError, match=r"0\.2 of 3 training images of the category and 3"
-    ):
+    with pytest.raises(DataError, match=r"0\.2 of 3 training images of the category and 3"):
         held_apart(two, 0.2, seed=3)
 
 
@@ -292,6 +299,48 @@ def test_backbones_that_cannot_be_used_are_named(tmp_path: Path, backbone: Path)
     deep = SPEC.model_copy(update={"settings": {"width": 4, "blocks": 2}})
     assert "it has no tensor 'block1_2.conv1.weight'" in refused(deep, path=backbone, kind="net")
     assert "only resnet18 is one of ours" in refused(SPEC, path=backbone, kind="torchvision")
+
+
+def exported(folder: Path, architecture: ArchitectureSpec) -> tuple[Path, nn.Sequential, Card]:
+    """Write what `rootstock net export` writes of a founder's net."""
+    f = initialise(build_category_module(architecture), 1).eval()
+    g = initialise(build_task_module(architecture.above(), support.TASK), 2).eval()
+    path = folder / "net.safetensors"
+    net = ComposedNet(f, None, g, Calibration())
+    card = Card(
+        category="zero",
+        task=support.TASK,
+        category_architecture=architecture,
+        task_architecture=architecture.above(),
+        input_shape=(3, 32, 32),
+        adapter=None,
+        calibration=Calibration(),
+        error=None,
+        digests={},
+        blob=safetensors_io.write(path, net.state_dict()),
+        how_to_load="",
+    )
+    card_path(path).write_text(card.model_dump_json())
+    return path, f, card
+
+
+def test_an_exported_net_is_a_backbone_unless_it_was_tailored(tmp_path: Path) -> None:
+    path, f, card = exported(tmp_path, SPEC)
+    loaded = load_backbone(NettailorBackbone(path=path), SPEC, support.CPU)
+    assert loaded.description.startswith("export ")
+    for name, value in f.state_dict().items():
+        assert torch.equal(loaded.extractor.state_dict()[name], value)
+    assert "| category module | small-resnet, up to layer `block2_1` |" in card_text(card, "x")
+
+    tailored = SPEC.model_copy(
+        update={"extractor": tailored_spec(SPEC, [NetPath(1, 1), NetPath(2, 0)])}
+    )
+    path, _, card = exported(tmp_path, tailored)
+    assert "category module is a 'tailored-resnet', the plan's a 'small-resnet'" in refused(
+        SPEC, path=path
+    )
+    assert "| category module | tailored-resnet, up to layer `tailored` |" in card_text(card, "x")
+    assert "| task module | small-resnet, above layer `block2_1` |" in card_text(card, "x")
 
 
 def test_torchvisions_resnet18_is_a_backbone_where_the_plan_s_net_is_one(tmp_path: Path) -> None:
