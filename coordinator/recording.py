@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from common.errors import RootstockError, UnreachableError
+from common.nets import tailored_resnet
 from common.nets.spec import Setting
+from common.nettailor.paths import name_of
 from common.weights.manifest import TeacherManifest
 from coordinator.growth import NewCategory
 from coordinator.history.mlflow_history import History
-from coordinator.history.record import Join, MergeRecord
+from coordinator.history.record import Join, MergeRecord, Tailored
 from coordinator.jobs.model import JobResult
 from coordinator.ledger import Ledger
 from coordinator.places import Places
@@ -130,6 +132,7 @@ def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
         parameters=parameters,
         numbers=numbers,
         teacher_numbers=manifest.metrics,
+        tailored=_tailored(manifest),
         curves=result.curves if result else (),
         created_at=_instant(merge.created_at),
         finished_at=_instant(merge.finished_at) if merge.finished_at else None,
@@ -158,6 +161,22 @@ def _earlier(ledger: Ledger, merge: Merge, held: NetVersion | None) -> tuple[Joi
         for edge in ledger.tree_of(held).edges
         if (edge.category, edge.task) != (merge.category, merge.task)
     )
+
+
+def _tailored(manifest: TeacherManifest) -> Tailored | None:
+    """Return which paths a tailored category module kept, with α as the lab says it.
+
+    α of a path that the lab does not name, or that no softmax can give, is 0: it is drawn thin.
+    """
+    extractor = manifest.architecture.extractor
+    if extractor is None or extractor.name != tailored_resnet.NAME:
+        return None
+    kept = tailored_resnet.kept_of(extractor)
+    paths = []
+    for path in kept.paths:
+        alpha = manifest.metrics.get(f"alpha/{name_of(path, kept.blocks)}", 0.0)
+        paths.append((path.target, path.skip, alpha if 0 <= alpha <= 1 else 0.0))
+    return Tailored(blocks=kept.blocks, paths=tuple(paths))
 
 
 def _flat(prefix: str, settings: Mapping[str, Any]) -> dict[str, Setting]:

@@ -135,13 +135,54 @@ class L2tConfig(Document):
         return self
 
 
+class NettailorBackbone(Document):
+    """The trained net whose blocks recipe `nettailor` keeps or replaces: a safetensors file."""
+
+    kind: Literal["export", "net", "torchvision"] = "export"
+    """`export`: what `rootstock net export` wrote, with its card beside it. `net`: weights named by
+    the layers of the plan's architecture; a category module alone will do. `torchvision`: a state
+    dict of its resnet18, where the plan's architecture is that."""
+    path: Path
+
+
+class NettailorConfig(Document):
+    """Recipe `nettailor`: a net's frozen blocks are kept or replaced by lean proxies.
+
+    `training`'s own epochs and rates are those of the fine-tuned original, which the tailored net
+    is held against. What follows it is trained by SGD.
+    """
+
+    backbone: NettailorBackbone | None = None
+    """Of the plan's architecture; its task modules are the plan's."""
+    student_epochs: int = Field(default=20, ge=1, le=100_000)
+    """With every block and every proxy."""
+    student_learning_rate: float = Field(default=0.1, gt=0, le=10)
+    attention_rate: float = Field(default=5.0, gt=0, le=1000)
+    """Multiplies the learning rate of attention α; long trainings need 1."""
+    tuning_epochs: int = Field(default=8, ge=1, le=100_000)
+    """Of every pruned net of the search."""
+    tuning_learning_rate: float = Field(default=0.05, gt=0, le=10)
+    complexity: float = Field(default=0.3, ge=0, le=1000)
+    """γ1, of the FLOPs that are to be expected."""
+    mimicry: float = Field(default=0.1, ge=0, le=1000)
+    """γ2, of the distance to the fine-tuned original's features and answers; with thousands of
+    steps 10, as published."""
+    tolerance: float = Field(default=0.5, ge=0, le=100)
+    """Points that a tailored net's error may be above the fine-tuned original's, in every task."""
+    held_share: float = Field(default=0.2, gt=0, le=0.5)
+    """Share of the smaller side's training images that is held apart, and as many of the other
+    side's: the search is judged on them and nothing learns from them."""
+
+
 class TrainingConfig(Document):
     """How the teacher net is trained. Nothing is chosen on validation images."""
 
-    recipe: Literal["supervised", "compatible", "l2t"] = "supervised"
+    recipe: Literal["supervised", "compatible", "l2t", "nettailor"] = "supervised"
     compatible: CompatibleConfig = CompatibleConfig()
     """Of that recipe."""
     l2t: L2tConfig = L2tConfig()
+    """Of that recipe."""
+    nettailor: NettailorConfig = NettailorConfig()
     """Of that recipe."""
     extractor: ArchitectureSpec | None = Field(default=None, exclude_if=lambda spec: spec is None)
     """What the category module is, if not of the plan's architecture; task modules are the plan's
@@ -167,6 +208,16 @@ class TrainingConfig(Document):
             )
         if self.recipe == "l2t" and not self.l2t.sources:
             raise ValueError("recipe 'l2t' needs [[training.l2t.sources]], one or more")
+        if self.recipe == "nettailor" and self.nettailor.backbone is None:
+            raise ValueError(
+                "recipe 'nettailor' needs [training.nettailor.backbone], a file of trained weights "
+                "as `rootstock net export` writes it"
+            )
+        if self.recipe == "nettailor" and self.extractor is not None:
+            raise ValueError(
+                "recipe 'nettailor' makes its extractor of the plan's own; remove "
+                "training.extractor"
+            )
         return self
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -21,7 +22,9 @@ from common.nets.spec import ArchitectureSpec, Name
 from common.weights import safetensors_io, schema
 from common.weights.card_file import card_path, read_card
 from common.weights.manifest import BlobEntry
-from site_agent.standing import KeptTeacher
+
+if TYPE_CHECKING:  # a recipe reads files, too, and what stands at a lab knows its recipes
+    from site_agent.standing import KeptTeacher
 
 _PREFIX = "category_module."
 """Of f's tensors in an exported net; a file of f alone has none."""

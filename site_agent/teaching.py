@@ -27,6 +27,8 @@ from site_agent.recipes.compatible import CompatibleRecipe, load_heads
 from site_agent.recipes.interface import Recipe, Teacher
 from site_agent.recipes.l2t import L2tRecipe
 from site_agent.recipes.l2t_sources import load_sources
+from site_agent.recipes.nettailor import NettailorRecipe
+from site_agent.recipes.nettailor_backbone import load_backbone
 from site_agent.recipes.supervised import SupervisedRecipe
 from site_agent.spool import Spool, SpoolEntry
 from site_agent.submission import build
@@ -39,13 +41,23 @@ def recipe_of(lab: Lab) -> Recipe:
     ------
     ConfigurationError, SchemaError
         If the published heads do not serve: see `site_agent.recipes.compatible.load_heads`. If a
-        source cannot be loaded: see `site_agent.recipes.l2t_sources.load_sources`.
+        source cannot be loaded: see `site_agent.recipes.l2t_sources.load_sources`. If a backbone
+        cannot: see `site_agent.recipes.nettailor_backbone.load_backbone`.
     """
     config = lab.config.training
     if config.recipe == "l2t":
         shape = input_shape(lab.plan.architecture)
         sources = load_sources(config.l2t.sources, config.l2t.pairs, shape, lab.device)
         return L2tRecipe(config, lab.device, sources, shape)
+    if config.recipe == "nettailor":
+        assert config.nettailor.backbone is not None  # noqa: S101  # the configuration is checked
+        backbone = load_backbone(config.nettailor.backbone, lab.plan.architecture, lab.device)
+        return NettailorRecipe(
+            config,
+            lab.device,
+            backbone,
+            lambda text: lab.log.warning("tailoring", reason=text),
+        )
     if lab.heads is None:
         return SupervisedRecipe(config, lab.device)
     heads = load_heads(
@@ -122,8 +134,10 @@ def run_digest(config: SiteConfig, plan_digest: str) -> str:
     Auxiliary heads are left out: a teacher that was shipped stays when they are replaced.
     """
     training = config.training.model_dump(
-        mode="json", exclude={"checkpoint_epochs", "compatible", "l2t"}
+        mode="json", exclude={"checkpoint_epochs", "compatible", "l2t", "nettailor"}
     )
+    if config.training.recipe == "nettailor":
+        training["nettailor"] = config.training.nettailor.model_dump(mode="json")
     if config.training.recipe == "l2t":
         training["l2t"] = config.training.l2t.model_dump(mode="json")
     if config.training.recipe == "compatible":

@@ -21,6 +21,8 @@ from common.nets.mobilenet import MobileNetV2
 from common.nets.resnet import ResNet18, SmallResNet, WideResNet
 from common.nets.segmentation import SCORES
 from common.nets.spec import ArchitectureSpec, TaskSpec
+from common.nets.tailored_resnet import NAME as TAILORED
+from common.nets.tailored_resnet import TailoredResNet
 from common.nets.vgg import SmallVgg, Vgg16
 
 _OUTPUTS = 1
@@ -36,6 +38,7 @@ _REGISTRY: dict[str, type[Architecture]] = {
     "wide-resnet": WideResNet,
     "resnet18": ResNet18,
     "mobilenetv2": MobileNetV2,
+    TAILORED: TailoredResNet,
 }
 
 

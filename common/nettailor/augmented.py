@@ -6,8 +6,7 @@ Shapes: N batch, C channels, H/W height and width, K classes, P paths into a nod
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
 import torch
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.errors import TransplantError
-from common.nettailor.blocks import Proxy, UniversalBlock
-from common.nettailor.paths import SKIPS, Path, all_paths, remaining
+from common.nettailor.blocks import Proxy, UniversalBlock, total
+from common.nettailor.paths import SKIPS, Path, all_paths, name_of, remaining
 
 UNIVERSAL_LOGIT = 2.0
 PROXY_LOGIT = -2.0
@@ -28,7 +27,8 @@ class Activations(NamedTuple):
 
     nodes: dict[int, Tensor]
     """(N, C, H, W) by node, from 1; nodes that were left out are not there."""
-    logits_NK: Tensor
+    logits: tuple[Tensor, ...]
+    """What the head answers: (N, K), or one tensor for each of several tasks."""
 
 
 class Stages(NamedTuple):
@@ -85,7 +85,13 @@ def activations(extractor: nn.Sequential, head: nn.Module, x_NCHW: Tensor) -> Ac
     for node, block in enumerate(blocks.values(), start=1):
         x_NCHW = block(x_NCHW)
         nodes[node] = x_NCHW
-    return Activations(nodes, head(x_NCHW))
+    return Activations(nodes, _answers(head, x_NCHW))
+
+
+def _answers(head: nn.Module, x_NCHW: Tensor) -> tuple[Tensor, ...]:
+    """Return a head's answers, be it for one task or for several."""
+    found = head(x_NCHW)
+    return (found,) if isinstance(found, Tensor) else tuple(found)
 
 
 class AugmentedNet(nn.Module):
@@ -100,7 +106,7 @@ class AugmentedNet(nn.Module):
     extractor
         Pre-trained, as `stages` wants it. Copied.
     head
-        From the last block's map to K logits. Copied.
+        From the last block's map to K logits, or to a tuple of logits, one a task. Copied.
     input_shape_CHW
         Of one image.
     seed
@@ -156,8 +162,7 @@ class AugmentedNet(nn.Module):
 
     def name(self, path: Path) -> str:
         """Return a block's own name, or "proxy" with the block's and how far back it reads."""
-        block = self.names[path.target - 1]
-        return block if path.universal else f"proxy{path.skip}_{block}"
+        return name_of(path, self.names)
 
     def ordered(self) -> list[Path]:
         """Return the paths that are kept, lowest node first."""
@@ -199,13 +204,14 @@ class AugmentedNet(nn.Module):
             if into:
                 terms_NCHW = [alphas[p] * self.paths[self.name(p)](nodes[p.source]) for p in into]
                 nodes[node] = F.relu(total(terms_NCHW))
-        logits_NK = self.head(nodes[len(self.names)])
+        logits = _answers(self.head, nodes[len(self.names)])
         del nodes[0]
-        return Activations(nodes, logits_NK)
+        return Activations(nodes, logits)
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return (N, K) logits."""
-        return self.activations(x_NCHW).logits_NK
+    def forward(self, x_NCHW: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return (N, K) logits, or several tasks'."""
+        first, *others = self.activations(x_NCHW).logits
+        return (first, *others) if others else first
 
     def own(self) -> Iterator[nn.Parameter]:
         """Return the parameters in use that are this task's alone, but for attention's."""
@@ -236,11 +242,6 @@ class AugmentedNet(nn.Module):
 
     def _nodes(self) -> range:
         return range(1, len(self.names) + 1)
-
-
-def total(terms_NCHW: Sequence[Tensor]) -> Tensor:
-    """Return the sum of maps, one added to the other: a stack of them would be copied first."""
-    return functools.reduce(torch.add, terms_NCHW)
 
 
 def _into(paths: Iterable[Path], node: int) -> list[Path]:

@@ -6,6 +6,8 @@ Shapes: N batch, C channels, O out-channels, H/W height and width.
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,6 +46,11 @@ class UniversalBlock(nn.Module):
         return out
 
 
+def pooling(stride: int) -> nn.MaxPool2d:
+    """Return the max-pooling of a proxy that leads to a smaller map."""
+    return nn.MaxPool2d(stride + 1, stride, stride // 2)
+
+
 class Proxy(nn.Sequential):
     """Max-pooling where maps shrink, a 1×1 convolution without bias, BatchNorm.
 
@@ -79,7 +86,7 @@ class Proxy(nn.Sequential):
         with torch.random.fork_rng(devices=[]):
             conv = nn.Conv2d(channels, out_channels, 1, bias=False)
         nn.init.normal_(conv.weight, std=PROXY_STD, generator=generator)
-        pool = [nn.MaxPool2d(stride + 1, stride, stride // 2)] if stride > 1 else []
+        pool = [pooling(stride)] if stride > 1 else []
         super().__init__(*pool, conv, nn.BatchNorm2d(out_channels))
         self.stride = stride
 
@@ -107,3 +114,8 @@ class Proxy(nn.Sequential):
         for parameter in fused.parameters():
             parameter.mul_(alpha)
         return fused
+
+
+def total(terms_NCHW: Sequence[Tensor]) -> Tensor:
+    """Return the sum of maps, one added to the other: a stack of them would be copied first."""
+    return functools.reduce(torch.add, terms_NCHW)

@@ -40,10 +40,11 @@ class Settings:
 def mimicry(student: Activations, teacher: Activations) -> Tensor:
     """Return T, how far a student is from its teacher (paper, Eq. 11), without a shape.
 
-    The mean over nodes that the student has and over logits of the mean squared difference.
+    The mean over nodes that the student has and over each task's logits of the mean squared
+    difference.
     """
     pairs = [(x_NCHW, teacher.nodes[node]) for node, x_NCHW in student.nodes.items()]
-    pairs.append((student.logits_NK, teacher.logits_NK))
+    pairs += zip(student.logits, teacher.logits, strict=True)
     return torch.stack([F.mse_loss(ours, theirs) for ours, theirs in pairs]).mean()
 
 
@@ -51,16 +52,39 @@ def loss(
     net: AugmentedNet,
     student: Activations,
     teacher: Activations,
-    classes_N: Tensor,
+    task_loss: Tensor,
     costs: Costs,
     settings: Settings,
 ) -> Tensor:
-    """Return L = cross-entropy + γ1 C + γ2 T (paper, Eq. 12), without a shape."""
-    total = F.cross_entropy(student.logits_NK, classes_N)
+    """Return L = task loss + γ1 C + γ2 T (paper, Eq. 12), without a shape."""
+    total = task_loss
     if settings.complexity:
         expected = expected_complexity(net.alphas(), costs, len(net.names))
         total = total + settings.complexity * expected
     return total + settings.mimicry * mimicry(student, teacher)
+
+
+def optimiser_of(net: AugmentedNet, settings: Settings) -> torch.optim.SGD:
+    """Return SGD over what is a task's own; attention is not decayed.
+
+    A group's "factor" is what the learning rate is multiplied by in it.
+    """
+    factors = (1.0, settings.attention_rate)
+    parameters = (list(net.own()), list(net.attention.parameters()))
+    decays = (settings.weight_decay, 0.0)
+    return torch.optim.SGD(
+        [
+            {
+                "params": group,
+                "weight_decay": decay,
+                "lr": settings.learning_rate * factor,
+                "factor": factor,
+            }
+            for group, decay, factor in zip(parameters, decays, factors, strict=True)
+        ],
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+    )
 
 
 def learn(
@@ -94,22 +118,15 @@ def learn(
     extractor.eval().requires_grad_(False)
     head.eval().requires_grad_(False)
     net.train().requires_grad_()
-    optimiser = torch.optim.SGD(
-        [
-            {"params": list(net.own()), "weight_decay": settings.weight_decay},
-            {
-                "params": list(net.attention.parameters()),
-                "lr": settings.learning_rate * settings.attention_rate,
-            },
-        ],
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-    )
+    optimiser = optimiser_of(net, settings)
     rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     for _, (x_NCHW, classes_N) in zip(range(settings.steps), batches, strict=False):
         with torch.no_grad():
             shown = activations(extractor, head, x_NCHW)
-        found = loss(net, net.activations(x_NCHW), shown, classes_N, costs, settings)
+        ours = net.activations(x_NCHW)
+        (logits_NK,) = ours.logits
+        told = F.cross_entropy(logits_NK, classes_N)
+        found = loss(net, ours, shown, told, costs, settings)
         optimiser.zero_grad(set_to_none=True)
         found.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -6,11 +6,18 @@ node to a later one; what merges into a node is pooled there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import NamedTuple
+
+from common.errors import SchemaError
 
 SKIPS = 3
 """Proxies that merge into a node at most (paper, section 4.1)."""
+MAX_TEXT = 512
+"""Characters of a text of paths; 27 blocks with all their proxies take 214."""
+_NODE = re.compile(r"([1-9][0-9]?):([0-9]{1,4})")
 
 
 class Path(NamedTuple):
@@ -94,3 +101,83 @@ def remaining(kept: Iterable[Path], nodes: int) -> frozenset[Path]:
         if not stranded:
             return left
         left -= stranded
+
+
+def name_of(path: Path, blocks: Sequence[str]) -> str:
+    """Return a block's own name, or "proxy" with the block's and how far back it reads.
+
+    Parameters
+    ----------
+    path
+        Of the graph.
+    blocks
+        Names of the universal blocks, lowest first.
+    """
+    block = blocks[path.target - 1]
+    return block if path.universal else f"proxy{path.skip}_{block}"
+
+
+def text_of(paths: Iterable[Path]) -> str:
+    """Return the one text that names these paths: "1:01 3:02" is (1, 0), (1, 1), (3, 0), (3, 2).
+
+    A word a node, the lowest first: the node, and the skips of the paths that merge into it.
+    """
+    words = groupby(sorted(set(paths)), key=lambda path: path.target)
+    return " ".join(f"{node}:{''.join(str(path.skip) for path in into)}" for node, into in words)
+
+
+def from_text(text: str, nodes: int) -> tuple[Path, ...]:
+    """Read what `text_of` writes. A peer supplies it.
+
+    Parameters
+    ----------
+    text
+        The last node that it names is the net's last.
+    nodes
+        Residual blocks that there are; a net may use the lower ones alone.
+
+    Raises
+    ------
+    SchemaError
+        If the text is too long, names paths that there are not, names them in another order or
+        twice, or names some that do not lie between the stem and the last node.
+    """
+    if len(text) > MAX_TEXT:
+        raise SchemaError(f"paths have {len(text)} characters; {MAX_TEXT} are the most")
+    found = [path for word in text.split(" ") for path in _merging(word, nodes)]
+    if text_of(found) != text:
+        raise SchemaError(
+            f"paths '{text}': nodes rise from word to word, skips within a word, and none comes "
+            f"twice; write '{text_of(found)}'"
+        )
+    left = remaining(found, found[-1].target)
+    for path in found:
+        if path not in left:
+            raise SchemaError(
+                f"paths '{text}': '{text_of([path])}' does not lie between the stem (node 0) and "
+                f"the last node, {found[-1].target}; leave it out, as nothing reads it or nothing "
+                "feeds it"
+            )
+    return tuple(found)
+
+
+def _merging(word: str, nodes: int) -> list[Path]:
+    """Return the paths that one word names."""
+    match = _NODE.fullmatch(word)
+    if match is None:
+        raise SchemaError(
+            f"paths: '{word[:40]}' is not NODE:SKIPS, as '3:02': node 3, its block (0) and the "
+            "proxy that skips 2; words are parted by one space"
+        )
+    target = int(match[1])
+    if target > nodes:
+        raise SchemaError(f"paths: '{word}': there is no node {target}; the backbone has {nodes}")
+    paths = [Path(target, int(skip)) for skip in match[2]]
+    highest = min(SKIPS, target)
+    for path in paths:
+        if path.skip > highest:
+            raise SchemaError(
+                f"paths: '{word}': no path into node {target} skips {path.skip}; 0 (the block) to "
+                f"{highest} are there"
+            )
+    return paths

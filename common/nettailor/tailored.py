@@ -6,14 +6,15 @@ Shapes: N batch, C channels, H/W height and width, K classes.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.nettailor.augmented import AugmentedNet, total
-from common.nettailor.blocks import Proxy
+from common.nettailor.augmented import AugmentedNet
+from common.nettailor.blocks import Proxy, UniversalBlock
 from common.nettailor.complexity import flops
+from common.nettailor.extractor import LAYER, TailoredBlocks, Term
 from common.nettailor.measures import parameters
 from common.nettailor.paths import Path
 
@@ -33,57 +34,59 @@ class TailoredNet(nn.Module):
     BatchNorm's running statistics included. One task's own: proxies, into whose convolutions their
     BatchNorm and α are folded, the blocks' α, and the head.
 
-    Proxies that read one node at one stride share its max-pooling.
-
     Parameters
     ----------
     net
         Pruned. Copied; what comes out is in evaluation mode.
+
+    Attributes
+    ----------
+    extractor
+        The stem's layers, and `LAYER`: what architecture "tailored-resnet" builds for these paths.
+    head
+        From its map to logits.
+    names
+        Of the paths that were kept.
+    alphas
+        By the name of the path.
+    blocks_before
+        Universal blocks of the backbone.
     """
 
     def __init__(self, net: AugmentedNet) -> None:
         super().__init__()
         self.names = {path: net.name(path) for path in net.ordered()}
-        self.nodes = len(net.names)
-        self.stem = copy.deepcopy(net.stem)
+        self.blocks_before = len(net.names)
+        alphas = {path: alpha.detach().clone() for path, alpha in net.alphas().items()}
+        self.alphas = {self.names[path]: float(alpha) for path, alpha in alphas.items()}
+        terms = (_term(net, path, alpha) for path, alpha in alphas.items())
+        stem = copy.deepcopy(net.stem)
+        self.extractor = nn.Sequential(
+            OrderedDict([*stem.named_children(), (LAYER, TailoredBlocks(terms))])
+        )
         self.head = copy.deepcopy(net.head)
-        self.blocks, self.proxies, self.pools = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-        self._into: dict[int, list[tuple[Path, str, str]]] = {}
-        self.alphas: dict[str, float] = {}
-        for path, alpha in net.alphas().items():
-            name, module, pool = self.names[path], net.paths[net.name(path)], ""
-            if isinstance(module, Proxy):
-                self.proxies[name] = module.folded(alpha)
-                if module.stride > 1:
-                    pool = f"pool{path.source}_{module.stride}"
-                    self.pools[pool] = copy.deepcopy(module[0])
-            else:
-                self.blocks[name] = copy.deepcopy(module)
-                self.register_buffer(f"alpha_{name}", alpha.detach().clone())
-            self.alphas[name] = float(alpha.detach())
-            self._into.setdefault(path.target, []).append((path, name, pool))
         self.eval().requires_grad_(False)
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return (N, K) logits."""
-        nodes = {0: self.stem(x_NCHW)}
-        pooled: dict[str, Tensor] = {}
-        for node, into in self._into.items():
-            terms_NCHW = []
-            for path, name, pool in into:
-                read_NCHW = nodes[path.source]
-                if path.universal:
-                    alpha = self.get_buffer(f"alpha_{name}")
-                    terms_NCHW.append(alpha * self.blocks[name](read_NCHW))
-                    continue
-                if pool:
-                    if pool not in pooled:
-                        pooled[pool] = self.pools[pool](read_NCHW)
-                    read_NCHW = pooled[pool]
-                terms_NCHW.append(self.proxies[name](read_NCHW))
-            nodes[node] = F.relu(total(terms_NCHW))
-        logits_NK: Tensor = self.head(nodes[self.nodes])
-        return logits_NK
+    @property
+    def blocks(self) -> nn.ModuleDict:
+        """Return the universal blocks that were kept, by name."""
+        tailored = self.extractor[-1]
+        assert isinstance(tailored, TailoredBlocks)  # noqa: S101  # built so
+        return tailored.blocks
+
+    def forward(self, x_NCHW: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return (N, K) logits, or several tasks'."""
+        logits: Tensor | tuple[Tensor, ...] = self.head(self.extractor(x_NCHW))
+        return logits
+
+
+def _term(net: AugmentedNet, path: Path, alpha: Tensor) -> Term:
+    name = net.name(path)
+    module = net.paths[name]
+    if isinstance(module, Proxy):
+        return Term(path, name, module.folded(alpha), module.stride)
+    assert isinstance(module, UniversalBlock)  # noqa: S101  # built so
+    return Term(path, name, copy.deepcopy(module), alpha=alpha)
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,13 @@ def card(net: TailoredNet, original: nn.Module, x_NCHW: Tensor) -> Card:
     x_NCHW
         Images of the size to count FLOPs for.
     """
-    shared = parameters(net.stem) + parameters(net.blocks)
+    shared = parameters(net.extractor[:-1]) + parameters(net.blocks)
     own = parameters(net) - shared + len(net.blocks)
     whole = parameters(original)
     return Card(
         alphas=net.alphas,
-        blocks=net.nodes,
-        blocks_removed=net.nodes - len(net.blocks),
+        blocks=net.blocks_before,
+        blocks_removed=net.blocks_before - len(net.blocks),
         parameters=shared + own,
         own_parameters=own,
         params_removed=100 * (1 - (shared + own) / whole),

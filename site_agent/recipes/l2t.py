@@ -31,6 +31,7 @@ from site_agent.config import TrainingConfig
 from site_agent.data.images import LabData
 from site_agent.recipes.interface import OnProgress, Teacher
 from site_agent.recipes.l2t_sources import LoadedSource
+from site_agent.recipes.numbers import largest, room
 from site_agent.recipes.supervised import (
     CHECKPOINT,
     OPTIMISER,
@@ -42,8 +43,6 @@ from site_agent.recipes.supervised import (
 )
 
 META_OPTIMISER = "meta-optimiser"
-MAX_METRICS = 64
-"""Of a manifest."""
 
 
 class _History(nn.Module):
@@ -185,10 +184,8 @@ class L2tRecipe:
         )
         epochs(config, self._device, data, kept, step, on_progress, stop, done)
         ship_shape(modules)
-        room = MAX_METRICS - 2 - 2 * len(start.task_modules)
-        return replace(
-            start, numbers=lambda_metrics(matching.pairs, history.where_EP[-1].tolist(), room)
-        )
+        where, tasks = history.where_EP[-1].tolist(), len(start.task_modules)
+        return replace(start, numbers=lambda_metrics(matching.pairs, where, room(tasks)))
 
     def _matching(self, start: Teacher) -> Matching:
         chosen = self._config.l2t.pairs
@@ -210,19 +207,15 @@ class L2tRecipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def lambda_metrics(pairs: tuple[Pair, ...], where: list[float], room: int) -> dict[str, float]:
+def lambda_metrics(pairs: tuple[Pair, ...], where: list[float], count: int) -> dict[str, float]:
     """Return the pairs' λ as numbers of a manifest, "lambda/source/m->n", as many as it takes.
 
     Parameters
     ----------
     pairs, where
         Mean λ a pair.
-    room
-        Numbers that there is room for. Of more pairs the largest are named, and `lambda/left_out`
-        says how many are not.
+    count
+        As many at most; see `largest`.
     """
     named = {f"lambda/{pair}": value for pair, value in zip(pairs, where, strict=True)}
-    if len(named) <= room:
-        return named
-    largest = sorted(named, key=lambda key: -named[key])[: room - 1]
-    return {**{key: named[key] for key in largest}, "lambda/left_out": len(named) - room + 1.0}
+    return largest(named, count, "lambda/left_out")

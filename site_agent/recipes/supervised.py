@@ -81,7 +81,8 @@ class SupervisedRecipe:
         flat: dict[str, Setting] = {}
         for key, value in self._config.model_dump(mode="json").items():
             # The manifest's architecture names the extractor.
-            if key in ("recipe", "checkpoint_epochs", "compatible", "l2t", "extractor"):
+            own = ("compatible", "l2t", "nettailor")
+            if key in ("recipe", "checkpoint_epochs", "extractor", *own):
                 continue
             if isinstance(value, dict):
                 flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}
@@ -187,6 +188,8 @@ def epochs(
         Epochs, batches, the rate at the schedule's height, the seed.
     device
         Where dropout draws.
+    kept
+        A group of the optimiser may have a "factor" that its rate is multiplied by.
     step
         Learns from the training images at the given indices, with the epoch's generator for what it
         draws on the CPU; returns the loss.
@@ -219,7 +222,8 @@ def epochs(
                     raise Stopped
                 number = epoch * per_epoch + batch
                 for group in kept.optimisers[OPTIMISER].param_groups:
-                    group["lr"] = config.learning_rate * schedule(number, steps)
+                    rate = config.learning_rate * group.get("factor", 1.0)
+                    group["lr"] = rate * schedule(number, steps)
                 indices = order[batch * config.batch_size : (batch + 1) * config.batch_size]
                 loss = step(indices, generator)
                 on_progress(number + 1, steps, f"epoch {epoch + 1}, loss {loss:.3f}")

@@ -111,3 +111,25 @@ def test_a_record_names_the_extractor_if_it_is_not_the_plan_s(ledger):
         "extractor_split": "pool1",
         "extractor.width": 6,
     }
+
+
+def test_a_record_says_which_paths_a_tailored_net_kept(ledger):
+    backbone = ArchitectureSpec(
+        name="small-resnet", settings={"width": 4, "blocks": 1}, split="block2_1"
+    )
+    extractor = tailored_spec(backbone, [Path(1, 0), Path(1, 1), Path(2, 2)])
+    manifest = teacher(ledger, "cat-lab", "cat")
+    spec = manifest.architecture.model_copy(update={"extractor": extractor})
+    alphas = {"alpha/block1_1": 0.9, "alpha/proxy1_block1_1": 7.0}  # 7: no softmax gives it
+    manifest = manifest.model_copy(
+        update={"architecture": spec, "metrics": manifest.metrics | alphas}
+    )
+    submission = receive(ledger, manifest)
+    ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    ledger.fail_all(ledger.registry.submissions.get(submission), "no")
+    (merge,) = ledger.registry.merges.all()
+    record = gather(ledger, Places(ledger.config), merge)
+    assert record.tailored is not None
+    assert record.tailored.blocks == ("block1_1", "block2_1")
+    assert record.tailored.paths == ((1, 0, 0.9), (1, 1, 0.0), (2, 2, 0.0))
+    assert record.teacher_numbers == manifest.metrics

@@ -57,8 +57,8 @@ def test_a_node_pools_its_block_and_its_proxies_by_attention() -> None:
     assert list(found.nodes) == [1, 2, 3]
     for node, expected in enumerate((x1, x2, x3), start=1):
         torch.testing.assert_close(found.nodes[node], expected)
-    torch.testing.assert_close(found.logits_NK, net.head(x3))
-    assert torch.equal(net(images(2)), found.logits_NK)
+    torch.testing.assert_close(found.logits, (net.head(x3),))
+    assert torch.equal(net(images(2)), found.logits[0])
 
 
 def test_a_proxy_pools_where_maps_shrink() -> None:
@@ -140,7 +140,7 @@ def test_a_teachers_activations_are_its_blocks_outputs() -> None:
     found = activations(f, g, images(2))
     assert list(found.nodes) == [1, 2, 3, 4, 5, 6]
     assert torch.equal(found.nodes[6], f(images(2)))
-    assert torch.equal(found.logits_NK, g(f(images(2))))
+    assert torch.equal(found.logits[0], g(f(images(2))))
 
 
 def test_torchvisions_layout_is_taken_apart_too() -> None:

@@ -35,12 +35,18 @@ def state(net: nn.Module) -> dict[str, Tensor]:
 
 
 def test_mimicry_is_the_mean_over_nodes_and_logits() -> None:
-    ours = Activations({1: torch.zeros(2, 1, 1, 1), 3: torch.ones(2, 3, 1, 1)}, torch.zeros(2, 2))
+    ours = Activations(
+        {1: torch.zeros(2, 1, 1, 1), 3: torch.ones(2, 3, 1, 1)}, (torch.zeros(2, 2),)
+    )
     theirs = Activations(
         {1: torch.full((2, 1, 1, 1), 2.0), 2: torch.ones(5), 3: torch.zeros(2, 3, 1, 1)},
-        torch.full((2, 2), 3.0),
+        (torch.full((2, 2), 3.0),),
     )
     assert float(mimicry(ours, theirs)) == pytest.approx((4 + 1 + 9) / 3)
+    # Of several tasks each has a part, however many numbers it answers.
+    two = [one._replace(logits=(*one.logits, torch.full((2, 5, 5), v)))
+           for one, v in ((ours, 1.0), (theirs, 3.0))]  # fmt: skip
+    assert float(mimicry(*two)) == pytest.approx((4 + 1 + 9 + 4) / 4)
 
 
 def test_the_loss_is_the_papers_sum() -> None:
@@ -48,12 +54,9 @@ def test_the_loss_is_the_papers_sum() -> None:
     costs = path_costs(net, SHAPE)
     x, classes = next(batches())
     shown, theirs = net.eval().activations(x), activations(f, g, x)
-    found = loss(net, shown, theirs, classes, costs, Settings(steps=1, complexity=0.7, mimicry=3))
-    expected = (
-        F.cross_entropy(shown.logits_NK, classes)
-        + 0.7 * expected_complexity(net.alphas(), costs, 3)
-        + 3 * mimicry(shown, theirs)
-    )
+    told = F.cross_entropy(shown.logits[0], classes)
+    found = loss(net, shown, theirs, told, costs, Settings(steps=1, complexity=0.7, mimicry=3))
+    expected = told + 0.7 * expected_complexity(net.alphas(), costs, 3) + 3 * mimicry(shown, theirs)
     torch.testing.assert_close(found, expected)
 
 
@@ -236,7 +239,7 @@ def test_an_export_shares_the_backbones_values_to_the_last_bit() -> None:
     tailored = TailoredNet(net)
     theirs = f.state_dict()
     ours = {
-        **tailored.stem.state_dict(),
+        **tailored.extractor[:3].state_dict(),  # the stem
         **{f"{n}.{k}": v for n, b in tailored.blocks.items() for k, v in b.state_dict().items()},
     }
     assert set(ours) == set(theirs)

@@ -1,0 +1,137 @@
+"""A lab tailors the blocks that another lab's net has, and its module joins like any other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from common.weights.manifest import TeacherManifest
+from coordinator.view import NetView
+from deploy.federation.config import FederationConfig
+from site_agent.spool import Spool
+from tests.e2e.federation import QUICK, ROOTSTOCK, Running, merged
+
+pytestmark = pytest.mark.e2e
+
+Federation = Callable[[FederationConfig], Running]
+
+
+def founder_and_tailor(exported: Path) -> FederationConfig:
+    """The founder trains as ever; the other lab tailors what the founder's net is."""
+    tailoring = {
+        "recipe": "nettailor",
+        "nettailor": {
+            "backbone": {"kind": "export", "path": str(exported)},
+            "student_epochs": 8,
+            "tuning_epochs": 6,
+            "tolerance": 10.0,
+        },
+    }
+    return FederationConfig.model_validate(
+        {
+            "net": "tailored-digits",
+            "coordinator": {
+                "plan": {
+                    "architecture": {
+                        "name": "small-resnet",
+                        "split": "block2_1",
+                        "settings": {"width": 8, "blocks": 1},
+                    }
+                },
+                "acceptance": {"max_error": 100.0, "max_above_teacher": 100.0},
+                "distillation": QUICK,
+            },
+            "site": {
+                "share_samples": 10,
+                "threads": 1,
+                "data": {"kind": "digits", "rest": ["5", "6", "7", "8", "9"], "parts": 5},
+                "training": {"epochs": 10, "learning_rate": 0.01},
+                "refinement": {"steps": 20},
+            },
+            "sites": [
+                {"site": "lab-zero", "category": "zero", "data": {"class_name": "0", "part": 1}},
+                {
+                    "site": "lab-one",
+                    "category": "one",
+                    "data": {"class_name": "1", "part": 2},
+                    "training": tailoring,
+                },
+            ],
+        }
+    )
+
+
+def operator(running: Running, *words: str) -> str:
+    config = running.state / "configuration" / "coordinator.toml"
+    command = [*ROOTSTOCK, *words, "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, (words, done.stdout, done.stderr)
+    return done.stdout
+
+
+def of_json(running: Running, *words: str) -> Any:
+    return json.loads(operator(running, *words, "--json"))
+
+
+def test_a_tailored_teacher_is_shipped_admitted_and_transplanted(
+    federation: Federation, tmp_path: Path
+) -> None:
+    backbone = tmp_path / "zero.safetensors"
+    running = federation(founder_and_tailor(backbone))
+    running.start_coordinator()
+    running.start_site("lab-zero")
+    running.until("the founding", merged("zero"))
+    words = ("--category", "zero", "--task", "classification", "--out", str(backbone))
+    operator(running, "net", "export", *words)
+    running.start_site("lab-one")
+    running.until("the tailored category", merged("one"))
+
+    with NetView.open(running.coordinator) as view:
+        assert view.head is not None
+        tree = view.tree(view.head)
+        module = tree.category_modules["one"]
+        extractor = module.architecture.extractor
+        assert extractor is not None
+        assert (extractor.name, extractor.settings["backbone"]) == (
+            "tailored-resnet", "small-resnet",
+        )  # fmt: skip
+        manifest = shipped(running)
+        assert manifest.category_module.digest == module.blob.digest
+        assert manifest.metrics["nettailor/tolerance_met"] == 1
+        assert manifest.metrics["nettailor/params_removed"] > 0
+        weights = safetensors.torch.load_file(view.store.local_path(module.blob.digest))
+    # What the lab kept of the founder's net is the founder's, to the last bit.
+    theirs = {value.numpy().tobytes() for value in safetensors.torch.load_file(backbone).values()}
+    shared = {name for name, value in weights.items() if value.numpy().tobytes() in theirs}
+    assert {"conv1.weight", "bn1.running_mean"} <= shared
+    assert shared == {n for n in weights if "proxies" not in n and "alpha" not in n}
+
+    assert of_json(running, "net", "show")["categories"] == ["one", "zero"]
+    assert of_json(running, "net", "verify")["ok"] is True
+    digits = load_digits()
+    pictures = []
+    for index, image in enumerate(digits.images[digits.target == 1][:12]):
+        pictures.append(str(tmp_path / f"{index}.png"))
+        Image.fromarray((image * 255 / 16).astype("uint8")).save(pictures[-1])
+    said = operator(running, "net", "predict", "--task", "classification", *pictures)
+    answers = [json.loads(line)["category"] for line in said.splitlines()]
+    assert len(answers) == 12
+    assert answers.count("one") >= 9
+
+
+def shipped(running: Running) -> TeacherManifest:
+    spool = Spool(running.site("lab-one").state / "spool", lambda text: None)
+    (manifest,) = [
+        entry.manifest
+        for entry in spool.acknowledged()
+        if isinstance(entry.manifest, TeacherManifest)
+    ]
+    return manifest
