@@ -48,7 +48,7 @@ class TailoredResNet(Architecture):
     widen: int | None = None
     blocks: int | None = None
     shortcut: str | None = None
-    input_size: int
+    input_size: int = 32
     """If it is not given, the backbone's default; `in_channels` likewise."""
 
     @model_validator(mode="before")
