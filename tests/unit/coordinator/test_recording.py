@@ -6,6 +6,8 @@ import pytest
 
 from common.errors import ConflictError
 from common.nets.spec import ArchitectureSpec
+from common.nets.tailored_resnet import tailored_spec
+from common.nettailor.paths import Path
 from coordinator.committing import Committer
 from coordinator.config import JobsConfig
 from coordinator.jobs.runner import JobRunner

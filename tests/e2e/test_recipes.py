@@ -1,4 +1,4 @@
-"""A lab tailors the blocks that another lab's net has, and its module joins like any other."""
+"""Labs learn from another lab's net by recipes `nettailor` and `l2t`, and join like any other."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+from mlflow import MlflowClient
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -24,8 +25,17 @@ pytestmark = pytest.mark.e2e
 Federation = Callable[[FederationConfig], Running]
 
 
-def founder_and_tailor(exported: Path) -> FederationConfig:
-    """The founder trains as ever; the other lab tailors what the founder's net is."""
+def founder_and_heirs(exported: Path) -> FederationConfig:
+    """The founder trains as ever; one lab tailors what the founder's net is, one learns from it."""
+    transferring = {
+        "recipe": "l2t",
+        "optimiser": "sgd",
+        "learning_rate": 0.05,
+        "l2t": {
+            "sources": [{"name": "founder", "kind": "export", "path": str(exported)}],
+            "meta_period": 4,
+        },
+    }
     tailoring = {
         "recipe": "nettailor",
         "nettailor": {
@@ -64,6 +74,12 @@ def founder_and_tailor(exported: Path) -> FederationConfig:
                     "data": {"class_name": "1", "part": 2},
                     "training": tailoring,
                 },
+                {
+                    "site": "lab-two",
+                    "category": "two",
+                    "data": {"class_name": "2", "part": 3},
+                    "training": transferring,
+                },
             ],
         }
     )
@@ -81,18 +97,20 @@ def of_json(running: Running, *words: str) -> Any:
     return json.loads(operator(running, *words, "--json"))
 
 
-def test_a_tailored_teacher_is_shipped_admitted_and_transplanted(
-    federation: Federation, tmp_path: Path
+def test_heirs_of_a_net_are_shipped_admitted_and_transplanted(
+    federation: Federation, tmp_path: Path, mlflow_uri: str
 ) -> None:
     backbone = tmp_path / "zero.safetensors"
-    running = federation(founder_and_tailor(backbone))
+    running = federation(founder_and_heirs(backbone))
     running.start_coordinator()
     running.start_site("lab-zero")
     running.until("the founding", merged("zero"))
     words = ("--category", "zero", "--task", "classification", "--out", str(backbone))
     operator(running, "net", "export", *words)
     running.start_site("lab-one")
+    running.start_site("lab-two")
     running.until("the tailored category", merged("one"))
+    running.until("the category that learned from a source", merged("two"))
 
     with NetView.open(running.coordinator) as view:
         assert view.head is not None
@@ -114,7 +132,7 @@ def test_a_tailored_teacher_is_shipped_admitted_and_transplanted(
     assert {"conv1.weight", "bn1.running_mean"} <= shared
     assert shared == {n for n in weights if "proxies" not in n and "alpha" not in n}
 
-    assert of_json(running, "net", "show")["categories"] == ["one", "zero"]
+    assert of_json(running, "net", "show")["categories"] == ["one", "two", "zero"]
     assert of_json(running, "net", "verify")["ok"] is True
     digits = load_digits()
     pictures = []
@@ -125,6 +143,23 @@ def test_a_tailored_teacher_is_shipped_admitted_and_transplanted(
     answers = [json.loads(line)["category"] for line in said.splitlines()]
     assert len(answers) == 12
     assert answers.count("one") >= 9
+    runs = pictured(mlflow_uri)
+    assert runs.keys() == {"one", "two"}
+    assert runs["one"]["teacher/nettailor/params_removed"] > 0
+    where = {key: value for key, value in runs["two"].items() if "teacher/lambda/founder/" in key}
+    assert "teacher/lambda/founder/block1_1 to block1_1" in where
+    assert len(set(where.values())) == len(where)
+
+
+def pictured(mlflow_uri: str) -> dict[str, dict[str, float]]:
+    """Return the metrics of each merge in the history that shows what its recipe learned."""
+    client = MlflowClient(tracking_uri=mlflow_uri, registry_uri=mlflow_uri)
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    return {
+        run.data.tags["rootstock.category"]: run.data.metrics
+        for run in client.search_runs(experiments, "tags.`rootstock.net` = 'tailored-digits'")
+        if "recipe.png" in {file.path for file in client.list_artifacts(run.info.run_id)}
+    }
 
 
 def shipped(running: Running) -> TeacherManifest:
