@@ -72,7 +72,7 @@ def test_chunks_cover_a_file_from_any_offset(
 def test_chunks_of_what_is_not_there(source: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nowhere"):
         list(chunks(tmp_path / "nowhere", 0, SIZE))
-    with pytest.raises(SchemaError, match="offset 10241 lies beyond the file's 10240 bytes"):
+    with pytest.raises(SchemaError, match="offset 10241 lies beyond the 10240 bytes to send"):
         list(chunks(source, len(DATA) + 1, SIZE))
     assert list(chunks(source, len(DATA), SIZE)) == []
 
