@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from rich.console import Console
 
 from common.errors import IntegrityError, LimitError, SchemaError, UnreachableError
 from common.weights.safetensors_io import read, write
@@ -18,6 +19,8 @@ from coordinator.committing import commit, roll_back
 from coordinator.joining import Join
 from coordinator.registry import MergeState, SubmissionState
 from coordinator.service.held import WORTHWHILE_BYTES
+from deploy.federation.operator import OperatorClient
+from deploy.federation.tables import status_tables
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from site_agent.client import CoordinatorClient
 from site_agent.config import DataConfig, NetworkConfig, SiteConfig
@@ -139,6 +142,14 @@ def test_a_blob_of_which_the_net_holds_nine_tenths_travels_as_one_tenth(
         "the rest"
     )
     assert coordinator.registry.uploads.held_bytes() == {receipt.submission_id: shipment.held}
+    with OperatorClient.of_state(coordinator.places.state) as operator:
+        answer = operator.status()
+    (told,) = (each for each in answer.submissions if each.site == "dog-lab")
+    assert (told.bytes_received, told.bytes_held) == (entry.size, shipment.held)
+    console = Console(width=200)
+    with console.capture() as printed:
+        console.print(status_tables(answer)[0])
+    assert "100% of 0.8 MB, 89% held before" in printed.get()
     leftovers = [path for path in coordinator.places.incoming.rglob("*") if path.is_file()]
     assert leftovers == []
 
