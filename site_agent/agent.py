@@ -40,6 +40,7 @@ from site_agent.cursor import read_cursor, write_cursor
 from site_agent.documents import EvaluationReport
 from site_agent.evaluating import Evaluator
 from site_agent.lab import Lab
+from site_agent.shipping import Shipment, readable, what_was_sent
 from site_agent.spool import Spool, SpoolEntry
 from site_agent.status import Log, StatusFile, open_log
 from site_agent.stopping import Stopped
@@ -137,6 +138,8 @@ class _Agent:
             lab = self._lab(spool, device)
             entry = teach(lab)
             self._status.error_percent = teacher_error(entry)
+            if entry.acknowledged:
+                self._status.shipped = what_was_sent(entry.sent, entry.size)
             withdraw_others(lab, entry)
             try:
                 self._ship(spool)
@@ -221,11 +224,29 @@ class _Agent:
         self._log.info("ships", kind=entry.manifest.kind, manifest=entry.digest)
 
         def on_bytes(done: int, total: int) -> None:
-            self._status.progress("shipping", done, total, message)
+            left_out = (
+                f": {readable(total - shipment.held)} of {readable(total)}, the coordinator holds "
+                "the rest"
+            )
+            said = message + left_out if shipment.held else message
+            self._status.progress("shipping", done, total, said)
 
-        receipt = self._client.ship(entry, on_bytes)
-        spool.acknowledge(entry, receipt, self._coordinator_key)
-        self._log.info("receipt", manifest=entry.digest, submission=receipt.submission_id)
+        shipment = Shipment(entry, on_bytes)
+        try:
+            receipt = self._client.ship(shipment)
+        finally:
+            spool.note_sent(entry, shipment.sent)
+        entry = spool.acknowledge(entry, receipt, self._coordinator_key)
+        self._log.info(
+            "receipt",
+            manifest=entry.digest,
+            submission=receipt.submission_id,
+            sent_bytes=entry.sent,
+            total_bytes=entry.size,
+            message=what_was_sent(entry.sent, entry.size),
+        )
+        if entry.manifest.kind == "teacher":
+            self._status.shipped = what_was_sent(entry.sent, entry.size)
 
     def _watch(self, spool: Spool, evaluator: Evaluator) -> None:
         path = self._config.state / "cursor.json"

@@ -23,24 +23,21 @@ from common.errors import (
 )
 from common.files import storage_errors, write_bytes
 from common.identity.keys import PUBLIC_KEY_BYTES, SigningKey, fingerprint
-from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Heads, Plan
+from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Heads, Limits, Plan
 from common.transport.auth import SigningInterceptor
 from common.transport.channel import open_channel
 from common.transport.download import download
 from common.transport.retry import retrying
 from common.transport.status import error_from_rpc
-from common.transport.upload import upload_blob
 from common.weights.manifest import BlobEntry
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from site_agent import stopping
 from site_agent.config import SiteConfig
 from site_agent.documents import EvaluationReport, SignedReceipt
-from site_agent.spool import SpoolEntry
+from site_agent.shipping import OnBytes, Shipment
 
 T = TypeVar("T")
-OnBytes = Callable[[int, int], None]
-"""Called with bytes done and bytes in all."""
 OnRetry = Callable[[BaseException, float], None]
 """Called with what failed and the seconds until the next try."""
 
@@ -216,7 +213,7 @@ class CoordinatorClient:
         heads = Heads.parse(response.heads, what="plan's heads") if response.heads else None
         return Published(plan, response.plan_digest, heads)
 
-    def ship(self, entry: SpoolEntry, on_bytes: OnBytes) -> SignedReceipt:
+    def ship(self, shipment: Shipment) -> SignedReceipt:
         """Send what the coordinator lacks of an entry, from where it was cut, and commit it.
 
         Raises
@@ -226,8 +223,15 @@ class CoordinatorClient:
         RefusedError
             If the coordinator refuses the manifest or a blob; says the check.
         """
-        total = sum(blob.size for blob in entry.manifest.blobs())
-        return self._unharmed(lambda: self._ship_once(entry, total, on_bytes))
+        return self._unharmed(
+            lambda: shipment.send(
+                self.stub,
+                self._unary,
+                limits=self._limits(),
+                idle_seconds=self._config.network.idle_seconds,
+                stop=self._stop,
+            )
+        )
 
     def download(self, blob: BlobEntry, folder: Path, on_bytes: OnBytes) -> Path:
         """Fetch a blob into a folder, named by its digest; one that is there costs nothing.
@@ -295,51 +299,13 @@ class CoordinatorClient:
                 continue
         return self.patient(attempt)
 
-    def _ship_once(self, entry: SpoolEntry, total: int, on_bytes: OnBytes) -> SignedReceipt:
-        begun = self._unary(
-            self.stub.BeginUpload,
-            pb.BeginUploadRequest(manifest=entry.manifest_bytes, signature=entry.signature),
-        )
-        if begun.HasField("receipt"):
-            return SignedReceipt.of(begun.receipt)
-        blobs = {blob.digest: blob for blob in entry.manifest.blobs()}
-        left = 0
-        for missing in begun.missing:
-            if missing.digest not in blobs:
-                raise SchemaError(
-                    f"the coordinator asks for blob {missing.digest[:80]!r}, which manifest "
-                    f"{entry.digest} does not have; check the coordinator's version"
-                )
-            left += blobs[missing.digest].size
-        done = total - left
-        for missing in begun.missing:
-            path, before = entry.blob(missing.digest), done
-
-            def progress(sent: int, before: int = before) -> None:
-                stopping.check(self._stop)
-                on_bytes(before + sent, total)
-
-            upload_blob(
-                self.stub.Upload,
-                path,
-                upload_id=begun.upload_id,
-                digest=missing.digest,
-                offset=missing.durable_offset,
-                chunk_bytes=self._limits().chunk_bytes,
-                idle_seconds=self._config.network.idle_seconds,
-                progress=progress,
-            )
-            done += blobs[missing.digest].size
-        request = pb.CommitUploadRequest(upload_id=begun.upload_id)
-        return SignedReceipt.of(self._unary(self.stub.CommitUpload, request).receipt)
-
     def _unary(self, method: Any, request: Any) -> Any:
         try:
             return method(request, timeout=self._config.network.call_seconds)
         except grpc.RpcError as error:
             raise error_from_rpc(error) from error
 
-    def _limits(self) -> Any:
+    def _limits(self) -> Limits:
         if self._plan is None:
             raise ConfigurationError("the plan's limits are not known; call plan() first")
         return self._plan.limits

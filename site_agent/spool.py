@@ -4,7 +4,7 @@
 
     spool/
       staging/<random>/            being written; never shipped
-      entries/<manifest digest>/   manifest.json, signature, run, blobs/<digest>
+      entries/<manifest digest>/   manifest.json, signature, run, blobs/<digest>; sent, once begun
       acknowledged/<…>/            the same and receipt.json: the lab needs its own f again
       reports/<evaluation>.json    evaluation reports to send
       reported/<evaluation>.json   those that the coordinator has
@@ -58,6 +58,19 @@ class SpoolEntry:
     def digest(self) -> str:
         """The manifest's digest, which names the entry."""
         return self.folder.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of its blobs, each counted once."""
+        return sum({blob.digest: blob.size for blob in self.manifest.blobs()}.values())
+
+    @property
+    def sent(self) -> int:
+        """Bytes of its blobs that went over the wire, as far as agents lived to note it."""
+        try:
+            return int(_read_capped(self.folder / "sent").decode(errors="replace"))
+        except (FileNotFoundError, ValueError):  # a damaged figure spoils no shipment
+            return 0
 
     def blob(self, digest: str) -> Path:
         """Return the file of one of the manifest's blobs."""
@@ -177,6 +190,11 @@ class Spool:
         """Return the entry that a run made, shipped or not, or None."""
         both = [*self.entries(), *self.acknowledged()]
         return next((entry for entry in both if entry.run == run), None)
+
+    def note_sent(self, entry: SpoolEntry, count: int) -> None:
+        """Keep how many bytes of an entry's blobs went over the wire so far."""
+        if count != entry.sent:
+            write_bytes(entry.folder / "sent", str(count).encode())
 
     def acknowledge(
         self, entry: SpoolEntry, receipt: SignedReceipt, coordinator_key: bytes

@@ -30,6 +30,8 @@ class Status(Document):
     message: str = ""
     error_percent: float | None = None
     """The teacher's error on private validation data, once known."""
+    shipped: str = ""
+    """How much of the teacher net went over the wire, once it is received."""
     at: str
     """When this was written, RFC 3339 in UTC."""
 
@@ -53,6 +55,7 @@ class StatusFile:
         self._phase = ""
         self._written = 0.0
         self.error_percent: float | None = None
+        self.shipped = ""
 
     def progress(self, phase: str, step: int = 0, steps: int = 0, message: str = "") -> None:
         """Say that `step` of `steps` of `phase` are done.
@@ -75,6 +78,7 @@ class StatusFile:
             steps=steps,
             message=message,
             error_percent=self.error_percent,
+            shipped=self.shipped,
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         write_bytes(self._path, status.model_dump_json().encode())

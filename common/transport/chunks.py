@@ -6,8 +6,9 @@ import hashlib
 import os
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,15 +27,35 @@ class Chunk(NamedTuple):
     crc32: int
 
 
-def chunks(path: Path, offset: int, size: int) -> Iterator[Chunk]:
+class Span(NamedTuple):
+    """Bytes of a file from `begin` up to, not including, `end`."""
+
+    begin: int
+    end: int
+
+
+def chunks(
+    path: Path, offset: int, size: int, spans: Sequence[Span] | None = None
+) -> Iterator[Chunk]:
     """Yield a file's chunks of `size` bytes from `offset` to its end, in constant memory.
+
+    Parameters
+    ----------
+    path
+        The file.
+    offset
+        Where to begin; counts in what is sent.
+    size
+        Bytes a chunk.
+    spans
+        What of the file is sent, in this order; None: all of it.
 
     Raises
     ------
     NotFoundError
         If there is no such file.
     SchemaError
-        If the offset lies beyond the file's end.
+        If the offset lies beyond the end of what is sent, or a span beyond the file's.
     """
     try:
         file = path.open("rb", buffering=0)
@@ -42,12 +63,37 @@ def chunks(path: Path, offset: int, size: int) -> Iterator[Chunk]:
         raise NotFoundError(f"{path}: there is no such file to send") from error
     with file:
         length = os.fstat(file.fileno()).st_size
-        if not 0 <= offset <= length:
-            raise SchemaError(f"{path}: offset {offset} lies beyond the file's {length} bytes")
-        file.seek(offset)
-        while data := file.read(size):
+        spans = (Span(0, length),) if spans is None else spans
+        beyond = next((span for span in spans if not 0 <= span.begin <= span.end <= length), None)
+        if beyond is not None:
+            raise SchemaError(f"{path}: {beyond} lies beyond the file's {length} bytes")
+        total = sum(span.end - span.begin for span in spans)
+        if not 0 <= offset <= total:
+            raise SchemaError(f"{path}: offset {offset} lies beyond the {total} bytes to send")
+        for data in _pieces(file, spans, offset, size):
             yield Chunk(offset, data, zlib.crc32(data))
             offset += len(data)
+
+
+def _pieces(file: FileIO, spans: Sequence[Span], skip: int, size: int) -> Iterator[bytes]:
+    """Yield the spans' bytes after the first `skip`, end to end, `size` at a time."""
+    parts: list[bytes] = []
+    wanted = size
+    for begin, end in spans:
+        skipped = min(skip, end - begin)
+        skip -= skipped
+        at = begin + skipped
+        file.seek(at)
+        while at < end and (data := file.read(min(wanted, end - at))):
+            at += len(data)
+            parts.append(data)
+            wanted -= len(data)
+            if not wanted:
+                yield parts[0] if len(parts) == 1 else b"".join(parts)
+                parts, wanted = [], size
+            del data  # before the next is allocated
+    if parts:
+        yield b"".join(parts)
 
 
 class ChunkReceiver:
@@ -196,11 +242,7 @@ class ChunkReceiver:
         IntegrityError
             If the SHA-256 is another one; the partial file is gone, to be sent anew.
         """
-        if not self.complete:
-            raise SchemaError(
-                f"blob {self.digest} is truncated: {self._offset} of {self.size} bytes are "
-                "here; resume the upload"
-            )
+        self._require_complete()
         found = self._hash.hexdigest()
         if found != self.digest:
             self.drop()
@@ -232,6 +274,13 @@ class ChunkReceiver:
         """Close and forget the partial bytes."""
         self.close()
         self.part.unlink(missing_ok=True)
+
+    def _require_complete(self) -> None:
+        if not self.complete:
+            raise SchemaError(
+                f"blob {self.digest} is truncated: {self._offset} of {self.size} bytes are "
+                "here; resume the upload"
+            )
 
     def _hash_what_is_there(self) -> int:
         length = os.fstat(self._file.fileno()).st_size

@@ -99,10 +99,24 @@ async def receive(
             f"{receiver.size} bytes are kept: begin the upload again to resume there"
         ) from error
     finally:
-        # The writer closes the receiver by itself, even if this task is cancelled once more.
+        # Whoever takes over may open the partial file again: never before this writer is done.
         writer.end(whole=ended)
-        await writing
+        await _to_its_end(writing)
     return receiver.durable_offset
+
+
+async def _to_its_end(work: asyncio.Future[None]) -> None:
+    """Wait for a thread's work, through cancellations, which are raised once it is done."""
+    cancelled = False
+    while not work.done():
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        work.exception()  # seen: what became of the bytes is on the disk
+        raise asyncio.CancelledError
+    work.result()
 
 
 class _Writer:

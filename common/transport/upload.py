@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import grpc
 
 from common.errors import IntegrityError, RootstockError
 from common.transport.buffers import keep_chunk_buffers
-from common.transport.chunks import chunks
+from common.transport.chunks import Span, chunks
 from common.transport.idle import IdleWatch
 from common.transport.status import error_from_rpc
 from protos.rootstock.federation.v1.federation_pb2 import UploadRequest
@@ -20,11 +20,18 @@ Progress = Callable[[int], None]
 
 
 def upload_requests(
-    path: Path, *, upload_id: str, digest: str, offset: int, chunk_bytes: int
+    path: Path,
+    *,
+    upload_id: str,
+    digest: str,
+    offset: int,
+    chunk_bytes: int,
+    spans: Sequence[Span] | None = None,
 ) -> Iterator[UploadRequest]:
     """Yield the messages of one blob from an offset to its end.
 
     If nothing is left, one empty message at the end lets the coordinator prove the whole.
+    `spans` is what of the file is sent, if tensors are left out; the offset counts in that.
 
     Raises
     ------
@@ -33,9 +40,11 @@ def upload_requests(
     SchemaError
         If the offset lies beyond its end.
     """
-    first = UploadRequest(upload_id=upload_id, digest=digest, offset=offset)
+    first = UploadRequest(
+        upload_id=upload_id, digest=digest, offset=offset, stripped=spans is not None
+    )
     message = first
-    for at, data, crc32 in chunks(path, offset, chunk_bytes):
+    for at, data, crc32 in chunks(path, offset, chunk_bytes, spans):
         message = first if at == offset else UploadRequest(offset=at)
         message.data = data
         message.crc32 = crc32
@@ -52,6 +61,7 @@ def upload_blob(
     digest: str,
     offset: int,
     chunk_bytes: int = 1 << 20,
+    spans: Sequence[Span] | None = None,
     idle_seconds: float = 120.0,
     progress: Progress | None = None,
 ) -> int:
@@ -69,13 +79,16 @@ def upload_blob(
         The blob's SHA-256.
     chunk_bytes
         The plan's ``limits.chunk_bytes``.
+    spans
+        What of the file is sent where tensors are left out
+        (`common.weights.stripped.kept_spans`); None: all of it.
     idle_seconds
         How long nothing may move.
 
     Returns
     -------
     int
-        The coordinator's durable offset: the blob's size.
+        The coordinator's durable offset: the bytes of what is sent in all.
 
     Raises
     ------
@@ -94,7 +107,12 @@ def upload_blob(
     def messages() -> Iterator[UploadRequest]:
         try:
             for message in upload_requests(
-                path, upload_id=upload_id, digest=digest, offset=offset, chunk_bytes=chunk_bytes
+                path,
+                upload_id=upload_id,
+                digest=digest,
+                offset=offset,
+                chunk_bytes=chunk_bytes,
+                spans=spans,
             ):
                 yield message
                 # Resumed once gRPC has handed the message to the network.
@@ -116,7 +134,7 @@ def upload_blob(
         raise error_from_rpc(error) from error
     if failure:
         raise failure[0]
-    size = path.stat().st_size
+    size = path.stat().st_size if spans is None else sum(end - begin for begin, end in spans)
     if response.durable_offset != size:
         raise IntegrityError(
             f"the coordinator keeps {response.durable_offset} of the {size} bytes of {digest}; "

@@ -32,8 +32,20 @@ class HeaderTensor(NamedTuple):
     end: int
 
 
-def parse_header(file: FileIO, path: Path, limits: Limits) -> tuple[dict[str, HeaderTensor], bytes]:
+def parse_header(
+    file: FileIO, path: Path, limits: Limits, *, size: int | None = None
+) -> tuple[dict[str, HeaderTensor], bytes]:
     """Read the header from the start of an open file.
+
+    Parameters
+    ----------
+    file, path
+        The file, and its name in messages.
+    limits
+        Caps.
+    size
+        Bytes of the whole file that the header is of, where the open one leaves tensors out; None:
+        it is whole.
 
     Returns
     -------
@@ -45,7 +57,7 @@ def parse_header(file: FileIO, path: Path, limits: Limits) -> tuple[dict[str, He
     LimitError, SchemaError
         See `common.weights.safetensors_io.read_header`.
     """
-    size = os.fstat(file.fileno()).st_size
+    size = os.fstat(file.fileno()).st_size if size is None else size
     if size > limits.max_blob_bytes:
         raise LimitError(f"{path}: has {size} bytes, the limit is {limits.max_blob_bytes}")
     prefix = file.read(8)

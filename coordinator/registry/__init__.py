@@ -5,7 +5,8 @@ transaction; what it returned is on the disk (SQLite in WAL mode with synchronou
 
     registry = Registry("sqlite:///state/registry.db")
     registry.sites        join, key_of, all
-    registry.uploads      begin, receive, touch, get, find, refinement, readable
+    registry.uploads      begin, receive, touch, get, find, refinement, readable, live,
+                          held, hold, hold_nothing, held_bytes
     registry.submissions  get, all(*states), undecided, set_state
     registry.merges       create, queue, release, get, all(*states), of_submission, unlogged,
                           advance, decide, update
@@ -30,6 +31,7 @@ from coordinator.registry.records import (
     Decision,
     Evaluation,
     Event,
+    HeldAt,
     Merge,
     NetVersion,
     NewEvent,
@@ -56,6 +58,7 @@ __all__ = [
     "Decision",
     "Evaluation",
     "Event",
+    "HeldAt",
     "Listener",
     "Merge",
     "MergeFields",

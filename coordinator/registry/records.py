@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from coordinator.registry.states import MergeState, SubmissionState
 
@@ -53,6 +53,13 @@ class Upload:
     created_at: float
     touched_at: float
     receipt: Receipt | None
+
+
+class HeldAt(NamedTuple):
+    """Where the coordinator has the bytes of a tensor: a blob of the store, and its name there."""
+
+    blob: str
+    tensor: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

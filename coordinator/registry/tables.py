@@ -95,6 +95,11 @@ class UploadBlobRow(Base):
     upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), primary_key=True)
     digest: Mapped[str] = mapped_column(primary_key=True)
     private: Mapped[bool]
+    held: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Its tensors that need not travel, and where the coordinator has each: [blob, tensor]. Null:
+    not decided; empty: it travels as a whole."""
+    held_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Bytes of these tensors."""
 
 
 class SubmissionRow(Base):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from common.errors import LimitError, NotFoundError, UnreachableError
@@ -14,7 +14,7 @@ from common.weights.manifest import Manifest, TeacherManifest, parse_manifest
 from coordinator.registry.counters import take
 from coordinator.registry.database import Database
 from coordinator.registry.events import append_events
-from coordinator.registry.records import NewEvent, Receipt, Upload, record
+from coordinator.registry.records import HeldAt, NewEvent, Receipt, Upload, record
 from coordinator.registry.states import SubmissionState, check_submission
 from coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow
 
@@ -139,6 +139,66 @@ class Uploads:
         with self._database.write() as session:
             _get(session, upload_id).touched_at = self._clock()
 
+    def held(self, upload_id: str, digest: str) -> dict[str, HeldAt] | None:
+        """Return which tensors of a blob need not travel, by name; None: it is not decided.
+
+        Empty for a blob that travels as a whole.
+        """
+        with self._database.read() as session:
+            row = session.get(UploadBlobRow, (upload_id, digest))
+            return None if row is None else _held(row)
+
+    def hold(
+        self, upload_id: str, digest: str, held: Mapping[str, HeldAt], held_bytes: int
+    ) -> dict[str, HeldAt]:
+        """Decide which tensors of a blob need not travel, for as long as the upload lasts.
+
+        Parameters
+        ----------
+        upload_id, digest
+            Of the upload and of the blob.
+        held
+            Where the coordinator has each of these tensors.
+        held_bytes
+            How many bytes they have.
+
+        Returns
+        -------
+        dict
+            What holds: the first decision, if there was one.
+
+        Raises
+        ------
+        NotFoundError
+            If the upload has no such blob.
+        """
+        with self._database.write() as session:
+            row = _get_blob(session, upload_id, digest)
+            if row.held is None:
+                row.held = {name: list(place) for name, place in held.items()}
+                row.held_bytes = held_bytes
+            return _held(row) or {}
+
+    def hold_nothing(self, upload_id: str, digest: str) -> None:
+        """Decide that a blob travels as a whole, whatever was decided before."""
+        with self._database.write() as session:
+            row = _get_blob(session, upload_id, digest)
+            row.held, row.held_bytes = {}, 0
+
+    def held_bytes(self) -> dict[str, int]:
+        """Return how many bytes need not travel, or did not, by upload; those with none left out.
+
+        Of an upload with a receipt it is what did not travel.
+        """
+        total = func.sum(UploadBlobRow.held_bytes)
+        query = (
+            select(UploadBlobRow.upload_id, total)
+            .where(UploadBlobRow.held_bytes > 0)
+            .group_by(UploadBlobRow.upload_id)
+        )
+        with self._database.read() as session:
+            return {upload_id: int(count) for upload_id, count in session.execute(query)}
+
     def get(self, upload_id: str) -> Upload:
         """Return an upload by its id; NotFoundError if there is none."""
         with self._database.read() as session:
@@ -257,3 +317,16 @@ def _get(session: Session, upload_id: str) -> UploadRow:
     if row is None:
         raise NotFoundError(f"no upload '{upload_id}'; begin it again with its manifest")
     return row
+
+
+def _get_blob(session: Session, upload_id: str, digest: str) -> UploadBlobRow:
+    row = session.get(UploadBlobRow, (upload_id, digest))
+    if row is None:
+        raise NotFoundError(
+            f"upload '{upload_id}' has no blob {digest}; begin it again with its manifest"
+        )
+    return row
+
+
+def _held(row: UploadBlobRow) -> dict[str, HeldAt] | None:
+    return None if row.held is None else {name: HeldAt(*at) for name, at in row.held.items()}

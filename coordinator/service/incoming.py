@@ -8,18 +8,86 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from common.artifacts.store import check_digest
-from common.errors import SchemaError, UnreachableError
+from common.errors import RefusedError, SchemaError, UnreachableError
 from common.files import storage_errors
 from common.transport.chunks import ChunkReceiver
 from common.transport.receive import receive
+from common.weights.stripped import Place, fill_up, filling
+from coordinator.service.held import Stripped
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 
 IDLE_SECONDS = 120.0
 """A stream on which nothing comes for this long is given up; the upload stays, to be resumed."""
 
+DIGEST_DIGITS = 64
+"""Every file's name begins with the digest of its blob."""
+
+
+class StrippedReceiver(ChunkReceiver):
+    """Takes a blob without the tensors that are held here, and fills it up at the end.
+
+    Parameters
+    ----------
+    part, target, max_chunk_bytes
+        See `ChunkReceiver`.
+    stripped
+        What comes, and what is left out.
+    place_of
+        Returns where the bytes of a tensor that was left out stand.
+    on_refused
+        Called before a partial file is dropped that no whole could be made of: the blob must not
+        come in this way again.
+    """
+
+    def __init__(
+        self,
+        part: Path,
+        target: Path,
+        *,
+        stripped: Stripped,
+        place_of: Callable[[str], Place],
+        on_refused: Callable[[], None],
+        max_chunk_bytes: int,
+    ) -> None:
+        super().__init__(
+            part,
+            target,
+            digest=stripped.entry.digest,
+            size=stripped.size,
+            max_chunk_bytes=max_chunk_bytes,
+        )
+        self._stripped = stripped
+        self._place_of = place_of
+        self._on_refused = on_refused
+
+    def finish(self) -> Path:
+        """Fill the blob up, prove it and move it to the target, durably.
+
+        Raises
+        ------
+        SchemaError
+            If bytes are missing: the partial file stays. If the header is not what the manifest
+            says: it is gone.
+        IntegrityError
+            If the SHA-256 is another one; the partial file is gone, to be sent as a whole.
+        """
+        self._require_complete()
+        self.sync()
+        entry, held = self._stripped.entry, self._stripped.held
+        try:
+            fill_up(self.part, self.target, entry, held, self._place_of)
+        except RefusedError:
+            self._on_refused()
+            self.drop()
+            raise
+        self.drop()
+        return self.target
+
 
 class Incoming:
     """Blobs on their way in: `<root>/<site>/<digest>.part`, without `.part` once proved.
+
+    What comes without tensors that are held here is `<digest>-<set of tensors>.part`.
 
     Parameters
     ----------
@@ -41,12 +109,22 @@ class Incoming:
         path = self._path(site, digest)
         return path if path.is_file() else None
 
-    def durable_offset(self, site: str, digest: str, size: int) -> int | None:
-        """Return where to resume a blob; None if it is here as a whole."""
+    def durable_offset(self, site: str, digest: str, size: int, left_out: str = "") -> int | None:
+        """Return where to resume a blob; None if it is here as a whole.
+
+        Parameters
+        ----------
+        site, digest
+            Whose, and which.
+        size
+            Bytes that are to come.
+        left_out
+            `Stripped.name`; empty: nothing is left out.
+        """
         path = self._path(site, digest)
         if path.is_file():
             return None
-        part = _part(path)
+        part = _part(path, left_out)
         offset = part.stat().st_size if part.is_file() else 0
         if offset > size:
             # Left by a manifest that gave this digest another size; only one can be true.
@@ -54,6 +132,15 @@ class Incoming:
                 part.unlink()
             return 0
         return offset
+
+    def keep_only(self, site: str, digest: str, left_out: str = "") -> None:
+        """Remove partial files of a blob that came with other tensors left out: one is resumed."""
+        path = self._path(site, digest)
+        kept = _part(path, left_out)
+        for part in (_part(path), *path.parent.glob(f"{digest}-*.part")):
+            if part != kept:
+                with storage_errors(part):
+                    part.unlink(missing_ok=True)
 
     async def stop(self, site: str, digest: str) -> None:
         """End the stream that still writes a blob, if there is one: the newer call wins.
@@ -82,9 +169,50 @@ class Incoming:
         RefusedError, StorageError, UnreachableError
             See `common.transport.receive.receive`.
         """
+        part, target = _part(self._path(site, digest)), self._path(site, digest)
+
+        def opened() -> ChunkReceiver:
+            return ChunkReceiver(
+                part, target, digest=digest, size=size, max_chunk_bytes=self._max_chunk_bytes
+            )
+
+        return await self._receive(site, digest, opened, stream)
+
+    async def receive_stripped(
+        self,
+        site: str,
+        stripped: Stripped,
+        stream: AsyncIterator[pb.UploadRequest],
+        *,
+        place_of: Callable[[str], Place],
+        on_refused: Callable[[], None],
+    ) -> int:
+        """Take a blob without tensors that are held here; see `receive` and `StrippedReceiver`."""
+        digest = stripped.entry.digest
+        path = self._path(site, digest)
+
+        def opened() -> ChunkReceiver:
+            return StrippedReceiver(
+                _part(path, stripped.name),
+                path,
+                stripped=stripped,
+                place_of=place_of,
+                on_refused=on_refused,
+                max_chunk_bytes=self._max_chunk_bytes,
+            )
+
+        return await self._receive(site, digest, opened, stream)
+
+    async def _receive(
+        self,
+        site: str,
+        digest: str,
+        opened: Callable[[], ChunkReceiver],
+        stream: AsyncIterator[pb.UploadRequest],
+    ) -> int:
         await self.stop(site, digest)
         path = self._path(site, digest)
-        job = asyncio.ensure_future(self._write(path, digest, size, stream))
+        job = asyncio.ensure_future(_write(opened, stream))
         self._streams[path] = job
         try:
             return await job
@@ -109,35 +237,31 @@ class Incoming:
         lease_seconds
             How old a file must be.
         """
-        for part in await asyncio.to_thread(lambda: sorted(self._root.glob("*/*.part"))):
-            site, path = part.parent.name, part.with_suffix("")
+        for part in await asyncio.to_thread(self._unfinished):
+            site, digest = part.parent.name, part.name[:DIGEST_DIGITS]
             async with self._sweeping:
-                if path not in self._streams:
+                if part.with_name(digest) not in self._streams:
                     await asyncio.to_thread(_remove_stale, part, site, live, lease_seconds)
 
-    async def _write(
-        self, path: Path, digest: str, size: int, stream: AsyncIterator[pb.UploadRequest]
-    ) -> int:
-        # Hashes what is there, so in a thread; a cancelled call must not leave the file open.
-        opening = asyncio.ensure_future(
-            asyncio.to_thread(
-                ChunkReceiver,
-                _part(path),
-                path,
-                digest=digest,
-                size=size,
-                max_chunk_bytes=self._max_chunk_bytes,
-            )
-        )
-        try:
-            receiver = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            (await opening).leave()
-            raise
-        return await receive(stream, receiver, idle_seconds=IDLE_SECONDS)
+    def _unfinished(self) -> list[Path]:
+        """Return the partial files, and what `fill_up` left behind when it was killed."""
+        return sorted((*self._root.glob("*/*.part"), *self._root.glob(f"*/{filling(Path('*'))}")))
 
     def _path(self, site: str, digest: str) -> Path:
         return self._root / site / check_digest(digest)
+
+
+async def _write(
+    opened: Callable[[], ChunkReceiver], stream: AsyncIterator[pb.UploadRequest]
+) -> int:
+    # Hashes what is there, so in a thread; a cancelled call must not leave the file open.
+    opening = asyncio.ensure_future(asyncio.to_thread(opened))
+    try:
+        receiver = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        (await opening).leave()
+        raise
+    return await receive(stream, receiver, idle_seconds=IDLE_SECONDS)
 
 
 async def same_blob(
@@ -159,9 +283,9 @@ def _remove_stale(
 ) -> None:
     with storage_errors(part):
         old = part.is_file() and part.stat().st_mtime <= time.time() - lease_seconds
-        if old and not live(site, part.stem):
+        if old and not live(site, part.name[:DIGEST_DIGITS]):
             part.unlink()
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+def _part(path: Path, left_out: str = "") -> Path:
+    return path.with_name(f"{path.name}-{left_out}.part" if left_out else f"{path.name}.part")

@@ -16,7 +16,8 @@ from coordinator.committing import Committer
 from coordinator.forgetting import forget_samples
 from coordinator.ledger import Ledger, plain
 from coordinator.registry import Merge, Submission, SubmissionState
-from coordinator.service.uploads import Uploads, blob_sizes
+from coordinator.service.blobs import blob_sizes
+from coordinator.service.uploads import Uploads
 from coordinator.service.watchers import Watchers
 from protos.rootstock.operator.v1 import operator_pb2 as pb
 from protos.rootstock.operator.v1.operator_pb2_grpc import OperatorServicer
@@ -120,6 +121,7 @@ class Operator(OperatorServicer):
 
     def _status(self, watching: set[str]) -> pb.GetStatusResponse:
         registry = self._registry
+        held_bytes = registry.uploads.held_bytes()
         head = registry.versions.head()
         return pb.GetStatusResponse(
             net=self._config.net,
@@ -130,14 +132,14 @@ class Operator(OperatorServicer):
                 pb.SiteStatus(name=site.name, watching=site.name in watching)
                 for site in registry.sites.all()
             ],
-            submissions=[self._submission(row) for row in registry.submissions.all()],
+            submissions=[self._submission(row, held_bytes) for row in registry.submissions.all()],
             merges=[self._merge(row) for row in registry.merges.all()],
             coordinator_version=version("rootstock"),
         )
 
-    def _submission(self, row: Submission) -> pb.SubmissionStatus:
+    def _submission(self, row: Submission, held_bytes: dict[str, int]) -> pb.SubmissionStatus:
         if row.state is SubmissionState.RECEIVING:
-            here, total = self._uploads.progress(row.site, row.manifest)
+            here, total = self._uploads.progress(row.site, row.id, row.manifest)
         else:
             here = total = sum(blob_sizes(row.manifest).values())
         return pb.SubmissionStatus(
@@ -148,6 +150,7 @@ class Operator(OperatorServicer):
             reason=row.reason,
             bytes_received=here,
             bytes_total=total,
+            bytes_held=held_bytes.get(row.id, 0),
         )
 
     def _merge(self, row: Merge) -> pb.MergeStatus:

@@ -21,6 +21,7 @@ from coordinator.heads import HeadsFile
 from coordinator.ledger import Ledger
 from coordinator.places import Places
 from coordinator.service.federation import Federation
+from coordinator.service.held import HeldTensors
 from coordinator.service.incoming import Incoming
 from coordinator.service.interceptors import auth_interceptor, error_interceptor
 from coordinator.service.operator import Operator, load_or_create_token
@@ -79,6 +80,7 @@ class CoordinatorServer:
             heads=heads,
             key=key,
             incoming=Incoming(self._places.incoming, plan.limits.chunk_bytes),
+            held=HeldTensors(ledger),
             open_limit=config.server.max_open_uploads_per_site,
             byte_limit=config.server.max_open_bytes_per_site,
         )

@@ -6,20 +6,21 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from functools import lru_cache
 from weakref import WeakValueDictionary
 
 import structlog
 
 from common.artifacts.store import BlobStore
-from common.errors import IdentityError, NotFoundError, SchemaError
+from common.errors import IdentityError, NotFoundError, SchemaError, UnreachableError
 from common.identity.keys import SigningKey, verify
 from common.plan import Plan
-from common.weights.manifest import Manifest, RefinementManifest, parse_manifest
+from common.weights.manifest import BlobEntry, Manifest, RefinementManifest, parse_manifest
 from coordinator.heads import CurrentHeads
 from coordinator.registry import Receipt, Registry, Upload
 from coordinator.registry.uploads import LEASE_SECONDS
+from coordinator.service.blobs import blob_entries, blob_sizes
 from coordinator.service.gate import check_manifest
+from coordinator.service.held import WORTHWHILE_BYTES, HeldTensors, Stripped
 from coordinator.service.incoming import Incoming, same_blob
 from coordinator.service.reports import check_refinement
 from coordinator.service.slots import Slots
@@ -36,6 +37,8 @@ class Uploads:
     ----------
     incoming
         Holds blobs until their upload is committed.
+    held
+        Tells which tensors of a blob need not travel.
     open_limit
         Uploads that a site may have open at once.
     byte_limit
@@ -51,6 +54,7 @@ class Uploads:
         heads: CurrentHeads,
         key: SigningKey,
         incoming: Incoming,
+        held: HeldTensors,
         open_limit: int,
         byte_limit: int,
     ) -> None:
@@ -60,6 +64,7 @@ class Uploads:
         self._heads = heads
         self._key = key
         self._incoming = incoming
+        self._held = held
         self._open_limit = open_limit
         self._byte_limit = byte_limit
         self._slots = Slots()
@@ -85,12 +90,14 @@ class Uploads:
                 upload_id=upload.id, receipt=receipt_message(upload.receipt)
             )
         missing = []
-        for digest, size in blob_sizes(request.manifest).items():
+        for entry in blob_entries(request.manifest).values():
             # A stream of before a cut may still be writing what had come: the newer call wins.
-            await self._incoming.stop(site, digest)
-            offset = await asyncio.to_thread(self._durable_offset, site, digest, size)
-            if offset is not None:
-                missing.append(pb.MissingBlob(digest=digest, size=size, durable_offset=offset))
+            await self._incoming.stop(site, entry.digest)
+            blob = await asyncio.to_thread(
+                self._missing, site, upload.id, entry, leaves_out=request.leaves_out
+            )
+            if blob is not None:
+                missing.append(blob)
         self._log.info("begun", site=site, upload=upload.id, missing=len(missing))
         return pb.BeginUploadResponse(upload_id=upload.id, missing=missing)
 
@@ -120,19 +127,54 @@ class Uploads:
                 "the stream has no first message; it names the upload and the blob"
             ) from error
         upload = await asyncio.to_thread(self._owned, site, first.upload_id)
-        sizes = blob_sizes(upload.manifest)
-        if first.digest not in sizes:
+        entry = blob_entries(upload.manifest).get(first.digest)
+        if entry is None:
             raise SchemaError(
                 f"blob {first.digest[:80]!r} is not in the manifest of upload {upload.id}; "
                 "send what BeginUpload says is missing"
             )
-        digest, size = first.digest, sizes[first.digest]
+        digest, size = entry.digest, entry.size
+        stripped = await asyncio.to_thread(self._held.decided, upload.id, entry)
+        if first.stripped and stripped is None:
+            raise UnreachableError(
+                f"blob {digest} is to come as a whole now; begin the upload again"
+            )
+        await self._incoming.stop(site, digest)
         if await asyncio.to_thread(self._durable_offset, site, digest, size) is None:
-            return pb.UploadResponse(digest=digest, durable_offset=size)
+            sent = stripped.size if first.stripped and stripped is not None else size
+            return pb.UploadResponse(digest=digest, durable_offset=sent)
         stream = same_blob(first, messages, upload.id)
-        offset = await self._incoming.receive(site, digest, size, stream)
+        if first.stripped and stripped is not None:
+            offset = await self._receive_stripped(site, stripped, stream)
+        else:
+            offset = await self._incoming.receive(site, digest, size, stream)
+            if stripped is not None and offset == size:
+                await asyncio.to_thread(self._held.refuse, upload.id, digest)
         await asyncio.to_thread(self._registry.uploads.touch, upload.id)
         return pb.UploadResponse(digest=digest, durable_offset=offset)
+
+    async def _receive_stripped(
+        self, site: str, stripped: Stripped, stream: AsyncIterator[pb.UploadRequest]
+    ) -> int:
+        upload_id, digest = stripped.upload_id, stripped.entry.digest
+
+        def refuse() -> None:
+            self._held.refuse(upload_id, digest)
+            self._log.warning("not filled up", site=site, upload=upload_id, digest=digest)
+
+        offset = await self._incoming.receive_stripped(
+            site, stripped, stream, place_of=self._held.places(stripped), on_refused=refuse
+        )
+        if offset == stripped.size:
+            self._log.info(
+                "filled up",
+                site=site,
+                upload=upload_id,
+                digest=digest,
+                travelled_bytes=stripped.size,
+                held_bytes=stripped.held_bytes,
+            )
+        return offset
 
     async def commit(self, site: str, upload_id: str) -> Receipt:
         """Make everything durable, then record it and sign the receipt; again: the same receipt.
@@ -150,14 +192,13 @@ class Uploads:
         """Remove the partial files of uploads whose lease is over."""
         await self._incoming.sweep(self._registry.uploads.live, LEASE_SECONDS)
 
-    def progress(self, site: str, document: bytes) -> tuple[int, int]:
+    def progress(self, site: str, upload_id: str, document: bytes) -> tuple[int, int]:
         """Return how many bytes of a manifest's blobs are here, and how many there are."""
-        here = total = 0
-        for digest, size in blob_sizes(document).items():
-            total += size
-            offset = self._durable_offset(site, digest, size)
-            here += size if offset is None else offset
-        return here, total
+        entries = blob_entries(document).values()
+        return (
+            sum(self._here(site, upload_id, entry) for entry in entries),
+            sum(entry.size for entry in entries),
+        )
 
     def _open(self, site: str, manifest: Manifest, request: pb.BeginUploadRequest) -> Upload:
         if manifest.site != site:
@@ -195,6 +236,38 @@ class Uploads:
             return None
         return self._incoming.durable_offset(site, digest, size)
 
+    def _missing(
+        self, site: str, upload_id: str, entry: BlobEntry, *, leaves_out: bool
+    ) -> pb.MissingBlob | None:
+        """Say what is to come of a blob, and from which offset; None if it is here as a whole."""
+        digest, size = entry.digest, entry.size
+        offset = self._durable_offset(site, digest, size)
+        if offset is None:
+            return None
+        blob = pb.MissingBlob(digest=digest, size=size, durable_offset=offset)
+        stripped = self._held.decide(site, upload_id, entry) if leaves_out else None
+        if stripped is not None:
+            at = self._incoming.durable_offset(site, digest, stripped.size, stripped.name) or 0
+            # Of what an older agent began to send as a whole, less may be left.
+            if (size - offset) - (stripped.size - at) >= WORTHWHILE_BYTES:
+                blob.durable_offset = at
+                blob.held_tensors.extend(sorted(stripped.held))
+        left_out = stripped.name if stripped is not None and blob.held_tensors else ""
+        self._incoming.keep_only(site, digest, left_out)
+        return blob
+
+    def _here(self, site: str, upload_id: str, entry: BlobEntry) -> int:
+        """Return how many bytes of a blob are here, those that need not travel included."""
+        digest, size = entry.digest, entry.size
+        offset = self._durable_offset(site, digest, size)
+        if offset is None:
+            return size
+        stripped = self._held.decided(upload_id, entry)
+        if stripped is None:
+            return offset
+        at = self._incoming.durable_offset(site, digest, stripped.size, stripped.name) or 0
+        return max(offset, at + stripped.held_bytes)
+
     def _owned(self, site: str, upload_id: str) -> Upload:
         upload = self._registry.uploads.get(upload_id)
         if upload.site != site:
@@ -207,15 +280,14 @@ class Uploads:
         upload = self._owned(site, upload_id)
         if upload.receipt is not None:
             return upload.receipt
-        sizes = blob_sizes(upload.manifest)
-        for digest, size in sizes.items():
-            offset = self._durable_offset(site, digest, size)
-            if offset is not None:
+        entries = blob_entries(upload.manifest)
+        for digest, entry in entries.items():
+            if self._durable_offset(site, digest, entry.size) is not None:
                 raise SchemaError(
-                    f"blob {digest} is truncated: {offset} of {size} bytes are here; begin the "
-                    "upload again to resume"
+                    f"blob {digest} is truncated: {self._here(site, upload.id, entry)} of "
+                    f"{entry.size} bytes are here; begin the upload again to resume"
                 )
-        for digest in sizes:
+        for digest in entries:
             path = self._incoming.whole(site, digest)
             if path is not None:
                 self._store.put_file(path, digest, verified=True, move=True)
@@ -231,7 +303,14 @@ class Uploads:
             signature=self._key.sign(receipt_bytes(upload.manifest_digest, upload.id, received_at)),
         )
         recorded = self._registry.uploads.receive(upload.id, receipt)
-        self._log.info("received", site=site, upload=upload.id, manifest=upload.manifest_digest)
+        self._log.info(
+            "received",
+            site=site,
+            upload=upload.id,
+            manifest=upload.manifest_digest,
+            total_bytes=sum(entry.size for entry in entries.values()),
+            held_bytes=self._held.bytes_of(upload.id, entries.values()),
+        )
         return recorded
 
 
@@ -243,25 +322,6 @@ def receipt_bytes(manifest_digest: str, subject: str, received_at: str) -> bytes
 def signature_ref(manifest_digest: str) -> str:
     """Return the store's name for the signature of a manifest; it points at 64 raw bytes."""
     return f"signatures/{manifest_digest[:2]}/{manifest_digest[2:]}"
-
-
-@lru_cache(maxsize=64)  # manifests of at most 1 MiB
-def blob_sizes(document: bytes) -> dict[str, int]:
-    """Return size by digest of a manifest's blobs, in its order.
-
-    Raises
-    ------
-    SchemaError
-        If one digest is listed with two sizes.
-    """
-    sizes: dict[str, int] = {}
-    for entry in parse_manifest(document).blobs():
-        if sizes.setdefault(entry.digest, entry.size) != entry.size:
-            raise SchemaError(
-                f"blob {entry.digest} is listed with {sizes[entry.digest]} and with {entry.size} "
-                "bytes; equal bytes have one size"
-            )
-    return sizes
 
 
 def receipt_message(receipt: Receipt) -> pb.Receipt:

@@ -34,6 +34,7 @@ from deploy.benchmarks.memory import PeakMemory
 from protos.rootstock.federation.v1 import federation_pb2
 from site_agent.client import CoordinatorClient
 from site_agent.config import DataConfig, SiteConfig
+from site_agent.shipping import Shipment
 from site_agent.spool import Spool
 from site_agent.submission import write_blob
 
@@ -133,7 +134,7 @@ def ship(folder: Path, address: str) -> dict[str, Any]:
         (entry,) = spool.entries()
         memory = PeakMemory()
         begun = time.perf_counter()
-        receipt = client.ship(entry, lambda *_: None)
+        receipt = client.ship(Shipment(entry))
         seconds = time.perf_counter() - begun
         growth = memory.growth()
         receipt.verify(entry.digest, coordinator_key)

@@ -54,6 +54,8 @@ def status(
         RESULT.print(f"  step       {answer.step} of {answer.steps}")
     if answer.error_percent is not None:
         RESULT.print(f"  teacher    {answer.error_percent:.1f}% error on private validation data")
+    if answer.shipped:
+        RESULT.print(f"  shipped    {answer.shipped}")
     RESULT.print(f"  at         {answer.at}")
 
 

@@ -134,7 +134,7 @@ def status_tables(answer: operator_pb2.GetStatusResponse) -> list[Table]:
             submission.submission_id if submission else "",
             submission.category if submission else "",
             submission.state if submission else "",
-            _share(submission.bytes_received, submission.bytes_total) if submission else "",
+            _received(submission) if submission else "",
         )
     if not answer.merges:
         return [sites]
@@ -168,6 +168,13 @@ def restored_table(merges: Iterable[RestoredMerge]) -> Table:
             merge.merge_id, merge.category, merge.task, merge.state, number, run, merge.what
         )
     return table
+
+
+def _received(submission: operator_pb2.SubmissionStatus) -> str:
+    """Say how much of a submission is here, and how much of it did not have to travel."""
+    whole = submission.bytes_total
+    held = f", {100 * submission.bytes_held // whole}% held before" if submission.bytes_held else ""
+    return _share(submission.bytes_received, whole) + held
 
 
 def _share(part: int, whole: int) -> str:

@@ -22,6 +22,7 @@ from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Limits, Plan
 from common.transport.auth import SigningInterceptor
 from common.transport.channel import channel_options, open_channel
+from common.transport.chunks import Span
 from common.transport.status import error_from_rpc
 from common.transport.upload import upload_blob, upload_requests
 from common.weights.manifest import (
@@ -31,7 +32,8 @@ from common.weights.manifest import (
     SharedSamples,
     TeacherManifest,
 )
-from common.weights.safetensors_io import write
+from common.weights.safetensors_io import read_header, write
+from common.weights.stripped import kept_spans
 from coordinator.committing import Committer
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
 from coordinator.ledger import Ledger
@@ -87,16 +89,20 @@ class Running:
             self.registry.close()
             raise
 
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(
+            registry=self.registry,
+            store=self.store,
+            plan=self.plan,
+            key=self.key,
+            config=self.config,
+        )
+
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            ledger = Ledger(
-                registry=self.registry,
-                store=self.store,
-                plan=self.plan,
-                key=self.key,
-                config=self.config,
-            )
+            ledger = self.ledger
             server = CoordinatorServer(
                 ledger=ledger,
                 committer=Committer(ledger),
@@ -184,12 +190,12 @@ class Lab:
         )
         return Teacher(manifest.model_copy(update=changes), files)
 
-    def begin(self, manifest: Manifest) -> pb.BeginUploadResponse:
+    def begin(self, manifest: Manifest, *, leaves_out: bool = False) -> pb.BeginUploadResponse:
         document = manifest.canonical()
-        return self.call(
-            "BeginUpload",
-            pb.BeginUploadRequest(manifest=document, signature=self.key.sign(document)),
+        request = pb.BeginUploadRequest(
+            manifest=document, signature=self.key.sign(document), leaves_out=leaves_out
         )
+        return self.call("BeginUpload", request)
 
     def send(self, teacher: Teacher, upload_id: str, missing: pb.MissingBlob) -> None:
         upload_blob(
@@ -199,6 +205,7 @@ class Lab:
             digest=missing.digest,
             offset=missing.durable_offset,
             chunk_bytes=CHUNK,
+            spans=spans_of(teacher, missing),
         )
 
     def upload(self, messages: list[pb.UploadRequest]) -> pb.UploadResponse:
@@ -208,8 +215,8 @@ class Lab:
     def commit(self, upload_id: str) -> pb.Receipt:
         return self.call("CommitUpload", pb.CommitUploadRequest(upload_id=upload_id)).receipt
 
-    def ship(self, teacher: Teacher) -> pb.Receipt:
-        begun = self.begin(teacher.manifest)
+    def ship(self, teacher: Teacher, *, leaves_out: bool = False) -> pb.Receipt:
+        begun = self.begin(teacher.manifest, leaves_out=leaves_out)
         for missing in begun.missing:
             self.send(teacher, begun.upload_id, missing)
         return self.commit(begun.upload_id)
@@ -245,7 +252,15 @@ def messages_of(
         digest=blob.digest,
         offset=blob.durable_offset,
         chunk_bytes=CHUNK,
+        spans=spans_of(teacher, blob),
     )
+
+
+def spans_of(teacher: Teacher, blob: pb.MissingBlob) -> list[Span] | None:
+    """Return what of a blob's file is sent; None: all of it."""
+    if not blob.held_tensors:
+        return None
+    return kept_spans(read_header(teacher.files[blob.digest]), blob.size, set(blob.held_tensors))
 
 
 def stalled(lab: Lab, teacher: Teacher, upload_id: str, blob: pb.MissingBlob, chunks: int) -> Any:
@@ -258,10 +273,11 @@ def stalled(lab: Lab, teacher: Teacher, upload_id: str, blob: pb.MissingBlob, ch
 
     call = lab.stub.Upload.future(messages())
     call.add_done_callback(lambda _: release.set())  # the sender's thread ends with the call
-    state = lab.folder.parent.parent / "state"
-    part = state / "incoming" / lab.name / f"{blob.digest}.part"
+    incoming = lab.folder.parent.parent / "state" / "incoming" / lab.name
     deadline = time.monotonic() + 20
-    while not part.exists() or part.stat().st_size < chunks * CHUNK:
+    while not any(
+        part.stat().st_size >= chunks * CHUNK for part in incoming.glob(f"{blob.digest}*.part")
+    ):
         assert time.monotonic() < deadline, "the chunks did not arrive"
         time.sleep(0.01)
     return call

@@ -119,6 +119,10 @@ def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
             assert manifest.shared_samples.count == 7
             assert any(line["event"] == "sharing exactly 7 samples" for line in agent.log())
             assert not (config.state / "training").exists()
+            total = sum(blob.size for blob in manifest.blobs())
+            (shipped,) = (line for line in agent.log() if line["event"] == "receipt")
+            assert shipped["sent_bytes"] == shipped["total_bytes"] == total
+            assert agent.status()["shipped"] == shipped["message"] == f"sent {total / 1e3:.1f} KB"
 
             asked = ask(centre, tmp_path, submission.id, manifest)
             agent.until(lambda: answered(centre, asked))

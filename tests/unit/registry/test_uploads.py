@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import ConflictError, LimitError, NotFoundError, UnreachableError
 from common.weights.manifest import SharedSamples
-from coordinator.registry import NewEvent, SubmissionState
+from coordinator.registry import HeldAt, NewEvent, SubmissionState
 from coordinator.registry.uploads import LEASE_SECONDS
 from tests.unit.growth.examples import blob, teacher
 from tests.unit.registry.conftest import begin, receive, refinement
@@ -172,3 +172,25 @@ def test_unknown_ids_are_said_to_be_unknown(registry):
         with pytest.raises(NotFoundError):
             call()
     assert registry.uploads.find("0" * 64) is None
+
+
+def test_what_is_held_of_a_blob_is_decided_once_until_it_comes_as_a_whole(registry):
+    manifest = teacher("cat", "classification")
+    upload = begin(registry, manifest)
+    f, g = (entry.digest for entry in manifest.blobs())
+    first = {"weight": HeldAt("a" * 64, "conv.weight"), "bias": HeldAt("b" * 64, "bias")}
+    assert registry.uploads.held(upload.id, f) is None
+    assert registry.uploads.hold(upload.id, f, first, 700) == first
+    assert registry.uploads.hold(upload.id, f, {"bias": HeldAt("c" * 64, "bias")}, 9) == first
+    assert registry.uploads.held(upload.id, f) == first
+    assert registry.uploads.held(upload.id, g) is None
+    registry.uploads.hold(upload.id, g, first, 50)
+    other = begin(registry, teacher("dog", "classification"))
+    assert registry.uploads.held_bytes() == {upload.id: 750}
+    assert registry.uploads.held(other.id, f) is None
+    registry.uploads.hold_nothing(upload.id, f)
+    assert registry.uploads.hold(upload.id, f, first, 700) == {}
+    assert registry.uploads.held(upload.id, f) == {}
+    assert registry.uploads.held_bytes() == {upload.id: 50}
+    with pytest.raises(NotFoundError, match=f"'{other.id}' has no blob {f}; begin it again"):
+        registry.uploads.hold(other.id, f, first, 700)

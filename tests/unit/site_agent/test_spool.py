@@ -16,6 +16,7 @@ import pytest
 from common.errors import IntegrityError, SchemaError, StorageError
 from common.identity.keys import SigningKey
 from site_agent.documents import CalibratedError, CandidateError, EvaluationReport, SignedReceipt
+from site_agent.shipping import what_was_sent
 from site_agent.spool import Spool, SpoolEntry
 from tests.unit.site_agent import support
 
@@ -52,6 +53,33 @@ def test_an_entry_outlives_the_process(tmp_path: Path) -> None:
     assert not warnings
     for blob in entry.manifest.blobs():
         assert entry.blob(blob.digest).stat().st_size == blob.size
+
+
+def test_what_was_sent_is_kept_with_an_entry(tmp_path: Path) -> None:
+    spool, _ = open_spool(tmp_path)
+    entry = fill(spool)
+    assert entry.sent == 0
+    spool.note_sent(entry, 1200)
+    spool.note_sent(entry, 61_200)
+    again, warnings = open_spool(tmp_path)
+    assert again.entries()[0].sent == 61_200
+    assert again.acknowledge(entry, receipt(entry.digest), CENTRE.public_key).sent == 61_200
+    (found,) = again.acknowledged()
+    (found.folder / "sent").write_bytes(b"\xff")
+    assert (found.sent, warnings) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("sent", "total", "said"),
+    [
+        (999, 999, "sent 999 bytes"),
+        (61_234, 812_345, "sent 61.2 KB of 812.3 KB: the coordinator holds the rest"),
+        (0, 2_000_000, "sent 0 bytes of 2.0 MB: the coordinator holds the rest"),
+        (1_500, 1_400, "sent 1.5 KB"),
+    ],
+)
+def test_how_much_was_sent_is_told_to_people(sent: int, total: int, said: str) -> None:
+    assert what_was_sent(sent, total) == said
 
 
 def test_only_a_receipt_empties_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import IntegrityError, LimitError, NotFoundError, RefusedError, SchemaError
-from common.transport.chunks import SYNC_BYTES, ChunkReceiver, chunks
+from common.transport.chunks import SYNC_BYTES, ChunkReceiver, Span, chunks
 from tests.unit.disks import run_on_disk
 
 DATA = bytes(range(256)) * 40  # 10,240 bytes
@@ -69,10 +69,38 @@ def test_chunks_cover_a_file_from_any_offset(
     assert [p.offset for p in pieces] == list(range(offset, total, size))
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    size=st.integers(1, 300),
+    cuts=st.lists(st.integers(0, 700), max_size=8),
+    share=st.floats(0, 1),
+)
+def test_chunks_of_spans_are_full_from_any_offset(
+    tmp_path: Path, size: int, cuts: list[int], share: float
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(DATA[:700])
+    ends = sorted(cuts)
+    spans = [Span(*pair) for pair in zip(ends[::2], ends[1::2], strict=False)]
+    wanted = b"".join(DATA[begin:end] for begin, end in spans)
+    offset = int(share * len(wanted))
+    pieces = list(chunks(path, offset, size, spans))
+    assert b"".join(piece.data for piece in pieces) == wanted[offset:]
+    assert [p.offset for p in pieces] == list(range(offset, len(wanted), size))
+    assert all(piece.crc32 == zlib.crc32(piece.data) for piece in pieces)
+
+
+def test_spans_beyond_the_file_are_an_error(source: Path) -> None:
+    with pytest.raises(SchemaError, match=r"Span\(begin=0, end=10241\) lies beyond .* 10240 bytes"):
+        list(chunks(source, 0, SIZE, [Span(0, 10_241)]))
+    with pytest.raises(SchemaError, match="offset 11 lies beyond the 10 bytes to send"):
+        list(chunks(source, 11, SIZE, [Span(5, 15)]))
+
+
 def test_chunks_of_what_is_not_there(source: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nowhere"):
         list(chunks(tmp_path / "nowhere", 0, SIZE))
-    with pytest.raises(SchemaError, match="offset 10241 lies beyond the file's 10240 bytes"):
+    with pytest.raises(SchemaError, match="offset 10241 lies beyond the 10240 bytes to send"):
         list(chunks(source, len(DATA) + 1, SIZE))
     assert list(chunks(source, len(DATA), SIZE)) == []
 

@@ -1,11 +1,12 @@
 """Uploads and downloads over a real server."""
 
+import asyncio
 import hashlib
 import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
@@ -20,8 +21,10 @@ from common.errors import (
     UnreachableError,
 )
 from common.transport.channel import open_channel
+from common.transport.chunks import ChunkReceiver
 from common.transport.download import download
 from common.transport.idle import IdleWatch
+from common.transport.receive import receive
 from common.transport.status import error_from_rpc
 from common.transport.upload import upload_blob, upload_requests
 from protos.rootstock.federation.v1.federation_pb2 import DownloadResponse, UploadRequest
@@ -353,3 +356,34 @@ def test_progress_keeps_a_call_alive() -> None:
         assert cancelled.wait(10)
     assert watch.expired
     assert "it made no progress for 0.4 s" in str(watch.error())
+
+
+class SlowProof(ChunkReceiver):
+    """A receiver that takes its time over the proof, as one of many gigabytes does."""
+
+    begun = threading.Event()
+    go_on = threading.Event()
+
+    def finish(self) -> Path:
+        self.begun.set()
+        assert self.go_on.wait(20)
+        return super().finish()
+
+
+async def test_whoever_takes_over_waits_until_the_proof_has_ended(tmp_path: Path) -> None:
+    async def stream() -> AsyncIterator[UploadRequest]:
+        yield UploadRequest(offset=0, data=DATA, crc32=zlib.crc32(DATA))
+
+    receiver = SlowProof(
+        tmp_path / "x.part", tmp_path / "x", digest=DIGEST, size=len(DATA), max_chunk_bytes=1 << 20
+    )
+    taking = asyncio.create_task(receive(stream(), receiver))
+    assert await asyncio.to_thread(receiver.begun.wait, 20)
+    for _ in range(2):
+        taking.cancel()
+        await asyncio.sleep(0.05)
+        assert not taking.done()
+    receiver.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert (tmp_path / "x").read_bytes() == DATA

@@ -55,22 +55,26 @@ class GetPlanResponse(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., plan: _Optional[bytes] = ..., plan_digest: _Optional[str] = ..., coordinator_version: _Optional[str] = ..., heads: _Optional[bytes] = ...) -> None: ...
 
 class BeginUploadRequest(_message.Message):
-    __slots__ = ("manifest", "signature")
+    __slots__ = ("manifest", "signature", "leaves_out")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    LEAVES_OUT_FIELD_NUMBER: _ClassVar[int]
     manifest: bytes
     signature: bytes
-    def __init__(self, manifest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    leaves_out: bool
+    def __init__(self, manifest: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., leaves_out: _Optional[bool] = ...) -> None: ...
 
 class MissingBlob(_message.Message):
-    __slots__ = ("digest", "size", "durable_offset")
+    __slots__ = ("digest", "size", "durable_offset", "held_tensors")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     DURABLE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    HELD_TENSORS_FIELD_NUMBER: _ClassVar[int]
     digest: str
     size: int
     durable_offset: int
-    def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., durable_offset: _Optional[int] = ...) -> None: ...
+    held_tensors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., durable_offset: _Optional[int] = ..., held_tensors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("manifest_digest", "submission_id", "received_at", "signature")
@@ -95,18 +99,20 @@ class BeginUploadResponse(_message.Message):
     def __init__(self, upload_id: _Optional[str] = ..., missing: _Optional[_Iterable[_Union[MissingBlob, _Mapping]]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
 
 class UploadRequest(_message.Message):
-    __slots__ = ("upload_id", "digest", "offset", "data", "crc32")
+    __slots__ = ("upload_id", "digest", "offset", "data", "crc32", "stripped")
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     CRC32_FIELD_NUMBER: _ClassVar[int]
+    STRIPPED_FIELD_NUMBER: _ClassVar[int]
     upload_id: str
     digest: str
     offset: int
     data: bytes
     crc32: int
-    def __init__(self, upload_id: _Optional[str] = ..., digest: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., crc32: _Optional[int] = ...) -> None: ...
+    stripped: bool
+    def __init__(self, upload_id: _Optional[str] = ..., digest: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., crc32: _Optional[int] = ..., stripped: _Optional[bool] = ...) -> None: ...
 
 class UploadResponse(_message.Message):
     __slots__ = ("digest", "durable_offset")

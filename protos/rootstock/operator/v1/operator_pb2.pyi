@@ -83,7 +83,7 @@ class SiteStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., watching: _Optional[bool] = ...) -> None: ...
 
 class SubmissionStatus(_message.Message):
-    __slots__ = ("submission_id", "site", "category", "state", "reason", "bytes_received", "bytes_total")
+    __slots__ = ("submission_id", "site", "category", "state", "reason", "bytes_received", "bytes_total", "bytes_held")
     SUBMISSION_ID_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class SubmissionStatus(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    BYTES_HELD_FIELD_NUMBER: _ClassVar[int]
     submission_id: str
     site: str
     category: str
@@ -98,7 +99,8 @@ class SubmissionStatus(_message.Message):
     reason: str
     bytes_received: int
     bytes_total: int
-    def __init__(self, submission_id: _Optional[str] = ..., site: _Optional[str] = ..., category: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., bytes_received: _Optional[int] = ..., bytes_total: _Optional[int] = ...) -> None: ...
+    bytes_held: int
+    def __init__(self, submission_id: _Optional[str] = ..., site: _Optional[str] = ..., category: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., bytes_received: _Optional[int] = ..., bytes_total: _Optional[int] = ..., bytes_held: _Optional[int] = ...) -> None: ...
 
 class MergeStatus(_message.Message):
     __slots__ = ("merge_id", "submission_id", "category", "task", "operation", "state", "reason", "step", "steps", "seconds", "numbers", "net_version", "logged", "held")

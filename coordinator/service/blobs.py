@@ -1,0 +1,32 @@
+"""The blobs that a manifest names, each once."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from common.errors import SchemaError
+from common.weights.manifest import BlobEntry, parse_manifest
+
+
+@lru_cache(maxsize=64)  # manifests of at most 1 MiB
+def blob_entries(document: bytes) -> dict[str, BlobEntry]:
+    """Return a manifest's blobs by digest, in its order.
+
+    Raises
+    ------
+    SchemaError
+        If one digest is listed with two sizes.
+    """
+    entries: dict[str, BlobEntry] = {}
+    for entry in parse_manifest(document).blobs():
+        if (size := entries.setdefault(entry.digest, entry).size) != entry.size:
+            raise SchemaError(
+                f"blob {entry.digest} is listed with {size} and with {entry.size} "
+                "bytes; equal bytes have one size"
+            )
+    return entries
+
+
+def blob_sizes(document: bytes) -> dict[str, int]:
+    """Return size by digest of a manifest's blobs; see `blob_entries`."""
+    return {digest: entry.size for digest, entry in blob_entries(document).items()}
