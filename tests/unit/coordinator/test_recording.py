@@ -119,7 +119,7 @@ def test_a_record_says_which_paths_a_tailored_net_kept(ledger):
     backbone = ArchitectureSpec(
         name="small-resnet", settings={"width": 4, "blocks": 1}, split="block2_1"
     )
-    extractor = tailored_spec(backbone, [Path(1, 0), Path(1, 1), Path(2, 2)])
+    extractor = tailored_spec(backbone, [Path(1, 0), Path(1, 1), Path(2, 1)])
     manifest = teacher(ledger, "cat-lab", "cat")
     spec = manifest.architecture.model_copy(update={"extractor": extractor})
     alphas = {"alpha/block1_1": 0.9, "alpha/proxy1_block1_1": 7.0}  # 7: no softmax gives it
@@ -133,5 +133,5 @@ def test_a_record_says_which_paths_a_tailored_net_kept(ledger):
     record = gather(ledger, Places(ledger.config), merge)
     assert record.tailored is not None
     assert record.tailored.blocks == ("block1_1", "block2_1")
-    assert record.tailored.paths == ((1, 0, 0.9), (1, 1, 0.0), (2, 2, 0.0))
+    assert record.tailored.paths == ((1, 0, 0.9), (1, 1, 0.0), (2, 1, 0.0))
     assert record.teacher_numbers == manifest.metrics
