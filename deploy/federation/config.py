@@ -50,7 +50,7 @@ class Federation(Document):
 
 
 def read(path: Path) -> FederationConfig:
-    """Read FEDERATION.toml; relative data paths are taken from the file's folder.
+    """Read FEDERATION.toml; relative paths of data and of nets are taken from the file's folder.
 
     Raises
     ------
@@ -67,10 +67,26 @@ def read(path: Path) -> FederationConfig:
         raise ConfigurationError(f"{path}: is not TOML: {error}; mend that line") from error
     config = check(values, FederationConfig, source=str(path))
     for table in (config.site, *config.sites):
-        data = table.get("data", {})
-        if isinstance(data, dict) and isinstance(data.get("path"), str):
-            data["path"] = str((path.parent / data["path"]).resolve())
+        for holder in _with_paths(table):
+            if isinstance(holder, dict) and isinstance(holder.get("path"), str):
+                holder["path"] = str((path.parent / holder["path"]).resolve())
     return config
+
+
+def _with_paths(site: dict[str, Any]) -> list[Any]:
+    """Return what of a lab's table, not checked yet, may hold a path of the operator's disk."""
+    training = _table(site, "training")
+    sources = _table(training, "l2t").get("sources")
+    return [
+        site.get("data"),
+        _table(training, "nettailor").get("backbone"),
+        *(sources if isinstance(sources, list) else ()),
+    ]
+
+
+def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
+    found = table.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def resolve(

@@ -50,7 +50,8 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
 def test_examples_are_valid(example: Path) -> None:
     federation = _resolve(example)
-    assert len(federation.sites) == (3 if example.stem == "digits-extractors" else 5)
+    three = example.stem in ("digits-extractors", "digits-l2t")
+    assert len(federation.sites) == (3 if three else 5)
 
 
 def test_a_lab_has_what_all_share_and_its_own_on_top(file: Path) -> None:
@@ -61,6 +62,44 @@ def test_a_lab_has_what_all_share_and_its_own_on_top(file: Path) -> None:
 
 def test_a_relative_data_path_is_taken_from_the_file(file: Path, tmp_path: Path) -> None:
     assert tmp_path / "images" == _resolve(file).sites[0].data.path
+
+
+NETS = """
+[site.training]
+recipe = "l2t"
+optimiser = "sgd"
+epochs = 3
+[[site.training.l2t.sources]]
+name = "old"
+kind = "export"
+path = "nets/old.safetensors"
+[[site.training.l2t.sources]]
+name = "older"
+kind = "torchvision"
+model = "resnet18"
+path = "/srv/older.safetensors"
+"""
+
+
+def test_relative_paths_of_nets_are_taken_from_the_file(file: Path, tmp_path: Path) -> None:
+    backbone = '{ nettailor = { backbone = { kind = "export", path = "../b.safetensors" } } }'
+    text = MINIMAL.replace("[site.training]\nepochs = 3\n", NETS)
+    file.write_text(text.replace("{ epochs = 4 }", backbone))
+    a, b = _resolve(file).sites
+    paths = [source.path for source in a.training.l2t.sources]
+    assert paths == [tmp_path / "nets" / "old.safetensors", Path("/srv/older.safetensors")]
+    assert b.training.nettailor.backbone is not None
+    assert b.training.nettailor.backbone.path == tmp_path.parent / "b.safetensors"
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["training = 3", "training.l2t = 3", "training.l2t.sources = 3", "training.l2t.sources = [3]"],
+)
+def test_a_table_of_another_kind_is_an_error_of_its_key(file: Path, table: str) -> None:
+    file.write_text(MINIMAL.replace("training = { epochs = 4 }", table))
+    with pytest.raises(ConfigurationError, match=r"sites\[1\]: .*'training"):
+        _resolve(file)
 
 
 def test_a_data_path_can_be_replaced_for_all(file: Path, tmp_path: Path) -> None:
