@@ -137,7 +137,8 @@ def _grouped(key: str) -> str:
 def _sound(key: str) -> str:
     """Return a lab's key as MLflow takes it: letters, digits and a few signs, no path upwards."""
     sound = _UNSOUND.sub("_", key.replace("->", " to "))
-    return "/".join(part.strip(".") or "_" for part in sound.split("/"))[:MAX_KEY]
+    whole = "/".join(part.strip(".") or "_" for part in sound.split("/"))
+    return whole[:MAX_KEY].rstrip("/")  # a cut may end in a slash, which MLflow refuses
 
 
 def _text(value: object) -> str:

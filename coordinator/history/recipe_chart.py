@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from coordinator.history.record import MergeRecord
+from coordinator.history.record import MergeRecord, Tailored
 from coordinator.pictures.canvas import INK, new_figure, save
-from coordinator.pictures.pair_weights import MOST, heat_map
+from coordinator.pictures.pair_weights import MOST, ends, heat_map
 from coordinator.pictures.tailored import draw_tailored
 
-_LAMBDA = re.compile(r"lambda/([^/]+)/(.+)->(.+)")
-"""As recipe `l2t` names λ of a pair: source, its layer m, the teacher net's layer n."""
+_LAYER = r"[A-Za-z0-9_./-]{1,100}"
+_LAMBDA = re.compile(rf"lambda/([a-z0-9][a-z0-9._-]{{0,62}})/({_LAYER})->({_LAYER})")
+"""As recipe `l2t` names λ of a pair: source, its layer m, the teacher net's layer n.
+
+Names as PyTorch and site.toml have them. A lab could write anything there, and a picture takes
+less than that: "$" begins a formula, and fonts lack most of Unicode.
+"""
 _MOST_SOURCES = 6
 
 Pairs = dict[tuple[str, str], float]
 
 
 def lambdas(record: MergeRecord) -> dict[str, Pairs]:
-    """Return λ by source and by pair of layers; what no meta-network can give is left out.
+    """Return λ by source and by pair of layers; what the recipe cannot give is left out.
 
-    A lab's numbers are not to be trusted: λ is 0 to 6.
+    A lab's numbers are not to be trusted: λ is 0 to 6, names are as `_LAMBDA` has them. What is
+    left out here is among the teacher's numbers all the same.
     """
     found: dict[str, Pairs] = {}
     for key, value in record.teacher_numbers.items():
@@ -46,14 +53,13 @@ def draw_recipe(record: MergeRecord, path: Path) -> Path:
     net = record.tailored
     if net is not None:
         figure = new_figure(max(4.8, 0.75 * len(net.blocks) + 1), 2.0)
-        removed = len(net.blocks) - sum(skip == 0 for _, skip, _ in net.paths)
-        title = f"{record.category}: {removed} of {len(net.blocks)} universal blocks left out"
-        draw_tailored(figure.add_subplot(), net.blocks, net.paths, title)
+        draw_tailored(figure.add_subplot(), net.blocks, net.paths, _title(record, net))
         figure.subplots_adjust(left=0.03, right=0.97, top=0.88, bottom=0.03)
         return save(figure, path)
     sources = lambdas(record)
-    rows = max(len({layer for layer, _ in pairs}) for pairs in sources.values())
-    columns = max(len({target for _, target in pairs}) for pairs in sources.values())
+    sides = {source: tuple(map(lowest_first, ends(pairs))) for source, pairs in sources.items()}
+    rows = max(len(layers) for layers, _ in sides.values())
+    columns = max(len(targets) for _, targets in sides.values())
     wide = 1.6 + max(2.4, 0.62 * columns)
     figure = new_figure(wide * len(sources), 1.3 + max(1.6, 0.36 * rows))
     figure.set_layout_engine("constrained")
@@ -62,5 +68,30 @@ def draw_recipe(record: MergeRecord, path: Path) -> Path:
     for axes, (source, pairs) in zip(
         figure.subplots(1, len(sources), squeeze=False)[0], sources.items(), strict=True
     ):
-        heat_map(axes, pairs, f"λ, {source}", brightest)
+        heat_map(axes, pairs, *sides[source], title=f"λ, {source}", brightest=brightest)
     return save(figure, path)
+
+
+def lowest_first(layers: Iterable[str]) -> list[str]:
+    """Sort layers by their numbers: a manifest's keys come in the order of their letters.
+
+    Those of task modules, "task/layer", stand above all of the category module's.
+    """
+    return sorted(
+        layers,
+        key=lambda layer: (
+            "/" in layer,
+            [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", layer)],
+        ),
+    )
+
+
+def _title(record: MergeRecord, net: Tailored) -> str:
+    """Say what was left out: blocks, and what that saves if the lab says something that can be."""
+    removed = len(net.blocks) - sum(skip == 0 for _, skip, _ in net.paths)
+    title = f"{record.category}: {removed} of {len(net.blocks)} universal blocks left out"
+    for key, what in (("params_removed", "parameters"), ("flops_removed", "FLOPs")):
+        share = record.teacher_numbers.get(f"nettailor/{key}")
+        if share is not None and -1000 <= share <= 100:
+            title += f", {share:.0f}% of {what}"
+    return title

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+
+from coordinator.pictures.canvas import shortened
+
+_LETTERS = 28
+"""Of a layer's name."""
 
 MOST = 6.0
 """λ is a ReLU6's output."""
 
 
+def ends(by_pair: Mapping[tuple[str, str], float]) -> tuple[list[str], list[str]]:
+    """Return the source layers and the target layers of pairs, each in the pairs' order."""
+    layers, targets = (list(dict.fromkeys(pair[end] for pair in by_pair)) for end in range(2))
+    return layers, targets
+
+
 def heat_map(
-    axes: Axes, by_pair: Mapping[tuple[str, str], float], title: str, brightest: float
+    axes: Axes,
+    by_pair: Mapping[tuple[str, str], float],
+    layers: Sequence[str],
+    targets: Sequence[str],
+    *,
+    title: str,
+    brightest: float,
 ) -> None:
     """Draw λ by source layer and target layer; pairs that there are not stay white.
 
@@ -22,12 +39,14 @@ def heat_map(
         Empty.
     by_pair
         λ, 0 to 6, by (source layer, target layer); at least one.
+    layers, targets
+        Source layers from the top down, target layers from left to right, as `ends` has them or in
+        another order. Plain text without "$", which matplotlib reads as a formula.
     title
         Above it.
     brightest
         λ that is drawn brightest, alike for maps that stand side by side.
     """
-    layers, targets = (list(dict.fromkeys(pair[column] for pair in by_pair)) for column in range(2))
     values = np.full((len(layers), len(targets)), np.nan)
     brightest = max(brightest, 1e-6)
     for (layer, target), value in by_pair.items():
@@ -36,8 +55,15 @@ def heat_map(
         colour = "white" if value < 0.6 * brightest else "black"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
     axes.imshow(values, cmap="viridis", vmin=0, vmax=brightest, aspect="auto")
-    axes.set_xticks(range(len(targets)), targets, fontsize=7)
-    axes.set_yticks(range(len(layers)), layers, fontsize=7)
+    # Long names, as of a task module's layers, would run into each other.
+    longest = max(map(len, targets))
+    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if longest > 10 else {}
+    axes.set_xticks(range(len(targets)), _short(targets), fontsize=7, **slanted)
+    axes.set_yticks(range(len(layers)), _short(layers), fontsize=7)
     axes.set_xlabel("target layer", fontsize=8)
     axes.set_ylabel("source layer", fontsize=8)
     axes.set_title(title, fontsize=9)
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    return [shortened(name, _LETTERS) for name in names]

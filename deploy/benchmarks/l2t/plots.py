@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from coordinator.pictures.pair_weights import heat_map
+from coordinator.pictures.pair_weights import ends, heat_map
 from deploy.benchmarks.l2t.methods import OURS
 from deploy.benchmarks.l2t.rows import Row, accuracy, counts, kinds, where
 
@@ -50,12 +50,13 @@ def lambdas(rows: Sequence[Row], path: Path) -> None:
     panels = figure.subplots(1, len(learned), squeeze=False)[0]
     brightest = max(value for kind in learned for value in where(rows, kind).values())
     for axes, kind in zip(panels, learned, strict=True):
-        by_pair = {_ends(pair): value for pair, value in where(rows, kind).items()}
-        heat_map(axes, by_pair, f"λ, {kind[1]}", brightest)
+        by_pair = {_pair(pair): value for pair, value in where(rows, kind).items()}
+        layers, targets = ends(by_pair)
+        heat_map(axes, by_pair, layers, targets, title=f"λ, {kind[1]}", brightest=brightest)
     _save(figure, path)
 
 
-def _ends(pair: str) -> tuple[str, str]:
+def _pair(pair: str) -> tuple[str, str]:
     layer, _, target = pair.partition("->")
     return layer, target
 

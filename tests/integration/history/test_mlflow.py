@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from common.errors import AddressInUseError, ConfigurationError, ConflictError, UnreachableError
 from coordinator.history.mlflow_history import History
+from coordinator.history.record import Tailored
 from coordinator.history.server import MlflowServer
 from tests.unit.history.samples import digest, record
 
@@ -97,14 +98,40 @@ def test_names_with_a_dot_are_logged(server: MlflowServer, client: MlflowClient)
 
 
 def test_what_a_recipe_learned_is_in_the_run(server: MlflowServer, client: MlflowClient) -> None:
-    numbers = {"lambda/mnist/block1_1->relu1_2": 1.5, "error/classification": 3.0, "é>/..": 1.0}
+    numbers = {"lambda/mnist/block1_1->relu1_2": 1.5, "error/classification": 3.0}
     history = History(server.uri, "transferred")
-    history.check()
-    run_id = history.log_merge(record(["cat"], teacher_numbers=numbers))
+    run_id = history.log_merge(record(["cat"], net="transferred", teacher_numbers=numbers))
     run = client.get_run(run_id)
     assert run.data.metrics["teacher/lambda/mnist/block1_1 to relu1_2"] == 1.5
     assert run.data.metrics["teacher/error/classification"] == 3.0
     assert names(client, run_id) == FILES | {"recipe.png"}
+
+
+def test_the_paths_of_a_tailored_net_are_in_the_run(
+    server: MlflowServer, client: MlflowClient
+) -> None:
+    numbers = {"alpha/block1_1": 0.75, "alpha/proxy1_block1_1": 0.25}
+    tailored = Tailored(blocks=("block1_1", "block1_2"), paths=((1, 0, 0.75), (1, 1, 0.25)))
+    history = History(server.uri, "tailored")
+    merge = record(["cat"], net="tailored", teacher_numbers=numbers, tailored=tailored)
+    run_id = history.log_merge(merge)
+    run = client.get_run(run_id)
+    assert run.data.metrics["teacher/alpha/proxy1_block1_1"] == 0.25
+    assert names(client, run_id) == FILES | {"recipe.png"}
+
+
+def test_any_key_that_a_lab_sends_is_logged(server: MlflowServer, client: MlflowClient) -> None:
+    odd = ["", ".", "..", "/", "//a", "a//b", "../up", "a/./b", "a/", "é>/..", "a\nb\x00", "$x$"]
+    odd += ["x" * 199 + "/y", "x" * 198 + "/./y", "/" * 300, "x" * 5000, "lambda/$\\frac$/a->b"]
+    numbers = {key: 1e12 / (place + 1) for place, key in enumerate(odd)}
+    history = History(server.uri, "odd")
+    merge = record(["cat"], net="odd", teacher_numbers=numbers)
+    run_id = history.log_merge(merge)
+    shown = {k: v for k, v in client.get_run(run_id).data.metrics.items() if k[:8] == "teacher/"}
+    assert shown["teacher/lambda/__frac_/a to b"] == numbers[odd[-1]]
+    assert set(shown.values()) <= set(numbers.values())
+    assert len(shown) > 10
+    assert history.restore(merge) == ("unchanged", run_id)
 
 
 def test_logging_a_merge_twice_gives_one_run(server: MlflowServer, client: MlflowClient) -> None:

@@ -93,6 +93,7 @@ def test_the_teacher_s_numbers_have_a_group_and_keys_that_mlflow_takes() -> None
         "lambda/mnist/block1_1 to relu1_2": 9.0,  # the same key for MLflow: the first stays
         "../odd>é": 2.0,
         "x" * 300: 1.0,
+        "y" * 199 + "/z": 4.0,
     }
     shown = {p.key: p.value for p in metrics(record(["cat", "cow"], teacher_numbers=given))}
     teacher = {key: value for key, value in shown.items() if key.startswith("teacher/")}
@@ -101,4 +102,5 @@ def test_the_teacher_s_numbers_have_a_group_and_keys_that_mlflow_takes() -> None
         "teacher/lambda/mnist/block1_1 to relu1_2": 9.0,
         "teacher/_/odd__": 2.0,
         "teacher/" + "x" * 200: 1.0,
+        "teacher/" + "y" * 199: 4.0,
     }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from coordinator.history.files import RECIPE, file_names, write_files
-from coordinator.history.recipe_chart import draw_recipe, has_recipe, lambdas
+from coordinator.history.recipe_chart import draw_recipe, has_recipe, lambdas, lowest_first
 from coordinator.history.record import MergeRecord, Tailored
+from coordinator.pictures.canvas import new_figure
+from coordinator.pictures.pair_weights import ends, heat_map
 from tests.unit.history.samples import record
 
 LAMBDAS = {
@@ -73,3 +76,52 @@ def test_many_sources_and_one_pair_can_be_drawn(tmp_path: Path) -> None:
     draw_recipe(transferred(teacher_numbers=many), tmp_path / "many.png")
     draw_recipe(transferred(teacher_numbers={"lambda/s/a->b": 0.0}), tmp_path / "one.png")
     assert (tmp_path / "many.png").stat().st_size > (tmp_path / "one.png").stat().st_size > 3000
+
+
+ODD = [
+    "lambda/mnist/$\\frac$->relu1_2",  # a formula that matplotlib cannot read
+    "lambda/$x/block1_1->relu1_2",
+    "lambda/mnist/block1_1->relu\n1",
+    "lambda/mnist/层->relu1_2",
+    "lambda/mnist/block1_1->a\x00",
+    "lambda/mnist/" + "x" * 5000 + "->relu1_2",
+    "lambda/mnist/a->b->c",
+]
+
+
+@pytest.mark.parametrize("key", ODD, ids=range(len(ODD)))
+def test_a_key_that_no_picture_takes_is_a_number_alone(tmp_path: Path, key: str) -> None:
+    merge = transferred(teacher_numbers=LAMBDAS | {key: 1.0})
+    assert lambdas(merge) == lambdas(transferred())
+    assert not has_recipe(transferred(teacher_numbers={key: 1.0}))
+    write_files(merge, tmp_path, None)
+    said = html.unescape((tmp_path / "report.html").read_text())
+    assert key.strip("\x00") in said.replace("\x00", "")
+
+
+def test_layers_stand_in_the_order_of_their_numbers() -> None:
+    figure = new_figure(4, 3)
+    with_tens = {
+        f"lambda/s/layer{m}->{n}": 1.0
+        for m in (10, 2, 1)
+        for n in ("task/relu3_1", "relu10_1", "relu2_1")
+    }
+    del with_tens["lambda/s/layer1->relu2_1"]  # the first row lacks the first column
+    (pairs,) = lambdas(transferred(teacher_numbers=dict(sorted(with_tens.items())))).values()
+    axes = figure.add_subplot()
+    layers, targets = map(lowest_first, ends(pairs))
+    heat_map(axes, pairs, layers, targets, title="", brightest=1.0)
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["layer1", "layer2", "layer10"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["relu2_1", "relu10_1", "task/relu3_1"]
+    values = axes.get_images()[0].get_array()
+    assert [(row, column) for row, column in zip(*values.mask.nonzero(), strict=True)] == [(0, 0)]
+
+
+@pytest.mark.parametrize("share", [45.0, 1e9])
+def test_what_is_removed_is_said_if_it_can_be(tmp_path: Path, share: float) -> None:
+    numbers = {"nettailor/params_removed": share}
+    paths = [tmp_path / "with.png", tmp_path / "without.png"]
+    draw_recipe(transferred(teacher_numbers=numbers, tailored=TAILORED), paths[0])
+    draw_recipe(transferred(teacher_numbers={}, tailored=TAILORED), paths[1])
+    one, other = (path.read_bytes() for path in paths)
+    assert (one == other) is (share > 100)
