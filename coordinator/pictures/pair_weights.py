@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -57,7 +58,9 @@ def heat_map(
     axes.imshow(values, cmap="viridis", vmin=0, vmax=brightest, aspect="auto")
     # Long names, as of a task module's layers, would run into each other.
     longest = max(map(len, targets))
-    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if longest > 10 else {}
+    slanted: dict[str, Any] = (
+        {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if longest > 10 else {}
+    )
     axes.set_xticks(range(len(targets)), _short(targets), fontsize=7, **slanted)
     axes.set_yticks(range(len(layers)), _short(layers), fontsize=7)
     axes.set_xlabel("target layer", fontsize=8)
