@@ -151,8 +151,8 @@ def test_heirs_of_a_net_are_shipped_admitted_and_transplanted(
     assert "zero" not in answers, answers
     assert runs["one"]["teacher/nettailor/params_removed"] > 0
     where = {key: value for key, value in runs["two"].items() if "teacher/lambda/founder/" in key}
-    assert "teacher/lambda/founder/block1_1 to block1_1" in where
-    assert len(set(where.values())) == len(where)
+    assert "teacher/lambda/founder/category_module.block1_1 to block1_1" in where
+    assert len(set(where.values())) > 1
 
 
 def pictured(mlflow_uri: str) -> dict[str, dict[str, float]]:
