@@ -174,6 +174,10 @@ class NettailorConfig(Document):
     side's: the search is judged on them and nothing learns from them."""
 
 
+RECIPE_TABLES = ("compatible", "l2t", "nettailor")
+"""Recipes that have settings of their own, in a table of `training` that is named as they are."""
+
+
 class TrainingConfig(Document):
     """How the teacher net is trained. Nothing is chosen on validation images."""
 

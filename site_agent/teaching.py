@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -21,7 +22,7 @@ from common.plan import Plan
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry, TeacherManifest
 from site_agent.client import Published
-from site_agent.config import SiteConfig
+from site_agent.config import RECIPE_TABLES, SiteConfig
 from site_agent.lab import Lab
 from site_agent.recipes.compatible import CompatibleRecipe, load_heads
 from site_agent.recipes.interface import Recipe, Teacher
@@ -133,17 +134,10 @@ def run_digest(config: SiteConfig, plan_digest: str) -> str:
 
     Auxiliary heads are left out: a teacher that was shipped stays when they are replaced.
     """
-    training = config.training.model_dump(
-        mode="json", exclude={"checkpoint_epochs", "compatible", "l2t", "nettailor"}
-    )
-    if config.training.recipe == "nettailor":
-        training["nettailor"] = config.training.nettailor.model_dump(mode="json")
-    if config.training.recipe == "l2t":
-        training["l2t"] = config.training.l2t.model_dump(mode="json")
-    if config.training.recipe == "compatible":
-        training["compatible"] = config.training.compatible.model_dump(
-            mode="json", exclude={"wait_seconds"}
-        )
+    others = (table for table in RECIPE_TABLES if table != config.training.recipe)
+    left_out: dict[str, Any] = {"checkpoint_epochs": True, "compatible": {"wait_seconds"}}
+    left_out |= dict.fromkeys(others, True)
+    training = config.training.model_dump(mode="json", exclude=left_out)
     parts = {
         "plan": plan_digest,
         "category": config.category,
@@ -186,7 +180,7 @@ def heads_under(entry: SpoolEntry) -> str | None:
 def initial_teacher(lab: Lab) -> Teacher:
     """Fetch the plan's initial weights; every lab starts from them (METHODS 1g).
 
-    An extractor of another architecture has initial weights of its own: see `initial_extractor`.
+    An extractor of another architecture has others: see `initial_category_module`.
 
     Raises
     ------

@@ -62,15 +62,21 @@ class TailoredResNet(Architecture):
 
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:
-        from_text(self.paths, len(self._stages().blocks))
+        self.kept()
         return self
+
+    def kept(self) -> Kept:
+        """Return what of the backbone is kept."""
+        names = [name for name, _ in self._stages().blocks]
+        paths = from_text(self.paths, len(names))
+        return Kept(tuple(names[: paths[-1].target]), paths)
 
     def layers(self, outputs: int) -> Sequence[Layer]:
         """Return stem, the kept paths as one layer, the backbone's other blocks, head."""
         stem, blocks, head = self._stages(outputs)
-        paths = from_text(self.paths, len(blocks))
-        end = paths[-1].target
-        tailored: Callable[[], nn.Module] = partial(_tailored, blocks[:end], paths)
+        kept = self.kept()
+        end = len(kept.blocks)
+        tailored: Callable[[], nn.Module] = partial(_tailored, blocks[:end], kept.paths)
         return [*stem, (LAYER, tailored), *blocks[end:], *head]
 
     def _stages(self, outputs: int = 1) -> _Stages:
@@ -110,12 +116,9 @@ def kept_of(spec: ArchitectureSpec) -> Kept:
         If it is none.
     """
     try:
-        tailored = TailoredResNet.model_validate(spec.settings)
+        return TailoredResNet.model_validate(spec.settings).kept()
     except ValidationError as error:
         raise SchemaError(f"'{spec.name}' is no {NAME}: {first_problem(error)}") from error
-    names = [name for name, _ in tailored._stages().blocks]
-    paths = from_text(tailored.paths, len(names))
-    return Kept(tuple(names[: paths[-1].target]), paths)
 
 
 class Kept(NamedTuple):

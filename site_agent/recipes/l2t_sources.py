@@ -5,7 +5,6 @@ Nothing is fetched: who has no file of weights has no source.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from common.errors import ConfigurationError, RootstockError, SchemaError
+from common.files import file_digest
 from common.l2t.taps import Shape, Source
 from common.model import first_problem
 from common.nets.adapter import Adapter
@@ -84,9 +84,7 @@ def load_sources(
                 f"{what} cannot be read with images of {by}: {error}"
             ) from error
         source.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with each.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        loaded[each.name] = LoadedSource(source, f"{kind} {digest}")
+        loaded[each.name] = LoadedSource(source, f"{kind} {file_digest(each.path)}")
     return loaded
 
 

@@ -6,7 +6,6 @@ plan's architecture. Nothing is fetched or unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import ConfigurationError, RootstockError, SchemaError, TransplantError
+from common.files import file_digest
 from common.nets.architectures import build_category_module, last_layer
 from common.nets.spec import ArchitectureSpec
 from common.nets.tailored_resnet import BACKBONES
@@ -84,8 +84,7 @@ def load_backbone(
     try:
         weights = _WEIGHTS[config.kind](config, architecture)
         _fill(extractor, weights)
-        with config.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_digest(config.path)
     except _CANNOT as error:
         raise ConfigurationError(f"{what} cannot be loaded: {error}") from error
     return Backbone(
@@ -110,10 +109,10 @@ def _fill(extractor: nn.Sequential, weights: Mapping[str, Tensor]) -> None:
 def _exported(config: NettailorBackbone, architecture: ArchitectureSpec) -> dict[str, Tensor]:
     net = from_file(config.path, _CPU)
     if net.architecture.above().name != architecture.name or net.architecture.extractor is not None:
-        lowest = net.architecture.extractor or net.architecture
         raise SchemaError(
-            f"its category module is a '{lowest.name}', the plan's a '{architecture.name}': blocks "
-            "that all labs share are the plan's; export a category that was not tailored itself"
+            f"its category module is a '{net.architecture.below().name}', the plan's a "
+            f"'{architecture.name}': blocks that all labs share are the plan's; export a category "
+            "that was not tailored itself"
         )
     return net.category_module.state_dict()
 

@@ -24,7 +24,7 @@ from common.errors import DataError
 from common.images import normalise
 from common.nets.spec import Setting
 from common.rates import cosine
-from site_agent.config import TrainingConfig
+from site_agent.config import RECIPE_TABLES, TrainingConfig
 from site_agent.data.images import LabData, labels_like
 from site_agent.recipes import checkpoint
 from site_agent.recipes.interface import OnProgress, Teacher
@@ -81,8 +81,7 @@ class SupervisedRecipe:
         flat: dict[str, Setting] = {}
         for key, value in self._config.model_dump(mode="json").items():
             # The manifest's architecture names the extractor.
-            own = ("compatible", "l2t", "nettailor")
-            if key in ("recipe", "checkpoint_epochs", "extractor", *own):
+            if key in ("recipe", "checkpoint_epochs", "extractor", *RECIPE_TABLES):
                 continue
             if isinstance(value, dict):
                 flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -11,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import NotFoundError, UnreachableError
+from common.nets.graph import NetTree
 from coordinator.config import CoordinatorConfig
-from deploy.federation.config import FederationConfig, resolve
+from coordinator.view import NetView
+from deploy.federation.config import FederationConfig, read, resolve
 from deploy.federation.operator import OperatorClient
 from deploy.federation.processes import Processes, free_ports
 from deploy.federation.run import write_config
@@ -56,6 +60,18 @@ def digits_federation(**coordinator: Any) -> FederationConfig:
     )
 
 
+def compatible_example(path: Path) -> FederationConfig:
+    """Return an example, with fewer epochs and a bound that tells the recipes apart.
+
+    Labs that are not compatible have errors of 40% and more with no adapter.
+    """
+    config = read(path)
+    site = {**config.site, "training": {**config.site["training"], "epochs": 12}}
+    coordinator = {**config.coordinator}
+    coordinator["acceptance"] = {**coordinator["acceptance"], "max_above_teacher": 15.0}
+    return config.model_copy(update={"site": site, "coordinator": coordinator})
+
+
 QUICK = {"zero_sample_method": "closed-form", "few_sample_method": "back-distill"}
 
 
@@ -95,6 +111,22 @@ class Running:
             site = site.model_copy(update={"coordinator": address})
         path = write_config(self.state, name, site)
         self.processes.start(name, [*ROOTSTOCK, "site", "run", "--config", str(path)])
+
+    def run(self, *words: str, code: int = 0) -> str:
+        """Return what an operator's command says: its output, or the error that it ends with."""
+        config = self.state / "configuration" / "coordinator.toml"
+        command = [*ROOTSTOCK, *words, "--config", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
+        return done.stdout if code == 0 else done.stderr
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json"))
+
+    def tree(self) -> NetTree:
+        with NetView.open(self.coordinator) as view:
+            assert view.head is not None
+            return view.tree(view.head)
 
     def kill(self, name: str) -> None:
         """kill -9 of one process; what it started is left to notice."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from common.nets.graph import NetTree
-from coordinator.view import NetView
-from deploy.federation.config import FederationConfig, read
-from tests.e2e.federation import ROOTSTOCK, Running, merged
+from deploy.federation.config import FederationConfig
+from tests.e2e.federation import Running, compatible_example, merged
 
 pytestmark = pytest.mark.e2e
 
@@ -29,31 +26,11 @@ MOBILE = {
 
 
 def three_labs() -> FederationConfig:
-    """Return the example, with fewer epochs and a bound that tells the recipes apart.
-
-    Labs that are not compatible have errors of 40% and more with no adapter.
-    """
-    config = read(EXAMPLE)
-    site = {**config.site, "training": {**config.site["training"], "epochs": 12}}
-    coordinator = {**config.coordinator}
-    coordinator["acceptance"] = {**coordinator["acceptance"], "max_above_teacher": 15.0}
+    """Return the example, with the smaller MobileNetV2."""
+    config = compatible_example(EXAMPLE)
     zero, one, two = config.sites
     sites = (zero, one, {**two, "training": {**two["training"], "extractor": MOBILE}})
-    return config.model_copy(update={"site": site, "coordinator": coordinator, "sites": sites})
-
-
-def tree_of(running: Running) -> NetTree:
-    with NetView.open(running.coordinator) as view:
-        assert view.head is not None
-        return view.tree(view.head)
-
-
-def net(running: Running, *words: str) -> str:
-    config = running.state / "configuration" / "coordinator.toml"
-    command = [*ROOTSTOCK, "net", words[0], "--config", str(config), *words[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return config.model_copy(update={"sites": sites})
 
 
 def pictures(folder: Path, digit: int, count: int) -> list[str]:
@@ -81,7 +58,7 @@ def test_extractors_of_three_architectures_join_one_task_module(
         running.start_site(name)
     for category in ("zero", "one", "two"):
         running.until(f"the merge of {category}", merged(category))
-    tree = tree_of(running)
+    tree = running.tree()
     below = {name: ref.architecture.below().name for name, ref in tree.category_modules.items()}
     assert below == {"zero": "small-resnet", "one": "wide-resnet", "two": "mobilenetv2"}
     tensors = {name: ref.blob.tensors for name, ref in tree.category_modules.items()}
@@ -97,14 +74,13 @@ def test_extractors_of_three_architectures_join_one_task_module(
         assert edge.error is not None
         assert edge.error <= 20.0
 
-    shown = json.loads(net(running, "show", "--json"))
+    shown = running.json("net", "show")
     assert shown["extractors"] == {"one": "wide-resnet", "two": "mobilenetv2"}
-    assert "other architectures: 1 mobilenetv2, 1 wide-resnet" in net(running, "show")
+    assert "other architectures: 1 mobilenetv2, 1 wide-resnet" in running.run("net", "show")
     for category, digit in (("one", 1), ("two", 2)):
         images = pictures(tmp_path / category, digit, 60)
-        answers = net(
-            running, "predict", "--task", "classification", "--category", category, *images
-        )
+        words = ("--task", "classification", "--category", category, *images)
+        answers = running.run("net", "predict", *words)
         said = [json.loads(line)["logit"] > 0 for line in answers.splitlines()]
         right = sum(said[:60]) + sum(not yes for yes in said[60:])
         assert right >= 84, said  # of 120; half of them are right by chance

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,27 +11,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from deploy.federation.config import FederationConfig
-from tests.e2e.federation import ROOTSTOCK, Running, digits_federation, merge_of, merged
+from tests.e2e.federation import Running, digits_federation, merge_of, merged
 
 pytestmark = pytest.mark.e2e
 
 Federation = Callable[[FederationConfig], Running]
-
-
-class Operator:
-    """Types commands of the coordinator's operator."""
-
-    def __init__(self, running: Running) -> None:
-        self._config = running.state / "configuration" / "coordinator.toml"
-
-    def run(self, *words: str, code: int = 0) -> str:
-        command = [*ROOTSTOCK, *words, "--config", str(self._config)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-        assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
-        return done.stdout if code == 0 else done.stderr
-
-    def json(self, *words: str) -> Any:
-        return json.loads(self.run(*words, "--json"))
 
 
 def samples(folder: Path) -> Path:
@@ -58,7 +40,6 @@ def test_a_net_is_planned_reviewed_rolled_back_and_grows_on(
     # A name of its own: the tests share an MLflow, where a net's merges are known by their ids.
     running = federation(config.model_copy(update={"net": "planned-digits"}))
     running.start_coordinator()
-    operator = Operator(running)
     running.until("the coordinator", lambda _: True)
     running.start_site("lab-zero")
 
@@ -66,7 +47,7 @@ def test_a_net_is_planned_reviewed_rolled_back_and_grows_on(
         return any(merge.held for merge in answer.merges)
 
     running.until("a held operation", held)
-    (planned,) = operator.json("net", "plan")["operations"]
+    (planned,) = running.json("net", "plan")["operations"]
     assert (planned["wave"], planned["operation"], planned["site"]) == (1, "found", "lab-zero")
 
     # It waits until a second lab has shipped, and the net is founded on what the two share.
@@ -74,11 +55,11 @@ def test_a_net_is_planned_reviewed_rolled_back_and_grows_on(
     folder = samples(tmp_path / "samples")
 
     def both(_: Any) -> bool:
-        operations = operator.json("net", "plan")["operations"]
+        operations = running.json("net", "plan")["operations"]
         return [each["operation"] for each in operations] == ["found", "new-category"]
 
     running.until("the second lab's teacher", both, pause=1.0)
-    founding = operator.json("net", "found", "--samples", str(folder), "--steps", "60")
+    founding = running.json("net", "found", "--samples", str(folder), "--steps", "60")
     assert (founding["merge"], founding["coordinator_runs"]) == ("mrg-0001", True)
     assert [each["category"] for each in founding["categories"]] == ["zero", "one"]
 
@@ -86,28 +67,28 @@ def test_a_net_is_planned_reviewed_rolled_back_and_grows_on(
         return any(merge.state == "reviewing" for merge in answer.merges)
 
     running.until("a merge that waits for review", reviewing)
-    operator.run("coordinator", "approve", "mrg-0001", "--reason", "the first lab")
+    running.run("coordinator", "approve", "mrg-0001", "--reason", "the first lab")
     running.until("the founding", merged("zero"))
 
-    record = operator.json("net", "log")["versions"][0]["merge"]
+    record = running.json("net", "log")["versions"][0]["merge"]
     assert (record["operation"], record["candidate"]) == ("found", "own_samples")
     running.until(
         "the second lab's operation", lambda a: held(a) and merge_of(a, "one") is not None
     )
-    operator.run("net", "grow")
+    running.run("net", "grow")
     running.until("the second review", reviewing)
-    operator.run("coordinator", "approve", "mrg-0002", "--reason", "fits")
+    running.run("coordinator", "approve", "mrg-0002", "--reason", "fits")
     running.until("the second merge", merged("one"))
-    verified = operator.json("net", "verify")
+    verified = running.json("net", "verify")
     assert (verified["ok"], verified["version"], verified["problems"]) == (True, 2, [])
 
     # Version 1 is what version 2 stands on; the head can go.
-    error = operator.run("net", "rollback", "1", "--reason", "no", code=12)
+    error = running.run("net", "rollback", "1", "--reason", "no", code=12)
     assert "version 2 stands on it" in error
-    back = operator.json("net", "rollback", "2", "--reason", "wrong labels")
+    back = running.json("net", "rollback", "2", "--reason", "wrong labels")
     assert back == {"rolled_back": [2], "head": 1}
-    assert [v["number"] for v in operator.json("net", "log")["versions"]] == [1]
-    shown = operator.json("net", "show")
+    assert [v["number"] for v in running.json("net", "log")["versions"]] == [1]
+    shown = running.json("net", "show")
     assert (shown["version"], shown["categories"]) == (1, ["zero"])
 
     def told(answer: Any) -> bool:
@@ -121,21 +102,21 @@ def test_a_net_is_planned_reviewed_rolled_back_and_grows_on(
     # A task of the operator's own: learned on the frozen category module, committed on top.
     words = ("net", "learn", "round", "--samples", str(folder), "--steps", "60")
     words = (*words, "--categories", "zero")
-    learned = operator.json(*words)
+    learned = running.json(*words)
     assert learned["coordinator_runs"] is True
     (join,) = learned["joins"]
     running.until("the third review", reviewing)
-    operator.run("coordinator", "approve", join["merge"], "--reason", "for the club")
+    running.run("coordinator", "approve", join["merge"], "--reason", "for the club")
 
     def joined(answer: Any) -> bool:
         return any(m.task == "round" and m.state == "merged" and m.logged for m in answer.merges)
 
     answer = running.until("the learned task", joined)
     assert answer.net_version == 3
-    verified = operator.json("net", "verify")
+    verified = running.json("net", "verify")
     assert (verified["ok"], verified["version"], verified["problems"]) == (True, 3, [])
-    head = operator.json("net", "log")["versions"][0]
+    head = running.json("net", "log")["versions"][0]
     assert head["merge"]["operation"] == "learn-task"
-    assert [v["number"] for v in operator.json("net", "log")["versions"]] == [3, 1]
+    assert [v["number"] for v in running.json("net", "log")["versions"]] == [3, 1]
     # What was rolled back is still whole.
-    assert operator.json("net", "verify", "--version", "2")["ok"] is True
+    assert running.json("net", "verify", "--version", "2")["ok"] is True

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
@@ -18,11 +16,13 @@ from common.weights.manifest import TeacherManifest
 from coordinator.view import NetView
 from deploy.federation.config import FederationConfig
 from site_agent.spool import Spool
-from tests.e2e.federation import QUICK, ROOTSTOCK, Running, merged
+from tests.e2e.federation import Running, digits_federation, merged
 
 pytestmark = pytest.mark.e2e
 
 Federation = Callable[[FederationConfig], Running]
+NET = "tailored-digits"
+"""A name of its own: the tests share an MLflow."""
 
 
 def founder_and_heirs(exported: Path) -> FederationConfig:
@@ -46,56 +46,25 @@ def founder_and_heirs(exported: Path) -> FederationConfig:
             "tolerance": 10.0,
         },
     }
-    return FederationConfig.model_validate(
-        {
-            "net": "tailored-digits",
-            "coordinator": {
-                "plan": {
-                    "architecture": {
-                        "name": "small-resnet",
-                        "split": "block2_1",
-                        "settings": {"width": 8, "blocks": 1},
-                    }
-                },
-                "acceptance": {"max_error": 100.0, "max_above_teacher": 100.0},
-                "distillation": QUICK,
-            },
-            "site": {
-                "share_samples": 10,
-                "threads": 1,
-                "data": {"kind": "digits", "rest": ["5", "6", "7", "8", "9"], "parts": 5},
-                "training": {"epochs": 10, "learning_rate": 0.01},
-                "refinement": {"steps": 20},
-            },
-            "sites": [
-                {"site": "lab-zero", "category": "zero", "data": {"class_name": "0", "part": 1}},
-                {
-                    "site": "lab-one",
-                    "category": "one",
-                    "data": {"class_name": "1", "part": 2},
-                    "training": tailoring,
-                },
-                {
-                    "site": "lab-two",
-                    "category": "two",
-                    "data": {"class_name": "2", "part": 3},
-                    "training": transferring,
-                },
-            ],
+    architecture = {
+        "name": "small-resnet",
+        "split": "block2_1",
+        "settings": {"width": 8, "blocks": 1},
+    }
+    config = digits_federation(plan={"architecture": architecture})
+    zero, one = config.sites
+    two = {"site": "lab-two", "category": "two", "data": {"class_name": "2", "part": 3}}
+    return config.model_copy(
+        update={
+            "net": NET,
+            "site": {**config.site, "training": {"epochs": 10, "learning_rate": 0.01}},
+            "sites": (
+                zero,
+                {**one, "training": tailoring},
+                {**two, "training": transferring},
+            ),
         }
     )
-
-
-def operator(running: Running, *words: str) -> str:
-    config = running.state / "configuration" / "coordinator.toml"
-    command = [*ROOTSTOCK, *words, "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, (words, done.stdout, done.stderr)
-    return done.stdout
-
-
-def of_json(running: Running, *words: str) -> Any:
-    return json.loads(operator(running, *words, "--json"))
 
 
 def test_heirs_of_a_net_are_shipped_admitted_and_transplanted(
@@ -107,7 +76,7 @@ def test_heirs_of_a_net_are_shipped_admitted_and_transplanted(
     running.start_site("lab-zero")
     running.until("the founding", merged("zero"))
     words = ("--category", "zero", "--task", "classification", "--out", str(backbone))
-    operator(running, "net", "export", *words)
+    running.run("net", "export", *words)
     running.start_site("lab-one")
     running.start_site("lab-two")
     running.until("the tailored category", merged("one"))
@@ -133,14 +102,14 @@ def test_heirs_of_a_net_are_shipped_admitted_and_transplanted(
     assert {"conv1.weight", "bn1.running_mean"} <= shared
     assert shared == {n for n in weights if "proxies" not in n and "alpha" not in n}
 
-    assert of_json(running, "net", "show")["categories"] == ["one", "two", "zero"]
-    assert of_json(running, "net", "verify")["ok"] is True
+    assert running.json("net", "show")["categories"] == ["one", "two", "zero"]
+    assert running.json("net", "verify")["ok"] is True
     digits = load_digits()
     pictures = []
     for index, image in enumerate(digits.images[digits.target == 1][:12]):
         pictures.append(str(tmp_path / f"{index}.png"))
         Image.fromarray((image * 255 / 16).astype("uint8")).save(pictures[-1])
-    said = operator(running, "net", "predict", "--task", "classification", *pictures)
+    said = running.run("net", "predict", "--task", "classification", *pictures)
     answers = [json.loads(line)["category"] for line in said.splitlines()]
     assert len(answers) == 12
     runs = pictured(mlflow_uri)
@@ -161,7 +130,7 @@ def pictured(mlflow_uri: str) -> dict[str, dict[str, float]]:
     experiments = [one.experiment_id for one in client.search_experiments()]
     return {
         run.data.tags["rootstock.category"]: run.data.metrics
-        for run in client.search_runs(experiments, "tags.`rootstock.net` = 'tailored-digits'")
+        for run in client.search_runs(experiments, f"tags.`rootstock.net` = '{NET}'")
         if "recipe.png" in {file.path for file in client.list_artifacts(run.info.run_id)}
     }
 
