@@ -166,8 +166,9 @@ class MetaNetworks(nn.Module):
     """One linear layer for w and one for λ, a pair, on average-pooled source features.
 
     φ of the paper. What: w = softmax(Linear(C, C)), zero at the start, which makes it uniform.
-    Where: λ = ReLU6(Linear(C, 1)) with bias 1 at the start and PyTorch's initial weights, drawn
-    from the global random state.
+    Where: λ = ReLU6(Linear(C, 1)), weights zero and bias 1 at the start, which makes it 1 for every
+    pair. The published runs draw these weights at random; then λ starts anywhere from 0 to 6, as
+    features are large, and a pair that starts at 0 for all images has no gradient.
 
     Parameters
     ----------
@@ -186,11 +187,10 @@ class MetaNetworks(nn.Module):
             self.what.extend(nn.Linear(c, c) for c in channels)
         if learns == "what-where":
             self.where.extend(nn.Linear(c, 1) for c in channels)
-        with torch.no_grad():
-            for parameter in self.what.parameters():
-                parameter.zero_()
-            for layer in self.where:
-                nn.init.ones_(layer.get_parameter("bias"))
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+        for layer in self.where:
+            nn.init.ones_(layer.get_parameter("bias"))
 
     def forward(self, pooled: Sequence[Tensor]) -> Weights:
         """Return w and λ of every pair.

@@ -14,6 +14,8 @@ PROXY_THRESHOLD = 0.05
 """Proxies with α up to this are left out (paper, section 3.5)."""
 TOLERANCE = 0.5
 """Points that a tailored net's error may be above its teacher's (paper, section 4.1)."""
+THINNING = (0.1, 0.15, 0.2, 0.25, 0.3)
+"""Higher thresholds, tried in turn on the leanest net: proxies are a task's own parameters."""
 PATIENCE = 2
 """Nets in a row above the bar that end the search."""
 
@@ -63,6 +65,8 @@ class Try:
 
     blocks: int
     """Universal blocks that are left out."""
+    proxies: int
+    """Proxies that are kept."""
     error: float
     """In percent, after its tuning."""
 
@@ -77,7 +81,7 @@ class Found:
     error: float
     """In percent, on the images that the search was judged on."""
     tries: tuple[Try, ...]
-    """Fullest first."""
+    """In the order in which they were tuned."""
 
 
 def search(
@@ -93,6 +97,7 @@ def search(
     Blocks are left out one after the other, and each leaner net begins with the weights and α that
     the one before was tuned to. So tuning adds up, and α says anew which block matters least once
     the others do its work; the paper leaves all out at once, by the α before any was.
+    Then the fainter proxies of the leanest net go as well, as long as it meets the bar.
 
     Parameters
     ----------
@@ -114,22 +119,37 @@ def search(
     """
     nodes = len(student.names)
     tries: list[Try] = []
-    best: Found | None = None
-    kept = thinned(_alphas(student), nodes)
-    net, failed = student, 0
-    while kept and failed < patience:
-        net = net.restricted(kept)
+
+    def tried(start: AugmentedNet, kept: frozenset[Path]) -> Found:
+        net = start.restricted(kept)
         tune(net)
         found = error(net)
-        tries.append(Try(nodes - sum(path.universal for path in kept), found))
-        failed += 1
-        if found <= bar:
-            best, failed = Found(net, met=True, error=found, tries=()), 0
+        blocks = sum(path.universal for path in net.kept)
+        tries.append(Try(nodes - blocks, len(net.kept) - blocks, found))
+        return Found(net, met=found <= bar, error=found, tries=())
+
+    best: Found | None = None
+    net, failed = student, 0
+    kept = thinned(_alphas(student), nodes)
+    while kept and failed < patience:
+        one = tried(net, kept)
+        if one.met:
+            best, failed = one, 0
+        else:
+            failed += 1
+        net = one.net
         kept = leaner(_alphas(net), nodes)
-    if best is not None:
-        return replace(best, tries=tuple(tries))
-    full = error(student)
-    return Found(student, met=full <= bar, error=full, tries=tuple(tries))
+    if best is None:
+        full = error(student)
+        return Found(student, met=full <= bar, error=full, tries=tuple(tries))
+    for threshold in THINNING:
+        kept = thinned(_alphas(best.net), nodes, threshold=threshold)
+        if kept == best.net.kept:
+            continue
+        if not kept or not (one := tried(best.net, kept)).met:
+            break
+        best = one
+    return replace(best, tries=tuple(tries))
 
 
 def _alphas(net: AugmentedNet) -> dict[Path, Tensor]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from common.errors import ConfigurationError, SchemaError
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.output import PEOPLE, RESULT, print_json
+from deploy.cli.output import PEOPLE, RESULT, listed, print_json
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)
 
@@ -70,7 +70,7 @@ def growth(
     with needs_coordinator("bench growth"):
         from deploy.benchmarks.growth import FLAT, SIZES, measure
 
-    sizes = tuple(sorted({int(n) for n in _listed(categories) if n.isdigit()})) or SIZES
+    sizes = tuple(sorted({int(n) for n in listed(categories) if n.isdigit()})) or SIZES
     if sizes[0] < 2:
         raise SchemaError(f"--categories {categories!r}: give whole numbers from 2 on, as 5,50,500")
     result = measure(sizes, PEOPLE)
@@ -128,8 +128,8 @@ def transplant(
         experiment,
         data,
         samples=_counts(samples, "--samples", "0,10,100"),
-        methods=_listed(methods),
-        categories=_listed(categories),
+        methods=listed(methods),
+        categories=listed(categories),
         seeds=seeds,
         quick=quick,
         root=root,
@@ -193,7 +193,7 @@ def nettailor(
         from deploy.benchmarks.nettailor import report, request
 
     asked = request.requested(
-        _listed(task),
+        listed(task),
         size=_size(quick=quick, full=full),
         seeds=seeds,
         root=root,
@@ -237,9 +237,9 @@ def l2t(
         _print_rows(rows)
         return
     asked = request.requested(
-        sources=_listed(sources),
+        sources=listed(sources),
         target=target,
-        methods=_listed(methods),
+        methods=listed(methods),
         samples=_counts(samples_per_class, "--samples-per-class", "50,100"),
         seeds=seeds,
         size=_size(quick=quick, full=full),
@@ -268,7 +268,7 @@ def teachers(
 
     outcome = reference.made(
         data,
-        _listed(categories),
+        listed(categories),
         seeds,
         root=root,
         cache=cache,
@@ -300,7 +300,7 @@ def recipes(
 
     outcome = compared.made(
         data,
-        _listed(categories),
+        listed(categories),
         seeds,
         root=root,
         cache=cache,
@@ -334,16 +334,12 @@ def _counts(text: str, option: str, example: str) -> tuple[int, ...]:
     SchemaError
         If one is none; names the option.
     """
-    if any(not count.isdigit() for count in _listed(text)):
+    if any(not count.isdigit() for count in listed(text)):
         raise SchemaError(f"{option} {text!r}: give whole numbers with commas, as {example}")
-    return tuple(int(count) for count in _listed(text))
+    return tuple(int(count) for count in listed(text))
 
 
 def _size(*, quick: bool, full: bool) -> str:
     if quick and full:
         raise ConfigurationError("--quick and --full are two sizes; give one of them")
     return "quick" if quick else "full" if full else "default"
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -12,7 +12,7 @@ import typer
 
 from common.errors import ConflictError
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.output import PEOPLE, RESULT, print_json
+from deploy.cli.output import PEOPLE, RESULT, listed, print_json
 
 if TYPE_CHECKING:
     from deploy.federation.processes import Processes
@@ -38,7 +38,7 @@ def demo(
     """
     _remove_earlier(state)
     with as_file(files("deploy") / "examples" / "digits.toml") as file:
-        _run(file, state, data=None, as_json=as_json, keep_ui=keep_ui)
+        _run(file, state, data=None, sites=(), as_json=as_json, keep_ui=keep_ui)
 
 
 def up(
@@ -49,16 +49,23 @@ def up(
         Path | None, typer.Option(help="Folder of the federation; default .rootstock/NET.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Replaces the labs' data path.")] = None,
+    sites: Annotated[str, typer.Option(help="Of these labs alone; with commas.")] = "",
 ) -> None:
     """Run the federation that a file describes: coordinator, MLflow and a site agent per lab.
 
-    Everything is durable: run again, it carries on where it stopped.
+    Everything is durable: run again, it carries on where it stopped, be it with more labs.
     """
-    _run(file, state, data=data, as_json=as_json, keep_ui=keep_ui)
+    _run(file, state, data=data, sites=listed(sites), as_json=as_json, keep_ui=keep_ui)
 
 
 def _run(
-    file: Path, state: Path | None, *, data: Path | None, as_json: bool, keep_ui: bool
+    file: Path,
+    state: Path | None,
+    *,
+    data: Path | None,
+    sites: tuple[str, ...],
+    as_json: bool,
+    keep_ui: bool,
 ) -> None:
     with needs_coordinator("up"):
         from deploy.federation.config import read, resolve
@@ -78,6 +85,8 @@ def _run(
         mlflow_uri=f"http://127.0.0.1:{mlflow_port}",
         data=data.resolve() if data else None,
     )
+    if sites:
+        federation = federation.only(sites)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).write_text(federation.model_dump_json(indent=2), encoding="utf-8")
 

@@ -1,4 +1,7 @@
-"""Results on standard output, for people or as one JSON object; all else on standard error."""
+"""What commands print, and how they take lists.
+
+Results go to standard output, for people or as one JSON object; all else to standard error.
+"""
 
 from __future__ import annotations
 
@@ -23,3 +26,8 @@ def print_json(value: dict[str, Any]) -> None:
 def print_plain(*lines: str) -> None:
     """Print lines on standard output as they are: no markup, no colour, no folding."""
     typer.echo("\n".join(lines))
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the parts of an option's value that are apart by commas, without empty ones."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

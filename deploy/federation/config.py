@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,23 @@ class Federation(Document):
 
     coordinator: CoordinatorConfig
     sites: tuple[SiteConfig, ...]
+
+    def only(self, names: Sequence[str]) -> Federation:
+        """Return the federation with some of its labs.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such lab; names those that there are.
+        """
+        known = [site.site for site in self.sites]
+        if unknown := [name for name in names if name not in known]:
+            raise ConfigurationError(
+                f"there is no lab '{unknown[0]}'; there are {', '.join(known)}"
+            )
+        return self.model_copy(
+            update={"sites": tuple(site for site in self.sites if site.site in names)}
+        )
 
 
 def read(path: Path) -> FederationConfig:

@@ -109,14 +109,12 @@ def run(cell: Cell) -> Row:
     steps = training.minibatches(len(own.training))
     reader = minibatches(own, training.batch, seed=100 * cell.seed + 80, device=device)
     seen: list[Tensor] = []
-    first: list[float] = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(100 * cell.seed + 81)  # dropout's
         for step in range(steps):
             for group in learner.theta.param_groups:
                 group["lr"] = training.rate * schedule(step, steps)
             where_P = learner.step(*next(reader), step)
-            first = first or where_P.tolist()
             if step >= int((1 - _LAST) * steps):
                 seen.append(where_P)
     where = torch.stack(seen).mean(0).tolist()
@@ -131,5 +129,4 @@ def run(cell: Cell) -> Row:
         seed=cell.seed,
         accuracy=judging.accuracy(judging.outputs(net, test.images_NCSS), test.classes_N),
         where={str(pair): value for pair, value in zip(learner.pairs, where, strict=True)},
-        start={str(pair): value for pair, value in zip(learner.pairs, first, strict=True)},
     )

@@ -23,8 +23,6 @@ class Row:
     """In percent on test images."""
     where: dict[str, float] = field(default_factory=dict)
     """λ by pair ("source/m->n"): mean over images and the last steps; empty unless learned."""
-    start: dict[str, float] = field(default_factory=dict)
-    """The same at the first step: near 1, apart from the meta-networks' random initial weights."""
 
 
 Kind = tuple[str, str]
@@ -53,14 +51,4 @@ def accuracy(rows: Iterable[Row], kind: Kind, samples: int) -> Interval | None:
 def where(rows: Sequence[Row], kind: Kind) -> dict[str, float]:
     """Return the mean λ of every pair over seeds and numbers of images; empty if not learned."""
     found = [row.where for row in rows if (row.method, row.source) == kind]
-    return {pair: mean(one[pair] for one in found) for pair in (found[0] if found else {})}
-
-
-def moved(rows: Sequence[Row], kind: Kind) -> dict[str, float]:
-    """Return by how much λ of every pair has grown since the start, likewise."""
-    found = [
-        {pair: value - row.start[pair] for pair, value in row.where.items()}
-        for row in rows
-        if (row.method, row.source) == kind
-    ]
     return {pair: mean(one[pair] for one in found) for pair in (found[0] if found else {})}

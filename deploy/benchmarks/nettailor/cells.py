@@ -126,7 +126,7 @@ def run(cell: Cell) -> Row:
         blocks=found.net.names,
         blocks_removed=described.blocks_removed,
         paths=tuple((p.target, p.skip, described.alphas[name]) for p, name in net.names.items()),
-        tries=tuple((one.blocks, one.error) for one in found.tries),
+        tries=tuple((one.blocks, one.proxies, one.error) for one in found.tries),
     )
 
 

@@ -35,8 +35,8 @@ class Row:
     """Not in percent."""
     paths: tuple[tuple[int, int, float], ...]
     """(node, skip, α) of each path that was kept."""
-    tries: tuple[tuple[int, float], ...]
-    """(blocks left out, error on the images held apart) of each net of the search."""
+    tries: tuple[tuple[int, int, float], ...]
+    """(blocks left out, proxies kept, error on the images held apart) of each net of the search."""
 
     @property
     def error(self) -> float:

@@ -50,7 +50,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
 def test_examples_are_valid(example: Path) -> None:
     federation = _resolve(example)
-    three = example.stem in ("digits-extractors", "digits-l2t")
+    three = example.stem in ("digits-extractors", "digits-l2t", "voc-recipes")
     assert len(federation.sites) == (3 if three else 5)
 
 
@@ -58,6 +58,13 @@ def test_a_lab_has_what_all_share_and_its_own_on_top(file: Path) -> None:
     a, b = _resolve(file).sites
     assert [a.training.epochs, b.training.epochs] == [3, 4]
     assert a.state != b.state
+
+
+def test_some_labs_alone(file: Path) -> None:
+    federation = _resolve(file)
+    assert [site.site for site in federation.only(["b-lab"]).sites] == ["b-lab"]
+    with pytest.raises(ConfigurationError, match=r"no lab 'c-lab'; there are a-lab, b-lab"):
+        federation.only(["a-lab", "c-lab"])
 
 
 def test_a_relative_data_path_is_taken_from_the_file(file: Path, tmp_path: Path) -> None:

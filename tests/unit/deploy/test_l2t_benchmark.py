@@ -132,8 +132,6 @@ def test_a_run_is_repeatable_and_writes_its_section(cache: Path, tmp_path: Path)
     assert row.source == "cifar10-even+usps"
     assert len(row.where) == 18
     assert 0 < row.where["usps/block2_1->relu3_2"] < 6
-    assert row.start.keys() == row.where.keys()
-    assert row.start != row.where
     outcome = report.Outcome([row, cells.run(run.targets(request(cache))[0])], request(cache), 1.0)
     pictures = report._pictures(outcome, tmp_path / "figures")
     assert all((tmp_path / "figures" / name).stat().st_size > 5000 for name in pictures)
@@ -150,10 +148,7 @@ def rows(**accuracies: tuple[float, float]) -> list[Row]:
         method = method.replace("_", "-")
         source = "" if method == "scratch" else "a" + ("+b" if more else "")
         where = {"a/m->n": 1.5, "a/m->o": 0.5} if method == OURS else {}
-        start = dict.fromkeys(where, 1.0)
-        made += [
-            Row(source, "t", method, 50, seed, v, where, start) for seed, v in enumerate(values)
-        ]
+        made += [Row(source, "t", method, 50, seed, v, where) for seed, v in enumerate(values)]
     return made
 
 
@@ -168,7 +163,7 @@ def test_goals_are_read_off_the_rows() -> None:
     several = {g.what: g for g in goals.goals([*measured, *rows(fm__two=(50, 54))])}
     assert several.keys() - found.keys() == {"50 a class: l2t-ww above fm, both from a+b"}
     assert several["50 a class: l2t-ww above fm, both from a+b"].ours == "+0.5 points"
-    even = [replace(row, start={k: v - 1 for k, v in row.where.items()}) for row in measured]
+    even = [replace(row, where=dict.fromkeys(row.where, 0.7)) for row in measured]
     assert goals.goals(even)[-1].verdict == "missed"
     assert goals.goals([row for row in measured if row.method != OURS]) == []
     above = [replace(row, samples_per_class=1000) for row in measured]

@@ -78,5 +78,7 @@ def case(sources: int = 2, dtype: torch.dtype = torch.float64, *, norms: bool = 
     with torch.no_grad():
         for parameter in metas.what.parameters():  # away from the uniform start
             parameter.normal_(std=0.5)
+        for layer in metas.where:
+            layer.get_parameter("weight").normal_(std=0.3)
     x_NCHW = torch.randn(6, *IMAGE, dtype=dtype)
     return Case(found, target, matching, student, metas, x_NCHW, torch.randint(3, (6,)))

@@ -218,9 +218,6 @@ def test_lambda_falls_where_a_source_does_harm() -> None:
     torch.manual_seed(0)
     case = nets.case(2, torch.float32)
     metas = MetaNetworks(case.matching.channels)
-    with torch.no_grad():
-        for layer in metas.where:
-            layer.weight.zero_()
     x_NCHW = torch.randn(48, *nets.IMAGE)
     classes_N = case.sources["s0"](x_NCHW).features["act2"].mean((2, 3)).argmax(1) % 3
     noise = case.sources["s1"].net

@@ -77,12 +77,12 @@ def test_the_loss_is_the_papers_over_all_pairs() -> None:
 def test_meta_networks_start_uniform_and_at_one() -> None:
     torch.manual_seed(0)
     pooled = [torch.rand(5, 4), torch.rand(5, 3)]
-    weights = MetaNetworks((4, 3))(pooled)
+    metas = MetaNetworks((4, 3))
+    weights = metas(pooled)
     assert torch.equal(weights.what[0], torch.full((5, 4), 0.25))
-    layer = MetaNetworks((4, 3)).where[0]
-    assert torch.equal(layer.bias, torch.ones(1))
-    with torch.no_grad():
-        layer.weight.fill_(100)
+    assert torch.equal(weights.where[0], torch.ones(5))
+    weights.where[0].sum().backward()  # from there λ can learn to depend on the image
+    assert metas.where[0].weight.grad.abs().min() > 0
     for learns, parameters in (("nothing", 0), ("what", 4 * 5 + 3 * 4)):
         metas = MetaNetworks((4, 3), learns)  # type: ignore[arg-type]
         assert sum(p.numel() for p in metas.parameters()) == parameters

@@ -176,13 +176,33 @@ def test_each_leaner_net_begins_where_the_one_before_was_tuned_to() -> None:
     assert {path.target for path in second.net.kept if path.universal} == {1, 2, 3, 4, 6}
 
 
+@pytest.mark.parametrize(("worst", "proxies"), [(1.0, 6), (2.0, 10)])
+def test_fainter_proxies_of_the_leanest_net_go_as_long_as_it_is_good_enough(
+    worst: float, proxies: int
+) -> None:
+    whole = student()
+    with torch.no_grad():
+        for logits_P in whole.attention[2:]:
+            logits_P[2] = logits_P[1] - 1.5  # α of proxy 2 is 0.18 once the block has gone
+
+    def error(net: AugmentedNet) -> float:
+        return worst if len(net.kept) == 6 else 1.0
+
+    found = search(whole, 1.5, lambda net: None, error)
+    assert found.met
+    assert lacking(found.net) == 6
+    assert len(found.net.kept) == proxies
+    assert found.tries[-1] == Try(6, 6, worst)
+    assert found.tries[-2] == Try(6, 10, 1.0)
+
+
 def test_a_tolerance_that_no_net_meets_leaves_the_full_one() -> None:
     whole = student()
     found = search(whole, 0.5, lambda net: None, lambda net: 7.0 + lacking(net))
     assert not found.met
     assert found.net is whole
     assert found.error == 7.0
-    assert found.tries == (Try(0, 7.0), Try(1, 8.0))
+    assert found.tries == (Try(0, 6, 7.0), Try(1, 6, 8.0))
     # The full net may be good enough where every pruned one is not.
     full = search(whole, 0.5, lambda net: None, lambda net: 7.0 * (net is not whole))
     assert (full.net, full.met, full.error) == (whole, True, 0.0)
@@ -193,7 +213,7 @@ def test_nets_that_are_cut_apart_are_no_candidates() -> None:
     found = search(whole, 100, lambda net: None, lambda net: 1.0)
     assert found.met
     assert lacking(found.net) == 0
-    assert found.tries == (Try(0, 1.0),)
+    assert found.tries == (Try(0, 0, 1.0),)
     assert {path.skip for path in found.net.kept} == {0}
 
 
