@@ -208,7 +208,7 @@ def l2t(
     sources: Annotated[
         str, typer.Option(help="TASK or TASK:ARCHITECTURE, with commas; first: for all methods.")
     ] = "",
-    target: Annotated[str, typer.Option(help="A task; see the README.")] = "usps",
+    target: Annotated[str, typer.Option(help="TASK; default: cifar10-odd.")] = "",
     samples_per_class: Annotated[str, typer.Option(help="Numbers, with commas.")] = "",
     methods: Annotated[str, typer.Option(help="Names, with commas.")] = "",
     seeds: SeedsOfSize = None,

@@ -162,7 +162,7 @@ class Matched:
             metas,
             self.theta,
             phi,
-            beta=training.beta if learns == "what-where" else training.fm_beta,
+            beta=training.beta,
             inner_steps=training.inner_steps,
             meta_period=training.meta_period,
         )
@@ -241,12 +241,15 @@ def _penalised(given: Given, *, forgetting: bool, attention: bool) -> Learner:
         for place, (name, net) in enumerate(given.sources.items(), start=1):
             heads[f"old-{name}"] = given.head(net.outputs, place)
         penalties.append(
-            lambda run, seen: torch.stack(
-                [
-                    distillation_loss(seen[name].outputs, run.outputs[f"old-{name}"])
-                    for name in given.sources
-                ]
-            ).sum()
+            lambda run, seen: (
+                given.training.forgetting
+                * torch.stack(
+                    [
+                        distillation_loss(seen[name].outputs, run.outputs[f"old-{name}"])
+                        for name in given.sources
+                    ]
+                ).sum()
+            )
         )
     student = Student(f, heads, read=[pair.target for pair in pairs])
     return Plain(student, given.sgd(student), given.readers(), tuple(penalties))

@@ -14,8 +14,11 @@ from deploy.benchmarks.l2t import tasks
 from deploy.benchmarks.l2t.budget import BUDGETS, Budget
 from deploy.benchmarks.l2t.methods import METHODS
 
-SOURCES = ("mnist", "fashion-mnist")
-TARGET = "usps"
+SOURCES = ("cifar10-even", "voc-animals")
+TARGET = "cifar10-odd"
+QUICK_SOURCES = ("mnist", "fashion-mnist")
+QUICK_TARGET = "usps"
+"""Grey images are read and learned faster than photographs."""
 ARCHITECTURES = ("small-resnet", "small-vgg")
 TARGET_ARCHITECTURE = "small-vgg"
 
@@ -38,7 +41,7 @@ class Request:
 def requested(
     *,
     sources: Sequence[str] = (),
-    target: str = TARGET,
+    target: str = "",
     methods: Sequence[str] = (),
     samples: Sequence[int] = (),
     seeds: int | None = None,
@@ -63,7 +66,9 @@ def requested(
     ConfigurationError
         If the device is not there.
     """
-    named = tuple(_source(text) for text in (sources or SOURCES))
+    quick = size == "quick"
+    target = target or (QUICK_TARGET if quick else TARGET)
+    named = tuple(_source(text) for text in (sources or (QUICK_SOURCES if quick else SOURCES)))
     tasks.require(target)
     names = [task for task, _ in named]
     if target in names or len(set(names)) < len(names):

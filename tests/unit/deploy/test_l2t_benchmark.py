@@ -185,7 +185,7 @@ def test_the_table_has_the_papers_form() -> None:
         ({"sources": ["imagenet"]}, "unknown task 'imagenet'; known are cifar10"),
         ({"sources": ["mnist:alexnet"]}, "unknown architecture 'alexnet'"),
         ({"sources": ["mnist", "mnist"]}, "other than the target, each once"),
-        ({"sources": ["usps"]}, "other than the target"),
+        ({"sources": ["cifar10-odd"]}, "other than the target"),
         ({"target": "stl10"}, "unknown task 'stl10'"),
         ({"methods": ["ft"]}, "unknown method 'ft'; known are scratch, fine-tune"),
         ({"methods": ["fine-tune"]}, "give --sources mnist:small-vgg"),
