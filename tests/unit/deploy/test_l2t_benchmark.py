@@ -188,7 +188,7 @@ def test_the_table_has_the_papers_form() -> None:
         ({"sources": ["cifar10-odd"]}, "other than the target"),
         ({"target": "stl10"}, "unknown task 'stl10'"),
         ({"methods": ["ft"]}, "unknown method 'ft'; known are scratch, fine-tune"),
-        ({"methods": ["fine-tune"]}, "give --sources mnist:small-vgg"),
+        ({"methods": ["fine-tune"]}, "give --sources cifar10-even:small-vgg"),
         ({"samples": [0]}, "give numbers from 1 on"),
     ],
 )
