@@ -162,7 +162,7 @@ class Matched:
             metas,
             self.theta,
             phi,
-            beta=training.beta,
+            beta=training.beta / len(given.sources),
             inner_steps=training.inner_steps,
             meta_period=training.meta_period,
         )

@@ -68,7 +68,7 @@ def section(done: Outcome, pictures: Sequence[str]) -> results.Section:
         f"by training images a class, mean over seeds {seeds}; ± half a 95% interval over seeds. "
         f"Sources: {sources}; target: a small VGG of width {request.budget.vgg_width}, alike at "
         f"the start for every method, {steps} of {target.batch}, SGD {target.rate:g}, "
-        f"β {target.beta:g}, weight of forgetting {target.forgetting:g} and of attention "
+        f"β {target.beta:g} (divided among sources), weight of forgetting {target.forgetting:g} and of attention "
         f"{target.attention:g}, meta-networks Adam {target.meta_rate:g} every "
         f"{target.meta_period} minibatches, budget '{request.budget.name}', {request.device}. "
         f"{round(done.seconds)} s, less what the cache held.\n\n"
