@@ -30,7 +30,8 @@ def export(
 ) -> None:
     """Write a composed net for an application, with cards: OUT.card.json and OUT.card.md.
 
-    Prints the card. The file takes any number of images at once, and holds the calibration.
+    Prints the card without the list of tensors. The file takes any number of images at once, and
+    holds the calibration.
     """
     where, opened = open_net(config, "export")
     from coordinator.export.card import Source
@@ -48,4 +49,4 @@ def export(
             source=Source(net=where.net, version=number),
             images=image or (),
         )
-    print_json(card.model_dump(mode="json"))
+    print_json(card.model_dump(mode="json", exclude={"blob": {"tensors"}}))
