@@ -62,7 +62,7 @@ def test_an_onnx_file_answers_as_the_composed_net(
     printed = json.loads(command.text(*argv))
     assert "arn" not in capfd.readouterr().err  # nor any warning
     card = Card.parse(card_path(out).read_bytes(), what="card")
-    assert card.model_dump(mode="json") == printed
+    assert card.model_dump(mode="json", exclude={"blob": {"tensors"}}) == printed
     parity = card.parity
     assert parity is not None
     assert parity.random_difference <= 1e-4
