@@ -133,10 +133,7 @@ def search(
     kept = thinned(_alphas(student), nodes)
     while kept and failed < patience:
         one = tried(net, kept)
-        if one.met:
-            best, failed = one, 0
-        else:
-            failed += 1
+        best, failed = (one, 0) if one.met else (best, failed + 1)
         net = one.net
         kept = leaner(_alphas(net), nodes)
     if best is None:
