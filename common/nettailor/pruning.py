@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from torch import Tensor
 
@@ -16,8 +17,10 @@ TOLERANCE = 0.5
 """Points that a tailored net's error may be above its teacher's (paper, section 4.1)."""
 THINNING = (0.1, 0.15, 0.2, 0.25, 0.3)
 """Higher thresholds, tried in turn on the leanest net: proxies are a task's own parameters."""
-PATIENCE = 2
-"""Nets in a row above the bar that end the search."""
+CANDIDATES = 3
+"""Blocks, the faintest first, that a net is tried without before the search ends."""
+ROUNDS = 4
+"""Tunings, one after the other, that a net above the bar gets before it is given up."""
 
 
 def thinned(
@@ -42,21 +45,19 @@ def thinned(
 
 def leaner(
     alphas: Mapping[Path, Tensor], nodes: int, *, threshold: float = PROXY_THRESHOLD
-) -> frozenset[Path]:
-    """Return the paths that are left without one universal block more, and without faint proxies.
+) -> Iterator[frozenset[Path]]:
+    """Yield the paths that are left without one universal block more, and without faint proxies.
 
-    The block of lowest α goes, of equal ones the lowest, whose absence does not cut stem and last
-    node apart; parameters as `thinned`.
-
-    Returns
-    -------
-    Empty if no block can be spared.
+    First without the block of lowest α, of equal ones the lowest; then without the next. None
+    whose absence cuts stem and last node apart; parameters as `thinned`.
     """
     bright = thinned(alphas, nodes, threshold=threshold)
+    told: set[frozenset[Path]] = {frozenset()}
     for block in sorted((p for p in bright if p.universal), key=lambda p: (float(alphas[p]), p)):
-        if left := remaining(bright - {block}, nodes):
-            return left
-    return frozenset()
+        left = remaining(bright - {block}, nodes)
+        if left not in told:
+            told.add(left)
+            yield left
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,17 @@ class Found:
 def search(
     student: AugmentedNet,
     bar: float,
-    tune: Callable[[AugmentedNet], None],
+    tune: Callable[[AugmentedNet, int], None],
     error: Callable[[AugmentedNet], float],
-    *,
-    patience: int = PATIENCE,
 ) -> Found:
     """Return the leanest net found whose error is at most a bar.
 
     Blocks are left out one after the other, and each leaner net begins with the weights and α that
     the one before was tuned to. So tuning adds up, and α says anew which block matters least once
     the others do its work; the paper leaves all out at once, by the α before any was.
+    A net above the bar is tuned again, `ROUNDS` times in all. If it stays above, the next faintest
+    block is left out in its place, `CANDIDATES` in all; if they all stay above, the search ends.
+    While no net has met the bar yet, it goes on below one that is above it: tuning adds up.
     Then the fainter proxies of the leanest net go as well, as long as it meets the bar.
 
     Parameters
@@ -106,12 +108,10 @@ def search(
     bar
         In percent: the teacher's error on the same images, and the tolerance.
     tune
-        Trains a pruned net in place, without the cost of complexity.
+        Trains a pruned net in place, without the cost of complexity; told which round it is, from
+        0. No two nets that it gets have the same paths.
     error
         Error in percent, on images that neither trained the net nor judge it in the end.
-    patience
-        Nets above the bar, one after the other, after which the search ends: errors do not rise
-        steadily as nets get leaner.
 
     Returns
     -------
@@ -121,22 +121,28 @@ def search(
     tries: list[Try] = []
 
     def tried(start: AugmentedNet, kept: frozenset[Path]) -> Found:
-        net = start.restricted(kept)
-        tune(net)
-        found = error(net)
+        net, found = start.restricted(kept), float("inf")
+        for number in range(ROUNDS):
+            tune(net, number)
+            found = error(net)
+            if found <= bar:
+                break
         blocks = sum(path.universal for path in net.kept)
         tries.append(Try(nodes - blocks, len(net.kept) - blocks, found))
         return Found(net, met=found <= bar, error=found, tries=())
 
-    best: Found | None = None
-    net, failed = student, 0
+    def next_below(best: Found) -> Found | None:
+        for kept in islice(leaner(_alphas(best.net), nodes), CANDIDATES):
+            one = tried(best.net, kept)
+            if one.met or not best.met:
+                return one
+        return None
+
     kept = thinned(_alphas(student), nodes)
-    while kept and failed < patience:
-        one = tried(net, kept)
-        best, failed = (one, 0) if one.met else (best, failed + 1)
-        net = one.net
-        kept = leaner(_alphas(net), nodes)
-    if best is None:
+    best = tried(student, kept) if kept else None
+    while best is not None and (below := next_below(best)) is not None:
+        best = below
+    if best is None or not best.met:
         full = error(student)
         return Found(student, met=full <= bar, error=full, tries=tuple(tries))
     for threshold in THINNING:

@@ -217,11 +217,12 @@ class NettailorRecipe:
         )
         original = self._errors(*work.teacher, held, work.stop)
 
-        def tune(net: AugmentedNet) -> None:
+        def tune(net: AugmentedNet, number: int) -> None:
             name = hashlib.sha256(text_of(net.kept).encode()).hexdigest()[:16]
             blocks = sum(path.universal for path in net.kept)
             what = f"tunes a net of {blocks} blocks and {len(net.kept) - blocks} proxies"
-            self._learn(net, tuning, work, f"tuned-{name}", what)
+            what += ", again" * (number > 0)
+            self._learn(net, tuning, work, f"tuned-{name}-{number}", what)
 
         def above(net: AugmentedNet) -> float:
             tailored = TailoredNet(net)  # what would ship is what is judged

@@ -198,8 +198,8 @@ def tailored(cell: Cell, split: Split, teacher: Net) -> Found:
     known = _config(cell, config, "student").model_copy(update={"student": budget.student})
     cached(cell.cache, known, {"": student}, learned)
 
-    def tuned(net: AugmentedNet) -> None:
-        learn(net, both, _minibatches(cell, split, 2), costs, budget.tuning)
+    def tuned(net: AugmentedNet, number: int) -> None:
+        learn(net, both, _minibatches(cell, split, 2 + number), costs, budget.tuning)
 
     original = nn.Sequential(teacher.f, teacher.head)
     bar = error(original, split.held) + TOLERANCE

@@ -14,7 +14,7 @@ from common.nettailor.complexity import expected_complexity, flops, path_costs
 from common.nettailor.learning import Settings, learn, loss, mimicry
 from common.nettailor.measures import latency_ratio, parameters
 from common.nettailor.paths import Path
-from common.nettailor.pruning import Try, leaner, search, thinned
+from common.nettailor.pruning import ROUNDS, Try, leaner, search, thinned
 from common.nettailor.tailored import TailoredNet, card
 from tests.unit.nettailor.nets import CLASSES, SHAPE, augmented, backbone, images, stir
 
@@ -98,18 +98,19 @@ def test_what_is_left_out_are_the_faintest_blocks_and_faint_proxies() -> None:
         Path(3, 0): 0.6, Path(3, 1): 0.2, Path(3, 2): 0.2, Path(3, 3): 0.0,
     }  # fmt: skip
     tensors = {path: torch.tensor(alpha) for path, alpha in alphas.items()}
-    faint = {Path(3, 3), Path(2, 2)}
-    assert thinned(tensors, 3) == set(alphas) - faint
-    assert leaner(tensors, 3) == set(alphas) - faint - {Path(2, 0)}
-    without = {path: tensors[path] for path in leaner(tensors, 3)}
-    assert leaner(without, 3) == set(without) - {Path(3, 0)}
+    bright = set(alphas) - {Path(3, 3), Path(2, 2)}
+    assert thinned(tensors, 3) == bright
+    assert list(leaner(tensors, 3)) == [bright - {Path(node, 0)} for node in (2, 3, 1)]
+    without = {path: tensors[path] for path in next(leaner(tensors, 3))}
+    assert next(leaner(without, 3)) == set(without) - {Path(3, 0)}
     # Without block 1, the faintest now, nothing would lead from the stem to any node.
-    assert leaner(without | {Path(1, 0): torch.tensor(0.1)}, 3, threshold=0.15) == set(without) - {
-        Path(1, 1),
-        Path(3, 0),
-    }
+    dim = without | {Path(1, 0): torch.tensor(0.1)}
+    assert list(leaner(dim, 3, threshold=0.15)) == [set(without) - {Path(1, 1), Path(3, 0)}]
     alone = {Path(1, 0): torch.tensor(1.0), Path(2, 1): torch.tensor(1.0)}
-    assert leaner(alone, 2) == frozenset()
+    assert not list(leaner(alone, 2))
+    # One of these blocks strands the others: whichever goes, the same path is left.
+    chain = dict.fromkeys((Path(1, 0), Path(2, 0), Path(3, 0), Path(3, 3)), torch.tensor(0.5))
+    assert list(leaner(chain, 3)) == [{Path(3, 3)}]
 
 
 def student(blocks: int = 2) -> AugmentedNet:
@@ -127,23 +128,24 @@ def lacking(net: AugmentedNet) -> int:
 
 
 @pytest.mark.parametrize(
-    ("errors", "removed", "last"),
+    ("errors", "removed", "tried"),
     [
-        ([1, 1, 1, 1, 1, 1, 1], 6, 6),
-        ([1, 1, 1, 1, 2, 2, 1], 3, 5),  # two in a row above the bar end it
-        ([1, 2, 2, 1, 1, 1, 1], 0, 2),
-        ([1, 3, 1, 3, 1, 1, 2], 5, 6),  # errors that do not rise with what is left out
-        ([2, 1, 3, 2, 2, 2, 2], 1, 3),  # the fullest alone is above it
+        ([1, 1, 1, 1, 1, 1, 1], 6, [0, 1, 2, 3, 4, 5, 6]),
+        ([1, 1, 1, 1, 2, 1, 1], 3, [0, 1, 2, 3, 4, 4, 4]),  # any of three blocks is too much
+        ([1, 1, 1, 1, 1, 2, 1], 4, [0, 1, 2, 3, 4, 5, 5]),  # there are no three
+        ([9, 8, 7, 6, 1, 2, 2], 4, [0, 1, 2, 3, 4, 5, 5]),  # goes on until one is good enough
     ],
 )
 def test_the_search_finds_the_leanest_net_within_the_bar(
-    errors: list[float], removed: int, last: int
+    errors: list[float], removed: int, tried: list[int]
 ) -> None:
     whole, tuned = student(), []
     before = state(whole)
-    found = search(
-        whole, 1.5, lambda net: tuned.append(lacking(net)), lambda net: errors[lacking(net)]
-    )
+
+    def tune(net: AugmentedNet, number: int) -> None:
+        tuned.append((lacking(net), number))
+
+    found = search(whole, 1.5, tune, lambda net: errors[lacking(net)])
     assert found.met
     assert found.error <= 1.5
     assert lacking(found.net) == removed
@@ -152,8 +154,9 @@ def test_the_search_finds_the_leanest_net_within_the_bar(
         Path(node, 0) for node in range(removed + 1, 7)
     }
     assert {path.skip for path in found.net.kept} <= {0, 1}
-    assert [(one.blocks, one.error) for one in found.tries] == [(k, errors[k]) for k in tuned]
-    assert tuned == list(range(last + 1))
+    assert [(one.blocks, one.error) for one in found.tries] == [(k, errors[k]) for k in tried]
+    rounds = [1 if errors[k] <= 1.5 else ROUNDS for k in tried]
+    assert tuned == [(k, r) for k, n in zip(tried, rounds, strict=True) for r in range(n)]
     assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
     assert len(whole.kept) == len(augmented(2).kept)
 
@@ -163,7 +166,7 @@ def test_each_leaner_net_begins_where_the_one_before_was_tuned_to() -> None:
     starts = []
 
     @torch.no_grad()
-    def tune(net: AugmentedNet) -> None:
+    def tune(net: AugmentedNet, _: int) -> None:
         starts.append(float(net.head[-1].bias[0]))
         net.head[-1].bias += 1
         for logits_P in net.attention[4:]:
@@ -174,6 +177,33 @@ def test_each_leaner_net_begins_where_the_one_before_was_tuned_to() -> None:
     assert len(found.tries) == 7
     second = search(whole, 1.5, tune, lambda net: 9.0 * (lacking(net) > 1))
     assert {path.target for path in second.net.kept if path.universal} == {1, 2, 3, 4, 6}
+
+
+def test_a_block_that_cannot_be_spared_stays_and_the_next_faintest_goes() -> None:
+    found = search(
+        student(), 1.5, lambda net, _: None, lambda net: 1.0 if Path(1, 0) in net.kept else 2.0
+    )
+    assert {path for path in found.net.kept if path.universal} == {Path(1, 0)}
+    assert found.error == 1.0
+    # Each time block 1 is the faintest: leaving it out is tried and does not do.
+    assert [one.blocks for one in found.tries] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6]
+
+
+def test_a_net_above_the_bar_is_tuned_again_before_it_is_given_up() -> None:
+    whole, rounds = student(), []
+
+    @torch.no_grad()
+    def tune(net: AugmentedNet, number: int) -> None:
+        rounds.append((lacking(net), number))
+
+    def error(net: AugmentedNet) -> float:
+        blocks, number = rounds[-1]
+        return 1.0 if number >= blocks else 2.0
+
+    found = search(whole, 1.5, tune, error)
+    assert lacking(found.net) == ROUNDS - 1
+    assert rounds[:6] == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
+    assert found.tries[:4] == tuple(Try(blocks, 6, 1.0) for blocks in range(4))
 
 
 @pytest.mark.parametrize(("worst", "proxies"), [(1.0, 6), (2.0, 10)])
@@ -188,7 +218,7 @@ def test_fainter_proxies_of_the_leanest_net_go_as_long_as_it_is_good_enough(
     def error(net: AugmentedNet) -> float:
         return worst if len(net.kept) == 6 else 1.0
 
-    found = search(whole, 1.5, lambda net: None, error)
+    found = search(whole, 1.5, lambda net, _: None, error)
     assert found.met
     assert lacking(found.net) == 6
     assert len(found.net.kept) == proxies
@@ -198,19 +228,19 @@ def test_fainter_proxies_of_the_leanest_net_go_as_long_as_it_is_good_enough(
 
 def test_a_tolerance_that_no_net_meets_leaves_the_full_one() -> None:
     whole = student()
-    found = search(whole, 0.5, lambda net: None, lambda net: 7.0 + lacking(net))
+    found = search(whole, 0.5, lambda net, _: None, lambda net: 7.0 + lacking(net))
     assert not found.met
     assert found.net is whole
     assert found.error == 7.0
-    assert found.tries == (Try(0, 6, 7.0), Try(1, 6, 8.0))
+    assert found.tries == tuple(Try(blocks, 6, 7.0 + blocks) for blocks in range(7))
     # The full net may be good enough where every pruned one is not.
-    full = search(whole, 0.5, lambda net: None, lambda net: 7.0 * (net is not whole))
+    full = search(whole, 0.5, lambda net, _: None, lambda net: 7.0 * (net is not whole))
     assert (full.net, full.met, full.error) == (whole, True, 0.0)
 
 
 def test_nets_that_are_cut_apart_are_no_candidates() -> None:
     whole = augmented(blocks=1)  # its proxies are faint: without a block nothing leads past it
-    found = search(whole, 100, lambda net: None, lambda net: 1.0)
+    found = search(whole, 100, lambda net, _: None, lambda net: 1.0)
     assert found.met
     assert lacking(found.net) == 0
     assert found.tries == (Try(0, 0, 1.0),)
