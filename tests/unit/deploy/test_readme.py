@@ -1,4 +1,4 @@
-"""What the README shows is true: its configurations are valid, its code runs, its paths exist."""
+"""What README and guides show is true: configurations are valid, code runs, paths exist."""
 
 from __future__ import annotations
 
@@ -16,11 +16,23 @@ from deploy.federation.config import merge
 from site_agent.config import SiteConfig
 
 ROOT = Path(__file__).parents[3]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+RECIPES = ROOT / "site_agent/recipes/README.md"
+CONFIGURATIONS = {"site.toml", "coordinator.toml", "FEDERATION.toml", "pyproject.toml"}
+"""Whose own: of a reader, or of the project."""
+GUIDES = (
+    ROOT / "README.md",
+    RECIPES,
+    ROOT / "deploy/benchmarks/README.md",
+    ROOT / "CONTRIBUTING.md",
+)
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+def _blocks(language: str, guide: Path = GUIDES[0]) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", _text(guide), flags=re.M | re.S)
+
+
+def _text(guide: Path) -> str:
+    return guide.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -30,7 +42,7 @@ def test_configurations_are_valid(name: str, kind: type[SiteConfig | Coordinator
     (block,) = [block for block in _blocks("toml") if block.startswith(f"# {name}\n")]
     whole = tomllib.loads(block)
     check(whole, kind, source=name)
-    besides = [block for block in _blocks("toml") if block.startswith(f"# {name}, these keys")]
+    besides = [b for b in _blocks("toml", RECIPES) if b.startswith(f"# {name}, these keys")]
     assert besides
     for block in besides:
         check(merge(whole, tomllib.loads(block)), kind, source=name)
@@ -44,7 +56,10 @@ def test_the_code_prints_what_it_says() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, said.group(1)), done.stderr
 
 
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: str(guide.relative_to(ROOT)))
+def test_links_and_examples_lead_somewhere(guide: Path) -> None:
+    links = [guide.parent / link for link in re.findall(r"\]\(([^)#:]+)", _text(guide))]
+    named = re.findall(r"[\w-]+\.toml", _text(guide))
+    links += [ROOT / "deploy/examples" / name for name in named if name not in CONFIGURATIONS]
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [str(link) for link in links if not link.exists()] == []
