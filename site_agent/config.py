@@ -160,7 +160,7 @@ class NettailorConfig(Document):
     attention_rate: float = Field(default=5.0, gt=0, le=1000)
     """Multiplies the learning rate of attention α; long trainings need 1."""
     tuning_epochs: int = Field(default=8, ge=1, le=100_000)
-    """Each time that a pruned net of the search is tuned; one above the tolerance is again."""
+    """Of each tuning of a pruned net; one above the tolerance gets up to four."""
     tuning_learning_rate: float = Field(default=0.05, gt=0, le=10)
     complexity: float = Field(default=0.3, ge=0, le=1000)
     """γ1, of the FLOPs that are to be expected."""

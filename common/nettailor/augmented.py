@@ -220,6 +220,12 @@ class AugmentedNet(nn.Module):
                 yield from self.paths[self.name(path)].parameters()
         yield from self.head.parameters()
 
+    def changing(self) -> nn.ModuleDict:
+        """Return what training changes: proxies in use, attention, head. The very modules."""
+        names = [self.name(path) for path in self.ordered() if not path.universal]
+        proxies = nn.ModuleDict({name: self.paths[name] for name in names})
+        return nn.ModuleDict({"proxies": proxies, "attention": self.attention, "head": self.head})
+
     def shared(self) -> Iterator[nn.Module]:
         """Return stem and universal blocks, those that are not in use as well."""
         yield self.stem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,12 +16,16 @@ PROXY_THRESHOLD = 0.05
 """Proxies with α up to this are left out (paper, section 3.5)."""
 TOLERANCE = 0.5
 """Points that a tailored net's error may be above its teacher's (paper, section 4.1)."""
-THINNING = (0.1, 0.15, 0.2, 0.25, 0.3)
-"""Higher thresholds, tried in turn on the leanest net: proxies are a task's own parameters."""
+THINNING = (PROXY_THRESHOLD, 0.1, 0.15, 0.2, 0.25, 0.3)
+"""Rising thresholds, tried in turn on the leanest net: proxies are a task's own parameters."""
 CANDIDATES = 3
 """Blocks, the faintest first, that a net is tried without before the search ends."""
 ROUNDS = 4
 """Tunings, one after the other, that a net above the bar gets before it is given up."""
+Tune = Callable[[AugmentedNet, int, int], None]
+"""Trains a pruned net in place, without the cost of complexity.
+
+Told how many nets were tried before it, and how many times it was tuned before."""
 
 
 def thinned(
@@ -69,7 +74,7 @@ class Try:
     proxies: int
     """Proxies that are kept."""
     error: float
-    """In percent, after its tuning."""
+    """In percent, after its last tuning."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Found:
 def search(
     student: AugmentedNet,
     bar: float,
-    tune: Callable[[AugmentedNet, int], None],
+    tune: Tune,
     error: Callable[[AugmentedNet], float],
 ) -> Found:
     """Return the leanest net found whose error is at most a bar.
@@ -96,9 +101,10 @@ def search(
     Blocks are left out one after the other, and each leaner net begins with the weights and α that
     the one before was tuned to. So tuning adds up, and α says anew which block matters least once
     the others do its work; the paper leaves all out at once, by the α before any was.
-    A net above the bar is tuned again, `ROUNDS` times in all. If it stays above, the next faintest
-    block is left out in its place, `CANDIDATES` in all; if they all stay above, the search ends.
-    While no net has met the bar yet, it goes on below one that is above it: tuning adds up.
+    A net above the bar is tuned again, `ROUNDS` times in all. If it stays above, its block is put
+    back and the next faintest left out, `CANDIDATES` blocks in all; then the search ends.
+    If the fullest net stays above, leaner ones go on from it, tuned once each, as tuning adds up,
+    until one meets the bar.
     Then the fainter proxies of the leanest net go as well, as long as it meets the bar.
 
     Parameters
@@ -108,8 +114,7 @@ def search(
     bar
         In percent: the teacher's error on the same images, and the tolerance.
     tune
-        Trains a pruned net in place, without the cost of complexity; told which round it is, from
-        0. No two nets that it gets have the same paths.
+        Two nets that it gets may have the same paths, and other weights at the start.
     error
         Error in percent, on images that neither trained the net nor judge it in the end.
 
@@ -120,10 +125,10 @@ def search(
     nodes = len(student.names)
     tries: list[Try] = []
 
-    def tried(start: AugmentedNet, kept: frozenset[Path]) -> Found:
-        net, found = start.restricted(kept), float("inf")
-        for number in range(ROUNDS):
-            tune(net, number)
+    def tried(start: AugmentedNet, kept: frozenset[Path], rounds: int = ROUNDS) -> Found:
+        net, found = start.restricted(kept), math.inf
+        for number in range(rounds):
+            tune(net, len(tries), number)
             found = error(net)
             if found <= bar:
                 break
@@ -133,7 +138,7 @@ def search(
 
     def next_below(best: Found) -> Found | None:
         for kept in islice(leaner(_alphas(best.net), nodes), CANDIDATES):
-            one = tried(best.net, kept)
+            one = tried(best.net, kept, ROUNDS if best.met else 1)
             if one.met or not best.met:
                 return one
         return None

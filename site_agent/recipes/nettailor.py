@@ -10,7 +10,6 @@ N batch, C channels, H/W height and width.
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -29,7 +28,6 @@ from common.nets.tailored_resnet import tailored_spec
 from common.nettailor.augmented import AugmentedNet, activations
 from common.nettailor.complexity import Costs, path_costs
 from common.nettailor.learning import Settings, loss, optimiser_of
-from common.nettailor.paths import text_of
 from common.nettailor.pruning import Found, search
 from common.nettailor.tailored import OWN_STATISTICS, SHARED_STATISTICS, Card, TailoredNet, card
 from site_agent import inference, metrics
@@ -51,6 +49,10 @@ from site_agent.recipes.supervised import (
 
 _ROUNDING = 1e-9
 """Two errors that differ by the tolerance may differ by a little more as floats."""
+
+
+class _DivergedError(TransplantError):
+    """A phase came to a loss that is no number."""
 
 
 class TaskHeads(nn.Module):
@@ -155,7 +157,7 @@ class NettailorRecipe:
         DataError
             If images held apart are none, or those left are fewer than a batch.
         TransplantError
-            If training diverges.
+            If training diverges before the search; a net that diverges in it is given up.
         """
         config = self._config.nettailor
         rest, held = held_apart(data.training, config.held_share, self._config.seed)
@@ -217,14 +219,20 @@ class NettailorRecipe:
         )
         original = self._errors(*work.teacher, held, work.stop)
 
-        def tune(net: AugmentedNet, number: int) -> None:
-            name = hashlib.sha256(text_of(net.kept).encode()).hexdigest()[:16]
+        diverged: set[AugmentedNet] = set()
+
+        def tune(net: AugmentedNet, before: int, number: int) -> None:
             blocks = sum(path.universal for path in net.kept)
             what = f"tunes a net of {blocks} blocks and {len(net.kept) - blocks} proxies"
             what += ", again" * (number > 0)
-            self._learn(net, tuning, work, f"tuned-{name}-{number}", what)
+            try:
+                self._learn(net, tuning, work, f"tuned-{before}-{number}", what, draw=number)
+            except _DivergedError:
+                diverged.add(net)  # given up as any other that is not good enough
 
         def above(net: AugmentedNet) -> float:
+            if net in diverged:
+                return math.inf
             tailored = TailoredNet(net)  # what would ship is what is judged
             errors = self._errors(tailored.extractor, tailored.head, held, work.stop)
             return max(errors[task] - original[task] for task in errors)
@@ -241,7 +249,13 @@ class NettailorRecipe:
         }
 
     def _learn(
-        self, net: AugmentedNet, settings: Settings, work: _Work, name: str, what: str
+        self,
+        net: AugmentedNet,
+        settings: Settings,
+        work: _Work,
+        name: str,
+        what: str,
+        draw: int = 0,
     ) -> None:
         """Train what is the tasks' own, in place; afterwards frozen and in evaluation mode.
 
@@ -253,6 +267,13 @@ class NettailorRecipe:
             Of the phase's folder.
         what
             For who watches.
+        draw
+            Of the order of images and their random views.
+
+        Raises
+        ------
+        TransplantError
+            If it diverges.
         """
         optimiser = optimiser_of(net, settings)
         net.requires_grad_()
@@ -270,7 +291,7 @@ class NettailorRecipe:
             found = loss(net, ours, shown, torch.stack(told).sum(), work.costs, settings)
             value = float(found.detach())
             if not math.isfinite(value):
-                raise TransplantError(
+                raise _DivergedError(
                     f"recipe 'nettailor' {what} and diverged (loss {value:g}); lower "
                     "student_learning_rate, tuning_learning_rate or mimicry"
                 )
@@ -279,12 +300,16 @@ class NettailorRecipe:
             optimiser.step()
             return value
 
-        changes = {"epochs": settings.steps, "learning_rate": settings.learning_rate}
+        changes = {
+            "epochs": settings.steps,
+            "learning_rate": settings.learning_rate,
+            "seed": self._config.seed + draw,
+        }
         epochs(
             self._config.model_copy(update=changes),
             self._device,
             work.data,
-            Kept(work.folder / name / CHECKPOINT, {"net": net}, {OPTIMISER: optimiser}),
+            Kept(work.folder / name / CHECKPOINT, {"net": net.changing()}, {OPTIMISER: optimiser}),
             step,
             _saying(work.on_progress, what),
             work.stop,

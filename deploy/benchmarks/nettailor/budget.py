@@ -27,7 +27,7 @@ class Budget:
     student: Settings
     """Of the augmented net."""
     tuning: Settings
-    """Of every pruned net of the search."""
+    """Of one tuning of a pruned net; the search may ask for several."""
     held: int = 2000
     """Training images held apart at most, for the search; never more than a fifth."""
     test_images: int | None = None

@@ -198,7 +198,7 @@ def tailored(cell: Cell, split: Split, teacher: Net) -> Found:
     known = _config(cell, config, "student").model_copy(update={"student": budget.student})
     cached(cell.cache, known, {"": student}, learned)
 
-    def tuned(net: AugmentedNet, number: int) -> None:
+    def tuned(net: AugmentedNet, _: int, number: int) -> None:
         learn(net, both, _minibatches(cell, split, 2 + number), costs, budget.tuning)
 
     original = nn.Sequential(teacher.f, teacher.head)

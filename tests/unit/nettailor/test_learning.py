@@ -134,6 +134,7 @@ def lacking(net: AugmentedNet) -> int:
         ([1, 1, 1, 1, 2, 1, 1], 3, [0, 1, 2, 3, 4, 4, 4]),  # any of three blocks is too much
         ([1, 1, 1, 1, 1, 2, 1], 4, [0, 1, 2, 3, 4, 5, 5]),  # there are no three
         ([9, 8, 7, 6, 1, 2, 2], 4, [0, 1, 2, 3, 4, 5, 5]),  # goes on until one is good enough
+        ([9, 8, 7, 6, 5, 4, 1], 6, [0, 1, 2, 3, 4, 5, 6]),
     ],
 )
 def test_the_search_finds_the_leanest_net_within_the_bar(
@@ -142,7 +143,7 @@ def test_the_search_finds_the_leanest_net_within_the_bar(
     whole, tuned = student(), []
     before = state(whole)
 
-    def tune(net: AugmentedNet, number: int) -> None:
+    def tune(net: AugmentedNet, _: int, number: int) -> None:
         tuned.append((lacking(net), number))
 
     found = search(whole, 1.5, tune, lambda net: errors[lacking(net)])
@@ -155,7 +156,11 @@ def test_the_search_finds_the_leanest_net_within_the_bar(
     }
     assert {path.skip for path in found.net.kept} <= {0, 1}
     assert [(one.blocks, one.error) for one in found.tries] == [(k, errors[k]) for k in tried]
-    rounds = [1 if errors[k] <= 1.5 else ROUNDS for k in tried]
+    # One above the bar is tuned once if none was below it yet, unless it is the first.
+    first = next(place for place, k in enumerate(tried) if errors[k] <= 1.5)
+    rounds = [
+        1 if errors[k] <= 1.5 or 0 < place < first else ROUNDS for place, k in enumerate(tried)
+    ]
     assert tuned == [(k, r) for k, n in zip(tried, rounds, strict=True) for r in range(n)]
     assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
     assert len(whole.kept) == len(augmented(2).kept)
@@ -166,7 +171,7 @@ def test_each_leaner_net_begins_where_the_one_before_was_tuned_to() -> None:
     starts = []
 
     @torch.no_grad()
-    def tune(net: AugmentedNet, _: int) -> None:
+    def tune(net: AugmentedNet, _: int, __: int) -> None:
         starts.append(float(net.head[-1].bias[0]))
         net.head[-1].bias += 1
         for logits_P in net.attention[4:]:
@@ -181,7 +186,7 @@ def test_each_leaner_net_begins_where_the_one_before_was_tuned_to() -> None:
 
 def test_a_block_that_cannot_be_spared_stays_and_the_next_faintest_goes() -> None:
     found = search(
-        student(), 1.5, lambda net, _: None, lambda net: 1.0 if Path(1, 0) in net.kept else 2.0
+        student(), 1.5, lambda *_: None, lambda net: 1.0 if Path(1, 0) in net.kept else 2.0
     )
     assert {path for path in found.net.kept if path.universal} == {Path(1, 0)}
     assert found.error == 1.0
@@ -193,7 +198,7 @@ def test_a_net_above_the_bar_is_tuned_again_before_it_is_given_up() -> None:
     whole, rounds = student(), []
 
     @torch.no_grad()
-    def tune(net: AugmentedNet, number: int) -> None:
+    def tune(net: AugmentedNet, _: int, number: int) -> None:
         rounds.append((lacking(net), number))
 
     def error(net: AugmentedNet) -> float:
@@ -218,7 +223,7 @@ def test_fainter_proxies_of_the_leanest_net_go_as_long_as_it_is_good_enough(
     def error(net: AugmentedNet) -> float:
         return worst if len(net.kept) == 6 else 1.0
 
-    found = search(whole, 1.5, lambda net, _: None, error)
+    found = search(whole, 1.5, lambda *_: None, error)
     assert found.met
     assert lacking(found.net) == 6
     assert len(found.net.kept) == proxies
@@ -228,19 +233,39 @@ def test_fainter_proxies_of_the_leanest_net_go_as_long_as_it_is_good_enough(
 
 def test_a_tolerance_that_no_net_meets_leaves_the_full_one() -> None:
     whole = student()
-    found = search(whole, 0.5, lambda net, _: None, lambda net: 7.0 + lacking(net))
+    found = search(whole, 0.5, lambda *_: None, lambda net: 7.0 + lacking(net))
     assert not found.met
     assert found.net is whole
     assert found.error == 7.0
     assert found.tries == tuple(Try(blocks, 6, 7.0 + blocks) for blocks in range(7))
     # The full net may be good enough where every pruned one is not.
-    full = search(whole, 0.5, lambda net, _: None, lambda net: 7.0 * (net is not whole))
+    full = search(whole, 0.5, lambda *_: None, lambda net: 7.0 * (net is not whole))
     assert (full.net, full.met, full.error) == (whole, True, 0.0)
+
+
+def test_the_same_paths_may_come_up_again_with_other_weights() -> None:
+    """Without block 2 nothing reads block 1; or block 1 goes first, and block 2 after it."""
+    whole = augmented(blocks=1)
+    with torch.no_grad():
+        for logits_P in whole.attention:
+            logits_P.fill_(-9)
+        whole.attention[0][0] = 9
+        whole.attention[0][1] = 9
+        whole.attention[1][0], whole.attention[1][2] = -0.1, 0
+        whole.attention[2][0] = 9
+    told: list[tuple[int, int, frozenset[Path]]] = []
+
+    def tune(net: AugmentedNet, before: int, number: int) -> None:
+        told.append((before, number, net.kept))
+
+    search(whole, 1.5, tune, lambda net: 1.0 if len(net.kept) > 2 or len(told) > 8 else 2.0)
+    assert len({(before, number) for before, number, _ in told}) == len(told)
+    assert len({kept for *_, kept in told}) < len({before for before, *_ in told})
 
 
 def test_nets_that_are_cut_apart_are_no_candidates() -> None:
     whole = augmented(blocks=1)  # its proxies are faint: without a block nothing leads past it
-    found = search(whole, 100, lambda net, _: None, lambda net: 1.0)
+    found = search(whole, 100, lambda *_: None, lambda net: 1.0)
     assert found.met
     assert lacking(found.net) == 0
     assert found.tries == (Try(0, 0, 1.0),)

@@ -190,17 +190,26 @@ def own(name: str) -> bool:
     return "proxies" in name or "alpha" in name
 
 
-@pytest.mark.parametrize("phase", ["fine-tunes", "learns with", "tunes a net"])
+UNTAUGHT = {
+    "student_epochs": 1, "student_learning_rate": 1e-9, "tuning_epochs": 1,
+    "tuning_learning_rate": 1e-9, "tolerance": 0.0,
+}  # fmt: skip
+"""No net that is tailored so is as good as one that was fine-tuned for many epochs."""
+
+
+@pytest.mark.parametrize("phase", ["fine-tunes", "learns with", "tunes a net", "again"])
 def test_an_interruption_leaves_no_trace(tmp_path: Path, backbone: Path, phase: str) -> None:
     short = {"student_epochs": 2, "tuning_epochs": 2, "tolerance": 100.0}
-    made = recipe(backbone, epochs=2, nettailor=short)
+    if phase == "again":  # a net that is above the tolerance at first
+        short = UNTAUGHT | {"tuning_epochs": 2, "tuning_learning_rate": 0.01}
+    made = recipe(backbone, [], epochs=15 if phase == "again" else 2, nettailor=short)
     whole = train(made, tmp_path / "whole")
     stop, after = threading.Event(), []
 
     def midway(step: int, steps: int, message: str) -> None:
         if stop.is_set():
             after.append(message)
-        if message.startswith(phase) and step == steps // 2 + 1:
+        if phase in message and step == steps // 2 + 1:
             stop.set()
 
     with pytest.raises(Stopped):
@@ -210,6 +219,32 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path, backbone: Path, phase: 
     repeated: list[str] = []
     made.train(start(), few(), tmp_path / "cut", lambda *t: repeated.append(t[2]), support.NEVER)
     assert repeated == []  # what is done is not done again
+
+
+def test_a_net_that_is_tuned_again_goes_on_from_where_it_was(
+    tmp_path: Path, backbone: Path
+) -> None:
+    more = UNTAUGHT | {"tuning_epochs": 2, "tuning_learning_rate": 0.01}
+    train(recipe(backbone, [], epochs=15, nettailor=more), tmp_path)
+    first, second = (
+        safetensors.torch.load_file(path)
+        for path in sorted(tmp_path.rglob("tuned-0-[01]/checkpoint.safetensors"))
+    )
+    assert first.keys() == second.keys()
+    learned = {name for name in first if name.startswith("module/")}
+    assert {name.split("/")[2].split(".")[0] for name in learned} == {"attention", "head"}
+    weights = {name for name in learned if name.endswith("weight")}
+    assert 0 < max(float((first[n] - second[n]).abs().max()) for n in weights) < 0.1
+
+
+def test_a_net_that_diverges_as_it_is_tuned_is_given_up(tmp_path: Path, backbone: Path) -> None:
+    warned: list[str] = []
+    wild = {"tuning_epochs": 8, "tuning_learning_rate": 10, "mimicry": 1000, "tolerance": 100}
+    teacher = train(recipe(backbone, warned, epochs=2, nettailor=UNTAUGHT | wild), tmp_path)
+    # Any other net would do.
+    assert teacher.extractor is not None
+    assert teacher.extractor.settings["paths"] == "1:01 2:012"
+    assert (teacher.numbers["nettailor/tolerance_met"], warned) == (1, [])
 
 
 def test_several_tasks_are_tailored_to_at_once(tmp_path: Path, backbone: Path) -> None:
@@ -233,11 +268,7 @@ def test_a_tolerance_that_no_net_meets_ships_the_whole_one_and_says_so(
     tmp_path: Path, backbone: Path
 ) -> None:
     warned: list[str] = []
-    untaught = {
-        "student_epochs": 1, "student_learning_rate": 1e-9, "tuning_epochs": 1,
-        "tuning_learning_rate": 1e-9, "tolerance": 0.0,
-    }  # fmt: skip
-    made = recipe(backbone, warned, epochs=15, nettailor=untaught)
+    made = recipe(backbone, warned, epochs=15, nettailor=UNTAUGHT)
     teacher = train(made, tmp_path)
     (said,) = warned
     assert "within 0 points of the fine-tuned original's error on 16 images held apart" in said
