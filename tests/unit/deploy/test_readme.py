@@ -48,6 +48,15 @@ def test_configurations_are_valid(name: str, kind: type[SiteConfig | Coordinator
         check(merge(whole, tomllib.loads(block)), kind, source=name)
 
 
+def test_no_configuration_goes_unchecked() -> None:
+    heads = [block.split("\n", 1)[0] for guide in GUIDES for block in _blocks("toml", guide)]
+    assert {re.sub(", these keys besides$", "", head) for head in heads} == {
+        "# site.toml", "# coordinator.toml"
+    }  # fmt: skip
+    # Those that are whole are the README's.
+    assert len([head for head in heads if "," not in head]) == 2
+
+
 def test_the_code_prints_what_it_says() -> None:
     (block,) = _blocks("python")
     said = re.search(r"^# prints: (.*)$", block, flags=re.M)
