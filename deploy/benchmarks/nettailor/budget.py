@@ -62,7 +62,7 @@ DEFAULT = Budget(
     student=Settings(steps=2000, attention_rate=5, mimicry=0.1),
     tuning=Settings(steps=300, learning_rate=0.05, complexity=0, mimicry=0.1),
 )
-"""About a quarter of an hour a task on two cores. Trainings are a fraction of the published
+"""About twenty minutes a task on two cores. Trainings are a fraction of the published
 runs', and rates and γ2 are others: on digits' images held apart, 250 steps of a student came to 75%
 with γ2 = 10 and to 95% with 0.1, where the teacher had 96%; on MNIST's, 1500 steps with γ2 = 1 to
 97.3% after a tuning, where 2500 with 0.1 had 98.0%."""
