@@ -1,4 +1,4 @@
-"""What a run may cost: a minute, a quarter of an hour a task on two cores, or hours."""
+"""What a run may cost: a minute, twenty minutes a task on two cores, or hours."""
 
 from __future__ import annotations
 
