@@ -215,10 +215,9 @@ class AugmentedNet(nn.Module):
 
     def own(self) -> Iterator[nn.Parameter]:
         """Return the parameters in use that are this task's alone, but for attention's."""
-        for path in self.ordered():
-            if not path.universal:
-                yield from self.paths[self.name(path)].parameters()
-        yield from self.head.parameters()
+        changing = self.changing()
+        yield from changing["proxies"].parameters()
+        yield from changing["head"].parameters()
 
     def changing(self) -> nn.ModuleDict:
         """Return what training changes: proxies in use, attention, head. The very modules."""
