@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from common.documents import Document
 from common.errors import ConfigurationError
-from common.model import Document
 
 D = TypeVar("D", bound=Document)
 

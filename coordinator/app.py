@@ -11,6 +11,7 @@ from common.artifacts.store import open_store
 from common.errors import UnreachableError
 from common.files import only_one
 from common.identity.keys import load_or_create
+from common.logs import log_to
 from coordinator.committing import Committer
 from coordinator.conductor import Conductor
 from coordinator.config import CoordinatorConfig
@@ -18,7 +19,6 @@ from coordinator.heads import HeadsFile
 from coordinator.history.mlflow_history import History
 from coordinator.jobs.runner import JobRunner
 from coordinator.ledger import Ledger
-from coordinator.logs import log_to
 from coordinator.places import Places
 from coordinator.publishing import publish_plan
 from coordinator.recording import Recorder

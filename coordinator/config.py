@@ -7,14 +7,14 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from common.distillation.back_distillation import BackDistillationSettings
-from common.distillation.dream import DreamSettings
+from common.distillation.auto.dream import DreamSettings
 from common.distillation.methods import method_named, methods
-from common.distillation.signals import Policy
+from common.distillation.pseudo_gradients.signals import Policy
+from common.distillation.solvers.back_distillation import BackDistillationSettings
 from common.distillation.transplant import MethodSettings, Start, TeachingSettings
-from common.model import Document
+from common.documents import Document
 from common.nets.spec import ArchitectureSpec, Name, TaskSpec
-from common.plan import Limits
+from common.protocol import Limits
 from coordinator.whereabouts import Whereabouts
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.artifacts.store import BlobStore
-from common.distillation.imitation import in_batches
-from common.distillation.synthetic import dead_leaves
+from common.distillation.auto.imitation import in_batches
+from common.distillation.auto.synthetic import dead_leaves
 from common.errors import NotFoundError
 from common.nets.architectures import feature_shape, input_shape
 from common.nets.graph import NetTree

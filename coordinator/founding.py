@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from common.errors import ConflictError, NotFoundError, TransplantError
 from common.nets.graph import NetTree
-from common.plan import Plan
+from common.protocol import Plan
 from coordinator.documents import submitted
 from coordinator.growth import Found, category_ref
 from coordinator.joining import of_labs

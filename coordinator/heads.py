@@ -18,8 +18,8 @@ from common.artifacts.store import BlobStore
 from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
 from common.errors import ConflictError, NotFoundError
 from common.files import storage_errors, write_bytes
-from common.image_folder import read_unlabelled
-from common.images import normalise
+from common.images.decode import normalise
+from common.images.folder import read_unlabelled
 from common.nets.architectures import (
     build_category_module,
     build_head,
@@ -27,7 +27,10 @@ from common.nets.architectures import (
     input_shape,
 )
 from common.nets.graph import ModuleRef, NetTree
-from common.plan import Heads, Plan
+from common.protocol import (
+    Heads,
+    Plan,
+)
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry
 from coordinator.jobs.checkpoint import put_tensors

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from common.model import Document
+from common.documents import Document
 from common.nets.calibration import Calibration
 from common.weights.manifest import AdapterEntry, Digest
 from coordinator.registry import Submission

@@ -16,9 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
-from common.distillation.imitation import in_batches
+from common.distillation.auto.imitation import in_batches
 from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.solvers.back_distillation import (
+    BackDistillation,
+    BackDistillationSettings,
+)
 from common.distillation.task_module import TaskLearningSettings, learn_task_module
 from common.errors import ConflictError, NotFoundError, TransplantError
 from common.nets.adapter import Adapter

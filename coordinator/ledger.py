@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from common.artifacts.store import BlobStore
+from common.documents import Document
 from common.identity.keys import SigningKey
-from common.model import Document
 from common.nets.graph import NetTree, VersionCommit
-from common.plan import Heads, Plan
+from common.protocol import (
+    Heads,
+    Plan,
+)
 from common.weights.manifest import TeacherManifest
 from coordinator.config import CoordinatorConfig
 from coordinator.documents import read_commit, read_teacher, read_tree, submitted, write_tree

@@ -21,8 +21,13 @@ from torch import Tensor
 
 from common.distillation.problem import Samples
 from common.errors import DataError
-from common.image_folder import MAX_IMAGES, SIDES, SUFFIXES, read_square
-from common.images import normalise
+from common.images.decode import normalise
+from common.images.folder import (
+    MAX_IMAGES,
+    SIDES,
+    SUFFIXES,
+    read_square,
+)
 
 JUDGING = 0.3
 """Share of the images that judge."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.files import storage_errors
-from common.plan import Plan
+from common.protocol import Plan
 from coordinator.committing import OPERATIONS
 from coordinator.documents import read_teacher, submitted
 from coordinator.growth import GrowthPlan, plan_growth

@@ -16,7 +16,12 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.artifacts.store import BlobStore
 from common.errors import DataError, NotFoundError
-from common.images import centre_square, normalise, pixels, read_picture
+from common.images.decode import (
+    centre_square,
+    normalise,
+    pixels,
+    read_picture,
+)
 from common.nets.architectures import input_shape
 from common.nets.composed import ComposedNet
 from common.nets.fit import Shape

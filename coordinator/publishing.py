@@ -11,7 +11,7 @@ from common.artifacts.store import BlobStore
 from common.errors import ConflictError
 from common.files import write_bytes
 from common.nets.architectures import initial_modules
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights.manifest import BlobEntry
 from common.weights.safetensors_io import write
 from coordinator.config import CoordinatorConfig

@@ -8,7 +8,7 @@ from common.artifacts.store import BlobStore
 from common.errors import ConflictError
 from common.identity.keys import SigningKey
 from common.nets.graph import NetTree
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights.manifest import Recipe, TeacherManifest
 from coordinator.growth import Connect, LearnTask
 from coordinator.joining import COORDINATOR, LearnedJoin

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from common.artifacts.store import open_store
+from common.documents import Document
 from common.errors import ConflictError, NotFoundError
 from common.files import only_one
 from common.identity.keys import load_or_create
-from common.model import Document
 from coordinator.config import CoordinatorConfig
 from coordinator.history.mlflow_history import History, Restored
 from coordinator.ledger import Ledger

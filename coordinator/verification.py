@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 
 from common.artifacts.store import BlobStore
+from common.documents import Document
 from common.errors import IntegrityError, NotFoundError, RootstockError
 from common.files import file_digest
 from common.identity.keys import verify
-from common.model import Document
 from common.nets.calibration import Calibration
 from common.nets.graph import NetTree, VersionCommit
 from common.weights.manifest import TeacherManifest, parse_manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
-from common.model import Document
+from common.documents import Document
 from common.nets.spec import Name
 
 

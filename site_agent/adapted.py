@@ -21,9 +21,9 @@ from pydantic import Field
 from torch import nn
 
 from common.compatible.adaptation import AdaptationSettings, Told
+from common.documents import Document
 from common.errors import ConflictError
 from common.files import storage_errors, sync_folder, write_bytes
-from common.model import Document
 from common.nets.spec import ArchitectureSpec, Name
 from common.weights import safetensors_io
 from common.weights.card_file import card_path

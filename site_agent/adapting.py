@@ -21,10 +21,13 @@ from common.compatible.adaptation import AdaptationSettings, OnStep, adapt, devi
 from common.compatible.batchnorm import norms, re_estimate_below
 from common.compatible.rotation import TURNS
 from common.errors import ConfigurationError, DataError, NotFoundError, SchemaError
-from common.image_folder import SIDES, read_unlabelled
+from common.images.folder import (
+    SIDES,
+    read_unlabelled,
+)
 from common.nets.architectures import build_head, input_shape
 from common.nets.spec import TaskSpec
-from common.plan import Heads
+from common.protocol import Heads
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry
 from site_agent import inference, metrics

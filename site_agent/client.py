@@ -23,7 +23,13 @@ from common.errors import (
 )
 from common.files import storage_errors, write_bytes
 from common.identity.keys import PUBLIC_KEY_BYTES, SigningKey, fingerprint
-from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Heads, Limits, Plan
+from common.protocol import (
+    PROTOCOL_MAXIMUM,
+    PROTOCOL_MINIMUM,
+    Heads,
+    Limits,
+    Plan,
+)
 from common.transport.auth import SigningInterceptor
 from common.transport.channel import open_channel
 from common.transport.download import download

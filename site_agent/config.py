@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from common.distillation.augmentation import AugmentConfig
-from common.model import Document
+from common.documents import Document
 from common.nets.spec import ArchitectureSpec, Name
 
 DatasetKind = Literal["digits", "image-folder", "voc", "fashion-mnist", "mnist", "cifar10"]

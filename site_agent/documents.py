@@ -6,9 +6,12 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
+from common.documents import (
+    Document,
+    canonical_json,
+)
 from common.errors import IntegrityError
 from common.identity import keys
-from common.model import Document, canonical_json
 from common.nets.calibration import Calibration
 from common.nets.spec import Name
 from common.weights.manifest import Digest

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.distillation import problem
-from common.images import normalise
+from common.images.decode import normalise
 from site_agent import stopping
 from site_agent.data.images import ImageSet
 

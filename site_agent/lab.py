@@ -12,7 +12,10 @@ import torch
 from common.identity.keys import SigningKey
 from common.nets.architectures import input_shape
 from common.nets.spec import TaskSpec
-from common.plan import Heads, Plan
+from common.protocol import (
+    Heads,
+    Plan,
+)
 from common.weights.manifest import BlobEntry, Manifest
 from site_agent.client import CoordinatorClient
 from site_agent.config import SiteConfig

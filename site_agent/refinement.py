@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from common.distillation.augmentation import AugmentConfig
-from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
 from common.distillation.problem import Samples, TransplantProblem, logits
-from common.images import normalise
+from common.distillation.solvers.back_distillation import (
+    BackDistillation,
+    BackDistillationSettings,
+)
+from common.images.decode import normalise
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec, TaskKind
 from site_agent import inference, metrics, stopping

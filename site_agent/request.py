@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from common.documents import Document
 from common.errors import LimitError
-from common.model import Document
 from common.nets.spec import AdapterSpec, ArchitectureSpec, Name
 from common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from protos.rootstock.federation.v1 import federation_pb2 as pb

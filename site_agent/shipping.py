@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import SchemaError
-from common.plan import Limits
+from common.protocol import Limits
 from common.transport.chunks import Span
 from common.transport.upload import upload_blob
 from common.weights.manifest import BlobEntry

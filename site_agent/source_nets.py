@@ -14,8 +14,8 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
+from common.documents import first_problem
 from common.errors import SchemaError
-from common.model import first_problem
 from common.nets.architectures import build_category_module, feature_shape, input_shape
 from common.nets.fit import require_fit
 from common.nets.spec import ArchitectureSpec, Name

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from common.errors import ConfigurationError, DataError
-from common.images import normalise
+from common.images.decode import normalise
 from common.nets.spec import Setting
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights import safetensors_io
 from common.weights.manifest import (
     BlobEntry,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from common.errors import ConfigurationError
 from common.nets.spec import TaskSpec
-from common.plan import Plan
+from common.protocol import Plan
 from site_agent.config import SiteConfig
 
 MASKED_KINDS = ("voc",)

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from common.documents import canonical_json
 from common.errors import ConfigurationError, SchemaError
-from common.model import canonical_json
 from common.nets.architectures import (
     build_category_module,
     build_task_module,
@@ -18,7 +18,7 @@ from common.nets.architectures import (
     input_shape,
 )
 from common.nets.spec import ArchitectureSpec
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry, TeacherManifest
 from site_agent.client import Published

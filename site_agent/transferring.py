@@ -19,8 +19,8 @@ from common.compatible.adaptation import OnStep, device_of
 from common.compatible.batchnorm import norms, re_estimate_below
 from common.distillation.problem import logits
 from common.distillation.task_loss import cross_entropy
+from common.documents import Document
 from common.errors import ConfigurationError, NotFoundError, SchemaError
-from common.model import Document
 from common.nets.spec import Name, TaskSpec
 from site_agent import inference, metrics
 from site_agent.config import TrainingConfig

@@ -28,9 +28,12 @@ from common.compatible.rotation import (
     set_apart,
     turned,
 )
+from common.documents import Document
 from common.errors import DataError
-from common.images import batches, normalise
-from common.model import Document
+from common.images.decode import (
+    batches,
+    normalise,
+)
 
 OnStep = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a sentence."""

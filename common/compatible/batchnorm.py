@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import DataError
-from common.images import batches
+from common.images.decode import batches
 
 FEWEST = 32
 """Images that statistics rest on; of fewer they are noise."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.distillation.problem import UNLABELLED
-from common.model import Document
+from common.documents import Document
 
 
 class AugmentConfig(Document):

@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.distillation.back_distillation import BackDistillation
-from common.distillation.penalties import JacobianPenalty
+from common.distillation.auto.learning import Taught
 from common.distillation.problem import Samples
-from common.distillation.taught import Taught
+from common.distillation.solvers.back_distillation import BackDistillation
+from common.distillation.solvers.penalties import JacobianPenalty
 from common.distillation.transplant import (
     Learning,
     Method,

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.distillation.problem import Samples
+from common.documents import Document
 from common.errors import TransplantError
-from common.model import Document
-from common.rates import cosine
+from common.schedules import cosine
 
 
 class TaskLearningSettings(Document):

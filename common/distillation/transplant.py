@@ -14,19 +14,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from common.distillation.back_distillation import (
+from common.distillation.auto.dream import DreamSettings
+from common.distillation.dream_source import DreamSource
+from common.distillation.problem import Samples, TransplantProblem, logits
+from common.distillation.solvers.back_distillation import (
     BackDistillation,
     BackDistillationSettings,
     StepRecord,
 )
-from common.distillation.biases import bias_from_means
-from common.distillation.closed_form import closed_form
-from common.distillation.dream import DreamSettings
-from common.distillation.dream_source import DreamSource
-from common.distillation.matching import matched
-from common.distillation.problem import Samples, TransplantProblem, logits
+from common.distillation.solvers.biases import bias_from_means
+from common.distillation.solvers.closed_form import closed_form
+from common.distillation.solvers.matching import matched
+from common.documents import Document
 from common.errors import TransplantError
-from common.model import Document
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
 

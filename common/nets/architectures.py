@@ -14,8 +14,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from common.documents import first_problem
 from common.errors import SchemaError
-from common.model import first_problem
 from common.nets.declaration import Architecture, Layer, Segmenting, sequence
 from common.nets.mobilenet import MobileNetV2
 from common.nets.resnet import ResNet18, SmallResNet, WideResNet

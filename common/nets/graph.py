@@ -10,8 +10,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from common.documents import Document
 from common.errors import ConflictError, NotFoundError
-from common.model import Document
 from common.nets.calibration import Calibration
 from common.nets.spec import ArchitectureSpec, Name, Setting, TaskSpec
 from common.weights.manifest import AdapterEntry, BlobEntry, Digest

@@ -16,8 +16,8 @@ import torch
 from pydantic import ValidationError, model_validator
 from torch import nn
 
+from common.documents import first_problem
 from common.errors import SchemaError
-from common.model import first_problem
 from common.nets.declaration import Architecture, Layer
 from common.nets.resnet import ResNet18, SmallResNet, WideResNet
 from common.nets.spec import ArchitectureSpec

@@ -14,8 +14,11 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from common.documents import (
+    Document,
+    first_problem,
+)
 from common.errors import SchemaError
-from common.model import Document, first_problem
 from common.nets.graph import Edge, ModuleRef, NetTree
 from common.nets.spec import ArchitectureSpec, Name, TaskSpec
 from common.weights.manifest import Digest

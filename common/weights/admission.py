@@ -19,7 +19,10 @@ from torch import Tensor
 from common.distillation.problem import NO_LABEL
 from common.errors import LimitError, NotFoundError, RefusedError, SchemaError
 from common.nets.architectures import feature_shape, input_shape
-from common.plan import Limits, Plan
+from common.protocol import (
+    Limits,
+    Plan,
+)
 from common.weights.manifest import Manifest, RefinementManifest, TeacherManifest
 from common.weights.parts import Part, parts
 from common.weights.safetensors_io import read_header, require_entry, stream

@@ -6,8 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
+from common.documents import (
+    Document,
+    first_problem,
+)
 from common.errors import SchemaError
-from common.model import Document, first_problem
 from common.nets.spec import AdapterSpec, ArchitectureSpec, Name, Setting
 
 FORMAT = 1

@@ -17,7 +17,7 @@ from common.nets.architectures import (
     last_layer,
 )
 from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights.manifest import (
     BlobEntry,
     Manifest,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import LimitError, SchemaError
-from common.plan import Limits
+from common.protocol import Limits
 from common.weights.schema import DTYPES
 
 MAX_HEADER_BYTES = 1 << 20

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from common.errors import IntegrityError, NotFoundError, SchemaError
 from common.files import replacing, storage_errors
-from common.plan import Limits
+from common.protocol import Limits
 from common.weights.manifest import BlobEntry, TensorEntry
 from common.weights.safetensors_header import MAX_TENSORS, HeaderTensor, parse_header
 from common.weights.schema import DTYPES, dtype_name, require_fit

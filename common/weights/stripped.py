@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from common.errors import IntegrityError, SchemaError
 from common.files import READ_BYTES, storage_errors, sync_folder
-from common.plan import Limits
+from common.protocol import Limits
 from common.transport.chunks import Span
 from common.weights.manifest import BlobEntry, TensorEntry
 from common.weights.safetensors_header import HeaderTensor, parse_header

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from common.images import MEAN, STD
-from common.model import Document
+from common.documents import Document
+from common.images.decode import (
+    MEAN,
+    STD,
+)
 from common.nets.calibration import Calibration
 from common.nets.graph import NetTree
 from common.nets.spec import AdapterSpec, ArchitectureSpec, Name, TaskSpec

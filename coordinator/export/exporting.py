@@ -14,7 +14,12 @@ from torch import Tensor
 
 from common.artifacts.store import BlobStore
 from common.files import write_bytes
-from common.images import centre_square, normalise, pixels, read_picture
+from common.images.decode import (
+    centre_square,
+    normalise,
+    pixels,
+    read_picture,
+)
 from common.nets.architectures import input_shape
 from common.nets.composed import ComposedNet
 from common.nets.fit import Shape

@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from common.documents import Document
 from common.errors import IntegrityError
-from common.model import Document
 from common.nets.fit import Shape
 
 TOLERANCE = 1e-4

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from common.nets.graph import NetTree
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights.manifest import TeacherManifest
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from common.nets.calibration import Calibration
 from common.nets.graph import NetTree
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights.manifest import TeacherManifest
 from coordinator.growth.operations import (
     BRINGING,

@@ -6,7 +6,7 @@ from common.errors import ConflictError
 from common.nets.calibration import Calibration
 from common.nets.graph import Edge, ModuleRef, NetTree
 from common.nets.spec import TaskSpec
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights.manifest import AdapterEntry, Digest, TeacherManifest
 from coordinator.growth.operations import (
     Connect,

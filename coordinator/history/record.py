@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from common.model import Document
+from common.documents import Document
 from common.nets.graph import NetTree
 from common.nets.spec import Name, Setting
 from common.weights.manifest import Digest

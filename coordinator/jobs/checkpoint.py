@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from common.artifacts.store import BlobStore
-from common.model import Document
+from common.documents import Document
 from common.weights import safetensors_io
 from common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from coordinator.jobs.model import CurvePoint, Stage, TransplantJob

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from common.artifacts.store import BlobStore
-from common.distillation.biases import feature_means
 from common.distillation.dream_source import DreamSource
 from common.distillation.problem import Samples, TransplantProblem, pixel_labels
+from common.distillation.solvers.biases import feature_means
 from common.distillation.transplant import Transplant
 from common.errors import SchemaError, TransplantError
 from common.nets.architectures import (

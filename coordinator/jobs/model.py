@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.model import Document
+from common.documents import Document
 from common.nets.spec import ArchitectureSpec, Name, TaskSpec
 from common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from coordinator.config import DistillationConfig

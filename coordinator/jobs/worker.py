@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from common.artifacts.store import open_store
+from common.distillation.auto.learning import Taught
 from common.distillation.methods import method_named
-from common.distillation.taught import Taught
 from common.distillation.transplant import Learning
 from common.errors import ConflictError, TransplantError
 from common.nets.adapter import Adapter

@@ -12,7 +12,11 @@ import structlog
 from common.artifacts.store import BlobStore
 from common.errors import ConflictError, ProtocolVersionError
 from common.identity.keys import SigningKey
-from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Plan
+from common.protocol import (
+    PROTOCOL_MAXIMUM,
+    PROTOCOL_MINIMUM,
+    Plan,
+)
 from coordinator.config import CoordinatorConfig
 from coordinator.heads import CurrentHeads
 from coordinator.joining import COORDINATOR

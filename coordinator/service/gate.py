@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from common.errors import SchemaError
-from common.plan import Heads, Plan
+from common.protocol import (
+    Heads,
+    Plan,
+)
 from common.weights.admission import admit_manifest
 from common.weights.manifest import Manifest, TeacherManifest
 

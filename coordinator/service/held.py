@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from common.documents import canonical_json
 from common.errors import IntegrityError, NotFoundError, RefusedError
-from common.model import canonical_json
 from common.nets.graph import NetTree
 from common.weights.manifest import BlobEntry, TensorEntry
 from common.weights.safetensors_io import HeaderTensor, read_header

@@ -13,7 +13,7 @@ import structlog
 from common.artifacts.store import BlobStore
 from common.errors import IdentityError, NotFoundError, SchemaError, UnreachableError
 from common.identity.keys import SigningKey, verify
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights.manifest import BlobEntry, Manifest, RefinementManifest, parse_manifest
 from coordinator.heads import CurrentHeads
 from coordinator.registry import Receipt, Registry, Upload

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.adjoint import output_shape
 from common.distillation.problem import TransplantProblem
-from common.distillation.rules import Shape
-from common.distillation.signals import Draw
+from common.distillation.pseudo_gradients.adjoint import output_shape
+from common.distillation.pseudo_gradients.rules import Shape
+from common.distillation.pseudo_gradients.signals import Draw
 from common.nets.adapter import Adapter
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import nn
 
-from common.model import Document
+from common.documents import Document
 from common.weights import safetensors_io
 
 

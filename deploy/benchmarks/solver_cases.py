@@ -14,13 +14,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from common.distillation.adjoint import pseudo_gradient, relu_maps
-from common.distillation.maps import PseudoGradients
-from common.distillation.penalties import PseudoGradientPenalty
-from common.distillation.pool import DrawPool
 from common.distillation.problem import TransplantProblem
-from common.distillation.rules import Shape
-from common.distillation.signals import Draw, Policy, Signals
+from common.distillation.pseudo_gradients.adjoint import (
+    pseudo_gradient,
+    relu_maps,
+)
+from common.distillation.pseudo_gradients.maps import PseudoGradients
+from common.distillation.pseudo_gradients.pool import DrawPool
+from common.distillation.pseudo_gradients.rules import Shape
+from common.distillation.pseudo_gradients.signals import (
+    Draw,
+    Policy,
+    Signals,
+)
+from common.distillation.solvers.penalties import PseudoGradientPenalty
 from common.nets.adapter import Adapter
 from common.nets.architectures import feature_shape, initial_modules
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec

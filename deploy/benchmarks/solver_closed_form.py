@@ -19,12 +19,15 @@ from typing import Any
 
 import torch
 
-from common.distillation.adjoint import pseudo_gradient
-from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
-from common.distillation.closed_form import closed_form
-from common.distillation.penalties import PseudoGradientPenalty
-from common.distillation.pool import DrawPool
 from common.distillation.problem import TransplantProblem
+from common.distillation.pseudo_gradients.adjoint import pseudo_gradient
+from common.distillation.pseudo_gradients.pool import DrawPool
+from common.distillation.solvers.back_distillation import (
+    BackDistillation,
+    BackDistillationSettings,
+)
+from common.distillation.solvers.closed_form import closed_form
+from common.distillation.solvers.penalties import PseudoGradientPenalty
 from common.nets.adapter import Adapter
 from deploy.benchmarks.solver_cases import Case, Step
 from deploy.benchmarks.solver_speed import in_turns

@@ -17,15 +17,15 @@ import grpc
 
 from common.artifacts.local import LocalStore
 from common.identity.keys import load_or_create
+from common.logs import log_to
 from common.nets.architectures import initial_modules
 from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.plan import Plan
+from common.protocol import Plan
 from common.transport.channel import open_channel, server_options
 from common.weights.manifest import Recipe, TeacherManifest
 from coordinator.committing import Committer
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
 from coordinator.ledger import Ledger
-from coordinator.logs import log_to
 from coordinator.places import Places
 from coordinator.registry import Registry
 from coordinator.service.server import CoordinatorServer

@@ -13,7 +13,7 @@ from deploy.cli.net_options import AsJson, Config, number_of, woken
 from deploy.cli.output import RESULT, print_json
 
 if TYPE_CHECKING:
-    from common.plan import Heads
+    from common.protocol import Heads
 
 app = typer.Typer(
     help="Auxiliary heads that labs train below, so that they fit before any adapter.",

@@ -151,7 +151,7 @@ def connect(
     Which one is best is judged on samples that none was learned from.
     """
     with needs_coordinator("net connect"):
-        from common.distillation.back_distillation import BackDistillationSettings
+        from common.distillation.solvers.back_distillation import BackDistillationSettings
         from coordinator.config import CoordinatorConfig
         from coordinator.learning import Learner
         from coordinator.queueing import queue_connection

@@ -27,8 +27,8 @@ from typing import Any
 from pydantic import Field
 
 from common.config import check
+from common.documents import Document
 from common.errors import ConfigurationError
-from common.model import Document
 from common.nets.spec import Name
 from coordinator.config import CoordinatorConfig
 from site_agent.config import SiteConfig

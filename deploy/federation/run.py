@@ -11,8 +11,8 @@ from typing import Any
 
 import tomli_w
 
+from common.documents import Document
 from common.errors import NotFoundError, UnreachableError
-from common.model import Document
 from coordinator.history.server import command, environment
 from deploy.federation.config import Federation
 from deploy.federation.operator import OperatorClient

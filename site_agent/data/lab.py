@@ -14,7 +14,10 @@ from torch import Tensor
 
 from common.distillation.problem import NO_LABEL
 from common.errors import DataError
-from common.images import UnreadableError, pixels
+from common.images.decode import (
+    UnreadableError,
+    pixels,
+)
 from site_agent.config import DataConfig
 from site_agent.data import partition
 from site_agent.data.images import ImageSet, LabData

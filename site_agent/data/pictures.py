@@ -6,7 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from common.images import UnreadableError, read_picture
+from common.images.decode import (
+    UnreadableError,
+    read_picture,
+)
 
 
 def read(path: Path, mode: str | None) -> Image.Image:

@@ -12,7 +12,10 @@ from PIL import Image
 from torchvision import datasets
 
 from common.errors import DataError, MissingExtraError
-from common.images import UnreadableError, centre_square
+from common.images.decode import (
+    UnreadableError,
+    centre_square,
+)
 from site_agent.config import DataConfig
 from site_agent.data.pictures import read
 from site_agent.data.voc import VocSource

@@ -15,7 +15,10 @@ from torchvision import datasets
 
 from common.distillation.problem import NO_LABEL
 from common.errors import DataError
-from common.images import UnreadableError, centre_square
+from common.images.decode import (
+    UnreadableError,
+    centre_square,
+)
 from site_agent.config import DataConfig
 from site_agent.data import crops
 from site_agent.data.pictures import read

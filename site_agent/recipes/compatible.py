@@ -28,7 +28,10 @@ from common.distillation.task_loss import cross_entropy
 from common.errors import ConfigurationError
 from common.nets.architectures import build_head, build_task_module
 from common.nets.spec import Setting
-from common.plan import Heads, Plan
+from common.protocol import (
+    Heads,
+    Plan,
+)
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry
 from site_agent.config import CompatibleConfig, TrainingConfig

@@ -15,10 +15,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
+from common.documents import first_problem
 from common.errors import ConfigurationError, RootstockError, SchemaError
 from common.files import file_digest
 from common.l2t.taps import Shape, Source
-from common.model import first_problem
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_category_module, build_head, build_task_module
 from common.nets.calibration import Calibration

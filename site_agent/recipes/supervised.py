@@ -21,9 +21,9 @@ from common.distillation.augmentation import AugmentConfig, augment, augment_lab
 from common.distillation.problem import logits, pixel_labels
 from common.distillation.task_loss import cross_entropy
 from common.errors import DataError
-from common.images import normalise
+from common.images.decode import normalise
 from common.nets.spec import Setting
-from common.rates import cosine
+from common.schedules import cosine
 from site_agent.config import RECIPE_TABLES, TrainingConfig
 from site_agent.data.images import LabData, labels_like
 from site_agent.recipes import checkpoint

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from common.documents import Document
 from common.l2t.taps import Source
-from common.model import Document
 from common.nets.architectures import build_category_module, build_head, initialise, input_shape
 from common.nets.spec import ArchitectureSpec, Name
 from deploy.benchmarks.kept import cached

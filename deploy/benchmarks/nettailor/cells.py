@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.images import normalise
-from common.model import Document
+from common.documents import Document
+from common.images.decode import normalise
 from common.nets.architectures import build_category_module, build_head, initialise, input_shape
 from common.nets.spec import ArchitectureSpec
 from common.nettailor.augmented import AugmentedNet

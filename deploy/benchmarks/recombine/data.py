@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.errors import DataError, SchemaError
-from common.images import normalise
+from common.images.decode import normalise
 from deploy.benchmarks.transplant import datasets
 from deploy.benchmarks.transplant.datasets import CIFAR10, Labelled
 

@@ -17,8 +17,8 @@ from rich.console import Console
 from torch import nn
 
 from common.compatible.rotation import TURNS
+from common.documents import Document
 from common.errors import TransplantError
-from common.model import Document
 from common.nets.architectures import (
     brought,
     build_category_module,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from common.compatible.batchnorm import re_estimate
-from common.images import normalise
+from common.images.decode import normalise
 
 _BATCH = 256
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from common.compatible.rotation import TURNS
+from common.documents import Document
 from common.errors import SchemaError
-from common.model import Document
 from common.nets.architectures import build_category_module, build_head, initialise
 from common.nets.spec import ArchitectureSpec
 from deploy.benchmarks.kept import cached

@@ -15,12 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
+from common.distillation.auto.imitation import (
+    Answers,
+    ImitationPenalty,
+    in_batches,
+)
+from common.distillation.auto.learning import Taught
 from common.distillation.calibration import calibrate_by_labels
-from common.distillation.imitation import Answers, ImitationPenalty, in_batches
 from common.distillation.methods import method_named
 from common.distillation.problem import Samples
-from common.distillation.taught import Taught
+from common.distillation.solvers.back_distillation import (
+    BackDistillation,
+    BackDistillationSettings,
+)
 from common.distillation.transplant import (
     MethodSettings,
     TeachingSettings,

@@ -13,12 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.distillation.biases import feature_means
 from common.distillation.dream_source import DreamSource
 from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.solvers.biases import feature_means
 from common.distillation.transplant import Transplant
 from common.errors import DataError
-from common.images import batches, normalise
+from common.images.decode import (
+    batches,
+    normalise,
+)
 from common.nets.architectures import feature_shape, input_shape
 from common.nets.spec import AdapterSpec
 from deploy.benchmarks.transplant import teachers

@@ -19,9 +19,9 @@ import torch
 from rich.console import Console
 
 from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
-from common.distillation.imitation import in_batches
+from common.distillation.auto.imitation import in_batches
 from common.errors import SchemaError
-from common.images import normalise
+from common.images.decode import normalise
 from common.nets.architectures import build_head, initialise
 from deploy.benchmarks import results
 from deploy.benchmarks.intervals import over_seeds

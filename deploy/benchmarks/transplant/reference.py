@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import nn
 
-from common.distillation.imitation import in_batches
+from common.distillation.auto.imitation import in_batches
 from common.errors import SchemaError
-from common.images import normalise
+from common.images.decode import normalise
 from deploy.benchmarks import results
 from deploy.benchmarks.pool import processes
 from deploy.benchmarks.transplant import datasets, teachers

@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from common.distillation.augmentation import moved
 from common.distillation.problem import NO_LABEL, pixel_labels
 from common.errors import DataError
-from common.images import normalise
+from common.images.decode import normalise
 from common.nets.architectures import initial_modules
 from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.weights import safetensors_io

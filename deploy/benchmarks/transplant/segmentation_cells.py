@@ -12,12 +12,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from common.distillation.back_distillation import BackDistillationSettings
-from common.distillation.imitation import in_batches
+from common.distillation.auto.imitation import in_batches
 from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.solvers.back_distillation import BackDistillationSettings
 from common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
 from common.errors import DataError
-from common.images import normalise
+from common.images.decode import normalise
 from common.nets.adapter import Adapter
 from common.nets.architectures import feature_shape, input_shape
 from common.nets.spec import AdapterSpec

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.distillation.augmentation import augment
-from common.images import normalise
+from common.images.decode import normalise
 from deploy.benchmarks.kept import cached
 from deploy.benchmarks.transplant import teachers
 from deploy.benchmarks.transplant.datasets import Dataset, Labelled, lab

@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from common.distillation.augmentation import AugmentConfig, augment
-from common.images import normalise
-from common.model import Document
+from common.documents import Document
+from common.images.decode import normalise
 from common.nets.architectures import initial_modules
 from common.nets.spec import ArchitectureSpec, TaskSpec
 from deploy.benchmarks.kept import cached

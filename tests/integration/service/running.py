@@ -19,7 +19,12 @@ from common.artifacts.local import LocalStore
 from common.identity.keys import SigningKey, load_or_create
 from common.nets.architectures import initial_modules
 from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Limits, Plan
+from common.protocol import (
+    PROTOCOL_MAXIMUM,
+    PROTOCOL_MINIMUM,
+    Limits,
+    Plan,
+)
 from common.transport.auth import SigningInterceptor
 from common.transport.channel import channel_options, open_channel
 from common.transport.chunks import Span

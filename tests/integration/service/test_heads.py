@@ -6,7 +6,11 @@ import pytest
 
 from common.errors import SchemaError
 from common.nets.architectures import build_head, initialise
-from common.plan import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Heads
+from common.protocol import (
+    PROTOCOL_MAXIMUM,
+    PROTOCOL_MINIMUM,
+    Heads,
+)
 from coordinator.heads import HeadsFile, publish, retire
 from coordinator.jobs.checkpoint import put_tensors
 from protos.rootstock.federation.v1 import federation_pb2 as pb

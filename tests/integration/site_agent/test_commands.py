@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from common.compatible.rotation import TURNS
 from common.errors import ConflictError, NotFoundError, RootstockError
-from common.images import pixels
+from common.images.decode import pixels
 from common.nets.architectures import build_head, initial_modules, initialise, input_shape
 from common.nets.graph import Edge, ModuleRef, NetTree
-from common.plan import Heads
+from common.protocol import Heads
 from coordinator.export.exporting import export_composed
 from coordinator.heads import HeadsFile, publish
 from coordinator.jobs.checkpoint import put_tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.nets.architectures import initial_modules
-from common.plan import Heads
+from common.protocol import Heads
 from common.weights.manifest import TeacherManifest
 from coordinator.heads import HeadsFile, publish
 from coordinator.jobs.checkpoint import put_tensors

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from common.compatible.adaptation import batches
 from common.compatible.batchnorm import re_estimate
 from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
-from common.images import normalise
+from common.images.decode import normalise
 from common.nets.architectures import build_head, initial_modules, initialise, input_shape
 from common.nets.spec import ArchitectureSpec
 from site_agent import inference, metrics

@@ -5,7 +5,7 @@ import torch
 
 from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head, turned
 from common.errors import DataError
-from common.images import normalise
+from common.images.decode import normalise
 from common.nets.architectures import build_head, initialise
 from tests.unit.site_agent import support
 

@@ -15,7 +15,10 @@ from common.errors import ConflictError, DataError, NotFoundError
 from common.nets.architectures import build_category_module, build_head, initialise, input_shape
 from common.nets.graph import ModuleRef
 from common.nets.spec import ArchitectureSpec
-from common.plan import Heads, Plan
+from common.protocol import (
+    Heads,
+    Plan,
+)
 from common.weights import safetensors_io
 from coordinator.config import GrowthConfig
 from coordinator.heads import (

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from common.distillation.back_distillation import BackDistillationSettings
+from common.distillation.solvers.back_distillation import BackDistillationSettings
 from common.distillation.task_module import TaskLearningSettings
 from common.errors import ConflictError, DataError, NotFoundError, TransplantError
 from common.identity.keys import load_or_create

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from common.errors import ConfigurationError, DataError, NotFoundError
-from common.images import normalise
+from common.images.decode import normalise
 from coordinator.export.composing import compose
 from site_agent.config import DataConfig
 from site_agent.data import lab

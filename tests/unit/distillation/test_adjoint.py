@@ -7,8 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from common.distillation.adjoint import output_shape, pseudo_gradient, register, relu_maps
-from common.distillation.rules import Site
+from common.distillation.pseudo_gradients.adjoint import (
+    output_shape,
+    pseudo_gradient,
+    register,
+    relu_maps,
+)
+from common.distillation.pseudo_gradients.rules import Site
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_task_module, feature_shape

@@ -2,11 +2,14 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from common.distillation.adjoint import pseudo_gradient
-from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
-from common.distillation.closed_form import closed_form
-from common.distillation.pool import DrawPool
 from common.distillation.problem import Samples
+from common.distillation.pseudo_gradients.adjoint import pseudo_gradient
+from common.distillation.pseudo_gradients.pool import DrawPool
+from common.distillation.solvers.back_distillation import (
+    BackDistillation,
+    BackDistillationSettings,
+)
+from common.distillation.solvers.closed_form import closed_form
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from tests.unit.distillation.nets import SHAPE, adapter_spec, features, problem

@@ -10,7 +10,11 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops.misc import Conv2dNormActivation
 
-from common.distillation.adjoint import output_shape, pseudo_gradient, relu_maps
+from common.distillation.pseudo_gradients.adjoint import (
+    output_shape,
+    pseudo_gradient,
+    relu_maps,
+)
 from common.errors import TransplantError
 from common.nets.residual import PaddedShortcut
 from common.nets.segmentation import Crop, SkipFusion, fcn8s_task_module

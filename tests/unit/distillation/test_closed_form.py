@@ -2,12 +2,22 @@ import pytest
 import torch
 from torch import nn
 
-from common.distillation.adjoint import pseudo_gradient
-from common.distillation.biases import bias_from_means, feature_means, rectified_mean
-from common.distillation.closed_form import closed_form, normal_equations
-from common.distillation.maps import PseudoGradients
 from common.distillation.problem import TransplantProblem
-from common.distillation.signals import Policy, Signals
+from common.distillation.pseudo_gradients.adjoint import pseudo_gradient
+from common.distillation.pseudo_gradients.maps import PseudoGradients
+from common.distillation.pseudo_gradients.signals import (
+    Policy,
+    Signals,
+)
+from common.distillation.solvers.biases import (
+    bias_from_means,
+    feature_means,
+    rectified_mean,
+)
+from common.distillation.solvers.closed_form import (
+    closed_form,
+    normal_equations,
+)
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_category_module

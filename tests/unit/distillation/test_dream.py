@@ -7,7 +7,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from common.distillation.dream import Dream, DreamRecord, DreamSettings
+from common.distillation.auto.dream import (
+    Dream,
+    DreamRecord,
+    DreamSettings,
+)
 from common.distillation.dream_source import DreamSource, moments
 from common.errors import TransplantError
 from common.nets.architectures import initial_modules, input_shape

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 
-from common.distillation.closed_form import closed_form
-from common.distillation.matching import assignment, matched
 from common.distillation.problem import TransplantProblem
+from common.distillation.solvers.closed_form import closed_form
+from common.distillation.solvers.matching import (
+    assignment,
+    matched,
+)
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec

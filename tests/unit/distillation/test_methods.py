@@ -3,11 +3,14 @@ import torch
 from safetensors.torch import load, save
 from torch.nn import functional as F  # noqa: N812
 
-from common.distillation.back_distillation import BackDistillationSettings
-from common.distillation.closed_form import closed_form
 from common.distillation.methods import method_named, methods
-from common.distillation.penalties import JacobianPenalty, real_gradient
 from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.solvers.back_distillation import BackDistillationSettings
+from common.distillation.solvers.closed_form import closed_form
+from common.distillation.solvers.penalties import (
+    JacobianPenalty,
+    real_gradient,
+)
 from common.distillation.transplant import (
     MethodSettings,
     Start,

@@ -11,14 +11,20 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from common.distillation.adjoint import output_shape, pseudo_gradient
-from common.distillation.back_distillation import BackDistillation, BackDistillationSettings
-from common.distillation.closed_form import closed_form
-from common.distillation.maps import PseudoGradients
 from common.distillation.methods import method_named, methods
-from common.distillation.pool import DrawPool
 from common.distillation.problem import UNLABELLED, Samples, TransplantProblem
-from common.distillation.signals import Signals
+from common.distillation.pseudo_gradients.adjoint import (
+    output_shape,
+    pseudo_gradient,
+)
+from common.distillation.pseudo_gradients.maps import PseudoGradients
+from common.distillation.pseudo_gradients.pool import DrawPool
+from common.distillation.pseudo_gradients.signals import Signals
+from common.distillation.solvers.back_distillation import (
+    BackDistillation,
+    BackDistillationSettings,
+)
+from common.distillation.solvers.closed_form import closed_form
 from common.distillation.transplant import MethodSettings, Transplant, soft_labels
 from common.errors import TransplantError
 from common.nets.adapter import Adapter

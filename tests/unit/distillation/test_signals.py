@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from common.distillation.maps import PseudoGradients
 from common.distillation.problem import Samples, TransplantProblem
-from common.distillation.signals import Signals
+from common.distillation.pseudo_gradients.maps import PseudoGradients
+from common.distillation.pseudo_gradients.signals import Signals
 from common.errors import TransplantError
 from tests.unit.distillation.nets import SHAPE, problem, task_module
 

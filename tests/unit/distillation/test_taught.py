@@ -6,12 +6,15 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from common.distillation.back_distillation import BackDistillationSettings
-from common.distillation.dream import Dream
-from common.distillation.imitation import Answers, in_batches
+from common.distillation.auto.dream import Dream
+from common.distillation.auto.imitation import (
+    Answers,
+    in_batches,
+)
+from common.distillation.auto.learning import Taught
 from common.distillation.methods import method_named
 from common.distillation.problem import Samples, TransplantProblem
-from common.distillation.taught import Taught
+from common.distillation.solvers.back_distillation import BackDistillationSettings
 from common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
 from common.errors import TransplantError
 from tests.unit.distillation.nets import SHAPE, adapter_spec, features, task_module

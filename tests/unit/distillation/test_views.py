@@ -1,7 +1,10 @@
 import torch
 
-from common.distillation.synthetic import dead_leaves
-from common.distillation.views import mixtures, strong_views
+from common.distillation.auto.synthetic import dead_leaves
+from common.distillation.auto.views import (
+    mixtures,
+    strong_views,
+)
 
 
 def generator() -> torch.Generator:

@@ -21,7 +21,7 @@ from common.errors import (
     NotFoundError,
     SchemaError,
 )
-from common.images import UnreadableError
+from common.images.decode import UnreadableError
 from common.weights.card_file import card_path
 from coordinator.export import onnx_export, torch_export
 from coordinator.export.card import Card

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights.manifest import AdapterEntry, BlobEntry, Recipe, TeacherManifest
 
 ARCHITECTURE = ArchitectureSpec(name="small-vgg", settings={"input_size": 32}, split="pool1")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from common.distillation.biases import feature_means
+from common.distillation.solvers.biases import feature_means
 from common.errors import SchemaError
 from common.nets.architectures import (
     build_category_module,

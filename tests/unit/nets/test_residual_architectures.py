@@ -8,7 +8,10 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18
 
-from common.distillation.adjoint import output_shape, relu_maps
+from common.distillation.pseudo_gradients.adjoint import (
+    output_shape,
+    relu_maps,
+)
 from common.errors import SchemaError
 from common.nets.architectures import (
     brought,

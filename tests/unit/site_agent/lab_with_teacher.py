@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.plan import Heads
+from common.protocol import Heads
 from site_agent.client import Published
 from site_agent.spool import Spool
 from site_agent.standing import Standing, kept_teachers

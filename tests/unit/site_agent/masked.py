@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.nets.architectures import initial_modules, input_shape
 from common.nets.spec import TaskSpec
-from common.plan import Plan
+from common.protocol import Plan
 from site_agent.config import DataConfig, TrainingConfig
 from site_agent.data.images import LabData
 from site_agent.data.lab import load

@@ -11,7 +11,7 @@ import torch
 from common.identity.keys import SigningKey
 from common.nets.architectures import initial_modules, input_shape
 from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights.manifest import TeacherManifest
 from site_agent.config import DataConfig, SiteConfig, TrainingConfig
 from site_agent.data.images import LabData

@@ -22,11 +22,11 @@ from common.errors import (
     SchemaError,
     StorageError,
 )
-from common.image_folder import SIDES
-from common.images import UnreadableError
+from common.images.decode import UnreadableError
+from common.images.folder import SIDES
 from common.nets.architectures import build_category_module, build_head, build_task_module
 from common.nets.spec import TaskSpec
-from common.plan import Heads
+from common.protocol import Heads
 from common.weights import safetensors_io
 from site_agent.adapted import CATEGORY_MODULE, Adapted, AdaptedCard, require_free, write
 from site_agent.adapting import adapt_own

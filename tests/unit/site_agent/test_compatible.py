@@ -12,10 +12,10 @@ from torch import nn
 
 from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
 from common.errors import ConfigurationError, DataError, SchemaError
-from common.images import normalise
+from common.images.decode import normalise
 from common.nets.architectures import build_head, initial_modules, initialise, input_shape
 from common.nets.spec import ArchitectureSpec
-from common.plan import Heads
+from common.protocol import Heads
 from site_agent import inference, metrics
 from site_agent.config import CompatibleConfig, TrainingConfig
 from site_agent.data.images import LabData

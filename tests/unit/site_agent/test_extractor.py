@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from common.errors import ConfigurationError, SchemaError
-from common.images import normalise
+from common.images.decode import normalise
 from common.nets.architectures import (
     build_category_module,
     build_head,
@@ -22,7 +22,7 @@ from common.nets.architectures import (
     input_shape,
 )
 from common.nets.spec import ArchitectureSpec
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights import safetensors_io
 from common.weights.admission import admit
 from common.weights.manifest import BlobEntry, TeacherManifest

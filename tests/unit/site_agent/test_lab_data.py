@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from common.errors import DataError
-from common.images import normalise
+from common.images.decode import normalise
 from site_agent.config import DataConfig
 from site_agent.data.images import LabData
 from site_agent.data.lab import load

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from common.distillation.problem import logits
 from common.errors import ConfigurationError, DataError, TransplantError
-from common.images import normalise
+from common.images.decode import normalise
 from common.nets.architectures import (
     build_category_module,
     build_task_module,
@@ -30,7 +30,7 @@ from common.nets.composed import ComposedNet
 from common.nets.spec import ArchitectureSpec
 from common.nets.tailored_resnet import tailored_spec
 from common.nettailor.paths import Path as NetPath
-from common.plan import Plan
+from common.protocol import Plan
 from common.weights import safetensors_io
 from common.weights.admission import admit
 from common.weights.card_file import card_path

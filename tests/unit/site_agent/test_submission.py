@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from common.errors import ConfigurationError, DataError
-from common.images import normalise
-from common.plan import Limits
+from common.images.decode import normalise
+from common.protocol import Limits
 from common.weights import safetensors_io
 from common.weights.admission import admit
 from site_agent.config import StatisticsConfig

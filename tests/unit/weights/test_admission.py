@@ -16,7 +16,10 @@ from common.errors import IntegrityError, LimitError, NotFoundError, RefusedErro
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_category_module, feature_shape, initial_modules
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from common.plan import Limits, Plan
+from common.protocol import (
+    Limits,
+    Plan,
+)
 from common.weights import safetensors_io
 from common.weights.admission import admit
 from common.weights.manifest import (

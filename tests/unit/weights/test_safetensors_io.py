@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from common.errors import IntegrityError, LimitError, NotFoundError, SchemaError, StorageError
-from common.plan import Limits
+from common.protocol import Limits
 from common.weights import safetensors_io
 from tests.unit.weights.blobs import change, change_tensor, entry_of, field, write_raw
 

@@ -13,7 +13,11 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from common.distillation.rules import Rule, Shape, Site
+from common.distillation.pseudo_gradients.rules import (
+    Rule,
+    Shape,
+    Site,
+)
 from common.errors import TransplantError
 from common.nets.residual import PaddedShortcut
 

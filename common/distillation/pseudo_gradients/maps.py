@@ -13,10 +13,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common.distillation.adjoint import output_shape, pseudo_gradient
 from common.distillation.problem import TransplantProblem
-from common.distillation.rules import Shape
-from common.distillation.signals import Draw, Signals
+from common.distillation.pseudo_gradients.adjoint import (
+    output_shape,
+    pseudo_gradient,
+)
+from common.distillation.pseudo_gradients.rules import Shape
+from common.distillation.pseudo_gradients.signals import (
+    Draw,
+    Signals,
+)
 
 MAX_BASIS_BYTES = 256 << 20
 """Memory that one task module may take for it; VGG-16 at 224 pixels takes 95 MB for S = 3."""

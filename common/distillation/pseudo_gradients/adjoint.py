@@ -15,15 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.distillation.fusion_rules import ConvTranspose2dRule, CropRule, SkipFusionRule
-from common.distillation.pooling_rules import AdaptiveAvgPool2dRule, AvgPool2dRule
-from common.distillation.residual_rules import (
+from common.distillation.pseudo_gradients.fusion_rules import (
+    ConvTranspose2dRule,
+    CropRule,
+    SkipFusionRule,
+)
+from common.distillation.pseudo_gradients.pooling_rules import (
+    AdaptiveAvgPool2dRule,
+    AvgPool2dRule,
+)
+from common.distillation.pseudo_gradients.residual_rules import (
     BasicBlockRule,
     BottleneckRule,
     InvertedResidualRule,
     PaddedShortcutRule,
 )
-from common.distillation.rules import (
+from common.distillation.pseudo_gradients.rules import (
     AdapterRule,
     BatchNorm2dRule,
     Conv2dRule,
@@ -201,7 +208,7 @@ def _rule(layer: nn.Module, site: Site) -> Rule:
         raise TransplantError(
             f"layer '{site.path or '(top)'}' is a {layer_type.__name__}, which has no adjoint "
             f"rule; known are {', '.join(_known())}: register one "
-            "with common.distillation.adjoint.register"
+            "with common.distillation.pseudo_gradients.adjoint.register"
         )
     return kind(layer, site)
 

@@ -2,7 +2,7 @@
 
 1. `auto` measures the join as it is and at the start (the closed form), on synthetic images and
    samples, and stops where the teacher can hardly tell the difference.
-2. Else dream images, if the lab shipped its statistics (`common.distillation.dream`).
+2. Else dream images, if the lab shipped its statistics (`common.distillation.auto.dream`).
 3. Gather images: dreams, the samples' own, synthetic ones; let the teacher answer strong views of
    them, part of which are kept apart to judge by.
 4. Learn: y_S is held to y_T on the views, and the samples' labels have their say as well.
@@ -20,17 +20,24 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from common.distillation.back_distillation import BackDistillation, StepRecord
-from common.distillation.dream import Dream
-from common.distillation.imitation import Answers, ImitationPenalty, in_batches
-from common.distillation.synthetic import dead_leaves
+from common.distillation.auto.dream import Dream
+from common.distillation.auto.imitation import (
+    Answers,
+    ImitationPenalty,
+    in_batches,
+)
+from common.distillation.auto.synthetic import dead_leaves
+from common.distillation.auto.views import strong_views
+from common.distillation.solvers.back_distillation import (
+    BackDistillation,
+    StepRecord,
+)
 from common.distillation.transplant import (
     MethodSettings,
     Solved,
     Transplant,
     starting_adapter,
 )
-from common.distillation.views import strong_views
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 

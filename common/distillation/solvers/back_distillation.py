@@ -25,14 +25,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from common.distillation.optimiser import Adam
-from common.distillation.penalties import Penalty, PseudoGradientPenalty
-from common.distillation.pool import DrawPool
 from common.distillation.problem import Samples, TransplantProblem, logits
-from common.distillation.signals import Policy
+from common.distillation.pseudo_gradients.pool import DrawPool
+from common.distillation.pseudo_gradients.signals import Policy
+from common.distillation.solvers.optimiser import Adam
+from common.distillation.solvers.penalties import (
+    Penalty,
+    PseudoGradientPenalty,
+)
 from common.distillation.task_loss import cross_entropy
+from common.documents import Document
 from common.errors import TransplantError
-from common.model import Document
 from common.nets.adapter import Adapter
 
 

@@ -25,9 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.maps import PseudoGradients
 from common.distillation.problem import TransplantProblem
-from common.distillation.signals import Policy, Signals
+from common.distillation.pseudo_gradients.maps import PseudoGradients
+from common.distillation.pseudo_gradients.signals import (
+    Policy,
+    Signals,
+)
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec

@@ -13,9 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from common.distillation.adjoint import pseudo_gradient
-from common.distillation.pool import DrawPool
 from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.pseudo_gradients.adjoint import pseudo_gradient
+from common.distillation.pseudo_gradients.pool import DrawPool
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 

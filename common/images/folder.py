@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 from common.errors import DataError
-from common.images import centre_square, pixels, read_picture
+from common.images.decode import (
+    centre_square,
+    pixels,
+    read_picture,
+)
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 SIDES = (("yes", 1.0), ("no", 0.0))

@@ -16,9 +16,12 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from common.distillation.adjoint import output_shape, relu_maps
 from common.distillation.problem import TransplantProblem
-from common.distillation.rules import Shape
+from common.distillation.pseudo_gradients.adjoint import (
+    output_shape,
+    relu_maps,
+)
+from common.distillation.pseudo_gradients.rules import Shape
 from common.errors import TransplantError
 
 Policy = Literal["exp1", "exp2", "exp3"]

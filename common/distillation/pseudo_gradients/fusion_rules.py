@@ -11,7 +11,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.rules import Shape, Site
+from common.distillation.pseudo_gradients.rules import (
+    Shape,
+    Site,
+)
 from common.errors import TransplantError
 from common.nets.segmentation import Crop, SkipFusion
 

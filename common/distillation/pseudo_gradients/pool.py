@@ -11,9 +11,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from common.distillation.maps import PseudoGradients
 from common.distillation.problem import TransplantProblem
-from common.distillation.signals import Policy, Signals
+from common.distillation.pseudo_gradients.maps import PseudoGradients
+from common.distillation.pseudo_gradients.signals import (
+    Policy,
+    Signals,
+)
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 

@@ -21,9 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.distillation.maps import PseudoGradients
 from common.distillation.problem import TransplantProblem
-from common.distillation.signals import Policy, Signals
+from common.distillation.pseudo_gradients.maps import PseudoGradients
+from common.distillation.pseudo_gradients.signals import (
+    Policy,
+    Signals,
+)
 from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec

@@ -1,4 +1,4 @@
-"""The adjoint of pooling layers; see `common.distillation.rules` for what a rule is.
+"""The adjoint of pooling layers; `pseudo_gradients.rules` says what a rule is.
 
 Shapes: N batch, C channels, H/W height and width of a gradient map.
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common.distillation.rules import Shape, Site
+from common.distillation.pseudo_gradients.rules import (
+    Shape,
+    Site,
+)
 from common.errors import TransplantError
 
 

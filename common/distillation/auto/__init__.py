@@ -1,0 +1,1 @@
+"""The methods `auto` and `dream`: the teacher answers images that are made for it."""

@@ -1,0 +1,1 @@
+"""Pseudo-gradients D' (Network Transplanting, Eq. 4b): adjoint rules, draws, pools of draws."""

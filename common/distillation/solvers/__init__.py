@@ -1,0 +1,1 @@
+"""Ways to find an adapter: closed form, channel matching, back-distillation."""

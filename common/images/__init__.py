@@ -1,0 +1,1 @@
+"""Images as files: decoding one, reading folders of them."""
