@@ -34,24 +34,32 @@ from common.errors import (
 from common.files import only_one, storage_errors
 from common.identity.keys import fingerprint, load_or_create
 from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent.client import CoordinatorClient
 from site_agent.config import SiteConfig
 from site_agent.cursor import read_cursor, write_cursor
-from site_agent.documents import EvaluationReport
-from site_agent.evaluating import Evaluator
+from site_agent.evaluation.evaluator import Evaluator
+from site_agent.evaluation.report import EvaluationReport
 from site_agent.lab import Lab
-from site_agent.shipping import Shipment, readable, what_was_sent
 from site_agent.spool import Spool, SpoolEntry
-from site_agent.status import Log, StatusFile, open_log
+from site_agent.state import (
+    Log,
+    StatusFile,
+    open_log,
+)
 from site_agent.stopping import Stopped
-from site_agent.teaching import (
+from site_agent.teacher.train import (
     heads_under,
     teach,
     teacher_error,
     waits_for_heads,
     withdraw_others,
 )
-from site_agent.watch import Watcher
+from site_agent.wire.client import CoordinatorClient
+from site_agent.wire.upload import (
+    Shipment,
+    readable,
+    what_was_sent,
+)
+from site_agent.wire.watch import Watcher
 
 _NO_LONGER_WANTED = (RefusedError, ConflictError, NotFoundError)
 

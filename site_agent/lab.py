@@ -17,14 +17,20 @@ from common.protocol import (
     Plan,
 )
 from common.weights.manifest import BlobEntry, Manifest
-from site_agent.client import CoordinatorClient
 from site_agent.config import SiteConfig
 from site_agent.data.images import LabData
-from site_agent.data.lab import load
+from site_agent.data.load import load
 from site_agent.recipes.interface import OnProgress
 from site_agent.spool import Spool, SpoolEntry
-from site_agent.status import Log, StatusFile
-from site_agent.tasks import needs_masks, tasks_of
+from site_agent.state import (
+    Log,
+    StatusFile,
+)
+from site_agent.teacher.tasks import (
+    needs_masks,
+    tasks_of,
+)
+from site_agent.wire.client import CoordinatorClient
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Lab:
         Raises
         ------
         DataError
-            See `site_agent.data.lab.load`.
+            See `site_agent.data.load.load`.
         """
         self.status.progress("loading", message="reads the private images")
         data = load(

@@ -23,7 +23,10 @@ from pathlib import Path
 from common.errors import IntegrityError, RefusedError, SchemaError
 from common.files import file_digest, storage_errors, sync_folder, write_bytes
 from common.weights.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
-from site_agent.documents import EvaluationReport, SignedReceipt
+from site_agent.evaluation.report import (
+    EvaluationReport,
+    SignedReceipt,
+)
 
 _MAX_DOCUMENT_BYTES = 1 << 20
 

@@ -32,11 +32,11 @@ from coordinator.service.server import CoordinatorServer
 from coordinator.service.watchers import Watchers
 from deploy.benchmarks.memory import PeakMemory
 from protos.rootstock.federation.v1 import federation_pb2
-from site_agent.client import CoordinatorClient
 from site_agent.config import DataConfig, SiteConfig
-from site_agent.shipping import Shipment
 from site_agent.spool import Spool
-from site_agent.submission import write_blob
+from site_agent.teacher.package import write_blob
+from site_agent.wire.client import CoordinatorClient
+from site_agent.wire.upload import Shipment
 
 CHUNK_BYTES = 1 << 20
 BARE = "/rootstock.bench.Bare/Send"

@@ -40,7 +40,7 @@ def status(
     """Say what the agent at this lab is doing."""
     from common.config import load
     from site_agent.config import SiteConfig
-    from site_agent.status import Status
+    from site_agent.state import Status
 
     path = load(config, SiteConfig).state / "status.json"
     if not path.exists():

@@ -12,7 +12,7 @@ from deploy.cli.output import PEOPLE, RESULT, print_json, print_plain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from site_agent.adapted import AdaptedCard
+    from site_agent.transfer.adapt_card import AdaptedCard
 
 _HARDLY = 40.0
 """Percent of its own images' turns below which a net was clearly not trained below the head."""
@@ -49,9 +49,12 @@ def adapt(
     settings = load(config, SiteConfig)
     from common.compatible.adaptation import AdaptationSettings
     from deploy.cli.site_progress import progress, retrying, warn
-    from site_agent.adapted import require_free, write
-    from site_agent.adapting import adapt_own
-    from site_agent.standing import standing
+    from site_agent.transfer.adapt import adapt_own
+    from site_agent.transfer.adapt_card import (
+        require_free,
+        write,
+    )
+    from site_agent.transfer.snapshot import standing
 
     adaptation = check(
         {"steps": steps, "learning_rate": learning_rate, "seed": seed},

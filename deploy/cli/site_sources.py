@@ -12,7 +12,11 @@ from deploy.cli.output import print_json, print_plain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from site_agent.transferring import Ranked, Ranking, Score
+    from site_agent.transfer.rank_sources import (
+        Ranked,
+        Ranking,
+        Score,
+    )
 
 _NAME = 32
 """Width of names: 80 with the place and four numbers."""
@@ -42,9 +46,13 @@ def sources(
 
     settings = load(config, SiteConfig)
     from deploy.cli.site_progress import progress, retrying, warn
-    from site_agent.source_nets import from_file
-    from site_agent.standing import standing
-    from site_agent.transferring import candidates, rank, task_named
+    from site_agent.transfer.rank_sources import (
+        candidates,
+        rank,
+        task_named,
+    )
+    from site_agent.transfer.snapshot import standing
+    from site_agent.transfer.source_nets import from_file
 
     with standing(settings, retrying) as lab, progress("ranks") as on_step:
         chosen = task_named(lab, task)

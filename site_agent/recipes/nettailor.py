@@ -30,9 +30,12 @@ from common.nettailor.complexity import Costs, path_costs
 from common.nettailor.learning import Settings, loss, optimiser_of
 from common.nettailor.pruning import Found, search
 from common.nettailor.tailored import OWN_STATISTICS, SHARED_STATISTICS, Card, TailoredNet, card
-from site_agent import inference, metrics
 from site_agent.config import TrainingConfig
 from site_agent.data.images import ImageSet, LabData
+from site_agent.evaluation import (
+    inference,
+    metrics,
+)
 from site_agent.recipes.held import held_apart
 from site_agent.recipes.interface import OnProgress, Teacher
 from site_agent.recipes.nettailor_backbone import Backbone

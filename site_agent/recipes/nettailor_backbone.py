@@ -22,7 +22,7 @@ from common.nets.spec import ArchitectureSpec
 from common.nets.tailored_resnet import BACKBONES
 from common.nettailor.augmented import stages
 from site_agent.config import NettailorBackbone
-from site_agent.source_nets import from_file
+from site_agent.transfer.source_nets import from_file
 
 _CANNOT = (RootstockError, safetensors.SafetensorError, OSError, RuntimeError)
 """What files and nets raise where weights are not what they should be."""

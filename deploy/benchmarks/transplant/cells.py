@@ -39,7 +39,7 @@ from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
 from deploy.benchmarks.transplant import datasets
 from deploy.benchmarks.transplant.material import Judged, Material, between, features
-from site_agent.metrics import error_percent
+from site_agent.evaluation.metrics import error_percent
 
 CEILING = "ceiling"
 """Not a method: the same adapter learned from all of the lab's training images."""

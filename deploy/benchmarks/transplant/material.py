@@ -31,7 +31,7 @@ from deploy.benchmarks.transplant.teachers import Below
 from site_agent.config import StatisticsConfig
 from site_agent.data.images import ImageSet
 from site_agent.recipes.interface import Teacher
-from site_agent.statistics import statistics
+from site_agent.teacher.statistics import statistics
 
 CPU = torch.device("cpu")
 

@@ -31,7 +31,7 @@ from deploy.benchmarks.transplant.cells import Cell
 from deploy.benchmarks.transplant.datasets import Dataset
 from deploy.benchmarks.transplant.material import Material, between
 from deploy.benchmarks.transplant.teachers import Below
-from site_agent.metrics import error_percent
+from site_agent.evaluation.metrics import error_percent
 from site_agent.recipes.compatible import FrozenHeads
 from site_agent.recipes.interface import Teacher
 

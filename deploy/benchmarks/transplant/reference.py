@@ -22,7 +22,7 @@ from deploy.benchmarks import results
 from deploy.benchmarks.pool import processes
 from deploy.benchmarks.transplant import datasets, teachers
 from deploy.benchmarks.transplant.datasets import Labelled
-from site_agent.metrics import error_percent
+from site_agent.evaluation.metrics import error_percent
 from site_agent.recipes.interface import Teacher
 
 LONGER = 3

@@ -30,7 +30,7 @@ from deploy.benchmarks.transplant import teachers, voc
 from site_agent.config import TrainingConfig
 from site_agent.data import crops as squares
 from site_agent.data.voc import VOC_CLASSES
-from site_agent.metrics import error_percent
+from site_agent.evaluation.metrics import error_percent
 from site_agent.recipes.supervised import schedule
 
 SIDE = 32

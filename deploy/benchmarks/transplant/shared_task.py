@@ -31,7 +31,7 @@ STEPS = 1000
 def shared_task_module(
     dataset: Dataset, left_out: str, *, seed: int, root: Path, cache: Path
 ) -> tuple[nn.Sequential, dict[str, Tensor]]:
-    """Return g, and the mean statistics of its categories' features (see `site_agent.statistics`).
+    """Return g, and its categories' mean feature statistics (`site_agent.teacher.statistics`).
 
     Parameters
     ----------

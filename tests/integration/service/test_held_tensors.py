@@ -22,10 +22,13 @@ from coordinator.service.held import WORTHWHILE_BYTES
 from deploy.federation.operator import OperatorClient
 from deploy.federation.tables import status_tables
 from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent.client import CoordinatorClient
 from site_agent.config import DataConfig, NetworkConfig, SiteConfig
-from site_agent.shipping import Shipment, what_was_sent
 from site_agent.spool import Spool
+from site_agent.wire.client import CoordinatorClient
+from site_agent.wire.upload import (
+    Shipment,
+    what_was_sent,
+)
 from tests.e2e.slow_line import slow_line
 from tests.integration.service.running import CHUNK, Running, Teacher, messages_of, stalled
 

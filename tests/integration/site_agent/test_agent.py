@@ -39,7 +39,10 @@ from site_agent.config import (
     SiteConfig,
     TrainingConfig,
 )
-from site_agent.documents import CandidateError, EvaluationReport
+from site_agent.evaluation.report import (
+    CandidateError,
+    EvaluationReport,
+)
 from site_agent.spool import Spool
 from tests.integration.service.running import Running as ServedAgain
 from tests.integration.service.test_crashes import serving

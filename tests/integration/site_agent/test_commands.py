@@ -24,10 +24,10 @@ from coordinator.export.exporting import export_composed
 from coordinator.heads import HeadsFile, publish
 from coordinator.jobs.checkpoint import put_tensors
 from deploy.cli.main import app
-from site_agent.adapted import AdaptedCard
 from site_agent.config import SiteConfig, TrainingConfig
-from site_agent.data.lab import load
+from site_agent.data.load import load
 from site_agent.data.sources import open_source
+from site_agent.transfer.adapt_card import AdaptedCard
 from tests.integration.site_agent.support import ARCHITECTURE, Centre
 from tests.integration.site_agent.test_agent import Running, running, site
 

@@ -16,10 +16,13 @@ from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_h
 from common.images.decode import normalise
 from common.nets.architectures import build_head, initial_modules, initialise, input_shape
 from common.nets.spec import ArchitectureSpec
-from site_agent import inference, metrics
 from site_agent.config import CompatibleConfig, TrainingConfig
 from site_agent.data.images import ImageSet, LabData
-from site_agent.data.lab import load
+from site_agent.data.load import load
+from site_agent.evaluation import (
+    inference,
+    metrics,
+)
 from site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
 from site_agent.recipes.interface import Teacher
 from tests.unit.site_agent import support

@@ -14,7 +14,7 @@ from common.errors import ConfigurationError, DataError, NotFoundError
 from common.images.decode import normalise
 from coordinator.export.composing import compose
 from site_agent.config import DataConfig
-from site_agent.data import lab
+from site_agent.data import load as lab
 from tests.unit.deploy.grown import Command, GrownNet
 
 

@@ -21,7 +21,7 @@ from common.weights.manifest import AdapterEntry, BlobEntry
 from coordinator.export.card_text import text_path
 from coordinator.export.exporting import export_composed
 from coordinator.export.safetensors_export import load_composed
-from site_agent.source_nets import from_file
+from site_agent.transfer.source_nets import from_file
 
 SPEC = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
 TASK = TaskSpec(name="classification")

@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.protocol import Heads
-from site_agent.client import Published
 from site_agent.spool import Spool
-from site_agent.standing import Standing, kept_teachers
-from site_agent.submission import build, write_blob
+from site_agent.teacher.package import (
+    build,
+    write_blob,
+)
+from site_agent.transfer.snapshot import (
+    Standing,
+    kept_teachers,
+)
+from site_agent.wire.client import Published
 from tests.unit.compatible import domains
 from tests.unit.site_agent import support
 

@@ -11,10 +11,10 @@ from common.nets.spec import TaskSpec
 from common.protocol import Plan
 from site_agent.config import DataConfig, TrainingConfig
 from site_agent.data.images import LabData
-from site_agent.data.lab import load
+from site_agent.data.load import load
 from site_agent.recipes.interface import Teacher
 from site_agent.recipes.supervised import SupervisedRecipe
-from site_agent.submission import write_blob
+from site_agent.teacher.package import write_blob
 from tests.unit.site_agent import support
 from tests.unit.voc_layout import write_voc
 

@@ -15,10 +15,13 @@ from common.protocol import Plan
 from common.weights.manifest import TeacherManifest
 from site_agent.config import DataConfig, SiteConfig, TrainingConfig
 from site_agent.data.images import LabData
-from site_agent.data.lab import load
+from site_agent.data.load import load
 from site_agent.recipes.interface import Teacher
 from site_agent.recipes.supervised import SupervisedRecipe
-from site_agent.submission import build, write_blob
+from site_agent.teacher.package import (
+    build,
+    write_blob,
+)
 
 CPU = torch.device("cpu")
 SPEC = ArchitectureSpec(name="small-vgg", settings={"input_size": 32, "width": 8}, split="pool1")

@@ -28,10 +28,19 @@ from common.nets.architectures import build_category_module, build_head, build_t
 from common.nets.spec import TaskSpec
 from common.protocol import Heads
 from common.weights import safetensors_io
-from site_agent.adapted import CATEGORY_MODULE, Adapted, AdaptedCard, require_free, write
-from site_agent.adapting import adapt_own
-from site_agent.standing import Standing, kept_teachers
-from site_agent.submission import write_blob
+from site_agent.teacher.package import write_blob
+from site_agent.transfer.adapt import adapt_own
+from site_agent.transfer.adapt_card import (
+    CATEGORY_MODULE,
+    Adapted,
+    AdaptedCard,
+    require_free,
+    write,
+)
+from site_agent.transfer.snapshot import (
+    Standing,
+    kept_teachers,
+)
 from tests.unit.compatible import domains
 from tests.unit.site_agent import support
 from tests.unit.site_agent.lab_with_teacher import lab_in
@@ -145,7 +154,9 @@ def test_nothing_is_left_half_written(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("site_agent.adapted.write_bytes", interrupted)  # the card comes last
+        patched.setattr(
+            "site_agent.transfer.adapt_card.write_bytes", interrupted
+        )  # the card comes last
         with pytest.raises(KeyboardInterrupt):
             write(found, tmp_path / "state", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -16,15 +16,18 @@ from common.images.decode import normalise
 from common.nets.architectures import build_head, initial_modules, initialise, input_shape
 from common.nets.spec import ArchitectureSpec
 from common.protocol import Heads
-from site_agent import inference, metrics
 from site_agent.config import CompatibleConfig, TrainingConfig
 from site_agent.data.images import LabData
-from site_agent.data.lab import load
+from site_agent.data.load import load
+from site_agent.evaluation import (
+    inference,
+    metrics,
+)
 from site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads, load_heads
 from site_agent.recipes.interface import Recipe, Teacher
 from site_agent.recipes.supervised import SupervisedRecipe
 from site_agent.stopping import Stopped
-from site_agent.submission import write_blob
+from site_agent.teacher.package import write_blob
 from tests.unit.site_agent import support
 
 SPEC = support.SPEC.model_copy(update={"split": "pool2"})

@@ -26,20 +26,39 @@ from common.protocol import Plan
 from common.weights import safetensors_io
 from common.weights.admission import admit
 from common.weights.manifest import BlobEntry, TeacherManifest
-from site_agent.client import CoordinatorClient, OnBytes, Published
 from site_agent.config import L2tSource, SiteConfig, StatisticsConfig, TrainingConfig
 from site_agent.lab import Lab
 from site_agent.recipes.interface import Teacher
 from site_agent.recipes.l2t_sources import load_sources
 from site_agent.recipes.supervised import SupervisedRecipe
-from site_agent.source_nets import SourceNet
 from site_agent.spool import Spool
-from site_agent.standing import Standing, kept_teachers
-from site_agent.statistics import statistics
-from site_agent.status import StatusFile, open_log
-from site_agent.submission import build, write_blob
-from site_agent.teaching import initial_teacher, run_digest
-from site_agent.transferring import candidates, rank
+from site_agent.state import (
+    StatusFile,
+    open_log,
+)
+from site_agent.teacher.package import (
+    build,
+    write_blob,
+)
+from site_agent.teacher.statistics import statistics
+from site_agent.teacher.train import (
+    initial_teacher,
+    run_digest,
+)
+from site_agent.transfer.rank_sources import (
+    candidates,
+    rank,
+)
+from site_agent.transfer.snapshot import (
+    Standing,
+    kept_teachers,
+)
+from site_agent.transfer.source_nets import SourceNet
+from site_agent.wire.client import (
+    CoordinatorClient,
+    OnBytes,
+    Published,
+)
 from tests.unit.site_agent import support
 
 TASK = support.TASK.name

@@ -37,8 +37,8 @@ from site_agent.recipes.l2t import L2tRecipe, lambda_metrics
 from site_agent.recipes.l2t_sources import load_sources
 from site_agent.recipes.supervised import CHECKPOINT
 from site_agent.stopping import Stopped
-from site_agent.submission import build
-from site_agent.teaching import run_digest
+from site_agent.teacher.package import build
+from site_agent.teacher.train import run_digest
 from tests.unit.site_agent import support
 
 SHAPE = input_shape(support.SPEC)

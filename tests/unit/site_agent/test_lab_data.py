@@ -11,7 +11,7 @@ from common.errors import DataError
 from common.images.decode import normalise
 from site_agent.config import DataConfig
 from site_agent.data.images import LabData
-from site_agent.data.lab import load
+from site_agent.data.load import load
 from tests.unit.site_agent import support
 
 

@@ -14,8 +14,11 @@ from common.errors import ConfigurationError, DataError, SchemaError
 from common.nets.spec import TaskSpec
 from site_agent.config import DataConfig
 from site_agent.data.images import ImageSet, LabData
-from site_agent.data.lab import load
-from site_agent.tasks import needs_masks, tasks_of
+from site_agent.data.load import load
+from site_agent.teacher.tasks import (
+    needs_masks,
+    tasks_of,
+)
 from tests.unit.site_agent import support
 from tests.unit.voc_layout import mask_of, write_voc
 

@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from site_agent.metrics import confusion, error_percent, mean_iou_percent, task_loss
+from site_agent.evaluation.metrics import (
+    confusion,
+    error_percent,
+    mean_iou_percent,
+    task_loss,
+)
 
 NAN = math.nan
 LABELS = torch.tensor([[[1, 1, 1, 0], [0, 0, NAN, NAN]], [[0, 0, 0, 0], [1, NAN, 0, 0]]])

@@ -44,8 +44,11 @@ from site_agent.recipes.nettailor import NettailorRecipe
 from site_agent.recipes.nettailor_backbone import load_backbone
 from site_agent.recipes.supervised import SupervisedRecipe
 from site_agent.stopping import Stopped
-from site_agent.submission import build, write_blob
-from site_agent.teaching import run_digest
+from site_agent.teacher.package import (
+    build,
+    write_blob,
+)
+from site_agent.teacher.train import run_digest
 from tests.unit.site_agent import support
 
 SPEC = ArchitectureSpec(

@@ -15,11 +15,20 @@ from common.distillation.augmentation import AugmentConfig
 from common.distillation.calibration import calibrate_by_labels
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec
-from site_agent import evaluation, inference, metrics, refinement
 from site_agent.config import RefinementConfig
 from site_agent.data.images import LabData
-from site_agent.documents import CandidateError
-from site_agent.evaluation import Joins
+from site_agent.evaluation import (
+    inference,
+    metrics,
+)
+from site_agent.evaluation import (
+    measure as evaluation,
+)
+from site_agent.evaluation import (
+    refine as refinement,
+)
+from site_agent.evaluation.measure import Joins
+from site_agent.evaluation.report import CandidateError
 from site_agent.stopping import Stopped
 from tests.unit.site_agent import support
 

@@ -16,10 +16,19 @@ from common.nets.spec import AdapterSpec, ArchitectureSpec
 from common.weights import safetensors_io
 from common.weights.admission import admit
 from common.weights.manifest import TeacherManifest
-from site_agent import evaluation, inference, metrics, refinement
 from site_agent.config import RefinementConfig
-from site_agent.evaluation import Joins
-from site_agent.submission import build
+from site_agent.evaluation import (
+    inference,
+    metrics,
+)
+from site_agent.evaluation import (
+    measure as evaluation,
+)
+from site_agent.evaluation import (
+    refine as refinement,
+)
+from site_agent.evaluation.measure import Joins
+from site_agent.teacher.package import build
 from tests.unit.site_agent import masked, support
 
 SPEC = AdapterSpec(in_channels=8, out_channels=8)

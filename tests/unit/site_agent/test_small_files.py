@@ -6,7 +6,10 @@ import pytest
 from common.errors import ConfigurationError, SchemaError
 from site_agent.agent import device_of
 from site_agent.cursor import read_cursor, write_cursor
-from site_agent.status import StatusFile, open_log
+from site_agent.state import (
+    StatusFile,
+    open_log,
+)
 from tests.unit.site_agent import support
 
 

@@ -15,9 +15,14 @@ import pytest
 
 from common.errors import IntegrityError, SchemaError, StorageError
 from common.identity.keys import SigningKey
-from site_agent.documents import CalibratedError, CandidateError, EvaluationReport, SignedReceipt
-from site_agent.shipping import what_was_sent
+from site_agent.evaluation.report import (
+    CalibratedError,
+    CandidateError,
+    EvaluationReport,
+    SignedReceipt,
+)
 from site_agent.spool import Spool, SpoolEntry
+from site_agent.wire.upload import what_was_sent
 from tests.unit.site_agent import support
 
 CENTRE = SigningKey.generate()

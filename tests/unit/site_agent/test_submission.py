@@ -13,9 +13,9 @@ from common.protocol import Limits
 from common.weights import safetensors_io
 from common.weights.admission import admit
 from site_agent.config import StatisticsConfig
-from site_agent.metrics import error_percent
-from site_agent.statistics import statistics
-from site_agent.submission import shared_samples
+from site_agent.evaluation.metrics import error_percent
+from site_agent.teacher.package import shared_samples
+from site_agent.teacher.statistics import statistics
 from tests.unit.site_agent import support
 
 

@@ -14,8 +14,11 @@ import pytest
 import torch
 
 from common.errors import StorageError
-from site_agent import inference, metrics
 from site_agent.config import TrainingConfig
+from site_agent.evaluation import (
+    inference,
+    metrics,
+)
 from site_agent.recipes.interface import Teacher
 from site_agent.recipes.supervised import CHECKPOINT, SupervisedRecipe, balanced_order, schedule
 from site_agent.stopping import Stopped

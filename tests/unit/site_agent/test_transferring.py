@@ -14,13 +14,28 @@ from common.errors import ConfigurationError, DataError, IntegrityError, NotFoun
 from common.nets.architectures import build_category_module, initialise
 from common.nets.spec import ArchitectureSpec
 from common.weights.manifest import BlobEntry
-from site_agent.adapted import CATEGORY_MODULE, write
-from site_agent.adapting import adapt_own
 from site_agent.data.images import LabData
-from site_agent.source_nets import SourceNet, from_file
-from site_agent.standing import KeptTeacher, Standing
-from site_agent.submission import write_blob
-from site_agent.transferring import Ranking, candidates, judged, rank, task_named
+from site_agent.teacher.package import write_blob
+from site_agent.transfer.adapt import adapt_own
+from site_agent.transfer.adapt_card import (
+    CATEGORY_MODULE,
+    write,
+)
+from site_agent.transfer.rank_sources import (
+    Ranking,
+    candidates,
+    judged,
+    rank,
+    task_named,
+)
+from site_agent.transfer.snapshot import (
+    KeptTeacher,
+    Standing,
+)
+from site_agent.transfer.source_nets import (
+    SourceNet,
+    from_file,
+)
 from tests.unit.compatible import domains
 from tests.unit.site_agent import support
 from tests.unit.site_agent.lab_with_teacher import lab_in

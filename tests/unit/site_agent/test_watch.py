@@ -18,9 +18,9 @@ from common.identity.keys import SigningKey
 from common.transport.status import abort_status
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from protos.rootstock.federation.v1 import federation_pb2_grpc as rpc
-from site_agent.client import CoordinatorClient
 from site_agent.config import NetworkConfig
-from site_agent.watch import Watcher
+from site_agent.wire.client import CoordinatorClient
+from site_agent.wire.watch import Watcher
 from tests.unit.site_agent import support
 
 Script = Callable[["Stalling", pb.WatchRequest, Any], Iterator[pb.WatchResponse]]

@@ -14,8 +14,12 @@ from common.transport.idle import IdleWatch
 from common.transport.retry import retrying
 from common.transport.status import error_from_rpc
 from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent.client import CoordinatorClient, OnRetry, waited_for
 from site_agent.config import NetworkConfig
+from site_agent.wire.client import (
+    CoordinatorClient,
+    OnRetry,
+    waited_for,
+)
 
 _MAX_WAITING = 1000
 """Events held before the stream is left to wait: the coordinator keeps the rest."""

@@ -24,11 +24,14 @@ from common.weights.manifest import (
     SharedSamples,
     TeacherManifest,
 )
-from site_agent import inference, metrics
 from site_agent.config import SiteConfig
 from site_agent.data.images import ImageSet, LabData
+from site_agent.evaluation import (
+    inference,
+    metrics,
+)
 from site_agent.recipes.interface import Teacher
-from site_agent.statistics import statistics
+from site_agent.teacher.statistics import statistics
 
 
 def write_blob(folder: Path, tensors: dict[str, Tensor]) -> BlobEntry:

@@ -22,13 +22,23 @@ from common.distillation.task_loss import cross_entropy
 from common.documents import Document
 from common.errors import ConfigurationError, NotFoundError, SchemaError
 from common.nets.spec import Name, TaskSpec
-from site_agent import inference, metrics
 from site_agent.config import TrainingConfig
 from site_agent.data.images import ImageSet, LabData
+from site_agent.evaluation import (
+    inference,
+    metrics,
+)
 from site_agent.recipes.supervised import balanced_order, batch_of
-from site_agent.source_nets import SourceNet, from_spool, require_source_fits
-from site_agent.standing import NEVER, Standing
-from site_agent.teaching import initial_category_module
+from site_agent.teacher.train import initial_category_module
+from site_agent.transfer.snapshot import (
+    NEVER,
+    Standing,
+)
+from site_agent.transfer.source_nets import (
+    SourceNet,
+    from_spool,
+    require_source_fits,
+)
 
 
 class Score(Document):

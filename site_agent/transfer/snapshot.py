@@ -21,14 +21,18 @@ from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry, TeacherManifest
 from site_agent.agent import device_of
-from site_agent.client import CoordinatorClient, OnRetry, Published
 from site_agent.config import SiteConfig
 from site_agent.data.images import LabData
-from site_agent.data.lab import load
+from site_agent.data.load import load
 from site_agent.recipes.interface import Teacher
 from site_agent.spool import SpoolEntry, read_entry
-from site_agent.tasks import needs_masks
-from site_agent.teaching import run_digest
+from site_agent.teacher.tasks import needs_masks
+from site_agent.teacher.train import run_digest
+from site_agent.wire.client import (
+    CoordinatorClient,
+    OnRetry,
+    Published,
+)
 
 NEVER = Event()
 """A stop that nobody asks for: Ctrl-C ends a command."""
@@ -111,7 +115,7 @@ class Standing:
         Raises
         ------
         DataError
-            See `site_agent.data.lab.load`.
+            See `site_agent.data.load.load`.
         """
         config = self.config
         return load(

@@ -40,8 +40,14 @@ from protos.rootstock.federation.v1 import federation_pb2 as pb
 from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from site_agent import stopping
 from site_agent.config import SiteConfig
-from site_agent.documents import EvaluationReport, SignedReceipt
-from site_agent.shipping import OnBytes, Shipment
+from site_agent.evaluation.report import (
+    EvaluationReport,
+    SignedReceipt,
+)
+from site_agent.wire.upload import (
+    OnBytes,
+    Shipment,
+)
 
 T = TypeVar("T")
 OnRetry = Callable[[BaseException, float], None]

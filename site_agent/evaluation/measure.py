@@ -28,10 +28,16 @@ from common.nets.fit import require_fit
 from common.nets.spec import ArchitectureSpec, TaskKind, TaskSpec
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry, TeacherManifest
-from site_agent import inference, metrics
 from site_agent.data.images import ImageSet, LabData
-from site_agent.documents import CalibratedError, CandidateError
-from site_agent.request import Request
+from site_agent.evaluation import (
+    inference,
+    metrics,
+)
+from site_agent.evaluation.report import (
+    CalibratedError,
+    CandidateError,
+)
+from site_agent.evaluation.request import Request
 from site_agent.spool import SpoolEntry
 
 Fetch = Callable[[BlobEntry], Path]

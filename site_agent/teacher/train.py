@@ -21,7 +21,6 @@ from common.nets.spec import ArchitectureSpec
 from common.protocol import Plan
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry, TeacherManifest
-from site_agent.client import Published
 from site_agent.config import RECIPE_TABLES, SiteConfig
 from site_agent.lab import Lab
 from site_agent.recipes.compatible import CompatibleRecipe, load_heads
@@ -32,7 +31,8 @@ from site_agent.recipes.nettailor import NettailorRecipe
 from site_agent.recipes.nettailor_backbone import load_backbone
 from site_agent.recipes.supervised import SupervisedRecipe
 from site_agent.spool import Spool, SpoolEntry
-from site_agent.submission import build
+from site_agent.teacher.package import build
+from site_agent.wire.client import Published
 
 
 def recipe_of(lab: Lab) -> Recipe:

@@ -22,10 +22,17 @@ from common.distillation.solvers.back_distillation import (
 from common.images.decode import normalise
 from common.nets.adapter import Adapter
 from common.nets.spec import AdapterSpec, TaskKind
-from site_agent import inference, metrics, stopping
+from site_agent import stopping
 from site_agent.config import RefinementConfig
 from site_agent.data.images import ImageSet, LabData
-from site_agent.evaluation import Joins, head
+from site_agent.evaluation import (
+    inference,
+    metrics,
+)
+from site_agent.evaluation.measure import (
+    Joins,
+    head,
+)
 from site_agent.recipes.interface import OnProgress
 from site_agent.recipes.supervised import balanced_order, batch_of
 

@@ -24,7 +24,7 @@ from common.weights.card_file import card_path, read_card
 from common.weights.manifest import BlobEntry
 
 if TYPE_CHECKING:  # a recipe reads files, too, and what stands at a lab knows its recipes
-    from site_agent.standing import KeptTeacher
+    from site_agent.transfer.snapshot import KeptTeacher
 
 _PREFIX = "category_module."
 """Of f's tensors in an exported net; a file of f alone has none."""

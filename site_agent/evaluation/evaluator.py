@@ -10,12 +10,23 @@ from common.errors import NotFoundError, RefusedError, SchemaError, TransplantEr
 from common.nets.spec import AdapterSpec
 from common.weights.manifest import AdapterEntry, BlobEntry, RefinementManifest
 from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent import evaluation, refinement
-from site_agent.documents import CandidateError, EvaluationReport
-from site_agent.evaluation import Joins
+from site_agent.evaluation import (
+    measure as evaluation,
+)
+from site_agent.evaluation import (
+    refine as refinement,
+)
+from site_agent.evaluation.measure import Joins
+from site_agent.evaluation.report import (
+    CandidateError,
+    EvaluationReport,
+)
+from site_agent.evaluation.request import Request
 from site_agent.lab import Lab
-from site_agent.request import Request
-from site_agent.submission import software, write_blob
+from site_agent.teacher.package import (
+    software,
+    write_blob,
+)
 
 DOWNLOADS = "downloads"
 

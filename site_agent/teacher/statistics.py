@@ -15,7 +15,7 @@ from common.nets.architectures import last_layer
 from site_agent import stopping
 from site_agent.config import StatisticsConfig
 from site_agent.data.images import ImageSet
-from site_agent.inference import batches
+from site_agent.evaluation.inference import batches
 from site_agent.recipes.interface import Teacher
 
 

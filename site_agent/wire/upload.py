@@ -17,7 +17,7 @@ from common.weights.stripped import held_bytes, kept_spans
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from site_agent import stopping
-from site_agent.documents import SignedReceipt
+from site_agent.evaluation.report import SignedReceipt
 from site_agent.spool import SpoolEntry
 
 OnBytes = Callable[[int, int], None]

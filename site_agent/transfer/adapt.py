@@ -30,12 +30,23 @@ from common.nets.spec import TaskSpec
 from common.protocol import Heads
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry
-from site_agent import inference, metrics
-from site_agent.adapted import Adapted, AdaptedFacts, Rotations, TargetErrors
 from site_agent.data.images import ImageSet
+from site_agent.evaluation import (
+    inference,
+    metrics,
+)
 from site_agent.recipes.interface import Teacher
-from site_agent.standing import NEVER, Standing
-from site_agent.submission import software
+from site_agent.teacher.package import software
+from site_agent.transfer.adapt_card import (
+    Adapted,
+    AdaptedFacts,
+    Rotations,
+    TargetErrors,
+)
+from site_agent.transfer.snapshot import (
+    NEVER,
+    Standing,
+)
 
 _REMEDY = "ask its operator for `rootstock coordinator heads publish --images FOLDER`"
 

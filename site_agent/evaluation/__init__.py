@@ -1,0 +1,1 @@
+"""Evaluation requests: candidates are measured and refined on private images."""

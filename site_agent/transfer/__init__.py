@@ -1,0 +1,1 @@
+"""Commands beside the daemon: adapt a net to another domain, rank source nets."""

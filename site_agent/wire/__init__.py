@@ -1,0 +1,1 @@
+"""Everything that touches the coordinator: calls, uploads, the watch stream."""
