@@ -12,20 +12,20 @@ from common.errors import UnreachableError
 from common.files import only_one
 from common.identity.keys import load_or_create
 from common.logs import log_to
-from coordinator.committing import Committer
-from coordinator.conductor import Conductor
 from coordinator.config import CoordinatorConfig
-from coordinator.heads import HeadsFile
+from coordinator.context import Ledger
 from coordinator.history.mlflow_history import History
+from coordinator.history.recorder import Recorder
 from coordinator.jobs.runner import JobRunner
-from coordinator.ledger import Ledger
-from coordinator.places import Places
-from coordinator.publishing import publish_plan
-from coordinator.recording import Recorder
+from coordinator.merges.commit import Committer
+from coordinator.merges.reconciler import Conductor
+from coordinator.merges.runner import Transplanter
+from coordinator.paths import Places
+from coordinator.plan.heads import HeadsFile
+from coordinator.plan.publish import publish_plan
 from coordinator.registry import Registry
 from coordinator.service.server import CoordinatorServer
-from coordinator.service.watchers import Watchers
-from coordinator.transplant import Transplanter
+from coordinator.service.subscriptions import Watchers
 
 THREADS = 32
 """Threads for what blocks: the database, the store, MLflow. The registry has connections for

@@ -29,10 +29,13 @@ from common.weights.card_file import card_path
 from common.weights.manifest import BlobEntry
 from coordinator.export.card import Card, Source, source_digests
 from coordinator.export.card_text import card_text, text_path
-from coordinator.export.composing import compose, task_of
 from coordinator.export.formats import Format, format_of
 from coordinator.export.layers import Convert, converted
 from coordinator.export.parity import Parity, Run, compared
+from coordinator.net.compose import (
+    compose,
+    task_of,
+)
 
 EXAMPLES = 2
 """Images that a net is traced with: torch takes 1 for a constant."""

@@ -9,7 +9,7 @@ from common.nets.composed import ComposedNet
 from common.weights import safetensors_io
 from common.weights.card_file import card_path, read_card
 from coordinator.export.card import Card
-from coordinator.export.composing import blank
+from coordinator.net.compose import blank
 
 
 def load_composed(path: Path) -> ComposedNet:

@@ -11,9 +11,13 @@ from matplotlib.collections import PathCollection
 from common.artifacts.store import BlobStore
 from common.errors import IntegrityError, NotFoundError, SchemaError
 from common.nets.graph import NetTree
-from coordinator.features import FeatureSpaces, Space, feature_spaces
 from coordinator.growth import NewCategory
 from coordinator.history.record import MergeRecord
+from coordinator.jobs.feature_space import (
+    FeatureSpaces,
+    Space,
+    feature_spaces,
+)
 from coordinator.pictures.canvas import INK, QUIET, new_figure, save
 
 KIND = "binary-classification"

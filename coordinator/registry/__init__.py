@@ -23,6 +23,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from coordinator.growth.states import (
+    DIRECT_OPERATIONS,
+    OPEN_MERGES,
+    MergeState,
+    SubmissionState,
+)
 from coordinator.registry.database import Change, Database, Listener
 from coordinator.registry.evaluations import Evaluations, evaluation_id
 from coordinator.registry.events import Events
@@ -41,12 +47,6 @@ from coordinator.registry.records import (
     Upload,
 )
 from coordinator.registry.sites import Sites
-from coordinator.registry.states import (
-    DIRECT_OPERATIONS,
-    OPEN_MERGES,
-    MergeState,
-    SubmissionState,
-)
 from coordinator.registry.submissions import Submissions
 from coordinator.registry.uploads import Uploads
 from coordinator.registry.versions import Versions

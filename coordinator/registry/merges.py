@@ -10,11 +10,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from common.errors import ConflictError, NotFoundError
+from coordinator.growth.states import (
+    OPEN_MERGES,
+    MergeState,
+    check_merge,
+)
 from coordinator.registry.counters import take
 from coordinator.registry.database import Database
 from coordinator.registry.events import append_events
 from coordinator.registry.records import Decision, Merge, NewEvent, record
-from coordinator.registry.states import OPEN_MERGES, MergeState, check_merge
 from coordinator.registry.tables import MergeRow
 
 

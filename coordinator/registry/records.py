@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from coordinator.registry.states import MergeState, SubmissionState
+from coordinator.growth.states import (
+    MergeState,
+    SubmissionState,
+)
 
 R = TypeVar("R")
 

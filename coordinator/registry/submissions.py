@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import select
 
 from common.errors import NotFoundError
+from coordinator.growth.states import (
+    SubmissionState,
+    check_submission,
+)
 from coordinator.registry.database import Database
 from coordinator.registry.events import append_events
 from coordinator.registry.records import NewEvent, Submission, record
-from coordinator.registry.states import SubmissionState, check_submission
 from coordinator.registry.tables import MergeRow, SubmissionRow
 
 

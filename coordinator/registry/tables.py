@@ -17,8 +17,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from coordinator.growth.states import (
+    MergeState,
+    SubmissionState,
+)
 from coordinator.registry.records import Receipt
-from coordinator.registry.states import MergeState, SubmissionState
 
 
 class Base(DeclarativeBase):

@@ -11,11 +11,14 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from common.errors import LimitError, NotFoundError, UnreachableError
 from common.weights.manifest import Manifest, TeacherManifest, parse_manifest
+from coordinator.growth.states import (
+    SubmissionState,
+    check_submission,
+)
 from coordinator.registry.counters import take
 from coordinator.registry.database import Database
 from coordinator.registry.events import append_events
 from coordinator.registry.records import HeldAt, NewEvent, Receipt, Upload, record
-from coordinator.registry.states import SubmissionState, check_submission
 from coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow
 
 LEASE_SECONDS = 24 * 3600.0

@@ -14,12 +14,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from common.errors import ConflictError, NotFoundError
+from coordinator.growth.states import MergeState
 from coordinator.registry.counters import take
 from coordinator.registry.database import Database
 from coordinator.registry.events import append_events
 from coordinator.registry.merges import MergeFields, move
 from coordinator.registry.records import Merge, NetVersion, NewEvent, record
-from coordinator.registry.states import MergeState
 from coordinator.registry.tables import NetVersionRow
 
 

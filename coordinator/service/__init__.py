@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from coordinator.service.server import CoordinatorServer
-from coordinator.service.uploads import receipt_bytes, signature_ref
-from coordinator.service.watchers import Watchers
+from coordinator.service.subscriptions import Watchers
+from coordinator.service.uploads.sessions import (
+    receipt_bytes,
+    signature_ref,
+)
 
 __all__ = ["CoordinatorServer", "Watchers", "receipt_bytes", "signature_ref"]

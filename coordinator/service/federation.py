@@ -18,15 +18,18 @@ from common.protocol import (
     Plan,
 )
 from coordinator.config import CoordinatorConfig
-from coordinator.heads import CurrentHeads
-from coordinator.joining import COORDINATOR
+from coordinator.merges.result import COORDINATOR
+from coordinator.plan.heads import CurrentHeads
 from coordinator.registry import Registry
 from coordinator.service.downloads import download
 from coordinator.service.interceptors import caller
 from coordinator.service.reports import take_report
-from coordinator.service.uploads import Uploads, receipt_message
+from coordinator.service.subscriptions import Watchers
+from coordinator.service.uploads.sessions import (
+    Uploads,
+    receipt_message,
+)
 from coordinator.service.watch import watch
-from coordinator.service.watchers import Watchers
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from protos.rootstock.federation.v1.federation_pb2_grpc import FederationServicer
 

@@ -12,13 +12,16 @@ from typing import Any
 
 from common.errors import SchemaError
 from common.files import storage_errors, write_bytes
-from coordinator.committing import Committer
-from coordinator.forgetting import forget_samples
-from coordinator.ledger import Ledger, plain
+from coordinator.context import (
+    Ledger,
+    plain,
+)
+from coordinator.merges.commit import Committer
+from coordinator.merges.forget import forget_samples
 from coordinator.registry import Merge, Submission, SubmissionState
-from coordinator.service.blobs import blob_sizes
-from coordinator.service.uploads import Uploads
-from coordinator.service.watchers import Watchers
+from coordinator.service.subscriptions import Watchers
+from coordinator.service.uploads.blobs import blob_sizes
+from coordinator.service.uploads.sessions import Uploads
 from protos.rootstock.operator.v1 import operator_pb2 as pb
 from protos.rootstock.operator.v1.operator_pb2_grpc import OperatorServicer
 

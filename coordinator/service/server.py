@@ -16,17 +16,17 @@ from grpc_reflection.v1alpha import reflection
 from common.errors import AddressInUseError, ConfigurationError
 from common.files import write_bytes
 from common.transport.channel import Address, require_loopback_or_tls, server_options
-from coordinator.committing import Committer
-from coordinator.heads import HeadsFile
-from coordinator.ledger import Ledger
-from coordinator.places import Places
+from coordinator.context import Ledger
+from coordinator.merges.commit import Committer
+from coordinator.paths import Places
+from coordinator.plan.heads import HeadsFile
 from coordinator.service.federation import Federation
-from coordinator.service.held import HeldTensors
-from coordinator.service.incoming import Incoming
 from coordinator.service.interceptors import auth_interceptor, error_interceptor
 from coordinator.service.operator import Operator, load_or_create_token
-from coordinator.service.uploads import Uploads
-from coordinator.service.watchers import Watchers
+from coordinator.service.subscriptions import Watchers
+from coordinator.service.uploads.dedup import HeldTensors
+from coordinator.service.uploads.partial import Incoming
+from coordinator.service.uploads.sessions import Uploads
 from protos.rootstock.federation.v1 import federation_pb2, federation_pb2_grpc
 from protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
 

@@ -9,7 +9,7 @@ import structlog
 
 from common.errors import SchemaError, UnreachableError
 from coordinator.registry import Registry
-from coordinator.service.watchers import Watchers
+from coordinator.service.subscriptions import Watchers
 from protos.rootstock.federation.v1.federation_pb2 import (
     Heartbeat,
     Superseded,

@@ -33,8 +33,6 @@ from common.identity.keys import SigningKey, load_or_create
 from common.nets.architectures import initial_modules
 from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.weights.manifest import BlobEntry, Recipe, TeacherManifest
-from coordinator.committing import Committer
-from coordinator.conductor import Conductor
 from coordinator.config import (
     AcceptanceConfig,
     CoordinatorConfig,
@@ -42,16 +40,18 @@ from coordinator.config import (
     EvaluationConfig,
     PlanConfig,
 )
-from coordinator.distilling import OnJobProgress
-from coordinator.heads import HeadsFile
+from coordinator.context import Ledger
 from coordinator.jobs.checkpoint import put_tensors
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
 from coordinator.jobs.worker import TransplantWorker
-from coordinator.ledger import Ledger
-from coordinator.places import Places
-from coordinator.publishing import publish_plan
+from coordinator.merges.commit import Committer
+from coordinator.merges.job import OnJobProgress
+from coordinator.merges.reconciler import Conductor
+from coordinator.merges.runner import Transplanter
+from coordinator.paths import Places
+from coordinator.plan.heads import HeadsFile
+from coordinator.plan.publish import publish_plan
 from coordinator.registry import Change, MergeState, Receipt, Registry, Submission
-from coordinator.transplant import Transplanter
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 
 SIZES = (5, 50, 500)

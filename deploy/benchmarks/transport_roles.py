@@ -23,13 +23,13 @@ from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.protocol import Plan
 from common.transport.channel import open_channel, server_options
 from common.weights.manifest import Recipe, TeacherManifest
-from coordinator.committing import Committer
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
-from coordinator.ledger import Ledger
-from coordinator.places import Places
+from coordinator.context import Ledger
+from coordinator.merges.commit import Committer
+from coordinator.paths import Places
 from coordinator.registry import Registry
 from coordinator.service.server import CoordinatorServer
-from coordinator.service.watchers import Watchers
+from coordinator.service.subscriptions import Watchers
 from deploy.benchmarks.memory import PeakMemory
 from protos.rootstock.federation.v1 import federation_pb2
 from site_agent.config import DataConfig, SiteConfig

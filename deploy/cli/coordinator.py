@@ -122,8 +122,8 @@ def rebuild(
     """Show every merge in MLflow again, from the ledger; what is whole there stays as it is."""
     with needs_coordinator("coordinator history rebuild"):
         from coordinator.config import CoordinatorConfig
-        from coordinator.rebuilding import Restored
-        from coordinator.rebuilding import rebuild as rebuild_history
+        from coordinator.history.rebuild import Restored
+        from coordinator.history.rebuild import rebuild as rebuild_history
     from common.config import load
     from deploy.federation.tables import restored_table
 

@@ -43,11 +43,11 @@ def publish(
     """
     with needs_coordinator("coordinator heads publish"):
         from common.compatible.rotation import RotationSettings
-        from coordinator import heads
         from coordinator.config import CoordinatorConfig
-        from coordinator.places import Places
-        from coordinator.planning import published_plan
-        from coordinator.view import NetView
+        from coordinator.merges.pending import published_plan
+        from coordinator.net.reader import NetView
+        from coordinator.paths import Places
+        from coordinator.plan import heads
     from common.config import load
 
     settings = load(config, CoordinatorConfig)
@@ -97,10 +97,10 @@ def retire(
 ) -> None:
     """Take the heads back; labs with recipe `compatible` then wait for the next ones."""
     with needs_coordinator("coordinator heads retire"):
-        from coordinator import heads
         from coordinator.config import CoordinatorConfig
-        from coordinator.places import Places
-        from coordinator.view import NetView
+        from coordinator.net.reader import NetView
+        from coordinator.paths import Places
+        from coordinator.plan import heads
     from common.config import load
 
     settings = load(config, CoordinatorConfig)
@@ -119,8 +119,8 @@ def show(config: Config, as_json: AsJson = False) -> None:
     """Show the heads that are published."""
     with needs_coordinator("coordinator heads show"):
         from coordinator.config import CoordinatorConfig
-        from coordinator.heads import HeadsFile
-        from coordinator.places import Places
+        from coordinator.paths import Places
+        from coordinator.plan.heads import HeadsFile
     from common.config import load
 
     published = HeadsFile(Places(load(config, CoordinatorConfig)).heads).current()

@@ -53,8 +53,8 @@ def verify(
     """Check that a version is whole, signed for, and answers as its joins always did."""
     settings, opened = open_net(config, "verify")
     from common.identity.keys import load_or_create
-    from coordinator.places import Places
-    from coordinator.verification import verify_version
+    from coordinator.net.verify import verify_version
+    from coordinator.paths import Places
 
     with opened as view:
         number = number_of(view, version)

@@ -19,9 +19,9 @@ def plan(config: Config, as_json: AsJson = False) -> None:
     """Show which operations are to come, in waves: what is in one wave runs side by side."""
     with needs_coordinator("net plan"):
         from coordinator.config import CoordinatorConfig
-        from coordinator.places import Places
-        from coordinator.planning import growth_plan
-        from coordinator.view import NetView
+        from coordinator.merges.pending import growth_plan
+        from coordinator.net.reader import NetView
+        from coordinator.paths import Places
     from common.config import load
 
     settings = load(config, CoordinatorConfig)

@@ -12,7 +12,7 @@ from deploy.cli.output import RESULT, print_json
 
 if TYPE_CHECKING:
     from common.nets.graph import Edge, VersionCommit
-    from coordinator.difference import Difference
+    from coordinator.net.diff import Difference
 
 _ERRORS = (
     ("teacher_error", "teacher"),
@@ -71,7 +71,7 @@ def diff(
 ) -> None:
     """Show what a net version has that another has not: modules, joins, errors."""
     _, opened = open_net(config, "diff")
-    from coordinator.difference import difference
+    from coordinator.net.diff import difference
 
     with opened as view:
         numbers = (old, number_of(view, new))
@@ -141,7 +141,7 @@ def _module_lines(found: Difference) -> Iterator[str]:
 
 
 def _join_lines(found: Difference) -> Iterator[str]:
-    from coordinator.difference import edges
+    from coordinator.net.diff import edges
 
     old, new = edges(found.old), edges(found.new)
     for join in found.joins.added:

@@ -14,7 +14,7 @@ from deploy.cli.output import PEOPLE, RESULT, print_json
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
-    from coordinator.joining import LearnedJoin
+    from coordinator.merges.result import LearnedJoin
     from coordinator.registry import Merge
 
 QUEUED = "queued; merged once `rootstock coordinator run` runs"
@@ -45,12 +45,12 @@ def learn(
         from common.distillation.task_module import TaskLearningSettings
         from common.identity.keys import load_or_create
         from coordinator.config import CoordinatorConfig
-        from coordinator.learning import Learner
-        from coordinator.own_samples import categories_in
-        from coordinator.places import Places
-        from coordinator.planning import published_plan
-        from coordinator.queueing import queue_task
-        from coordinator.view import NetView
+        from coordinator.learning.learn import Learner
+        from coordinator.learning.queue import queue_task
+        from coordinator.merges.own_samples import categories_in
+        from coordinator.merges.pending import published_plan
+        from coordinator.net.reader import NetView
+        from coordinator.paths import Places
     from common.config import load
 
     settings = load(config, CoordinatorConfig)
@@ -90,13 +90,17 @@ def found(
         from common.distillation.task_module import TaskLearningSettings
         from common.identity.keys import load_or_create
         from coordinator.config import CoordinatorConfig
-        from coordinator.founding import chosen_categories, founding_merge, waiting_categories
-        from coordinator.learning import Learner
-        from coordinator.own_samples import categories_in
-        from coordinator.places import Places
-        from coordinator.planning import published_plan
-        from coordinator.queueing import found_with
-        from coordinator.view import NetView
+        from coordinator.learning.found import (
+            chosen_categories,
+            founding_merge,
+            waiting_categories,
+        )
+        from coordinator.learning.learn import Learner
+        from coordinator.learning.queue import found_with
+        from coordinator.merges.own_samples import categories_in
+        from coordinator.merges.pending import published_plan
+        from coordinator.net.reader import NetView
+        from coordinator.paths import Places
     from common.config import load
 
     settings = load(config, CoordinatorConfig)
@@ -153,9 +157,9 @@ def connect(
     with needs_coordinator("net connect"):
         from common.distillation.solvers.back_distillation import BackDistillationSettings
         from coordinator.config import CoordinatorConfig
-        from coordinator.learning import Learner
-        from coordinator.queueing import queue_connection
-        from coordinator.view import NetView
+        from coordinator.learning.learn import Learner
+        from coordinator.learning.queue import queue_connection
+        from coordinator.net.reader import NetView
     from common.config import load
 
     settings = load(config, CoordinatorConfig)

@@ -11,7 +11,7 @@ from common.errors import NotFoundError, UnreachableError
 from deploy.cli.extras import needs_coordinator
 
 if TYPE_CHECKING:
-    from coordinator.view import NetView
+    from coordinator.net.reader import NetView
     from coordinator.whereabouts import Whereabouts
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")]
@@ -32,7 +32,7 @@ def open_net(config: Path, command: str) -> tuple[Whereabouts, NetView]:
         If no coordinator has run there.
     """
     with needs_coordinator(f"net {command}"):
-        from coordinator.view import NetView
+        from coordinator.net.reader import NetView
         from coordinator.whereabouts import Whereabouts
     from common.config import load
 

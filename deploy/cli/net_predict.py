@@ -16,7 +16,11 @@ from common.errors import ConfigurationError, DataError
 from deploy.cli.net_options import Config, Version, number_of, open_net
 
 if TYPE_CHECKING:
-    from coordinator.prediction import Classified, Predictor, Segmented
+    from coordinator.export.predict import (
+        Classified,
+        Predictor,
+        Segmented,
+    )
 
 
 def predict(
@@ -37,7 +41,11 @@ def predict(
     image gets a line with the error, and the exit code is then 4; the others are done all the same.
     """
     _, opened = open_net(config, "predict")
-    from coordinator.prediction import Predictor, Segmented, Unreadable
+    from coordinator.export.predict import (
+        Predictor,
+        Segmented,
+        Unreadable,
+    )
 
     with opened as view:
         predictor = Predictor(view.tree(number_of(view, version)), view.store, task, category)

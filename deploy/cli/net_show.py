@@ -35,7 +35,7 @@ def show(
         draw_net(tree, picture, title=title)
         PEOPLE.print(f"written: {picture}", soft_wrap=True)
     if as_json:
-        from coordinator.difference import described
+        from coordinator.net.diff import described
 
         joins = [
             {"category": edge.category, "task": edge.task, **described(edge)} for edge in tree.edges

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.config import CoordinatorConfig
+from coordinator.net.reader import NetView
 from coordinator.pictures.net import draw_net
-from coordinator.view import NetView
 from deploy.federation.run import Outcome
 
 PICTURE = "net.png"

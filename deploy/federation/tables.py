@@ -11,7 +11,7 @@ from rich.table import Table
 from protos.rootstock.operator.v1 import operator_pb2
 
 if TYPE_CHECKING:
-    from coordinator.rebuilding import RestoredMerge
+    from coordinator.history.rebuild import RestoredMerge
 
 NUMBERS = (
     "teacher_error",

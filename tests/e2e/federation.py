@@ -15,7 +15,7 @@ from typing import Any
 from common.errors import NotFoundError, UnreachableError
 from common.nets.graph import NetTree
 from coordinator.config import CoordinatorConfig
-from coordinator.view import NetView
+from coordinator.net.reader import NetView
 from deploy.federation.config import FederationConfig, read, resolve
 from deploy.federation.operator import OperatorClient
 from deploy.federation.processes import Processes, free_ports

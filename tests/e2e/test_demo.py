@@ -20,7 +20,7 @@ from common.config import load
 from coordinator.config import CoordinatorConfig
 from coordinator.export.safetensors_export import load_composed
 from coordinator.history.server import MlflowServer
-from coordinator.view import NetView
+from coordinator.net.reader import NetView
 from deploy.federation.processes import free_ports
 
 pytestmark = pytest.mark.e2e

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from common.weights.manifest import TeacherManifest
-from coordinator.view import NetView
+from coordinator.net.reader import NetView
 from deploy.federation.config import FederationConfig
 from site_agent.spool import Spool
 from tests.e2e.federation import Running, digits_federation, merged

@@ -16,17 +16,17 @@ from mlflow import MlflowClient
 
 from common.errors import NotFoundError, UnreachableError
 from common.files import only_one
-from coordinator.committing import Committer
 from coordinator.config import CoordinatorConfig, JobsConfig
+from coordinator.context import Ledger
 from coordinator.history.mlflow_history import History
+from coordinator.history.rebuild import rebuild
+from coordinator.history.recorder import Recorder
 from coordinator.history.server import MlflowServer
 from coordinator.jobs.runner import JobRunner
-from coordinator.ledger import Ledger
-from coordinator.places import Places
-from coordinator.rebuilding import rebuild
-from coordinator.recording import Recorder
+from coordinator.merges.commit import Committer
+from coordinator.merges.runner import Transplanter
+from coordinator.paths import Places
 from coordinator.registry import MergeState, SubmissionState
-from coordinator.transplant import Transplanter
 from protos.rootstock.federation.v1.federation_pb2 import ReportEvaluationRequest
 from tests.integration.history.test_mlflow import free_port
 from tests.unit.coordinator.conftest import ledger as ledger  # a fixture

@@ -39,11 +39,11 @@ from common.weights.manifest import (
 )
 from common.weights.safetensors_io import read_header, write
 from common.weights.stripped import kept_spans
-from coordinator.committing import Committer
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
-from coordinator.ledger import Ledger
-from coordinator.places import Places
-from coordinator.publishing import publish_plan
+from coordinator.context import Ledger
+from coordinator.merges.commit import Committer
+from coordinator.paths import Places
+from coordinator.plan.publish import publish_plan
 from coordinator.registry import Registry
 from coordinator.service import CoordinatorServer, Watchers
 from protos.rootstock.federation.v1 import federation_pb2 as pb

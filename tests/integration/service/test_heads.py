@@ -11,8 +11,12 @@ from common.protocol import (
     PROTOCOL_MINIMUM,
     Heads,
 )
-from coordinator.heads import HeadsFile, publish, retire
 from coordinator.jobs.checkpoint import put_tensors
+from coordinator.plan.heads import (
+    HeadsFile,
+    publish,
+    retire,
+)
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.integration.service.running import Lab, LabMaker, Running
 from tests.integration.service.test_downloads import fetch

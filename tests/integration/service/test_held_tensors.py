@@ -15,10 +15,13 @@ from rich.console import Console
 from common.errors import IntegrityError, LimitError, SchemaError, UnreachableError
 from common.weights.safetensors_io import read, write
 from common.weights.stripped import held_bytes
-from coordinator.committing import commit, roll_back
-from coordinator.joining import Join
+from coordinator.merges.commit import (
+    commit,
+    roll_back,
+)
+from coordinator.merges.result import Join
 from coordinator.registry import MergeState, SubmissionState
-from coordinator.service.held import WORTHWHILE_BYTES
+from coordinator.service.uploads.dedup import WORTHWHILE_BYTES
 from deploy.federation.operator import OperatorClient
 from deploy.federation.tables import status_tables
 from protos.rootstock.federation.v1 import federation_pb2 as pb

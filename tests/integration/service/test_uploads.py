@@ -23,7 +23,10 @@ from common.identity.keys import verify
 from coordinator.registry import SubmissionState
 from coordinator.registry.uploads import LEASE_SECONDS
 from coordinator.service import receipt_bytes, signature_ref
-from coordinator.service.slots import STREAMS_PER_SITE, Slots
+from coordinator.service.uploads.slots import (
+    STREAMS_PER_SITE,
+    Slots,
+)
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.integration.service.running import CHUNK, Running, messages_of, raising, stalled
 

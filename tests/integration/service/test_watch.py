@@ -6,7 +6,10 @@ import grpc
 import pytest
 
 from common.errors import ConflictError, SchemaError
-from coordinator.ledger import merge_event, version_event
+from coordinator.context import (
+    merge_event,
+    version_event,
+)
 from coordinator.registry import MergeState
 from tests.integration.service.running import raising
 

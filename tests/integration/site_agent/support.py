@@ -11,13 +11,13 @@ from typing import Any
 from common.artifacts.local import LocalStore
 from common.identity.keys import load_or_create
 from common.nets.spec import ArchitectureSpec
-from coordinator.committing import Committer
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
-from coordinator.ledger import Ledger
-from coordinator.publishing import publish_plan
+from coordinator.context import Ledger
+from coordinator.merges.commit import Committer
+from coordinator.plan.publish import publish_plan
 from coordinator.registry import Registry
 from coordinator.service.server import CoordinatorServer
-from coordinator.service.watchers import Watchers
+from coordinator.service.subscriptions import Watchers
 
 ARCHITECTURE = ArchitectureSpec(
     name="small-vgg", settings={"input_size": 32, "width": 8}, split="pool1"

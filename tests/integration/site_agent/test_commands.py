@@ -21,8 +21,11 @@ from common.nets.architectures import build_head, initial_modules, initialise, i
 from common.nets.graph import Edge, ModuleRef, NetTree
 from common.protocol import Heads
 from coordinator.export.exporting import export_composed
-from coordinator.heads import HeadsFile, publish
 from coordinator.jobs.checkpoint import put_tensors
+from coordinator.plan.heads import (
+    HeadsFile,
+    publish,
+)
 from deploy.cli.main import app
 from site_agent.config import SiteConfig, TrainingConfig
 from site_agent.data.load import load

@@ -7,8 +7,11 @@ from pathlib import Path
 from common.nets.architectures import initial_modules
 from common.protocol import Heads
 from common.weights.manifest import TeacherManifest
-from coordinator.heads import HeadsFile, publish
 from coordinator.jobs.checkpoint import put_tensors
+from coordinator.plan.heads import (
+    HeadsFile,
+    publish,
+)
 from site_agent.config import CompatibleConfig, SiteConfig, TrainingConfig
 from tests.integration.site_agent.support import Centre
 from tests.integration.site_agent.test_agent import Running, running, site

@@ -10,8 +10,8 @@ from common.identity.keys import SigningKey, load_or_create
 from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.weights.manifest import Recipe, TeacherManifest
 from coordinator.config import CoordinatorConfig, PlanConfig
-from coordinator.ledger import Ledger
-from coordinator.publishing import publish_plan
+from coordinator.context import Ledger
+from coordinator.plan.publish import publish_plan
 from coordinator.registry import Receipt, Registry
 
 ARCHITECTURE = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")

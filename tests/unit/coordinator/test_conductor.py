@@ -8,17 +8,20 @@ from dataclasses import replace
 import pytest
 
 from common.errors import StorageError
-from coordinator.committing import Committer
-from coordinator.conductor import Conductor
 from coordinator.config import GrowthConfig, JobsConfig
-from coordinator.heads import HeadsFile
+from coordinator.context import (
+    MAX_REASON,
+    plain,
+)
 from coordinator.jobs.runner import JobRunner
-from coordinator.ledger import MAX_REASON, plain
-from coordinator.places import Places
-from coordinator.planning import growth_plan
+from coordinator.merges.commit import Committer
+from coordinator.merges.pending import growth_plan
+from coordinator.merges.reconciler import Conductor
+from coordinator.merges.runner import Transplanter
+from coordinator.net.reader import NetView
+from coordinator.paths import Places
+from coordinator.plan.heads import HeadsFile
 from coordinator.registry import OPEN_MERGES, MergeState, SubmissionState
-from coordinator.transplant import Transplanter
-from coordinator.view import NetView
 from protos.rootstock.federation.v1 import federation_pb2
 from tests.unit.coordinator.conftest import receive, teacher
 

@@ -13,19 +13,27 @@ from common.nets.calibration import Calibration
 from common.nets.spec import AdapterSpec
 from common.weights import safetensors_io
 from common.weights.manifest import AdapterEntry
-from coordinator.committing import Committer
 from coordinator.config import DistillationConfig, JobsConfig
-from coordinator.documents import read_commit
-from coordinator.evaluating import ask, calibration_of, candidates_of, numbers_of
+from coordinator.context import Ledger
+from coordinator.history.recorder import gather
 from coordinator.jobs.model import JobResult
 from coordinator.jobs.runner import JobRunner
-from coordinator.ledger import Ledger
-from coordinator.places import Places
-from coordinator.recording import gather
+from coordinator.merges.commit import Committer
+from coordinator.merges.evaluation import (
+    ask,
+    calibration_of,
+    candidates_of,
+    numbers_of,
+)
+from coordinator.merges.runner import (
+    Transplanter,
+    teacher_numbers,
+)
+from coordinator.net.objects import read_commit
+from coordinator.net.reader import NetView
+from coordinator.net.verify import verify_version
+from coordinator.paths import Places
 from coordinator.registry import Merge, MergeState, SubmissionState
-from coordinator.transplant import Transplanter, teacher_numbers
-from coordinator.verification import verify_version
-from coordinator.view import NetView
 from deploy.federation.tables import category_rows
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from protos.rootstock.operator.v1 import operator_pb2

@@ -5,9 +5,9 @@ import torch
 
 from common.errors import ConflictError, NotFoundError
 from common.weights.manifest import SharedSamples
-from coordinator.forgetting import forget_samples
+from coordinator.context import Ledger
 from coordinator.jobs.checkpoint import put_tensors
-from coordinator.ledger import Ledger
+from coordinator.merges.forget import forget_samples
 from coordinator.registry import MergeState, SubmissionState
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher

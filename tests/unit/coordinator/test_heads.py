@@ -21,7 +21,10 @@ from common.protocol import (
 )
 from common.weights import safetensors_io
 from coordinator.config import GrowthConfig
-from coordinator.heads import (
+from coordinator.context import Ledger
+from coordinator.jobs.checkpoint import put_tensors
+from coordinator.paths import Places
+from coordinator.plan.heads import (
     HeadsFile,
     founder_of,
     heads_of_net,
@@ -29,9 +32,6 @@ from coordinator.heads import (
     publish,
     retire,
 )
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.ledger import Ledger
-from coordinator.places import Places
 from coordinator.registry import MergeState
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher

@@ -9,18 +9,18 @@ from dataclasses import replace
 import pytest
 
 from common.errors import TransplantError
-from coordinator.committing import Committer
 from coordinator.config import DistillationConfig, JobsConfig
-from coordinator.distilling import OnJobProgress
-from coordinator.documents import read_commit
-from coordinator.evaluating import numbers_of
+from coordinator.context import Ledger
 from coordinator.jobs.model import JobResult, TransplantJob
 from coordinator.jobs.runner import JobRunner
 from coordinator.jobs.worker import TransplantWorker
-from coordinator.ledger import Ledger
-from coordinator.places import Places
+from coordinator.merges.commit import Committer
+from coordinator.merges.evaluation import numbers_of
+from coordinator.merges.job import OnJobProgress
+from coordinator.merges.runner import Transplanter
+from coordinator.net.objects import read_commit
+from coordinator.paths import Places
 from coordinator.registry import Merge, MergeState, SubmissionState, evaluation_id
-from coordinator.transplant import Transplanter
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_evaluating import SITE_KEY

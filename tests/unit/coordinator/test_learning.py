@@ -19,23 +19,34 @@ from common.identity.keys import load_or_create
 from common.nets.graph import ModuleRef
 from common.nets.spec import TaskSpec
 from common.weights.manifest import SharedSamples
-from coordinator.committing import Committer
 from coordinator.config import JobsConfig, SamplesConfig
-from coordinator.few_samples import few_samples
-from coordinator.founding import chosen_categories, founding_merge, waiting_categories
+from coordinator.context import Ledger
 from coordinator.jobs.checkpoint import put_tensors
 from coordinator.jobs.runner import JobRunner
-from coordinator.joining import COORDINATOR
-from coordinator.learning import Learner
-from coordinator.ledger import Ledger
-from coordinator.own_samples import categories_in, read_own
-from coordinator.places import Places
-from coordinator.planning import growth_plan
-from coordinator.queueing import found_with, queue_connection, queue_task
+from coordinator.learning.found import (
+    chosen_categories,
+    founding_merge,
+    waiting_categories,
+)
+from coordinator.learning.learn import Learner
+from coordinator.learning.queue import (
+    found_with,
+    queue_connection,
+    queue_task,
+)
+from coordinator.merges.commit import Committer
+from coordinator.merges.own_samples import (
+    categories_in,
+    read_own,
+)
+from coordinator.merges.pending import growth_plan
+from coordinator.merges.result import COORDINATOR
+from coordinator.merges.runner import Transplanter
+from coordinator.merges.samples import few_samples
+from coordinator.net.reader import NetView
+from coordinator.net.verify import verify_version
+from coordinator.paths import Places
 from coordinator.registry import Merge, MergeState, SubmissionState
-from coordinator.transplant import Transplanter
-from coordinator.verification import verify_version
-from coordinator.view import NetView
 from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_evaluating import evaluating
 from tests.unit.coordinator.test_review import report, transplanter, with_policy

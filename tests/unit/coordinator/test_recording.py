@@ -8,13 +8,16 @@ from common.errors import ConflictError
 from common.nets.spec import ArchitectureSpec
 from common.nets.tailored_resnet import tailored_spec
 from common.nettailor.paths import Path
-from coordinator.committing import Committer
 from coordinator.config import JobsConfig
+from coordinator.history.recorder import (
+    Recorder,
+    gather,
+)
 from coordinator.jobs.runner import JobRunner
-from coordinator.places import Places
-from coordinator.recording import Recorder, gather
+from coordinator.merges.commit import Committer
+from coordinator.merges.runner import Transplanter
+from coordinator.paths import Places
 from coordinator.registry import SubmissionState
-from coordinator.transplant import Transplanter
 from tests.unit.coordinator.conftest import receive, teacher
 
 

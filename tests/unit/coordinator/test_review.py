@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConflictError
-from coordinator.committing import Committer
 from coordinator.config import AcceptanceConfig, AcceptanceRule, JobsConfig
+from coordinator.context import Ledger
 from coordinator.jobs.runner import JobRunner
-from coordinator.ledger import Ledger
-from coordinator.places import Places
+from coordinator.merges.commit import Committer
+from coordinator.merges.runner import Transplanter
+from coordinator.net.reader import NetView
+from coordinator.net.verify import verify_version
+from coordinator.paths import Places
 from coordinator.registry import Merge, MergeState, SubmissionState
-from coordinator.transplant import Transplanter
-from coordinator.verification import verify_version
-from coordinator.view import NetView
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_evaluating import SITE_KEY, evaluating, results

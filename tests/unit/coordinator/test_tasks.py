@@ -10,14 +10,14 @@ import pytest
 from common.config import check
 from common.errors import ConfigurationError, StorageError
 from common.nets.spec import TaskSpec
-from coordinator.committing import Committer
 from coordinator.config import CoordinatorConfig, DistillationConfig, JobsConfig
+from coordinator.context import Ledger
 from coordinator.jobs.model import JobResult, TransplantJob
 from coordinator.jobs.runner import JobRunner
-from coordinator.ledger import Ledger
-from coordinator.places import Places
+from coordinator.merges.commit import Committer
+from coordinator.merges.runner import Transplanter
+from coordinator.paths import Places
 from coordinator.registry import MergeState, SubmissionState
-from coordinator.transplant import Transplanter
 from tests.unit.coordinator.conftest import SEGMENTATION, receive, teacher
 
 CLASSIFICATION = TaskSpec(name="classification")

@@ -7,17 +7,20 @@ import pytest
 from common.identity.keys import SigningKey
 from common.nets.calibration import Calibration
 from common.nets.graph import Edge, NetTree, VersionCommit
-from coordinator.committing import Committer
 from coordinator.config import JobsConfig
-from coordinator.documents import write_tree
+from coordinator.context import Ledger
 from coordinator.jobs.runner import JobRunner
-from coordinator.ledger import Ledger
-from coordinator.places import Places
-from coordinator.probing import outputs, written
+from coordinator.merges.commit import Committer
+from coordinator.merges.runner import Transplanter
+from coordinator.net.fingerprint import (
+    outputs,
+    written,
+)
+from coordinator.net.objects import write_tree
+from coordinator.net.reader import NetView
+from coordinator.net.verify import verify_version
+from coordinator.paths import Places
 from coordinator.registry import MergeState, SubmissionState
-from coordinator.transplant import Transplanter
-from coordinator.verification import verify_version
-from coordinator.view import NetView
 from tests.unit.coordinator.conftest import receive, teacher
 
 SITE_KEY = SigningKey.generate()

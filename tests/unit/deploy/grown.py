@@ -18,7 +18,7 @@ from common.nets.graph import Edge, ModuleRef, NetTree, VersionCommit
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from common.weights import safetensors_io
 from common.weights.manifest import AdapterEntry, BlobEntry
-from coordinator.documents import write_tree
+from coordinator.net.objects import write_tree
 from coordinator.registry import MergeState, Receipt, Registry, SubmissionState
 from deploy.cli.main import app
 from tests.unit.growth.examples import teacher

@@ -12,7 +12,7 @@ from PIL import Image
 
 from common.errors import ConfigurationError, DataError, NotFoundError
 from common.images.decode import normalise
-from coordinator.export.composing import compose
+from coordinator.net.compose import compose
 from site_agent.config import DataConfig
 from site_agent.data import load as lab
 from tests.unit.deploy.grown import Command, GrownNet

@@ -12,7 +12,7 @@ from common.nets.architectures import initial_modules
 from common.nets.graph import Edge, ModuleRef
 from common.nets.spec import AdapterSpec, ArchitectureSpec
 from common.weights.manifest import AdapterEntry
-from coordinator.export.composing import compose
+from coordinator.net.compose import compose
 from tests.unit.deploy.grown import CLASSIFICATION, SEGMENTATION, GrownNet, animals
 
 

@@ -26,12 +26,12 @@ from common.weights.card_file import card_path
 from coordinator.export import onnx_export, torch_export
 from coordinator.export.card import Card
 from coordinator.export.card_text import text_path
-from coordinator.export.composing import compose
 from coordinator.export.exporting import export_composed
 from coordinator.export.formats import FORMATS, Format, format_of
 from coordinator.export.layers import Convert, converted
 from coordinator.export.parity import TOLERANCE, compared
 from coordinator.export.safetensors_export import load_composed
+from coordinator.net.compose import compose
 from tests.unit.deploy.grown import Command, GrownNet, animals
 
 

@@ -14,13 +14,16 @@ from common.nets.adapter import Adapter
 from common.nets.graph import Edge, NetTree
 from common.nets.spec import AdapterSpec
 from common.weights.manifest import AdapterEntry
-from coordinator.features import feature_spaces, rank_correlation
+from coordinator.context import Ledger
 from coordinator.history.feature_chart import draw_features, has_features
 from coordinator.history.files import FEATURES, file_names, write_files
+from coordinator.history.recorder import gather
 from coordinator.jobs.checkpoint import put_tensors
-from coordinator.ledger import Ledger
-from coordinator.places import Places
-from coordinator.recording import gather
+from coordinator.jobs.feature_space import (
+    feature_spaces,
+    rank_correlation,
+)
+from coordinator.paths import Places
 from coordinator.registry import Merge
 from tests.unit.coordinator.conftest import ledger as ledger  # a fixture
 from tests.unit.coordinator.conftest import tasks as tasks  # a fixture

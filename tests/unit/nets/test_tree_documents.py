@@ -18,7 +18,10 @@ from common.nets.tree_documents import (
     shards,
     tree_digest,
 )
-from coordinator.documents import read_tree, write_tree
+from coordinator.net.objects import (
+    read_tree,
+    write_tree,
+)
 from tests.unit.nets.test_graph import SPEC, adapter, grown, ref
 
 NAMES = [f"category-{number}" for number in range(200)]

@@ -7,8 +7,11 @@ import itertools
 import pytest
 
 from common.errors import ConflictError
+from coordinator.growth.states import (
+    check_merge,
+    check_submission,
+)
 from coordinator.registry import MergeState, SubmissionState
-from coordinator.registry.states import check_merge, check_submission
 
 SUBMISSION = {
     ("receiving", "received"),

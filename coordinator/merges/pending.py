@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from common.files import storage_errors
 from common.protocol import Plan
-from coordinator.committing import OPERATIONS
-from coordinator.documents import read_teacher, submitted
 from coordinator.growth import GrowthPlan, plan_growth
-from coordinator.joining import of_labs
-from coordinator.places import Places
+from coordinator.merges.commit import OPERATIONS
+from coordinator.merges.result import of_labs
+from coordinator.net.objects import (
+    read_teacher,
+    submitted,
+)
+from coordinator.net.reader import NetView
+from coordinator.paths import Places
 from coordinator.registry import OPEN_MERGES, SubmissionState
-from coordinator.view import NetView
 
 WAITING = (SubmissionState.RECEIVED, SubmissionState.ADMITTED)
 

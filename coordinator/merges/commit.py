@@ -11,6 +11,12 @@ import structlog
 from common.errors import ConflictError
 from common.nets.graph import ModuleRef, NetTree, VersionCommit
 from common.nets.spec import Setting
+from coordinator.context import (
+    Ledger,
+    merge_event,
+    plain,
+    version_event,
+)
 from coordinator.growth import (
     Connect,
     Found,
@@ -23,9 +29,14 @@ from coordinator.growth import (
     task_ref,
 )
 from coordinator.jobs.model import JobResult
-from coordinator.joining import Join, LearnedJoin
-from coordinator.ledger import Ledger, merge_event, plain, version_event
-from coordinator.probing import outputs, written
+from coordinator.merges.result import (
+    Join,
+    LearnedJoin,
+)
+from coordinator.net.fingerprint import (
+    outputs,
+    written,
+)
 from coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
 
 OPERATIONS: dict[str, Callable[[str, str], Operation]] = {

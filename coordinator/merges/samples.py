@@ -13,9 +13,12 @@ from common.nets.architectures import input_shape
 from common.nets.spec import TaskSpec
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry, TeacherManifest
+from coordinator.context import Ledger
 from coordinator.jobs.checkpoint import put_tensors
-from coordinator.ledger import Ledger
-from coordinator.own_samples import categories_in, read_own
+from coordinator.merges.own_samples import (
+    categories_in,
+    read_own,
+)
 
 
 @dataclass(frozen=True)

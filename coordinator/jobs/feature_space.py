@@ -22,8 +22,12 @@ from common.distillation.auto.synthetic import dead_leaves
 from common.errors import NotFoundError
 from common.nets.architectures import feature_shape, input_shape
 from common.nets.graph import NetTree
-from coordinator.documents import read_teacher
-from coordinator.export.composing import compose, loaded_task_module, task_of
+from coordinator.net.compose import (
+    compose,
+    loaded_task_module,
+    task_of,
+)
+from coordinator.net.objects import read_teacher
 
 PIXELS = 256 * 64 * 64
 """Of all images together: fewer of large ones, so that VGG-16 at 224 pixels takes seconds."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from common.artifacts.store import BlobStore
 from common.nets.architectures import input_shape
 from common.nets.graph import NetTree
-from coordinator.export.composing import compose
+from coordinator.net.compose import compose
 
 IMAGES = 8
 TOLERANCE = 1e-3

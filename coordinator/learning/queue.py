@@ -11,8 +11,11 @@ from common.nets.graph import NetTree
 from common.protocol import Plan
 from common.weights.manifest import Recipe, TeacherManifest
 from coordinator.growth import Connect, LearnTask
-from coordinator.joining import COORDINATOR, LearnedJoin
-from coordinator.learning import LearnedTask
+from coordinator.learning.learn import LearnedTask
+from coordinator.merges.result import (
+    COORDINATOR,
+    LearnedJoin,
+)
 from coordinator.registry import OPEN_MERGES, Merge, Receipt, Registry, SubmissionState
 
 
@@ -77,7 +80,7 @@ def found_with(
     registry, store, key, plan
         The coordinator's.
     merge
-        Held: see `coordinator.founding.founding_merge`.
+        Held: see `coordinator.learning.found.founding_merge`.
     tree
         The category modules that wait.
     learned

@@ -14,7 +14,13 @@ from common.protocol import (
 )
 from common.weights.manifest import TeacherManifest
 from coordinator.config import CoordinatorConfig
-from coordinator.documents import read_commit, read_teacher, read_tree, submitted, write_tree
+from coordinator.net.objects import (
+    read_commit,
+    read_teacher,
+    read_tree,
+    submitted,
+    write_tree,
+)
 from coordinator.registry import (
     OPEN_MERGES,
     Merge,

@@ -17,23 +17,31 @@ import structlog
 from common.errors import RefusedError, RootstockError
 from common.weights.admission import admit
 from common.weights.manifest import TeacherManifest
+from coordinator.context import (
+    Ledger,
+    plain,
+    submission_event,
+)
 from coordinator.growth import BRINGING, Found, Operation, Refusal, Underway, decide
-from coordinator.heads import HeadsFile, heads_of_net, publish
-from coordinator.joining import of_labs
-from coordinator.ledger import Ledger, plain, submission_event
+from coordinator.merges.result import of_labs
+from coordinator.merges.runner import Transplanter
+from coordinator.plan.heads import (
+    HeadsFile,
+    heads_of_net,
+    publish,
+)
 from coordinator.registry import (
     OPEN_MERGES,
     Change,
     Submission,
     SubmissionState,
 )
-from coordinator.transplant import Transplanter
 
 Work = Callable[[], Awaitable[None]]
 
 
 class Logger(Protocol):
-    """Logs ended merges: see `coordinator.recording.Recorder`."""
+    """Logs ended merges: see `coordinator.history.recorder.Recorder`."""
 
     async def log_all(self) -> None:
         """Log every ended merge that the history has not seen."""

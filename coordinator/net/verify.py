@@ -14,9 +14,13 @@ from common.identity.keys import verify
 from common.nets.calibration import Calibration
 from common.nets.graph import NetTree, VersionCommit
 from common.weights.manifest import TeacherManifest, parse_manifest
-from coordinator.probing import agrees, outputs, written
+from coordinator.net.fingerprint import (
+    agrees,
+    outputs,
+    written,
+)
+from coordinator.net.reader import NetView
 from coordinator.registry import Registry
-from coordinator.view import NetView
 
 
 class Problem(Document):

@@ -11,10 +11,10 @@ import structlog
 from common.errors import ConflictError, TransplantError
 from common.nets.spec import TaskSpec
 from common.weights.manifest import BlobEntry, TeacherManifest
-from coordinator.few_samples import few_samples
+from coordinator.context import Ledger
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
-from coordinator.ledger import Ledger
-from coordinator.places import Places
+from coordinator.merges.samples import few_samples
+from coordinator.paths import Places
 from coordinator.registry import Merge
 
 CLOSED_FORM_METHOD = "closed-form"

@@ -34,11 +34,14 @@ from common.nets.graph import NetTree
 from common.nets.spec import AdapterSpec, TaskSpec
 from common.weights import safetensors_io
 from common.weights.manifest import AdapterEntry, BlobEntry
-from coordinator.export.composing import loaded_task_module
 from coordinator.jobs.checkpoint import put_tensors
-from coordinator.joining import LearnedJoin
-from coordinator.own_samples import OwnSamples, read_own
-from coordinator.view import NetView
+from coordinator.merges.own_samples import (
+    OwnSamples,
+    read_own,
+)
+from coordinator.merges.result import LearnedJoin
+from coordinator.net.compose import loaded_task_module
+from coordinator.net.reader import NetView
 
 NO_ADAPTER = "no adapter"
 LEARNED = "learned"
@@ -62,7 +65,7 @@ class Learner:
     tree
         The version's.
     folder
-        The samples: see `coordinator.own_samples`.
+        The samples: see `coordinator.merges.own_samples`.
     """
 
     def __init__(self, view: NetView, tree: NetTree, folder: Path) -> None:

@@ -11,11 +11,14 @@ from common.errors import ConflictError, NotFoundError
 from common.files import only_one
 from common.identity.keys import load_or_create
 from coordinator.config import CoordinatorConfig
+from coordinator.context import Ledger
 from coordinator.history.mlflow_history import History, Restored
-from coordinator.ledger import Ledger
-from coordinator.places import Places
-from coordinator.publishing import publish_plan
-from coordinator.recording import gather, show_head
+from coordinator.history.recorder import (
+    gather,
+    show_head,
+)
+from coordinator.paths import Places
+from coordinator.plan.publish import publish_plan
 from coordinator.registry import OPEN_MERGES, Merge, Registry
 
 __all__ = ["Restored", "RestoredMerge", "rebuild"]

@@ -26,7 +26,11 @@ from common.nets.architectures import input_shape
 from common.nets.composed import ComposedNet
 from common.nets.fit import Shape
 from common.nets.graph import NetTree
-from coordinator.export.composing import compose, load_task_module, task_of
+from coordinator.net.compose import (
+    compose,
+    load_task_module,
+    task_of,
+)
 
 BATCH = 32
 """Pictures at once; a longer list takes no more memory."""

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from common.errors import ConflictError, NotFoundError, TransplantError
 from common.nets.graph import NetTree
 from common.protocol import Plan
-from coordinator.documents import submitted
 from coordinator.growth import Found, category_ref
-from coordinator.joining import of_labs
+from coordinator.merges.result import of_labs
+from coordinator.net.objects import submitted
 from coordinator.registry import OPEN_MERGES, Merge, Registry
 
 

@@ -8,8 +8,11 @@ from typing import Self
 from common.artifacts.store import BlobStore, open_store
 from common.errors import NotFoundError
 from common.nets.graph import NetTree, VersionCommit
-from coordinator.documents import read_commit, read_tree
-from coordinator.places import Places
+from coordinator.net.objects import (
+    read_commit,
+    read_tree,
+)
+from coordinator.paths import Places
 from coordinator.registry import Registry
 from coordinator.whereabouts import Whereabouts
 

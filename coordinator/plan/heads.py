@@ -33,8 +33,8 @@ from common.protocol import (
 )
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry
+from coordinator.context import heads_event
 from coordinator.jobs.checkpoint import put_tensors
-from coordinator.ledger import heads_event
 from coordinator.registry import Registry
 
 CurrentHeads = Callable[[], Heads | None]

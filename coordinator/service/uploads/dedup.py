@@ -19,7 +19,7 @@ from common.nets.graph import NetTree
 from common.weights.manifest import BlobEntry, TensorEntry
 from common.weights.safetensors_io import HeaderTensor, read_header
 from common.weights.stripped import Place, held_bytes
-from coordinator.ledger import Ledger
+from coordinator.context import Ledger
 from coordinator.registry import HeldAt
 
 WORTHWHILE_BYTES = 16 << 10

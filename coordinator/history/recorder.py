@@ -12,12 +12,12 @@ from common.nets import tailored_resnet
 from common.nets.spec import Setting
 from common.nettailor.paths import name_of
 from common.weights.manifest import TeacherManifest
+from coordinator.context import Ledger
 from coordinator.growth import NewCategory
 from coordinator.history.mlflow_history import History
 from coordinator.history.record import Join, MergeRecord, Tailored
 from coordinator.jobs.model import JobResult
-from coordinator.ledger import Ledger
-from coordinator.places import Places
+from coordinator.paths import Places
 from coordinator.registry import Merge, MergeState, NetVersion, Submission
 
 

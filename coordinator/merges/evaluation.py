@@ -11,8 +11,8 @@ from common.nets.calibration import Calibration
 from common.nets.spec import AdapterSpec
 from common.weights.admission import admit
 from common.weights.manifest import AdapterEntry, RefinementManifest
+from coordinator.context import Ledger
 from coordinator.jobs.model import JobResult
-from coordinator.ledger import Ledger
 from coordinator.registry import (
     Decision,
     Merge,
@@ -21,7 +21,7 @@ from coordinator.registry import (
     Submission,
     evaluation_id,
 )
-from coordinator.waiting import until
+from coordinator.registry.wait import until
 from protos.rootstock.federation.v1.federation_pb2 import (
     Candidate,
     CandidateResult,

@@ -13,7 +13,7 @@ from common.files import storage_errors
 from common.transport.chunks import ChunkReceiver
 from common.transport.receive import receive
 from common.weights.stripped import Place, fill_up, filling
-from coordinator.service.held import Stripped
+from coordinator.service.uploads.dedup import Stripped
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 
 IDLE_SECONDS = 120.0

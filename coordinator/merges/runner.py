@@ -14,16 +14,9 @@ from common.errors import (
     UnreachableError,
 )
 from common.weights.manifest import TeacherManifest
-from coordinator.committing import Committer
-from coordinator.distilling import Distiller, Runner
-from coordinator.evaluating import (
-    REFINED,
-    answer,
-    ask,
-    calibration_of,
-    candidates_of,
-    numbers_of,
-    refined_adapter,
+from coordinator.context import (
+    Ledger,
+    plain,
 )
 from coordinator.growth import (
     BRINGING,
@@ -33,13 +26,29 @@ from coordinator.growth import (
     as_it_came,
     error_key,
 )
+from coordinator.growth.states import DIRECT_OPERATIONS
 from coordinator.jobs.model import JobResult
-from coordinator.joining import Join, LearnedJoin
-from coordinator.ledger import Ledger, plain
-from coordinator.places import Places
+from coordinator.merges.commit import Committer
+from coordinator.merges.evaluation import (
+    REFINED,
+    answer,
+    ask,
+    calibration_of,
+    candidates_of,
+    numbers_of,
+    refined_adapter,
+)
+from coordinator.merges.job import (
+    Distiller,
+    Runner,
+)
+from coordinator.merges.result import (
+    Join,
+    LearnedJoin,
+)
+from coordinator.paths import Places
 from coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
-from coordinator.registry.states import DIRECT_OPERATIONS
-from coordinator.waiting import until
+from coordinator.registry.wait import until
 
 
 class Transplanter:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import structlog
 
 from common.errors import ConflictError, NotFoundError
-from coordinator.ledger import Ledger, samples_event
+from coordinator.context import (
+    Ledger,
+    samples_event,
+)
 from coordinator.registry import OPEN_MERGES
 
 

@@ -15,15 +15,25 @@ from common.errors import IdentityError, NotFoundError, SchemaError, Unreachable
 from common.identity.keys import SigningKey, verify
 from common.protocol import Plan
 from common.weights.manifest import BlobEntry, Manifest, RefinementManifest, parse_manifest
-from coordinator.heads import CurrentHeads
+from coordinator.plan.heads import CurrentHeads
 from coordinator.registry import Receipt, Registry, Upload
 from coordinator.registry.uploads import LEASE_SECONDS
-from coordinator.service.blobs import blob_entries, blob_sizes
-from coordinator.service.gate import check_manifest
-from coordinator.service.held import WORTHWHILE_BYTES, HeldTensors, Stripped
-from coordinator.service.incoming import Incoming, same_blob
 from coordinator.service.reports import check_refinement
-from coordinator.service.slots import Slots
+from coordinator.service.uploads.blobs import (
+    blob_entries,
+    blob_sizes,
+)
+from coordinator.service.uploads.dedup import (
+    WORTHWHILE_BYTES,
+    HeldTensors,
+    Stripped,
+)
+from coordinator.service.uploads.gate import check_manifest
+from coordinator.service.uploads.partial import (
+    Incoming,
+    same_blob,
+)
+from coordinator.service.uploads.slots import Slots
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 
 FIRST_MESSAGE_SECONDS = 30.0

@@ -1,0 +1,1 @@
+"""One merge from queued to its end."""

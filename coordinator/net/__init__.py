@@ -1,0 +1,1 @@
+"""The transplant net as objects: trees and commits, reading, composing, comparing, verifying."""

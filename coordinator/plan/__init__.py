@@ -1,0 +1,1 @@
+"""What labs are told: the plan and auxiliary heads."""

@@ -1,0 +1,1 @@
+"""Uploads: from a signed manifest over resumable chunks to a receipt."""
