@@ -13,19 +13,19 @@ from common.files import only_one
 from common.identity.keys import load_or_create
 from common.logs import log_to
 from coordinator.config import CoordinatorConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.history.mlflow_history import History
 from coordinator.history.recorder import Recorder
 from coordinator.jobs.runner import JobRunner
 from coordinator.merges.commit import Committer
-from coordinator.merges.reconciler import Conductor
-from coordinator.merges.runner import Transplanter
-from coordinator.paths import Places
+from coordinator.merges.reconciler import Reconciler
+from coordinator.merges.runner import MergeRunner
+from coordinator.paths import StatePaths
 from coordinator.plan.heads import HeadsFile
 from coordinator.plan.publish import publish_plan
 from coordinator.registry import Registry
 from coordinator.service.server import CoordinatorServer
-from coordinator.service.subscriptions import Watchers
+from coordinator.service.subscriptions import Subscriptions
 
 THREADS = 32
 """Threads for what blocks: the database, the store, MLflow. The registry has connections for
@@ -42,45 +42,47 @@ def run_coordinator(config: CoordinatorConfig) -> None:
         needs TLS, an MLflow server that does not answer.
     """
     log_to(sys.stderr)
-    places = Places(config)
-    with only_one(places.state, "coordinator"):
-        key = load_or_create(places.key)
-        registry = Registry(places.database)
+    paths = StatePaths(config)
+    with only_one(paths.state, "coordinator"):
+        key = load_or_create(paths.key)
+        registry = Registry(paths.database)
         try:
-            store = open_store(places.artifacts, places.cache)
-            plan = publish_plan(config, store, places.plan)
-            ledger = Ledger(registry=registry, store=store, plan=plan, key=key, config=config)
+            store = open_store(paths.artifacts, paths.cache)
+            plan = publish_plan(config, store, paths.plan)
+            context = CoordinatorContext(
+                registry=registry, store=store, plan=plan, key=key, config=config
+            )
             runner = JobRunner(config.jobs)
             # Ray starts processes: it must do so before gRPC has started threads.
             runner.start()
             try:
-                asyncio.run(_serve(ledger, runner, places))
+                asyncio.run(_serve(context, runner, paths))
             finally:
                 runner.stop()
         finally:
             registry.close()
 
 
-async def _serve(ledger: Ledger, runner: JobRunner, places: Places) -> None:
+async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePaths) -> None:
     # Python's default is six threads on two cores: as many slow commits to a remote store would
     # then hold up every signature check, and with it every call.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-    config = ledger.config
-    history = History(config.history.mlflow_uri, config.net, ledger.store)
+    config = context.config
+    history = History(config.history.mlflow_uri, config.net, context.store)
     experiment: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    committer = Committer(ledger)
+    committer = Committer(context)
     server = CoordinatorServer(
-        ledger=ledger,
+        context=context,
         committer=committer,
-        watchers=Watchers(),
+        watchers=Subscriptions(),
         experiment_id=lambda: experiment.result() if experiment.done() else "",
     )
     await server.start()
-    conductor = Conductor(
-        ledger,
-        Transplanter(ledger, committer, runner, places),
-        Recorder(ledger, history, places, experiment),
-        HeadsFile(places.heads),
+    conductor = Reconciler(
+        context,
+        MergeRunner(context, committer, runner, paths),
+        Recorder(context, history, paths, experiment),
+        HeadsFile(paths.heads),
         config.history.retry_seconds,
     )
     stop = asyncio.Event()

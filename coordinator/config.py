@@ -15,7 +15,7 @@ from common.distillation.transplant import MethodSettings, Start, TeachingSettin
 from common.documents import Document
 from common.nets.spec import ArchitectureSpec, Name, TaskSpec
 from common.protocol import Limits
-from coordinator.whereabouts import Whereabouts
+from coordinator.whereabouts import StateConfig
 
 
 class ServerConfig(Document):
@@ -192,7 +192,7 @@ class HistoryConfig(Document):
     """Pause before a merge is logged again when MLflow has gone away since."""
 
 
-class CoordinatorConfig(Whereabouts):
+class CoordinatorConfig(StateConfig):
     """The whole file."""
 
     model_config = ConfigDict(extra="forbid")

@@ -38,7 +38,7 @@ MAX_REASON = 2000
 
 
 @dataclass(frozen=True)
-class Ledger:
+class CoordinatorContext:
     """Registry, store, plan and key of one coordinator."""
 
     registry: Registry

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from coordinator.whereabouts import Whereabouts
+from coordinator.whereabouts import StateConfig
 
 
-class Places:
+class StatePaths:
     """Paths and addresses of one coordinator."""
 
-    def __init__(self, config: Whereabouts) -> None:
+    def __init__(self, config: StateConfig) -> None:
         self.state = config.state.resolve()
         self.database_file = self.state / "registry.sqlite"
         self.database = config.database or f"sqlite:///{self.database_file}"

@@ -13,7 +13,7 @@ from common.documents import Document
 from common.nets.spec import Name
 
 
-class Whereabouts(Document):
+class StateConfig(Document):
     """The net's name and where its versions and blobs are kept."""
 
     model_config = ConfigDict(extra="ignore")

@@ -52,7 +52,7 @@ class AdaptationSettings(Document):
     seed: int = Field(default=0, ge=0, lt=1 << 63)
 
 
-class Told(Document):
+class RotationAccuracy(Document):
     """How well a rotation head tells images' quarter turns above some f; chance is 25%."""
 
     loss: float
@@ -80,9 +80,9 @@ class Adaptation:
 
     category_module: nn.Sequential
     step: int
-    source: Told
-    re_estimated: Told
-    adapted: Told
+    source: RotationAccuracy
+    re_estimated: RotationAccuracy
+    adapted: RotationAccuracy
     learned_from: int
     judged_on: int
 
@@ -127,7 +127,7 @@ def adapt(
     f = copy.deepcopy(category_module).eval().requires_grad_(False)
     source = told(f, rotation_head, judged_NCSS)
 
-    def looked() -> tuple[nn.Sequential, Told]:
+    def looked() -> tuple[nn.Sequential, RotationAccuracy]:
         now = copy.deepcopy(f).requires_grad_(False)
         re_estimate(now, batches(learned_NCSS, device_of(now)))
         return now, told(now, rotation_head, judged_NCSS)
@@ -146,7 +146,9 @@ def adapt(
 
 
 @torch.no_grad()
-def told(category_module: nn.Module, rotation_head: nn.Module, images_NCSS: Tensor) -> Told:
+def told(
+    category_module: nn.Module, rotation_head: nn.Module, images_NCSS: Tensor
+) -> RotationAccuracy:
     """Say how well a rotation head tells every turn of every image above a category module.
 
     Parameters
@@ -169,7 +171,7 @@ def told(category_module: nn.Module, rotation_head: nn.Module, images_NCSS: Tens
             loss += float(F.cross_entropy(scores_N4, turns_N, reduction="sum"))
             right += int((scores_N4.argmax(1) == turns_N).sum())
     judged = TURNS * len(images_NCSS)
-    return Told(loss=loss / judged, accuracy=100 * right / judged)
+    return RotationAccuracy(loss=loss / judged, accuracy=100 * right / judged)
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.distillation.auto.learning import Taught
+from common.distillation.auto.learning import AutoLearning
 from common.distillation.problem import Samples
 from common.distillation.solvers.back_distillation import BackDistillation
 from common.distillation.solvers.penalties import JacobianPenalty
@@ -113,7 +113,7 @@ def _jacobian(transplant: Transplant, settings: MethodSettings) -> Learning:
 
 
 def _dream(transplant: Transplant, settings: MethodSettings) -> Learning:
-    return Taught(transplant, settings, thrifty=False)
+    return AutoLearning(transplant, settings, thrifty=False)
 
 
 def _auto(transplant: Transplant, settings: MethodSettings) -> Learning:
@@ -121,7 +121,7 @@ def _auto(transplant: Transplant, settings: MethodSettings) -> Learning:
     if all(thing is None for thing in showable):
         # Nothing to show the teacher, so nothing to measure by: pseudo-gradients have to do.
         return _closed_form(transplant, settings)
-    return Taught(transplant, settings, thrifty=True)
+    return AutoLearning(transplant, settings, thrifty=True)
 
 
 def _samples(transplant: Transplant) -> Samples:

@@ -11,13 +11,13 @@ from common.errors import ConflictError, NotFoundError
 from common.files import only_one
 from common.identity.keys import load_or_create
 from coordinator.config import CoordinatorConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.history.mlflow_history import History, Restored
 from coordinator.history.recorder import (
     gather,
     show_head,
 )
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.plan.publish import publish_plan
 from coordinator.registry import OPEN_MERGES, Merge, Registry
 
@@ -67,21 +67,21 @@ def rebuild(
     ConflictError
         If MLflow refuses a merge.
     """
-    places = Places(config)
+    paths = StatePaths(config)
     done = []
-    with _ledger(config, places) as ledger, _alone(places) as alone:
-        history = History(config.history.mlflow_uri, config.net, ledger.store)
+    with _context(config, paths) as context, _alone(paths) as alone:
+        history = History(config.history.mlflow_uri, config.net, context.store)
         history.check()
         history.ensure_experiment()
-        registry = ledger.registry
+        registry = context.registry
         for merge in _ended(registry):
             if not (alone or merge.logged):
                 continue
-            what, run_id = history.restore(gather(ledger, places, merge))
+            what, run_id = history.restore(gather(context, paths, merge))
             registry.merges.update(merge.id, logged=True, mlflow_run_id=run_id)
             done.append(_restored(merge, run_id, what))
             on_merge(done[-1])
-        show_head(ledger, history)
+        show_head(context, history)
     return done
 
 
@@ -103,20 +103,19 @@ def _restored(merge: Merge, run_id: str, what: Restored) -> RestoredMerge:
 
 
 @contextmanager
-def _ledger(config: CoordinatorConfig, places: Places) -> Iterator[Ledger]:
-    if config.database is None and not places.database_file.exists():
+def _context(config: CoordinatorConfig, paths: StatePaths) -> Iterator[CoordinatorContext]:
+    if config.database is None and not paths.database_file.exists():
         raise NotFoundError(
-            f"{places.database_file}: no coordinator has run here; "
-            "start `rootstock coordinator run`"
+            f"{paths.database_file}: no coordinator has run here; start `rootstock coordinator run`"
         )
-    store = open_store(places.artifacts, places.cache)
-    registry = Registry(places.database)
+    store = open_store(paths.artifacts, paths.cache)
+    registry = Registry(paths.database)
     try:
-        yield Ledger(
+        yield CoordinatorContext(
             registry=registry,
             store=store,
-            plan=publish_plan(config, store, places.plan),
-            key=load_or_create(places.key),
+            plan=publish_plan(config, store, paths.plan),
+            key=load_or_create(paths.key),
             config=config,
         )
     finally:
@@ -124,11 +123,11 @@ def _ledger(config: CoordinatorConfig, places: Places) -> Iterator[Ledger]:
 
 
 @contextmanager
-def _alone(places: Places) -> Iterator[bool]:
+def _alone(paths: StatePaths) -> Iterator[bool]:
     """Hold the coordinator's lock if it is free; say whether it was."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(only_one(places.state, "coordinator"))
+            stack.enter_context(only_one(paths.state, "coordinator"))
             alone = True
         except ConflictError:
             alone = False

@@ -12,12 +12,12 @@ from common.nets import tailored_resnet
 from common.nets.spec import Setting
 from common.nettailor.paths import name_of
 from common.weights.manifest import TeacherManifest
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.growth import NewCategory
 from coordinator.history.mlflow_history import History
 from coordinator.history.record import Join, MergeRecord, Tailored
 from coordinator.jobs.model import JobResult
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.registry import Merge, MergeState, NetVersion, Submission
 
 
@@ -26,18 +26,22 @@ class Recorder:
 
     Parameters
     ----------
-    ledger, history, places
+    context, history, paths
         The coordinator's.
     up
         Done when MLflow has answered for the first time: nothing is logged before.
     """
 
     def __init__(
-        self, ledger: Ledger, history: History, places: Places, up: asyncio.Future[str]
+        self,
+        context: CoordinatorContext,
+        history: History,
+        paths: StatePaths,
+        up: asyncio.Future[str],
     ) -> None:
-        self._ledger = ledger
+        self._context = context
         self._history = history
-        self._places = places
+        self._paths = paths
         self._up = up
 
     async def log_all(self) -> None:
@@ -52,7 +56,7 @@ class Recorder:
         """
         await asyncio.shield(self._up)
         failed: RootstockError | None = None
-        merges = await asyncio.to_thread(self._ledger.registry.merges.unlogged)
+        merges = await asyncio.to_thread(self._context.registry.merges.unlogged)
         for merge in sorted(merges, key=lambda merge: merge.finished_at or 0.0):
             try:
                 await asyncio.to_thread(self._log, merge)
@@ -64,32 +68,32 @@ class Recorder:
             raise failed
 
     def _log(self, merge: Merge) -> None:
-        run_id = self._history.log_merge(gather(self._ledger, self._places, merge))
-        show_head(self._ledger, self._history)
+        run_id = self._history.log_merge(gather(self._context, self._paths, merge))
+        show_head(self._context, self._history)
         # Last: a merge counts as logged when the aliases follow it, too.
-        self._ledger.registry.merges.update(merge.id, logged=True, mlflow_run_id=run_id)
+        self._context.registry.merges.update(merge.id, logged=True, mlflow_run_id=run_id)
 
 
-def show_head(ledger: Ledger, history: History) -> None:
+def show_head(context: CoordinatorContext, history: History) -> None:
     """Let the history's aliases name the registry's head and its parent."""
-    versions = ledger.registry.versions
+    versions = context.registry.versions
     head = versions.head()
     parent = versions.get(head.parent) if head and head.parent else None
     history.show_head(head.digest if head else None, parent.digest if parent else None)
 
 
-def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
+def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> MergeRecord:
     """Put a finished merge's record together from registry and store; needs no MLflow."""
-    registry = ledger.registry
+    registry = context.registry
     submission = registry.submissions.get(merge.submission_id)
-    manifest = ledger.teacher(submission)
+    manifest = context.teacher(submission)
     distilled = merge.job_result is not None and merge.operation == NewCategory.name
     result = JobResult.model_validate(merge.job_result) if distilled else None
     version = registry.versions.get(merge.net_version) if merge.net_version else None
     before = version.parent if version else merge.parent_version
     parent = registry.versions.get(before) if before else None
     held = version or parent
-    tree = ledger.tree_of(held) if held else None
+    tree = context.tree_of(held) if held else None
     digests = _digests(submission, manifest, merge.task, result)
     adapter_uri = None
     if version is not None and tree is not None:
@@ -97,7 +101,7 @@ def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
         adapter = tree.edge(merge.category, merge.task).adapter
         if adapter is not None:
             digests["adapter"] = adapter.blob.digest
-            adapter_uri = f"{places.artifacts}#sha256:{adapter.blob.digest}"
+            adapter_uri = f"{paths.artifacts}#sha256:{adapter.blob.digest}"
     parameters: dict[str, Setting] = {
         "recipe": manifest.recipe.name,
         "architecture": manifest.architecture.name,
@@ -114,7 +118,7 @@ def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
         parameters |= result.learned_by()
         numbers |= result.report
     return MergeRecord(
-        net=ledger.config.net,
+        net=context.config.net,
         merge_id=merge.id,
         category=merge.category,
         task=merge.task,
@@ -137,15 +141,17 @@ def gather(ledger: Ledger, places: Places, merge: Merge) -> MergeRecord:
         created_at=_instant(merge.created_at),
         finished_at=_instant(merge.finished_at) if merge.finished_at else None,
         tree=tree,
-        earlier=_earlier(ledger, merge, held),
+        earlier=_earlier(context, merge, held),
     )
 
 
-def _earlier(ledger: Ledger, merge: Merge, held: NetVersion | None) -> tuple[Join, ...]:
+def _earlier(
+    context: CoordinatorContext, merge: Merge, held: NetVersion | None
+) -> tuple[Join, ...]:
     """Return every join of a net version but the merge's own, with its teacher's error."""
     if held is None:
         return ()
-    merged = ledger.registry.merges.all(MergeState.MERGED, MergeState.ROLLED_BACK)
+    merged = context.registry.merges.all(MergeState.MERGED, MergeState.ROLLED_BACK)
     teachers = {
         (each.category, each.task): each.numbers.get("teacher_error")
         for each in merged
@@ -158,7 +164,7 @@ def _earlier(ledger: Ledger, merge: Merge, held: NetVersion | None) -> tuple[Joi
             error=edge.error,
             teacher_error=teachers.get((edge.category, edge.task)),
         )
-        for edge in ledger.tree_of(held).edges
+        for edge in context.tree_of(held).edges
         if (edge.category, edge.task) != (merge.category, merge.task)
     )
 

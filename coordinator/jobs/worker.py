@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from common.artifacts.store import open_store
-from common.distillation.auto.learning import Taught
+from common.distillation.auto.learning import AutoLearning
 from common.distillation.methods import method_named
 from common.distillation.transplant import Learning
 from common.errors import ConflictError, TransplantError
@@ -196,7 +196,7 @@ class TransplantWorker:
         method = method_named(self._method(stage))
         learning = method.begin(transplant, job.settings.method_settings())
         state = self._at.state
-        if state is None and isinstance(learning, Taught) and not learning.done:
+        if state is None and isinstance(learning, AutoLearning) and not learning.done:
             state = self._at.dream  # the same dream in both stages
         if state is not None:
             path = self._store.local_path(state.digest)

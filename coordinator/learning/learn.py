@@ -39,9 +39,9 @@ from coordinator.merges.own_samples import (
     OwnSamples,
     read_own,
 )
-from coordinator.merges.result import LearnedJoin
+from coordinator.merges.result import OperatorJoin
 from coordinator.net.compose import loaded_task_module
-from coordinator.net.reader import NetView
+from coordinator.net.reader import NetReader
 
 NO_ADAPTER = "no adapter"
 LEARNED = "learned"
@@ -52,7 +52,7 @@ class LearnedTask:
     """A new task module, and how each category that it was learned on is joined to it."""
 
     blob: BlobEntry
-    joins: Mapping[str, LearnedJoin]
+    joins: Mapping[str, OperatorJoin]
 
 
 class Learner:
@@ -68,7 +68,7 @@ class Learner:
         The samples: see `coordinator.merges.own_samples`.
     """
 
-    def __init__(self, view: NetView, tree: NetTree, folder: Path) -> None:
+    def __init__(self, view: NetReader, tree: NetTree, folder: Path) -> None:
         self._store = view.store
         self._tree = tree
         self._folder = folder
@@ -146,7 +146,7 @@ class Learner:
 
     def connection(
         self, category: str, task: str, settings: BackDistillationSettings
-    ) -> LearnedJoin:
+    ) -> OperatorJoin:
         """Find how a category and a task, both in the net and not joined, are joined best.
 
         Tried are no adapter, the adapters that join the category to other tasks (task modules of
@@ -178,7 +178,7 @@ class Learner:
             ),
         ]
         learned_from = int((~samples.judging_N).sum())
-        judged: list[LearnedJoin] = []
+        judged: list[OperatorJoin] = []
         for how, adapter in candidates:
             features = self._features(category, adapter, samples.images_NCHW)
             if self._fits(task, features):
@@ -276,10 +276,10 @@ def _judged(
     how: str,
     judging: Samples,
     learned_from: int,
-) -> LearnedJoin:
+) -> OperatorJoin:
     y_N = in_batches(g, judging.features_NCHW).flatten()
     wrong = (y_N > 0) != (judging.labels_N > 0.5)
-    return LearnedJoin(
+    return OperatorJoin(
         task_module=blob.digest,
         adapter=adapter,
         how=how,

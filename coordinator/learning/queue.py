@@ -14,7 +14,7 @@ from coordinator.growth import Connect, LearnTask
 from coordinator.learning.learn import LearnedTask
 from coordinator.merges.result import (
     COORDINATOR,
-    LearnedJoin,
+    OperatorJoin,
 )
 from coordinator.registry import OPEN_MERGES, Merge, Receipt, Registry, SubmissionState
 
@@ -99,7 +99,7 @@ def found_with(
 
 
 def queue_connection(
-    registry: Registry, tree: NetTree, category: str, task: str, join: LearnedJoin
+    registry: Registry, tree: NetTree, category: str, task: str, join: OperatorJoin
 ) -> Merge:
     """Queue a further join of what the net holds."""
     origin = _submission_of(registry, tree, category)
@@ -112,7 +112,7 @@ def _queue(
     category: str,
     task: str,
     operation: str,
-    join: LearnedJoin,
+    join: OperatorJoin,
 ) -> Merge:
     merge = registry.merges.create(
         submission, category, task, operation, job_result=join.model_dump(mode="json")

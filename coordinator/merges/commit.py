@@ -12,7 +12,7 @@ from common.errors import ConflictError
 from common.nets.graph import ModuleRef, NetTree, VersionCommit
 from common.nets.spec import Setting
 from coordinator.context import (
-    Ledger,
+    CoordinatorContext,
     merge_event,
     plain,
     version_event,
@@ -30,8 +30,8 @@ from coordinator.growth import (
 )
 from coordinator.jobs.model import JobResult
 from coordinator.merges.result import (
-    Join,
-    LearnedJoin,
+    AcceptedJoin,
+    OperatorJoin,
 )
 from coordinator.net.fingerprint import (
     outputs,
@@ -48,12 +48,12 @@ OPERATIONS: dict[str, Callable[[str, str], Operation]] = {
 class Committer:
     """Makes and takes back net versions, one after another, whatever learns side by side."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, context: CoordinatorContext) -> None:
+        self._context = context
         self._committing = asyncio.Lock()
         self._log = structlog.get_logger("committing")
 
-    async def commit(self, merge: Merge, submission: Submission, join: Join) -> None:
+    async def commit(self, merge: Merge, submission: Submission, join: AcceptedJoin) -> None:
         """Make the next net version out of the head and what a merge joins.
 
         Raises
@@ -62,24 +62,26 @@ class Committer:
             If the net has changed in a way that the merge does not fit.
         """
         async with self._committing:
-            await asyncio.to_thread(commit, self._ledger, merge, submission, join)
+            await asyncio.to_thread(commit, self._context, merge, submission, join)
         self._log.info("merged", merge=merge.id, category=merge.category, task=merge.task)
 
     async def roll_back(self, number: int, reason: str, *, and_later: bool) -> list[NetVersion]:
         """Take a net version back; see `roll_back`."""
         async with self._committing:
             taken = await asyncio.to_thread(
-                roll_back, self._ledger, number, reason, and_later=and_later
+                roll_back, self._context, number, reason, and_later=and_later
             )
         self._log.info("rolled back", versions=[each.number for each in taken], reason=reason)
         return taken
 
 
-def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> None:
+def commit(
+    context: CoordinatorContext, merge: Merge, submission: Submission, join: AcceptedJoin
+) -> None:
     """Make the next net version, in one transaction; see `Committer.commit`."""
-    manifest = ledger.teacher(submission)
-    head = ledger.head()
-    held = None if head is None else ledger.tree_of(head)
+    manifest = context.teacher(submission)
+    head = context.head()
+    held = None if head is None else context.tree_of(head)
     numbers = merge.numbers
     error = numbers[error_key(join.candidate or "teacher", numbers)]
     record: dict[str, Setting | None] = {
@@ -102,32 +104,32 @@ def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> 
         _require_student(held, merge, result.student_task_module)
         record |= result.learned_by()
     if merge.job_result is not None and merge.operation == Connect.name:
-        learned = LearnedJoin.model_validate(merge.job_result)
+        learned = OperatorJoin.model_validate(merge.job_result)
         _require_student(held, merge, learned.task_module)
     operation = OPERATIONS[merge.operation](merge.category, merge.task)
     tree = grown(
         held,
         operation,
         manifest,
-        ledger.plan,
+        context.plan,
         manifest_digest=submission.manifest_digest,
         adapter=join.adapter,
         calibration=join.calibration,
         error=error,
-        learned=_learned_module(ledger, merge),
+        learned=_learned_module(context, merge),
     )
-    record["probe"] = written(outputs(tree, ledger.store, merge.category, merge.task))
+    record["probe"] = written(outputs(tree, context.store, merge.category, merge.task))
     unsigned = VersionCommit(
-        tree=ledger.put_tree(tree, head),
+        tree=context.put_tree(tree, head),
         parent=head.digest if head is not None else None,
-        number=ledger.registry.versions.next_number(),
+        number=context.registry.versions.next_number(),
         merge=record,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
-    signature = ledger.key.sign(unsigned.signed_bytes()).hex()
+    signature = context.key.sign(unsigned.signed_bytes()).hex()
     signed = unsigned.model_copy(update={"signature": signature})
-    digest = ledger.put(signed)
-    ledger.registry.versions.commit(
+    digest = context.put(signed)
+    context.registry.versions.commit(
         signed.number,
         digest,
         signed.tree,
@@ -139,14 +141,16 @@ def commit(ledger: Ledger, merge: Merge, submission: Submission, join: Join) -> 
     )
 
 
-def roll_back(ledger: Ledger, number: int, reason: str, *, and_later: bool) -> list[NetVersion]:
+def roll_back(
+    context: CoordinatorContext, number: int, reason: str, *, and_later: bool
+) -> list[NetVersion]:
     """Take a net version back, so that its parent is the head.
 
     Nothing is deleted: versions, trees and blobs stay, and a later version has the next number.
 
     Parameters
     ----------
-    ledger
+    context
         The coordinator's.
     number
         Which version.
@@ -168,7 +172,7 @@ def roll_back(ledger: Ledger, number: int, reason: str, *, and_later: bool) -> l
         If it was rolled back before, or others stand on it and `and_later` is not set.
     """
     reason = plain(f"rolled back by the operator: {reason}")
-    submissions = ledger.registry.submissions
+    submissions = context.registry.submissions
 
     def tell(merges: list[Merge]) -> Iterable[NewEvent]:
         return [
@@ -177,17 +181,17 @@ def roll_back(ledger: Ledger, number: int, reason: str, *, and_later: bool) -> l
         ]
 
     sites = {submission.id: submission.site for submission in submissions.all()}
-    return ledger.registry.versions.roll_back(number, reason, and_later=and_later, events=tell)
+    return context.registry.versions.roll_back(number, reason, and_later=and_later, events=tell)
 
 
-def _learned_module(ledger: Ledger, merge: Merge) -> ModuleRef | None:
+def _learned_module(context: CoordinatorContext, merge: Merge) -> ModuleRef | None:
     """Return the task module that a founding merge brings instead of its submission's."""
     if merge.job_result is None or merge.operation != Found.name:
         return None
-    learned = LearnedJoin.model_validate(merge.job_result)
+    learned = OperatorJoin.model_validate(merge.job_result)
     if learned.submission is None:
         return None
-    manifest = ledger.teacher_of(learned.submission)
+    manifest = context.teacher_of(learned.submission)
     return task_ref(manifest, merge.task, learned.submission)
 
 

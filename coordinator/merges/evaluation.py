@@ -11,7 +11,7 @@ from common.nets.calibration import Calibration
 from common.nets.spec import AdapterSpec
 from common.weights.admission import admit
 from common.weights.manifest import AdapterEntry, RefinementManifest
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.jobs.model import JobResult
 from coordinator.registry import (
     Decision,
@@ -21,7 +21,7 @@ from coordinator.registry import (
     Submission,
     evaluation_id,
 )
-from coordinator.registry.wait import until
+from coordinator.registry.wait import wait_for
 from protos.rootstock.federation.v1.federation_pb2 import (
     Candidate,
     CandidateResult,
@@ -44,7 +44,7 @@ def candidates_of(result: JobResult) -> Candidates:
 
 
 def ask(
-    ledger: Ledger,
+    context: CoordinatorContext,
     merge: Merge,
     submission: Submission,
     candidates: Candidates,
@@ -56,7 +56,7 @@ def ask(
 
     Parameters
     ----------
-    ledger, merge, submission
+    context, merge, submission
         Whose candidates.
     candidates
         By name; see `candidates_of`.
@@ -65,7 +65,7 @@ def ask(
     refinement
         The structure of the adapter that the lab is to refine; None: it is not asked to.
     """
-    tree = ledger.tree()
+    tree = context.tree()
     if tree is None:
         raise ConflictError(f"merge {merge.id}: there is nothing to evaluate; found a net first")
     student = tree.task_modules[merge.task]
@@ -84,7 +84,7 @@ def ask(
         refinement_spec=b"" if refinement is None else refinement.canonical(),
     )
     event = WatchResponse(evaluation=request).SerializeToString()
-    ledger.registry.evaluations.request(
+    context.registry.evaluations.request(
         merge.id,
         submission.site,
         request.SerializeToString(),
@@ -105,7 +105,7 @@ async def answer(registry: Registry, merge_id: str, turn: int) -> ReportEvaluati
             return ReportEvaluationRequest.FromString(evaluation.report)
         return registry.merges.get(merge_id).decision
 
-    found = await until(registry, look)
+    found = await wait_for(registry, look)
     return found if isinstance(found, ReportEvaluationRequest) else None
 
 
@@ -167,7 +167,7 @@ def _measured(name: str, told: CandidateResult | OutputCalibration) -> dict[str,
 
 
 def refined_adapter(
-    ledger: Ledger, report: ReportEvaluationRequest, spec: AdapterSpec
+    context: CoordinatorContext, report: ReportEvaluationRequest, spec: AdapterSpec
 ) -> AdapterEntry:
     """Put a refined adapter through the gate.
 
@@ -176,11 +176,11 @@ def refined_adapter(
     RefusedError, ConflictError
         If it is not what was asked for, or fails a check.
     """
-    upload = ledger.registry.uploads.refinement(report.refinement_manifest_digest)
+    upload = context.registry.uploads.refinement(report.refinement_manifest_digest)
     if upload is None:
         raise NotFoundError(f"refinement {report.refinement_manifest_digest} was not received")
     manifest = RefinementManifest.parse(upload.manifest, what="manifest")
     if manifest.adapter.spec != spec:
         raise ConflictError(f"the refined adapter is {manifest.adapter.spec}, asked for was {spec}")
-    admit(manifest, ledger.plan, ledger.store.local_path)
+    admit(manifest, context.plan, context.store.local_path)
     return manifest.adapter

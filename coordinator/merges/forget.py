@@ -6,20 +6,20 @@ import structlog
 
 from common.errors import ConflictError, NotFoundError
 from coordinator.context import (
-    Ledger,
+    CoordinatorContext,
     samples_event,
 )
 from coordinator.registry import OPEN_MERGES
 
 
-def forget_samples(ledger: Ledger, submission_id: str) -> int:
+def forget_samples(context: CoordinatorContext, submission_id: str) -> int:
     """Delete the samples that came with a submission, and tell its lab.
 
     Nets and their history stay as they are: samples are no part of them.
 
     Parameters
     ----------
-    ledger
+    context
         The coordinator's.
     submission_id
         Whose.
@@ -36,13 +36,13 @@ def forget_samples(ledger: Ledger, submission_id: str) -> int:
     ConflictError
         If a merge still learns from them.
     """
-    submission = ledger.registry.submissions.get(submission_id)
-    shared = ledger.teacher(submission).shared_samples
-    if shared is None or not ledger.store.has(shared.blob.digest):
+    submission = context.registry.submissions.get(submission_id)
+    shared = context.teacher(submission).shared_samples
+    if shared is None or not context.store.has(shared.blob.digest):
         raise NotFoundError(f"submission {submission_id} has no samples here; nothing to forget")
     opened = [
         merge.id
-        for merge in ledger.registry.merges.of_submission(submission_id)
+        for merge in context.registry.merges.of_submission(submission_id)
         if merge.state in OPEN_MERGES
     ]
     if opened:
@@ -50,9 +50,9 @@ def forget_samples(ledger: Ledger, submission_id: str) -> int:
             f"merge {opened[0]} may still learn from the samples of {submission_id}; wait for its "
             "end, or reject it"
         )
-    ledger.store.delete(shared.blob.digest)
+    context.store.delete(shared.blob.digest)
     event = samples_event(submission, shared.count)
-    ledger.registry.events.append(event.site, event.kind, event.payload)
+    context.registry.events.append(event.site, event.kind, event.payload)
     structlog.get_logger("samples").info(
         "forgotten", submission=submission_id, site=submission.site, count=shared.count
     )

@@ -11,10 +11,10 @@ import structlog
 from common.errors import ConflictError, TransplantError
 from common.nets.spec import TaskSpec
 from common.weights.manifest import BlobEntry, TeacherManifest
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
 from coordinator.merges.samples import few_samples
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.registry import Merge
 
 CLOSED_FORM_METHOD = "closed-form"
@@ -36,18 +36,18 @@ class Distiller:
 
     Parameters
     ----------
-    ledger
+    context
         What the coordinator holds.
     runner
         Runs jobs.
-    places
+    paths
         Where artifacts are.
     """
 
-    def __init__(self, ledger: Ledger, runner: Runner, places: Places) -> None:
-        self._ledger = ledger
+    def __init__(self, context: CoordinatorContext, runner: Runner, paths: StatePaths) -> None:
+        self._context = context
         self._runner = runner
-        self._places = places
+        self._paths = paths
         self._log = structlog.get_logger("transplant")
 
     async def rung(self, merge: Merge, manifest: TeacherManifest, task: TaskSpec) -> JobResult:
@@ -74,18 +74,18 @@ class Distiller:
         self, merge: Merge, manifest: TeacherManifest, task: TaskSpec
     ) -> tuple[JobResult, dict[str, float]]:
         """Learn with what there is; returns numbers of the samples, too."""
-        samples = await asyncio.to_thread(few_samples, self._ledger, manifest, task)
+        samples = await asyncio.to_thread(few_samples, self._context, manifest, task)
         job = await asyncio.to_thread(self._job, merge, manifest, task, samples.blob)
         result = await self._run(merge, job)
         if samples.blob is not None and samples.temporary:
             # A lab's samples are in it: what the lab wants back must not stay here.
-            await asyncio.to_thread(self._ledger.store.delete, samples.blob.digest)
+            await asyncio.to_thread(self._context.store.delete, samples.blob.digest)
         if merge.job_result is not None:
             result = result.above(JobResult.model_validate(merge.job_result))
         return result, samples.numbers()
 
     async def _run(self, merge: Merge, job: TransplantJob) -> JobResult:
-        registry, loop = self._ledger.registry, asyncio.get_running_loop()
+        registry, loop = self._context.registry, asyncio.get_running_loop()
 
         def show(progress: Progress) -> None:
             loop.run_in_executor(
@@ -98,8 +98,8 @@ class Distiller:
     def _job(
         self, merge: Merge, manifest: TeacherManifest, task: TaskSpec, samples: BlobEntry | None
     ) -> TransplantJob:
-        ledger = self._ledger
-        tree = ledger.tree()
+        context = self._context
+        tree = context.tree()
         if tree is None:
             raise ConflictError(f"merge {merge.id}: there is no net to join; found one first")
         student = tree.task_modules.get(merge.task)
@@ -108,7 +108,7 @@ class Distiller:
                 f"merge {merge.id}: the net has no task module '{merge.task}', and the one that "
                 "was on its way came to nothing; have the lab ship its teacher net again"
             )
-        founder = ledger.teacher_of(student.submission)
+        founder = context.teacher_of(student.submission)
         return TransplantJob(
             merge_id=merge.id,
             task=task,
@@ -122,8 +122,8 @@ class Distiller:
             teacher_statistics=manifest.statistics,
             student_statistics=founder.statistics,
             task_measured=merge.task == min(manifest.task_modules),
-            settings=ledger.config.distillation_for(task),
-            artifacts=self._places.artifacts,
-            cache=str(self._places.cache),
-            checkpoint_steps=ledger.config.jobs.checkpoint_steps,
+            settings=context.config.distillation_for(task),
+            artifacts=self._paths.artifacts,
+            cache=str(self._paths.cache),
+            checkpoint_steps=context.config.jobs.checkpoint_steps,
         )

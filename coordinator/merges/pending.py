@@ -11,31 +11,31 @@ from coordinator.net.objects import (
     read_teacher,
     submitted,
 )
-from coordinator.net.reader import NetView
-from coordinator.paths import Places
+from coordinator.net.reader import NetReader
+from coordinator.paths import StatePaths
 from coordinator.registry import OPEN_MERGES, SubmissionState
 
 WAITING = (SubmissionState.RECEIVED, SubmissionState.ADMITTED)
 
 
-def published_plan(places: Places) -> Plan:
+def published_plan(paths: StatePaths) -> Plan:
     """Return the plan that the coordinator published last."""
-    with storage_errors(places.plan):
-        return Plan.parse(places.plan.read_bytes(), what="plan")
+    with storage_errors(paths.plan):
+        return Plan.parse(paths.plan.read_bytes(), what="plan")
 
 
-def growth_plan(view: NetView, places: Places) -> GrowthPlan:
+def growth_plan(view: NetReader, paths: StatePaths) -> GrowthPlan:
     """Plan the open merges and the submissions that no merge was queued for yet.
 
     Parameters
     ----------
     view
         The coordinator's nets.
-    places
+    paths
         Where its published plan is.
     """
     registry = view.registry
-    plan = published_plan(places)
+    plan = published_plan(paths)
     head = view.head
     tree = None if head is None else view.tree(head)
     merges = registry.merges.all()

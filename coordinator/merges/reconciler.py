@@ -18,13 +18,13 @@ from common.errors import RefusedError, RootstockError
 from common.weights.admission import admit
 from common.weights.manifest import TeacherManifest
 from coordinator.context import (
-    Ledger,
+    CoordinatorContext,
     plain,
     submission_event,
 )
 from coordinator.growth import BRINGING, Found, Operation, Refusal, Underway, decide
 from coordinator.merges.result import of_labs
-from coordinator.merges.runner import Transplanter
+from coordinator.merges.runner import MergeRunner
 from coordinator.plan.heads import (
     HeadsFile,
     heads_of_net,
@@ -48,12 +48,12 @@ class Logger(Protocol):
         ...
 
 
-class Conductor:
+class Reconciler:
     """Drives every open submission and merge.
 
     Parameters
     ----------
-    ledger
+    context
         What the coordinator holds: registry, store, plan, signing key.
     transplanter
         Carries one merge to its end.
@@ -67,14 +67,14 @@ class Conductor:
 
     def __init__(
         self,
-        ledger: Ledger,
-        transplanter: Transplanter,
+        context: CoordinatorContext,
+        transplanter: MergeRunner,
         recorder: Logger,
         heads: HeadsFile,
         retry_seconds: float,
     ) -> None:
         self._heads = heads
-        self._ledger = ledger
+        self._context = context
         self._transplanter = transplanter
         self._recorder = recorder
         self._retry_seconds = retry_seconds
@@ -89,7 +89,7 @@ class Conductor:
         def wake(_: Change) -> None:
             loop.call_soon_threadsafe(self._news.set)
 
-        unsubscribe = self._ledger.registry.subscribe(wake)
+        unsubscribe = self._context.registry.subscribe(wake)
         try:
             while True:
                 self._news.clear()
@@ -105,7 +105,7 @@ class Conductor:
 
     def _due(self) -> dict[str, Work]:
         """Return the work that the states in the registry call for, by name."""
-        registry = self._ledger.registry
+        registry = self._context.registry
         due: dict[str, Work] = {
             merge.id: partial(self._transplanter.carry, merge.id)
             for merge in registry.merges.all(*OPEN_MERGES)
@@ -150,7 +150,7 @@ class Conductor:
             await asyncio.to_thread(self._decide, undecided[0])
 
     async def _admit_received(self) -> None:
-        registry = self._ledger.registry
+        registry = self._context.registry
         for submission in await asyncio.to_thread(self._received):
             state, reason = SubmissionState.ADMITTED, ""
             try:
@@ -174,8 +174,8 @@ class Conductor:
         RefusedError
             Which check it failed, with the value and the rule.
         """
-        manifest = self._ledger.teacher(submission)
-        admit(manifest, self._ledger.plan, self._ledger.store.local_path)
+        manifest = self._context.teacher(submission)
+        admit(manifest, self._context.plan, self._context.store.local_path)
         operations = self._operations(manifest)
         if isinstance(operations, Refusal):
             raise RefusedError(operations.reason)
@@ -185,62 +185,62 @@ class Conductor:
             )
 
     def _operations(self, manifest: TeacherManifest) -> list[Operation] | Refusal:
-        ledger = self._ledger
-        merges = ledger.registry.merges.all(*OPEN_MERGES)
+        context = self._context
+        merges = context.registry.merges.all(*OPEN_MERGES)
         underway = Underway(
             joins=frozenset((merge.category, merge.task) for merge in merges),
             tasks=frozenset(merge.task for merge in merges if merge.operation in BRINGING),
         )
-        return decide(ledger.tree(), manifest, ledger.plan, underway, ledger.owner)
+        return decide(context.tree(), manifest, context.plan, underway, context.owner)
 
     def _heads_due(self) -> bool:
         """Say whether the founding net's task modules are to be published as heads, and are there.
 
         Never again once heads were published: the operator may have retired them.
         """
-        ledger = self._ledger
-        if ledger.config.plan.heads != "founder" or self._heads.last() is not None:
+        context = self._context
+        if context.config.plan.heads != "founder" or self._heads.last() is not None:
             return False
-        tree = ledger.tree()
+        tree = context.tree()
         return tree is not None and all(
-            task.name in tree.task_modules for task in ledger.plan.tasks
+            task.name in tree.task_modules for task in context.plan.tasks
         )
 
     async def _publish_heads(self) -> None:
         await asyncio.to_thread(self._publish_heads_of_head)
 
     def _publish_heads_of_head(self) -> None:
-        ledger = self._ledger
-        head = ledger.head()
+        context = self._context
+        head = context.head()
         assert head is not None  # noqa: S101  # `_heads_due` has looked; versions only grow
-        modules = heads_of_net(ledger.tree_of(head), ledger.plan)
-        heads = publish(self._heads, ledger.registry, f"net version {head.number}", modules)
+        modules = heads_of_net(context.tree_of(head), context.plan)
+        heads = publish(self._heads, context.registry, f"net version {head.number}", modules)
         self._log.info("heads", number=heads.number, origin=heads.origin)
 
     def _received(self) -> list[Submission]:
-        return of_labs(self._ledger.registry.submissions.all(SubmissionState.RECEIVED))
+        return of_labs(self._context.registry.submissions.all(SubmissionState.RECEIVED))
 
     def _undecided(self) -> list[Submission]:
         """Return admitted submissions without merges; none while the net is being founded.
 
         What the others call for is known when there is a net to join.
         """
-        registry = self._ledger.registry
+        registry = self._context.registry
         if any(merge.operation == Found.name for merge in registry.merges.all(*OPEN_MERGES)):
             return []
         return of_labs(registry.submissions.undecided())
 
     def _decide(self, submission: Submission) -> None:
         """Queue the merges that an admitted submission calls for."""
-        ledger = self._ledger
-        manifest = ledger.teacher(submission)
+        context = self._context
+        manifest = context.teacher(submission)
         operations = self._operations(manifest)
         if isinstance(operations, Refusal):
             # Another lab's teacher of this category came first since this one was admitted.
-            ledger.fail_all(submission, operations.reason)
+            context.fail_all(submission, operations.reason)
             return
-        ledger.registry.merges.queue(
+        context.registry.merges.queue(
             submission.id,
             [(each.category, each.task, each.name) for each in operations],
-            released=ledger.config.growth.automatic,
+            released=context.config.growth.automatic,
         )

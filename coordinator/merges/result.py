@@ -22,7 +22,7 @@ def of_labs(submissions: Iterable[Submission]) -> list[Submission]:
 
 
 @dataclass(frozen=True)
-class Join:
+class AcceptedJoin:
     """How a merge joins its modules; by default as they came: they were trained together."""
 
     candidate: str | None = None
@@ -30,7 +30,7 @@ class Join:
     calibration: Calibration = field(default_factory=Calibration)
 
 
-class LearnedJoin(Document):
+class OperatorJoin(Document):
     """A join that was learned on the operator's own samples; a merge keeps it until its commit."""
 
     task_module: Digest
@@ -55,6 +55,6 @@ class LearnedJoin(Document):
             "own_samples/judged_on": float(self.judged_on),
         }
 
-    def join(self) -> Join:
+    def join(self) -> AcceptedJoin:
         """Return how it is committed."""
-        return Join(candidate="own_samples", adapter=self.adapter)
+        return AcceptedJoin(candidate="own_samples", adapter=self.adapter)

@@ -15,7 +15,7 @@ from common.errors import (
 )
 from common.weights.manifest import TeacherManifest
 from coordinator.context import (
-    Ledger,
+    CoordinatorContext,
     plain,
 )
 from coordinator.growth import (
@@ -43,22 +43,22 @@ from coordinator.merges.job import (
     Runner,
 )
 from coordinator.merges.result import (
-    Join,
-    LearnedJoin,
+    AcceptedJoin,
+    OperatorJoin,
 )
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
-from coordinator.registry.wait import until
+from coordinator.registry.wait import wait_for
 
 
-class Transplanter:
+class MergeRunner:
     """Carries one merge at a time through its states; many may be carried side by side."""
 
     def __init__(
-        self, ledger: Ledger, committer: Committer, runner: Runner, places: Places
+        self, context: CoordinatorContext, committer: Committer, runner: Runner, paths: StatePaths
     ) -> None:
-        self._ledger = ledger
-        self._distiller = Distiller(ledger, runner, places)
+        self._context = context
+        self._distiller = Distiller(context, runner, paths)
         self._committer = committer
         self._log = structlog.get_logger("transplant")
 
@@ -71,7 +71,7 @@ class Transplanter:
         """
         if not merge.released and merge.decision is None:
             return False
-        others = self._ledger.registry.merges.all(*OPEN_MERGES)
+        others = self._context.registry.merges.all(*OPEN_MERGES)
         if merge.operation == NewTask.name:
             return not any(
                 other.submission_id == merge.submission_id and other.operation != NewTask.name
@@ -81,7 +81,7 @@ class Transplanter:
             return True
         if not any(o.task == merge.task and o.operation in BRINGING for o in others):
             return True
-        tree = self._ledger.tree()
+        tree = self._context.tree()
         return tree is not None and merge.task in tree.task_modules
 
     async def carry(self, merge_id: str) -> None:
@@ -95,7 +95,7 @@ class Transplanter:
         StorageError, UnreachableError
             What waiting may mend; the merge stays as it is.
         """
-        registry = self._ledger.registry
+        registry = self._context.registry
         merge = await asyncio.to_thread(registry.merges.get, merge_id)
         submission = await asyncio.to_thread(registry.submissions.get, merge.submission_id)
         try:
@@ -105,11 +105,11 @@ class Transplanter:
         except RootstockError as error:
             self._log.warning("failed", merge=merge_id, error=str(error))
             await asyncio.to_thread(
-                self._ledger.end, merge, submission.site, MergeState.FAILED, str(error)
+                self._context.end, merge, submission.site, MergeState.FAILED, str(error)
             )
 
     async def _advance(self, merge: Merge, submission: Submission) -> None:
-        registry = self._ledger.registry
+        registry = self._context.registry
         if await self._rejected(merge, submission):
             return
         if merge.operation in DIRECT_OPERATIONS:
@@ -134,37 +134,37 @@ class Transplanter:
     async def _join(self, merge: Merge, submission: Submission) -> None:
         """Join what was trained together, or learned before the merge was queued."""
         if merge.job_result is None:
-            manifest = self._ledger.teacher(submission)
+            manifest = self._context.teacher(submission)
             numbers = teacher_numbers(manifest, merge.task)
-            join, what = Join(), "the teacher net"
+            join, what = AcceptedJoin(), "the teacher net"
         else:
-            learned = LearnedJoin.model_validate(merge.job_result)
+            learned = OperatorJoin.model_validate(merge.job_result)
             numbers, join, what = learned.numbers(), learned.join(), "what was learned"
         merge = await asyncio.to_thread(
-            self._ledger.registry.merges.update, merge.id, numbers=numbers
+            self._context.registry.merges.update, merge.id, numbers=numbers
         )
         error = numbers[error_key(join.candidate or "teacher", numbers)]
-        rule = self._ledger.config.acceptance.rule(merge.task)
+        rule = self._context.config.acceptance.rule(merge.task)
         await self._decide(merge, submission, as_it_came(rule, what, error), join)
 
     async def _rejected(self, merge: Merge, submission: Submission) -> bool:
         """Say whether the operator has rejected the merge, and end it if so."""
-        merge = await asyncio.to_thread(self._ledger.registry.merges.get, merge.id)
+        merge = await asyncio.to_thread(self._context.registry.merges.get, merge.id)
         if merge.decision != "reject":
             return False
         reason = f"rejected by the operator: {merge.decision_reason}"
         await asyncio.to_thread(
-            self._ledger.end, merge, submission.site, MergeState.REJECTED, reason
+            self._context.end, merge, submission.site, MergeState.REJECTED, reason
         )
         return True
 
     async def _distil(self, merge: Merge, submission: Submission) -> Merge:
-        registry = self._ledger.registry
-        manifest = self._ledger.teacher(submission)
-        task = self._ledger.plan.task(merge.task)
+        registry = self._context.registry
+        manifest = self._context.teacher(submission)
+        task = self._context.plan.task(merge.task)
         if task is None:
             raise ConflictError(f"merge {merge.id}: the plan has no task {merge.task!r} any more")
-        rule = self._ledger.config.acceptance.rule(merge.task)
+        rule = self._context.config.acceptance.rule(merge.task)
         if rule.take == "first" and merge.job_result is None:
             result = await self._distiller.rung(merge, manifest, task)
             numbers: dict[str, float] = {}
@@ -194,16 +194,16 @@ class Transplanter:
         result = JobResult.model_validate(merge.job_result)
         candidates = candidates_of(result)
         learned = result.zero_sample
-        wanted = learned is not None and self._ledger.config.evaluation.refine
+        wanted = learned is not None and self._context.config.evaluation.refine
         spec = learned.spec if learned is not None and wanted else None
         await asyncio.to_thread(
             partial(ask, turn=result.turn, refinement=spec),
-            self._ledger,
+            self._context,
             merge,
             submission,
             candidates,
         )
-        report = await answer(self._ledger.registry, merge.id, result.turn)
+        report = await answer(self._context.registry, merge.id, result.turn)
         if report is None:
             await self._rejected(merge, submission)
             return False
@@ -213,28 +213,28 @@ class Transplanter:
             )
         if report.refinement_manifest_digest and learned is not None:
             candidates[REFINED] = await asyncio.to_thread(
-                refined_adapter, self._ledger, report, learned.spec
+                refined_adapter, self._context, report, learned.spec
             )
         merge = await asyncio.to_thread(
-            self._ledger.registry.merges.update, merge.id, numbers=numbers_of(report)
+            self._context.registry.merges.update, merge.id, numbers=numbers_of(report)
         )
-        verdict = acceptance(self._ledger.config.acceptance.rule(merge.task), merge.numbers)
+        verdict = acceptance(self._context.config.acceptance.rule(merge.task), merge.numbers)
         if not verdict.accepted and learned is None and merge.state is MergeState.EVALUATING:
             self._log.info("goes on to learn", merge=merge.id, reason=verdict.reason)
             return True
         join = None
         if verdict.candidate is not None:
             calibration = calibration_of(report, verdict.candidate)
-            join = Join(verdict.candidate, candidates[verdict.candidate], calibration)
+            join = AcceptedJoin(verdict.candidate, candidates[verdict.candidate], calibration)
         await self._decide(merge, submission, verdict, join)
         return False
 
     async def _decide(
-        self, merge: Merge, submission: Submission, verdict: Verdict, join: Join | None
+        self, merge: Merge, submission: Submission, verdict: Verdict, join: AcceptedJoin | None
     ) -> None:
         """Merge or reject as the policy says, or as the operator does where the policy asks."""
         accepted = verdict.accepted
-        review = self._ledger.config.acceptance.review
+        review = self._context.config.acceptance.review
         asked = review == "always" or (review == "failing" and not accepted)
         if join is not None and (asked or merge.state is MergeState.REVIEWING):
             merge = await self._reviewed(merge, verdict.reason)
@@ -245,12 +245,12 @@ class Transplanter:
             await self._committer.commit(merge, submission, join)
             return
         await asyncio.to_thread(
-            self._ledger.end, merge, submission.site, MergeState.REJECTED, verdict.reason
+            self._context.end, merge, submission.site, MergeState.REJECTED, verdict.reason
         )
 
     async def _reviewed(self, merge: Merge, reason: str) -> Merge:
         """Wait for the operator's word; `reason` is what the policy says."""
-        registry = self._ledger.registry
+        registry = self._context.registry
         if merge.state is not MergeState.REVIEWING:
             merge = await asyncio.to_thread(
                 registry.merges.advance, merge.id, MergeState.REVIEWING, reason=plain(reason)
@@ -261,7 +261,7 @@ class Transplanter:
             found = registry.merges.get(merge.id)
             return None if found.decision is None else found
 
-        return await until(registry, look)
+        return await wait_for(registry, look)
 
 
 def teacher_numbers(manifest: TeacherManifest, task: str) -> dict[str, float]:

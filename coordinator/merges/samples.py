@@ -13,7 +13,7 @@ from common.nets.architectures import input_shape
 from common.nets.spec import TaskSpec
 from common.weights import safetensors_io
 from common.weights.manifest import BlobEntry, TeacherManifest
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.jobs.checkpoint import put_tensors
 from coordinator.merges.own_samples import (
     categories_in,
@@ -38,7 +38,9 @@ class FewSamples:
         return {"few_samples": float(self.shared + self.own), "own_samples": float(self.own)}
 
 
-def few_samples(ledger: Ledger, manifest: TeacherManifest, task: TaskSpec) -> FewSamples:
+def few_samples(
+    context: CoordinatorContext, manifest: TeacherManifest, task: TaskSpec
+) -> FewSamples:
     """Gather a merge's samples.
 
     The operator's own (`samples.folder`) tell whether an image shows the category, so they serve
@@ -46,7 +48,7 @@ def few_samples(ledger: Ledger, manifest: TeacherManifest, task: TaskSpec) -> Fe
 
     Parameters
     ----------
-    ledger
+    context
         The coordinator's.
     manifest
         The teacher's.
@@ -56,20 +58,20 @@ def few_samples(ledger: Ledger, manifest: TeacherManifest, task: TaskSpec) -> Fe
     shared = manifest.shared_samples
     given = 0 if shared is None else shared.count
     blob = None if shared is None else shared.blob
-    own = _own(ledger, manifest) if task.kind == "binary-classification" else None
+    own = _own(context, manifest) if task.kind == "binary-classification" else None
     if own is None:
         return FewSamples(blob, given, 0)
     images_NCHW, labels_N = own
     if blob is not None:
-        tensors = safetensors_io.read(ledger.store.local_path(blob.digest), blob)
+        tensors = safetensors_io.read(context.store.local_path(blob.digest), blob)
         images_NCHW = torch.cat([tensors["images"], images_NCHW])
         labels_N = torch.cat([tensors["labels"], labels_N])
-    both = put_tensors(ledger.store, {"images": images_NCHW, "labels": labels_N})
+    both = put_tensors(context.store, {"images": images_NCHW, "labels": labels_N})
     return FewSamples(both, given, len(own[1]), temporary=True)
 
 
-def _own(ledger: Ledger, manifest: TeacherManifest) -> tuple[Tensor, Tensor] | None:
-    folder = ledger.config.samples.folder
+def _own(context: CoordinatorContext, manifest: TeacherManifest) -> tuple[Tensor, Tensor] | None:
+    folder = context.config.samples.folder
     if folder is None:
         return None
     try:

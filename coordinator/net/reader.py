@@ -12,12 +12,12 @@ from coordinator.net.objects import (
     read_commit,
     read_tree,
 )
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.registry import Registry
-from coordinator.whereabouts import Whereabouts
+from coordinator.whereabouts import StateConfig
 
 
-class NetView:
+class NetReader:
     """Net versions of one coordinator."""
 
     def __init__(self, registry: Registry, store: BlobStore) -> None:
@@ -25,7 +25,7 @@ class NetView:
         self.store = store
 
     @classmethod
-    def open(cls, config: Whereabouts) -> Self:
+    def open(cls, config: StateConfig) -> Self:
         """Open the database and the store that a configuration names.
 
         Raises
@@ -33,13 +33,13 @@ class NetView:
         NotFoundError
             If no coordinator has run there.
         """
-        places = Places(config)
-        if config.database is None and not places.database_file.exists():
+        paths = StatePaths(config)
+        if config.database is None and not paths.database_file.exists():
             raise NotFoundError(
-                f"{places.database_file}: no coordinator has run here; "
+                f"{paths.database_file}: no coordinator has run here; "
                 "start `rootstock coordinator run`"
             )
-        return cls(Registry(places.database), open_store(places.artifacts, places.cache))
+        return cls(Registry(paths.database), open_store(paths.artifacts, paths.cache))
 
     def __enter__(self) -> Self:
         return self

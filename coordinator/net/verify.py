@@ -19,7 +19,7 @@ from coordinator.net.fingerprint import (
     outputs,
     written,
 )
-from coordinator.net.reader import NetView
+from coordinator.net.reader import NetReader
 from coordinator.registry import Registry
 
 
@@ -32,7 +32,7 @@ class Problem(Document):
 
 
 def verify_version(
-    view: NetView, number: int, coordinator_key: bytes, *, probe: bool = True
+    view: NetReader, number: int, coordinator_key: bytes, *, probe: bool = True
 ) -> list[Problem]:
     """Check a net version and its line of parents (DESIGN.md section 5, invariants 3 and 4).
 
@@ -57,7 +57,7 @@ def verify_version(
 
 
 def _problems(
-    view: NetView, number: int, coordinator_key: bytes, *, probe: bool
+    view: NetReader, number: int, coordinator_key: bytes, *, probe: bool
 ) -> Iterator[Problem]:
     newest: NetTree | None = None
     child: tuple[VersionCommit, NetTree] | None = None

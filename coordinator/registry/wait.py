@@ -11,7 +11,7 @@ from coordinator.registry import Change, Registry
 T = TypeVar("T")
 
 
-async def until(registry: Registry, look: Callable[[], T | None]) -> T:
+async def wait_for(registry: Registry, look: Callable[[], T | None]) -> T:
     """Look at each commit to the registry, and return what was found first.
 
     Parameters

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from coordinator.service.server import CoordinatorServer
-from coordinator.service.subscriptions import Watchers
+from coordinator.service.subscriptions import Subscriptions
 from coordinator.service.uploads.sessions import (
     receipt_bytes,
     signature_ref,
 )
 
-__all__ = ["CoordinatorServer", "Watchers", "receipt_bytes", "signature_ref"]
+__all__ = ["CoordinatorServer", "Subscriptions", "receipt_bytes", "signature_ref"]

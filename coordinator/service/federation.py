@@ -24,7 +24,7 @@ from coordinator.registry import Registry
 from coordinator.service.downloads import download
 from coordinator.service.interceptors import caller
 from coordinator.service.reports import take_report
-from coordinator.service.subscriptions import Watchers
+from coordinator.service.subscriptions import Subscriptions
 from coordinator.service.uploads.sessions import (
     Uploads,
     receipt_message,
@@ -58,7 +58,7 @@ class Federation(FederationServicer):
         plan: Plan,
         heads: CurrentHeads,
         key: SigningKey,
-        watchers: Watchers,
+        watchers: Subscriptions,
         uploads: Uploads,
     ) -> None:
         self._config = config

@@ -13,13 +13,13 @@ from typing import Any
 from common.errors import SchemaError
 from common.files import storage_errors, write_bytes
 from coordinator.context import (
-    Ledger,
+    CoordinatorContext,
     plain,
 )
 from coordinator.merges.commit import Committer
 from coordinator.merges.forget import forget_samples
 from coordinator.registry import Merge, Submission, SubmissionState
-from coordinator.service.subscriptions import Watchers
+from coordinator.service.subscriptions import Subscriptions
 from coordinator.service.uploads.blobs import blob_sizes
 from coordinator.service.uploads.sessions import Uploads
 from protos.rootstock.operator.v1 import operator_pb2 as pb
@@ -43,7 +43,7 @@ class Operator(OperatorServicer):
 
     Parameters
     ----------
-    ledger
+    context
         What the coordinator holds.
     committer
         Makes and takes back net versions.
@@ -56,16 +56,16 @@ class Operator(OperatorServicer):
     def __init__(
         self,
         *,
-        ledger: Ledger,
+        context: CoordinatorContext,
         committer: Committer,
-        watchers: Watchers,
+        watchers: Subscriptions,
         uploads: Uploads,
         experiment_id: Callable[[], str],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._ledger = ledger
-        self._config = ledger.config
-        self._registry = ledger.registry
+        self._context = context
+        self._config = context.config
+        self._registry = context.registry
         self._committer = committer
         self._watchers = watchers
         self._uploads = uploads
@@ -108,7 +108,7 @@ class Operator(OperatorServicer):
         self, request: pb.ForgetSamplesRequest, _context: Any
     ) -> pb.ForgetSamplesResponse:
         """Delete the samples that came with a submission."""
-        count = await asyncio.to_thread(forget_samples, self._ledger, request.submission_id)
+        count = await asyncio.to_thread(forget_samples, self._context, request.submission_id)
         return pb.ForgetSamplesResponse(count=count)
 
     async def RollBack(  # noqa: N802

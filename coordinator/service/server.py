@@ -16,16 +16,16 @@ from grpc_reflection.v1alpha import reflection
 from common.errors import AddressInUseError, ConfigurationError
 from common.files import write_bytes
 from common.transport.channel import Address, require_loopback_or_tls, server_options
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.merges.commit import Committer
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.plan.heads import HeadsFile
 from coordinator.service.federation import Federation
 from coordinator.service.interceptors import auth_interceptor, error_interceptor
 from coordinator.service.operator import Operator, load_or_create_token
-from coordinator.service.subscriptions import Watchers
-from coordinator.service.uploads.dedup import HeldTensors
-from coordinator.service.uploads.partial import Incoming
+from coordinator.service.subscriptions import Subscriptions
+from coordinator.service.uploads.dedup import TensorDedup
+from coordinator.service.uploads.partial import PartialUploads
 from coordinator.service.uploads.sessions import Uploads
 from protos.rootstock.federation.v1 import federation_pb2, federation_pb2_grpc
 from protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
@@ -44,7 +44,7 @@ class CoordinatorServer:
 
     Parameters
     ----------
-    ledger
+    context
         What the coordinator holds.
     committer
         Makes and takes back net versions.
@@ -57,30 +57,30 @@ class CoordinatorServer:
     def __init__(
         self,
         *,
-        ledger: Ledger,
+        context: CoordinatorContext,
         committer: Committer,
-        watchers: Watchers,
+        watchers: Subscriptions,
         experiment_id: Callable[[], str] = str,
     ) -> None:
-        config, registry, store = ledger.config, ledger.registry, ledger.store
-        plan, key = ledger.plan, ledger.key
+        config, registry, store = context.config, context.registry, context.store
+        plan, key = context.plan, context.key
         self._listen = require_loopback_or_tls(config.server.listen)
         self._registry = registry
-        self._places = Places(config)
+        self._paths = StatePaths(config)
         self._watchers = watchers
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._log = structlog.get_logger("server")
-        heads = HeadsFile(self._places.heads).current
+        heads = HeadsFile(self._paths.heads).current
         uploads = Uploads(
             registry=registry,
             store=store,
             plan=plan,
             heads=heads,
             key=key,
-            incoming=Incoming(self._places.incoming, plan.limits.chunk_bytes),
-            held=HeldTensors(ledger),
+            incoming=PartialUploads(self._paths.incoming, plan.limits.chunk_bytes),
+            held=TensorDedup(context),
             open_limit=config.server.max_open_uploads_per_site,
             byte_limit=config.server.max_open_bytes_per_site,
         )
@@ -97,7 +97,7 @@ class CoordinatorServer:
             uploads=uploads,
         )
         self._operator = Operator(
-            ledger=ledger,
+            context=context,
             committer=committer,
             watchers=watchers,
             uploads=uploads,
@@ -115,7 +115,7 @@ class CoordinatorServer:
             If another process listens there; names the port and the remedy.
         """
         _require_free(self._listen)
-        token = load_or_create_token(self._places.operator_token)
+        token = load_or_create_token(self._paths.operator_token)
         server = grpc.aio.server(
             interceptors=[error_interceptor(), auth_interceptor(self._registry, token)],
             options=server_options(),
@@ -137,7 +137,7 @@ class CoordinatorServer:
         for service in SERVICES:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         address = Address(self._listen.host, port)
-        await asyncio.to_thread(write_bytes, self._places.address, str(address).encode())
+        await asyncio.to_thread(write_bytes, self._paths.address, str(address).encode())
         self._log.info("serving", address=str(address))
         return address
 

@@ -26,7 +26,7 @@ class Lease:
         self.superseded_by: str | None = None
 
 
-class Watchers:
+class Subscriptions:
     """The watch streams of this process. Use from its event loop; `notify` from any thread."""
 
     def __init__(self) -> None:

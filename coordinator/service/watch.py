@@ -9,7 +9,7 @@ import structlog
 
 from common.errors import SchemaError, UnreachableError
 from coordinator.registry import Registry
-from coordinator.service.subscriptions import Watchers
+from coordinator.service.subscriptions import Subscriptions
 from protos.rootstock.federation.v1.federation_pb2 import (
     Heartbeat,
     Superseded,
@@ -29,7 +29,7 @@ async def watch(
     site: str,
     *,
     registry: Registry,
-    watchers: Watchers,
+    watchers: Subscriptions,
     heartbeat_seconds: float,
 ) -> AsyncGenerator[WatchResponse]:
     """Yield a site's events for as long as it listens.

@@ -40,15 +40,15 @@ from coordinator.config import (
     EvaluationConfig,
     PlanConfig,
 )
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.jobs.checkpoint import put_tensors
 from coordinator.jobs.model import JobResult, Progress, TransplantJob
 from coordinator.jobs.worker import TransplantWorker
 from coordinator.merges.commit import Committer
 from coordinator.merges.job import OnJobProgress
-from coordinator.merges.reconciler import Conductor
-from coordinator.merges.runner import Transplanter
-from coordinator.paths import Places
+from coordinator.merges.reconciler import Reconciler
+from coordinator.merges.runner import MergeRunner
+from coordinator.paths import StatePaths
 from coordinator.plan.heads import HeadsFile
 from coordinator.plan.publish import publish_plan
 from coordinator.registry import Change, MergeState, Receipt, Registry, Submission
@@ -155,22 +155,22 @@ class _Net:
             acceptance=AcceptanceConfig(max_error=100.0, max_above_teacher=100.0),
             evaluation=EvaluationConfig(refine=False),
         )
-        places = Places(self._config)
-        places.state.mkdir(parents=True)
+        paths = StatePaths(self._config)
+        paths.state.mkdir(parents=True)
         self._toml = folder / "coordinator.toml"
         self._toml.write_text(
             tomli_w.dumps(self._config.model_dump(mode="json", exclude_none=True)), "utf-8"
         )
-        self._registry = Registry(places.database)
-        store = LocalStore(Path(places.artifacts))
-        self._ledger = Ledger(
+        self._registry = Registry(paths.database)
+        store = LocalStore(Path(paths.artifacts))
+        self._context = CoordinatorContext(
             registry=self._registry,
             store=store,
-            plan=publish_plan(self._config, store, places.plan),
-            key=load_or_create(places.key),
+            plan=publish_plan(self._config, store, paths.plan),
+            key=load_or_create(paths.key),
             config=self._config,
         )
-        self._places = places
+        self._paths = paths
         self._key = SigningKey.generate()
         self._weights = initial_modules(ARCHITECTURE, [TASK], seed=0)
 
@@ -202,7 +202,7 @@ class _Net:
     def _manifest(self, category: str) -> TeacherManifest:
         """Return a teacher whose every blob is a new one."""
         f, heads = self._weights
-        store = self._ledger.store
+        store = self._context.store
 
         def shifted(module: torch.nn.Module) -> BlobEntry:
             weights = {
@@ -219,13 +219,13 @@ class _Net:
             task_modules={TASK.name: shifted(heads[TASK.name])},
             metrics={f"error/{TASK.name}": 5.0},
             recipe=Recipe(name="supervised"),
-            plan=self._ledger.plan.content_digest(),
+            plan=self._context.plan.content_digest(),
         )
 
     def _receive(self, manifest: TeacherManifest) -> Submission:
         registry, document = self._registry, manifest.canonical()
         registry.sites.join(manifest.site, self._key.public_key)
-        self._ledger.store.put_bytes(document)
+        self._context.store.put_bytes(document)
         upload = registry.uploads.begin(manifest, document, self._key.sign(document), open_limit=4)
         receipt = Receipt(upload.manifest_digest, upload.id, "2026-01-01T00:00:00+00:00", b"-")
         registry.uploads.receive(upload.id, receipt)
@@ -233,13 +233,13 @@ class _Net:
 
     async def _conduct(self, submission: Submission) -> None:
         """Run a conductor until the submission's merge has ended, answering as the lab would."""
-        ledger = self._ledger
-        transplanter = Transplanter(ledger, Committer(ledger), _Inline(), self._places)
-        conductor = Conductor(
-            ledger,
+        context = self._context
+        transplanter = MergeRunner(context, Committer(context), _Inline(), self._paths)
+        conductor = Reconciler(
+            context,
             transplanter,
             _NoHistory(self._registry),
-            HeadsFile(self._places.heads),
+            HeadsFile(self._paths.heads),
             1.0,
         )
         news = asyncio.Event()

@@ -24,12 +24,12 @@ from common.protocol import Plan
 from common.transport.channel import open_channel, server_options
 from common.weights.manifest import Recipe, TeacherManifest
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.merges.commit import Committer
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.registry import Registry
 from coordinator.service.server import CoordinatorServer
-from coordinator.service.subscriptions import Watchers
+from coordinator.service.subscriptions import Subscriptions
 from deploy.benchmarks.memory import PeakMemory
 from protos.rootstock.federation.v1 import federation_pb2
 from site_agent.config import DataConfig, SiteConfig
@@ -91,14 +91,16 @@ def serve(folder: Path) -> dict[str, Any]:
             plan=PlanConfig(architecture=plan.architecture),
         )
         registry = Registry(f"sqlite:///{state / 'registry.sqlite'}")
-        ledger = Ledger(
+        context = CoordinatorContext(
             registry=registry,
             store=LocalStore(state / "artifacts"),
             plan=plan,
-            key=load_or_create(Places(config).key),
+            key=load_or_create(StatePaths(config).key),
             config=config,
         )
-        server = CoordinatorServer(ledger=ledger, committer=Committer(ledger), watchers=Watchers())
+        server = CoordinatorServer(
+            context=context, committer=Committer(context), watchers=Subscriptions()
+        )
 
         async def run() -> int:
             print(str(await server.start()), flush=True)  # noqa: T201

@@ -45,16 +45,16 @@ def publish(
         from common.compatible.rotation import RotationSettings
         from coordinator.config import CoordinatorConfig
         from coordinator.merges.pending import published_plan
-        from coordinator.net.reader import NetView
-        from coordinator.paths import Places
+        from coordinator.net.reader import NetReader
+        from coordinator.paths import StatePaths
         from coordinator.plan import heads
     from common.config import load
 
     settings = load(config, CoordinatorConfig)
-    places = Places(settings)
-    plan = published_plan(places)
+    paths = StatePaths(settings)
+    plan = published_plan(paths)
     rotation, told = None, None
-    with NetView.open(settings) as view:
+    with NetReader.open(settings) as view:
         if source == "net" or images is not None:
             number = number_of(view, None)
             tree = view.tree(number)
@@ -75,7 +75,7 @@ def publish(
                 RotationSettings(steps=steps, seed=seed),
             )
             origin += f", rotation above {name}"
-        file = heads.HeadsFile(places.heads)
+        file = heads.HeadsFile(paths.heads)
         published = heads.publish(file, view.registry, origin, modules, rotation)
     running = woken(settings.state)
     if as_json:
@@ -98,14 +98,14 @@ def retire(
     """Take the heads back; labs with recipe `compatible` then wait for the next ones."""
     with needs_coordinator("coordinator heads retire"):
         from coordinator.config import CoordinatorConfig
-        from coordinator.net.reader import NetView
-        from coordinator.paths import Places
+        from coordinator.net.reader import NetReader
+        from coordinator.paths import StatePaths
         from coordinator.plan import heads
     from common.config import load
 
     settings = load(config, CoordinatorConfig)
-    with NetView.open(settings) as view:
-        file = heads.HeadsFile(Places(settings).heads)
+    with NetReader.open(settings) as view:
+        file = heads.HeadsFile(StatePaths(settings).heads)
         retired = heads.retire(file, view.registry, reason)
     running = woken(settings.state)
     if as_json:
@@ -119,11 +119,11 @@ def show(config: Config, as_json: AsJson = False) -> None:
     """Show the heads that are published."""
     with needs_coordinator("coordinator heads show"):
         from coordinator.config import CoordinatorConfig
-        from coordinator.paths import Places
+        from coordinator.paths import StatePaths
         from coordinator.plan.heads import HeadsFile
     from common.config import load
 
-    published = HeadsFile(Places(load(config, CoordinatorConfig)).heads).current()
+    published = HeadsFile(StatePaths(load(config, CoordinatorConfig)).heads).current()
     if as_json:
         print_json({"heads": None if published is None else _told(published)})
         return

@@ -54,11 +54,11 @@ def verify(
     settings, opened = open_net(config, "verify")
     from common.identity.keys import load_or_create
     from coordinator.net.verify import verify_version
-    from coordinator.paths import Places
+    from coordinator.paths import StatePaths
 
     with opened as view:
         number = number_of(view, version)
-        key = load_or_create(Places(settings).key).public_key
+        key = load_or_create(StatePaths(settings).key).public_key
         problems = verify_version(view, number, key, probe=probe)
     if as_json:
         rows = [problem.model_dump() for problem in problems]

@@ -20,13 +20,13 @@ def plan(config: Config, as_json: AsJson = False) -> None:
     with needs_coordinator("net plan"):
         from coordinator.config import CoordinatorConfig
         from coordinator.merges.pending import growth_plan
-        from coordinator.net.reader import NetView
-        from coordinator.paths import Places
+        from coordinator.net.reader import NetReader
+        from coordinator.paths import StatePaths
     from common.config import load
 
     settings = load(config, CoordinatorConfig)
-    with NetView.open(settings) as view:
-        found = growth_plan(view, Places(settings))
+    with NetReader.open(settings) as view:
+        found = growth_plan(view, StatePaths(settings))
     if as_json:
         print_json(dataclasses.asdict(found))
         return

@@ -14,7 +14,7 @@ from deploy.cli.output import PEOPLE, RESULT, print_json
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
-    from coordinator.merges.result import LearnedJoin
+    from coordinator.merges.result import OperatorJoin
     from coordinator.registry import Merge
 
 QUEUED = "queued; merged once `rootstock coordinator run` runs"
@@ -49,14 +49,14 @@ def learn(
         from coordinator.learning.queue import queue_task
         from coordinator.merges.own_samples import categories_in
         from coordinator.merges.pending import published_plan
-        from coordinator.net.reader import NetView
-        from coordinator.paths import Places
+        from coordinator.net.reader import NetReader
+        from coordinator.paths import StatePaths
     from common.config import load
 
     settings = load(config, CoordinatorConfig)
-    places = Places(settings)
-    plan = published_plan(places)
-    with NetView.open(settings) as view:
+    paths = StatePaths(settings)
+    plan = published_plan(paths)
+    with NetReader.open(settings) as view:
         tree = view.tree(number_of(view, None))
         begin = next(iter(plan.initial_task_modules.values()), None)
         found = Learner(view, tree, samples).task(
@@ -66,7 +66,7 @@ def learn(
             source,
             TaskLearningSettings(steps=steps, seed=seed),
         )
-        key = load_or_create(places.key)
+        key = load_or_create(paths.key)
         merges = queue_task(view.registry, view.store, key, plan, tree, name, found, source)
     _tell(settings, merges, found.joins.values(), as_json=as_json)
 
@@ -99,14 +99,14 @@ def found(
         from coordinator.learning.queue import found_with
         from coordinator.merges.own_samples import categories_in
         from coordinator.merges.pending import published_plan
-        from coordinator.net.reader import NetView
-        from coordinator.paths import Places
+        from coordinator.net.reader import NetReader
+        from coordinator.paths import StatePaths
     from common.config import load
 
     settings = load(config, CoordinatorConfig)
-    places = Places(settings)
-    plan = published_plan(places)
-    with NetView.open(settings) as view:
+    paths = StatePaths(settings)
+    plan = published_plan(paths)
+    with NetReader.open(settings) as view:
         merge = founding_merge(view.registry)
         waiting = waiting_categories(view.registry, merge, plan)
         chosen = chosen_categories(
@@ -119,7 +119,7 @@ def found(
             None,
             TaskLearningSettings(steps=steps, seed=seed),
         )
-        key = load_or_create(places.key)
+        key = load_or_create(paths.key)
         merge = found_with(view.registry, view.store, key, plan, merge, waiting, learned)
     running = woken(settings.state)
     rows = [
@@ -159,11 +159,11 @@ def connect(
         from coordinator.config import CoordinatorConfig
         from coordinator.learning.learn import Learner
         from coordinator.learning.queue import queue_connection
-        from coordinator.net.reader import NetView
+        from coordinator.net.reader import NetReader
     from common.config import load
 
     settings = load(config, CoordinatorConfig)
-    with NetView.open(settings) as view:
+    with NetReader.open(settings) as view:
         tree = view.tree(number_of(view, None))
         found = Learner(view, tree, samples).connection(
             category, task, BackDistillationSettings(steps=steps, seed=seed)
@@ -175,7 +175,7 @@ def connect(
 def _tell(
     settings: CoordinatorConfig,
     merges: list[Merge],
-    joins: Iterable[LearnedJoin],
+    joins: Iterable[OperatorJoin],
     *,
     as_json: bool,
 ) -> None:
@@ -198,6 +198,6 @@ def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _row(merge: Merge, join: LearnedJoin) -> Mapping[str, object]:
+def _row(merge: Merge, join: OperatorJoin) -> Mapping[str, object]:
     told = join.model_dump(exclude={"adapter", "submission"})
     return {"merge": merge.id, "category": merge.category, "task": merge.task, **told}

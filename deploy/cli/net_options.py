@@ -11,15 +11,15 @@ from common.errors import NotFoundError, UnreachableError
 from deploy.cli.extras import needs_coordinator
 
 if TYPE_CHECKING:
-    from coordinator.net.reader import NetView
-    from coordinator.whereabouts import Whereabouts
+    from coordinator.net.reader import NetReader
+    from coordinator.whereabouts import StateConfig
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")]
 Version = Annotated[int | None, typer.Option("--version", "-v", help="Default: the newest.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def open_net(config: Path, command: str) -> tuple[Whereabouts, NetView]:
+def open_net(config: Path, command: str) -> tuple[StateConfig, NetReader]:
     """Open the net of a coordinator.toml for reading; no server need run.
 
     Raises
@@ -32,15 +32,15 @@ def open_net(config: Path, command: str) -> tuple[Whereabouts, NetView]:
         If no coordinator has run there.
     """
     with needs_coordinator(f"net {command}"):
-        from coordinator.net.reader import NetView
-        from coordinator.whereabouts import Whereabouts
+        from coordinator.net.reader import NetReader
+        from coordinator.whereabouts import StateConfig
     from common.config import load
 
-    where = load(config, Whereabouts)
-    return where, NetView.open(where)
+    where = load(config, StateConfig)
+    return where, NetReader.open(where)
 
 
-def number_of(view: NetView, wanted: int | None) -> int:
+def number_of(view: NetReader, wanted: int | None) -> int:
     """Return the wanted version's number, or the newest's.
 
     Raises

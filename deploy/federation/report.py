@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.config import CoordinatorConfig
-from coordinator.net.reader import NetView
+from coordinator.net.reader import NetReader
 from coordinator.pictures.net import draw_net
 from deploy.federation.run import Outcome
 
@@ -15,7 +15,7 @@ PICTURE = "net.png"
 
 def draw_head(config: CoordinatorConfig, path: Path) -> bool:
     """Draw the newest net version as the paper's figure 1 does; False where no net was founded."""
-    with NetView.open(config) as view:
+    with NetReader.open(config) as view:
         if view.head is None:
             return False
         tree = view.tree(view.head)

@@ -45,14 +45,14 @@ from site_agent.transfer.adapt_card import (
 )
 from site_agent.transfer.snapshot import (
     NEVER,
-    Standing,
+    LabSnapshot,
 )
 
 _REMEDY = "ask its operator for `rootstock coordinator heads publish --images FOLDER`"
 
 
 def adapt_own(
-    lab: Standing,
+    lab: LabSnapshot,
     images: Path,
     labelled: Path | None,
     settings: AdaptationSettings,
@@ -176,7 +176,7 @@ class _PublishedHeads:
     rotation: BlobEntry
 
 
-def _published_heads(lab: Standing) -> _PublishedHeads:
+def _published_heads(lab: LabSnapshot) -> _PublishedHeads:
     heads = lab.published.heads
     if heads is None or heads.rotation is None:
         there = "no heads" if heads is None else f"heads number {heads.number} ({heads.origin})"
@@ -187,7 +187,7 @@ def _published_heads(lab: Standing) -> _PublishedHeads:
     return _PublishedHeads(heads, heads.rotation)
 
 
-def _rotation_head(lab: Standing, published: _PublishedHeads) -> nn.Sequential:
+def _rotation_head(lab: LabSnapshot, published: _PublishedHeads) -> nn.Sequential:
     heads, blob = published.heads, published.rotation
     head = build_head(lab.architecture, TURNS)
     try:
@@ -200,7 +200,7 @@ def _rotation_head(lab: Standing, published: _PublishedHeads) -> nn.Sequential:
     return head.to(lab.device).eval().requires_grad_(False)
 
 
-def _judging(lab: Standing, labelled: Path | None) -> list[TaskSpec]:
+def _judging(lab: LabSnapshot, labelled: Path | None) -> list[TaskSpec]:
     """Return the tasks that labels of images say something about."""
     tasks = [task for task in lab.tasks() if task.kind == "binary-classification"]
     if labelled is not None and not tasks:
@@ -236,7 +236,7 @@ def _changed(before: Teacher, after: Teacher, images_NCSS: Tensor) -> dict[str, 
 
 
 def _made_of(
-    lab: Standing, published: _PublishedHeads, images_NCSS: Tensor, test: ImageSet | None
+    lab: LabSnapshot, published: _PublishedHeads, images_NCSS: Tensor, test: ImageSet | None
 ) -> dict[str, str]:
     manifest = lab.own.manifest
     return {

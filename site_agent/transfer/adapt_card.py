@@ -20,7 +20,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from common.compatible.adaptation import AdaptationSettings, Told
+from common.compatible.adaptation import AdaptationSettings, RotationAccuracy
 from common.documents import Document
 from common.errors import ConflictError
 from common.files import storage_errors, sync_folder, write_bytes
@@ -36,13 +36,13 @@ CATEGORY_MODULE = "category_module.safetensors"
 class Rotations(Document):
     """How the frozen rotation head tells turns of images that f did not learn from."""
 
-    own: Told
+    own: RotationAccuracy
     """On the lab's own holdout images, above f as it was: what the target's are held against."""
-    source: Told
+    source: RotationAccuracy
     """On target images set apart, above f as it was."""
-    re_estimated: Told
+    re_estimated: RotationAccuracy
     """Above f with BatchNorm statistics of target images; as `source` where f has none."""
-    adapted: Told
+    adapted: RotationAccuracy
 
 
 class TargetErrors(Document):

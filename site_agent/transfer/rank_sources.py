@@ -32,7 +32,7 @@ from site_agent.recipes.supervised import balanced_order, batch_of
 from site_agent.teacher.train import initial_category_module
 from site_agent.transfer.snapshot import (
     NEVER,
-    Standing,
+    LabSnapshot,
 )
 from site_agent.transfer.source_nets import (
     SourceNet,
@@ -84,7 +84,7 @@ class Ranking(Document):
 
 
 def candidates(
-    lab: Standing, given: Sequence[SourceNet], warn: Callable[[str], None]
+    lab: LabSnapshot, given: Sequence[SourceNet], warn: Callable[[str], None]
 ) -> list[SourceNet]:
     """Return the nets that were given, and those older teachers in the spool that fit.
 
@@ -114,7 +114,7 @@ def candidates(
     return found
 
 
-def task_named(lab: Standing, name: str | None) -> TaskSpec:
+def task_named(lab: LabSnapshot, name: str | None) -> TaskSpec:
     """Return the task of that name, or the lab's first.
 
     Raises
@@ -133,7 +133,7 @@ def task_named(lab: Standing, name: str | None) -> TaskSpec:
 
 
 def rank(
-    lab: Standing,
+    lab: LabSnapshot,
     sources: Sequence[SourceNet],
     task: TaskSpec,
     steps: int,
@@ -266,7 +266,7 @@ def fine_tune(
     f.eval().requires_grad_(False)
 
 
-def _initial(lab: Standing) -> nn.Sequential:
+def _initial(lab: LabSnapshot) -> nn.Sequential:
     """Return what a training from nothing starts from."""
     plan, digest = lab.published.plan, lab.published.digest
     f = initial_category_module(lab.architecture, plan, digest, lab.fetch)

@@ -39,7 +39,7 @@ NEVER = Event()
 
 
 @dataclass(frozen=True)
-class KeptTeacher:
+class StoredTeacher:
     """A teacher net in the spool, shipped or not."""
 
     entry: SpoolEntry
@@ -67,7 +67,7 @@ class KeptTeacher:
 
 
 @dataclass(frozen=True)
-class Standing:
+class LabSnapshot:
     """What a command starts from.
 
     Attributes
@@ -88,8 +88,8 @@ class Standing:
 
     config: SiteConfig
     published: Published
-    own: KeptTeacher
-    others: tuple[KeptTeacher, ...]
+    own: StoredTeacher
+    others: tuple[StoredTeacher, ...]
     fetch: Callable[[BlobEntry], Path]
     device: torch.device
 
@@ -129,7 +129,7 @@ class Standing:
 
 
 @contextmanager
-def standing(config: SiteConfig, on_retry: OnRetry) -> Iterator[Standing]:
+def standing(config: SiteConfig, on_retry: OnRetry) -> Iterator[LabSnapshot]:
     """Find the lab's own net, and ask the coordinator what it publishes now.
 
     Parameters
@@ -151,7 +151,7 @@ def standing(config: SiteConfig, on_retry: OnRetry) -> Iterator[Standing]:
     device = device_of(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    kept = kept_teachers(config.state / "spool")
+    kept = stored_teachers(config.state / "spool")
     if not kept:
         raise NotFoundError(
             f"{config.state}: holds no trained teacher net; let `rootstock site run` train one"
@@ -169,7 +169,7 @@ def standing(config: SiteConfig, on_retry: OnRetry) -> Iterator[Standing]:
                 f"{published.digest[:12]} and the settings of this site.toml; let `rootstock site "
                 "run` train one, or give the settings that it was trained with"
             )
-        yield Standing(
+        yield LabSnapshot(
             config=config,
             published=published,
             own=own,
@@ -181,7 +181,7 @@ def standing(config: SiteConfig, on_retry: OnRetry) -> Iterator[Standing]:
         client.close()
 
 
-def kept_teachers(root: Path) -> list[KeptTeacher]:
+def stored_teachers(root: Path) -> list[StoredTeacher]:
     """Return the teachers of a spool, and leave everything as it is.
 
     An agent may be running: opening its spool as a `Spool` would set aside what it is just
@@ -196,7 +196,7 @@ def kept_teachers(root: Path) -> list[KeptTeacher]:
     -------
     Acknowledged ones first; blobs are checked when they are read.
     """
-    found: dict[str, KeptTeacher] = {}
+    found: dict[str, StoredTeacher] = {}
     for kind in ("entries", "acknowledged"):  # the way that entries take, so that none is missed
         for folder in sorted((root / kind).glob("*")):
             try:
@@ -204,5 +204,5 @@ def kept_teachers(root: Path) -> list[KeptTeacher]:
             except (RefusedError, FileNotFoundError, NotADirectoryError):
                 continue
             if isinstance(entry.manifest, TeacherManifest):
-                found[entry.digest] = KeptTeacher(entry, entry.manifest)
+                found[entry.digest] = StoredTeacher(entry, entry.manifest)
     return sorted(found.values(), key=lambda each: not each.entry.acknowledged)

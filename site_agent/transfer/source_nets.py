@@ -24,7 +24,7 @@ from common.weights.card_file import card_path, read_card
 from common.weights.manifest import BlobEntry
 
 if TYPE_CHECKING:  # a recipe reads files, too, and what stands at a lab knows its recipes
-    from site_agent.transfer.snapshot import KeptTeacher
+    from site_agent.transfer.snapshot import StoredTeacher
 
 _PREFIX = "category_module."
 """Of f's tensors in an exported net; a file of f alone has none."""
@@ -93,7 +93,7 @@ def from_file(path: Path, device: torch.device) -> SourceNet:
     )
 
 
-def from_spool(teacher: KeptTeacher, device: torch.device) -> SourceNet:
+def from_spool(teacher: StoredTeacher, device: torch.device) -> SourceNet:
     """Read the category module of a teacher in the spool."""
     manifest = teacher.manifest
     name = f"{manifest.category} (spool, {teacher.entry.digest[:8]})"

@@ -15,7 +15,7 @@ from typing import Any
 from common.errors import NotFoundError, UnreachableError
 from common.nets.graph import NetTree
 from coordinator.config import CoordinatorConfig
-from coordinator.net.reader import NetView
+from coordinator.net.reader import NetReader
 from deploy.federation.config import FederationConfig, read, resolve
 from deploy.federation.operator import OperatorClient
 from deploy.federation.processes import Processes, free_ports
@@ -124,7 +124,7 @@ class Running:
         return json.loads(self.run(*words, "--json"))
 
     def tree(self) -> NetTree:
-        with NetView.open(self.coordinator) as view:
+        with NetReader.open(self.coordinator) as view:
             assert view.head is not None
             return view.tree(view.head)
 

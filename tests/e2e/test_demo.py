@@ -20,7 +20,7 @@ from common.config import load
 from coordinator.config import CoordinatorConfig
 from coordinator.export.safetensors_export import load_composed
 from coordinator.history.server import MlflowServer
-from coordinator.net.reader import NetView
+from coordinator.net.reader import NetReader
 from deploy.federation.processes import free_ports
 
 pytestmark = pytest.mark.e2e
@@ -89,7 +89,9 @@ def test_refined_at_the_lab_the_mean_error_is_within_4_points_of_the_teachers(
 def test_an_edge_holds_the_calibration_that_its_lab_reported(
     answer: dict[str, Any], folder: Path
 ) -> None:
-    with NetView.open(load(folder / "configuration" / "coordinator.toml", CoordinatorConfig)) as v:
+    with NetReader.open(
+        load(folder / "configuration" / "coordinator.toml", CoordinatorConfig)
+    ) as v:
         edges, commits = v.tree(5).edges, {c.merge["category"]: c for c in v.history(5)}
     for edge in edges:
         record = commits[edge.category].merge
@@ -121,7 +123,9 @@ def test_every_version_is_whole_and_holds_its_parent_s_digests(
 def test_verify_names_a_blob_that_is_gone_and_nothing_else_fails(
     answer: dict[str, Any], folder: Path
 ) -> None:
-    with NetView.open(load(folder / "configuration" / "coordinator.toml", CoordinatorConfig)) as v:
+    with NetReader.open(
+        load(folder / "configuration" / "coordinator.toml", CoordinatorConfig)
+    ) as v:
         adapter = v.tree(5).edge(answer["categories"][4]["category"], "classification").adapter
         assert adapter is not None
         path = v.store.local_path(adapter.blob.digest)

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from common.weights.manifest import TeacherManifest
-from coordinator.net.reader import NetView
+from coordinator.net.reader import NetReader
 from deploy.federation.config import FederationConfig
 from site_agent.spool import Spool
 from tests.e2e.federation import Running, digits_federation, merged
@@ -83,7 +83,7 @@ def test_heirs_of_a_net_are_shipped_admitted_and_transplanted(
     running.until("the tailored category", merged("one"))
     running.until("the category that learned from a source", merged("two"))
 
-    with NetView.open(running.coordinator) as view:
+    with NetReader.open(running.coordinator) as view:
         assert view.head is not None
         tree = view.tree(view.head)
         module = tree.category_modules["one"]

@@ -42,7 +42,7 @@ from common.errors import TransplantError
 from common.nets.adapter import Adapter
 
 
-class Taught:
+class AutoLearning:
     """An adapter that learns what the teacher says to views of dreams, samples, synthetic images.
 
     Step records of a dream have its class loss as task loss and its statistics loss as

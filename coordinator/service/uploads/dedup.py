@@ -19,7 +19,7 @@ from common.nets.graph import NetTree
 from common.weights.manifest import BlobEntry, TensorEntry
 from common.weights.safetensors_io import HeaderTensor, read_header
 from common.weights.stripped import Place, held_bytes
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.registry import HeldAt
 
 WORTHWHILE_BYTES = 16 << 10
@@ -64,11 +64,11 @@ class Stripped:
         return hashlib.sha256(canonical_json(sorted(self.held))).hexdigest()[:_SHORT]
 
 
-class HeldTensors:
+class TensorDedup:
     """Decides once for every blob of an upload, and keeps to it whatever becomes of the net."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, context: CoordinatorContext) -> None:
+        self._context = context
         self._seen: tuple[str, dict[TensorEntry, HeldAt]] | None = None
 
     def decide(self, site: str, upload_id: str, entry: BlobEntry) -> Stripped | None:
@@ -77,7 +77,7 @@ class HeldTensors:
         The first decision to leave tensors out stands, also when the net has another version
         since: blobs of a net are never deleted.
         """
-        uploads = self._ledger.registry.uploads
+        uploads = self._context.registry.uploads
         if (known := uploads.held(upload_id, entry.digest)) is not None:
             return self._stripped(upload_id, entry, known)
         held = self._in_net(site, entry)
@@ -88,7 +88,7 @@ class HeldTensors:
 
     def decided(self, upload_id: str, entry: BlobEntry) -> Stripped | None:
         """Return what was decided before."""
-        known = self._ledger.registry.uploads.held(upload_id, entry.digest)
+        known = self._context.registry.uploads.held(upload_id, entry.digest)
         return self._stripped(upload_id, entry, known or {})
 
     def bytes_of(self, upload_id: str, entries: Iterable[BlobEntry]) -> int:
@@ -98,22 +98,22 @@ class HeldTensors:
 
     def refuse(self, upload_id: str, digest: str) -> None:
         """Have a blob travel as a whole from now on."""
-        self._ledger.registry.uploads.hold_nothing(upload_id, digest)
+        self._context.registry.uploads.hold_nothing(upload_id, digest)
 
-    def places(self, stripped: Stripped) -> Callable[[str], Place]:
+    def paths(self, stripped: Stripped) -> Callable[[str], Place]:
         """Return what says where the bytes of a tensor that was left out stand.
 
         That raises `IntegrityError` if they are not there any more, so that the blob has to come as
         a whole, and `UnreachableError` if the store does not answer.
         """
-        limits = self._ledger.plan.limits
+        limits = self._context.plan.limits
         headers: dict[str, tuple[Path, dict[str, HeaderTensor]]] = {}
 
         def place(name: str) -> Place:
             at = stripped.held[name]
             try:
                 if at.blob not in headers:
-                    path = self._ledger.store.local_path(at.blob)
+                    path = self._context.store.local_path(at.blob)
                     headers[at.blob] = path, read_header(path, limits=limits)
                 path, header = headers[at.blob]
                 tensor = header[at.tensor]
@@ -133,15 +133,15 @@ class HeldTensors:
 
     def _in_net(self, site: str, entry: BlobEntry) -> dict[str, HeldAt]:
         """Return which tensors of a blob stand in modules of the net that the site may read."""
-        head = self._ledger.head()
+        head = self._context.head()
         if head is None:
             return {}
         seen = self._seen
         if seen is None or seen[0] != head.tree:
-            seen = head.tree, _tensors(self._ledger.tree_of(head))
+            seen = head.tree, _tensors(self._context.tree_of(head))
             self._seen = seen
         found = {name: seen[1].get(tensor) for name, tensor in entry.tensors.items()}
-        store, uploads = self._ledger.store, self._ledger.registry.uploads
+        store, uploads = self._context.store, self._context.registry.uploads
         usable = {
             blob: store.has(blob) and uploads.readable(site, blob)
             for blob in {at.blob for at in found.values() if at is not None}

@@ -84,7 +84,7 @@ class StrippedReceiver(ChunkReceiver):
         return self.target
 
 
-class Incoming:
+class PartialUploads:
     """Blobs on their way in: `<root>/<site>/<digest>.part`, without `.part` once proved.
 
     What comes without tensors that are held here is `<digest>-<set of tensors>.part`.

@@ -25,12 +25,12 @@ from coordinator.service.uploads.blobs import (
 )
 from coordinator.service.uploads.dedup import (
     WORTHWHILE_BYTES,
-    HeldTensors,
     Stripped,
+    TensorDedup,
 )
 from coordinator.service.uploads.gate import check_manifest
 from coordinator.service.uploads.partial import (
-    Incoming,
+    PartialUploads,
     same_blob,
 )
 from coordinator.service.uploads.slots import Slots
@@ -63,8 +63,8 @@ class Uploads:
         plan: Plan,
         heads: CurrentHeads,
         key: SigningKey,
-        incoming: Incoming,
-        held: HeldTensors,
+        incoming: PartialUploads,
+        held: TensorDedup,
         open_limit: int,
         byte_limit: int,
     ) -> None:
@@ -173,7 +173,7 @@ class Uploads:
             self._log.warning("not filled up", site=site, upload=upload_id, digest=digest)
 
         offset = await self._incoming.receive_stripped(
-            site, stripped, stream, place_of=self._held.places(stripped), on_refused=refuse
+            site, stripped, stream, place_of=self._held.paths(stripped), on_refused=refuse
         )
         if offset == stripped.size:
             self._log.info(

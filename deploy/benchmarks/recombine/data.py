@@ -135,10 +135,10 @@ def _task(name: str, training: Labelled, test: Labelled, classes: tuple[str, ...
 
 def relabelled(images: Labelled, classes: tuple[str, ...]) -> Labelled:
     """Keep CIFAR-10's images of some classes, and number these by their places."""
-    places = torch.full((len(CIFAR10),), -1)
+    paths = torch.full((len(CIFAR10),), -1)
     for place, name in enumerate(classes):
-        places[CIFAR10.index(name)] = place
-    classes_N = places[images.classes_N]
+        paths[CIFAR10.index(name)] = place
+    classes_N = paths[images.classes_N]
     return Labelled(images.images_NCSS[classes_N >= 0], classes_N[classes_N >= 0])
 
 

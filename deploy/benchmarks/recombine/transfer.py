@@ -159,10 +159,10 @@ def rank_correlation(rows: Sequence[Row], method: str, other: str) -> float:
                 }
                 for kind, case in ((method, "0"), (other, last))
             )
-            places = [_ranks([values[key] for key in before]) for values in (before, after)]
+            paths = [_ranks([values[key] for key in before]) for values in (before, after)]
             # A ranking that ranks nothing is like no other.
-            tied = any(bool((ranks == ranks[0]).all()) for ranks in places)
-            found.append(0.0 if tied else float(torch.corrcoef(torch.stack(places))[0, 1]))
+            tied = any(bool((ranks == ranks[0]).all()) for ranks in paths)
+            found.append(0.0 if tied else float(torch.corrcoef(torch.stack(paths))[0, 1]))
     return mean(found)
 
 

@@ -20,7 +20,7 @@ from common.distillation.auto.imitation import (
     ImitationPenalty,
     in_batches,
 )
-from common.distillation.auto.learning import Taught
+from common.distillation.auto.learning import AutoLearning
 from common.distillation.calibration import calibrate_by_labels
 from common.distillation.methods import method_named
 from common.distillation.problem import Samples
@@ -250,7 +250,7 @@ def learned(
 ) -> Adapter:
     """Return the adapter that a method finds; dreams are taken from `dreams`, or left there."""
     learning = method_named(method).begin(transplant, made)
-    if dreams and isinstance(learning, Taught) and not learning.done:
+    if dreams and isinstance(learning, AutoLearning) and not learning.done:
         learning.restore(dreams)
     while not learning.done:
         learning.step()

@@ -31,13 +31,13 @@ _COLOURS = {
 def error_over_samples(rows: Sequence[Row], path: Path) -> None:
     """Draw every method's error (Experiment 3: pixel accuracy) over the number of samples."""
     counts = summary.sample_counts(rows)
-    places = {count: place for place, count in enumerate(counts)}
+    paths = {count: place for place, count in enumerate(counts)}
     figure = Figure(figsize=(7.2, 4.4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for method, adapter in summary.kinds(rows):
         points = [
-            (places[count], found)
+            (paths[count], found)
             for count in counts
             if (
                 found := summary.interval(

@@ -17,19 +17,19 @@ from mlflow import MlflowClient
 from common.errors import NotFoundError, UnreachableError
 from common.files import only_one
 from coordinator.config import CoordinatorConfig, JobsConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.history.mlflow_history import History
 from coordinator.history.rebuild import rebuild
 from coordinator.history.recorder import Recorder
 from coordinator.history.server import MlflowServer
 from coordinator.jobs.runner import JobRunner
 from coordinator.merges.commit import Committer
-from coordinator.merges.runner import Transplanter
-from coordinator.paths import Places
+from coordinator.merges.runner import MergeRunner
+from coordinator.paths import StatePaths
 from coordinator.registry import MergeState, SubmissionState
 from protos.rootstock.federation.v1.federation_pb2 import ReportEvaluationRequest
 from tests.integration.history.test_mlflow import free_port
-from tests.unit.coordinator.conftest import ledger as ledger  # a fixture
+from tests.unit.coordinator.conftest import context as context  # a fixture
 from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.conftest import tasks as tasks  # a fixture
 from tests.unit.coordinator.test_evaluating import ZERO, evaluating, results
@@ -37,37 +37,37 @@ from tests.unit.coordinator.test_evaluating import ZERO, evaluating, results
 pytestmark = pytest.mark.timeout(600)
 
 
-def grown(ledger: Ledger, folder: Path) -> None:
+def grown(context: CoordinatorContext, folder: Path) -> None:
     """Bring a ledger to a net of two versions, a rejected merge and one that failed."""
-    registry = ledger.registry
+    registry = context.registry
     folder.mkdir()
-    merge = evaluating(ledger, folder)
+    merge = evaluating(context, folder)
     evaluation = registry.evaluations.of_merge(merge.id)
     assert evaluation is not None
     report = ReportEvaluationRequest(evaluation_id=evaluation.id, results=results(zero_sample=ZERO))
     registry.evaluations.report(evaluation.id, report.SerializeToString())
-    transplanter = Transplanter(
-        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+    transplanter = MergeRunner(
+        context, Committer(context), JobRunner(JobsConfig()), StatePaths(context.config)
     )
     asyncio.run(transplanter.carry(merge.id))
     for category in ("cow", "pig"):
-        submission = receive(ledger, teacher(ledger, f"{category}-lab", category))
+        submission = receive(context, teacher(context, f"{category}-lab", category))
         registry.submissions.set_state(submission, SubmissionState.ADMITTED)
     cow, pig = registry.submissions.all(SubmissionState.ADMITTED)[-2:]
     rejected = registry.merges.create(cow.id, "cow", "classification", "new-category")
     for state in (MergeState.DISTILLING, MergeState.EVALUATING):
         registry.merges.advance(rejected.id, state, numbers={"teacher_error": 5.0})
-    ledger.end(rejected, "cow-lab", MergeState.REJECTED, "acceptance: an error of 38.0%")
-    ledger.fail_all(pig, "pig-lab could not evaluate the candidates")
+    context.end(rejected, "cow-lab", MergeState.REJECTED, "acceptance: an error of 38.0%")
+    context.fail_all(pig, "pig-lab could not evaluate the candidates")
 
 
-def record_all(ledger: Ledger, history: History) -> None:
+def record_all(context: CoordinatorContext, history: History) -> None:
     """Log what the coordinator would log."""
 
     async def log() -> None:
         up = asyncio.get_running_loop().create_future()
         up.set_result("the experiment")
-        await Recorder(ledger, history, Places(ledger.config), up).log_all()
+        await Recorder(context, history, StatePaths(context.config), up).log_all()
 
     asyncio.run(log())
 
@@ -112,15 +112,15 @@ def shown(uri: str, net: str) -> dict[str, Any]:
 
 
 def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
-    ledger: Ledger, tmp_path: Path
+    context: CoordinatorContext, tmp_path: Path
 ) -> None:
-    grown(ledger, tmp_path / "adapters")
-    folder, port, net = tmp_path / "mlflow", free_port(), ledger.config.net
+    grown(context, tmp_path / "adapters")
+    folder, port, net = tmp_path / "mlflow", free_port(), context.config.net
     uri = f"http://127.0.0.1:{port}"
-    there = ledger.config.history.model_copy(update={"mlflow_uri": uri})
-    config = ledger.config.model_copy(update={"history": there})
+    there = context.config.history.model_copy(update={"mlflow_uri": uri})
+    config = context.config.model_copy(update={"history": there})
     with MlflowServer(folder, port):
-        record_all(ledger, History(uri, net, ledger.store))
+        record_all(context, History(uri, net, context.store))
         before = shown(uri, net)
     assert {run["name"] for run in before["runs"].values()} == {
         "v1 cat → classification",
@@ -141,7 +141,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
 
         # Damaged, each run in another way.
         client = MlflowClient(uri, uri)
-        cat, dog, cow, pig = (merge.mlflow_run_id for merge in ledger.registry.merges.all())
+        cat, dog, cow, pig = (merge.mlflow_run_id for merge in context.registry.merges.all())
         client.delete_run(cat)
         client.log_metric(dog, "error", 99.0, step=7)  # a point cannot be taken back
         client.set_tag(cow, "rootstock.reason", "none")
@@ -152,7 +152,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
         assert [merge.what for merge in done] == ["made", "mended", "mended", "mended"]
         assert shown(uri, net) == before
         assert {merge.run_id for merge in done} == {
-            merge.mlflow_run_id for merge in ledger.registry.merges.all()
+            merge.mlflow_run_id for merge in context.registry.merges.all()
         }
 
         # As its operator runs it.
@@ -173,20 +173,20 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
         ]
 
         # A merge that is rolled back is news, and while a coordinator runs that is its to log.
-        ledger.registry.merges.advance("mrg-0002", MergeState.ROLLED_BACK)
-        with only_one(Places(config).state, "coordinator"):
+        context.registry.merges.advance("mrg-0002", MergeState.ROLLED_BACK)
+        with only_one(StatePaths(config).state, "coordinator"):
             assert len(rebuild(config)) == 3
-        record_all(ledger, History(uri, net, ledger.store))
+        record_all(context, History(uri, net, context.store))
         assert client.get_run(done[1].run_id).data.tags["rootstock.state"] == "rolled_back"
 
 
 def test_a_rebuild_without_a_coordinator_or_an_mlflow_says_so(
-    ledger: Ledger, tmp_path: Path
+    context: CoordinatorContext, tmp_path: Path
 ) -> None:
-    there = ledger.config.history.model_copy(
+    there = context.config.history.model_copy(
         update={"mlflow_uri": f"http://127.0.0.1:{free_port()}"}
     )
-    config: CoordinatorConfig = ledger.config.model_copy(update={"history": there})
+    config: CoordinatorConfig = context.config.model_copy(update={"history": there})
     with pytest.raises(UnreachableError, match=r"history\.mlflow_uri"):
         rebuild(config)
     nobody = config.model_copy(update={"state": tmp_path / "nobody"})

@@ -40,12 +40,12 @@ from common.weights.manifest import (
 from common.weights.safetensors_io import read_header, write
 from common.weights.stripped import kept_spans
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.merges.commit import Committer
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.plan.publish import publish_plan
 from coordinator.registry import Registry
-from coordinator.service import CoordinatorServer, Watchers
+from coordinator.service import CoordinatorServer, Subscriptions
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 
@@ -76,12 +76,12 @@ class Running:
 
     def __init__(self, state: Path, **server: Any) -> None:
         self.config = config(state, **server)
-        self.places = Places(self.config)
-        self.places.state.mkdir(parents=True, exist_ok=True)
-        self.registry = Registry(self.places.database)
-        self.store = LocalStore(Path(self.places.artifacts))
-        self.plan: Plan = publish_plan(self.config, self.store, self.places.plan)
-        self.key: SigningKey = load_or_create(self.places.key)
+        self.paths = StatePaths(self.config)
+        self.paths.state.mkdir(parents=True, exist_ok=True)
+        self.registry = Registry(self.paths.database)
+        self.store = LocalStore(Path(self.paths.artifacts))
+        self.plan: Plan = publish_plan(self.config, self.store, self.paths.plan)
+        self.key: SigningKey = load_or_create(self.paths.key)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._started: Future[str] = Future()
@@ -95,8 +95,8 @@ class Running:
             raise
 
     @property
-    def ledger(self) -> Ledger:
-        return Ledger(
+    def context(self) -> CoordinatorContext:
+        return CoordinatorContext(
             registry=self.registry,
             store=self.store,
             plan=self.plan,
@@ -107,11 +107,11 @@ class Running:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            ledger = self.ledger
+            context = self.context
             server = CoordinatorServer(
-                ledger=ledger,
-                committer=Committer(ledger),
-                watchers=Watchers(),
+                context=context,
+                committer=Committer(context),
+                watchers=Subscriptions(),
                 experiment_id=lambda: "42",
             )
             self._started.set_result(str(await server.start()))

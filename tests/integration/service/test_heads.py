@@ -32,7 +32,7 @@ def published(coordinator: Running, seed: int) -> Heads:
     """Publish a head that no lab could otherwise read."""
     head = initialise(build_head(coordinator.plan.architecture, 4), seed)
     entry = put_tensors(coordinator.store, head.state_dict())
-    file = HeadsFile(coordinator.places.heads)
+    file = HeadsFile(coordinator.paths.heads)
     return publish(file, coordinator.registry, f"seed {seed}", {}, entry)
 
 
@@ -46,7 +46,7 @@ def test_heads_are_handed_out_until_they_are_retired(coordinator: Running, lab: 
     assert sum(len(message.data) for message in got) == heads.rotation.size
     newer = published(coordinator, 2)
     assert told(cat) == newer
-    retire(HeadsFile(coordinator.places.heads), coordinator.registry, "test")
+    retire(HeadsFile(coordinator.paths.heads), coordinator.registry, "test")
     assert told(cat) is None
 
 
@@ -62,6 +62,6 @@ def test_a_lab_on_old_heads_is_told_what_to_do(coordinator: Running, lab: LabMak
     # What was begun in time goes on; what was trained without heads is no matter.
     assert cat.begin(fitting.manifest).upload_id
     assert cat.begin(cat.teacher("cat", seed=3).manifest).upload_id
-    retire(HeadsFile(coordinator.places.heads), coordinator.registry, "test")
+    retire(HeadsFile(coordinator.paths.heads), coordinator.registry, "test")
     with pytest.raises(SchemaError, match="published now are none"):
         cat.begin(cat.teacher("cat", seed=4, heads=new).manifest)

@@ -19,7 +19,7 @@ from coordinator.merges.commit import (
     commit,
     roll_back,
 )
-from coordinator.merges.result import Join
+from coordinator.merges.result import AcceptedJoin
 from coordinator.registry import MergeState, SubmissionState
 from coordinator.service.uploads.dedup import WORTHWHILE_BYTES
 from deploy.federation.operator import OperatorClient
@@ -54,7 +54,7 @@ def version_of(running, submission_id, operation="found"):
     if operation == "new-category":
         registry.merges.advance(merge.id, MergeState.DISTILLING)
         registry.merges.advance(merge.id, MergeState.EVALUATING)
-    commit(running.ledger, registry.merges.get(merge.id), submission, Join())
+    commit(running.context, registry.merges.get(merge.id), submission, AcceptedJoin())
     return registry.versions.head()
 
 
@@ -148,7 +148,7 @@ def test_a_blob_of_which_the_net_holds_nine_tenths_travels_as_one_tenth(
         "the rest"
     )
     assert coordinator.registry.uploads.held_bytes() == {receipt.submission_id: shipment.held}
-    with OperatorClient.of_state(coordinator.places.state) as operator:
+    with OperatorClient.of_state(coordinator.paths.state) as operator:
         answer = operator.status()
     (told,) = (each for each in answer.submissions if each.site == "dog-lab")
     assert (told.bytes_received, told.bytes_held) == (entry.size, shipment.held)
@@ -156,7 +156,7 @@ def test_a_blob_of_which_the_net_holds_nine_tenths_travels_as_one_tenth(
     with console.capture() as printed:
         console.print(status_tables(answer)[0])
     assert "100% of 0.8 MB, 89% held before" in printed.get()
-    leftovers = [path for path in coordinator.places.incoming.rglob("*") if path.is_file()]
+    leftovers = [path for path in coordinator.paths.incoming.rglob("*") if path.is_file()]
     assert leftovers == []
 
 
@@ -223,7 +223,7 @@ def test_the_same_tensors_stay_left_out_over_cuts_restarts_and_net_versions(
     assert resumed.durable_offset == 3 * CHUNK
     assert resumed.held_tensors == blob.held_tensors
     stalled(dog, teacher, first.upload_id, resumed, chunks=5).cancel()
-    roll_back(coordinator.ledger, 1, "not wanted", and_later=True)
+    roll_back(coordinator.context, 1, "not wanted", and_later=True)
     coordinator.stop()
     again = Running(state)
     try:
@@ -324,7 +324,7 @@ def test_wrong_bytes_of_a_tensor_that_travels_are_refused(coordinator, shared):
     with pytest.raises(IntegrityError, match="send it as a whole"):
         dog.upload(_chunked(begun.upload_id, blob.digest, bytes(sent)))
     assert not coordinator.store.has(blob.digest)
-    assert not list((coordinator.places.incoming / "dog-lab").iterdir())
+    assert not list((coordinator.paths.incoming / "dog-lab").iterdir())
 
 
 def test_a_stream_that_is_too_short_is_no_upload_and_too_long_is_refused(shared):

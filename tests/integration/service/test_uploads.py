@@ -48,7 +48,7 @@ def test_a_teacher_net_arrives_whole_and_its_receipt_is_signed(coordinator, lab)
     verify(cat.key.public_key, coordinator.store.read_bytes(signature, 64), document, what="it")
     (submission,) = coordinator.registry.submissions.all(SubmissionState.RECEIVED)
     assert submission.id == receipt.submission_id == "sub-0001"
-    assert not [path for path in coordinator.places.incoming.rglob("*") if path.is_file()]
+    assert not [path for path in coordinator.paths.incoming.rglob("*") if path.is_file()]
 
 
 def test_again_costs_nothing_and_gives_the_same_receipt(lab):

@@ -156,7 +156,7 @@ def test_a_cut_watch_is_no_longer_watching(coordinator, lab):
 
     stream = lab("cat-lab").watch("a")
     next(stream)
-    token = coordinator.places.operator_token.read_text()
+    token = coordinator.paths.operator_token.read_text()
     with plain_channel(coordinator.address) as channel:
 
         def watching():

@@ -12,12 +12,12 @@ from common.artifacts.local import LocalStore
 from common.identity.keys import load_or_create
 from common.nets.spec import ArchitectureSpec
 from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.merges.commit import Committer
 from coordinator.plan.publish import publish_plan
 from coordinator.registry import Registry
 from coordinator.service.server import CoordinatorServer
-from coordinator.service.subscriptions import Watchers
+from coordinator.service.subscriptions import Subscriptions
 
 ARCHITECTURE = ArchitectureSpec(
     name="small-vgg", settings={"input_size": 32, "width": 8}, split="pool1"
@@ -61,13 +61,15 @@ class Centre:
         self.registry.close()
 
     async def _make(self) -> CoordinatorServer:
-        ledger = Ledger(
+        context = CoordinatorContext(
             registry=self.registry,
             store=self.store,
             plan=self.plan,
             key=self.key,
             config=self.config,
         )
-        server = CoordinatorServer(ledger=ledger, committer=Committer(ledger), watchers=Watchers())
+        server = CoordinatorServer(
+            context=context, committer=Committer(context), watchers=Subscriptions()
+        )
         self.address = str(await server.start())
         return server

@@ -10,7 +10,7 @@ from common.identity.keys import SigningKey, load_or_create
 from common.nets.spec import ArchitectureSpec, TaskSpec
 from common.weights.manifest import Recipe, TeacherManifest
 from coordinator.config import CoordinatorConfig, PlanConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.plan.publish import publish_plan
 from coordinator.registry import Receipt, Registry
 
@@ -27,13 +27,13 @@ def tasks() -> tuple[TaskSpec, ...]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, tasks: tuple[TaskSpec, ...]) -> Iterator[Ledger]:
+def context(tmp_path: Path, tasks: tuple[TaskSpec, ...]) -> Iterator[CoordinatorContext]:
     config = CoordinatorConfig(
         net="digits", state=tmp_path, plan=PlanConfig(architecture=ARCHITECTURE, tasks=tasks)
     )
     store = LocalStore(tmp_path / "artifacts")
     registry = Registry(f"sqlite:///{tmp_path / 'registry.sqlite'}")
-    yield Ledger(
+    yield CoordinatorContext(
         registry=registry,
         store=store,
         plan=publish_plan(config, store, tmp_path / "plan.json"),
@@ -43,9 +43,9 @@ def ledger(tmp_path: Path, tasks: tuple[TaskSpec, ...]) -> Iterator[Ledger]:
     registry.close()
 
 
-def teacher(ledger: Ledger, site: str, category: str) -> TeacherManifest:
+def teacher(context: CoordinatorContext, site: str, category: str) -> TeacherManifest:
     """Return an honest manifest: the plan's own weights, shipped by a lab."""
-    plan = ledger.plan
+    plan = context.plan
     return TeacherManifest(
         site=site,
         category=category,
@@ -58,14 +58,16 @@ def teacher(ledger: Ledger, site: str, category: str) -> TeacherManifest:
     )
 
 
-def receive(ledger: Ledger, manifest: TeacherManifest, key: SigningKey | None = None) -> str:
+def receive(
+    context: CoordinatorContext, manifest: TeacherManifest, key: SigningKey | None = None
+) -> str:
     """Bring a manifest to `received`; return the submission's id."""
-    registry = ledger.registry
+    registry = context.registry
     public_key = manifest.site.encode().ljust(32) if key is None else key.public_key
     registry.sites.join(manifest.site, public_key)
     document = manifest.canonical()
     signature = b"signature" if key is None else key.sign(document)
-    ledger.store.put_bytes(document)
+    context.store.put_bytes(document)
     upload = registry.uploads.begin(manifest, document, signature, open_limit=4)
     receipt = Receipt(upload.manifest_digest, upload.id, "2026-01-01T00:00:00+00:00", b"signed")
     registry.uploads.receive(upload.id, receipt)

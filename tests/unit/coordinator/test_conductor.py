@@ -16,10 +16,10 @@ from coordinator.context import (
 from coordinator.jobs.runner import JobRunner
 from coordinator.merges.commit import Committer
 from coordinator.merges.pending import growth_plan
-from coordinator.merges.reconciler import Conductor
-from coordinator.merges.runner import Transplanter
-from coordinator.net.reader import NetView
-from coordinator.paths import Places
+from coordinator.merges.reconciler import Reconciler
+from coordinator.merges.runner import MergeRunner
+from coordinator.net.reader import NetReader
+from coordinator.paths import StatePaths
 from coordinator.plan.heads import HeadsFile
 from coordinator.registry import OPEN_MERGES, MergeState, SubmissionState
 from protos.rootstock.federation.v1 import federation_pb2
@@ -29,20 +29,20 @@ from tests.unit.coordinator.conftest import receive, teacher
 class NoHistory:
     """Counts every ended merge as logged."""
 
-    def __init__(self, ledger):
-        self._merges = ledger.registry.merges
+    def __init__(self, context):
+        self._merges = context.registry.merges
 
     async def log_all(self):
         for merge in self._merges.unlogged():
             self._merges.update(merge.id, logged=True)
 
 
-def conduct(ledger, *, until, retry_seconds=0.05):
+def conduct(context, *, until, retry_seconds=0.05):
     """Run a conductor until a state is reached; no job is needed, so Ray is not started."""
-    places = Places(ledger.config)
-    transplanter = Transplanter(ledger, Committer(ledger), JobRunner(JobsConfig()), places)
-    conductor = Conductor(
-        ledger, transplanter, NoHistory(ledger), HeadsFile(places.heads), retry_seconds
+    paths = StatePaths(context.config)
+    transplanter = MergeRunner(context, Committer(context), JobRunner(JobsConfig()), paths)
+    conductor = Reconciler(
+        context, transplanter, NoHistory(context), HeadsFile(paths.heads), retry_seconds
     )
 
     async def run():
@@ -58,48 +58,48 @@ def conduct(ledger, *, until, retry_seconds=0.05):
     asyncio.run(run())
 
 
-def test_two_labs_with_one_category_found_one_net(ledger):
-    first = receive(ledger, teacher(ledger, "lab-one", "cat"))
-    second = receive(ledger, teacher(ledger, "lab-two", "cat"))
-    merges = ledger.registry.merges
-    conduct(ledger, until=lambda: len(merges.all(MergeState.MERGED, MergeState.FAILED)) == 2)
+def test_two_labs_with_one_category_found_one_net(context):
+    first = receive(context, teacher(context, "lab-one", "cat"))
+    second = receive(context, teacher(context, "lab-two", "cat"))
+    merges = context.registry.merges
+    conduct(context, until=lambda: len(merges.all(MergeState.MERGED, MergeState.FAILED)) == 2)
     merged, failed = merges.all()
     assert (first, MergeState.MERGED) == (merged.submission_id, merged.state)
     assert (second, MergeState.FAILED) == (failed.submission_id, failed.state)
     assert "'cat' is in the net already" in failed.reason
-    assert list(ledger.tree().category_modules) == ["cat"]
+    assert list(context.tree().category_modules) == ["cat"]
     assert merges.all(*OPEN_MERGES) == []
 
 
-def test_a_header_that_no_message_can_repeat_is_refused(ledger):
+def test_a_header_that_no_message_can_repeat_is_refused(context):
     """Half of a surrogate pair is JSON, and is neither UTF-8 nor protobuf."""
     header = rb'{"\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     data = struct.pack("<Q", len(header)) + header + b"0000"
     digest = hashlib.sha256(data).hexdigest()
-    path = ledger.config.state / "blob"
+    path = context.config.state / "blob"
     path.write_bytes(data)
-    ledger.store.put_file(path, digest)
-    honest = teacher(ledger, "cat-lab", "cat")
+    context.store.put_file(path, digest)
+    honest = teacher(context, "cat-lab", "cat")
     lie = honest.category_module.model_copy(update={"digest": digest})
-    submission = receive(ledger, honest.model_copy(update={"category_module": lie}))
-    submissions = ledger.registry.submissions
-    conduct(ledger, until=lambda: submissions.get(submission).state is SubmissionState.REFUSED)
+    submission = receive(context, honest.model_copy(update={"category_module": lie}))
+    submissions = context.registry.submissions
+    conduct(context, until=lambda: submissions.get(submission).state is SubmissionState.REFUSED)
     assert r"'\ud800'" in submissions.get(submission).reason
-    assert ledger.registry.events.after("cat-lab", 0, 10)
+    assert context.registry.events.after("cat-lab", 0, 10)
 
 
-def test_a_store_that_fails_for_a_while_is_waited_for(ledger, monkeypatch):
-    submission = receive(ledger, teacher(ledger, "cat-lab", "cat"))
-    find, failures = ledger.store.local_path, [StorageError("the disk is full")] * 2
+def test_a_store_that_fails_for_a_while_is_waited_for(context, monkeypatch):
+    submission = receive(context, teacher(context, "cat-lab", "cat"))
+    find, failures = context.store.local_path, [StorageError("the disk is full")] * 2
 
     def local_path(digest):
         if failures:
             raise failures.pop()
         return find(digest)
 
-    monkeypatch.setattr(ledger.store, "local_path", local_path)
-    conduct(ledger, until=lambda: ledger.registry.versions.head() is not None)
-    assert ledger.registry.submissions.get(submission).state is SubmissionState.ADMITTED
+    monkeypatch.setattr(context.store, "local_path", local_path)
+    conduct(context, until=lambda: context.registry.versions.head() is not None)
+    assert context.registry.submissions.get(submission).state is SubmissionState.ADMITTED
 
 
 @pytest.mark.parametrize("text", ["\ud800", "\x00", "x" * 10_000, "zwei\nZeilen"])
@@ -111,31 +111,31 @@ def test_every_reason_can_be_told(text):
     assert plain("wrong β: 3 > 2\nlower it") == "wrong β: 3 > 2\nlower it"
 
 
-def test_operations_are_held_until_the_operator_lets_the_net_grow(ledger):
+def test_operations_are_held_until_the_operator_lets_the_net_grow(context):
     held = replace(
-        ledger, config=ledger.config.model_copy(update={"growth": GrowthConfig(automatic=False)})
+        context, config=context.config.model_copy(update={"growth": GrowthConfig(automatic=False)})
     )
-    submission = receive(ledger, teacher(ledger, "cat-lab", "cat"))
-    merges = ledger.registry.merges
+    submission = receive(context, teacher(context, "cat-lab", "cat"))
+    merges = context.registry.merges
     conduct(held, until=lambda: len(merges.all()) == 1)
     (merge,) = merges.all()
     assert (merge.state, merge.released) == (MergeState.QUEUED, False)
-    with NetView(ledger.registry, ledger.store) as view:
-        places = Places(ledger.config)
-        places.plan.parent.mkdir(parents=True, exist_ok=True)
-        places.plan.write_bytes(ledger.plan.canonical())
-        (planned,) = growth_plan(view, places).operations
+    with NetReader(context.registry, context.store) as view:
+        paths = StatePaths(context.config)
+        paths.plan.parent.mkdir(parents=True, exist_ok=True)
+        paths.plan.write_bytes(context.plan.canonical())
+        (planned,) = growth_plan(view, paths).operations
         assert (planned.wave, planned.operation, planned.submission) == (1, "found", submission)
         assert [released.id for released in merges.release()] == [merge.id]
         conduct(held, until=lambda: merges.get(merge.id).state is MergeState.MERGED)
-        assert growth_plan(view, places).operations == ()
+        assert growth_plan(view, paths).operations == ()
 
 
-def test_a_category_waits_for_a_task_that_is_on_its_way(ledger):
-    merges = ledger.registry.merges
-    places = Places(ledger.config)
-    transplanter = Transplanter(ledger, Committer(ledger), JobRunner(JobsConfig()), places)
-    cat, dog = (receive(ledger, teacher(ledger, f"{name}-lab", name)) for name in ("cat", "dog"))
+def test_a_category_waits_for_a_task_that_is_on_its_way(context):
+    merges = context.registry.merges
+    paths = StatePaths(context.config)
+    transplanter = MergeRunner(context, Committer(context), JobRunner(JobsConfig()), paths)
+    cat, dog = (receive(context, teacher(context, f"{name}-lab", name)) for name in ("cat", "dog"))
     bringing = merges.create(cat, "cat", "classification", "new-task")
     joining = merges.create(dog, "dog", "classification", "new-category")
     assert not transplanter.ready(joining)

@@ -14,7 +14,7 @@ from common.nets.spec import AdapterSpec
 from common.weights import safetensors_io
 from common.weights.manifest import AdapterEntry
 from coordinator.config import DistillationConfig, JobsConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.history.recorder import gather
 from coordinator.jobs.model import JobResult
 from coordinator.jobs.runner import JobRunner
@@ -26,13 +26,13 @@ from coordinator.merges.evaluation import (
     numbers_of,
 )
 from coordinator.merges.runner import (
-    Transplanter,
+    MergeRunner,
     teacher_numbers,
 )
 from coordinator.net.objects import read_commit
-from coordinator.net.reader import NetView
+from coordinator.net.reader import NetReader
 from coordinator.net.verify import verify_version
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.registry import Merge, MergeState, SubmissionState
 from deploy.federation.tables import category_rows
 from protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -106,8 +106,8 @@ def test_a_segmentation_tells_its_mean_iou_of_the_same_output() -> None:
     }
 
 
-def test_a_teacher_s_numbers_are_those_of_the_task(ledger: Ledger) -> None:
-    manifest = teacher(ledger, "cat-lab", "cat").model_copy(
+def test_a_teacher_s_numbers_are_those_of_the_task(context: CoordinatorContext) -> None:
+    manifest = teacher(context, "cat-lab", "cat").model_copy(
         update={"metrics": {"error/a": 1.0, "error/b": 2.0, "mean_iou/b": 50.0}}
     )
     assert teacher_numbers(manifest, "a") == {"teacher_error": 1.0}
@@ -117,26 +117,26 @@ def test_a_teacher_s_numbers_are_those_of_the_task(ledger: Ledger) -> None:
 SITE_KEY = SigningKey.generate()
 
 
-def evaluating(ledger: Ledger, tmp_path: Path) -> Merge:
+def evaluating(context: CoordinatorContext, tmp_path: Path) -> Merge:
     """Bring dog, beside a founded cat, to the point where its lab was asked."""
-    transplanter = Transplanter(
-        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+    transplanter = MergeRunner(
+        context, Committer(context), JobRunner(JobsConfig()), StatePaths(context.config)
     )
     for site, category in (("cat-lab", "cat"), ("dog-lab", "dog")):
-        submission = receive(ledger, teacher(ledger, site, category), SITE_KEY)
-        ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        submission = receive(context, teacher(context, site, category), SITE_KEY)
+        context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
         if category == "cat":
-            merge = ledger.registry.merges.create(submission, "cat", "classification", "found")
+            merge = context.registry.merges.create(submission, "cat", "classification", "found")
             asyncio.run(transplanter.carry(merge.id))
-    merge = ledger.registry.merges.create(submission, "dog", "classification", "new-category")
+    merge = context.registry.merges.create(submission, "dog", "classification", "new-category")
     spec = AdapterSpec(in_channels=4, out_channels=4)
     path = tmp_path / "adapter"
     blob = safetensors_io.write(path, Adapter(spec).identity_start().state_dict())
-    ledger.store.put_file(path, blob.digest)
+    context.store.put_file(path, blob.digest)
     result = JobResult(
         zero_sample=AdapterEntry(spec=spec, blob=blob),
         few_sample=None,
-        student_task_module=ledger.plan.initial_task_modules["classification"].digest,
+        student_task_module=context.plan.initial_task_modules["classification"].digest,
         curves=(),
         seconds={"zero-sample": 1.0},
         report={"zero-sample/residual": 0.4},
@@ -144,15 +144,15 @@ def evaluating(ledger: Ledger, tmp_path: Path) -> Merge:
         fallbacks={"zero-sample": "dream: the dream did not converge"},
         settings=DistillationConfig(zero_sample_method="dream"),
     )
-    ledger.registry.merges.advance(merge.id, MergeState.DISTILLING)
-    merge = ledger.registry.merges.advance(
+    context.registry.merges.advance(merge.id, MergeState.DISTILLING)
+    merge = context.registry.merges.advance(
         merge.id,
         MergeState.EVALUATING,
         job_result=result.model_dump(mode="json"),
         numbers={"teacher_error": 5.0},
     )
-    asked = ledger.registry.submissions.get(submission)
-    ask(ledger, merge, asked, candidates_of(result), turn=1, refinement=spec)
+    asked = context.registry.submissions.get(submission)
+    ask(context, merge, asked, candidates_of(result), turn=1, refinement=spec)
     return merge
 
 
@@ -165,25 +165,25 @@ def evaluating(ledger: Ledger, tmp_path: Path) -> Merge:
     ],
 )
 def test_the_accepted_candidate_s_calibration_goes_to_the_edge_and_the_record(
-    ledger: Ledger,
+    context: CoordinatorContext,
     tmp_path: Path,
     calibrations: dict[str, pb.OutputCalibration],
     expected: Calibration | None,
     error: float | None,
 ) -> None:
-    merge = evaluating(ledger, tmp_path)
-    (evaluation,) = [ledger.registry.evaluations.of_merge(merge.id)]
+    merge = evaluating(context, tmp_path)
+    (evaluation,) = [context.registry.evaluations.of_merge(merge.id)]
     assert evaluation is not None
     report = pb.ReportEvaluationRequest(
         evaluation_id=evaluation.id, results=results(**calibrations)
     )
-    ledger.registry.evaluations.report(evaluation.id, report.SerializeToString())
-    transplanter = Transplanter(
-        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+    context.registry.evaluations.report(evaluation.id, report.SerializeToString())
+    transplanter = MergeRunner(
+        context, Committer(context), JobRunner(JobsConfig()), StatePaths(context.config)
     )
     asyncio.run(transplanter.carry(merge.id))
-    merge = ledger.registry.merges.get(merge.id)
-    tree = ledger.tree()
+    merge = context.registry.merges.get(merge.id)
+    tree = context.tree()
     assert tree is not None
     if expected is None:
         assert merge.state is MergeState.REJECTED
@@ -192,15 +192,17 @@ def test_the_accepted_candidate_s_calibration_goes_to_the_edge_and_the_record(
     edge = tree.edge("dog", "classification")
     assert (edge.calibration, edge.error) == (expected, error)
     assert tree.edge("cat", "classification").calibration.identity
-    head = ledger.head()
+    head = context.head()
     assert head is not None
-    record = read_commit(ledger.store, head.digest).merge
+    record = read_commit(context.store, head.digest).merge
     assert (record["calibration_scale"], record["calibration_bias"]) == (0.5, 1.5)
     assert record["zero_sample_method"] == "closed-form"
     assert record["zero_sample_fallback"] == "dream: the dream did not converge"
-    assert verify_version(NetView(ledger.registry, ledger.store), 2, ledger.key.public_key) == []
+    assert (
+        verify_version(NetReader(context.registry, context.store), 2, context.key.public_key) == []
+    )
     # History and the command line tell both errors.
-    shown = gather(ledger, Places(ledger.config), merge)
+    shown = gather(context, StatePaths(context.config), merge)
     assert shown.numbers["zero_sample_uncalibrated_error"] == 38.0
     assert shown.numbers["zero-sample/residual"] == 0.4
     assert shown.candidate == "zero_sample"

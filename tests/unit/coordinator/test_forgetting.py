@@ -5,7 +5,7 @@ import torch
 
 from common.errors import ConflictError, NotFoundError
 from common.weights.manifest import SharedSamples
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.jobs.checkpoint import put_tensors
 from coordinator.merges.forget import forget_samples
 from coordinator.registry import MergeState, SubmissionState
@@ -13,32 +13,34 @@ from protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher
 
 
-def test_samples_go_for_good_once_no_merge_learns_from_them(ledger: Ledger) -> None:
-    blob = put_tensors(ledger.store, {"images": torch.zeros(4, 3, 32, 32), "labels": torch.ones(4)})
-    manifest = teacher(ledger, "cat-lab", "cat")
+def test_samples_go_for_good_once_no_merge_learns_from_them(context: CoordinatorContext) -> None:
+    blob = put_tensors(
+        context.store, {"images": torch.zeros(4, 3, 32, 32), "labels": torch.ones(4)}
+    )
+    manifest = teacher(context, "cat-lab", "cat")
     shares = manifest.model_copy(update={"shared_samples": SharedSamples(count=4, blob=blob)})
-    submission = receive(ledger, shares)
-    ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = ledger.registry.merges.create(submission, "cat", "classification", "new-category")
+    submission = receive(context, shares)
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    merge = context.registry.merges.create(submission, "cat", "classification", "new-category")
     with pytest.raises(ConflictError, match=f"merge {merge.id} may still learn from the samples"):
-        forget_samples(ledger, submission)
-    assert ledger.store.has(blob.digest)
-    ledger.registry.merges.advance(merge.id, MergeState.FAILED)
-    assert forget_samples(ledger, submission) == 4
-    assert not ledger.store.has(blob.digest)
-    assert ledger.store.has(shares.category_module.digest)
+        forget_samples(context, submission)
+    assert context.store.has(blob.digest)
+    context.registry.merges.advance(merge.id, MergeState.FAILED)
+    assert forget_samples(context, submission) == 4
+    assert not context.store.has(blob.digest)
+    assert context.store.has(shares.category_module.digest)
     events = [
         pb.WatchResponse.FromString(event.payload)
-        for event in ledger.registry.events.after("cat-lab", 0, 10)
+        for event in context.registry.events.after("cat-lab", 0, 10)
     ]
     assert [(e.samples.submission_id, e.samples.count) for e in events] == [(submission, 4)]
     with pytest.raises(NotFoundError, match="has no samples here"):
-        forget_samples(ledger, submission)
+        forget_samples(context, submission)
     with pytest.raises(NotFoundError, match="no such submission"):
-        forget_samples(ledger, "sub-0009")
+        forget_samples(context, "sub-0009")
 
 
-def test_a_submission_without_samples_has_none_to_forget(ledger: Ledger) -> None:
-    submission = receive(ledger, teacher(ledger, "cat-lab", "cat"))
+def test_a_submission_without_samples_has_none_to_forget(context: CoordinatorContext) -> None:
+    submission = receive(context, teacher(context, "cat-lab", "cat"))
     with pytest.raises(NotFoundError, match="nothing to forget"):
-        forget_samples(ledger, submission)
+        forget_samples(context, submission)

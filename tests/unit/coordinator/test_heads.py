@@ -21,9 +21,9 @@ from common.protocol import (
 )
 from common.weights import safetensors_io
 from coordinator.config import GrowthConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.jobs.checkpoint import put_tensors
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.plan.heads import (
     HeadsFile,
     founder_of,
@@ -38,36 +38,36 @@ from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_conductor import conduct
 
 
-def heads_file(ledger: Ledger) -> HeadsFile:
-    return HeadsFile(Places(ledger.config).heads)
+def heads_file(context: CoordinatorContext) -> HeadsFile:
+    return HeadsFile(StatePaths(context.config).heads)
 
 
-def told(ledger: Ledger) -> list[tuple[int, str]]:
+def told(context: CoordinatorContext) -> list[tuple[int, str]]:
     """Return what any lab hears of heads."""
-    events = ledger.registry.events.after("any-lab", 0, 100)
+    events = context.registry.events.after("any-lab", 0, 100)
     messages = [pb.WatchResponse.FromString(e.payload) for e in events if e.kind == "heads"]
     return [(message.heads.number, message.heads.origin) for message in messages]
 
 
-def test_published_replaced_retired(ledger: Ledger) -> None:
-    file, modules = heads_file(ledger), dict(ledger.plan.initial_task_modules)
-    elsewhere = heads_file(ledger)  # as another process sees it
+def test_published_replaced_retired(context: CoordinatorContext) -> None:
+    file, modules = heads_file(context), dict(context.plan.initial_task_modules)
+    elsewhere = heads_file(context)  # as another process sees it
     assert elsewhere.current() is None
     with pytest.raises(NotFoundError, match="no heads are published"):
-        retire(file, ledger.registry, "none")
-    first = publish(file, ledger.registry, "initial weights", modules)
+        retire(file, context.registry, "none")
+    first = publish(file, context.registry, "initial weights", modules)
     assert elsewhere.current() == first
     with pytest.raises(ConflictError, match="just these heads are published, as number 1"):
-        publish(file, ledger.registry, "initial weights", modules)
-    second = publish(file, ledger.registry, "net version 3", modules)
+        publish(file, context.registry, "initial weights", modules)
+    second = publish(file, context.registry, "net version 3", modules)
     assert (first.number, second.number) == (1, 2)
     assert first.content_digest() != second.content_digest()
     assert elsewhere.current() == second
-    assert retire(elsewhere, ledger.registry, "a better net") == second
+    assert retire(elsewhere, context.registry, "a better net") == second
     assert file.current() is None
-    third = publish(file, ledger.registry, "net version 3", modules)
+    third = publish(file, context.registry, "net version 3", modules)
     assert third.number == 4  # the retirement has a number, too
-    assert told(ledger) == [
+    assert told(context) == [
         (1, "initial weights"),
         (2, "net version 3"),
         (0, "retired: a better net"),
@@ -75,44 +75,46 @@ def test_published_replaced_retired(ledger: Ledger) -> None:
     ]
 
 
-def test_the_founding_net_s_task_modules_become_heads_by_themselves(ledger: Ledger) -> None:
-    plan = ledger.config.plan.model_copy(update={"heads": "founder"})
-    config = ledger.config.model_copy(update={"plan": plan, "growth": GrowthConfig()})
-    ledger = replace(ledger, config=config)
-    receive(ledger, teacher(ledger, "cat-lab", "cat"))
-    file = heads_file(ledger)
-    conduct(ledger, until=lambda: file.current() is not None)
-    heads, tree = file.current(), ledger.tree()
+def test_the_founding_net_s_task_modules_become_heads_by_themselves(
+    context: CoordinatorContext,
+) -> None:
+    plan = context.config.plan.model_copy(update={"heads": "founder"})
+    config = context.config.model_copy(update={"plan": plan, "growth": GrowthConfig()})
+    context = replace(context, config=config)
+    receive(context, teacher(context, "cat-lab", "cat"))
+    file = heads_file(context)
+    conduct(context, until=lambda: file.current() is not None)
+    heads, tree = file.current(), context.tree()
     assert heads is not None
     assert tree is not None
     assert heads.task_modules == {"classification": tree.task_modules["classification"].blob}
     assert heads.origin == "net version 1"
-    assert founder_of(tree, ledger.plan) == "cat"
+    assert founder_of(tree, context.plan) == "cat"
     # What the operator has retired does not come back by itself.
-    retire(file, ledger.registry, "test")
-    second = receive(ledger, teacher(ledger, "cat-lab-2", "cat"))
-    merges = ledger.registry.merges
+    retire(file, context.registry, "test")
+    second = receive(context, teacher(context, "cat-lab-2", "cat"))
+    merges = context.registry.merges
     conduct(
-        ledger,
+        context,
         until=lambda: (
             any(m.state is MergeState.FAILED for m in merges.all())
-            or ledger.registry.submissions.get(second).state.value == "refused"
+            or context.registry.submissions.get(second).state.value == "refused"
         ),
     )
     assert file.current() is None
 
 
-def test_a_net_of_another_architecture_gives_no_heads(ledger: Ledger) -> None:
-    receive(ledger, teacher(ledger, "cat-lab", "cat"))
-    conduct(ledger, until=lambda: ledger.head() is not None)
-    tree = ledger.tree()
+def test_a_net_of_another_architecture_gives_no_heads(context: CoordinatorContext) -> None:
+    receive(context, teacher(context, "cat-lab", "cat"))
+    conduct(context, until=lambda: context.head() is not None)
+    tree = context.tree()
     assert tree is not None
-    assert list(heads_of_net(tree, ledger.plan)) == ["classification"]
-    wide = ledger.plan.architecture.model_copy(update={"settings": {"width": 8}})
+    assert list(heads_of_net(tree, context.plan)) == ["classification"]
+    wide = context.plan.architecture.model_copy(update={"settings": {"width": 8}})
     with pytest.raises(NotFoundError, match="no task module of the plan's architecture"):
-        heads_of_net(tree, ledger.plan.model_copy(update={"architecture": wide}))
+        heads_of_net(tree, context.plan.model_copy(update={"architecture": wide}))
     with pytest.raises(NotFoundError, match="joined with no adapter"):
-        founder_of(tree.model_copy(update={"edges": ()}), ledger.plan)
+        founder_of(tree.model_copy(update={"edges": ()}), context.plan)
 
 
 def pictures(folder: Path, count: int) -> Path:
@@ -127,23 +129,23 @@ def pictures(folder: Path, count: int) -> Path:
 
 
 def test_a_rotation_head_is_learned_from_unlabelled_pictures(
-    ledger: Ledger, tmp_path: Path
+    context: CoordinatorContext, tmp_path: Path
 ) -> None:
-    plan, settings = ledger.plan, RotationSettings(steps=60, learning_rate=1e-2)
+    plan, settings = context.plan, RotationSettings(steps=60, learning_rate=1e-2)
     images = pictures(tmp_path / "pictures", 30)
     module = initial_module(plan)
-    entry, share = learn_rotation(ledger.store, plan, module, images, settings)
+    entry, share = learn_rotation(context.store, plan, module, images, settings)
     assert share > 0.9
     head = build_head(plan.architecture, 4)
-    safetensors_io.load_module(head, ledger.store.local_path(entry.digest), entry)
+    safetensors_io.load_module(head, context.store.local_path(entry.digest), entry)
     assert all(torch.isfinite(p).all() for p in head.parameters())
-    heads = publish(heads_file(ledger), ledger.registry, "test", {}, entry)
+    heads = publish(heads_file(context), context.registry, "test", {}, entry)
     assert [blob.digest for blob in heads.blobs()] == [entry.digest]
     few = pictures(tmp_path / "few", 4)
     with pytest.raises(DataError, match="from 4 images; give"):
-        learn_rotation(ledger.store, plan, module, few, settings)
+        learn_rotation(context.store, plan, module, few, settings)
     with pytest.raises(DataError, match="is not a folder"):
-        learn_rotation(ledger.store, plan, module, tmp_path / "no", settings)
+        learn_rotation(context.store, plan, module, tmp_path / "no", settings)
 
 
 def initial_module(plan: Plan) -> ModuleRef:
@@ -153,9 +155,9 @@ def initial_module(plan: Plan) -> ModuleRef:
 
 
 def test_a_rotation_head_is_learned_above_an_extractor_of_another_architecture(
-    ledger: Ledger, tmp_path: Path
+    context: CoordinatorContext, tmp_path: Path
 ) -> None:
-    plan = ledger.plan
+    plan = context.plan
     size = input_shape(plan.architecture)[1]
     extractor = ArchitectureSpec(
         name="small-vgg",
@@ -165,15 +167,15 @@ def test_a_rotation_head_is_learned_above_an_extractor_of_another_architecture(
     spec = plan.architecture.model_copy(update={"extractor": extractor})
     f = initialise(build_category_module(spec), 0)
     module = initial_module(plan).model_copy(
-        update={"blob": put_tensors(ledger.store, f.state_dict()), "architecture": spec}
+        update={"blob": put_tensors(context.store, f.state_dict()), "architecture": spec}
     )
     images = pictures(tmp_path / "pictures", 30)
     settings = RotationSettings(steps=60, learning_rate=1e-2)
-    entry, share = learn_rotation(ledger.store, plan, module, images, settings)
+    entry, share = learn_rotation(context.store, plan, module, images, settings)
     assert share > 0.9
     # Labs below whose nets it is published read it as any other: it is the plan's.
     head = build_head(plan.architecture, 4)
-    safetensors_io.load_module(head, ledger.store.local_path(entry.digest), entry)
+    safetensors_io.load_module(head, context.store.local_path(entry.digest), entry)
 
 
 def test_a_retired_document_has_nothing_to_download() -> None:

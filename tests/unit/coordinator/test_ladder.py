@@ -10,16 +10,16 @@ import pytest
 
 from common.errors import TransplantError
 from coordinator.config import DistillationConfig, JobsConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.jobs.model import JobResult, TransplantJob
 from coordinator.jobs.runner import JobRunner
 from coordinator.jobs.worker import TransplantWorker
 from coordinator.merges.commit import Committer
 from coordinator.merges.evaluation import numbers_of
 from coordinator.merges.job import OnJobProgress
-from coordinator.merges.runner import Transplanter
+from coordinator.merges.runner import MergeRunner
 from coordinator.net.objects import read_commit
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.registry import Merge, MergeState, SubmissionState, evaluation_id
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher
@@ -53,44 +53,44 @@ class NoClosedForm(Here):
         return await super().run(job, on_progress)
 
 
-def laddered(ledger: Ledger, **policy: object) -> Ledger:
-    found = with_policy(ledger, take="first", max_above_teacher=5.0, **policy)
+def laddered(context: CoordinatorContext, **policy: object) -> CoordinatorContext:
+    found = with_policy(context, take="first", max_above_teacher=5.0, **policy)
     return learning(found)
 
 
-def learning(ledger: Ledger) -> Ledger:
-    config = ledger.config.model_copy(update={"distillation": LEARNING})
-    return replace(ledger, config=config)
+def learning(context: CoordinatorContext) -> CoordinatorContext:
+    config = context.config.model_copy(update={"distillation": LEARNING})
+    return replace(context, config=config)
 
 
-def queued(ledger: Ledger) -> Merge:
+def queued(context: CoordinatorContext) -> Merge:
     """Found the net with cat, and queue dog."""
-    transplanter = Transplanter(ledger, Committer(ledger), Here(), Places(ledger.config))
+    transplanter = MergeRunner(context, Committer(context), Here(), StatePaths(context.config))
     for site, category in (("cat-lab", "cat"), ("dog-lab", "dog")):
-        submission = receive(ledger, teacher(ledger, site, category), SITE_KEY)
-        ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        submission = receive(context, teacher(context, site, category), SITE_KEY)
+        context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
         operation = "found" if category == "cat" else "new-category"
-        merge = ledger.registry.merges.create(submission, category, "classification", operation)
+        merge = context.registry.merges.create(submission, category, "classification", operation)
         if category == "cat":
             asyncio.run(transplanter.carry(merge.id))
     return merge
 
 
 def carried(
-    ledger: Ledger, merge: Merge, runner: Here, *answers: Mapping[str, float]
+    context: CoordinatorContext, merge: Merge, runner: Here, *answers: Mapping[str, float]
 ) -> tuple[Merge, list[pb.EvaluationRequest]]:
     """Carry a merge; the lab answers each question with the errors that are given for it."""
     asked = []
 
     async def both() -> None:
-        transplanter = Transplanter(ledger, Committer(ledger), runner, Places(ledger.config))
+        transplanter = MergeRunner(context, Committer(context), runner, StatePaths(context.config))
         carrying = asyncio.create_task(transplanter.carry(merge.id))
         for turn, errors in enumerate(answers, start=1):
-            while (found := ledger.registry.evaluations.of_merge(merge.id, turn)) is None:
+            while (found := context.registry.evaluations.of_merge(merge.id, turn)) is None:
                 await asyncio.sleep(0.01)
                 if carrying.done():
                     carrying.result()
-                    raise AssertionError(ledger.registry.merges.get(merge.id).reason)
+                    raise AssertionError(context.registry.merges.get(merge.id).reason)
             asked.append(pb.EvaluationRequest.FromString(found.request))
             report = pb.ReportEvaluationRequest(
                 evaluation_id=found.id,
@@ -100,42 +100,44 @@ def carried(
                 ],
             )
             await asyncio.to_thread(
-                ledger.registry.evaluations.report, found.id, report.SerializeToString()
+                context.registry.evaluations.report, found.id, report.SerializeToString()
             )
         await carrying
 
     asyncio.run(asyncio.wait_for(both(), 60))
-    return ledger.registry.merges.get(merge.id), asked
+    return context.registry.merges.get(merge.id), asked
 
 
 def names(request: pb.EvaluationRequest) -> list[str]:
     return [candidate.name for candidate in request.candidates]
 
 
-def test_a_compatible_module_is_joined_as_it_is_and_nothing_is_learned(ledger: Ledger) -> None:
-    ledger, runner = laddered(ledger), Here()
-    merge = queued(ledger)
-    merge, (asked,) = carried(ledger, merge, runner, {"no_adapter": 8.0, "closed_form": 1.0})
+def test_a_compatible_module_is_joined_as_it_is_and_nothing_is_learned(
+    context: CoordinatorContext,
+) -> None:
+    context, runner = laddered(context), Here()
+    merge = queued(context)
+    merge, (asked,) = carried(context, merge, runner, {"no_adapter": 8.0, "closed_form": 1.0})
     assert merge.state is MergeState.MERGED
     assert [job.settings.zero_sample_method for job in runner.jobs] == ["closed-form"]
     assert names(asked) == ["no_adapter", "closed_form"]
     assert not asked.refine
-    tree = ledger.tree()
+    tree = context.tree()
     assert tree is not None
     assert tree.edge("dog", "classification").adapter is None
-    head = ledger.head()
+    head = context.head()
     assert head is not None
-    record = read_commit(ledger.store, head.digest).merge
+    record = read_commit(context.store, head.digest).merge
     assert record["candidate"] == "no_adapter"
     assert (record["no_adapter_error"], record["closed_form_error"]) == (8.0, 1.0)
     assert "zero_sample_method" not in record
 
 
-def test_the_closed_form_is_taken_where_no_adapter_will_not_do(ledger: Ledger) -> None:
-    ledger, runner = laddered(ledger), Here()
-    merge = queued(ledger)
-    merge, _ = carried(ledger, merge, runner, {"no_adapter": 30.0, "closed_form": 9.0})
-    tree = ledger.tree()
+def test_the_closed_form_is_taken_where_no_adapter_will_not_do(context: CoordinatorContext) -> None:
+    context, runner = laddered(context), Here()
+    merge = queued(context)
+    merge, _ = carried(context, merge, runner, {"no_adapter": 30.0, "closed_form": 9.0})
+    tree = context.tree()
     assert tree is not None
     edge = tree.edge("dog", "classification")
     assert edge.adapter is not None
@@ -145,11 +147,11 @@ def test_the_closed_form_is_taken_where_no_adapter_will_not_do(ledger: Ledger) -
     assert len(runner.jobs) == 1
 
 
-def test_only_if_neither_will_do_an_adapter_is_learned(ledger: Ledger) -> None:
-    ledger, runner = laddered(ledger), Here()
-    merge = queued(ledger)
+def test_only_if_neither_will_do_an_adapter_is_learned(context: CoordinatorContext) -> None:
+    context, runner = laddered(context), Here()
+    merge = queued(context)
     merge, (first, second) = carried(
-        ledger,
+        context,
         merge,
         runner,
         {"no_adapter": 30.0, "closed_form": 20.0},
@@ -167,17 +169,17 @@ def test_only_if_neither_will_do_an_adapter_is_learned(ledger: Ledger) -> None:
     assert {"seconds/closed-form", "seconds/zero-sample"} <= merge.numbers.keys()
 
 
-def test_a_crash_between_the_rungs_is_no_matter(ledger: Ledger) -> None:
+def test_a_crash_between_the_rungs_is_no_matter(context: CoordinatorContext) -> None:
     """Whatever state a coordinator finds, it asks no question twice."""
-    ledger, runner = laddered(ledger), Here()
-    merge = queued(ledger)
-    transplanter = Transplanter(ledger, Committer(ledger), runner, Places(ledger.config))
+    context, runner = laddered(context), Here()
+    merge = queued(context)
+    transplanter = MergeRunner(context, Committer(context), runner, StatePaths(context.config))
 
     async def cut(state: MergeState, turn: int) -> None:
         carrying = asyncio.create_task(transplanter.carry(merge.id))
         while (
-            ledger.registry.merges.get(merge.id).state is not state
-            or ledger.registry.evaluations.of_merge(merge.id, turn) is None
+            context.registry.merges.get(merge.id).state is not state
+            or context.registry.evaluations.of_merge(merge.id, turn) is None
         ):
             await asyncio.sleep(0.01)
         carrying.cancel()
@@ -185,7 +187,7 @@ def test_a_crash_between_the_rungs_is_no_matter(ledger: Ledger) -> None:
 
     asyncio.run(asyncio.wait_for(cut(MergeState.EVALUATING, 1), 60))
     ended, asked = carried(
-        ledger,
+        context,
         merge,
         runner,
         {"no_adapter": 30.0, "closed_form": 20.0},
@@ -200,20 +202,22 @@ def test_a_crash_between_the_rungs_is_no_matter(ledger: Ledger) -> None:
     assert "closed_form has an error of 20.0%" in ended.reason
 
 
-def test_maths_that_has_no_answer_leaves_no_adapter_to_ask_about(ledger: Ledger) -> None:
-    ledger, runner = laddered(ledger), NoClosedForm()
-    merge = queued(ledger)
+def test_maths_that_has_no_answer_leaves_no_adapter_to_ask_about(
+    context: CoordinatorContext,
+) -> None:
+    context, runner = laddered(context), NoClosedForm()
+    merge = queued(context)
     merge, (first, second) = carried(
-        ledger, merge, runner, {"no_adapter": 30.0}, {"no_adapter": 30.0, "zero_sample": 7.0}
+        context, merge, runner, {"no_adapter": 30.0}, {"no_adapter": 30.0, "zero_sample": 7.0}
     )
     assert (names(first), names(second)) == (["no_adapter"], ["no_adapter", "zero_sample"])
     assert merge.candidate == "zero_sample"
 
 
-def test_the_best_is_taken_unless_told_otherwise(ledger: Ledger) -> None:
-    ledger, runner = learning(ledger), Here()
-    merge = queued(ledger)
-    merge, (asked,) = carried(ledger, merge, runner, {"no_adapter": 8.0, "zero_sample": 6.0})
+def test_the_best_is_taken_unless_told_otherwise(context: CoordinatorContext) -> None:
+    context, runner = learning(context), Here()
+    merge = queued(context)
+    merge, (asked,) = carried(context, merge, runner, {"no_adapter": 8.0, "zero_sample": 6.0})
     assert names(asked) == ["no_adapter", "zero_sample"]
     assert merge.candidate == "zero_sample"
     assert len(runner.jobs) == 1

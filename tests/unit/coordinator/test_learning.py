@@ -20,7 +20,7 @@ from common.nets.graph import ModuleRef
 from common.nets.spec import TaskSpec
 from common.weights.manifest import SharedSamples
 from coordinator.config import JobsConfig, SamplesConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.jobs.checkpoint import put_tensors
 from coordinator.jobs.runner import JobRunner
 from coordinator.learning.found import (
@@ -41,11 +41,11 @@ from coordinator.merges.own_samples import (
 )
 from coordinator.merges.pending import growth_plan
 from coordinator.merges.result import COORDINATOR
-from coordinator.merges.runner import Transplanter
+from coordinator.merges.runner import MergeRunner
 from coordinator.merges.samples import few_samples
-from coordinator.net.reader import NetView
+from coordinator.net.reader import NetReader
 from coordinator.net.verify import verify_version
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.registry import Merge, MergeState, SubmissionState
 from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_evaluating import evaluating
@@ -78,42 +78,42 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def grown(ledger: Ledger, tmp_path: Path) -> Ledger:
+def grown(context: CoordinatorContext, tmp_path: Path) -> CoordinatorContext:
     """Version 2 joins dog, by an adapter, beside a founded cat; untrained nets, so far."""
-    generous = with_policy(ledger, max_error=100.0, max_above_teacher=100.0)
+    generous = with_policy(context, max_error=100.0, max_above_teacher=100.0)
     merge = evaluating(generous, tmp_path)
     report(generous, merge)
     asyncio.run(transplanter(generous).carry(merge.id))
     return generous
 
 
-def learner(ledger: Ledger, folder: Path) -> Learner:
-    tree = ledger.tree()
+def learner(context: CoordinatorContext, folder: Path) -> Learner:
+    tree = context.tree()
     assert tree is not None
-    return Learner(NetView(ledger.registry, ledger.store), tree, folder)
+    return Learner(NetReader(context.registry, context.store), tree, folder)
 
 
-def queue(ledger: Ledger, folder: Path, name: str, source: str | None) -> list[Merge]:
-    tree = ledger.tree()
+def queue(context: CoordinatorContext, folder: Path, name: str, source: str | None) -> list[Merge]:
+    tree = context.tree()
     assert tree is not None
-    begin = ledger.plan.initial_task_modules["classification"]
-    found = learner(ledger, folder).task(name, ["cat", "dog"], begin, source, QUICK)
+    begin = context.plan.initial_task_modules["classification"]
+    found = learner(context, folder).task(name, ["cat", "dog"], begin, source, QUICK)
     return queue_task(
-        ledger.registry, ledger.store, ledger.key, ledger.plan, tree, name, found, source
+        context.registry, context.store, context.key, context.plan, tree, name, found, source
     )
 
 
-def carry(ledger: Ledger, merges: list[Merge]) -> None:
-    carrier = Transplanter(
-        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+def carry(context: CoordinatorContext, merges: list[Merge]) -> None:
+    carrier = MergeRunner(
+        context, Committer(context), JobRunner(JobsConfig()), StatePaths(context.config)
     )
     for merge in merges:
-        assert carrier.ready(ledger.registry.merges.get(merge.id))
+        assert carrier.ready(context.registry.merges.get(merge.id))
         asyncio.run(carrier.carry(merge.id))
 
 
 def test_a_task_is_learned_on_frozen_category_modules_and_joined_to_each(
-    grown: Ledger, folder: Path
+    grown: CoordinatorContext, folder: Path
 ) -> None:
     before = grown.tree()
     assert before is not None
@@ -123,9 +123,9 @@ def test_a_task_is_learned_on_frozen_category_modules_and_joined_to_each(
         ("dog", "connect"),
     ]
     # The second join waits for the task module that the first brings, and both are planned.
-    places = Places(grown.config)
-    places.plan.write_bytes(grown.plan.canonical())
-    planned = growth_plan(NetView(grown.registry, grown.store), places).operations
+    paths = StatePaths(grown.config)
+    paths.plan.write_bytes(grown.plan.canonical())
+    planned = growth_plan(NetReader(grown.registry, grown.store), paths).operations
     assert [(each.wave, each.operation) for each in planned] == [(1, "learn-task"), (2, "connect")]
     carry(grown, merges)
     tree = grown.tree()
@@ -137,7 +137,7 @@ def test_a_task_is_learned_on_frozen_category_modules_and_joined_to_each(
         assert edge.error is not None
         assert edge.error < 20, "zeros and ones are easy, even on untrained features"
         assert before.edge(category, "classification") == tree.edge(category, "classification")
-    view = NetView(grown.registry, grown.store)
+    view = NetReader(grown.registry, grown.store)
     assert verify_version(view, 4, grown.key.public_key) == []
     record = view.commit(3).merge
     assert (record["operation"], record["site"]) == ("learn-task", COORDINATOR)
@@ -145,7 +145,7 @@ def test_a_task_is_learned_on_frozen_category_modules_and_joined_to_each(
 
 
 def test_a_fine_tuned_module_is_a_new_one_and_keeps_the_adapters(
-    grown: Ledger, folder: Path
+    grown: CoordinatorContext, folder: Path
 ) -> None:
     tree = grown.tree()
     assert tree is not None
@@ -161,7 +161,9 @@ def test_a_fine_tuned_module_is_a_new_one_and_keeps_the_adapters(
     assert after.edge("dog", "classification-2").adapter is not None
 
 
-def test_a_further_join_takes_the_best_of_what_there_is(grown: Ledger, folder: Path) -> None:
+def test_a_further_join_takes_the_best_of_what_there_is(
+    grown: CoordinatorContext, folder: Path
+) -> None:
     begin = grown.plan.initial_task_modules["classification"]
     tree = grown.tree()
     assert tree is not None
@@ -180,13 +182,13 @@ def test_a_further_join_takes_the_best_of_what_there_is(grown: Ledger, folder: P
     carry(grown, [queue_connection(grown.registry, tree, "dog", "round", join)])
     edge = grown.tree().edge("dog", "round")  # type: ignore[union-attr]
     assert (edge.adapter, edge.error) == (join.adapter, join.error)
-    assert verify_version(NetView(grown.registry, grown.store), 4, grown.key.public_key) == []
+    assert verify_version(NetReader(grown.registry, grown.store), 4, grown.key.public_key) == []
     with pytest.raises(ConflictError, match="'dog' is joined to task 'round' already"):
         learner(grown, folder).connection("dog", "round", settings)
 
 
 def test_what_is_learned_for_a_module_that_is_gone_is_not_joined(
-    grown: Ledger, folder: Path
+    grown: CoordinatorContext, folder: Path
 ) -> None:
     merges = queue(grown, folder, "round", None)
     carry(grown, merges[:1])
@@ -197,7 +199,7 @@ def test_what_is_learned_for_a_module_that_is_gone_is_not_joined(
     assert "rolled back in the meantime" in ended.reason
 
 
-def test_a_task_worse_than_the_rule_is_not_merged(grown: Ledger, folder: Path) -> None:
+def test_a_task_worse_than_the_rule_is_not_merged(grown: CoordinatorContext, folder: Path) -> None:
     merges = queue(grown, folder, "round", None)
     strict = with_policy(grown, max_error=0.0)
     grown.registry.merges.update(
@@ -209,7 +211,9 @@ def test_a_task_worse_than_the_rule_is_not_merged(grown: Ledger, folder: Path) -
     assert "what was learned has an error of 30.0%" in ended.reason
 
 
-def test_what_does_not_fit_is_refused(grown: Ledger, folder: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(
+    grown: CoordinatorContext, folder: Path, tmp_path: Path
+) -> None:
     found = learner(grown, folder)
     begin = grown.plan.initial_task_modules["classification"]
     with pytest.raises(ConflictError, match="already has a task module 'classification'"):
@@ -241,16 +245,18 @@ def test_no_image_changes_sides(folder: Path) -> None:
 
 
 def test_the_operators_own_samples_join_those_that_a_lab_shares(
-    ledger: Ledger, folder: Path, tmp_path: Path
+    context: CoordinatorContext, folder: Path, tmp_path: Path
 ) -> None:
     task = TaskSpec(name="classification")
-    config = ledger.config.model_copy(update={"samples": SamplesConfig(folder=folder)})
-    own = replace(ledger, config=config)
-    cat = teacher(ledger, "cat-lab", "cat")
-    blob = put_tensors(ledger.store, {"images": torch.zeros(4, 3, 32, 32), "labels": torch.ones(4)})
+    config = context.config.model_copy(update={"samples": SamplesConfig(folder=folder)})
+    own = replace(context, config=config)
+    cat = teacher(context, "cat-lab", "cat")
+    blob = put_tensors(
+        context.store, {"images": torch.zeros(4, 3, 32, 32), "labels": torch.ones(4)}
+    )
     shares = cat.model_copy(update={"shared_samples": SharedSamples(count=4, blob=blob)})
-    assert few_samples(ledger, cat, task).numbers() == {}
-    assert few_samples(ledger, shares, task).blob == blob
+    assert few_samples(context, cat, task).numbers() == {}
+    assert few_samples(context, shares, task).blob == blob
     alone = few_samples(own, cat, task)
     assert alone.numbers() == {"few_samples": 120.0, "own_samples": 120.0}
     both = few_samples(own, shares, task)
@@ -260,40 +266,40 @@ def test_the_operators_own_samples_join_those_that_a_lab_shares(
     # Yes and no say nothing about pixels; of cows there are none; a broken image costs no merge.
     pixels = TaskSpec(name="segmentation", kind="binary-segmentation")
     assert few_samples(own, shares, pixels).blob == blob
-    assert few_samples(own, teacher(ledger, "cow-lab", "cow"), task).blob is None
+    assert few_samples(own, teacher(context, "cow-lab", "cow"), task).blob is None
     broken = tmp_path / "cat" / "yes"
     broken.mkdir(parents=True)
     (broken / "one.png").write_bytes(b"no image")
-    config = ledger.config.model_copy(update={"samples": SamplesConfig(folder=tmp_path)})
-    assert few_samples(replace(ledger, config=config), shares, task).blob == blob
+    config = context.config.model_copy(update={"samples": SamplesConfig(folder=tmp_path)})
+    assert few_samples(replace(context, config=config), shares, task).blob == blob
 
 
 @pytest.fixture
-def waiting(ledger: Ledger, tmp_path: Path) -> Ledger:
+def waiting(context: CoordinatorContext, tmp_path: Path) -> CoordinatorContext:
     """Teachers of cat and dog wait; the merge that would found the net with cat is held."""
     for category in ("cat", "dog"):
         key = load_or_create(tmp_path / f"{category}-key")
-        submission = receive(ledger, teacher(ledger, f"{category}-lab", category), key)
-        ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    first = ledger.registry.submissions.undecided()[0]
-    ledger.registry.merges.queue(first.id, [("cat", "classification", "found")], released=False)
-    return ledger
+        submission = receive(context, teacher(context, f"{category}-lab", category), key)
+        context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    first = context.registry.submissions.undecided()[0]
+    context.registry.merges.queue(first.id, [("cat", "classification", "found")], released=False)
+    return context
 
 
-def found(ledger: Ledger, folder: Path) -> Merge:
-    registry, store = ledger.registry, ledger.store
+def found(context: CoordinatorContext, folder: Path) -> Merge:
+    registry, store = context.registry, context.store
     merge = founding_merge(registry)
-    tree = waiting_categories(registry, merge, ledger.plan)
+    tree = waiting_categories(registry, merge, context.plan)
     chosen = chosen_categories(tree, merge.category, categories_in(folder))
-    begin = ledger.plan.initial_task_modules[merge.task]
-    learned = Learner(NetView(registry, store), tree, folder).task(
+    begin = context.plan.initial_task_modules[merge.task]
+    learned = Learner(NetReader(registry, store), tree, folder).task(
         merge.task, chosen, begin, None, QUICK
     )
-    return found_with(registry, store, ledger.key, ledger.plan, merge, tree, learned)
+    return found_with(registry, store, context.key, context.plan, merge, tree, learned)
 
 
 def test_a_net_is_founded_on_what_several_labs_category_modules_have_in_common(
-    waiting: Ledger, folder: Path
+    waiting: CoordinatorContext, folder: Path
 ) -> None:
     merge = found(waiting, folder)
     carry(waiting, [merge])
@@ -306,7 +312,7 @@ def test_a_net_is_founded_on_what_several_labs_category_modules_have_in_common(
     error = tree.edge("cat", "classification").error
     assert error is not None
     assert error < 20
-    view = NetView(waiting.registry, waiting.store)
+    view = NetReader(waiting.registry, waiting.store)
     assert verify_version(view, 1, waiting.key.public_key) == []
     # It serves dogs, too: g saw what both modules give.
     dog = waiting.registry.submissions.undecided()
@@ -322,7 +328,9 @@ def test_a_net_is_founded_on_what_several_labs_category_modules_have_in_common(
         founding_merge(waiting.registry)
 
 
-def test_what_was_learned_to_found_a_net_is_taken_in_once(waiting: Ledger, folder: Path) -> None:
+def test_what_was_learned_to_found_a_net_is_taken_in_once(
+    waiting: CoordinatorContext, folder: Path
+) -> None:
     merge = found(waiting, folder)
     assert merge.released
     with pytest.raises(ConflictError, match="right now"):
@@ -330,9 +338,9 @@ def test_what_was_learned_to_found_a_net_is_taken_in_once(waiting: Ledger, folde
     with pytest.raises(ConflictError, match="went ahead in the meantime"):
         waiting.registry.merges.release_with(merge.id, {})
     # The coordinator's own submission calls for no merge.
-    places = Places(waiting.config)
-    places.plan.write_bytes(waiting.plan.canonical())
-    planned = growth_plan(NetView(waiting.registry, waiting.store), places)
+    paths = StatePaths(waiting.config)
+    paths.plan.write_bytes(waiting.plan.canonical())
+    planned = growth_plan(NetReader(waiting.registry, waiting.store), paths)
     assert [(each.operation, each.category) for each in planned.operations] == [
         ("found", "cat"),
         ("new-category", "dog"),
@@ -341,9 +349,9 @@ def test_what_was_learned_to_found_a_net_is_taken_in_once(waiting: Ledger, folde
 
 
 def test_a_net_cannot_be_founded_on_what_does_not_wait(
-    ledger: Ledger, waiting: Ledger, folder: Path
+    context: CoordinatorContext, waiting: CoordinatorContext, folder: Path
 ) -> None:
-    tree = waiting_categories(waiting.registry, founding_merge(waiting.registry), ledger.plan)
+    tree = waiting_categories(waiting.registry, founding_merge(waiting.registry), context.plan)
     assert chosen_categories(tree, "cat", ["dog", "cow", "cat"]) == ["cat", "dog"]
     with pytest.raises(NotFoundError, match="no teacher net of category 'cow' waits"):
         chosen_categories(tree, "cat", ["cat"], ["cow"])
@@ -351,6 +359,6 @@ def test_a_net_cannot_be_founded_on_what_does_not_wait(
         chosen_categories(tree, "cat", ["dog"])
 
 
-def test_no_net_is_founded_before_a_teacher_waits(ledger: Ledger) -> None:
+def test_no_net_is_founded_before_a_teacher_waits(context: CoordinatorContext) -> None:
     with pytest.raises(NotFoundError, match="no teacher net waits"):
-        founding_merge(ledger.registry)
+        founding_merge(context.registry)

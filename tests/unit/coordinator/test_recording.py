@@ -15,8 +15,8 @@ from coordinator.history.recorder import (
 )
 from coordinator.jobs.runner import JobRunner
 from coordinator.merges.commit import Committer
-from coordinator.merges.runner import Transplanter
-from coordinator.paths import Places
+from coordinator.merges.runner import MergeRunner
+from coordinator.paths import StatePaths
 from coordinator.registry import SubmissionState
 from tests.unit.coordinator.conftest import receive, teacher
 
@@ -36,18 +36,18 @@ class PickyHistory:
         assert (head, parent) == (None, None)  # nothing was merged
 
 
-def test_a_merge_that_cannot_be_logged_holds_up_no_other(ledger):
-    registry = ledger.registry
+def test_a_merge_that_cannot_be_logged_holds_up_no_other(context):
+    registry = context.registry
     for category in ("cat", "dog"):
-        submission = receive(ledger, teacher(ledger, f"{category}-lab", category))
+        submission = receive(context, teacher(context, f"{category}-lab", category))
         registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-        ledger.fail_all(registry.submissions.get(submission), "no")
+        context.fail_all(registry.submissions.get(submission), "no")
     cat, dog = registry.merges.unlogged()
 
     async def log():
         up = asyncio.get_running_loop().create_future()
         up.set_result("the experiment")
-        await Recorder(ledger, PickyHistory(cat.id), Places(ledger.config), up).log_all()
+        await Recorder(context, PickyHistory(cat.id), StatePaths(context.config), up).log_all()
 
     with pytest.raises(ConflictError, match=cat.id):
         asyncio.run(log())
@@ -55,38 +55,38 @@ def test_a_merge_that_cannot_be_logged_holds_up_no_other(ledger):
     assert f"run of {dog.id}" == registry.merges.get(dog.id).mlflow_run_id
 
 
-def test_nothing_is_logged_before_mlflow_has_answered(ledger):
-    submission = receive(ledger, teacher(ledger, "cat-lab", "cat"))
-    ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    ledger.fail_all(ledger.registry.submissions.get(submission), "no")
+def test_nothing_is_logged_before_mlflow_has_answered(context):
+    submission = receive(context, teacher(context, "cat-lab", "cat"))
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    context.fail_all(context.registry.submissions.get(submission), "no")
 
     async def log():
         up = asyncio.get_running_loop().create_future()
-        recorder = Recorder(ledger, PickyHistory(""), Places(ledger.config), up)
+        recorder = Recorder(context, PickyHistory(""), StatePaths(context.config), up)
         logging = asyncio.create_task(recorder.log_all())
         await asyncio.sleep(0.05)
-        before = ledger.registry.merges.unlogged()
+        before = context.registry.merges.unlogged()
         up.set_result("the experiment")
         await logging
-        return len(before), len(ledger.registry.merges.unlogged())
+        return len(before), len(context.registry.merges.unlogged())
 
     assert asyncio.run(log()) == (1, 0)
 
 
-def test_what_was_not_merged_names_the_version_that_it_was_held_against(ledger):
-    registry = ledger.registry
+def test_what_was_not_merged_names_the_version_that_it_was_held_against(context):
+    registry = context.registry
     for category in ("cat", "dog"):
-        submission = receive(ledger, teacher(ledger, f"{category}-lab", category))
+        submission = receive(context, teacher(context, f"{category}-lab", category))
         registry.submissions.set_state(submission, SubmissionState.ADMITTED)
         if category == "cat":
             merge = registry.merges.create(submission, "cat", "classification", "found")
-            transplanter = Transplanter(
-                ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+            transplanter = MergeRunner(
+                context, Committer(context), JobRunner(JobsConfig()), StatePaths(context.config)
             )
             asyncio.run(transplanter.carry(merge.id))
-    ledger.fail_all(registry.submissions.get(submission), "no")
+    context.fail_all(registry.submissions.get(submission), "no")
     founding, failed = (
-        gather(ledger, Places(ledger.config), merge) for merge in registry.merges.all()
+        gather(context, StatePaths(context.config), merge) for merge in registry.merges.all()
     )
     assert (founding.parent_number, founding.number) == (None, 1)
     assert (failed.parent_number, failed.number) == (1, None)
@@ -96,19 +96,19 @@ def test_what_was_not_merged_names_the_version_that_it_was_held_against(ledger):
     assert "net_version" not in failed.digests
 
 
-def test_a_record_names_the_extractor_if_it_is_not_the_plan_s(ledger):
-    plan = ledger.plan
+def test_a_record_names_the_extractor_if_it_is_not_the_plan_s(context):
+    plan = context.plan
     extractor = ArchitectureSpec(name="small-vgg", settings={"width": 6}, split="pool1")
     for category, other in (("cat", None), ("dog", extractor)):
         spec = plan.architecture.model_copy(update={"extractor": other})
-        manifest = teacher(ledger, f"{category}-lab", category)
+        manifest = teacher(context, f"{category}-lab", category)
         manifest = manifest.model_copy(update={"architecture": spec})
-        submission = receive(ledger, manifest)
-        ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-        ledger.fail_all(ledger.registry.submissions.get(submission), "no")
+        submission = receive(context, manifest)
+        context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        context.fail_all(context.registry.submissions.get(submission), "no")
     plain, other = (
-        gather(ledger, Places(ledger.config), merge).parameters
-        for merge in ledger.registry.merges.all()
+        gather(context, StatePaths(context.config), merge).parameters
+        for merge in context.registry.merges.all()
     )
     assert (plain["architecture"], plain["split"]) == ("small-vgg", "pool1")
     assert other == plain | {
@@ -118,22 +118,22 @@ def test_a_record_names_the_extractor_if_it_is_not_the_plan_s(ledger):
     }
 
 
-def test_a_record_says_which_paths_a_tailored_net_kept(ledger):
+def test_a_record_says_which_paths_a_tailored_net_kept(context):
     backbone = ArchitectureSpec(
         name="small-resnet", settings={"width": 4, "blocks": 1}, split="block2_1"
     )
     extractor = tailored_spec(backbone, [Path(1, 0), Path(1, 1), Path(2, 1)])
-    manifest = teacher(ledger, "cat-lab", "cat")
+    manifest = teacher(context, "cat-lab", "cat")
     spec = manifest.architecture.model_copy(update={"extractor": extractor})
     alphas = {"alpha/block1_1": 0.9, "alpha/proxy1_block1_1": 7.0}  # 7: no softmax gives it
     manifest = manifest.model_copy(
         update={"architecture": spec, "metrics": manifest.metrics | alphas}
     )
-    submission = receive(ledger, manifest)
-    ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    ledger.fail_all(ledger.registry.submissions.get(submission), "no")
-    (merge,) = ledger.registry.merges.all()
-    record = gather(ledger, Places(ledger.config), merge)
+    submission = receive(context, manifest)
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    context.fail_all(context.registry.submissions.get(submission), "no")
+    (merge,) = context.registry.merges.all()
+    record = gather(context, StatePaths(context.config), merge)
     assert record.tailored is not None
     assert record.tailored.blocks == ("block1_1", "block2_1")
     assert record.tailored.paths == ((1, 0, 0.9), (1, 1, 0.0), (2, 1, 0.0))

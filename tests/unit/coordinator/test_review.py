@@ -11,44 +11,46 @@ import pytest
 
 from common.errors import ConflictError
 from coordinator.config import AcceptanceConfig, AcceptanceRule, JobsConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.jobs.runner import JobRunner
 from coordinator.merges.commit import Committer
-from coordinator.merges.runner import Transplanter
-from coordinator.net.reader import NetView
+from coordinator.merges.runner import MergeRunner
+from coordinator.net.reader import NetReader
 from coordinator.net.verify import verify_version
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.registry import Merge, MergeState, SubmissionState
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_evaluating import SITE_KEY, evaluating, results
 
 
-def with_policy(ledger: Ledger, **policy: object) -> Ledger:
+def with_policy(context: CoordinatorContext, **policy: object) -> CoordinatorContext:
     acceptance = AcceptanceConfig.model_validate(policy)
-    config = ledger.config.model_copy(update={"acceptance": acceptance})
-    return replace(ledger, config=config)
+    config = context.config.model_copy(update={"acceptance": acceptance})
+    return replace(context, config=config)
 
 
-def transplanter(ledger: Ledger) -> Transplanter:
-    return Transplanter(ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config))
+def transplanter(context: CoordinatorContext) -> MergeRunner:
+    return MergeRunner(
+        context, Committer(context), JobRunner(JobsConfig()), StatePaths(context.config)
+    )
 
 
-def report(ledger: Ledger, merge: Merge) -> None:
-    evaluation = ledger.registry.evaluations.of_merge(merge.id)
+def report(context: CoordinatorContext, merge: Merge) -> None:
+    evaluation = context.registry.evaluations.of_merge(merge.id)
     assert evaluation is not None
     answer = pb.ReportEvaluationRequest(evaluation_id=evaluation.id, results=results())
-    ledger.registry.evaluations.report(evaluation.id, answer.SerializeToString())
+    context.registry.evaluations.report(evaluation.id, answer.SerializeToString())
 
 
 def carry(
-    ledger: Ledger, merge: Merge, meanwhile: Callable[[Merge], None], state: MergeState
+    context: CoordinatorContext, merge: Merge, meanwhile: Callable[[Merge], None], state: MergeState
 ) -> Merge:
     """Carry a merge; once it is in `state`, do what happens meanwhile."""
 
     async def both() -> None:
-        carried = asyncio.create_task(transplanter(ledger).carry(merge.id))
-        while (found := ledger.registry.merges.get(merge.id)).state is not state:
+        carried = asyncio.create_task(transplanter(context).carry(merge.id))
+        while (found := context.registry.merges.get(merge.id)).state is not state:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         assert not carried.done()
@@ -56,97 +58,101 @@ def carry(
         await carried
 
     asyncio.run(asyncio.wait_for(both(), 20))
-    return ledger.registry.merges.get(merge.id)
+    return context.registry.merges.get(merge.id)
 
 
-def word(ledger: Ledger, decision: str, reason: str) -> Callable[[Merge], None]:
+def word(context: CoordinatorContext, decision: str, reason: str) -> Callable[[Merge], None]:
     def say(merge: Merge) -> None:
         assert decision in ("approve", "reject")
-        ledger.registry.merges.decide(merge.id, decision, reason)  # type: ignore[arg-type]
+        context.registry.merges.decide(merge.id, decision, reason)  # type: ignore[arg-type]
 
     return say
 
 
 def test_what_breaks_the_rule_waits_and_is_merged_by_the_operators_word(
-    ledger: Ledger, tmp_path: Path
+    context: CoordinatorContext, tmp_path: Path
 ) -> None:
-    merge = evaluating(ledger, tmp_path)
-    report(ledger, merge)
-    asked = with_policy(ledger, review="failing")  # the only candidate is 38% off
-    ended = carry(asked, merge, word(ledger, "approve", "the only cow lab"), MergeState.REVIEWING)
+    merge = evaluating(context, tmp_path)
+    report(context, merge)
+    asked = with_policy(context, review="failing")  # the only candidate is 38% off
+    ended = carry(asked, merge, word(context, "approve", "the only cow lab"), MergeState.REVIEWING)
     assert (ended.state, ended.net_version, ended.reason) == (MergeState.MERGED, 2, "")
-    view = NetView(ledger.registry, ledger.store)
+    view = NetReader(context.registry, context.store)
     assert view.commit(2).merge["approved"] == "the only cow lab"
-    assert verify_version(view, 2, ledger.key.public_key) == []
+    assert verify_version(view, 2, context.key.public_key) == []
 
 
-def test_what_the_operator_rejects_leaves_no_version(ledger: Ledger, tmp_path: Path) -> None:
-    merge = evaluating(ledger, tmp_path)
-    report(ledger, merge)
-    asked = with_policy(ledger, review="always", max_error=100.0, max_above_teacher=100.0)
-    ended = carry(asked, merge, word(ledger, "reject", "wrong labels"), MergeState.REVIEWING)
+def test_what_the_operator_rejects_leaves_no_version(
+    context: CoordinatorContext, tmp_path: Path
+) -> None:
+    merge = evaluating(context, tmp_path)
+    report(context, merge)
+    asked = with_policy(context, review="always", max_error=100.0, max_above_teacher=100.0)
+    ended = carry(asked, merge, word(context, "reject", "wrong labels"), MergeState.REVIEWING)
     assert ended.state is MergeState.REJECTED
     assert ended.reason == "rejected by the operator: wrong labels"
-    head = ledger.head()
+    head = context.head()
     assert head is not None
     assert head.number == 1
 
 
-def test_a_review_is_taken_up_after_a_restart(ledger: Ledger, tmp_path: Path) -> None:
-    merge = evaluating(ledger, tmp_path)
-    report(ledger, merge)
-    ledger.registry.merges.advance(merge.id, MergeState.REVIEWING, reason="policy")
-    ledger.registry.merges.decide(merge.id, "approve", "fine")
+def test_a_review_is_taken_up_after_a_restart(context: CoordinatorContext, tmp_path: Path) -> None:
+    merge = evaluating(context, tmp_path)
+    report(context, merge)
+    context.registry.merges.advance(merge.id, MergeState.REVIEWING, reason="policy")
+    context.registry.merges.decide(merge.id, "approve", "fine")
     # The policy of the next start asks for no review; the word counts all the same.
-    asyncio.run(transplanter(ledger).carry(merge.id))
-    assert ledger.registry.merges.get(merge.id).state is MergeState.MERGED
+    asyncio.run(transplanter(context).carry(merge.id))
+    assert context.registry.merges.get(merge.id).state is MergeState.MERGED
 
 
-def test_a_merge_whose_lab_has_vanished_can_be_rejected(ledger: Ledger, tmp_path: Path) -> None:
-    merge = evaluating(ledger, tmp_path)
-    ended = carry(ledger, merge, word(ledger, "reject", "lab is gone"), MergeState.EVALUATING)
+def test_a_merge_whose_lab_has_vanished_can_be_rejected(
+    context: CoordinatorContext, tmp_path: Path
+) -> None:
+    merge = evaluating(context, tmp_path)
+    ended = carry(context, merge, word(context, "reject", "lab is gone"), MergeState.EVALUATING)
     assert (ended.state, ended.reason) == (
         MergeState.REJECTED,
         "rejected by the operator: lab is gone",
     )
 
 
-def test_a_task_has_a_rule_of_its_own(ledger: Ledger, tmp_path: Path) -> None:
-    merge = evaluating(ledger, tmp_path)
-    report(ledger, merge)
+def test_a_task_has_a_rule_of_its_own(context: CoordinatorContext, tmp_path: Path) -> None:
+    merge = evaluating(context, tmp_path)
+    report(context, merge)
     rule = AcceptanceRule(max_error=60.0, max_above_teacher=60.0)
-    asyncio.run(transplanter(with_policy(ledger, tasks={"classification": rule})).carry(merge.id))
-    assert ledger.registry.merges.get(merge.id).state is MergeState.MERGED
+    asyncio.run(transplanter(with_policy(context, tasks={"classification": rule})).carry(merge.id))
+    assert context.registry.merges.get(merge.id).state is MergeState.MERGED
 
 
-def test_a_founder_worse_than_the_rule_founds_nothing(ledger: Ledger) -> None:
-    submission = receive(ledger, teacher(ledger, "cat-lab", "cat"), SITE_KEY)  # has 5%
-    ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = ledger.registry.merges.create(submission, "cat", "classification", "found")
-    asyncio.run(transplanter(with_policy(ledger, max_error=4.0)).carry(merge.id))
-    ended = ledger.registry.merges.get(merge.id)
+def test_a_founder_worse_than_the_rule_founds_nothing(context: CoordinatorContext) -> None:
+    submission = receive(context, teacher(context, "cat-lab", "cat"), SITE_KEY)  # has 5%
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    merge = context.registry.merges.create(submission, "cat", "classification", "found")
+    asyncio.run(transplanter(with_policy(context, max_error=4.0)).carry(merge.id))
+    ended = context.registry.merges.get(merge.id)
     assert ended.state is MergeState.REJECTED
     assert "5.0%; at most 4.0% may be merged" in ended.reason
-    assert ledger.head() is None
+    assert context.head() is None
 
 
 def test_a_version_rolled_back_stays_on_record_and_the_net_grows_on(
-    ledger: Ledger, tmp_path: Path
+    context: CoordinatorContext, tmp_path: Path
 ) -> None:
-    merge = evaluating(ledger, tmp_path)
-    report(ledger, merge)
-    generous = with_policy(ledger, max_error=100.0, max_above_teacher=100.0)
+    merge = evaluating(context, tmp_path)
+    report(context, merge)
+    generous = with_policy(context, max_error=100.0, max_above_teacher=100.0)
     asyncio.run(transplanter(generous).carry(merge.id))
     committer = Committer(generous)
     with pytest.raises(ConflictError, match="version 2 stands on it"):
         asyncio.run(committer.roll_back(1, "no", and_later=False))
     asyncio.run(committer.roll_back(2, "wrong labels", and_later=False))
-    tree = ledger.tree()
+    tree = context.tree()
     assert tree is not None
     assert set(tree.category_modules) == {"cat"}
     (event,) = [
         pb.WatchResponse.FromString(event.payload).merge
-        for event in ledger.registry.events.after("dog-lab", 0, 100)
+        for event in context.registry.events.after("dog-lab", 0, 100)
         if event.kind == "merge"
     ]
     assert (event.state, event.reason) == (
@@ -154,40 +160,40 @@ def test_a_version_rolled_back_stays_on_record_and_the_net_grows_on(
         "rolled back by the operator: wrong labels",
     )
     # The same lab ships another teacher of the category: version 3 stands on version 1.
-    again = teacher(ledger, "dog-lab", "dog").model_copy(update={"software": {"try": "2"}})
-    submission = receive(ledger, again, SITE_KEY)
-    ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    second = ledger.registry.merges.create(submission, "dog", "classification", "new-category")
+    again = teacher(context, "dog-lab", "dog").model_copy(update={"software": {"try": "2"}})
+    submission = receive(context, again, SITE_KEY)
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    second = context.registry.merges.create(submission, "dog", "classification", "new-category")
     for state in (MergeState.DISTILLING, MergeState.EVALUATING):
-        second = ledger.registry.merges.advance(
+        second = context.registry.merges.advance(
             second.id, state, job_result=merge.job_result, numbers={"teacher_error": 5.0}
         )
 
     async def carried() -> None:
         task = asyncio.create_task(transplanter(generous).carry(second.id))
-        while ledger.registry.evaluations.of_merge(second.id) is None:
+        while context.registry.evaluations.of_merge(second.id) is None:
             await asyncio.sleep(0.01)
-        await asyncio.to_thread(report, ledger, second)
+        await asyncio.to_thread(report, context, second)
         await task
 
     asyncio.run(asyncio.wait_for(carried(), 20))
-    view = NetView(ledger.registry, ledger.store)
+    view = NetReader(context.registry, context.store)
     assert view.head == 3
     assert view.commit(3).parent == view.commit(1).content_digest()
     for number in (1, 2, 3):
-        assert verify_version(view, number, ledger.key.public_key) == []
+        assert verify_version(view, number, context.key.public_key) == []
 
 
 def test_an_adapter_for_a_task_module_that_is_gone_joins_no_other(
-    ledger: Ledger, tmp_path: Path
+    context: CoordinatorContext, tmp_path: Path
 ) -> None:
-    merge = evaluating(ledger, tmp_path)
-    report(ledger, merge)
+    merge = evaluating(context, tmp_path)
+    report(context, merge)
     assert merge.job_result is not None
     changed = {**merge.job_result, "student_task_module": "a" * 64}
-    ledger.registry.merges.update(merge.id, job_result=changed)
-    generous = with_policy(ledger, max_error=100.0, max_above_teacher=100.0)
+    context.registry.merges.update(merge.id, job_result=changed)
+    generous = with_policy(context, max_error=100.0, max_above_teacher=100.0)
     asyncio.run(transplanter(generous).carry(merge.id))
-    ended = ledger.registry.merges.get(merge.id)
+    ended = context.registry.merges.get(merge.id)
     assert ended.state is MergeState.FAILED
     assert "rolled back in the meantime" in ended.reason

@@ -11,12 +11,12 @@ from common.config import check
 from common.errors import ConfigurationError, StorageError
 from common.nets.spec import TaskSpec
 from coordinator.config import CoordinatorConfig, DistillationConfig, JobsConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.jobs.model import JobResult, TransplantJob
 from coordinator.jobs.runner import JobRunner
 from coordinator.merges.commit import Committer
-from coordinator.merges.runner import Transplanter
-from coordinator.paths import Places
+from coordinator.merges.runner import MergeRunner
+from coordinator.paths import StatePaths
 from coordinator.registry import MergeState, SubmissionState
 from tests.unit.coordinator.conftest import SEGMENTATION, receive, teacher
 
@@ -40,14 +40,16 @@ def tasks() -> tuple[TaskSpec, ...]:
     return (CLASSIFICATION, SEGMENTATION)
 
 
-def test_a_category_is_transplanted_onto_each_task_that_the_net_holds(ledger: Ledger) -> None:
+def test_a_category_is_transplanted_onto_each_task_that_the_net_holds(
+    context: CoordinatorContext,
+) -> None:
     runner = FullDisk()
-    transplanter = Transplanter(ledger, Committer(ledger), runner, Places(ledger.config))
-    merges = ledger.registry.merges
+    transplanter = MergeRunner(context, Committer(context), runner, StatePaths(context.config))
+    merges = context.registry.merges
 
     def carry(category: str, *operations: tuple[str, str]) -> list[str]:
-        submission = receive(ledger, teacher(ledger, f"{category}-lab", category))
-        ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        submission = receive(context, teacher(context, f"{category}-lab", category))
+        context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
         queued = merges.queue(submission, [(category, task, name) for task, name in operations])
         for merge in queued:
             asyncio.run(transplanter.carry(merge.id))
@@ -61,8 +63,8 @@ def test_a_category_is_transplanted_onto_each_task_that_the_net_holds(ledger: Le
     assert [(merge.category, merge.operation) for merge in second] == [("cow", "new-category")]
     (job,) = runner.jobs
     assert job.task == SEGMENTATION
-    assert job.student_task_module == ledger.tree().task_modules["segmentation"].blob  # type: ignore[union-attr]
-    assert job.settings == ledger.config.segmentation
+    assert job.student_task_module == context.tree().task_modules["segmentation"].blob  # type: ignore[union-attr]
+    assert job.settings == context.config.segmentation
 
 
 def config(**tables: object) -> CoordinatorConfig:

@@ -8,18 +8,18 @@ from common.identity.keys import SigningKey
 from common.nets.calibration import Calibration
 from common.nets.graph import Edge, NetTree, VersionCommit
 from coordinator.config import JobsConfig
-from coordinator.context import Ledger
+from coordinator.context import CoordinatorContext
 from coordinator.jobs.runner import JobRunner
 from coordinator.merges.commit import Committer
-from coordinator.merges.runner import Transplanter
+from coordinator.merges.runner import MergeRunner
 from coordinator.net.fingerprint import (
     outputs,
     written,
 )
 from coordinator.net.objects import write_tree
-from coordinator.net.reader import NetView
+from coordinator.net.reader import NetReader
 from coordinator.net.verify import verify_version
-from coordinator.paths import Places
+from coordinator.paths import StatePaths
 from coordinator.registry import MergeState, SubmissionState
 from tests.unit.coordinator.conftest import receive, teacher
 
@@ -27,51 +27,51 @@ SITE_KEY = SigningKey.generate()
 
 
 @pytest.fixture
-def founded(ledger: Ledger) -> Ledger:
+def founded(context: CoordinatorContext) -> CoordinatorContext:
     """A net of one category whose submission is signed by a lab that joined with its key."""
-    manifest = teacher(ledger, "cat-lab", "cat")
-    ledger.registry.sites.join("cat-lab", SITE_KEY.public_key)
-    submission = receive(ledger, manifest, SITE_KEY)
-    ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = ledger.registry.merges.create(submission, "cat", "classification", "found")
-    transplanter = Transplanter(
-        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+    manifest = teacher(context, "cat-lab", "cat")
+    context.registry.sites.join("cat-lab", SITE_KEY.public_key)
+    submission = receive(context, manifest, SITE_KEY)
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    merge = context.registry.merges.create(submission, "cat", "classification", "found")
+    transplanter = MergeRunner(
+        context, Committer(context), JobRunner(JobsConfig()), StatePaths(context.config)
     )
     asyncio.run(transplanter.carry(merge.id))
-    return ledger
+    return context
 
 
-def rules(ledger: Ledger, number: int, key: bytes | None = None) -> list[str]:
-    view = NetView(ledger.registry, ledger.store)
-    return [p.rule for p in verify_version(view, number, key or ledger.key.public_key)]
+def rules(context: CoordinatorContext, number: int, key: bytes | None = None) -> list[str]:
+    view = NetReader(context.registry, context.store)
+    return [p.rule for p in verify_version(view, number, key or context.key.public_key)]
 
 
-def commit(ledger: Ledger, tree: NetTree, **changes: object) -> None:
+def commit(context: CoordinatorContext, tree: NetTree, **changes: object) -> None:
     """Commit a version with a tree of one's own, signed as the coordinator does."""
-    head = ledger.head()
+    head = context.head()
     assert head is not None
-    number = ledger.registry.versions.next_number()
-    manifest = teacher(ledger, "dog-lab", "dog").model_copy(
+    number = context.registry.versions.next_number()
+    manifest = teacher(context, "dog-lab", "dog").model_copy(
         update={"software": {"try": str(number)}}
     )
-    submission = receive(ledger, manifest)
-    ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = ledger.registry.merges.create(submission, "dog", "classification", "new-category")
+    submission = receive(context, manifest)
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    merge = context.registry.merges.create(submission, "dog", "classification", "new-category")
     for state in (MergeState.DISTILLING, MergeState.EVALUATING):
-        ledger.registry.merges.advance(merge.id, state)
+        context.registry.merges.advance(merge.id, state)
     unsigned = VersionCommit(
-        tree=write_tree(ledger.store, tree),
+        tree=write_tree(context.store, tree),
         parent=head.digest,
         number=number,
         merge={"category": "cat", "task": "classification", "adapter": None},
         created_at="2026-01-01T00:00:00+00:00",
     ).model_copy(update=changes)
-    signature = ledger.key.sign(unsigned.signed_bytes()).hex()
-    digest = ledger.put(unsigned.model_copy(update={"signature": signature}))
-    ledger.registry.versions.commit(number, digest, unsigned.tree, head.number, merge.id)
+    signature = context.key.sign(unsigned.signed_bytes()).hex()
+    digest = context.put(unsigned.model_copy(update={"signature": signature}))
+    context.registry.versions.commit(number, digest, unsigned.tree, head.number, merge.id)
 
 
-def test_a_whole_version_has_no_problems(founded: Ledger) -> None:
+def test_a_whole_version_has_no_problems(founded: CoordinatorContext) -> None:
     assert rules(founded, 1) == []
     tree = founded.tree()
     assert tree is not None
@@ -79,12 +79,12 @@ def test_a_whole_version_has_no_problems(founded: Ledger) -> None:
     assert rules(founded, 2) == []
 
 
-def test_a_join_that_answers_otherwise_than_its_record(founded: Ledger) -> None:
+def test_a_join_that_answers_otherwise_than_its_record(founded: CoordinatorContext) -> None:
     tree = founded.tree()
     assert tree is not None
     record = {"category": "cat", "task": "classification", "adapter": None}
     right = written(outputs(tree, founded.store, "cat", "classification"))
-    assert NetView(founded.registry, founded.store).commit(1).merge["probe"] == right
+    assert NetReader(founded.registry, founded.store).commit(1).merge["probe"] == right
     for probe, expected in (
         (right, []),
         (" ".join(["0.5"] * 8), ["outputs are those of the recorded merge"]),
@@ -97,7 +97,7 @@ def test_a_join_that_answers_otherwise_than_its_record(founded: Ledger) -> None:
         founded.registry.versions.roll_back(head.number, "next try")
 
 
-def test_a_join_that_answers_otherwise_than_when_it_was_added(founded: Ledger) -> None:
+def test_a_join_that_answers_otherwise_than_when_it_was_added(founded: CoordinatorContext) -> None:
     """Another adapter under the same join: its digest is known, its bits are whole."""
     tree = founded.tree()
     assert tree is not None
@@ -106,17 +106,17 @@ def test_a_join_that_answers_otherwise_than_when_it_was_added(founded: Ledger) -
     changed = {**record, "calibration_scale": 1.0, "calibration_bias": 1e-4}
     commit(founded, tree.model_copy(update={"edges": (joined,)}), merge=changed)
     assert "outputs are the same in every later version, bit by bit" in rules(founded, 2)
-    view = NetView(founded.registry, founded.store)
+    view = NetReader(founded.registry, founded.store)
     without = verify_version(view, 2, founded.key.public_key, probe=False)
     assert "outputs are" not in " ".join(problem.rule for problem in without)
 
 
-def test_a_commit_by_another_key(founded: Ledger) -> None:
+def test_a_commit_by_another_key(founded: CoordinatorContext) -> None:
     other = SigningKey.generate().public_key
     assert rules(founded, 1, other) == ["commit and tree are signed"]
 
 
-def test_a_version_that_lost_what_its_parent_holds(founded: Ledger) -> None:
+def test_a_version_that_lost_what_its_parent_holds(founded: CoordinatorContext) -> None:
     tree = founded.tree()
     assert tree is not None
     empty = NetTree(architecture=tree.architecture, tasks=tree.tasks)
@@ -128,7 +128,7 @@ def test_a_version_that_lost_what_its_parent_holds(founded: Ledger) -> None:
     ]
 
 
-def test_a_join_that_changed(founded: Ledger) -> None:
+def test_a_join_that_changed(founded: CoordinatorContext) -> None:
     tree = founded.tree()
     assert tree is not None
     edge = Edge(category="cat", task="classification", error=99.0)
@@ -136,7 +136,7 @@ def test_a_join_that_changed(founded: Ledger) -> None:
     assert rules(founded, 2) == ["a child version joins whatever its parent joins, in the same way"]
 
 
-def test_an_adapter_that_is_not_the_merge_s(founded: Ledger) -> None:
+def test_an_adapter_that_is_not_the_merge_s(founded: CoordinatorContext) -> None:
     tree = founded.tree()
     assert tree is not None
     record = {"category": "cat", "task": "classification", "adapter": "a" * 64}
@@ -144,7 +144,7 @@ def test_an_adapter_that_is_not_the_merge_s(founded: Ledger) -> None:
     assert rules(founded, 2) == ["every adapter traces to a recorded merge"]
 
 
-def test_a_calibration_that_is_not_the_merge_s(founded: Ledger) -> None:
+def test_a_calibration_that_is_not_the_merge_s(founded: CoordinatorContext) -> None:
     tree = founded.tree()
     assert tree is not None
     joined = tree.edges[0].model_copy(update={"calibration": Calibration(scale=3.0)})
@@ -157,14 +157,14 @@ def test_a_calibration_that_is_not_the_merge_s(founded: Ledger) -> None:
     ]
 
 
-def test_a_parent_that_is_not_the_one_before(founded: Ledger) -> None:
+def test_a_parent_that_is_not_the_one_before(founded: CoordinatorContext) -> None:
     tree = founded.tree()
     assert tree is not None
     commit(founded, tree, parent="b" * 64)
     assert rules(founded, 2) == ["a version's parent is the head of its day"]
 
 
-def test_a_blob_that_changed_and_one_that_is_gone(founded: Ledger) -> None:
+def test_a_blob_that_changed_and_one_that_is_gone(founded: CoordinatorContext) -> None:
     tree = founded.tree()
     assert tree is not None
     first, second = sorted(tree.digests())
@@ -175,12 +175,12 @@ def test_a_blob_that_changed_and_one_that_is_gone(founded: Ledger) -> None:
     assert rules(founded, 1) == ["every blob matches its digest", "every blob is reachable"]
 
 
-def test_a_submission_that_its_site_did_not_sign(ledger: Ledger) -> None:
-    submission = receive(ledger, teacher(ledger, "cat-lab", "cat"))  # signed with b"signature"
-    ledger.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = ledger.registry.merges.create(submission, "cat", "classification", "found")
-    transplanter = Transplanter(
-        ledger, Committer(ledger), JobRunner(JobsConfig()), Places(ledger.config)
+def test_a_submission_that_its_site_did_not_sign(context: CoordinatorContext) -> None:
+    submission = receive(context, teacher(context, "cat-lab", "cat"))  # signed with b"signature"
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    merge = context.registry.merges.create(submission, "cat", "classification", "found")
+    transplanter = MergeRunner(
+        context, Committer(context), JobRunner(JobsConfig()), StatePaths(context.config)
     )
     asyncio.run(transplanter.carry(merge.id))
-    assert rules(ledger, 1) == ["every module traces to a signed submission"]
+    assert rules(context, 1) == ["every module traces to a signed submission"]

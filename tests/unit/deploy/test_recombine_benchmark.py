@@ -95,9 +95,9 @@ def test_a_crop_moves_and_mirrors_whole_images() -> None:
         for view in (seen, seen.flip(-1))
     }
     crops = data.cropped(image.expand(200, -1, -1, -1), torch.Generator().manual_seed(0))
-    places = {possible[crop.contiguous().numpy().tobytes()] for crop in crops}
-    assert {row for row, _, _ in places} == {column for _, column, _ in places} == set(range(9))
-    assert {mirrored for _, _, mirrored in places} == {False, True}
+    paths = {possible[crop.contiguous().numpy().tobytes()] for crop in crops}
+    assert {row for row, _, _ in paths} == {column for _, column, _ in paths} == set(range(9))
+    assert {mirrored for _, _, mirrored in paths} == {False, True}
 
 
 def test_identical_initial_weights_are_identical_and_others_are_not(

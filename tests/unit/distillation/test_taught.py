@@ -11,7 +11,7 @@ from common.distillation.auto.imitation import (
     Answers,
     in_batches,
 )
-from common.distillation.auto.learning import Taught
+from common.distillation.auto.learning import AutoLearning
 from common.distillation.methods import method_named
 from common.distillation.problem import Samples, TransplantProblem
 from common.distillation.solvers.back_distillation import BackDistillationSettings
@@ -215,9 +215,9 @@ def test_a_teacher_that_always_says_the_same_cannot_be_imitated() -> None:
 
 
 def test_what_a_state_decided_holds_where_this_run_would_decide_otherwise() -> None:
-    def fresh(good_enough: float) -> Taught:
+    def fresh(good_enough: float) -> AutoLearning:
         chosen = settings(good_enough=good_enough)
-        return Taught(given(same=True, dreams=False, samples=True), chosen, thrifty=True)
+        return AutoLearning(given(same=True, dreams=False, samples=True), chosen, thrifty=True)
 
     learning, satisfied = fresh(0.0), fresh(0.05)
     # A distance of exactly 0 is good enough for both, so the two are told apart by hand.
@@ -226,9 +226,9 @@ def test_what_a_state_decided_holds_where_this_run_would_decide_otherwise() -> N
     assert state.keys() == {f"adapter/{key}" for key in satisfied.adapter.state_dict()}
     assert learning.restore(state).done
     other = given(dreams=False, samples=True)
-    running = Taught(other, settings(), thrifty=True)
+    running = AutoLearning(other, settings(), thrifty=True)
     running.step()
-    resumed = Taught(other, settings(good_enough=1.0), thrifty=True).restore(running.state())
+    resumed = AutoLearning(other, settings(good_enough=1.0), thrifty=True).restore(running.state())
     assert not resumed.done
     assert resumed.step().step == 2
 

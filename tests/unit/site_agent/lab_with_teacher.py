@@ -11,15 +11,15 @@ from site_agent.teacher.package import (
     write_blob,
 )
 from site_agent.transfer.snapshot import (
-    Standing,
-    kept_teachers,
+    LabSnapshot,
+    stored_teachers,
 )
 from site_agent.wire.client import Published
 from tests.unit.compatible import domains
 from tests.unit.site_agent import support
 
 
-def lab_in(root: Path) -> Standing:
+def lab_in(root: Path) -> LabSnapshot:
     """Return the lab; the plan's blobs and the head are in `root`/plan."""
     net, head = domains.trained()
     config = support.config(root / "state", category="two", data=support.digits(domains.DIGIT))
@@ -48,8 +48,8 @@ def lab_in(root: Path) -> Standing:
         spool.commit(staging, manifest, support.KEY.sign(manifest.canonical()), "run")
     rotation = write_blob(blobs, head.state_dict())
     heads = Heads(number=1, origin="test", task_modules={}, rotation=rotation)
-    (own,) = kept_teachers(root / "state" / "spool")
-    return Standing(
+    (own,) = stored_teachers(root / "state" / "spool")
+    return LabSnapshot(
         config=config,
         published=Published(plan, plan.content_digest(), heads),
         own=own,

@@ -38,8 +38,8 @@ from site_agent.transfer.adapt_card import (
     write,
 )
 from site_agent.transfer.snapshot import (
-    Standing,
-    kept_teachers,
+    LabSnapshot,
+    stored_teachers,
 )
 from tests.unit.compatible import domains
 from tests.unit.site_agent import support
@@ -50,7 +50,7 @@ SHORT = AdaptationSettings(steps=1)
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Standing:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> LabSnapshot:
     return lab_in(tmp_path_factory.mktemp("lab"))
 
 
@@ -81,17 +81,20 @@ def save(images_NCSS: Tensor, folder: Path) -> None:
 
 
 def adapted(
-    lab: Standing, images: Path, labelled: Path | None = None, settings: AdaptationSettings = SHORT
+    lab: LabSnapshot,
+    images: Path,
+    labelled: Path | None = None,
+    settings: AdaptationSettings = SHORT,
 ) -> Adapted:
     return adapt_own(lab, images, labelled, settings, lambda *_: None, support.fail)
 
 
-def published(lab: Standing, heads: Heads | None) -> Standing:
+def published(lab: LabSnapshot, heads: Heads | None) -> LabSnapshot:
     return replace(lab, published=lab.published._replace(heads=heads))
 
 
 def test_it_is_better_on_images_that_decided_nothing(
-    lab: Standing, images: Path, labelled: Path
+    lab: LabSnapshot, images: Path, labelled: Path
 ) -> None:
     found = adapted(lab, images, labelled, SETTINGS).facts
     errors = found.errors[domains.TASK]
@@ -105,7 +108,9 @@ def test_it_is_better_on_images_that_decided_nothing(
     assert found.images == found.learned_from + found.judged_on
 
 
-def test_labels_decide_nothing(lab: Standing, images: Path, labelled: Path, tmp_path: Path) -> None:
+def test_labels_decide_nothing(
+    lab: LabSnapshot, images: Path, labelled: Path, tmp_path: Path
+) -> None:
     (tmp_path / "yes").symlink_to(labelled / "no")
     (tmp_path / "no").symlink_to(labelled / "yes")
     without, right, wrong = (adapted(lab, images, folder) for folder in (None, labelled, tmp_path))
@@ -118,7 +123,7 @@ def test_labels_decide_nothing(lab: Standing, images: Path, labelled: Path, tmp_
 
 
 def test_what_is_written_is_read_back_bit_for_bit(
-    lab: Standing, images: Path, tmp_path: Path
+    lab: LabSnapshot, images: Path, tmp_path: Path
 ) -> None:
     found = adapted(lab, images)
     folder, card = write(found, tmp_path, None)
@@ -146,7 +151,7 @@ def test_what_is_written_is_read_back_bit_for_bit(
 
 
 def test_nothing_is_left_half_written(
-    lab: Standing, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: LabSnapshot, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = adapted(lab, images)
 
@@ -183,13 +188,13 @@ def test_nothing_is_left_half_written(
     ],
 )
 def test_no_rotation_head_is_published(
-    lab: Standing, images: Path, heads: Heads | None, said: str
+    lab: LabSnapshot, images: Path, heads: Heads | None, said: str
 ) -> None:
     with pytest.raises(NotFoundError, match=said):
         adapted(published(lab, heads), images)
 
 
-def test_a_head_of_another_architecture(lab: Standing, images: Path, tmp_path: Path) -> None:
+def test_a_head_of_another_architecture(lab: LabSnapshot, images: Path, tmp_path: Path) -> None:
     wide = domains.SPEC.model_copy(update={"settings": {**domains.SPEC.settings, "width": 16}})
     blob = write_blob(tmp_path, build_head(wide, TURNS).state_dict())
     heads = Heads(number=4, origin="test", task_modules={}, rotation=blob)
@@ -204,12 +209,12 @@ def few(folder: Path, count: int) -> Path:
 
 
 @pytest.mark.parametrize(("count", "said"), [(19, "to 19 images"), (45, "45 images leave 31")])
-def test_too_few_images(lab: Standing, tmp_path: Path, count: int, said: str) -> None:
+def test_too_few_images(lab: LabSnapshot, tmp_path: Path, count: int, said: str) -> None:
     with pytest.raises(DataError, match=said):
         adapted(lab, few(tmp_path, count))
 
 
-def test_an_image_that_is_none(lab: Standing, tmp_path: Path) -> None:
+def test_an_image_that_is_none(lab: LabSnapshot, tmp_path: Path) -> None:
     few(tmp_path, 3)
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "note.jpg").write_text("not a picture")
@@ -234,7 +239,7 @@ def empties_a_side(folder: Path) -> None:
     ],
 )
 def test_a_side_of_the_labelled_images_is_missing(
-    lab: Standing, images: Path, tmp_path: Path, change: Callable[[Path], None], said: str
+    lab: LabSnapshot, images: Path, tmp_path: Path, change: Callable[[Path], None], said: str
 ) -> None:
     few(tmp_path / "yes", 2)
     few(tmp_path / "no", 2)
@@ -244,7 +249,7 @@ def test_a_side_of_the_labelled_images_is_missing(
         adapted(lab, images, tmp_path)
 
 
-def test_labels_of_images_say_nothing_about_a_segmentation(lab: Standing, images: Path) -> None:
+def test_labels_of_images_say_nothing_about_a_segmentation(lab: LabSnapshot, images: Path) -> None:
     plan = lab.published.plan
     tasks = (TaskSpec(name=domains.TASK, kind="binary-segmentation"),)
     other = plan.model_copy(update={"tasks": tasks})
@@ -253,16 +258,16 @@ def test_labels_of_images_say_nothing_about_a_segmentation(lab: Standing, images
         adapted(segmenting, images, images)
 
 
-def test_a_look_into_the_spool_changes_nothing(lab: Standing, tmp_path: Path) -> None:
+def test_a_look_into_the_spool_changes_nothing(lab: LabSnapshot, tmp_path: Path) -> None:
     root = lab.config.state / "spool"
     writing = root / "staging" / "being-written"
     writing.mkdir()
     broken = root / "entries" / ("0" * 64)
     broken.mkdir()
     (broken / "manifest.json").write_text(json.dumps({"kind": "teacher"}))
-    (found,) = kept_teachers(root)
+    (found,) = stored_teachers(root)
     assert found.entry.digest == lab.own.entry.digest
     assert writing.is_dir()
     assert broken.is_dir()
     writing.rmdir()
-    assert kept_teachers(tmp_path / "none") == []
+    assert stored_teachers(tmp_path / "none") == []

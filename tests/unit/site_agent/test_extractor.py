@@ -50,8 +50,8 @@ from site_agent.transfer.rank_sources import (
     rank,
 )
 from site_agent.transfer.snapshot import (
-    Standing,
-    kept_teachers,
+    LabSnapshot,
+    stored_teachers,
 )
 from site_agent.transfer.source_nets import SourceNet
 from site_agent.wire.client import (
@@ -251,8 +251,8 @@ def test_sources_are_ranked_against_the_extractor_s_initial_weights(tmp_path: Pa
     with spool.staging() as staging:
         manifest = built(staging, plan, net, settings)
         spool.commit(staging, manifest, support.KEY.sign(manifest.canonical()), "run")
-    (own,) = kept_teachers(tmp_path / "spool")
-    standing = Standing(
+    (own,) = stored_teachers(tmp_path / "spool")
+    standing = LabSnapshot(
         config=settings,
         published=Published(plan, plan.content_digest(), None),
         own=own,

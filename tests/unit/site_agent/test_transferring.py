@@ -29,8 +29,8 @@ from site_agent.transfer.rank_sources import (
     task_named,
 )
 from site_agent.transfer.snapshot import (
-    KeptTeacher,
-    Standing,
+    LabSnapshot,
+    StoredTeacher,
 )
 from site_agent.transfer.source_nets import (
     SourceNet,
@@ -43,12 +43,12 @@ from tests.unit.site_agent.test_adapting import save
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Standing:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> LabSnapshot:
     return lab_in(tmp_path_factory.mktemp("transferring"))
 
 
 @pytest.fixture(scope="module")
-def adapted(lab: Standing, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapted(lab: LabSnapshot, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the file of a category module that understands the lab's g: an adapted one."""
     folder = tmp_path_factory.mktemp("noisy")
     save(domains.noisy(domains.data().training.images_NCHW[::3]), folder / "images")
@@ -62,12 +62,12 @@ def stranger(spec: ArchitectureSpec = domains.SPEC) -> SourceNet:
     return SourceNet("stranger", spec, f)
 
 
-def ranked(lab: Standing, sources: list[SourceNet], steps: int) -> Ranking:
+def ranked(lab: LabSnapshot, sources: list[SourceNet], steps: int) -> Ranking:
     return rank(lab, sources, support.TASK, steps, lambda *_: None, support.fail)
 
 
 def test_what_is_compatible_comes_first_and_fine_tuning_helps_the_rest(
-    lab: Standing, adapted: Path
+    lab: LabSnapshot, adapted: Path
 ) -> None:
     given = [stranger(), from_file(adapted, support.CPU)]
     seen = []
@@ -92,7 +92,7 @@ def test_what_is_compatible_comes_first_and_fine_tuning_helps_the_rest(
     assert ranked(lab, given, 0).sources[1].at_once == last.at_once
 
 
-def test_validation_images_decide_nothing(lab: Standing, adapted: Path) -> None:
+def test_validation_images_decide_nothing(lab: LabSnapshot, adapted: Path) -> None:
     data = domains.data()
     net = domains.trained().net
     g = net.task_modules[domains.TASK]
@@ -104,18 +104,18 @@ def test_validation_images_decide_nothing(lab: Standing, adapted: Path) -> None:
         assert one.validation_error + two.validation_error == pytest.approx(100)
 
 
-def test_at_once_only(lab: Standing, adapted: Path) -> None:
+def test_at_once_only(lab: LabSnapshot, adapted: Path) -> None:
     found = ranked(lab, [stranger(), from_file(adapted, support.CPU)], 0)
     assert [row.rank_at_once for row in found.sources] == [1, 2]
     assert all(row.fine_tuned is row.rank_fine_tuned is None for row in found.sources)
 
 
-def test_older_teachers_are_candidates_if_they_fit(lab: Standing) -> None:
+def test_older_teachers_are_candidates_if_they_fit(lab: LabSnapshot) -> None:
     other = lab.own.manifest.model_copy(
         update={"architecture": support.SPEC, "category_module": small(lab)}
     )
-    older = KeptTeacher(lab.own.entry, lab.own.manifest)
-    misfit = KeptTeacher(lab.own.entry, other)
+    older = StoredTeacher(lab.own.entry, lab.own.manifest)
+    misfit = StoredTeacher(lab.own.entry, other)
     said: list[str] = []
     found = candidates(replace(lab, others=(older, misfit)), [], said.append)
     assert [source.name for source in found] == [f"two (spool, {lab.own.entry.digest[:8]})"]
@@ -124,13 +124,13 @@ def test_older_teachers_are_candidates_if_they_fit(lab: Standing) -> None:
     assert "f gives 8×16×16, g_S takes 16×16×16" in warning
 
 
-def small(lab: Standing) -> BlobEntry:
+def small(lab: LabSnapshot) -> BlobEntry:
     """Put the weights of another architecture beside the lab's own."""
     module = build_category_module(support.SPEC)
     return write_blob(lab.own.entry.folder / "blobs", module.state_dict())
 
 
-def test_nothing_to_rank(lab: Standing) -> None:
+def test_nothing_to_rank(lab: LabSnapshot) -> None:
     with pytest.raises(NotFoundError, match=r"no older teacher net, and no file.*give --from NAME"):
         candidates(lab, [], support.fail)
 
@@ -142,13 +142,13 @@ def test_nothing_to_rank(lab: Standing) -> None:
         ({"input_size": 64}, "stranger: takes images of 3×64×64, the lab's are 3×32×32; leave it"),
     ],
 )
-def test_a_source_that_does_not_fit(lab: Standing, changes: dict[str, int], said: str) -> None:
+def test_a_source_that_does_not_fit(lab: LabSnapshot, changes: dict[str, int], said: str) -> None:
     spec = domains.SPEC.model_copy(update={"settings": {**domains.SPEC.settings, **changes}})
     with pytest.raises(SchemaError, match=said):
         candidates(lab, [stranger(spec)], support.fail)
 
 
-def test_a_task_that_the_lab_does_not_teach(lab: Standing) -> None:
+def test_a_task_that_the_lab_does_not_teach(lab: LabSnapshot) -> None:
     assert task_named(lab, None) == support.TASK
     with pytest.raises(ConfigurationError, match=r"--task depth: .* it has classification"):
         task_named(lab, "depth")

@@ -40,7 +40,7 @@ def strip(path: Path, held: set[str]) -> Path:
     return stripped
 
 
-def places(path: Path) -> dict[str, Place]:
+def paths(path: Path) -> dict[str, Place]:
     return {name: Place(path, at.begin, at.end) for name, at in read_header(path).items()}
 
 
@@ -51,7 +51,7 @@ def test_whatever_is_left_out_is_filled_up(blob: tuple[Path, BlobEntry], held: s
     stripped = strip(path, held)
     assert stripped.stat().st_size == entry.size - held_bytes(entry, held)
     whole = path.with_name("whole")
-    fill_up(stripped, whole, entry, held, places(path).__getitem__)
+    fill_up(stripped, whole, entry, held, paths(path).__getitem__)
     assert whole.read_bytes() == path.read_bytes()
     assert not filling(whole).exists()
 
@@ -101,7 +101,7 @@ def test_what_makes_no_blob_is_refused_and_leaves_nothing(
     assert callable(spoil)
     stripped.write_bytes(spoil(stripped.read_bytes()))
     with pytest.raises(error, match=message):
-        fill_up(stripped, whole, entry, {"weight"}, places(path).__getitem__)
+        fill_up(stripped, whole, entry, {"weight"}, paths(path).__getitem__)
     assert not whole.exists()
     assert not filling(whole).exists()
 
@@ -120,5 +120,5 @@ def test_a_held_tensor_with_other_bytes_or_too_few_is_refused(
     ):
         with pytest.raises(RefusedError, match=message):
             fill_up(stripped, whole, entry, {"weight"}, lambda _, place=place: place)
-    fill_up(stripped, whole, entry, {"weight"}, places(path).__getitem__)
+    fill_up(stripped, whole, entry, {"weight"}, paths(path).__getitem__)
     assert hashlib.sha256(whole.read_bytes()).hexdigest() == entry.digest
