@@ -13,7 +13,13 @@ import click
 import typer
 
 from common.errors import RootstockError
-from deploy.cli import bench, coordinator, federation, net, site
+from deploy.cli import (
+    bench,
+    federation,
+)
+from deploy.cli.coordinator import app as coordinator
+from deploy.cli.net import app as net
+from deploy.cli.site import app as site
 
 app = typer.Typer(
     name="rootstock",

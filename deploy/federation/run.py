@@ -14,8 +14,8 @@ import tomli_w
 from common.documents import Document
 from common.errors import NotFoundError, UnreachableError
 from coordinator.history.server import command, environment
+from deploy.client import OperatorClient
 from deploy.federation.config import Federation
-from deploy.federation.operator import OperatorClient
 from deploy.federation.processes import Processes
 from deploy.federation.progress import Display
 from deploy.federation.tables import category_rows

@@ -16,8 +16,8 @@ from common.errors import NotFoundError, UnreachableError
 from common.nets.graph import NetTree
 from coordinator.config import CoordinatorConfig
 from coordinator.net.reader import NetReader
+from deploy.client import OperatorClient
 from deploy.federation.config import FederationConfig, read, resolve
-from deploy.federation.operator import OperatorClient
 from deploy.federation.processes import Processes, free_ports
 from deploy.federation.run import write_config
 from protos.rootstock.operator.v1.operator_pb2 import GetStatusResponse, MergeStatus

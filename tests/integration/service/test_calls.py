@@ -25,7 +25,7 @@ from common.errors import (
 )
 from common.identity.keys import SigningKey
 from common.transport.auth import sign_call
-from deploy.federation.operator import OperatorClient
+from deploy.client import OperatorClient
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest

@@ -22,7 +22,7 @@ from coordinator.merges.commit import (
 from coordinator.merges.result import AcceptedJoin
 from coordinator.registry import MergeState, SubmissionState
 from coordinator.service.uploads.dedup import WORTHWHILE_BYTES
-from deploy.federation.operator import OperatorClient
+from deploy.client import OperatorClient
 from deploy.federation.tables import status_tables
 from protos.rootstock.federation.v1 import federation_pb2 as pb
 from site_agent.config import DataConfig, NetworkConfig, SiteConfig

@@ -14,7 +14,7 @@ from common.nets.architectures import initial_modules
 from common.nets.graph import Edge, ModuleRef
 from common.nets.spec import ArchitectureSpec
 from common.nets.tree_documents import tree_digest
-from deploy.cli.net_tables import net_lines
+from deploy.cli.net.tables import net_lines
 from tests.unit.deploy.grown import CLASSIFICATION, NUMBERS, SPEC, Command, GrownNet
 from tests.unit.history.samples import net
 

@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.net_options import AsJson, Config, Version, number_of, open_net
+from deploy.cli.net.options import (
+    AsJson,
+    Config,
+    Version,
+    number_of,
+    open_net,
+)
 from deploy.cli.output import PEOPLE, print_json, print_plain
 
 
@@ -21,7 +27,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show categories × tasks, with the error in each cell and what is not joined."""
-    from deploy.cli.net_tables import extractors, net_lines
+    from deploy.cli.net.tables import (
+        extractors,
+        net_lines,
+    )
 
     where, opened = open_net(config, "show")
     with opened as view:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.net_options import AsJson, Config
+from deploy.cli.net.options import (
+    AsJson,
+    Config,
+)
 from deploy.cli.output import RESULT, print_json
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ def grow(config: Config, as_json: AsJson = False) -> None:
     """Let every operation that is held go ahead. Asks the running coordinator."""
     with needs_coordinator("net grow"):
         from coordinator.config import CoordinatorConfig
-        from deploy.federation.operator import OperatorClient
+        from deploy.client import OperatorClient
     from common.config import load
 
     with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
@@ -92,7 +95,7 @@ def rollback(
     """
     with needs_coordinator("net rollback"):
         from coordinator.config import CoordinatorConfig
-        from deploy.federation.operator import OperatorClient
+        from deploy.client import OperatorClient
     from common.config import load
 
     with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:

@@ -9,7 +9,12 @@ import typer
 
 from common.errors import NotFoundError
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.net_options import AsJson, Config, number_of, woken
+from deploy.cli.net.options import (
+    AsJson,
+    Config,
+    number_of,
+    woken,
+)
 from deploy.cli.output import RESULT, print_json
 
 if TYPE_CHECKING:

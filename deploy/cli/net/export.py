@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.net_options import Config, Version, number_of, open_net
+from deploy.cli.net.options import (
+    Config,
+    Version,
+    number_of,
+    open_net,
+)
 from deploy.cli.output import print_json
 
 

@@ -45,7 +45,11 @@ def sources(
     from site_agent.config import SiteConfig
 
     settings = load(config, SiteConfig)
-    from deploy.cli.site_progress import progress, retrying, warn
+    from deploy.cli.site.progress import (
+        progress,
+        retrying,
+        warn,
+    )
     from site_agent.transfer.rank_sources import (
         candidates,
         rank,

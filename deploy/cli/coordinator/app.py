@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from deploy.cli import heads
+from deploy.cli.coordinator import heads
 from deploy.cli.extras import needs_coordinator
 from deploy.cli.output import PEOPLE, RESULT, print_json
 
@@ -38,7 +38,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
     """Show sites, submissions and merges of a running coordinator."""
     with needs_coordinator("coordinator status"):
         from coordinator.config import CoordinatorConfig
-        from deploy.federation.operator import OperatorClient
+        from deploy.client import OperatorClient
     from common.config import load
     from deploy.federation.tables import status_tables
 
@@ -72,7 +72,7 @@ def reject(merge: MergeId, config: Config, reason: Reason) -> None:
 def _decide(config: Path, merge: str, *, approve: bool, reason: str) -> None:
     with needs_coordinator("coordinator approve" if approve else "coordinator reject"):
         from coordinator.config import CoordinatorConfig
-        from deploy.federation.operator import OperatorClient
+        from deploy.client import OperatorClient
     from common.config import load
 
     with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
@@ -89,7 +89,7 @@ def forget_samples(
     """Delete the images that a lab shared with a submission, and tell the lab."""
     with needs_coordinator("coordinator forget-samples"):
         from coordinator.config import CoordinatorConfig
-        from deploy.federation.operator import OperatorClient
+        from deploy.client import OperatorClient
     from common.config import load
 
     with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:

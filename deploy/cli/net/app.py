@@ -9,15 +9,31 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import (
-    net_export,
-    net_growth,
-    net_history,
-    net_learn,
-    net_predict,
-    net_show,
+from deploy.cli.net import (
+    export as net_export,
 )
-from deploy.cli.net_options import AsJson, Config, Version, number_of, open_net
+from deploy.cli.net import (
+    growth as net_growth,
+)
+from deploy.cli.net import (
+    history as net_history,
+)
+from deploy.cli.net import (
+    learn as net_learn,
+)
+from deploy.cli.net import (
+    predict as net_predict,
+)
+from deploy.cli.net import (
+    show as net_show,
+)
+from deploy.cli.net.options import (
+    AsJson,
+    Config,
+    Version,
+    number_of,
+    open_net,
+)
 from deploy.cli.output import RESULT, print_json
 
 app = typer.Typer(help="See, verify and export net versions.", no_args_is_help=True)

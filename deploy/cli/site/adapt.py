@@ -48,7 +48,11 @@ def adapt(
 
     settings = load(config, SiteConfig)
     from common.compatible.adaptation import AdaptationSettings
-    from deploy.cli.site_progress import progress, retrying, warn
+    from deploy.cli.site.progress import (
+        progress,
+        retrying,
+        warn,
+    )
     from site_agent.transfer.adapt import adapt_own
     from site_agent.transfer.adapt_card import (
         require_free,

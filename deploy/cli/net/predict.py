@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.errors import ConfigurationError, DataError
-from deploy.cli.net_options import Config, Version, number_of, open_net
+from deploy.cli.net.options import (
+    Config,
+    Version,
+    number_of,
+    open_net,
+)
 
 if TYPE_CHECKING:
     from coordinator.export.predict import (

@@ -56,7 +56,7 @@ def number_of(view: NetReader, wanted: int | None) -> int:
 
 def woken(state: Path) -> bool:
     """Have a coordinator that runs look at its registry again; say whether there is one."""
-    from deploy.federation.operator import OperatorClient
+    from deploy.client import OperatorClient
 
     try:
         with OperatorClient.of_state(state) as operator:

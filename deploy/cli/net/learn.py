@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.cli.extras import needs_coordinator
-from deploy.cli.net_options import AsJson, Config, number_of, woken
+from deploy.cli.net.options import (
+    AsJson,
+    Config,
+    number_of,
+    woken,
+)
 from deploy.cli.output import PEOPLE, RESULT, print_json
 
 if TYPE_CHECKING:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.net_options import AsJson, Config, Version, number_of, open_net
+from deploy.cli.net.options import (
+    AsJson,
+    Config,
+    Version,
+    number_of,
+    open_net,
+)
 from deploy.cli.output import RESULT, print_json
 
 if TYPE_CHECKING:

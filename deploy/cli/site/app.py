@@ -10,8 +10,13 @@ from typing import Annotated
 import typer
 
 from common.errors import NotFoundError
-from deploy.cli import site_adapt, site_sources
 from deploy.cli.output import RESULT, print_json
+from deploy.cli.site import (
+    adapt as site_adapt,
+)
+from deploy.cli.site import (
+    sources as site_sources,
+)
 
 app = typer.Typer(help="Run and watch a site agent.", no_args_is_help=True)
 

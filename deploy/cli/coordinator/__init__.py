@@ -1,0 +1,1 @@
+"""Commands of the coordinator's operator: `rootstock coordinator`."""
