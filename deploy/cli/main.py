@@ -13,10 +13,7 @@ import click
 import typer
 
 from common.errors import RootstockError
-from deploy.cli import (
-    bench,
-    federation,
-)
+from deploy.cli import bench, federation
 from deploy.cli.coordinator import app as coordinator
 from deploy.cli.net import app as net
 from deploy.cli.site import app as site
@@ -31,7 +28,7 @@ app = typer.Typer(
 app.add_typer(coordinator.app, name="coordinator")
 app.add_typer(site.app, name="site")
 app.add_typer(net.app, name="net")
-app.add_typer(bench.app, name="bench")
+app.add_typer(bench.group(), name="bench")
 app.command()(federation.demo)
 app.command()(federation.up)
 

@@ -1,0 +1,1 @@
+"""Measurements behind `rootstock bench`; they run from a checkout and are not installed."""

@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 
 from common.weights import safetensors_io
-from deploy.benchmarks.transplant.datasets import CIFAR10, Labelled
+from tests.benchmarks.papers.transplant.datasets import (
+    CIFAR10,
+    Labelled,
+)
 
 
 def images(count: int, seed: int, classes: int = len(CIFAR10)) -> Labelled:

@@ -22,7 +22,7 @@ CONFIGURATIONS = {"site.toml", "coordinator.toml", "FEDERATION.toml", "pyproject
 GUIDES = (
     ROOT / "README.md",
     RECIPES,
-    ROOT / "deploy/benchmarks/README.md",
+    ROOT / "tests/benchmarks/README.md",
     ROOT / "CONTRIBUTING.md",
 )
 

@@ -18,7 +18,10 @@ from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.architectures import build_task_module, feature_shape
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from deploy.benchmarks.double_backward import sliding, slow_gradient
+from tests.oracles.double_backward import (
+    sliding,
+    slow_gradient,
+)
 
 quick = settings(max_examples=40, deadline=None)
 small = st.integers(1, 3)

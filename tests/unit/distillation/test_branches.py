@@ -18,7 +18,10 @@ from common.distillation.pseudo_gradients.adjoint import (
 from common.errors import TransplantError
 from common.nets.residual import PaddedShortcut
 from common.nets.segmentation import Crop, SkipFusion, fcn8s_task_module
-from deploy.benchmarks.double_backward import linearised, slow_gradient
+from tests.oracles.double_backward import (
+    linearised,
+    slow_gradient,
+)
 
 quick = settings(max_examples=25, deadline=None)
 sizes = st.tuples(st.integers(5, 11), st.integers(5, 11))

@@ -30,7 +30,7 @@ from common.errors import TransplantError
 from common.nets.adapter import Adapter
 from common.nets.architectures import feature_shape, initial_modules, splits
 from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from deploy.benchmarks.double_backward import slow_gradient
+from tests.oracles.double_backward import slow_gradient
 from tests.unit.distillation import nets
 
 TASK = TaskSpec(name="segmentation", kind="binary-segmentation")

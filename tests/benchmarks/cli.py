@@ -1,0 +1,365 @@
+"""``rootstock bench``: measurements anyone can rerun."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+from rich.console import Console
+
+from common.errors import ConfigurationError, SchemaError
+from deploy.cli.extras import needs_coordinator
+from deploy.cli.output import PEOPLE, RESULT, listed, print_json
+
+app = typer.Typer(help="Measure.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Results = Annotated[Path | None, typer.Option(help="Folder of RESULTS.md to write to.")]
+Root = Annotated[Path, typer.Option(help="Folder of the data sets.")]
+Cache = Annotated[Path, typer.Option(help="Trained nets.")]
+Seeds = Annotated[int, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")]
+SeedsOfSize = Annotated[int | None, typer.Option(min=1, max=100, help="Runs 0 to N − 1.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+WorkersOfCores = Annotated[int | None, typer.Option(min=1, help="Processes; one a core.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+ROOT, CACHE = Path("../shared/data"), Path(".rootstock/bench")
+
+
+class Outcome(Protocol):
+    """What a measurement came to."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        ...
+
+    def show(self, console: Console) -> None:
+        """Print it for people."""
+        ...
+
+
+@app.callback()
+def _group() -> None:
+    """Measure."""
+
+
+@app.command()
+def transport(
+    mebibytes: Annotated[int, typer.Option(min=1, max=16384, help="Size of the module.")] = 1024,
+    as_json: AsJson = False,
+) -> None:
+    """Ship one module to a coordinator's server, and the same bytes over a bare gRPC stream."""
+    with needs_coordinator("bench transport"):
+        from tests.benchmarks.system.transport import measure
+
+    row = measure(mebibytes << 20, PEOPLE)
+    if as_json:
+        print_json(row)
+        return
+    for key, value in row.items():
+        RESULT.print(f"{key:<28} {value}")
+
+
+@app.command()
+def growth(
+    categories: Annotated[str, typer.Option(help="Numbers of categories, with commas.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Measure what the N-th merge costs: seconds, bytes written, database queries."""
+    with needs_coordinator("bench growth"):
+        from tests.benchmarks.system.growth import (
+            FLAT,
+            SIZES,
+            measure,
+        )
+
+    sizes = tuple(sorted({int(n) for n in listed(categories) if n.isdigit()})) or SIZES
+    if sizes[0] < 2:
+        raise SchemaError(f"--categories {categories!r}: give whole numbers from 2 on, as 5,50,500")
+    result = measure(sizes, PEOPLE)
+    if as_json:
+        print_json(result)
+        return
+    _print_rows(result["rows"])
+    ratios = ", ".join(f"{key} {value}x" for key, value in result["ratios"].items())
+    RESULT.print(f"last to first (at most {FLAT} is flat): {ratios}")
+
+
+@app.command()
+def solver(
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute; no VGG-16.")] = False,
+    results: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Adjoints against a double backward pass, closed form against optimisation, Ray actors."""
+    with needs_coordinator("bench solver"):
+        from tests.benchmarks.harness.results import write
+        from tests.benchmarks.system.solver import (
+            measure,
+            section,
+            table,
+        )
+
+    result = measure(PEOPLE, quick=quick)
+    if results is not None:
+        PEOPLE.print(f"written: {write(results, section(result))}")
+    if as_json:
+        print_json(result)
+        return
+    table(result["rows"], RESULT.print)
+
+
+@app.command()
+def transplant(
+    experiment: Annotated[int, typer.Option(min=1, max=4, help="Of the paper.")] = 2,
+    data: Annotated[str, typer.Option(help="cifar10, voc-animals or digits.")] = "cifar10",
+    samples: Annotated[str, typer.Option(help="Numbers of samples, with commas.")] = "",
+    methods: Annotated[str, typer.Option(help="Names, with commas.")] = "",
+    categories: Annotated[str, typer.Option(help="Names, with commas.")] = "",
+    seeds: Seeds = 3,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Under a minute: 2 categories, 1 seed.")
+    ] = False,
+    split: Annotated[str, typer.Option(help="f ends with this layer.")] = "pool2",
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: WorkersOfCores = None,
+    results: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Repeat an experiment of Network Transplanting with every method, on real images."""
+    with needs_coordinator("bench transplant"):
+        from tests.benchmarks.papers.transplant import (
+            report,
+            run,
+        )
+
+    request = run.requested(
+        experiment,
+        data,
+        samples=_counts(samples, "--samples", "0,10,100"),
+        methods=listed(methods),
+        categories=listed(categories),
+        seeds=seeds,
+        quick=quick,
+        root=root,
+        cache=cache,
+        split=split,
+        workers=workers,
+    )
+    _tell(report.made(request, results, PEOPLE), as_json=as_json)
+
+
+@app.command()
+def recombine(
+    setting: Annotated[
+        str,
+        typer.Option(
+            help="analysis, incremental, bound, split, classes, uda, architectures or transfer."
+        ),
+    ] = "analysis",
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: 1 seed.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The paper's budget, for a GPU.")] = False,
+    seeds: SeedsOfSize = None,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: WorkersOfCores = None,
+    device: Device = "cpu",
+    results: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Repeat Compatible Representations: the extractor of one net below the head of another."""
+    with needs_coordinator("bench recombine"):
+        from tests.benchmarks.papers.recombine import (
+            report,
+            request,
+        )
+
+    asked = request.requested(
+        setting,
+        size=_size(quick=quick, full=full),
+        seeds=seeds,
+        root=root,
+        cache=cache,
+        workers=workers,
+        device=device,
+    )
+    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
+
+
+@app.command()
+def nettailor(
+    task: Annotated[
+        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10; with commas.")
+    ] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: digits, 1 seed.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="A wider net, trained for long.")] = False,
+    seeds: SeedsOfSize = None,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: WorkersOfCores = None,
+    results: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Repeat NetTailor: one backbone, its blocks kept or replaced to suit each task."""
+    with needs_coordinator("bench nettailor"):
+        from tests.benchmarks.papers.nettailor import (
+            report,
+            request,
+        )
+
+    asked = request.requested(
+        listed(task),
+        size=_size(quick=quick, full=full),
+        seeds=seeds,
+        root=root,
+        cache=cache,
+        workers=workers,
+    )
+    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
+
+
+@app.command()
+def l2t(
+    sources: Annotated[
+        str, typer.Option(help="TASK or TASK:ARCHITECTURE, with commas; first: for all methods.")
+    ] = "",
+    target: Annotated[str, typer.Option(help="TASK; default: cifar10-odd.")] = "",
+    samples_per_class: Annotated[str, typer.Option(help="Numbers, with commas.")] = "",
+    methods: Annotated[str, typer.Option(help="Names, with commas.")] = "",
+    seeds: SeedsOfSize = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: 1 seed.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The paper's sizes, for a GPU.")] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Only time and memory of the meta-networks' gradient.")
+    ] = False,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: WorkersOfCores = None,
+    device: Device = "cpu",
+    results: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Repeat Learning What and Where to Transfer: L2T-ww beside its baselines, with few images."""
+    with needs_coordinator("bench l2t"):
+        from tests.benchmarks.papers.l2t import (
+            report,
+            request,
+        )
+        from tests.benchmarks.papers.l2t.speed import measure
+
+    if speed:
+        rows = measure()
+        if as_json:
+            print_json({"rows": rows})
+            return
+        _print_rows(rows)
+        return
+    asked = request.requested(
+        sources=listed(sources),
+        target=target,
+        methods=listed(methods),
+        samples=_counts(samples_per_class, "--samples-per-class", "50,100"),
+        seeds=seeds,
+        size=_size(quick=quick, full=full),
+        root=root,
+        cache=cache,
+        workers=workers,
+        device=device,
+    )
+    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
+
+
+@app.command()
+def teachers(
+    data: Annotated[str, typer.Option(help="cifar10, voc-animals or digits.")] = "cifar10",
+    categories: Annotated[str, typer.Option(help="Names, with commas; default: all.")] = "",
+    seeds: Seeds = 3,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: Workers = 2,
+    results: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold the experiments' teachers against the same nets trained three times as long."""
+    with needs_coordinator("bench teachers"):
+        from tests.benchmarks.papers.transplant import reference
+
+    outcome = reference.made(
+        data,
+        listed(categories),
+        seeds,
+        root=root,
+        cache=cache,
+        workers=workers,
+        folder=results,
+    )
+    if as_json:
+        print_json(outcome)
+        return
+    _print_rows(outcome["rows"])
+
+
+@app.command()
+def recipes(
+    data: Annotated[str, typer.Option(help="cifar10, voc-animals or digits.")] = "cifar10",
+    categories: Annotated[
+        str, typer.Option(help="Names, with commas; default: all but the founder.")
+    ] = "",
+    seeds: Seeds = 3,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: Workers = 2,
+    results: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold labs that train below the net's task module against labs that do not."""
+    with needs_coordinator("bench recipes"):
+        from tests.benchmarks.papers.transplant import recipes as compared
+
+    outcome = compared.made(
+        data,
+        listed(categories),
+        seeds,
+        root=root,
+        cache=cache,
+        workers=workers,
+        folder=results,
+        console=PEOPLE,
+    )
+    if as_json:
+        print_json(outcome)
+        return
+    RESULT.print(outcome["text"], soft_wrap=True)
+
+
+def _tell(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
+        print_json(outcome.as_json())
+    else:
+        outcome.show(RESULT)
+
+
+def _print_rows(rows: Iterable[Mapping[str, Any]]) -> None:
+    for row in rows:
+        RESULT.print("  ".join(f"{key} {value}" for key, value in row.items()), soft_wrap=True)
+
+
+def _counts(text: str, option: str, example: str) -> tuple[int, ...]:
+    """Read whole numbers with commas.
+
+    Raises
+    ------
+    SchemaError
+        If one is none; names the option.
+    """
+    if any(not count.isdigit() for count in listed(text)):
+        raise SchemaError(f"{option} {text!r}: give whole numbers with commas, as {example}")
+    return tuple(int(count) for count in listed(text))
+
+
+def _size(*, quick: bool, full: bool) -> str:
+    if quick and full:
+        raise ConfigurationError("--quick and --full are two sizes; give one of them")
+    return "quick" if quick else "full" if full else "default"

@@ -1,0 +1,1 @@
+"""What every measurement shares: processes, cached nets, goals, intervals, the results page."""

@@ -1,0 +1,277 @@
+"""Ways to train a target net, with sources and without, behind one interface.
+
+Shapes: N images, C channels, S side, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
+
+from common.errors import SchemaError
+from common.l2t.baselines import attention_loss, distillation_loss
+from common.l2t.matching import (
+    Learns,
+    Matching,
+    MetaNetworks,
+    Pair,
+    all_to_all,
+    one_to_one,
+    single,
+)
+from common.l2t.student import Readable, Run, Student, readable
+from common.l2t.taps import Seen, Shape, Source
+from common.l2t.transfer import Transfer
+from common.nets.architectures import build_category_module, build_head, initialise, input_shape
+from common.nets.spec import ArchitectureSpec
+from tests.benchmarks.papers.l2t.budget import TargetTraining
+
+CLASSES = "classes"
+"""The target's own head."""
+
+
+@dataclass(frozen=True)
+class SourceNet:
+    """A trained source."""
+
+    architecture: ArchitectureSpec
+    f: nn.Sequential
+    source: Source
+    """f and its head, read at the ends of stages."""
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """What every method begins with."""
+
+    architecture: ArchitectureSpec
+    classes: int
+    sources: Mapping[str, SourceNet]
+    training: TargetTraining
+    seed: int
+    device: torch.device
+
+    def f(self) -> nn.Sequential:
+        """Return the target's category module with its initial weights, alike for all methods."""
+        module = initialise(build_category_module(self.architecture), 100 * self.seed + 60)
+        return module.to(self.device)
+
+    def head(self, outputs: int, place: int = 0) -> nn.Sequential:
+        """Return a head with its initial weights; the place tells heads apart."""
+        module = initialise(build_head(self.architecture, outputs), 100 * self.seed + 61 + place)
+        return module.to(self.device)
+
+    def image_shape(self) -> Shape:
+        """Return (C, S, S)."""
+        return input_shape(self.architecture)
+
+    def readers(self) -> dict[str, Source]:
+        """Return the sources by name."""
+        return {name: net.source for name, net in self.sources.items()}
+
+    def shapes(self) -> dict[str, dict[str, Shape]]:
+        """Return the sources' layers by name."""
+        return {name: net.source.shapes for name, net in self.sources.items()}
+
+    def sgd(self, module: nn.Module) -> torch.optim.SGD:
+        """Return what steps θ."""
+        training = self.training
+        return torch.optim.SGD(
+            module.parameters(),
+            lr=training.rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+
+
+class Learner(Protocol):
+    """A target at its training."""
+
+    student: Student
+    theta: torch.optim.SGD
+    """Its rate is set from outside."""
+    pairs: tuple[Pair, ...]
+    """Those that it has λ of; empty if it learns none."""
+
+    def step(self, x_NCSS: Tensor, classes_N: Tensor, number: int = 0) -> Tensor:
+        """Learn from one minibatch, of a number; return the mean λ of every pair (P)."""
+        ...
+
+
+Method = Callable[[Given], Learner]
+Penalty = Callable[[Run, Mapping[str, Seen]], Tensor]
+"""A loss of the target's pass beside what the sources make of the same images."""
+
+
+class Plain:
+    """Cross-entropy, and penalties beside it."""
+
+    def __init__(
+        self,
+        student: Student,
+        theta: torch.optim.SGD,
+        sources: Mapping[str, Source],
+        penalties: tuple[Penalty, ...],
+    ) -> None:
+        self.student = student
+        self.theta = theta
+        self.pairs: tuple[Pair, ...] = ()
+        self._sources = sources
+        self._penalties = penalties
+
+    def step(self, x_NCSS: Tensor, classes_N: Tensor, number: int = 0) -> Tensor:
+        """Learn from one minibatch."""
+        seen = {name: source(x_NCSS) for name, source in self._sources.items()}
+        run = self.student(x_NCSS)
+        loss = F.cross_entropy(run.outputs[CLASSES], classes_N)
+        for penalty in self._penalties:
+            loss = loss + penalty(run, seen)
+        self.theta.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.theta.step()
+        return x_NCSS.new_zeros(0)
+
+
+class Matched:
+    """Feature matching, its weights learned or not."""
+
+    def __init__(self, given: Given, pair: Pairing, learns: Learns) -> None:
+        f, heads = given.f(), {CLASSES: given.head(given.classes)}
+        shapes = given.shapes()
+        target = readable(f, heads, given.image_shape())
+        matching = Matching(pair(shapes, target), shapes, target)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(100 * given.seed + 70)
+            self.student = Student(f, heads, matching.layers()).to(given.device)
+            metas = MetaNetworks(matching.channels, learns).to(given.device)
+        self.theta = given.sgd(self.student)
+        training, phi = given.training, None
+        if learns != "nothing":
+            phi = torch.optim.Adam(metas.parameters(), lr=training.meta_rate, weight_decay=1e-4)
+        self.pairs = matching.pairs if learns == "what-where" else ()
+        self._transfer = Transfer(
+            self.student,
+            given.readers(),
+            matching,
+            metas,
+            self.theta,
+            phi,
+            beta=training.beta / len(given.sources),
+            inner_steps=training.inner_steps,
+            meta_period=training.meta_period,
+        )
+
+    def step(self, x_NCSS: Tensor, classes_N: Tensor, number: int = 0) -> Tensor:
+        """Learn from one minibatch."""
+        told = self._transfer.step(
+            x_NCSS, lambda outputs: F.cross_entropy(outputs[CLASSES], classes_N), number
+        )
+        return told.where_P[: len(self.pairs)]
+
+
+Pairing = Callable[[Mapping[str, Mapping[str, Shape]], Readable], list[Pair]]
+
+
+def scratch(given: Given) -> Learner:
+    """Learn without a source."""
+    student = Student(given.f(), {CLASSES: given.head(given.classes)})
+    return Plain(student, given.sgd(student), {}, ())
+
+
+def fine_tune(given: Given) -> Learner:
+    """Begin with the first source's category module.
+
+    Raises
+    ------
+    SchemaError
+        If its architecture is not the target's.
+    """
+    name, net = next(iter(given.sources.items()))
+    if net.architecture != given.architecture:
+        raise SchemaError(
+            f"fine-tune begins with a source's weights, and source '{name}' is a "
+            f"{net.architecture.name} where the target is a {given.architecture.name}; name one of "
+            "that architecture, or leave fine-tune out of --methods"
+        )
+    f = given.f()
+    f.load_state_dict(net.f.state_dict())
+    student = Student(f, {CLASSES: given.head(given.classes)})
+    return Plain(student, given.sgd(student), {}, ())
+
+
+def lwf(given: Given) -> Learner:
+    """Give the sources' answers as well, by a head each (learning without forgetting)."""
+    return _penalised(given, forgetting=True, attention=False)
+
+
+def at(given: Given) -> Learner:
+    """Attend to what the sources attend to, stage with stage (attention transfer)."""
+    return _penalised(given, forgetting=False, attention=True)
+
+
+def lwf_at(given: Given) -> Learner:
+    """Do both."""
+    return _penalised(given, forgetting=True, attention=True)
+
+
+def _penalised(given: Given, *, forgetting: bool, attention: bool) -> Learner:
+    f, heads = given.f(), {CLASSES: given.head(given.classes)}
+    penalties: list[Penalty] = []
+    pairs: list[Pair] = []
+    if attention:
+        pairs = one_to_one(given.shapes(), readable(f, heads, given.image_shape()))
+        penalties.append(
+            lambda run, seen: (
+                given.training.attention
+                * torch.stack(
+                    [
+                        attention_loss(seen[source].features[layer], run.features[target])
+                        for source, layer, target in pairs
+                    ]
+                ).sum()
+            )
+        )
+    if forgetting:
+        for place, (name, net) in enumerate(given.sources.items(), start=1):
+            heads[f"old-{name}"] = given.head(net.outputs, place)
+        penalties.append(
+            lambda run, seen: (
+                given.training.forgetting
+                * torch.stack(
+                    [
+                        distillation_loss(seen[name].outputs, run.outputs[f"old-{name}"])
+                        for name in given.sources
+                    ]
+                ).sum()
+            )
+        )
+    student = Student(f, heads, read=[pair.target for pair in pairs])
+    return Plain(student, given.sgd(student), given.readers(), tuple(penalties))
+
+
+def _matched(pair: Pairing, learns: Learns) -> Method:
+    return lambda given: Matched(given, pair, learns)
+
+
+OURS = "l2t-ww"
+SEVERAL = ("fm", OURS)
+"""Methods that learn from all sources at once, too."""
+METHODS: dict[str, Method] = {
+    "scratch": scratch,
+    "fine-tune": fine_tune,
+    "lwf": lwf,
+    "at": at,
+    "lwf+at": lwf_at,
+    "fm-single": _matched(single, "nothing"),
+    "fm": _matched(one_to_one, "nothing"),
+    "l2t-w-single": _matched(single, "what"),
+    "l2t-w": _matched(one_to_one, "what"),
+    OURS: _matched(all_to_all, "what-where"),
+}
+"""By name, in the order of the paper's table 1; `fm` and `l2t-w` match stage with stage."""

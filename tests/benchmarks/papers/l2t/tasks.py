@@ -1,0 +1,92 @@
+"""Tasks of sources and targets: public images of 32×32 pixels in three channels.
+
+Test images are the data set's own test part and are read by the last evaluation alone.
+
+Shapes: N images, S side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from common.errors import DataError, SchemaError
+from tests.benchmarks.papers.recombine import (
+    data,
+    digits,
+)
+from tests.benchmarks.papers.recombine.data import Task
+from tests.benchmarks.papers.transplant import datasets
+from tests.benchmarks.papers.transplant.datasets import (
+    CIFAR10,
+    Labelled,
+)
+
+_CIFAR = {
+    "cifar10": CIFAR10,
+    "cifar10-even": CIFAR10[::2],
+    "cifar10-odd": CIFAR10[1::2],
+    "animals": tuple(name for name in CIFAR10 if name in digits.CLASSES["animals"]),
+    "vehicles": tuple(name for name in CIFAR10 if name in digits.CLASSES["vehicles"]),
+}
+"""Classes of CIFAR-10; even and odd ones are two tasks without a class in common, as ImageNet's
+and CIFAR's are."""
+_GREY = ("fashion-mnist", "mnist", "usps")
+VOC = "voc-animals"
+"""Squares around PASCAL VOC's mammals: few images, of what CIFAR-10 has many of, seen otherwise."""
+NAMES = (*_CIFAR, VOC, *_GREY)
+
+
+def task(name: str, root: Path, cache: Path) -> Task:
+    """Read a task.
+
+    Raises
+    ------
+    SchemaError
+        If it is not known; names those that are.
+    DataError
+        If its files are missing.
+    """
+    require(name)
+    if name in _CIFAR:
+        return replace(data.whole(root, cache, _CIFAR[name]), name=name)
+    if name == VOC:
+        dataset = datasets.load(name, root, cache)
+        shown = [part.at(part.classes_N >= 0) for part in (dataset.training, dataset.test)]
+        return Task(name, dataset.classes, shown[0], shown[1], photographs=True)
+    grey = digits.grey_task(name, root, cache)
+    return replace(grey, training=_coloured(grey.training), test=_coloured(grey.test))
+
+
+def require(name: str) -> None:
+    """Refuse a task that is not known."""
+    if name not in NAMES:
+        raise SchemaError(f"unknown task '{name}'; known are {', '.join(NAMES)}")
+
+
+def limited(whole: Task, per_class: int, *, seed: int) -> Task:
+    """Keep that many training images of every class; more seeds draw others.
+
+    Raises
+    ------
+    DataError
+        If a class has fewer.
+    """
+    images = whole.training
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    chosen = []
+    for place, name in enumerate(whole.classes):
+        own = order[images.classes_N[order] == place][:per_class]
+        if len(own) < per_class:
+            raise DataError(
+                f"task '{whole.name}' has {len(own)} training images of '{name}', "
+                f"{per_class} are asked for; lower --samples-per-class"
+            )
+        chosen.append(own)
+    return replace(whole, training=images.at(torch.cat(chosen)))
+
+
+def _coloured(images: Labelled) -> Labelled:
+    return Labelled(images.images_NCSS.expand(-1, 3, -1, -1), images.classes_N)

@@ -1,0 +1,184 @@
+"""Choosing what to transfer from: sources below the target's head (paper, section 5.3, figure 5).
+
+Every task's net learns against one frozen rotation head. An extractor of a source goes below the
+target's head, and is judged at once and after a few steps of fine-tuning; so a source can be chosen
+without training anything for it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from common.nets.architectures import build_head, initialise
+from tests.benchmarks.harness.pool import run_all
+from tests.benchmarks.papers.recombine import (
+    data,
+    domains,
+    judging,
+)
+from tests.benchmarks.papers.recombine.budget import Budget
+from tests.benchmarks.papers.recombine.digits import grey_task
+from tests.benchmarks.papers.recombine.domains import (
+    DomainCell,
+    DomainConfig,
+)
+from tests.benchmarks.papers.recombine.request import Request
+from tests.benchmarks.papers.recombine.rows import Row
+from tests.benchmarks.papers.recombine.training import (
+    Learner,
+    steps,
+)
+
+FOUNDER = "public"
+"""Whose net's rotation head all others learn against: the paper's CIFAR-100."""
+TASKS = ("mnist", "usps", "fashion-mnist", "animals", "vehicles")
+TARGETS = ("usps", "fashion-mnist", "animals")
+COMPATIBLE = "iiw+rp"
+INDEPENDENT = "independent"
+NEW = "new head"
+"""What transfer commonly does: the source's extractor below a head with initial weights."""
+METHODS = (COMPATIBLE, INDEPENDENT, NEW)
+_SHARES = (0.0, 0.1, 0.3, 1.0)
+"""Of the steps of fine-tuning: when nets are judged."""
+
+
+@dataclass(frozen=True)
+class TransferCell:
+    """One source, target, method and seed; both nets are in the cache."""
+
+    method: str
+    source: DomainConfig
+    target: DomainConfig
+    budget: Budget
+    root: Path
+    cache: Path
+
+
+def measure(request: Request, pool: ProcessPoolExecutor, console: Console) -> list[Row]:
+    """Return the rows of all sources and targets, seed by seed."""
+    for name in (*TASKS, FOUNDER):
+        grey_task(name, request.root, request.cache)  # once, before the processes start
+    seeds = range(request.seeds)
+    founders = [domains.configured(request, FOUNDER, seed) for seed in seeds]
+    nets = [
+        config(request, method, task, seed)
+        for seed in seeds
+        for method in (COMPATIBLE, INDEPENDENT)
+        for task in TASKS
+    ]
+    for what, wanted in (("founders", founders), ("nets", nets)):
+        cells_there = [DomainCell(one, request.root, request.cache) for one in wanted]
+        run_all(pool, what, domains.prepare, cells_there, console)
+    found = run_all(pool, "transfers", run, cells(request), console)
+    return [row for rows in found for row in rows]
+
+
+def config(request: Request, method: str, task: str, seed: int) -> DomainConfig:
+    """Return what decides the net of a task under a method."""
+    if method != COMPATIBLE:
+        return domains.configured(request, task, seed)
+    founder = domains.configured(request, FOUNDER, seed)
+    return domains.configured(request, task, seed, founder=founder, same=True)
+
+
+def cells(request: Request) -> list[TransferCell]:
+    """Return every method from every source to every target, seed by seed."""
+    return [
+        TransferCell(
+            method,
+            config(request, method, source, seed),
+            config(request, method, target, seed),
+            request.budget,
+            request.root,
+            request.cache,
+        )
+        for seed in range(request.seeds)
+        for method in METHODS
+        for target in TARGETS[: request.budget.targets]
+        for source in TASKS
+        if source != target
+    ]
+
+
+def run(cell: TransferCell) -> list[Row]:
+    """Put the source's extractor below the target's head, fine-tune both, and judge on the way."""
+    seed, budget = cell.source.seed, cell.budget
+    target = domains.trained(cell.target, cell.root, cell.cache)
+    f = copy.deepcopy(domains.trained(cell.source, cell.root, cell.cache).f).requires_grad_(True)
+    task = grey_task(cell.target.task, cell.root, cell.cache)
+    device = torch.device(cell.source.device)
+    if cell.method == NEW:
+        head = build_head(cell.target.architecture, len(task.classes))
+        head = initialise(head, 100 * seed + 70).to(device)
+    else:
+        head = copy.deepcopy(target.head).requires_grad_(True)
+    unlabelled = data.drawn(task.training, budget.unlabelled, seed=seed)
+    test = data.spread(task.test, budget.transfer_images)
+
+    def accuracy(below: nn.Module, above: nn.Module) -> float:
+        net = judging.recombined(below, above, unlabelled)
+        return judging.accuracy(judging.outputs(net, test.images_NCSS), test.classes_N)
+
+    marks = [round(share * budget.tuning.steps) for share in _SHARES]
+    measured = {0: accuracy(f, head)}
+    learner = Learner(f, task, 100 * seed + 75, head=head)
+    for step in steps([learner], budget.tuning, device):
+        if step in marks:
+            measured[step] = accuracy(f, head)
+    upper = accuracy(target.f, target.head)
+    return [
+        Row(
+            setting="transfer",
+            method=cell.method,
+            case=str(step),
+            direction=f"{cell.source.task}>{cell.target.task}",
+            seed=seed,
+            accuracy=reached,
+            chance=100 / len(task.classes),
+            upper_bound=upper,
+        )
+        for step, reached in measured.items()
+    ]
+
+
+def rank_correlation(rows: Sequence[Row], method: str, other: str) -> float:
+    """Return how alike two rankings of a target's sources are: Spearman's, mean over targets.
+
+    One is by a method's accuracy without any fine-tuning, the other by another's after the last
+    step.
+    """
+    last = str(max(int(row.case) for row in rows))
+    found = []
+    for seed in {row.seed for row in rows}:
+        for target in dict.fromkeys(row.direction.partition(">")[2] for row in rows):
+            before, after = (
+                {
+                    row.direction: row.accuracy
+                    for row in rows
+                    if (row.method, row.case, row.seed) == (kind, case, seed)
+                    and row.direction.endswith(f">{target}")
+                }
+                for kind, case in ((method, "0"), (other, last))
+            )
+            paths = [_ranks([values[key] for key in before]) for values in (before, after)]
+            # A ranking that ranks nothing is like no other.
+            tied = any(bool((ranks == ranks[0]).all()) for ranks in paths)
+            found.append(0.0 if tied else float(torch.corrcoef(torch.stack(paths))[0, 1]))
+    return mean(found)
+
+
+def _ranks(values: Sequence[float]) -> torch.Tensor:
+    """Return each value's place among all, from 0; ties share the mean of theirs."""
+    numbers = torch.tensor(values, dtype=torch.float64)
+    below = (numbers[None] < numbers[:, None]).sum(1)
+    equal = (numbers[None] == numbers[:, None]).sum(1)
+    return below + (equal - 1) / 2

@@ -1,0 +1,295 @@
+"""The data of the experiments: public images for a common start, each lab's own, and test images.
+
+Test images are the data set's own test part. Nothing but the last evaluation of an adapter and of
+a teacher sees them: no setting, no early stop, no calibration is chosen on them.
+
+Shapes: N images, C channels, S side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor
+
+from common.errors import DataError, MissingExtraError
+from common.nets.spec import ArchitectureSpec, Setting
+from common.weights import safetensors_io
+from tests.benchmarks.papers.transplant import voc
+
+CIFAR10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+DIGITS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+)  # fmt: skip
+SIMILAR: dict[str, tuple[str, ...]] = {
+    "cifar10": ("dog", "cat", "deer", "horse", "frog"),
+    "voc-animals": ("dog", "cat", "cow", "horse", "sheep"),
+    "digits": DIGITS[:5],
+}
+"""The categories that labs have; the first gives the generic task module g_S."""
+FORMAT = 1
+"""Raised when images are cut or decoded otherwise."""
+PUBLIC_SHARE = 0.2
+"""Of CIFAR-10's training images: no lab has them, the common start is trained on them."""
+HELD_SHARE = 0.1
+"""Of a lab's own images: its teacher does not see them; a lab calibrates on them."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images and the class that each shows; class −1 is "random image"."""
+
+    images_NCSS: Tensor
+    """uint8."""
+    classes_N: Tensor
+    """int64, an index into the data set's classes."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.classes_N)
+
+    def at(self, indices: Tensor) -> Labelled:
+        """Return some of the images."""
+        return Labelled(self.images_NCSS[indices], self.classes_N[indices])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set as the experiments use it."""
+
+    name: str
+    classes: tuple[str, ...]
+    similar: tuple[str, ...]
+    dissimilar: tuple[str, ...]
+    """Of Experiment 4's task module."""
+    rest: tuple[str, ...]
+    """What a category is told from; "" stands for random images."""
+    architecture: ArchitectureSpec
+    mirror: bool
+    per_side: int
+    """Images of the category, and of the rest, that a lab has at most."""
+    public: Labelled | None
+    """For a common start (`teachers.START`), if this data set has images to spare."""
+    training: Labelled
+    test: Labelled
+
+
+def load(name: str, root: Path, cache: Path, split: str | None = None) -> Dataset:
+    """Read a data set; decoded images are kept in the cache.
+
+    Parameters
+    ----------
+    name
+        cifar10, voc-animals or digits.
+    root
+        Folder of `cifar10-jpg/cifar10-jpg.tar.gz` and `voc2012-animals/VOCdevkit`.
+    cache
+        Folder.
+    split
+        Where nets split, if not at the data set's own place.
+
+    Raises
+    ------
+    DataError
+        If there is no such data set, or its files are missing.
+    MissingExtraError
+        If `digits` is asked for and scikit-learn is not installed.
+    """
+    if name not in _READERS:
+        raise DataError(f"unknown data '{name}'; known are {', '.join(NAMES)}")
+    path = cache / f"{name}-{FORMAT}.safetensors"
+    if path.exists():
+        tensors = safetensors.torch.load_file(path)
+    else:
+        parts = _READERS[name](root)
+        tensors = {
+            f"{part}/{what}": tensor.contiguous()
+            for part, images in parts.items()
+            for what, tensor in (("images", images.images_NCSS), ("classes", images.classes_N))
+        }
+        cache.mkdir(parents=True, exist_ok=True)
+        safetensors_io.write(path, tensors)
+    read = {
+        part: Labelled(tensors[f"{part}/images"], tensors[f"{part}/classes"])
+        for part in ("training", "test", "public")
+        if f"{part}/images" in tensors
+    }
+    return _described(name, read, split or "pool2")
+
+
+def _described(name: str, parts: Mapping[str, Labelled], split: str) -> Dataset:
+    settings: dict[str, Setting] = {"input_size": 32, "width": 8 if name == "digits" else 16}
+    architecture = ArchitectureSpec(name="small-vgg", split=split, settings=settings)
+    common = {
+        "name": name,
+        "similar": SIMILAR[name],
+        "architecture": architecture,
+        "public": parts.get("public"),
+        "training": parts["training"],
+        "test": parts["test"],
+    }
+    if name == "cifar10":
+        return Dataset(
+            classes=CIFAR10,
+            dissimilar=("airplane", "automobile", "ship", "truck"),
+            rest=CIFAR10,
+            mirror=True,
+            per_side=3300,
+            **common,  # type: ignore[arg-type]
+        )
+    if name == "voc-animals":
+        return Dataset(
+            classes=voc.ANIMALS,
+            dissimilar=(),
+            rest=("",),
+            mirror=True,
+            per_side=900,
+            **common,  # type: ignore[arg-type]
+        )
+    return Dataset(
+        classes=DIGITS,
+        dissimilar=(),
+        rest=DIGITS[5:],
+        mirror=False,
+        per_side=900,
+        **common,  # type: ignore[arg-type]
+    )
+
+
+def _cifar10(root: Path) -> dict[str, Labelled]:
+    path = root / "cifar10-jpg" / "cifar10-jpg.tar.gz"
+    if not path.is_file():
+        raise DataError(
+            f"{path} is missing; give --root the folder that holds it: a tar of "
+            "cifar10-jpg/{train,test}/<class>/NNNN.jpg"
+        )
+    rows: dict[str, list[tuple[str, bytes]]] = {"train": [], "test": []}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if member.isfile() and member.name.endswith(".jpg"):
+                _, part, kind, _ = member.name.split("/")
+                file = archive.extractfile(member)
+                assert file is not None  # a regular file
+                rows[part].append((kind, file.read()))
+    train, test = (_decoded(rows[part]) for part in ("train", "test"))
+    public = _sampled_mask(len(train), PUBLIC_SHARE, "cifar10/public")
+    return {
+        "public": train.at(torch.nonzero(public).flatten()),
+        "training": train.at(torch.nonzero(~public).flatten()),
+        "test": test,
+    }
+
+
+def _decoded(rows: Sequence[tuple[str, bytes]]) -> Labelled:
+    images = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _, data in rows])
+    labels = [CIFAR10.index(kind) for kind, _ in rows]
+    return Labelled(torch.from_numpy(images).permute(0, 3, 1, 2), torch.tensor(labels))
+
+
+def _voc_animals(root: Path) -> dict[str, Labelled]:
+    folder = root / "voc2012-animals"
+    return {
+        "training": Labelled(*voc.crops(folder, "train")),
+        "test": Labelled(*voc.crops(folder, "val")),
+    }
+
+
+def _digits(_: Path) -> dict[str, Labelled]:
+    try:
+        from sklearn import datasets as sklearn_datasets
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "data 'digits' needs scikit-learn; pip install 'rootstock[demo]'"
+        ) from error
+    bunch = sklearn_datasets.load_digits()
+    images = torch.from_numpy(bunch.images).float().mul(255 / 16).round()
+    images_N1SS = torch.nn.functional.interpolate(images[:, None], size=(32, 32), mode="bilinear")
+    everything = Labelled(
+        images_N1SS.clamp(0, 255).to(torch.uint8).repeat(1, 3, 1, 1),
+        torch.from_numpy(bunch.target).long(),
+    )
+    test = _sampled_mask(len(everything), 0.3, "digits/test")
+    return {
+        "training": everything.at(torch.nonzero(~test).flatten()),
+        "test": everything.at(torch.nonzero(test).flatten()),
+    }
+
+
+_READERS: dict[str, Callable[[Path], dict[str, Labelled]]] = {
+    "cifar10": _cifar10,
+    "voc-animals": _voc_animals,
+    "digits": _digits,
+}
+
+NAMES = tuple(_READERS)
+
+
+def _sampled_mask(count: int, share: float, salt: str) -> Tensor:
+    """Return a mask of about `share` of the places, the same on every machine."""
+    seed = int.from_bytes(hashlib.sha256(salt.encode()).digest()[:7])
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed)) < share
+
+
+@dataclass(frozen=True)
+class LabSplit:
+    """One lab's images: the category (label 1) against as many of the rest (label 0)."""
+
+    training: Labelled
+    held: Labelled
+    """Unseen by the teacher."""
+    test: Labelled
+    """For the last evaluation alone."""
+
+
+def lab(dataset: Dataset, category: str, *, seed: int, without: str = "") -> LabSplit:
+    """Draw one lab's images. Classes are 1 for the category and 0 for the rest.
+
+    Parameters
+    ----------
+    dataset
+        Where from.
+    category
+        The lab's.
+    seed
+        Of the draw of the rest, and of what the teacher does not see.
+    without
+        A category that is not to be in the rest.
+    """
+    generator = torch.Generator().manual_seed(seed * 7919 + dataset.classes.index(category))
+    own = _balanced(dataset, dataset.training, category, generator, without)
+    order = torch.randperm(len(own), generator=generator)
+    held = round(HELD_SHARE * len(own))
+    # The test draw is one for all seeds, so that seeds differ by what was learned alone.
+    fixed = torch.Generator().manual_seed(dataset.classes.index(category))
+    return LabSplit(
+        own.at(order[held:]),
+        own.at(order[:held]),
+        _balanced(dataset, dataset.test, category, fixed, without),
+    )
+
+
+def _balanced(
+    dataset: Dataset, images: Labelled, category: str, generator: torch.Generator, without: str
+) -> Labelled:
+    own = dataset.classes.index(category)
+    names = [name for name in dataset.rest if name != without or name == ""]
+    wanted = [-1 if name == "" else dataset.classes.index(name) for name in names]
+    positive = torch.nonzero(images.classes_N == own).flatten()
+    rest = torch.isin(images.classes_N, torch.tensor([kind for kind in wanted if kind != own]))
+    negative = torch.nonzero(rest).flatten()
+    negative = negative[torch.randperm(len(negative), generator=generator)]
+    count = min(len(positive), len(negative), dataset.per_side)
+    positive = positive[torch.randperm(len(positive), generator=generator)[:count]]
+    both = torch.cat((positive, negative[:count]))
+    return Labelled(images.images_NCSS[both], (torch.arange(2 * count) < count).long())

@@ -1,0 +1,198 @@
+"""What one transplant of the experiments works on: nets, statistics, samples, images to judge by.
+
+Shapes: N images, C channels of x = f(I), M channels that g_S takes, S side of an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common.distillation.dream_source import DreamSource
+from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.solvers.biases import feature_means
+from common.distillation.transplant import Transplant
+from common.errors import DataError
+from common.images.decode import (
+    batches,
+    normalise,
+)
+from common.nets.architectures import feature_shape, input_shape
+from common.nets.spec import AdapterSpec
+from site_agent.config import StatisticsConfig
+from site_agent.data.images import ImageSet
+from site_agent.recipes.interface import Teacher
+from site_agent.teacher.statistics import statistics
+from tests.benchmarks.papers.transplant import teachers
+from tests.benchmarks.papers.transplant.datasets import (
+    Dataset,
+    Labelled,
+    LabSplit,
+    lab,
+)
+from tests.benchmarks.papers.transplant.shared_task import shared_task_module
+from tests.benchmarks.papers.transplant.teachers import Below
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Features to judge adapters by, and what the images show."""
+
+    features_NCHW: Tensor
+    labels_N: Tensor
+
+
+@dataclass(frozen=True)
+class Material:
+    """One category to be joined to one task module."""
+
+    category_module: nn.Sequential
+    problem: TransplantProblem
+    permutation_C: Tensor
+    means: tuple[Tensor, Tensor] | None
+    source: DreamSource
+    split: LabSplit
+    held: Judged
+    """Of the lab's own images, unseen by the teacher: what a lab calibrates on."""
+    test: Judged
+    mirror: bool
+
+    @property
+    def channels(self) -> int:
+        """C, and M as well: all nets here are of one architecture."""
+        return self.problem.feature_shape[0]
+
+    def transplant(self, spec: AdapterSpec, samples: int, *, seed: int) -> Transplant:
+        """Return what a method may use, with that many samples: half of each side.
+
+        Samples are drawn from the images that the teacher learned from, as a lab would give them;
+        fewer samples are a part of more.
+        """
+        images = None
+        chosen = None
+        if samples:
+            images = self.drawn(samples, seed=seed)
+            chosen = Samples(
+                features(self.category_module, images.images_NCSS), images.classes_N.float()
+            )
+        return Transplant(
+            problem=self.problem,
+            spec=spec,
+            samples=chosen,
+            permutation_C=self.permutation_C,
+            means=self.means,
+            source=self.source,
+            category_module=self.category_module,
+            image_shape=self.source.input_shape,
+            images_NCHW=None if images is None else normalise(images.images_NCSS),
+            mirror=self.mirror,
+        )
+
+    def drawn(self, samples: int, *, seed: int) -> Labelled:
+        """Return that many of the lab's training images."""
+        generator = torch.Generator().manual_seed(seed * 104_729 + 1)
+        order = torch.randperm(len(self.split.training), generator=generator)
+        labels_N = self.split.training.classes_N[order]
+        sides = [order[labels_N == label] for label in (1, 0)]
+        wanted = (samples - samples // 2, samples // 2)
+        if any(len(side) < count for side, count in zip(sides, wanted, strict=True)):
+            raise DataError(
+                f"{samples} samples were asked for and the lab has {len(order)} images; ask for "
+                "fewer"
+            )
+        chosen = [side[:count] for side, count in zip(sides, wanted, strict=True)]
+        return self.split.training.at(torch.cat(chosen))
+
+
+def between(
+    dataset: Dataset,
+    category: str,
+    student: str,
+    *,
+    seed: int,
+    root: Path,
+    cache: Path,
+    below: Below | None = None,
+) -> Material:
+    """Return what joins a category to a task module.
+
+    Parameters
+    ----------
+    dataset, category
+        Whose category module.
+    student
+        The category whose teacher gives g_S; the category itself in Experiment 1; "" for a task
+        module that was trained for all others (Experiment 4).
+    seed
+        Of teachers, the reorder layer and draws.
+    root, cache
+        Of data sets; of trained nets.
+    below
+        Auxiliary heads that the category's teacher is trained below, if any.
+    """
+    split = lab(dataset, category, seed=seed)
+    own = teachers.trained(dataset, category, split, seed=seed, root=root, cache=cache, below=below)
+    ours = named_statistics(own, split.training)
+    if student == "":
+        student_task, theirs = shared_task_module(
+            dataset, category, seed=seed, root=root, cache=cache
+        )
+    elif student == category:
+        student_task, theirs = own.task_modules[teachers.TASK.name], ours
+    else:
+        other = lab(dataset, student, seed=seed)
+        net = teachers.trained(dataset, student, other, seed=seed, root=root, cache=cache)
+        student_task = net.task_modules[teachers.TASK.name]
+        theirs = named_statistics(net, other.training)
+    mean_C = feature_means(own.category_module, ours)
+    mean_M = feature_means(own.category_module, theirs)
+    channels = feature_shape(dataset.architecture)[0]
+    teacher_task = own.task_modules[teachers.TASK.name]
+    return Material(
+        category_module=own.category_module,
+        problem=TransplantProblem(
+            teacher_task,
+            student_task,
+            feature_shape(dataset.architecture),
+            beta=float(theirs["feature_norm"] / ours["feature_norm"]),
+        ),
+        permutation_C=_reordered(channels, category, seed),
+        means=None if mean_C is None or mean_M is None else (mean_C, mean_M),
+        source=DreamSource(
+            own.category_module, teacher_task, input_shape(dataset.architecture), ours
+        ),
+        split=split,
+        held=_judged(own.category_module, split.held),
+        test=_judged(own.category_module, split.test),
+        mirror=dataset.mirror,
+    )
+
+
+def named_statistics(teacher: Teacher, training: Labelled) -> dict[str, Tensor]:
+    """Return what the lab's agent would ship."""
+    keys = tuple(str(place) for place in range(len(training)))
+    images = ImageSet(training.images_NCSS, training.classes_N.float(), keys)
+    return statistics(teacher, images, StatisticsConfig(), CPU, threading.Event())
+
+
+@torch.no_grad()
+def features(category_module: nn.Module, images_NCSS: Tensor) -> Tensor:
+    """Return x = f(I) of uint8 images."""
+    return torch.cat([category_module(part_NCSS) for part_NCSS in batches(images_NCSS, CPU)])
+
+
+def _judged(category_module: nn.Module, images: Labelled) -> Judged:
+    return Judged(features(category_module, images.images_NCSS), images.classes_N.float())
+
+
+def _reordered(channels: int, category: str, seed: int) -> Tensor:
+    """Return the reorder layer's permutation (paper, footnote 2), one per category and seed."""
+    salt = int.from_bytes(hashlib.sha256(f"{category}/{seed}".encode()).digest()[:7])
+    return torch.randperm(channels, generator=torch.Generator().manual_seed(salt))

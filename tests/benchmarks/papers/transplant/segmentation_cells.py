@@ -1,0 +1,157 @@
+"""Cells of Experiment 3: categories onto the dog's segmentation module (paper, section 4.3).
+
+Shapes: N images, C channels of x = f(I), S side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from common.distillation.auto.imitation import in_batches
+from common.distillation.problem import Samples, TransplantProblem
+from common.distillation.solvers.back_distillation import BackDistillationSettings
+from common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
+from common.errors import DataError
+from common.images.decode import normalise
+from common.nets.adapter import Adapter
+from common.nets.architectures import feature_shape, input_shape
+from common.nets.spec import AdapterSpec
+from tests.benchmarks.papers.transplant import (
+    datasets,
+    segmentation,
+)
+from tests.benchmarks.papers.transplant.cells import (
+    Cell,
+    Row,
+    learned,
+)
+from tests.benchmarks.papers.transplant.segmentation import (
+    Masked,
+    pixel_accuracy,
+)
+
+ADAPTER = "1x1"
+"""The paper's, and `auto`'s: one convolution (Exp. 3)."""
+STEPS = 150
+
+
+def run(cell: Cell) -> list[Row]:
+    """Return a cell's rows."""
+    splits = segmentation.load(cell.root, cell.cache)
+    train = partial(segmentation.trained, splits, seed=cell.seed, cache=cell.cache)
+    category_module, teacher_task = train(cell.category)
+    student_module, student_task = train(datasets.SIMILAR[cell.data][0])
+    split = splits[cell.category]
+    other = splits[datasets.SIMILAR[cell.data][0]]
+    norms = [
+        _features(f, images).flatten(1).norm(dim=1).mean()
+        for f, images in ((student_module, other.training), (category_module, split.training))
+    ]
+    problem = TransplantProblem(
+        teacher_task,
+        student_task,
+        feature_shape(segmentation.ARCHITECTURE),
+        beta=float(norms[0] / norms[1]),
+    )
+    x_NCSS = _features(category_module, split.test)
+
+    def accuracy(head: nn.Module) -> float:
+        return pixel_accuracy(in_batches(head, x_NCSS).squeeze(1), split.test.labels_NSS)
+
+    teacher = accuracy(teacher_task)
+    rows = []
+    for method in cell.methods:
+        counts = (0,) if method in ("identity", "closed-form") else cell.samples
+        for samples in counts:
+            if samples == 0 and method in ("direct-learn", "distill"):
+                continue
+            began = time.perf_counter()
+            transplant = _transplant(problem, category_module, split.training, samples, cell)
+            adapter = learned(method, transplant, settings(cell, method))
+            rows.append(
+                Row(
+                    experiment=3,
+                    data=cell.data,
+                    category=cell.category,
+                    method=method,
+                    adapter=ADAPTER,
+                    samples=samples,
+                    seed=cell.seed,
+                    error=None,
+                    teacher_error=None,
+                    pixel_accuracy=accuracy(_joined(adapter, student_task)),
+                    teacher_pixel_accuracy=teacher,
+                    seconds=time.perf_counter() - began,
+                )
+            )
+    return rows
+
+
+def settings(cell: Cell, method: str) -> MethodSettings:
+    """Return the paper's settings (λ = 1 / E‖D'_T‖, G of the output's size), and ours."""
+    steps = STEPS // 2 if cell.quick else STEPS
+    ours = method == "auto"
+    learning = BackDistillationSettings(
+        steps=steps,
+        learning_rate=1e-3 if ours else 1e-2,
+        policy="exp3",
+        distillation=1.0,
+        draws=128,
+        batch_size=32,
+        seed=cell.seed,
+    )
+    teaching = TeachingSettings(steps=steps, sample_views=600, batch_size=32)
+    return MethodSettings(
+        start="matched" if ours else None, ridge=1e-2, learning=learning, teaching=teaching
+    )
+
+
+def _transplant(
+    problem: TransplantProblem,
+    category_module: nn.Sequential,
+    training: Masked,
+    samples: int,
+    cell: Cell,
+) -> Transplant:
+    channels = problem.feature_shape[0]
+    chosen, images_NCSS = None, None
+    if samples > len(training):
+        raise DataError(
+            f"{samples} samples were asked for and the lab has {len(training)} images; ask for "
+            "fewer"
+        )
+    if samples:
+        generator = torch.Generator().manual_seed(cell.seed * 104_729 + 1)
+        few = training.at(torch.randperm(len(training), generator=generator)[:samples])
+        chosen = Samples(_features(category_module, few), few.labels_NSS)
+        images_NCSS = normalise(few.images_NCSS)
+    salt = int.from_bytes(hashlib.sha256(f"{cell.category}/{cell.seed}".encode()).digest()[:7])
+    return Transplant(
+        problem=problem,
+        spec=AdapterSpec(in_channels=channels, out_channels=channels),
+        samples=chosen,
+        permutation_C=torch.randperm(channels, generator=torch.Generator().manual_seed(salt)),
+        category_module=category_module,
+        image_shape=input_shape(segmentation.ARCHITECTURE),
+        images_NCHW=images_NCSS,
+        mirror=True,
+    )
+
+
+def _features(category_module: nn.Module, images: Masked) -> Tensor:
+    return in_batches(category_module, normalise(images.images_NCSS))
+
+
+def _joined(adapter: Adapter, student_task: nn.Module) -> nn.Module:
+    return nn.Sequential(adapter.eval(), student_task)
+
+
+def prepare(cell: Cell) -> None:
+    """Train what a seed's cells need, so that no two cells train the same net."""
+    splits = segmentation.load(cell.root, cell.cache)
+    segmentation.trained(splits, cell.category, seed=cell.seed, cache=cell.cache)

@@ -1,0 +1,230 @@
+"""Teacher nets of the experiments, trained once and kept by the digest of what decides them.
+
+Labs train as the agents do: the supervised recipe, from common initial weights. Where a data set
+has public images, those weights come from a net that tells their classes apart; the paper's labs
+began with ImageNet's in the same way.
+
+Shapes: N images, C channels of a layer, K classes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
+
+from common.distillation.augmentation import AugmentConfig, augment
+from common.documents import Document
+from common.images.decode import normalise
+from common.nets.architectures import initial_modules
+from common.nets.spec import ArchitectureSpec, TaskSpec
+from site_agent.config import TrainingConfig
+from site_agent.data.images import ImageSet, LabData
+from site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
+from site_agent.recipes.interface import Recipe, Teacher
+from site_agent.recipes.supervised import SupervisedRecipe, schedule
+from tests.benchmarks.harness.cache import cached
+from tests.benchmarks.papers.transplant import datasets
+from tests.benchmarks.papers.transplant.datasets import (
+    Dataset,
+    Labelled,
+    LabSplit,
+)
+
+TASK = TaskSpec(name="classification")
+FORMAT = 1
+"""Raised when teachers are trained otherwise with the same configuration."""
+START = "cifar10"
+"""Whose public images common starts are trained on."""
+
+
+class TeacherConfig(Document):
+    """What decides a teacher's weights."""
+
+    data: str
+    architecture: ArchitectureSpec
+    category: str
+    """"" is the common start."""
+    start_epochs: int
+    """Of the common start on public images; 0: random initial weights."""
+    training: TrainingConfig
+    seed: int
+    below: str = Field(default="", exclude_if=lambda below: not below)
+    """The auxiliary heads that it was trained below, if any."""
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Below:
+    """Frozen heads that a teacher is trained below: recipe `compatible`."""
+
+    name: str
+    """Stands for their weights in the cache; the seed does the rest."""
+    heads: FrozenHeads
+
+
+AUGMENT = AugmentConfig(shift=0.1, zoom=0.1, colour=0.1)
+SMALL = AugmentConfig(shift=0.1, zoom=0.2, rotation=10, colour=0.25)
+START_EPOCHS = 12
+LEARNING_RATE = 3e-3
+SETTINGS: dict[str, tuple[int, TrainingConfig]] = {
+    "cifar10": (
+        START_EPOCHS,
+        TrainingConfig(epochs=12, batch_size=64, augment=AUGMENT, learning_rate=LEARNING_RATE),
+    ),
+    "voc-animals": (
+        START_EPOCHS,
+        TrainingConfig(epochs=40, augment=SMALL, learning_rate=LEARNING_RATE),
+    ),
+    "digits": (0, TrainingConfig(epochs=30)),
+}
+"""Epochs of the common start, and how labs train. Chosen on images that labs hold back."""
+
+
+def trained(
+    dataset: Dataset,
+    category: str,
+    split: LabSplit,
+    *,
+    seed: int,
+    root: Path,
+    cache: Path,
+    longer: int = 1,
+    below: Below | None = None,
+) -> Teacher:
+    """Return a lab's teacher, from the cache if it is there.
+
+    Parameters
+    ----------
+    dataset, category, split
+        The lab's images.
+    seed
+        Of the common start and of training.
+    root, cache
+        Of data sets; of trained nets.
+    longer
+        Multiplies its epochs.
+    below
+        Auxiliary heads; None: recipe `supervised`.
+    """
+    start_epochs, training = SETTINGS[dataset.name]
+    training = training.model_copy(update={"epochs": longer * training.epochs})
+    config = TeacherConfig(
+        data=dataset.name,
+        architecture=_unsplit(dataset.architecture),
+        category=category,
+        start_epochs=start_epochs,
+        training=training.model_copy(update={"seed": seed}),
+        seed=seed,
+        below="" if below is None else below.name,
+    )
+    teacher = common_start(dataset, seed=seed, root=root, cache=cache)
+
+    def train() -> None:
+        images = _image_set(split.training)
+        data = LabData(images, images, images, mirror=dataset.mirror)
+        folder = cache / f"{config.content_digest()}.training"
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe: Recipe
+        if below is None:
+            recipe = SupervisedRecipe(config.training, torch.device("cpu"))
+        else:
+            recipe = CompatibleRecipe(config.training, torch.device("cpu"), below.heads)
+        recipe.train(teacher, data, folder, lambda *_: None, threading.Event())
+
+    return _cached(cache, config, teacher, train)
+
+
+def common_start(dataset: Dataset, *, seed: int, root: Path, cache: Path) -> Teacher:
+    """Return the plan's common initial weights."""
+    start_epochs, _ = SETTINGS[dataset.name]
+    category_module, task_modules = initial_modules(dataset.architecture, [TASK], seed)
+    teacher = Teacher(category_module, task_modules)
+    if start_epochs == 0:
+        return teacher
+    config = TeacherConfig(
+        data=START,
+        architecture=_unsplit(dataset.architecture),
+        category="",
+        start_epochs=start_epochs,
+        training=TrainingConfig(
+            epochs=start_epochs, batch_size=64, augment=AUGMENT, learning_rate=LEARNING_RATE
+        ),
+        seed=seed,
+    )
+
+    def train() -> None:
+        source = datasets.load(START, root, cache)
+        _pretrain(teacher, source, config.training, seed)
+
+    return _cached(cache, config, teacher, train)
+
+
+def _pretrain(teacher: Teacher, dataset: Dataset, config: TrainingConfig, seed: int) -> None:
+    """Tell the classes of public images apart; the net keeps all but the classifier itself."""
+    public = dataset.public
+    assert public is not None  # START's has them
+    task_module = teacher.task_modules[TASK.name]
+    _, last = list(task_module.named_children())[-1]
+    assert isinstance(last, nn.Linear)  # every architecture here ends so
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        many = nn.Linear(last.in_features, len(dataset.classes))
+    body = nn.Sequential(*list(task_module.children())[:-1])
+    net = nn.Sequential(teacher.category_module, body, many)
+    net = net.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(
+        net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    generator = torch.Generator().manual_seed(seed)
+    per_epoch = len(public) // config.batch_size
+    steps = config.epochs * per_epoch
+    net.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for step in range(steps):
+            if step % per_epoch == 0:
+                order = torch.randperm(len(public), generator=generator)
+            place = (step % per_epoch) * config.batch_size
+            chosen = order[place : place + config.batch_size]
+            x_NCSS = augment(
+                normalise(public.images_NCSS[chosen]),
+                config.augment,
+                mirror=dataset.mirror,
+                generator=generator,
+            )
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * schedule(step, steps)
+            x_NCSS = x_NCSS.to(memory_format=torch.channels_last)
+            loss = F.cross_entropy(net(x_NCSS), public.classes_N[chosen])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    net.eval()
+
+
+def _cached(
+    cache: Path, config: TeacherConfig, teacher: Teacher, train: Callable[[], None]
+) -> Teacher:
+    # Layers have names of their own across f and g, so a net is kept whatever its split.
+    both = nn.ModuleList((teacher.category_module, teacher.task_modules[TASK.name]))
+    layers = {f"{name}.": layer for part in both for name, layer in part.named_children()}
+    cached(cache, config, layers, train)
+    both.eval()
+    return teacher
+
+
+def _unsplit(architecture: ArchitectureSpec) -> ArchitectureSpec:
+    """Name the whole net: its weights do not depend on where it splits."""
+    return architecture.model_copy(update={"split": "none"})
+
+
+def _image_set(images: Labelled) -> ImageSet:
+    keys = tuple(str(index) for index in range(len(images)))
+    return ImageSet(images.images_NCSS, images.classes_N.float(), keys)

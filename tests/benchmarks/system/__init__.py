@@ -1,0 +1,1 @@
+"""What the system itself costs: growth, the wire, the solvers."""

@@ -1,0 +1,305 @@
+"""What the N-th merge costs a coordinator: seconds, bytes written, database queries.
+
+Everything but the learning and MLflow is real: signed submissions over the registry, admission,
+growth, a transplant job (the method `identity`, which takes no step), the question to the lab, its
+report, the commit with its probe. Labs send weights that differ in every blob, as labs' do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+import structlog
+import tomli_w
+import torch
+from rich.console import Console
+from rich.progress import Progress as Bar
+from sqlalchemy.engine import Engine
+
+from common.artifacts.local import LocalStore
+from common.identity.keys import SigningKey, load_or_create
+from common.nets.architectures import initial_modules
+from common.nets.spec import ArchitectureSpec, TaskSpec
+from common.weights.manifest import BlobEntry, Recipe, TeacherManifest
+from coordinator.config import (
+    AcceptanceConfig,
+    CoordinatorConfig,
+    DistillationConfig,
+    EvaluationConfig,
+    PlanConfig,
+)
+from coordinator.context import CoordinatorContext
+from coordinator.jobs.checkpoint import put_tensors
+from coordinator.jobs.model import JobResult, Progress, TransplantJob
+from coordinator.jobs.worker import TransplantWorker
+from coordinator.merges.commit import Committer
+from coordinator.merges.job import OnJobProgress
+from coordinator.merges.reconciler import Reconciler
+from coordinator.merges.runner import MergeRunner
+from coordinator.paths import StatePaths
+from coordinator.plan.heads import HeadsFile
+from coordinator.plan.publish import publish_plan
+from coordinator.registry import Change, MergeState, Receipt, Registry, Submission
+from protos.rootstock.federation.v1 import federation_pb2 as pb
+
+SIZES = (5, 50, 500)
+REPEATS = 5
+"""Merges that a figure is the median of: those that lead up to a size."""
+FLAT = 1.5
+"""How much more the merge at the largest size may cost than at the smallest."""
+ARCHITECTURE = ArchitectureSpec(name="small-vgg", settings={"width": 16}, split="pool2")
+TASK = TaskSpec(name="classification")
+
+
+def measure(sizes: tuple[int, ...], console: Console) -> dict[str, Any]:
+    """Return the rows of `bench growth --json` (DESIGN section 8), and ratios of last to first.
+
+    Parameters
+    ----------
+    sizes
+        Numbers of categories, growing.
+    console
+        Takes the progress bar.
+    """
+    torch.set_num_threads(1)
+    # One line a merge would drown the figures.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as name:
+        net = _Net(Path(name))
+        rows = []
+        try:
+            with Bar(console=console, transient=True) as bar:
+                task = bar.add_task("merges", total=sizes[-1])
+                costs: list[_Cost] = []
+                for number in range(1, sizes[-1] + 1):
+                    costs.append(net.grow(f"category-{number:04d}"))
+                    bar.advance(task)
+                    if number in sizes:
+                        rows.append(_row(number, costs[-REPEATS:], net.show_seconds()))
+        finally:
+            net.close()
+    first, last = rows[0], rows[-1]
+    keys = ("merge_seconds", "bytes_written", "queries")
+    return {"rows": rows, "ratios": {key: round(last[key] / first[key], 2) for key in keys}}
+
+
+@dataclass(frozen=True)
+class _Cost:
+    seconds: float
+    written: int
+    queries: int
+    blobs: int
+
+
+def _row(categories: int, costs: list[_Cost], show_seconds: float) -> dict[str, Any]:
+    def median(values: list[float]) -> float:
+        return sorted(values)[len(values) // 2]
+
+    return {
+        "categories": categories,
+        "merge_seconds": round(median([cost.seconds for cost in costs]), 4),
+        "bytes_written": int(median([cost.written for cost in costs])),
+        "blob_bytes": int(median([cost.blobs for cost in costs])),
+        "queries": int(median([cost.queries for cost in costs])),
+        "show_seconds": round(show_seconds, 3),
+    }
+
+
+class _Inline:
+    """Runs a job in this process: what an actor does, without Ray around it."""
+
+    async def run(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
+        def work() -> tuple[Progress, JobResult]:
+            worker = TransplantWorker(job)
+            while not (progress := worker.advance()).done:
+                pass
+            return progress, worker.result()
+
+        progress, result = await asyncio.to_thread(work)
+        on_progress(progress)
+        return result
+
+
+class _NoHistory:
+    """Counts every ended merge as logged: MLflow's costs are MLflow's."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._merges = registry.merges
+
+    async def log_all(self) -> None:
+        for merge in self._merges.unlogged():
+            self._merges.update(merge.id, logged=True)
+
+
+class _Net:
+    """A coordinator's state folder and the labs that feed it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._config = CoordinatorConfig(
+            net="bench",
+            state=folder / "state",
+            plan=PlanConfig(architecture=ARCHITECTURE, tasks=(TASK,)),
+            distillation=DistillationConfig(zero_sample_method="identity"),
+            acceptance=AcceptanceConfig(max_error=100.0, max_above_teacher=100.0),
+            evaluation=EvaluationConfig(refine=False),
+        )
+        paths = StatePaths(self._config)
+        paths.state.mkdir(parents=True)
+        self._toml = folder / "coordinator.toml"
+        self._toml.write_text(
+            tomli_w.dumps(self._config.model_dump(mode="json", exclude_none=True)), "utf-8"
+        )
+        self._registry = Registry(paths.database)
+        store = LocalStore(Path(paths.artifacts))
+        self._context = CoordinatorContext(
+            registry=self._registry,
+            store=store,
+            plan=publish_plan(self._config, store, paths.plan),
+            key=load_or_create(paths.key),
+            config=self._config,
+        )
+        self._paths = paths
+        self._key = SigningKey.generate()
+        self._weights = initial_modules(ARCHITECTURE, [TASK], seed=0)
+
+    def close(self) -> None:
+        self._registry.close()
+
+    def grow(self, category: str) -> _Cost:
+        """Bring one more category in, from its manifest to its net version."""
+        manifest = self._manifest(category)
+        with _queries() as queries:
+            written, began = _written(), time.perf_counter()
+            submission = self._receive(manifest)
+            asyncio.run(self._conduct(submission))
+            seconds = time.perf_counter() - began
+            written = _written() - written
+        return _Cost(seconds, written, len(queries), sum(e.size for e in manifest.blobs()))
+
+    def show_seconds(self) -> float:
+        """Time `rootstock net show` as a whole process."""
+        command = [sys.executable, "-m", "deploy.cli.main", "net", "show", "--json"]
+        began = time.perf_counter()
+        shown = subprocess.run(  # our own command line
+            [*command, "--config", str(self._toml)], check=True, capture_output=True
+        )
+        seconds = time.perf_counter() - began
+        json.loads(shown.stdout)
+        return seconds
+
+    def _manifest(self, category: str) -> TeacherManifest:
+        """Return a teacher whose every blob is a new one."""
+        f, heads = self._weights
+        store = self._context.store
+
+        def shifted(module: torch.nn.Module) -> BlobEntry:
+            weights = {
+                key: value + 1e-3 * torch.randn_like(value)
+                for key, value in module.state_dict().items()
+            }
+            return put_tensors(store, weights)
+
+        return TeacherManifest(
+            site="lab",
+            category=category,
+            architecture=ARCHITECTURE,
+            category_module=shifted(f),
+            task_modules={TASK.name: shifted(heads[TASK.name])},
+            metrics={f"error/{TASK.name}": 5.0},
+            recipe=Recipe(name="supervised"),
+            plan=self._context.plan.content_digest(),
+        )
+
+    def _receive(self, manifest: TeacherManifest) -> Submission:
+        registry, document = self._registry, manifest.canonical()
+        registry.sites.join(manifest.site, self._key.public_key)
+        self._context.store.put_bytes(document)
+        upload = registry.uploads.begin(manifest, document, self._key.sign(document), open_limit=4)
+        receipt = Receipt(upload.manifest_digest, upload.id, "2026-01-01T00:00:00+00:00", b"-")
+        registry.uploads.receive(upload.id, receipt)
+        return registry.submissions.get(upload.id)
+
+    async def _conduct(self, submission: Submission) -> None:
+        """Run a conductor until the submission's merge has ended, answering as the lab would."""
+        context = self._context
+        transplanter = MergeRunner(context, Committer(context), _Inline(), self._paths)
+        conductor = Reconciler(
+            context,
+            transplanter,
+            _NoHistory(self._registry),
+            HeadsFile(self._paths.heads),
+            1.0,
+        )
+        news = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def wake(_: Change) -> None:
+            loop.call_soon_threadsafe(news.set)
+
+        end = self._registry.subscribe(wake)
+        work = asyncio.create_task(conductor.run())
+        try:
+            while True:
+                await news.wait()
+                news.clear()
+                merge = next(iter(self._registry.merges.of_submission(submission.id)), None)
+                if merge is None:
+                    continue
+                if merge.state is MergeState.EVALUATING:
+                    self._report(merge.id)
+                elif merge.state is MergeState.MERGED and merge.logged:
+                    return
+                elif merge.state in (MergeState.FAILED, MergeState.REJECTED):
+                    raise AssertionError(merge.reason)
+        finally:
+            end()
+            work.cancel()
+            await asyncio.wait({work})
+
+    def _report(self, merge_id: str) -> None:
+        evaluation = self._registry.evaluations.of_merge(merge_id)
+        if evaluation is None or evaluation.report is not None:
+            return
+        asked = pb.EvaluationRequest.FromString(evaluation.request)
+        results = [
+            pb.CandidateResult(name=candidate.name, error=20.0, samples=100)
+            for candidate in asked.candidates
+        ]
+        report = pb.ReportEvaluationRequest(evaluation_id=evaluation.id, results=results)
+        self._registry.evaluations.report(evaluation.id, report.SerializeToString())
+
+
+@contextmanager
+def _queries() -> Iterator[list[str]]:
+    """Collect the statements that go to any database."""
+    seen: list[str] = []
+
+    def note(_c: Any, _k: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    sqlalchemy.event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        sqlalchemy.event.remove(Engine, "before_cursor_execute", note)
+
+
+def _written() -> int:
+    """Return the bytes that this process has written so far, by any system call."""
+    for line in Path("/proc/self/io").read_text("ascii").splitlines():
+        name, _, value = line.partition(": ")
+        if name == "wchar":
+            return int(value)
+    raise AssertionError("/proc/self/io has no wchar")

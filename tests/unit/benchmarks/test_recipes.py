@@ -1,0 +1,88 @@
+"""`bench recipes`: both recipes on real digits, all else equal; and what the page says of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from common.errors import SchemaError
+from site_agent.config import TrainingConfig
+from tests.benchmarks.cli import app
+from tests.benchmarks.papers.transplant import (
+    datasets,
+    recipes,
+    teachers,
+)
+from tests.benchmarks.papers.transplant.recipes import (
+    BOTH_HEADS,
+    SUPERVISED,
+    TASK_HEAD,
+    RecipeRow,
+)
+
+ROW = RecipeRow("digits", "one", SUPERVISED, "identity", 0, 50.0, 30.0, 1.0)
+
+
+def rows() -> list[RecipeRow]:
+    found = []
+    for seed in (0, 1, 2):
+        for recipe, error in ((SUPERVISED, 50.0), (TASK_HEAD, 4.0)):
+            for join, less in (("identity", 0.0), ("closed-form", 1.0), ("auto", 2.0)):
+                told = error - less + seed
+                found.append(
+                    replace(
+                        ROW,
+                        recipe=recipe,
+                        join=join,
+                        seed=seed,
+                        error=told,
+                        calibrated_error=told / 2,
+                    )
+                )
+    return found
+
+
+def test_the_page_says_what_is_saved() -> None:
+    text = recipes.body(rows(), 12.3)
+    assert "| supervised | 1.0 ±0.0 | 51.0 ±2.5→25.5 ±1.2 |" in text
+    saved = "Points of error that `compatible` saves: identity +46.0, closed-form +46.0, auto +46.0"
+    assert saved in text
+    # A join that has no answer anywhere is no number, and no saving.
+    gone = [replace(row, error=None) if row.join == "auto" else row for row in rows()]
+    text = recipes.body(gone, 12.3)
+    assert "closed-form +46.0." in text
+    assert "auto +" not in text
+
+
+def test_only_data_with_public_images_has_a_rotation_head() -> None:
+    assert recipes.recipes("digits") == (SUPERVISED, TASK_HEAD)
+    assert recipes.recipes("cifar10") == (SUPERVISED, TASK_HEAD, BOTH_HEADS)
+
+
+def test_compatible_digits_need_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(teachers.SETTINGS, "digits", (0, TrainingConfig(epochs=6)))
+    monkeypatch.setattr(recipes, "JOINS", ("identity",))
+    errors = {}
+    for recipe in (SUPERVISED, TASK_HEAD):
+        wanted = recipes._Wanted("digits", "one", recipe, 0, tmp_path, tmp_path)
+        (row,) = recipes._rows(wanted)
+        assert row.error is not None
+        assert row.teacher_error < 8
+        errors[recipe] = row.error
+    assert errors[TASK_HEAD] < errors[SUPERVISED] - 20
+    # Nets of two recipes are two files; the founder's is one for both.
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3 + 1  # and the decoded images
+
+
+def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match="'zero' is none of the categories that join zero's net"):
+        recipes.measure("digits", ["zero"], 1, tmp_path, tmp_path, 1, Console())
+    with pytest.raises(SchemaError, match="unknown data 'birds'"):
+        recipes.measure("birds", [], 1, tmp_path, tmp_path, 1, Console())
+    assert datasets.SIMILAR["digits"][0] == "zero"
+    outcome = CliRunner().invoke(app, ["recipes", "--data", "birds", "--seeds", "1"])
+    assert isinstance(outcome.exception, SchemaError)

@@ -1,0 +1,190 @@
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+from common.errors import DataError, SchemaError
+from deploy.cli.main import app
+from tests.benchmarks.harness import results
+from tests.benchmarks.papers.transplant import (
+    datasets,
+    goals,
+    report,
+    run,
+    summary,
+    tables,
+)
+from tests.benchmarks.papers.transplant.cells import (
+    CEILING,
+    Row,
+)
+
+QUIET = Console(quiet=True)
+
+
+def row(
+    method: str,
+    samples: int,
+    error: float,
+    *,
+    seed: int = 0,
+    category: str = "cat",
+    adapter: str = "3x3",
+) -> Row:
+    return Row(
+        experiment=2,
+        data="cifar10",
+        category=category,
+        method=method,
+        adapter=adapter,
+        samples=samples,
+        seed=seed,
+        error=error,
+        teacher_error=10.0,
+        calibrated_error=error - 1,
+    )
+
+
+ROWS = [
+    row("direct-learn", count, error + seed, seed=seed, category=category, adapter="1x1 x3")
+    for count, error in ((10, 40.0), (100, 20.0))
+    for seed in range(3)
+    for category in ("cat", "horse")
+] + [
+    row("auto", count, error + seed, seed=seed, category=category)
+    for count, error in ((0, 19.0), (10, 15.0), (100, 13.0))
+    for seed in range(3)
+    for category in ("cat", "horse")
+]
+
+
+def test_the_interval_is_students_over_seeds_not_over_rows() -> None:
+    found = summary.interval(summary.chosen(ROWS, "auto", "3x3", 10), summary.error)
+    assert found is not None
+    assert found.mean == 16.0
+    assert found.half == pytest.approx(4.303 * stdev([15.0, 16.0, 17.0]) / math.sqrt(3))
+    single = summary.interval([row("auto", 10, 15.0)], summary.error)
+    assert str(single) == "15.0"
+
+
+def test_the_ratio_is_of_distances_to_the_teacher() -> None:
+    ratio = summary.ratio(ROWS, ("auto", "3x3"), ("direct-learn", "1x1 x3"), 10)
+    assert ratio == pytest.approx((16 - 10) / (41 - 10))
+    assert summary.ratio(ROWS, ("auto", "3x3"), ("distill", "1x1 x3"), 10) is None
+
+
+def test_goals_say_met_and_missed() -> None:
+    by_name = {goal.what: goal for goal in goals.goals(ROWS)}
+    assert by_name["10 samples: (auto − teacher) / (direct-learn − teacher)"].met
+    assert by_name["0 samples, auto against direct-learn with 100"].met  # 20 against 21
+    worse = [replace(r, error=35.0) if r.method == "auto" else r for r in ROWS]
+    assert not any(goal.met for goal in goals.goals(worse) if "100" in goal.what)
+
+
+def test_a_goal_that_the_baseline_leaves_no_room_for_is_neither_met_nor_missed() -> None:
+    def pixels(method: str, accuracy: float) -> Row:
+        return replace(
+            row(method, 10, 0.0, adapter="1x1"), experiment=3, data="voc-animals",
+            pixel_accuracy=accuracy, teacher_pixel_accuracy=90.0,
+        )  # fmt: skip
+
+    def verdicts(theirs: float, ours: float) -> list[str]:
+        return [
+            g.verdict for g in goals.goals([pixels("direct-learn", theirs), pixels("auto", ours)])
+        ]
+
+    assert verdicts(85.0, 89.0) == ["no room"]
+    assert verdicts(75.0, 89.0) == ["met"]
+    assert verdicts(75.0, 80.0) == ["missed"]
+
+
+def test_the_table_fits_a_terminal() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(tables.terminal([*ROWS, row(CEILING, -1, 11.0)]))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("16.0 ±2.5" in line for line in lines)
+    assert any(line.startswith(" ceiling 3x3") for line in lines)
+
+
+def test_a_section_is_replaced_where_it_stands(tmp_path: Path) -> None:
+    first = report.section(ROWS, name="one", command="first", seconds=1, pictures=["a.png"])
+    other = replace(first, name="other", title="Other", command="kept")
+    results.write(tmp_path, first)
+    results.write(tmp_path, other)
+    page = results.write(tmp_path, replace(first, command="second")).read_text()
+    assert "`second`" in page
+    assert "`first`" not in page
+    assert page.index("`second`") < page.index("`kept`")
+    assert page.count("<!-- begin ") == 2
+    assert "| *the paper's* | 1x1 x3 | – | 39.31 | 15.72 |" in page
+
+
+@pytest.mark.parametrize(
+    ("experiment", "data", "changes", "message"),
+    [
+        (2, "imagenet", {}, "cifar10, voc-animals, digits"),
+        (3, "cifar10", {}, "only voc-animals has masks"),
+        (2, "cifar10", {"methods": ("magic",)}, "it has identity"),
+        (2, "cifar10", {"categories": ("dog",)}, "cat, deer, horse, frog"),
+        (4, "voc-animals", {}, "no dissimilar"),
+        (2, "cifar10", {"samples": (2000,)}, "0 to 1000"),
+    ],
+)
+def test_what_is_not_known_is_refused(
+    experiment: int, data: str, changes: dict[str, tuple[str, ...]], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SchemaError, match=message):
+        run.requested(experiment, data, root=tmp_path, cache=tmp_path, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("data", ["cifar10", "voc-animals"])
+def test_missing_data_is_named(data: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="give --root"):
+        datasets.load(data, tmp_path, tmp_path / "cache")
+
+
+def test_a_lab_shares_no_image_between_what_it_trains_on_and_what_it_is_tested_on(
+    tmp_path: Path,
+) -> None:
+    dataset = datasets.load("digits", tmp_path, tmp_path)
+    split = datasets.lab(dataset, "three", seed=0)
+    parts = [
+        {bytes(image.numpy().tobytes()) for image in part.images_NCSS}
+        for part in (split.training, split.held, split.test)
+    ]
+    assert not parts[0] & parts[1]
+    assert not (parts[0] | parts[1]) & parts[2]
+    for part in (split.training, split.test):
+        assert 0.4 < float(part.classes_N.float().mean()) < 0.6
+    again = datasets.lab(dataset, "three", seed=1)
+    assert torch.equal(split.test.images_NCSS, again.test.images_NCSS)  # seeds share the judge
+
+
+def test_the_command_trains_transplants_and_prints_one_json_object(tmp_path: Path) -> None:
+    arguments = [
+        "bench", "transplant", "--experiment", "2", "--data", "digits", "--samples", "0,10",
+        "--methods", "identity,closed-form,direct-learn,auto", "--categories", "one",
+        "--quick", "--json", "--root", str(tmp_path), "--cache", str(tmp_path / "cache"),
+        "--results", str(tmp_path / "page"),
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["rows"]
+    by_kind = {(r["method"], r["adapter"], r["samples"]): r for r in rows}
+    teacher = by_kind["identity", "3x3", 0]["teacher_error"]
+    assert teacher <= 5
+    assert by_kind["identity", "3x3", 0]["error"] > 30
+    assert by_kind["auto", "3x3", 10]["error"] <= 15
+    assert {"experiment", "data", "category", "pixel_accuracy", "seed"} <= rows[0].keys()
+    page = (tmp_path / "page" / "RESULTS.md").read_text()
+    assert "rootstock bench transplant --experiment 2 --data digits --samples 0,10" in page
+    for picture in ("transplant-2-digits-quick.png", "transplant-2-digits-quick-features.png"):
+        assert (tmp_path / "page" / "figures" / picture).stat().st_size > 5000
