@@ -17,14 +17,14 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m protos.generate --check
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m rootstock.protos.generate --check
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 stubs: $(VENV)/.dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m protos.generate
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m rootstock.protos.generate
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from common.documents import Document
-from common.errors import ConfigurationError
+from rootstock.common.documents import Document
+from rootstock.common.errors import ConfigurationError
 
 D = TypeVar("D", bound=Document)
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from common.errors import SchemaError
+from rootstock.common.errors import SchemaError
 
 
 class Document(BaseModel):

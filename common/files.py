@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import ConflictError, StorageError
+from rootstock.common.errors import ConflictError, StorageError
 
 READ_BYTES = 1 << 20
 """Bytes a read while hashing: large enough to keep hashlib busy, small enough to stay in cache."""

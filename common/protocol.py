@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from common.documents import Document
-from common.nets.spec import ArchitectureSpec, Name, TaskSpec
-from common.weights.manifest import BlobEntry
+from rootstock.common.documents import Document
+from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
+from rootstock.common.weights.manifest import BlobEntry
 
 PROTOCOL_MINIMUM = 1
 PROTOCOL_MAXIMUM = 1

@@ -7,25 +7,25 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from common.artifacts.store import open_store
-from common.errors import UnreachableError
-from common.files import only_one
-from common.identity.keys import load_or_create
-from common.logs import log_to
-from coordinator.config import CoordinatorConfig
-from coordinator.context import CoordinatorContext
-from coordinator.history.mlflow_history import History
-from coordinator.history.recorder import Recorder
-from coordinator.jobs.runner import JobRunner
-from coordinator.merges.commit import Committer
-from coordinator.merges.reconciler import Reconciler
-from coordinator.merges.runner import MergeRunner
-from coordinator.paths import StatePaths
-from coordinator.plan.heads import HeadsFile
-from coordinator.plan.publish import publish_plan
-from coordinator.registry import Registry
-from coordinator.service.server import CoordinatorServer
-from coordinator.service.subscriptions import Subscriptions
+from rootstock.common.artifacts.store import open_store
+from rootstock.common.errors import UnreachableError
+from rootstock.common.files import only_one
+from rootstock.common.identity.keys import load_or_create
+from rootstock.common.logs import log_to
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history.mlflow_history import History
+from rootstock.coordinator.history.recorder import Recorder
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.reconciler import Reconciler
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.plan.heads import HeadsFile
+from rootstock.coordinator.plan.publish import publish_plan
+from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.service.server import CoordinatorServer
+from rootstock.coordinator.service.subscriptions import Subscriptions
 
 THREADS = 32
 """Threads for what blocks: the database, the store, MLflow. The registry has connections for

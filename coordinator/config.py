@@ -7,15 +7,15 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from common.distillation.auto.dream import DreamSettings
-from common.distillation.methods import method_named, methods
-from common.distillation.pseudo_gradients.signals import Policy
-from common.distillation.solvers.back_distillation import BackDistillationSettings
-from common.distillation.transplant import MethodSettings, Start, TeachingSettings
-from common.documents import Document
-from common.nets.spec import ArchitectureSpec, Name, TaskSpec
-from common.protocol import Limits
-from coordinator.whereabouts import StateConfig
+from rootstock.common.distillation.auto.dream import DreamSettings
+from rootstock.common.distillation.methods import method_named, methods
+from rootstock.common.distillation.pseudo_gradients.signals import Policy
+from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
+from rootstock.common.distillation.transplant import MethodSettings, Start, TeachingSettings
+from rootstock.common.documents import Document
+from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
+from rootstock.common.protocol import Limits
+from rootstock.coordinator.whereabouts import StateConfig
 
 
 class ServerConfig(Document):
@@ -73,7 +73,7 @@ class DistillationConfig(BackDistillationSettings):
     """
 
     zero_sample_method: str = "auto"
-    """One of `common.distillation.methods` that needs no samples."""
+    """One of `rootstock.common.distillation.methods` that needs no samples."""
     few_sample_method: str = "auto"
     """What learns on the samples that a lab shares."""
     start: Start = "closed-form"

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from common.artifacts.store import BlobStore
-from common.documents import Document
-from common.identity.keys import SigningKey
-from common.nets.graph import NetTree, VersionCommit
-from common.protocol import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.documents import Document
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.nets.graph import NetTree, VersionCommit
+from rootstock.common.protocol import (
     Heads,
     Plan,
 )
-from common.weights.manifest import TeacherManifest
-from coordinator.config import CoordinatorConfig
-from coordinator.net.objects import (
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.net.objects import (
     read_commit,
     read_teacher,
     read_tree,
     submitted,
     write_tree,
 )
-from coordinator.registry import (
+from rootstock.coordinator.registry import (
     OPEN_MERGES,
     Merge,
     MergeState,
@@ -31,7 +31,7 @@ from coordinator.registry import (
     Submission,
     SubmissionState,
 )
-from protos.rootstock.federation.v1 import federation_pb2
+from rootstock.protos.rootstock.federation.v1 import federation_pb2
 
 MAX_REASON = 2000
 """Characters of a reason that are kept; a lab's own words may be in it."""

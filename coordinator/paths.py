@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.whereabouts import StateConfig
+from rootstock.coordinator.whereabouts import StateConfig
 
 
 class StatePaths:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
-from common.documents import Document
-from common.nets.spec import Name
+from rootstock.common.documents import Document
+from rootstock.common.nets.spec import Name
 
 
 class StateConfig(Document):

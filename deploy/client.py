@@ -9,10 +9,10 @@ from typing import Self, TypeVar
 
 import grpc
 
-from common.errors import NotFoundError
-from common.transport.channel import channel_options
-from common.transport.status import error_from_rpc
-from protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
+from rootstock.common.errors import NotFoundError
+from rootstock.common.transport.channel import channel_options
+from rootstock.common.transport.status import error_from_rpc
+from rootstock.protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
 
 _Answer = TypeVar("_Answer")
 

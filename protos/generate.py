@@ -9,17 +9,20 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path("rootstock/protos")
 
 
 def generate(out: Path) -> list[Path]:
     """Write the stubs of every .proto under `out`, laid out as in the checkout."""
     from grpc_tools import protoc
 
-    protos = sorted((ROOT / "protos").rglob("*.proto"))
+    sources = ROOT / "protos"
+    # Under the path by which they are imported, so that stubs import each other by it.
+    protos = [PACKAGE / path.relative_to(sources) for path in sorted(sources.rglob("*.proto"))]
     status = protoc.main(
         [
             "protoc",
-            f"-I{ROOT}",
+            f"-I{PACKAGE}={sources}",
             f"--python_out={out}",
             f"--pyi_out={out}",
             f"--grpc_python_out={out}",
@@ -48,7 +51,7 @@ def main() -> int:
             or not filecmp.cmp(path, ROOT / path.relative_to(folder), shallow=False)
         ]
     for path in stale:
-        sys.stderr.write(f"{path}: stale; run `python -m protos.generate`\n")
+        sys.stderr.write(f"{path}: stale; run `python -m rootstock.protos.generate`\n")
     return 1 if stale else 0
 
 

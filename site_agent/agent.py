@@ -7,7 +7,7 @@ anywhere, and goes on from there::
       identity/     site.key, coordinator.pub
       plan/         the plan's initial weights
       training/     one folder a run: checkpoint.safetensors
-      spool/        what is trained and measured, see site_agent.spool
+      spool/        what is trained and measured, see rootstock.site_agent.spool
       downloads/    task modules and adapters to evaluate
       cursor.json   the last event that was dealt with
       agent.log     JSON lines
@@ -21,7 +21,7 @@ import threading
 
 import torch
 
-from common.errors import (
+from rootstock.common.errors import (
     ConfigurationError,
     ConflictError,
     IdentityError,
@@ -31,35 +31,35 @@ from common.errors import (
     SchemaError,
     UnreachableError,
 )
-from common.files import only_one, storage_errors
-from common.identity.keys import fingerprint, load_or_create
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent.config import SiteConfig
-from site_agent.cursor import read_cursor, write_cursor
-from site_agent.evaluation.evaluator import Evaluator
-from site_agent.evaluation.report import EvaluationReport
-from site_agent.lab import Lab
-from site_agent.spool import Spool, SpoolEntry
-from site_agent.state import (
+from rootstock.common.files import only_one, storage_errors
+from rootstock.common.identity.keys import fingerprint, load_or_create
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.cursor import read_cursor, write_cursor
+from rootstock.site_agent.evaluation.evaluator import Evaluator
+from rootstock.site_agent.evaluation.report import EvaluationReport
+from rootstock.site_agent.lab import Lab
+from rootstock.site_agent.spool import Spool, SpoolEntry
+from rootstock.site_agent.state import (
     Log,
     StatusFile,
     open_log,
 )
-from site_agent.stopping import Stopped
-from site_agent.teacher.train import (
+from rootstock.site_agent.stopping import Stopped
+from rootstock.site_agent.teacher.train import (
     heads_under,
     teach,
     teacher_error,
     waits_for_heads,
     withdraw_others,
 )
-from site_agent.wire.client import CoordinatorClient
-from site_agent.wire.upload import (
+from rootstock.site_agent.wire.client import CoordinatorClient
+from rootstock.site_agent.wire.upload import (
     Shipment,
     readable,
     what_was_sent,
 )
-from site_agent.wire.watch import Watcher
+from rootstock.site_agent.wire.watch import Watcher
 
 _NO_LONGER_WANTED = (RefusedError, ConflictError, NotFoundError)
 

@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from common.distillation.augmentation import AugmentConfig
-from common.documents import Document
-from common.nets.spec import ArchitectureSpec, Name
+from rootstock.common.distillation.augmentation import AugmentConfig
+from rootstock.common.documents import Document
+from rootstock.common.nets.spec import ArchitectureSpec, Name
 
 DatasetKind = Literal["digits", "image-folder", "voc", "fashion-mnist", "mnist", "cifar10"]
 

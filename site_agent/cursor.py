@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from common.documents import Document
-from common.errors import SchemaError
-from common.files import storage_errors, write_bytes
+from rootstock.common.documents import Document
+from rootstock.common.errors import SchemaError
+from rootstock.common.files import storage_errors, write_bytes
 
 
 class Cursor(Document):

@@ -9,28 +9,28 @@ from pathlib import Path
 
 import torch
 
-from common.identity.keys import SigningKey
-from common.nets.architectures import input_shape
-from common.nets.spec import TaskSpec
-from common.protocol import (
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.protocol import (
     Heads,
     Plan,
 )
-from common.weights.manifest import BlobEntry, Manifest
-from site_agent.config import SiteConfig
-from site_agent.data.images import LabData
-from site_agent.data.load import load
-from site_agent.recipes.interface import OnProgress
-from site_agent.spool import Spool, SpoolEntry
-from site_agent.state import (
+from rootstock.common.weights.manifest import BlobEntry, Manifest
+from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.data.load import load
+from rootstock.site_agent.recipes.interface import OnProgress
+from rootstock.site_agent.spool import Spool, SpoolEntry
+from rootstock.site_agent.state import (
     Log,
     StatusFile,
 )
-from site_agent.teacher.tasks import (
+from rootstock.site_agent.teacher.tasks import (
     needs_masks,
     tasks_of,
 )
-from site_agent.wire.client import CoordinatorClient
+from rootstock.site_agent.wire.client import CoordinatorClient
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Lab:
         Raises
         ------
         DataError
-            See `site_agent.data.load.load`.
+            See `rootstock.site_agent.data.load.load`.
         """
         self.status.progress("loading", message="reads the private images")
         data = load(

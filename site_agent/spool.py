@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import IntegrityError, RefusedError, SchemaError
-from common.files import file_digest, storage_errors, sync_folder, write_bytes
-from common.weights.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
-from site_agent.evaluation.report import (
+from rootstock.common.errors import IntegrityError, RefusedError, SchemaError
+from rootstock.common.files import file_digest, storage_errors, sync_folder, write_bytes
+from rootstock.common.weights.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from rootstock.site_agent.evaluation.report import (
     EvaluationReport,
     SignedReceipt,
 )

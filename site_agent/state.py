@@ -10,8 +10,8 @@ from typing import Protocol, TextIO
 
 import structlog
 
-from common.documents import Document
-from common.files import storage_errors, write_bytes
+from rootstock.common.documents import Document
+from rootstock.common.files import storage_errors, write_bytes
 
 Log = structlog.typing.FilteringBoundLogger
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from common.artifacts.store import check_digest, check_ref, no_blob
-from common.errors import IntegrityError, LimitError, NotFoundError, StorageError
-from common.files import READ_BYTES, aside, storage_errors, sync_folder, write_bytes
+from rootstock.common.artifacts.store import check_digest, check_ref, no_blob
+from rootstock.common.errors import IntegrityError, LimitError, NotFoundError, StorageError
+from rootstock.common.files import READ_BYTES, aside, storage_errors, sync_folder, write_bytes
 
 _BLOB_MODE = 0o444  # a blob never changes: not even by accident
 

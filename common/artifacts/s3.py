@@ -8,17 +8,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from common.artifacts.local import LocalStore
-from common.artifacts.s3_client import (
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.artifacts.s3_client import (
     absent,
     connect,
     create_bytes,
     create_file,
     s3_errors,
 )
-from common.artifacts.store import check_digest, check_ref, no_blob
-from common.errors import IntegrityError, LimitError, NotFoundError, StorageError
-from common.files import READ_BYTES, aside, file_digest
+from rootstock.common.artifacts.store import check_digest, check_ref, no_blob
+from rootstock.common.errors import IntegrityError, LimitError, NotFoundError, StorageError
+from rootstock.common.files import READ_BYTES, aside, file_digest
 
 
 class S3Store:

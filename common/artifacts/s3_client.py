@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.errors import (
+from rootstock.common.errors import (
     ConfigurationError,
     ConflictError,
     MissingExtraError,
@@ -34,7 +34,7 @@ try:
     )
 except ImportError as _missing:
     raise MissingExtraError(
-        "a store on S3 needs boto3; install it with: pip install 'rootstock[coordinator]'"
+        "a store on S3 needs boto3: pip install 'rootstock-federation[coordinator]'"
     ) from _missing
 
 PART_BYTES = 32 << 20

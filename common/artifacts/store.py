@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from common.errors import ConfigurationError, NotFoundError, SchemaError
+from rootstock.common.errors import ConfigurationError, NotFoundError, SchemaError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _REF = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}(/[a-z0-9][a-z0-9._-]{0,62}){0,7}")
@@ -138,10 +138,10 @@ def open_store(uri: str, cache: Path) -> BlobStore:
     if parts.scheme == "s3":
         if not parts.netloc:
             raise ConfigurationError(f"artifacts = {uri!r} names no bucket; use s3://bucket/prefix")
-        from common.artifacts.s3 import S3Store
+        from rootstock.common.artifacts.s3 import S3Store
 
         return S3Store(parts.netloc, parts.path.strip("/"), cache)
-    from common.artifacts.local import LocalStore
+    from rootstock.common.artifacts.local import LocalStore
 
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return LocalStore(Path(parts.path))

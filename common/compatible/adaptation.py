@@ -19,8 +19,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.compatible.batchnorm import FEWEST, norms, re_estimate
-from common.compatible.rotation import (
+from rootstock.common.compatible.batchnorm import FEWEST, norms, re_estimate
+from rootstock.common.compatible.rotation import (
     FEWEST_IMAGES,
     JUDGING,
     TURNS,
@@ -28,9 +28,9 @@ from common.compatible.rotation import (
     set_apart,
     turned,
 )
-from common.documents import Document
-from common.errors import DataError
-from common.images.decode import (
+from rootstock.common.documents import Document
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import (
     batches,
     normalise,
 )

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from common.errors import DataError
-from common.images.decode import batches
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import batches
 
 FEWEST = 32
 """Images that statistics rest on; of fewer they are noise."""

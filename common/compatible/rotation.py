@@ -12,9 +12,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.documents import Document
-from common.errors import DataError
-from common.schedules import cosine
+from rootstock.common.documents import Document
+from rootstock.common.errors import DataError
+from rootstock.common.schedules import cosine
 
 TURNS = 4
 """Quarter turns, 0 to 3, anticlockwise: classes of a rotation head."""

@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from common.distillation.problem import UNLABELLED
-from common.documents import Document
+from rootstock.common.distillation.problem import UNLABELLED
+from rootstock.common.documents import Document
 
 
 class AugmentConfig(Document):

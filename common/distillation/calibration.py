@@ -1,4 +1,4 @@
-"""Finds an edge's output calibration, y ↦ scale · y + bias (`common.nets.calibration`).
+"""Finds an edge's output calibration, y ↦ scale · y + bias (`rootstock.common.nets.calibration`).
 
 What pseudo-gradients leave open is mostly the threshold (METHODS 1h, 1i): two numbers per edge set
 it, from shipped moments of y_T, from a few labelled samples, from a teacher at hand, or from what
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.errors import TransplantError
-from common.nets.calibration import MAX_CALIBRATION, Calibration
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.calibration import MAX_CALIBRATION, Calibration
 
 _NEWTON_STEPS = 50
 _TOLERANCE = 1e-10

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.errors import TransplantError
+from rootstock.common.errors import TransplantError
 
 _FLOOR = 1e-2
 """Of a channel's variance, in units of its layer's mean: dead channels would weigh infinitely."""

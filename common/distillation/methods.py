@@ -20,11 +20,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.distillation.auto.learning import AutoLearning
-from common.distillation.problem import Samples
-from common.distillation.solvers.back_distillation import BackDistillation
-from common.distillation.solvers.penalties import JacobianPenalty
-from common.distillation.transplant import (
+from rootstock.common.distillation.auto.learning import AutoLearning
+from rootstock.common.distillation.problem import Samples
+from rootstock.common.distillation.solvers.back_distillation import BackDistillation
+from rootstock.common.distillation.solvers.penalties import JacobianPenalty
+from rootstock.common.distillation.transplant import (
     Learning,
     Method,
     MethodSettings,
@@ -33,7 +33,7 @@ from common.distillation.transplant import (
     distilled,
     starting_adapter,
 )
-from common.errors import TransplantError
+from rootstock.common.errors import TransplantError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.errors import TransplantError
+from rootstock.common.errors import TransplantError
 
 UNLABELLED = float("nan")
 """The label of a pixel that nobody labelled, such as VOC's 255 along outlines. It takes part in no

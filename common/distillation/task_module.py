@@ -16,10 +16,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.problem import Samples
-from common.documents import Document
-from common.errors import TransplantError
-from common.schedules import cosine
+from rootstock.common.distillation.problem import Samples
+from rootstock.common.documents import Document
+from rootstock.common.errors import TransplantError
+from rootstock.common.schedules import cosine
 
 
 class TaskLearningSettings(Document):

@@ -14,21 +14,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from common.distillation.auto.dream import DreamSettings
-from common.distillation.dream_source import DreamSource
-from common.distillation.problem import Samples, TransplantProblem, logits
-from common.distillation.solvers.back_distillation import (
+from rootstock.common.distillation.auto.dream import DreamSettings
+from rootstock.common.distillation.dream_source import DreamSource
+from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
+from rootstock.common.distillation.solvers.back_distillation import (
     BackDistillation,
     BackDistillationSettings,
     StepRecord,
 )
-from common.distillation.solvers.biases import bias_from_means
-from common.distillation.solvers.closed_form import closed_form
-from common.distillation.solvers.matching import matched
-from common.documents import Document
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
-from common.nets.spec import AdapterSpec
+from rootstock.common.distillation.solvers.biases import bias_from_means
+from rootstock.common.distillation.solvers.closed_form import closed_form
+from rootstock.common.distillation.solvers.matching import matched
+from rootstock.common.documents import Document
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.spec import AdapterSpec
 
 Start = Literal["random", "identity", "closed-form", "matched"]
 """Where an adapter begins; the paper's begin at random."""

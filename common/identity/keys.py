@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from common.errors import ConfigurationError, IntegrityError, SchemaError
-from common.files import aside, storage_errors, sync_folder
+from rootstock.common.errors import ConfigurationError, IntegrityError, SchemaError
+from rootstock.common.files import aside, storage_errors, sync_folder
 
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from common.errors import DataError
+from rootstock.common.errors import DataError
 
 MEAN = 0.5
 STD = 0.25

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.errors import DataError
-from common.images.decode import (
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import (
     centre_square,
     pixels,
     read_picture,

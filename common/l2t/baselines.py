@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.l2t.distances import Size, resized
+from rootstock.common.l2t.distances import Size, resized
 
 
 def attention(map_NCHW: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.errors import TransplantError
-from common.l2t.distances import Wanted, wanted
-from common.l2t.student import Matched, Readable
-from common.l2t.taps import Shape, require_layers
+from rootstock.common.errors import TransplantError
+from rootstock.common.l2t.distances import Wanted, wanted
+from rootstock.common.l2t.student import Matched, Readable
+from rootstock.common.l2t.taps import Shape, require_layers
 
 SourceShapes = Mapping[str, Mapping[str, Shape]]
 """(C, H, W) of the layers that are read, lowest first, by the source's name."""

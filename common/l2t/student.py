@@ -12,8 +12,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from common.l2t.distances import Wanted, distances
-from common.l2t.taps import Shape, map_shapes, stage_ends
+from rootstock.common.l2t.distances import Wanted, distances
+from rootstock.common.l2t.taps import Shape, map_shapes, stage_ends
 
 
 class Readable(NamedTuple):

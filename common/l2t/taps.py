@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.errors import TransplantError
+from rootstock.common.errors import TransplantError
 
 Shape = tuple[int, int, int]
 """(C, H, W)."""

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from common.errors import TransplantError
-from common.l2t.bilevel import Lookahead, Sgd, Tensors, gradient
-from common.l2t.distances import Wanted
-from common.l2t.matching import Matching, MetaNetworks, matching_loss
-from common.l2t.student import Run, Student
-from common.l2t.taps import Source
+from rootstock.common.errors import TransplantError
+from rootstock.common.l2t.bilevel import Lookahead, Sgd, Tensors, gradient
+from rootstock.common.l2t.distances import Wanted
+from rootstock.common.l2t.matching import Matching, MetaNetworks, matching_loss
+from rootstock.common.l2t.student import Run, Student
+from rootstock.common.l2t.taps import Source
 
 BETA = 0.5
 """Of the matching loss (published runs)."""

@@ -11,8 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from common.errors import TransplantError
-from common.nets.spec import AdapterSpec
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.spec import AdapterSpec
 
 
 class Adapter(nn.Module):

@@ -14,16 +14,16 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from common.documents import first_problem
-from common.errors import SchemaError
-from common.nets.declaration import Architecture, Layer, Segmenting, sequence
-from common.nets.mobilenet import MobileNetV2
-from common.nets.resnet import ResNet18, SmallResNet, WideResNet
-from common.nets.segmentation import SCORES
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.nets.tailored_resnet import NAME as TAILORED
-from common.nets.tailored_resnet import TailoredResNet
-from common.nets.vgg import SmallVgg, Vgg16
+from rootstock.common.documents import first_problem
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.declaration import Architecture, Layer, Segmenting, sequence
+from rootstock.common.nets.mobilenet import MobileNetV2
+from rootstock.common.nets.resnet import ResNet18, SmallResNet, WideResNet
+from rootstock.common.nets.segmentation import SCORES
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.nets.tailored_resnet import NAME as TAILORED
+from rootstock.common.nets.tailored_resnet import TailoredResNet
+from rootstock.common.nets.vgg import SmallVgg, Vgg16
 
 _OUTPUTS = 1
 """Outputs y of a task module: one logit, for an image or for every pixel."""

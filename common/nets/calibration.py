@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from common.documents import Document
+from rootstock.common.documents import Document
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common.nets.calibration import Calibration
+from rootstock.common.nets.calibration import Calibration
 
 
 class ComposedNet(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import nn
 
-from common.documents import Document
+from rootstock.common.documents import Document
 
 Layer = tuple[str, Callable[[], nn.Module]]
 """A layer's name and what builds it; nothing is allocated before the split is known."""

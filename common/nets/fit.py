@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from common.errors import SchemaError
-from common.nets.spec import AdapterSpec
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.spec import AdapterSpec
 
 Shape = tuple[int, int, int]
 """(C, H, W)."""

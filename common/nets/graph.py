@@ -10,11 +10,11 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from common.documents import Document
-from common.errors import ConflictError, NotFoundError
-from common.nets.calibration import Calibration
-from common.nets.spec import ArchitectureSpec, Name, Setting, TaskSpec
-from common.weights.manifest import AdapterEntry, BlobEntry, Digest
+from rootstock.common.documents import Document
+from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.spec import ArchitectureSpec, Name, Setting, TaskSpec
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
 
 _NAMED_JOINS = 12
 """Joins that an error names: a net may have thousands."""

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from common.nets.declaration import Architecture, Layer
+from rootstock.common.nets.declaration import Architecture, Layer
 
 _STAGES = (
     (1, 16, 1, 1),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.errors import TransplantError
+from rootstock.common.errors import TransplantError
 
 
 class PaddedShortcut(nn.Module):

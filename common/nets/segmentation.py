@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.errors import TransplantError
-from common.nets.declaration import Layer, sequence
-from common.nets.vgg_block import vgg_block
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.declaration import Layer, sequence
+from rootstock.common.nets.vgg_block import vgg_block
 
 SCORES = ("score_fr", "skip")
 """Names of the convolutions that score the classes: no ReLU follows them."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from common.documents import Document
+from rootstock.common.documents import Document
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """Names of sites, categories, tasks, nets: safe in a path, a tag and a URL."""

@@ -16,14 +16,14 @@ import torch
 from pydantic import ValidationError, model_validator
 from torch import nn
 
-from common.documents import first_problem
-from common.errors import SchemaError
-from common.nets.declaration import Architecture, Layer
-from common.nets.resnet import ResNet18, SmallResNet, WideResNet
-from common.nets.spec import ArchitectureSpec
-from common.nettailor.blocks import UniversalBlock
-from common.nettailor.extractor import LAYER, TailoredBlocks, Term
-from common.nettailor.paths import Path, from_text, name_of, text_of
+from rootstock.common.documents import first_problem
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.declaration import Architecture, Layer
+from rootstock.common.nets.resnet import ResNet18, SmallResNet, WideResNet
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nettailor.blocks import UniversalBlock
+from rootstock.common.nettailor.extractor import LAYER, TailoredBlocks, Term
+from rootstock.common.nettailor.paths import Path, from_text, name_of, text_of
 
 NAME = "tailored-resnet"
 BACKBONES: dict[str, type[Architecture]] = {

@@ -14,14 +14,14 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from common.documents import (
+from rootstock.common.documents import (
     Document,
     first_problem,
 )
-from common.errors import SchemaError
-from common.nets.graph import Edge, ModuleRef, NetTree
-from common.nets.spec import ArchitectureSpec, Name, TaskSpec
-from common.weights.manifest import Digest
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
+from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
+from rootstock.common.weights.manifest import Digest
 
 SHARDS = 64
 """A root of all shards has 5 KB, a shard of a net of 500 categories 8 of them."""

@@ -11,9 +11,9 @@ from typing import ClassVar
 from pydantic import Field
 from torch import nn
 
-from common.nets.declaration import Layer, Segmenting
-from common.nets.segmentation import Fcn
-from common.nets.vgg_block import vgg_block
+from rootstock.common.nets.declaration import Layer, Segmenting
+from rootstock.common.nets.segmentation import Fcn
+from rootstock.common.nets.vgg_block import vgg_block
 
 _VGG16_WIDTHS = [[64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3]
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from common.nets.declaration import Layer
+from rootstock.common.nets.declaration import Layer
 
 
 def vgg_block(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from common.errors import TransplantError
+from rootstock.common.errors import TransplantError
 
 PROXY_STD = 0.01
 """Of a proxy's initial weights."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.nettailor.augmented import Activations, AugmentedNet, activations
-from common.nettailor.complexity import Costs, expected_complexity
+from rootstock.common.nettailor.augmented import Activations, AugmentedNet, activations
+from rootstock.common.nettailor.complexity import Costs, expected_complexity
 
 
 @dataclass(frozen=True)

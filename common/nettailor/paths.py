@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from common.errors import SchemaError
+from rootstock.common.errors import SchemaError
 
 SKIPS = 3
 """Proxies that merge into a node at most (paper, section 4.1)."""

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from common.errors import IdentityError, IntegrityError, UnreachableError
-from common.identity.keys import SigningKey, verify
+from rootstock.common.errors import IdentityError, IntegrityError, UnreachableError
+from rootstock.common.identity.keys import SigningKey, verify
 
 SITE_KEY = "rootstock-site"
 TIME_KEY = "rootstock-time"

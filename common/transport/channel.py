@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import grpc
 
-from common.errors import ConfigurationError
+from rootstock.common.errors import ConfigurationError
 
 MAX_MESSAGE_BYTES = 4 << 20
 """No message is larger than a chunk (2 MiB at most) or a manifest (1 MiB) and what is around it."""

@@ -12,8 +12,8 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import IntegrityError, LimitError, NotFoundError, SchemaError
-from common.files import READ_BYTES, storage_errors, sync_folder
+from rootstock.common.errors import IntegrityError, LimitError, NotFoundError, SchemaError
+from rootstock.common.files import READ_BYTES, storage_errors, sync_folder
 
 SYNC_BYTES = 16 << 20
 """Bytes between flushes to the disk: what a power cut can cost, and the page cache in use."""

@@ -8,13 +8,16 @@ from typing import Any
 
 import grpc
 
-from common.errors import LimitError, NotFoundError, SchemaError, UnreachableError
-from common.files import file_digest
-from common.transport.channel import MAX_MESSAGE_BYTES
-from common.transport.chunks import SYNC_BYTES, ChunkReceiver, chunks
-from common.transport.idle import IdleWatch
-from common.transport.status import error_from_rpc
-from protos.rootstock.federation.v1.federation_pb2 import DownloadRequest, DownloadResponse
+from rootstock.common.errors import LimitError, NotFoundError, SchemaError, UnreachableError
+from rootstock.common.files import file_digest
+from rootstock.common.transport.channel import MAX_MESSAGE_BYTES
+from rootstock.common.transport.chunks import SYNC_BYTES, ChunkReceiver, chunks
+from rootstock.common.transport.idle import IdleWatch
+from rootstock.common.transport.status import error_from_rpc
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
+    DownloadRequest,
+    DownloadResponse,
+)
 
 Progress = Callable[[int], None]
 """Told the bytes of a blob that are behind us, resumed ones included."""

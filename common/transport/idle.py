@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from common.errors import UnreachableError
+from rootstock.common.errors import UnreachableError
 
 
 class IdleWatch:

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
-from common.errors import UnreachableError
-from common.transport.buffers import keep_chunk_buffers
-from common.transport.chunks import SYNC_BYTES, Chunk, ChunkReceiver
+from rootstock.common.errors import UnreachableError
+from rootstock.common.transport.buffers import keep_chunk_buffers
+from rootstock.common.transport.chunks import SYNC_BYTES, Chunk, ChunkReceiver
 
 AHEAD = 4
 """Chunks that may wait for the disk: at most 8 MiB an upload."""

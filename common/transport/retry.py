@@ -18,7 +18,7 @@ from tenacity import (
 )
 from tenacity.stop import stop_base
 
-from common.errors import UnreachableError
+from rootstock.common.errors import UnreachableError
 
 
 def retrying(

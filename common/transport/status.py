@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 
-from common import errors
-from common.errors import RootstockError
+from rootstock.common import errors
+from rootstock.common.errors import RootstockError
 
 ERROR_KEY = "rootstock-error"
 """Trailing metadata: the name of the exception's class."""

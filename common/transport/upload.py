@@ -8,12 +8,12 @@ from typing import Any
 
 import grpc
 
-from common.errors import IntegrityError, RootstockError
-from common.transport.buffers import keep_chunk_buffers
-from common.transport.chunks import Span, chunks
-from common.transport.idle import IdleWatch
-from common.transport.status import error_from_rpc
-from protos.rootstock.federation.v1.federation_pb2 import UploadRequest
+from rootstock.common.errors import IntegrityError, RootstockError
+from rootstock.common.transport.buffers import keep_chunk_buffers
+from rootstock.common.transport.chunks import Span, chunks
+from rootstock.common.transport.idle import IdleWatch
+from rootstock.common.transport.status import error_from_rpc
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import UploadRequest
 
 Progress = Callable[[int], None]
 """Told the bytes of a blob that are behind us, resumed ones included."""
@@ -81,7 +81,7 @@ def upload_blob(
         The plan's ``limits.chunk_bytes``.
     spans
         What of the file is sent where tensors are left out
-        (`common.weights.stripped.kept_spans`); None: all of it.
+        (`rootstock.common.weights.stripped.kept_spans`); None: all of it.
     idle_seconds
         How long nothing may move.
 

@@ -16,17 +16,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.distillation.problem import NO_LABEL
-from common.errors import LimitError, NotFoundError, RefusedError, SchemaError
-from common.nets.architectures import feature_shape, input_shape
-from common.protocol import (
+from rootstock.common.distillation.problem import NO_LABEL
+from rootstock.common.errors import LimitError, NotFoundError, RefusedError, SchemaError
+from rootstock.common.nets.architectures import feature_shape, input_shape
+from rootstock.common.protocol import (
     Limits,
     Plan,
 )
-from common.weights.manifest import Manifest, RefinementManifest, TeacherManifest
-from common.weights.parts import Part, parts
-from common.weights.safetensors_io import read_header, require_entry, stream
-from common.weights.schema import require_layout
+from rootstock.common.weights.manifest import Manifest, RefinementManifest, TeacherManifest
+from rootstock.common.weights.parts import Part, parts
+from rootstock.common.weights.safetensors_io import read_header, require_entry, stream
+from rootstock.common.weights.schema import require_layout
 
 MAX_NORM = 1e6
 """Cap on ‖tensor‖_F. VGG-16's largest trained tensor has about 100; a net that needs more than

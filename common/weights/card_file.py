@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.errors import NotFoundError, SchemaError
-from common.files import storage_errors
+from rootstock.common.errors import NotFoundError, SchemaError
+from rootstock.common.files import storage_errors
 
 MAX_CARD_BYTES = 1 << 20
 

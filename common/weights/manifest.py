@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from common.documents import (
+from rootstock.common.documents import (
     Document,
     first_problem,
 )
-from common.errors import SchemaError
-from common.nets.spec import AdapterSpec, ArchitectureSpec, Name, Setting
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, Setting
 
 FORMAT = 1
 """Version of the manifest schema; raised when a key changes its meaning."""

@@ -8,24 +8,24 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
-from common.nets.adapter import Adapter
-from common.nets.architectures import (
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import (
     build_category_module,
     build_task_module,
     feature_shape,
     input_shape,
     last_layer,
 )
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.protocol import Plan
-from common.weights.manifest import (
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.protocol import Plan
+from rootstock.common.weights.manifest import (
     BlobEntry,
     Manifest,
     RefinementManifest,
     SharedSamples,
     TeacherManifest,
 )
-from common.weights.schema import layout
+from rootstock.common.weights.schema import layout
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 """Dtype and shape by tensor name."""

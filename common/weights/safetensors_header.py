@@ -11,9 +11,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.errors import LimitError, SchemaError
-from common.protocol import Limits
-from common.weights.schema import DTYPES
+from rootstock.common.errors import LimitError, SchemaError
+from rootstock.common.protocol import Limits
+from rootstock.common.weights.schema import DTYPES
 
 MAX_HEADER_BYTES = 1 << 20
 """VGG-16's header has 3 KB; 1 MiB allows thousands of tensors and is all that is parsed."""
@@ -55,7 +55,7 @@ def parse_header(
     Raises
     ------
     LimitError, SchemaError
-        See `common.weights.safetensors_io.read_header`.
+        See `rootstock.common.weights.safetensors_io.read_header`.
     """
     size = os.fstat(file.fileno()).st_size if size is None else size
     if size > limits.max_blob_bytes:

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.errors import IntegrityError, NotFoundError, SchemaError
-from common.files import replacing, storage_errors
-from common.protocol import Limits
-from common.weights.manifest import BlobEntry, TensorEntry
-from common.weights.safetensors_header import MAX_TENSORS, HeaderTensor, parse_header
-from common.weights.schema import DTYPES, dtype_name, require_fit
+from rootstock.common.errors import IntegrityError, NotFoundError, SchemaError
+from rootstock.common.files import replacing, storage_errors
+from rootstock.common.protocol import Limits
+from rootstock.common.weights.manifest import BlobEntry, TensorEntry
+from rootstock.common.weights.safetensors_header import MAX_TENSORS, HeaderTensor, parse_header
+from rootstock.common.weights.schema import DTYPES, dtype_name, require_fit
 
 __all__ = ["HeaderTensor", "load_module", "read", "read_header", "require_entry", "stream", "write"]
 

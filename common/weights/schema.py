@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from common.errors import SchemaError
-from common.weights.manifest import BlobEntry, Dtype
+from rootstock.common.errors import SchemaError
+from rootstock.common.weights.manifest import BlobEntry, Dtype
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,

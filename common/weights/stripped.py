@@ -14,14 +14,14 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import IntegrityError, SchemaError
-from common.files import READ_BYTES, storage_errors, sync_folder
-from common.protocol import Limits
-from common.transport.chunks import Span
-from common.weights.manifest import BlobEntry, TensorEntry
-from common.weights.safetensors_header import HeaderTensor, parse_header
-from common.weights.safetensors_io import require_entry
-from common.weights.schema import DTYPES
+from rootstock.common.errors import IntegrityError, SchemaError
+from rootstock.common.files import READ_BYTES, storage_errors, sync_folder
+from rootstock.common.protocol import Limits
+from rootstock.common.transport.chunks import Span
+from rootstock.common.weights.manifest import BlobEntry, TensorEntry
+from rootstock.common.weights.safetensors_header import HeaderTensor, parse_header
+from rootstock.common.weights.safetensors_io import require_entry
+from rootstock.common.weights.schema import DTYPES
 
 
 class Place(NamedTuple):
@@ -66,7 +66,7 @@ def kept_spans(header: Mapping[str, HeaderTensor], size: int, held: Collection[s
     Parameters
     ----------
     header
-        The file's, in file order: see `common.weights.safetensors_io.read_header`.
+        The file's, in file order: see `rootstock.common.weights.safetensors_io.read_header`.
     size
         Bytes of the file.
     held

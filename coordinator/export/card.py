@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from common.documents import Document
-from common.images.decode import (
+from rootstock.common.documents import Document
+from rootstock.common.images.decode import (
     MEAN,
     STD,
 )
-from common.nets.calibration import Calibration
-from common.nets.graph import NetTree
-from common.nets.spec import AdapterSpec, ArchitectureSpec, Name, TaskSpec
-from common.nets.tree_documents import tree_digest
-from common.weights.manifest import BlobEntry, Digest
-from coordinator.export.formats import FormatName
-from coordinator.export.parity import Parity
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, TaskSpec
+from rootstock.common.nets.tree_documents import tree_digest
+from rootstock.common.weights.manifest import BlobEntry, Digest
+from rootstock.coordinator.export.formats import FormatName
+from rootstock.coordinator.export.parity import Parity
 
 
 class Source(Document):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.nets.spec import ArchitectureSpec
-from coordinator.export.card import Card
-from coordinator.export.parity import Parity
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.coordinator.export.card import Card
+from rootstock.coordinator.export.parity import Parity
 
 
 def text_path(weights: Path) -> Path:

@@ -12,27 +12,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.artifacts.store import BlobStore
-from common.files import write_bytes
-from common.images.decode import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.files import write_bytes
+from rootstock.common.images.decode import (
     centre_square,
     normalise,
     pixels,
     read_picture,
 )
-from common.nets.architectures import input_shape
-from common.nets.composed import ComposedNet
-from common.nets.fit import Shape
-from common.nets.graph import NetTree
-from common.weights import safetensors_io
-from common.weights.card_file import card_path
-from common.weights.manifest import BlobEntry
-from coordinator.export.card import Card, Source, source_digests
-from coordinator.export.card_text import card_text, text_path
-from coordinator.export.formats import Format, format_of
-from coordinator.export.layers import Convert, converted
-from coordinator.export.parity import Parity, Run, compared
-from coordinator.net.compose import (
+from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.composed import ComposedNet
+from rootstock.common.nets.fit import Shape
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.card_file import card_path
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.coordinator.export.card import Card, Source, source_digests
+from rootstock.coordinator.export.card_text import card_text, text_path
+from rootstock.coordinator.export.formats import Format, format_of
+from rootstock.coordinator.export.layers import Convert, converted
+from rootstock.coordinator.export.parity import Parity, Run, compared
+from rootstock.coordinator.net.compose import (
     compose,
     task_of,
 )
@@ -128,11 +128,11 @@ def _written(
 def _converter(net: ComposedNet, chosen: Format) -> tuple[Convert, Callable[[bytes], Run]]:
     """Return what writes a format, and what runs it."""
     if chosen.name == "onnx":
-        from coordinator.export import onnx_export
+        from rootstock.coordinator.export import onnx_export
 
         onnx_export.require_room(net)
         return onnx_export.convert, onnx_export.opened
-    from coordinator.export import torch_export
+    from rootstock.coordinator.export import torch_export
 
     return torch_export.convert, torch_export.opened
 

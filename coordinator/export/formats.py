@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.errors import ConfigurationError
+from rootstock.common.errors import ConfigurationError
 
 FormatName = Literal["safetensors", "torch", "onnx"]
 
@@ -33,7 +33,7 @@ FORMATS = (
         "safetensors",
         ".safetensors",
         "from pathlib import Path\n"
-        "from coordinator.export.safetensors_export import load_composed\n"
+        "from rootstock.coordinator.export.safetensors_export import load_composed\n"
         "net = load_composed(Path({file!r}))\n"
         "logits = net(images_NCHW)",
     ),

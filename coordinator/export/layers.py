@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.errors import ConfigurationError
+from rootstock.common.errors import ConfigurationError
 
 FAILURES = (RuntimeError, TypeError, ValueError)
 """What torch's exporters raise at a layer that they cannot write."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common.errors import ConfigurationError, MissingExtraError
-from coordinator.export.parity import Run
-from coordinator.export.torch_export import traced
+from rootstock.common.errors import ConfigurationError, MissingExtraError
+from rootstock.coordinator.export.parity import Run
+from rootstock.coordinator.export.torch_export import traced
 
 try:
     import onnx  # noqa: F401  # torch's exporter writes with these two
@@ -19,7 +19,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError(
         f"format onnx needs the export extra ({error.name} is not installed); run: "
-        "pip install 'rootstock[export]', or take --format torch or safetensors"
+        "pip install 'rootstock-federation[export]', or take --format torch or safetensors"
     ) from error
 
 MAX_BYTES = 2_000_000_000

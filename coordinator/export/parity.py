@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from common.documents import Document
-from common.errors import IntegrityError
-from common.nets.fit import Shape
+from rootstock.common.documents import Document
+from rootstock.common.errors import IntegrityError
+from rootstock.common.nets.fit import Shape
 
 TOLERANCE = 1e-4
 RANDOM_IMAGES = 5

@@ -14,19 +14,19 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.artifacts.store import BlobStore
-from common.errors import DataError, NotFoundError
-from common.images.decode import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.errors import DataError, NotFoundError
+from rootstock.common.images.decode import (
     centre_square,
     normalise,
     pixels,
     read_picture,
 )
-from common.nets.architectures import input_shape
-from common.nets.composed import ComposedNet
-from common.nets.fit import Shape
-from common.nets.graph import NetTree
-from coordinator.net.compose import (
+from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.composed import ComposedNet
+from rootstock.common.nets.fit import Shape
+from rootstock.common.nets.graph import NetTree
+from rootstock.coordinator.net.compose import (
     compose,
     load_task_module,
     task_of,

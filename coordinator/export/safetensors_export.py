@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.errors import SchemaError
-from common.nets.composed import ComposedNet
-from common.weights import safetensors_io
-from common.weights.card_file import card_path, read_card
-from coordinator.export.card import Card
-from coordinator.net.compose import blank
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.composed import ComposedNet
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.card_file import card_path, read_card
+from rootstock.coordinator.export.card import Card
+from rootstock.coordinator.net.compose import blank
 
 
 def load_composed(path: Path) -> ComposedNet:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from coordinator.growth.acceptance import (
+from rootstock.coordinator.growth.acceptance import (
     CANDIDATES,
     Verdict,
     acceptance,
     as_it_came,
     error_key,
 )
-from coordinator.growth.operations import (
+from rootstock.coordinator.growth.operations import (
     BRINGING,
     Connect,
     Found,
@@ -21,8 +21,8 @@ from coordinator.growth.operations import (
     Underway,
     decide,
 )
-from coordinator.growth.planning import GrowthPlan, Planned, Unplanned, plan_growth
-from coordinator.growth.version import category_ref, grown, task_ref
+from rootstock.coordinator.growth.planning import GrowthPlan, Planned, Unplanned, plan_growth
+from rootstock.coordinator.growth.version import category_ref, grown, task_ref
 
 __all__ = [
     "BRINGING",

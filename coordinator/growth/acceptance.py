@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from common.errors import LimitError, SchemaError
-from coordinator.config import AcceptanceRule
+from rootstock.common.errors import LimitError, SchemaError
+from rootstock.coordinator.config import AcceptanceRule
 
 CANDIDATES = ("no_adapter", "closed_form", "zero_sample", "few_sample", "refined")
 """Every candidate, simplest first: of two with the same error the simpler one is taken."""

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
-from common.nets.graph import NetTree
-from common.protocol import Plan
-from common.weights.manifest import TeacherManifest
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.protocol import Plan
+from rootstock.common.weights.manifest import TeacherManifest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from common.nets.calibration import Calibration
-from common.nets.graph import NetTree
-from common.protocol import Plan
-from common.weights.manifest import TeacherManifest
-from coordinator.growth.operations import (
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.protocol import Plan
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.growth.operations import (
     BRINGING,
     Connect,
     Found,
@@ -21,7 +21,7 @@ from coordinator.growth.operations import (
     Underway,
     decide,
 )
-from coordinator.growth.version import grown
+from rootstock.coordinator.growth.version import grown
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

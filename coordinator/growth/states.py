@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from common.errors import ConflictError
+from rootstock.common.errors import ConflictError
 
 FOUNDING = "found"
 """The operation by which the first teacher net becomes the transplant net."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from common.errors import ConflictError
-from common.nets.calibration import Calibration
-from common.nets.graph import Edge, ModuleRef, NetTree
-from common.nets.spec import TaskSpec
-from common.protocol import Plan
-from common.weights.manifest import AdapterEntry, Digest, TeacherManifest
-from coordinator.growth.operations import (
+from rootstock.common.errors import ConflictError
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.protocol import Plan
+from rootstock.common.weights.manifest import AdapterEntry, Digest, TeacherManifest
+from rootstock.coordinator.growth.operations import (
     Connect,
     Found,
     LearnTask,

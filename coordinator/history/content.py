@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from coordinator.history.record import MergeRecord
+from rootstock.coordinator.history.record import MergeRecord
 
 PREFIX = "rootstock."
 MERGE_ID = PREFIX + "merge_id"

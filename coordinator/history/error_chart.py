@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.history.content import ERROR_STAGES, TEACHER_ERROR
-from coordinator.history.record import MergeRecord
-from coordinator.pictures.canvas import INK, NEW, QUIET, new_figure, save, shortened
+from rootstock.coordinator.history.content import ERROR_STAGES, TEACHER_ERROR
+from rootstock.coordinator.history.record import MergeRecord
+from rootstock.coordinator.pictures.canvas import INK, NEW, QUIET, new_figure, save, shortened
 
 _COLOURS = {
     "no_adapter_error": "#9aa0a8",

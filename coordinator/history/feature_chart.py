@@ -8,17 +8,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 
-from common.artifacts.store import BlobStore
-from common.errors import IntegrityError, NotFoundError, SchemaError
-from common.nets.graph import NetTree
-from coordinator.growth import NewCategory
-from coordinator.history.record import MergeRecord
-from coordinator.jobs.feature_space import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.errors import IntegrityError, NotFoundError, SchemaError
+from rootstock.common.nets.graph import NetTree
+from rootstock.coordinator.growth import NewCategory
+from rootstock.coordinator.history.record import MergeRecord
+from rootstock.coordinator.jobs.feature_space import (
     FeatureSpaces,
     Space,
     feature_spaces,
 )
-from coordinator.pictures.canvas import INK, QUIET, new_figure, save
+from rootstock.coordinator.pictures.canvas import INK, QUIET, new_figure, save
 
 KIND = "binary-classification"
 """Of tasks whose answers are one number an image."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.artifacts.store import BlobStore
-from common.files import write_bytes
-from coordinator.history.content import ERROR_STAGES, TEACHER_ERROR
-from coordinator.history.error_chart import draw_errors
-from coordinator.history.feature_chart import draw_features, has_features
-from coordinator.history.notes import STATES
-from coordinator.history.recipe_chart import draw_recipe, has_recipe
-from coordinator.history.record import MergeRecord
-from coordinator.history.report import render
-from coordinator.pictures.net import category_mark, draw_net, edge_mark, task_mark
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.files import write_bytes
+from rootstock.coordinator.history.content import ERROR_STAGES, TEACHER_ERROR
+from rootstock.coordinator.history.error_chart import draw_errors
+from rootstock.coordinator.history.feature_chart import draw_features, has_features
+from rootstock.coordinator.history.notes import STATES
+from rootstock.coordinator.history.recipe_chart import draw_recipe, has_recipe
+from rootstock.coordinator.history.record import MergeRecord
+from rootstock.coordinator.history.report import render
+from rootstock.coordinator.pictures.net import category_mark, draw_net, edge_mark, task_mark
 
 DOCUMENT = "merge.json"
 REPORT = "report.html"

@@ -12,13 +12,13 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
-from common.artifacts.store import BlobStore
-from common.errors import ConfigurationError, ConflictError, UnreachableError
-from coordinator.history.content import RECORD, complete
-from coordinator.history.notes import EXPERIMENT
-from coordinator.history.record import MergeRecord
-from coordinator.history.runs import Runs
-from coordinator.history.versions import CURRENT, PREVIOUS, Versions
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.errors import ConfigurationError, ConflictError, UnreachableError
+from rootstock.coordinator.history.content import RECORD, complete
+from rootstock.coordinator.history.notes import EXPERIMENT
+from rootstock.coordinator.history.record import MergeRecord
+from rootstock.coordinator.history.runs import Runs
+from rootstock.coordinator.history.versions import CURRENT, PREVIOUS, Versions
 
 CHECK_SECONDS = 5.0
 """How long a server may take to say that it is well; it takes milliseconds when it is."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from coordinator.history.content import TEACHER_ERROR, accepted_error
-from coordinator.history.record import MergeRecord
+from rootstock.coordinator.history.content import TEACHER_ERROR, accepted_error
+from rootstock.coordinator.history.record import MergeRecord
 
 STATES = {
     "merged": "Merged",

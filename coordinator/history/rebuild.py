@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from common.artifacts.store import open_store
-from common.documents import Document
-from common.errors import ConflictError, NotFoundError
-from common.files import only_one
-from common.identity.keys import load_or_create
-from coordinator.config import CoordinatorConfig
-from coordinator.context import CoordinatorContext
-from coordinator.history.mlflow_history import History, Restored
-from coordinator.history.recorder import (
+from rootstock.common.artifacts.store import open_store
+from rootstock.common.documents import Document
+from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.common.files import only_one
+from rootstock.common.identity.keys import load_or_create
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history.mlflow_history import History, Restored
+from rootstock.coordinator.history.recorder import (
     gather,
     show_head,
 )
-from coordinator.paths import StatePaths
-from coordinator.plan.publish import publish_plan
-from coordinator.registry import OPEN_MERGES, Merge, Registry
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.plan.publish import publish_plan
+from rootstock.coordinator.registry import OPEN_MERGES, Merge, Registry
 
 __all__ = ["Restored", "RestoredMerge", "rebuild"]
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from coordinator.history.record import MergeRecord, Tailored
-from coordinator.pictures.canvas import INK, new_figure, save
-from coordinator.pictures.pair_weights import MOST, ends, heat_map
-from coordinator.pictures.tailored import draw_tailored
+from rootstock.coordinator.history.record import MergeRecord, Tailored
+from rootstock.coordinator.pictures.canvas import INK, new_figure, save
+from rootstock.coordinator.pictures.pair_weights import MOST, ends, heat_map
+from rootstock.coordinator.pictures.tailored import draw_tailored
 
 _LAYER = r"[A-Za-z0-9_./-]{1,100}"
 _LAMBDA = re.compile(rf"lambda/([a-z0-9][a-z0-9._-]{{0,62}})/({_LAYER})->({_LAYER})")

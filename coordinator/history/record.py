@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from common.documents import Document
-from common.nets.graph import NetTree
-from common.nets.spec import Name, Setting
-from common.weights.manifest import Digest
-from coordinator.jobs.model import CurvePoint
+from rootstock.common.documents import Document
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.nets.spec import Name, Setting
+from rootstock.common.weights.manifest import Digest
+from rootstock.coordinator.jobs.model import CurvePoint
 
 
 class Join(Document):

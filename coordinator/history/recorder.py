@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from common.errors import RootstockError, UnreachableError
-from common.nets import tailored_resnet
-from common.nets.spec import Setting
-from common.nettailor.paths import name_of
-from common.weights.manifest import TeacherManifest
-from coordinator.context import CoordinatorContext
-from coordinator.growth import NewCategory
-from coordinator.history.mlflow_history import History
-from coordinator.history.record import Join, MergeRecord, Tailored
-from coordinator.jobs.model import JobResult
-from coordinator.paths import StatePaths
-from coordinator.registry import Merge, MergeState, NetVersion, Submission
+from rootstock.common.errors import RootstockError, UnreachableError
+from rootstock.common.nets import tailored_resnet
+from rootstock.common.nets.spec import Setting
+from rootstock.common.nettailor.paths import name_of
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth import NewCategory
+from rootstock.coordinator.history.mlflow_history import History
+from rootstock.coordinator.history.record import Join, MergeRecord, Tailored
+from rootstock.coordinator.jobs.model import JobResult
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import Merge, MergeState, NetVersion, Submission
 
 
 class Recorder:

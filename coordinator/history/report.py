@@ -10,10 +10,10 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from coordinator.history.content import ERROR_STAGES, TEACHER_ERROR, accepted_error
-from coordinator.history.loss_chart import Chart, charts
-from coordinator.history.notes import STATES, decision, outcome
-from coordinator.history.record import MergeRecord
+from rootstock.coordinator.history.content import ERROR_STAGES, TEACHER_ERROR, accepted_error
+from rootstock.coordinator.history.loss_chart import Chart, charts
+from rootstock.coordinator.history.notes import STATES, decision, outcome
+from rootstock.coordinator.history.record import MergeRecord
 
 _MEANINGS = {
     "teacher_error": "The lab's own net, g_T(f(I)): what the join is held against.",
@@ -115,7 +115,7 @@ def render(
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(
-        files("coordinator.history").joinpath("report.html").read_text(encoding="utf-8")
+        files("rootstock.coordinator.history").joinpath("report.html").read_text(encoding="utf-8")
     )
     errors = error_rows(record)
     return template.render(

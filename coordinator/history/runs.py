@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from common.artifacts.store import BlobStore
-from coordinator.history.content import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.coordinator.history.content import (
     MERGE_ID,
     RECORD,
     complete,
@@ -21,9 +21,9 @@ from coordinator.history.content import (
     milliseconds,
     parameters,
 )
-from coordinator.history.files import file_names, write_files
-from coordinator.history.notes import description, run_name
-from coordinator.history.record import MergeRecord
+from rootstock.coordinator.history.files import file_names, write_files
+from rootstock.coordinator.history.notes import description, run_name
+from rootstock.coordinator.history.record import MergeRecord
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 """MLflow's caps on one call of log_batch."""

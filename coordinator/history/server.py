@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from common.errors import AddressInUseError, UnreachableError
+from rootstock.common.errors import AddressInUseError, UnreachableError
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0

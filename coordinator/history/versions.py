@@ -15,9 +15,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from coordinator.history.content import DIGEST, PREFIX, version_tags
-from coordinator.history.notes import outcome
-from coordinator.history.record import MergeRecord
+from rootstock.coordinator.history.content import DIGEST, PREFIX, version_tags
+from rootstock.coordinator.history.notes import outcome
+from rootstock.coordinator.history.record import MergeRecord
 
 CURRENT = "current"
 PREVIOUS = "previous"

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from coordinator.jobs.model import TransplantJob
-from coordinator.jobs.worker import TransplantWorker
+from rootstock.coordinator.jobs.model import TransplantJob
+from rootstock.coordinator.jobs.worker import TransplantWorker
 
 
 class TransplantActor:

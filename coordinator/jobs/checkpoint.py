@@ -9,11 +9,11 @@ from pathlib import Path
 from pydantic import Field
 from torch import Tensor
 
-from common.artifacts.store import BlobStore
-from common.documents import Document
-from common.weights import safetensors_io
-from common.weights.manifest import AdapterEntry, BlobEntry, Digest
-from coordinator.jobs.model import CurvePoint, Stage, TransplantJob
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.documents import Document
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
+from rootstock.coordinator.jobs.model import CurvePoint, Stage, TransplantJob
 
 MAX_BYTES = 16 << 20
 """A checkpoint's document names tensors and holds a few hundred points of curves."""

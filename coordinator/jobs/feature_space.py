@@ -16,18 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.artifacts.store import BlobStore
-from common.distillation.auto.imitation import in_batches
-from common.distillation.auto.synthetic import dead_leaves
-from common.errors import NotFoundError
-from common.nets.architectures import feature_shape, input_shape
-from common.nets.graph import NetTree
-from coordinator.net.compose import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.distillation.auto.imitation import in_batches
+from rootstock.common.distillation.auto.synthetic import dead_leaves
+from rootstock.common.errors import NotFoundError
+from rootstock.common.nets.architectures import feature_shape, input_shape
+from rootstock.common.nets.graph import NetTree
+from rootstock.coordinator.net.compose import (
     compose,
     loaded_task_module,
     task_of,
 )
-from coordinator.net.objects import read_teacher
+from rootstock.coordinator.net.objects import read_teacher
 
 PIXELS = 256 * 64 * 64
 """Of all images together: fewer of large ones, so that VGG-16 at 224 pixels takes seconds."""

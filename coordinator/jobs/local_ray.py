@@ -17,8 +17,8 @@ from typing import Any
 
 import ray
 
-from common.errors import ConfigurationError, UnreachableError
-from coordinator.config import JobsConfig
+from rootstock.common.errors import ConfigurationError, UnreachableError
+from rootstock.coordinator.config import JobsConfig
 
 OBJECT_STORE_BYTES = 100 << 20
 """Weights go through the artifact store, only JSON through Ray; its default is 30% of memory."""

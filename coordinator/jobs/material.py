@@ -12,22 +12,22 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from common.artifacts.store import BlobStore
-from common.distillation.dream_source import DreamSource
-from common.distillation.problem import Samples, TransplantProblem, pixel_labels
-from common.distillation.solvers.biases import feature_means
-from common.distillation.transplant import Transplant
-from common.errors import SchemaError, TransplantError
-from common.nets.architectures import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.distillation.dream_source import DreamSource
+from rootstock.common.distillation.problem import Samples, TransplantProblem, pixel_labels
+from rootstock.common.distillation.solvers.biases import feature_means
+from rootstock.common.distillation.transplant import Transplant
+from rootstock.common.errors import SchemaError, TransplantError
+from rootstock.common.nets.architectures import (
     build_category_module,
     build_task_module,
     feature_shape,
     input_shape,
 )
-from common.nets.spec import AdapterSpec
-from common.weights import safetensors_io
-from common.weights.manifest import BlobEntry
-from coordinator.jobs.model import TransplantJob
+from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.coordinator.jobs.model import TransplantJob
 
 FEATURE_NORM = "feature_norm"
 FEATURE_BATCH = 64

@@ -6,10 +6,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from common.documents import Document
-from common.nets.spec import ArchitectureSpec, Name, TaskSpec
-from common.weights.manifest import AdapterEntry, BlobEntry, Digest
-from coordinator.config import DistillationConfig
+from rootstock.common.documents import Document
+from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
+from rootstock.coordinator.config import DistillationConfig
 
 Stage = Literal["zero-sample", "few-sample"]
 """zero-sample: from weights and statistics. few-sample: with the images that a lab shared, too."""

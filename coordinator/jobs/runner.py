@@ -9,11 +9,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from common.errors import RootstockError, TransplantError
-from coordinator.config import JobsConfig
-from coordinator.jobs.actor import remote_class
-from coordinator.jobs.local_ray import LocalRay
-from coordinator.jobs.model import JobResult, Progress, TransplantJob
+from rootstock.common.errors import RootstockError, TransplantError
+from rootstock.coordinator.config import JobsConfig
+from rootstock.coordinator.jobs.actor import remote_class
+from rootstock.coordinator.jobs.local_ray import LocalRay
+from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 
 log = logging.getLogger(__name__)
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import torch
 
-from common.artifacts.store import open_store
-from common.distillation.auto.learning import AutoLearning
-from common.distillation.methods import method_named
-from common.distillation.transplant import Learning
-from common.errors import ConflictError, TransplantError
-from common.nets.adapter import Adapter
-from common.weights import safetensors_io
-from common.weights.manifest import AdapterEntry
-from coordinator.jobs import checkpoint as checkpoints
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.jobs.material import Material
-from coordinator.jobs.model import CurvePoint, JobResult, Progress, Stage, TransplantJob
+from rootstock.common.artifacts.store import open_store
+from rootstock.common.distillation.auto.learning import AutoLearning
+from rootstock.common.distillation.methods import method_named
+from rootstock.common.distillation.transplant import Learning
+from rootstock.common.errors import ConflictError, TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import AdapterEntry
+from rootstock.coordinator.jobs import checkpoint as checkpoints
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.jobs.material import Material
+from rootstock.coordinator.jobs.model import CurvePoint, JobResult, Progress, Stage, TransplantJob
 
 CURVE_POINTS = 200
 """Points of a stage's curve: enough to look at, whatever the number of steps."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from common.errors import ConflictError, NotFoundError, TransplantError
-from common.nets.graph import NetTree
-from common.protocol import Plan
-from coordinator.growth import Found, category_ref
-from coordinator.merges.result import of_labs
-from coordinator.net.objects import submitted
-from coordinator.registry import OPEN_MERGES, Merge, Registry
+from rootstock.common.errors import ConflictError, NotFoundError, TransplantError
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.protocol import Plan
+from rootstock.coordinator.growth import Found, category_ref
+from rootstock.coordinator.merges.result import of_labs
+from rootstock.coordinator.net.objects import submitted
+from rootstock.coordinator.registry import OPEN_MERGES, Merge, Registry
 
 
 def founding_merge(registry: Registry) -> Merge:

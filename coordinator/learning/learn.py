@@ -16,32 +16,32 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.distillation.auto.imitation import in_batches
-from common.distillation.problem import Samples, TransplantProblem
-from common.distillation.solvers.back_distillation import (
+from rootstock.common.distillation.auto.imitation import in_batches
+from rootstock.common.distillation.problem import Samples, TransplantProblem
+from rootstock.common.distillation.solvers.back_distillation import (
     BackDistillation,
     BackDistillationSettings,
 )
-from common.distillation.task_module import TaskLearningSettings, learn_task_module
-from common.errors import ConflictError, NotFoundError, TransplantError
-from common.nets.adapter import Adapter
-from common.nets.architectures import (
+from rootstock.common.distillation.task_module import TaskLearningSettings, learn_task_module
+from rootstock.common.errors import ConflictError, NotFoundError, TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import (
     build_category_module,
     feature_shape,
     input_shape,
 )
-from common.nets.graph import NetTree
-from common.nets.spec import AdapterSpec, TaskSpec
-from common.weights import safetensors_io
-from common.weights.manifest import AdapterEntry, BlobEntry
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.merges.own_samples import (
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.nets.spec import AdapterSpec, TaskSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.merges.own_samples import (
     OwnSamples,
     read_own,
 )
-from coordinator.merges.result import OperatorJoin
-from coordinator.net.compose import loaded_task_module
-from coordinator.net.reader import NetReader
+from rootstock.coordinator.merges.result import OperatorJoin
+from rootstock.coordinator.net.compose import loaded_task_module
+from rootstock.coordinator.net.reader import NetReader
 
 NO_ADAPTER = "no adapter"
 LEARNED = "learned"
@@ -65,7 +65,7 @@ class Learner:
     tree
         The version's.
     folder
-        The samples: see `coordinator.merges.own_samples`.
+        The samples: see `rootstock.coordinator.merges.own_samples`.
     """
 
     def __init__(self, view: NetReader, tree: NetTree, folder: Path) -> None:

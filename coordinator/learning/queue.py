@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from common.artifacts.store import BlobStore
-from common.errors import ConflictError
-from common.identity.keys import SigningKey
-from common.nets.graph import NetTree
-from common.protocol import Plan
-from common.weights.manifest import Recipe, TeacherManifest
-from coordinator.growth import Connect, LearnTask
-from coordinator.learning.learn import LearnedTask
-from coordinator.merges.result import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.errors import ConflictError
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.protocol import Plan
+from rootstock.common.weights.manifest import Recipe, TeacherManifest
+from rootstock.coordinator.growth import Connect, LearnTask
+from rootstock.coordinator.learning.learn import LearnedTask
+from rootstock.coordinator.merges.result import (
     COORDINATOR,
     OperatorJoin,
 )
-from coordinator.registry import OPEN_MERGES, Merge, Receipt, Registry, SubmissionState
+from rootstock.coordinator.registry import OPEN_MERGES, Merge, Receipt, Registry, SubmissionState
 
 
 def queue_task(
@@ -80,7 +80,7 @@ def found_with(
     registry, store, key, plan
         The coordinator's.
     merge
-        Held: see `coordinator.learning.found.founding_merge`.
+        Held: see `rootstock.coordinator.learning.found.founding_merge`.
     tree
         The category modules that wait.
     learned

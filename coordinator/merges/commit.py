@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 
 import structlog
 
-from common.errors import ConflictError
-from common.nets.graph import ModuleRef, NetTree, VersionCommit
-from common.nets.spec import Setting
-from coordinator.context import (
+from rootstock.common.errors import ConflictError
+from rootstock.common.nets.graph import ModuleRef, NetTree, VersionCommit
+from rootstock.common.nets.spec import Setting
+from rootstock.coordinator.context import (
     CoordinatorContext,
     merge_event,
     plain,
     version_event,
 )
-from coordinator.growth import (
+from rootstock.coordinator.growth import (
     Connect,
     Found,
     LearnTask,
@@ -28,16 +28,16 @@ from coordinator.growth import (
     grown,
     task_ref,
 )
-from coordinator.jobs.model import JobResult
-from coordinator.merges.result import (
+from rootstock.coordinator.jobs.model import JobResult
+from rootstock.coordinator.merges.result import (
     AcceptedJoin,
     OperatorJoin,
 )
-from coordinator.net.fingerprint import (
+from rootstock.coordinator.net.fingerprint import (
     outputs,
     written,
 )
-from coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
+from rootstock.coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
 
 OPERATIONS: dict[str, Callable[[str, str], Operation]] = {
     kind.name: kind for kind in (Found, NewCategory, NewTask, LearnTask, Connect)

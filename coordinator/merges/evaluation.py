@@ -6,14 +6,14 @@ in the registry has passed that gate.
 
 from __future__ import annotations
 
-from common.errors import ConflictError, NotFoundError
-from common.nets.calibration import Calibration
-from common.nets.spec import AdapterSpec
-from common.weights.admission import admit
-from common.weights.manifest import AdapterEntry, RefinementManifest
-from coordinator.context import CoordinatorContext
-from coordinator.jobs.model import JobResult
-from coordinator.registry import (
+from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.weights.admission import admit
+from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.model import JobResult
+from rootstock.coordinator.registry import (
     Decision,
     Merge,
     NewEvent,
@@ -21,8 +21,8 @@ from coordinator.registry import (
     Submission,
     evaluation_id,
 )
-from coordinator.registry.wait import wait_for
-from protos.rootstock.federation.v1.federation_pb2 import (
+from rootstock.coordinator.registry.wait import wait_for
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
     Candidate,
     CandidateResult,
     EvaluationRequest,

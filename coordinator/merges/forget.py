@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import structlog
 
-from common.errors import ConflictError, NotFoundError
-from coordinator.context import (
+from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.coordinator.context import (
     CoordinatorContext,
     samples_event,
 )
-from coordinator.registry import OPEN_MERGES
+from rootstock.coordinator.registry import OPEN_MERGES
 
 
 def forget_samples(context: CoordinatorContext, submission_id: str) -> int:

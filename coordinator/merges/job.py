@@ -8,23 +8,23 @@ from typing import Protocol
 
 import structlog
 
-from common.errors import ConflictError, TransplantError
-from common.nets.spec import TaskSpec
-from common.weights.manifest import BlobEntry, TeacherManifest
-from coordinator.context import CoordinatorContext
-from coordinator.jobs.model import JobResult, Progress, TransplantJob
-from coordinator.merges.samples import few_samples
-from coordinator.paths import StatePaths
-from coordinator.registry import Merge
+from rootstock.common.errors import ConflictError, TransplantError
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
+from rootstock.coordinator.merges.samples import few_samples
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import Merge
 
 CLOSED_FORM_METHOD = "closed-form"
-"""Of `common.distillation.methods`: what is asked about before anything is learned."""
+"""Of `rootstock.common.distillation.methods`: what is asked about before anything is learned."""
 
 OnJobProgress = Callable[[Progress], None]
 
 
 class Runner(Protocol):
-    """Runs a job to its end, wherever: see `coordinator.jobs.runner.JobRunner`."""
+    """Runs a job to its end, wherever: see `rootstock.coordinator.jobs.runner.JobRunner`."""
 
     async def run(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
         """Return what the job learned."""

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.distillation.problem import Samples
-from common.errors import DataError
-from common.images.decode import normalise
-from common.images.folder import (
+from rootstock.common.distillation.problem import Samples
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import normalise
+from rootstock.common.images.folder import (
     MAX_IMAGES,
     SIDES,
     SUFFIXES,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from common.files import storage_errors
-from common.protocol import Plan
-from coordinator.growth import GrowthPlan, plan_growth
-from coordinator.merges.commit import OPERATIONS
-from coordinator.merges.result import of_labs
-from coordinator.net.objects import (
+from rootstock.common.files import storage_errors
+from rootstock.common.protocol import Plan
+from rootstock.coordinator.growth import GrowthPlan, plan_growth
+from rootstock.coordinator.merges.commit import OPERATIONS
+from rootstock.coordinator.merges.result import of_labs
+from rootstock.coordinator.net.objects import (
     read_teacher,
     submitted,
 )
-from coordinator.net.reader import NetReader
-from coordinator.paths import StatePaths
-from coordinator.registry import OPEN_MERGES, SubmissionState
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import OPEN_MERGES, SubmissionState
 
 WAITING = (SubmissionState.RECEIVED, SubmissionState.ADMITTED)
 

@@ -14,23 +14,23 @@ from typing import Protocol
 
 import structlog
 
-from common.errors import RefusedError, RootstockError
-from common.weights.admission import admit
-from common.weights.manifest import TeacherManifest
-from coordinator.context import (
+from rootstock.common.errors import RefusedError, RootstockError
+from rootstock.common.weights.admission import admit
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.context import (
     CoordinatorContext,
     plain,
     submission_event,
 )
-from coordinator.growth import BRINGING, Found, Operation, Refusal, Underway, decide
-from coordinator.merges.result import of_labs
-from coordinator.merges.runner import MergeRunner
-from coordinator.plan.heads import (
+from rootstock.coordinator.growth import BRINGING, Found, Operation, Refusal, Underway, decide
+from rootstock.coordinator.merges.result import of_labs
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.plan.heads import (
     HeadsFile,
     heads_of_net,
     publish,
 )
-from coordinator.registry import (
+from rootstock.coordinator.registry import (
     OPEN_MERGES,
     Change,
     Submission,
@@ -41,7 +41,7 @@ Work = Callable[[], Awaitable[None]]
 
 
 class Logger(Protocol):
-    """Logs ended merges: see `coordinator.history.recorder.Recorder`."""
+    """Logs ended merges: see `rootstock.coordinator.history.recorder.Recorder`."""
 
     async def log_all(self) -> None:
         """Log every ended merge that the history has not seen."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from common.documents import Document
-from common.nets.calibration import Calibration
-from common.weights.manifest import AdapterEntry, Digest
-from coordinator.registry import Submission
+from rootstock.common.documents import Document
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.weights.manifest import AdapterEntry, Digest
+from rootstock.coordinator.registry import Submission
 
 COORDINATOR = "coordinator"
 """The name under which the coordinator signs what it learns; no lab may join with it."""

@@ -7,18 +7,18 @@ from functools import partial
 
 import structlog
 
-from common.errors import (
+from rootstock.common.errors import (
     ConflictError,
     RootstockError,
     StorageError,
     UnreachableError,
 )
-from common.weights.manifest import TeacherManifest
-from coordinator.context import (
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.context import (
     CoordinatorContext,
     plain,
 )
-from coordinator.growth import (
+from rootstock.coordinator.growth import (
     BRINGING,
     NewTask,
     Verdict,
@@ -26,10 +26,10 @@ from coordinator.growth import (
     as_it_came,
     error_key,
 )
-from coordinator.growth.states import DIRECT_OPERATIONS
-from coordinator.jobs.model import JobResult
-from coordinator.merges.commit import Committer
-from coordinator.merges.evaluation import (
+from rootstock.coordinator.growth.states import DIRECT_OPERATIONS
+from rootstock.coordinator.jobs.model import JobResult
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.evaluation import (
     REFINED,
     answer,
     ask,
@@ -38,17 +38,17 @@ from coordinator.merges.evaluation import (
     numbers_of,
     refined_adapter,
 )
-from coordinator.merges.job import (
+from rootstock.coordinator.merges.job import (
     Distiller,
     Runner,
 )
-from coordinator.merges.result import (
+from rootstock.coordinator.merges.result import (
     AcceptedJoin,
     OperatorJoin,
 )
-from coordinator.paths import StatePaths
-from coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
-from coordinator.registry.wait import wait_for
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
+from rootstock.coordinator.registry.wait import wait_for
 
 
 class MergeRunner:

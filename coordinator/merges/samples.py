@@ -8,14 +8,14 @@ import structlog
 import torch
 from torch import Tensor
 
-from common.errors import DataError
-from common.nets.architectures import input_shape
-from common.nets.spec import TaskSpec
-from common.weights import safetensors_io
-from common.weights.manifest import BlobEntry, TeacherManifest
-from coordinator.context import CoordinatorContext
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.merges.own_samples import (
+from rootstock.common.errors import DataError
+from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.merges.own_samples import (
     categories_in,
     read_own,
 )

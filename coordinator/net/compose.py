@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from torch import nn
 
-from common.artifacts.store import BlobStore
-from common.errors import NotFoundError, SchemaError
-from common.nets.adapter import Adapter
-from common.nets.architectures import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.errors import NotFoundError, SchemaError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import (
     build_category_module,
     build_task_module,
     feature_shape,
     input_shape,
 )
-from common.nets.calibration import Calibration
-from common.nets.composed import ComposedNet
-from common.nets.fit import require_fit
-from common.nets.graph import NetTree
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from common.weights import safetensors_io
-from common.weights.manifest import BlobEntry
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.composed import ComposedNet
+from rootstock.common.nets.fit import require_fit
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import BlobEntry
 
 
 def compose(

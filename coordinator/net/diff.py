@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from common.nets.graph import Edge, ModuleRef, NetTree
+from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
 
 K = TypeVar("K", str, tuple[str, str])
 

@@ -13,10 +13,10 @@ import math
 import torch
 from torch import Tensor
 
-from common.artifacts.store import BlobStore
-from common.nets.architectures import input_shape
-from common.nets.graph import NetTree
-from coordinator.net.compose import compose
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.graph import NetTree
+from rootstock.coordinator.net.compose import compose
 
 IMAGES = 8
 TOLERANCE = 1e-3

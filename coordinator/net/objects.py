@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from common.artifacts.store import BlobStore
-from common.nets.graph import NetTree, VersionCommit
-from common.nets.tree_documents import TreeRoot, TreeShard, assembled, root, shards
-from common.weights.manifest import TeacherManifest
-from coordinator.registry import Submission
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.nets.graph import NetTree, VersionCommit
+from rootstock.common.nets.tree_documents import TreeRoot, TreeShard, assembled, root, shards
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.registry import Submission
 
 MAX_DOCUMENT_BYTES = 16 << 20
 """Largest document that is read."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from common.artifacts.store import BlobStore, open_store
-from common.errors import NotFoundError
-from common.nets.graph import NetTree, VersionCommit
-from coordinator.net.objects import (
+from rootstock.common.artifacts.store import BlobStore, open_store
+from rootstock.common.errors import NotFoundError
+from rootstock.common.nets.graph import NetTree, VersionCommit
+from rootstock.coordinator.net.objects import (
     read_commit,
     read_tree,
 )
-from coordinator.paths import StatePaths
-from coordinator.registry import Registry
-from coordinator.whereabouts import StateConfig
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.whereabouts import StateConfig
 
 
 class NetReader:

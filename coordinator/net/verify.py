@@ -6,21 +6,21 @@ from collections.abc import Iterator
 
 import torch
 
-from common.artifacts.store import BlobStore
-from common.documents import Document
-from common.errors import IntegrityError, NotFoundError, RootstockError
-from common.files import file_digest
-from common.identity.keys import verify
-from common.nets.calibration import Calibration
-from common.nets.graph import NetTree, VersionCommit
-from common.weights.manifest import TeacherManifest, parse_manifest
-from coordinator.net.fingerprint import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.documents import Document
+from rootstock.common.errors import IntegrityError, NotFoundError, RootstockError
+from rootstock.common.files import file_digest
+from rootstock.common.identity.keys import verify
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.graph import NetTree, VersionCommit
+from rootstock.common.weights.manifest import TeacherManifest, parse_manifest
+from rootstock.coordinator.net.fingerprint import (
     agrees,
     outputs,
     written,
 )
-from coordinator.net.reader import NetReader
-from coordinator.registry import Registry
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.coordinator.registry import Registry
 
 
 class Problem(Document):

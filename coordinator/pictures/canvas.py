@@ -9,8 +9,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from common.errors import ConfigurationError
-from common.files import write_bytes
+from rootstock.common.errors import ConfigurationError
+from rootstock.common.files import write_bytes
 
 INK = "#2b2b2b"
 QUIET = "#8a8f98"

@@ -9,8 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from common.nets.graph import NetTree
-from coordinator.pictures.boxes import LEGEND, MARGIN, TASK_HEIGHT, TITLE, Box, Layout, Point
+from rootstock.common.nets.graph import NetTree
+from rootstock.coordinator.pictures.boxes import (
+    LEGEND,
+    MARGIN,
+    TASK_HEIGHT,
+    TITLE,
+    Box,
+    Layout,
+    Point,
+)
 
 LINE = 0.3
 """Height of a category's line."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from common.nets.graph import NetTree
-from coordinator.pictures.boxes import LEGEND, MARGIN, TASK_HEIGHT, TITLE, Box, Layout
-from coordinator.pictures.crossbar import crossbar
+from rootstock.common.nets.graph import NetTree
+from rootstock.coordinator.pictures.boxes import LEGEND, MARGIN, TASK_HEIGHT, TITLE, Box, Layout
+from rootstock.coordinator.pictures.crossbar import crossbar
 
 CATEGORY_GAP = 0.3
 RISE = 1.6

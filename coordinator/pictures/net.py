@@ -1,6 +1,6 @@
 """The net as a picture, in the manner of the paper's figure 1, new modules in red.
 
-A net of many categories is drawn as a crossbar (`coordinator.pictures.crossbar`).
+A net of many categories is drawn as a crossbar (`rootstock.coordinator.pictures.crossbar`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyBboxPatch, PathPatch
 from matplotlib.path import Path as Curve
 
-from common.nets.graph import NetTree
-from coordinator.pictures.boxes import MARGIN, Box, Layout
-from coordinator.pictures.canvas import (
+from rootstock.common.nets.graph import NetTree
+from rootstock.coordinator.pictures.boxes import MARGIN, Box, Layout
+from rootstock.coordinator.pictures.canvas import (
     ADAPTER,
     CATEGORY,
     INK,
@@ -27,8 +27,8 @@ from coordinator.pictures.canvas import (
     save,
     shortened,
 )
-from coordinator.pictures.crossbar import MOST_LETTERS
-from coordinator.pictures.layout import plan
+from rootstock.coordinator.pictures.crossbar import MOST_LETTERS
+from rootstock.coordinator.pictures.layout import plan
 
 DOT = 0.045
 """Radius of a crossing that joins without an adapter."""

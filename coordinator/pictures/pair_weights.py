@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from coordinator.pictures.canvas import shortened
+from rootstock.coordinator.pictures.canvas import shortened
 
 _LETTERS = 28
 """Of a layer's name."""

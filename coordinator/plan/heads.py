@@ -14,28 +14,28 @@ from pathlib import Path
 
 from torch import nn
 
-from common.artifacts.store import BlobStore
-from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
-from common.errors import ConflictError, NotFoundError
-from common.files import storage_errors, write_bytes
-from common.images.decode import normalise
-from common.images.folder import read_unlabelled
-from common.nets.architectures import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
+from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.common.files import storage_errors, write_bytes
+from rootstock.common.images.decode import normalise
+from rootstock.common.images.folder import read_unlabelled
+from rootstock.common.nets.architectures import (
     build_category_module,
     build_head,
     initialise,
     input_shape,
 )
-from common.nets.graph import ModuleRef, NetTree
-from common.protocol import (
+from rootstock.common.nets.graph import ModuleRef, NetTree
+from rootstock.common.protocol import (
     Heads,
     Plan,
 )
-from common.weights import safetensors_io
-from common.weights.manifest import BlobEntry
-from coordinator.context import heads_event
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.registry import Registry
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.coordinator.context import heads_event
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.registry import Registry
 
 CurrentHeads = Callable[[], Heads | None]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from torch import nn
 
-from common.artifacts.store import BlobStore
-from common.errors import ConflictError
-from common.files import write_bytes
-from common.nets.architectures import initial_modules
-from common.protocol import Plan
-from common.weights.manifest import BlobEntry
-from common.weights.safetensors_io import write
-from coordinator.config import CoordinatorConfig
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.errors import ConflictError
+from rootstock.common.files import write_bytes
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.protocol import Plan
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.safetensors_io import write
+from rootstock.coordinator.config import CoordinatorConfig
 
 
 def publish_plan(config: CoordinatorConfig, store: BlobStore, path: Path) -> Plan:

@@ -23,17 +23,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from coordinator.growth.states import (
+from rootstock.coordinator.growth.states import (
     DIRECT_OPERATIONS,
     OPEN_MERGES,
     MergeState,
     SubmissionState,
 )
-from coordinator.registry.database import Change, Database, Listener
-from coordinator.registry.evaluations import Evaluations, evaluation_id
-from coordinator.registry.events import Events
-from coordinator.registry.merges import MergeFields, Merges
-from coordinator.registry.records import (
+from rootstock.coordinator.registry.database import Change, Database, Listener
+from rootstock.coordinator.registry.evaluations import Evaluations, evaluation_id
+from rootstock.coordinator.registry.events import Events
+from rootstock.coordinator.registry.merges import MergeFields, Merges
+from rootstock.coordinator.registry.records import (
     Decision,
     Evaluation,
     Event,
@@ -46,10 +46,10 @@ from coordinator.registry.records import (
     Submission,
     Upload,
 )
-from coordinator.registry.sites import Sites
-from coordinator.registry.submissions import Submissions
-from coordinator.registry.uploads import Uploads
-from coordinator.registry.versions import Versions
+from rootstock.coordinator.registry.sites import Sites
+from rootstock.coordinator.registry.submissions import Submissions
+from rootstock.coordinator.registry.uploads import Uploads
+from rootstock.coordinator.registry.versions import Versions
 
 __all__ = [
     "DIRECT_OPERATIONS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from coordinator.registry.tables import CounterRow
+from rootstock.coordinator.registry.tables import CounterRow
 
 
 def take(session: Session, name: str) -> int:

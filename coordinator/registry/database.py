@@ -13,8 +13,13 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.orm import Session
 
-from common.errors import ConfigurationError, ConflictError, MissingExtraError, StorageError
-from coordinator.registry.migrate import migrate
+from rootstock.common.errors import (
+    ConfigurationError,
+    ConflictError,
+    MissingExtraError,
+    StorageError,
+)
+from rootstock.coordinator.registry.migrate import migrate
 
 BUSY_MILLISECONDS = 30_000
 """How long a writer waits for another; a transaction here takes milliseconds."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 
 from sqlalchemy.orm import Session
 
-from common.errors import NotFoundError
-from coordinator.registry.database import Database
-from coordinator.registry.events import append_events
-from coordinator.registry.records import Evaluation, NewEvent, record
-from coordinator.registry.tables import EvaluationRow
+from rootstock.common.errors import NotFoundError
+from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.events import append_events
+from rootstock.coordinator.registry.records import Evaluation, NewEvent, record
+from rootstock.coordinator.registry.tables import EvaluationRow
 
 
 def evaluation_id(merge_id: str, turn: int = 1) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from coordinator.registry.counters import take
-from coordinator.registry.database import Database
-from coordinator.registry.records import Event, NewEvent, record
-from coordinator.registry.tables import EventRow
+from rootstock.coordinator.registry.counters import take
+from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.records import Event, NewEvent, record
+from rootstock.coordinator.registry.tables import EventRow
 
 
 def append_events(session: Session, events: Iterable[NewEvent], now: float) -> int:

@@ -9,17 +9,17 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from common.errors import ConflictError, NotFoundError
-from coordinator.growth.states import (
+from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.coordinator.growth.states import (
     OPEN_MERGES,
     MergeState,
     check_merge,
 )
-from coordinator.registry.counters import take
-from coordinator.registry.database import Database
-from coordinator.registry.events import append_events
-from coordinator.registry.records import Decision, Merge, NewEvent, record
-from coordinator.registry.tables import MergeRow
+from rootstock.coordinator.registry.counters import take
+from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.events import append_events
+from rootstock.coordinator.registry.records import Decision, Merge, NewEvent, record
+from rootstock.coordinator.registry.tables import MergeRow
 
 
 class MergeFields(TypedDict, total=False):

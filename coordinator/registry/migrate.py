@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy
 from sqlalchemy.engine import Connection
 
-from common.errors import ConfigurationError
+from rootstock.common.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from alembic.config import Config

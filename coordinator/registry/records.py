@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from coordinator.growth.states import (
+from rootstock.coordinator.growth.states import (
     MergeState,
     SubmissionState,
 )

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from sqlalchemy import select
 
-from common.errors import ConflictError
-from coordinator.registry.database import Database
-from coordinator.registry.records import Site, record
-from coordinator.registry.tables import SiteRow
+from rootstock.common.errors import ConflictError
+from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.records import Site, record
+from rootstock.coordinator.registry.tables import SiteRow
 
 
 class Sites:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 
 from sqlalchemy import select
 
-from common.errors import NotFoundError
-from coordinator.growth.states import (
+from rootstock.common.errors import NotFoundError
+from rootstock.coordinator.growth.states import (
     SubmissionState,
     check_submission,
 )
-from coordinator.registry.database import Database
-from coordinator.registry.events import append_events
-from coordinator.registry.records import NewEvent, Submission, record
-from coordinator.registry.tables import MergeRow, SubmissionRow
+from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.events import append_events
+from rootstock.coordinator.registry.records import NewEvent, Submission, record
+from rootstock.coordinator.registry.tables import MergeRow, SubmissionRow
 
 
 class Submissions:

@@ -17,11 +17,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from coordinator.growth.states import (
+from rootstock.coordinator.growth.states import (
     MergeState,
     SubmissionState,
 )
-from coordinator.registry.records import Receipt
+from rootstock.coordinator.registry.records import Receipt
 
 
 class Base(DeclarativeBase):

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable, Mapping
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from common.errors import LimitError, NotFoundError, UnreachableError
-from common.weights.manifest import Manifest, TeacherManifest, parse_manifest
-from coordinator.growth.states import (
+from rootstock.common.errors import LimitError, NotFoundError, UnreachableError
+from rootstock.common.weights.manifest import Manifest, TeacherManifest, parse_manifest
+from rootstock.coordinator.growth.states import (
     SubmissionState,
     check_submission,
 )
-from coordinator.registry.counters import take
-from coordinator.registry.database import Database
-from coordinator.registry.events import append_events
-from coordinator.registry.records import HeldAt, NewEvent, Receipt, Upload, record
-from coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow
+from rootstock.coordinator.registry.counters import take
+from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.events import append_events
+from rootstock.coordinator.registry.records import HeldAt, NewEvent, Receipt, Upload, record
+from rootstock.coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow
 
 LEASE_SECONDS = 24 * 3600.0
 """An upload that nothing has touched for this long no longer counts against its site's quota;

@@ -13,14 +13,14 @@ from typing import Unpack
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from common.errors import ConflictError, NotFoundError
-from coordinator.growth.states import MergeState
-from coordinator.registry.counters import take
-from coordinator.registry.database import Database
-from coordinator.registry.events import append_events
-from coordinator.registry.merges import MergeFields, move
-from coordinator.registry.records import Merge, NetVersion, NewEvent, record
-from coordinator.registry.tables import NetVersionRow
+from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.coordinator.growth.states import MergeState
+from rootstock.coordinator.registry.counters import take
+from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.events import append_events
+from rootstock.coordinator.registry.merges import MergeFields, move
+from rootstock.coordinator.registry.records import Merge, NetVersion, NewEvent, record
+from rootstock.coordinator.registry.tables import NetVersionRow
 
 
 class Versions:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from coordinator.registry import Change, Registry
+from rootstock.coordinator.registry import Change, Registry
 
 T = TypeVar("T")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.service.server import CoordinatorServer
-from coordinator.service.subscriptions import Subscriptions
-from coordinator.service.uploads.sessions import (
+from rootstock.coordinator.service.server import CoordinatorServer
+from rootstock.coordinator.service.subscriptions import Subscriptions
+from rootstock.coordinator.service.uploads.sessions import (
     receipt_bytes,
     signature_ref,
 )

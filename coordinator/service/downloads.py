@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
-from common.artifacts.store import BlobStore, check_digest
-from common.errors import NotFoundError
-from common.transport.download import download_responses
-from coordinator.registry import Registry
-from protos.rootstock.federation.v1.federation_pb2 import DownloadRequest, DownloadResponse
+from rootstock.common.artifacts.store import BlobStore, check_digest
+from rootstock.common.errors import NotFoundError
+from rootstock.common.transport.download import download_responses
+from rootstock.coordinator.registry import Registry
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
+    DownloadRequest,
+    DownloadResponse,
+)
 
 
 async def download(

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from importlib.metadata import version
 from typing import Any
 
 import structlog
 
-from common.artifacts.store import BlobStore
-from common.errors import ConflictError, ProtocolVersionError
-from common.identity.keys import SigningKey
-from common.protocol import (
+from rootstock import __version__
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.errors import ConflictError, ProtocolVersionError
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.protocol import (
     PROTOCOL_MAXIMUM,
     PROTOCOL_MINIMUM,
     Plan,
 )
-from coordinator.config import CoordinatorConfig
-from coordinator.merges.result import COORDINATOR
-from coordinator.plan.heads import CurrentHeads
-from coordinator.registry import Registry
-from coordinator.service.downloads import download
-from coordinator.service.interceptors import caller
-from coordinator.service.reports import take_report
-from coordinator.service.subscriptions import Subscriptions
-from coordinator.service.uploads.sessions import (
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.merges.result import COORDINATOR
+from rootstock.coordinator.plan.heads import CurrentHeads
+from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.service.downloads import download
+from rootstock.coordinator.service.interceptors import caller
+from rootstock.coordinator.service.reports import take_report
+from rootstock.coordinator.service.subscriptions import Subscriptions
+from rootstock.coordinator.service.uploads.sessions import (
     Uploads,
     receipt_message,
 )
-from coordinator.service.watch import watch
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from protos.rootstock.federation.v1.federation_pb2_grpc import FederationServicer
+from rootstock.coordinator.service.watch import watch
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationServicer
 
 
 class Federation(FederationServicer):
@@ -94,7 +94,7 @@ class Federation(FederationServicer):
             protocol=negotiate(request),
             plan=self._plan_bytes,
             plan_digest=self._plan_digest,
-            coordinator_version=version("rootstock"),
+            coordinator_version=__version__,
             heads=b"" if heads is None else heads.canonical(),
         )
 
@@ -170,6 +170,6 @@ def negotiate(request: pb.GetPlanRequest) -> int:
     older = "coordinator" if asked.minimum > PROTOCOL_MAXIMUM else "site agent"
     raise ProtocolVersionError(
         f"the site agent ({request.agent_version[:64] or 'unknown version'}) speaks protocol "
-        f"versions {asked.minimum} to {asked.maximum}, the coordinator ({version('rootstock')}) "
+        f"versions {asked.minimum} to {asked.maximum}, the coordinator ({__version__}) "
         f"{PROTOCOL_MINIMUM} to {PROTOCOL_MAXIMUM}; upgrade the {older}"
     )

@@ -13,11 +13,11 @@ from typing import Any
 import grpc
 import structlog
 
-from common.errors import IdentityError, RootstockError
-from common.transport.auth import NonceMemory, verify_call
-from common.transport.status import abort_status
-from coordinator.registry import Registry
-from protos.rootstock.federation.v1.federation_pb2 import JoinRequest
+from rootstock.common.errors import IdentityError, RootstockError
+from rootstock.common.transport.auth import NonceMemory, verify_call
+from rootstock.common.transport.status import abort_status
+from rootstock.coordinator.registry import Registry
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import JoinRequest
 
 FEDERATION = "/rootstock.federation.v1.Federation/"
 OPERATOR = "/rootstock.operator.v1.Operator/"

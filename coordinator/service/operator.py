@@ -6,24 +6,24 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common.errors import SchemaError
-from common.files import storage_errors, write_bytes
-from coordinator.context import (
+from rootstock import __version__
+from rootstock.common.errors import SchemaError
+from rootstock.common.files import storage_errors, write_bytes
+from rootstock.coordinator.context import (
     CoordinatorContext,
     plain,
 )
-from coordinator.merges.commit import Committer
-from coordinator.merges.forget import forget_samples
-from coordinator.registry import Merge, Submission, SubmissionState
-from coordinator.service.subscriptions import Subscriptions
-from coordinator.service.uploads.blobs import blob_sizes
-from coordinator.service.uploads.sessions import Uploads
-from protos.rootstock.operator.v1 import operator_pb2 as pb
-from protos.rootstock.operator.v1.operator_pb2_grpc import OperatorServicer
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.forget import forget_samples
+from rootstock.coordinator.registry import Merge, Submission, SubmissionState
+from rootstock.coordinator.service.subscriptions import Subscriptions
+from rootstock.coordinator.service.uploads.blobs import blob_sizes
+from rootstock.coordinator.service.uploads.sessions import Uploads
+from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
+from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorServicer
 
 TOKEN_BYTES = 32
 
@@ -137,7 +137,7 @@ class Operator(OperatorServicer):
             ],
             submissions=[self._submission(row, held_bytes) for row in registry.submissions.all()],
             merges=[self._merge(row) for row in registry.merges.all()],
-            coordinator_version=version("rootstock"),
+            coordinator_version=__version__,
         )
 
     def _submission(self, row: Submission, held_bytes: dict[str, int]) -> pb.SubmissionStatus:

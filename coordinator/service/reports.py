@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from common.errors import ConflictError, IdentityError, LimitError, NotFoundError, SchemaError
-from common.nets.calibration import MAX_CALIBRATION, MIN_SCALE
-from common.weights.manifest import RefinementManifest
-from coordinator.registry import Evaluation, Registry
-from protos.rootstock.federation.v1.federation_pb2 import (
+from rootstock.common.errors import (
+    ConflictError,
+    IdentityError,
+    LimitError,
+    NotFoundError,
+    SchemaError,
+)
+from rootstock.common.nets.calibration import MAX_CALIBRATION, MIN_SCALE
+from rootstock.common.weights.manifest import RefinementManifest
+from rootstock.coordinator.registry import Evaluation, Registry
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
     CandidateResult,
     EvaluationRequest,
     OutputCalibration,

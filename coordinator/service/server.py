@@ -13,22 +13,22 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from common.errors import AddressInUseError, ConfigurationError
-from common.files import write_bytes
-from common.transport.channel import Address, require_loopback_or_tls, server_options
-from coordinator.context import CoordinatorContext
-from coordinator.merges.commit import Committer
-from coordinator.paths import StatePaths
-from coordinator.plan.heads import HeadsFile
-from coordinator.service.federation import Federation
-from coordinator.service.interceptors import auth_interceptor, error_interceptor
-from coordinator.service.operator import Operator, load_or_create_token
-from coordinator.service.subscriptions import Subscriptions
-from coordinator.service.uploads.dedup import TensorDedup
-from coordinator.service.uploads.partial import PartialUploads
-from coordinator.service.uploads.sessions import Uploads
-from protos.rootstock.federation.v1 import federation_pb2, federation_pb2_grpc
-from protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
+from rootstock.common.errors import AddressInUseError, ConfigurationError
+from rootstock.common.files import write_bytes
+from rootstock.common.transport.channel import Address, require_loopback_or_tls, server_options
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.plan.heads import HeadsFile
+from rootstock.coordinator.service.federation import Federation
+from rootstock.coordinator.service.interceptors import auth_interceptor, error_interceptor
+from rootstock.coordinator.service.operator import Operator, load_or_create_token
+from rootstock.coordinator.service.subscriptions import Subscriptions
+from rootstock.coordinator.service.uploads.dedup import TensorDedup
+from rootstock.coordinator.service.uploads.partial import PartialUploads
+from rootstock.coordinator.service.uploads.sessions import Uploads
+from rootstock.protos.rootstock.federation.v1 import federation_pb2, federation_pb2_grpc
+from rootstock.protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
 
 SERVICES = (
     federation_pb2.DESCRIPTOR.services_by_name["Federation"].full_name,

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import structlog
 
-from common.errors import ConflictError
-from coordinator.registry import Change
+from rootstock.common.errors import ConflictError
+from rootstock.coordinator.registry import Change
 
 REMEMBERED = 16
 """Superseded instances remembered a site: more than a lab restarts within a day."""

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator
 
 import structlog
 
-from common.errors import SchemaError, UnreachableError
-from coordinator.registry import Registry
-from coordinator.service.subscriptions import Subscriptions
-from protos.rootstock.federation.v1.federation_pb2 import (
+from rootstock.common.errors import SchemaError, UnreachableError
+from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.service.subscriptions import Subscriptions
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
     Heartbeat,
     Superseded,
     WatchRequest,

@@ -9,7 +9,7 @@ from typing import cast
 
 import typer
 
-from common.errors import MissingExtraError
+from rootstock.common.errors import MissingExtraError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The repository's root, where this package runs from one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.errors import MissingExtraError
+from rootstock.common.errors import MissingExtraError
 
 COORDINATOR_PACKAGES = frozenset(
     {"alembic", "boto3", "grpc_health", "grpc_reflection", "jinja2", "matplotlib", "mlflow"}
@@ -29,5 +29,6 @@ def needs_coordinator(command: str) -> Iterator[None]:
             raise
         raise MissingExtraError(
             f"`rootstock {command}` needs the coordinator extra ({error.name} is not installed); "
-            "a lab does not need it; to run a coordinator: pip install 'rootstock[coordinator]'"
+            "a lab does not need it; to run a coordinator: "
+            "pip install 'rootstock-federation[coordinator]'"
         ) from error

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from common.errors import ConflictError
-from deploy.cli.extras import needs_coordinator
-from deploy.cli.output import PEOPLE, RESULT, listed, print_json
+from rootstock.common.errors import ConflictError
+from rootstock.deploy.cli.extras import needs_coordinator
+from rootstock.deploy.cli.output import PEOPLE, RESULT, listed, print_json
 
 if TYPE_CHECKING:
-    from deploy.federation.processes import Processes
-    from deploy.federation.run import Outcome
+    from rootstock.deploy.federation.processes import Processes
+    from rootstock.deploy.federation.run import Outcome
 
 MARKER = "federation.json"
 """Lies in a federation's folder: it may be resumed by `up` and replaced by `demo`."""
@@ -68,12 +68,12 @@ def _run(
     keep_ui: bool,
 ) -> None:
     with needs_coordinator("up"):
-        from deploy.federation.config import read, resolve
-        from deploy.federation.processes import free_ports, sigterm_is_an_interrupt
-        from deploy.federation.progress import make_display
-        from deploy.federation.report import PICTURE, draw_head, summary
-        from deploy.federation.run import run_federation
-        from deploy.federation.tables import category_tables
+        from rootstock.deploy.federation.config import read, resolve
+        from rootstock.deploy.federation.processes import free_ports, sigterm_is_an_interrupt
+        from rootstock.deploy.federation.progress import make_display
+        from rootstock.deploy.federation.report import PICTURE, draw_head, summary
+        from rootstock.deploy.federation.run import run_federation
+        from rootstock.deploy.federation.tables import category_tables
     config = read(file)
     folder = (state or Path(".rootstock") / config.net).resolve()
     coordinator_port, mlflow_port = free_ports(2)

@@ -1,22 +1,22 @@
 """``rootstock``: the one command line.
 
-Errors of ours end with one line and the exit code of their class (``common.errors``); an
+Errors of ours end with one line and the exit code of their class (``rootstock.common.errors``); an
 interruption ends with 130; anything else is a fault of ours and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 
 import click
 import typer
 
-from common.errors import RootstockError
-from deploy.cli import bench, federation
-from deploy.cli.coordinator import app as coordinator
-from deploy.cli.net import app as net
-from deploy.cli.site import app as site
+from rootstock import __version__
+from rootstock.common.errors import RootstockError
+from rootstock.deploy.cli import bench, federation
+from rootstock.deploy.cli.coordinator import app as coordinator
+from rootstock.deploy.cli.net import app as net
+from rootstock.deploy.cli.site import app as site
 
 app = typer.Typer(
     name="rootstock",
@@ -35,7 +35,7 @@ app.command()(federation.up)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"rootstock {version('rootstock')}")
+        typer.echo(f"rootstock {__version__}")
         raise typer.Exit
 
 

@@ -26,12 +26,12 @@ from typing import Any
 
 from pydantic import Field
 
-from common.config import check
-from common.documents import Document
-from common.errors import ConfigurationError
-from common.nets.spec import Name
-from coordinator.config import CoordinatorConfig
-from site_agent.config import SiteConfig
+from rootstock.common.config import check
+from rootstock.common.documents import Document
+from rootstock.common.errors import ConfigurationError
+from rootstock.common.nets.spec import Name
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.site_agent.config import SiteConfig
 
 
 class FederationConfig(Document):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from common.config import load
-from common.errors import NotFoundError
-from coordinator.config import CoordinatorConfig
-from coordinator.history.mlflow_history import History
-from coordinator.history.server import command, environment, is_healthy
-from deploy.cli.output import PEOPLE
-from deploy.federation.processes import Processes, free_ports, sigterm_is_an_interrupt
+from rootstock.common.config import load
+from rootstock.common.errors import NotFoundError
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.history.mlflow_history import History
+from rootstock.coordinator.history.server import command, environment, is_healthy
+from rootstock.deploy.cli.output import PEOPLE
+from rootstock.deploy.federation.processes import Processes, free_ports, sigterm_is_an_interrupt
 
 
 def serve_history(state: Path, port: int) -> None:

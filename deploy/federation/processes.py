@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from common.errors import RootstockError
+from rootstock.common.errors import RootstockError
 
 STOP_SECONDS = 15.0
 """Grace between SIGTERM and SIGKILL: an agent ends its chunk, the coordinator its transaction."""

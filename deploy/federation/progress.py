@@ -9,8 +9,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from deploy.federation.config import Federation
-from protos.rootstock.operator.v1 import operator_pb2
+from rootstock.deploy.federation.config import Federation
+from rootstock.protos.rootstock.operator.v1 import operator_pb2
 
 
 class Display(Protocol):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from coordinator.config import CoordinatorConfig
-from coordinator.net.reader import NetReader
-from coordinator.pictures.net import draw_net
-from deploy.federation.run import Outcome
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.coordinator.pictures.net import draw_net
+from rootstock.deploy.federation.run import Outcome
 
 PICTURE = "net.png"
 

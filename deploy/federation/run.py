@@ -11,15 +11,15 @@ from typing import Any
 
 import tomli_w
 
-from common.documents import Document
-from common.errors import NotFoundError, UnreachableError
-from coordinator.history.server import command, environment
-from deploy.client import OperatorClient
-from deploy.federation.config import Federation
-from deploy.federation.processes import Processes
-from deploy.federation.progress import Display
-from deploy.federation.tables import category_rows
-from protos.rootstock.operator.v1 import operator_pb2
+from rootstock.common.documents import Document
+from rootstock.common.errors import NotFoundError, UnreachableError
+from rootstock.coordinator.history.server import command, environment
+from rootstock.deploy.client import OperatorClient
+from rootstock.deploy.federation.config import Federation
+from rootstock.deploy.federation.processes import Processes
+from rootstock.deploy.federation.progress import Display
+from rootstock.deploy.federation.tables import category_rows
+from rootstock.protos.rootstock.operator.v1 import operator_pb2
 
 POLL_SECONDS = 0.5
 ENDED = frozenset({"merged", "rejected", "failed", "rolled_back"})
@@ -88,7 +88,7 @@ def run_federation(
     return outcome
 
 
-_ROOTSTOCK = (sys.executable, "-m", "deploy.cli.main")
+_ROOTSTOCK = (sys.executable, "-m", "rootstock.deploy.cli.main")
 
 
 def write_config(state: Path, name: str, config: Document) -> Path:

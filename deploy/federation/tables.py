@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from protos.rootstock.operator.v1 import operator_pb2
+from rootstock.protos.rootstock.operator.v1 import operator_pb2
 
 if TYPE_CHECKING:
-    from coordinator.history.rebuild import RestoredMerge
+    from rootstock.coordinator.history.rebuild import RestoredMerge
 
 NUMBERS = (
     "teacher_error",

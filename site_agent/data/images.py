@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.distillation.problem import pixel_labels
-from common.errors import DataError, SchemaError
+from rootstock.common.distillation.problem import pixel_labels
+from rootstock.common.errors import DataError, SchemaError
 
 
 @dataclass(frozen=True)

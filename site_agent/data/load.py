@@ -12,17 +12,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.distillation.problem import NO_LABEL
-from common.errors import DataError
-from common.images.decode import (
+from rootstock.common.distillation.problem import NO_LABEL
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import (
     UnreadableError,
     pixels,
 )
-from site_agent.config import DataConfig
-from site_agent.data import partition
-from site_agent.data.images import ImageSet, LabData
-from site_agent.data.sources import Source, open_source, slug
-from site_agent.data.voc import VocSource
+from rootstock.site_agent.config import DataConfig
+from rootstock.site_agent.data import partition
+from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.data.sources import Source, open_source, slug
+from rootstock.site_agent.data.voc import VocSource
 
 
 def load(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from site_agent.config import DataConfig
+from rootstock.site_agent.config import DataConfig
 
 
 def share(key: str, purpose: str) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from common.images.decode import (
+from rootstock.common.images.decode import (
     UnreadableError,
     read_picture,
 )

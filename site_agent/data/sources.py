@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 from torchvision import datasets
 
-from common.errors import DataError, MissingExtraError
-from common.images.decode import (
+from rootstock.common.errors import DataError, MissingExtraError
+from rootstock.common.images.decode import (
     UnreadableError,
     centre_square,
 )
-from site_agent.config import DataConfig
-from site_agent.data.pictures import read
-from site_agent.data.voc import VocSource
+from rootstock.site_agent.config import DataConfig
+from rootstock.site_agent.data.pictures import read
+from rootstock.site_agent.data.voc import VocSource
 
 
 class Source(Protocol):
@@ -164,7 +164,7 @@ def _digits() -> ArraySource:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingExtraError(
-            "data.kind = 'digits' needs scikit-learn; run: pip install 'rootstock[demo]'"
+            "data.kind = 'digits' needs scikit-learn; run: pip install 'rootstock-federation[demo]'"
         ) from error
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # 8×8, values 0 to 16

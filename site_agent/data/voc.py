@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import datasets
 
-from common.distillation.problem import NO_LABEL
-from common.errors import DataError
-from common.images.decode import (
+from rootstock.common.distillation.problem import NO_LABEL
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import (
     UnreadableError,
     centre_square,
 )
-from site_agent.config import DataConfig
-from site_agent.data import crops
-from site_agent.data.pictures import read
+from rootstock.site_agent.config import DataConfig
+from rootstock.site_agent.data import crops
+from rootstock.site_agent.data.pictures import read
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",

@@ -6,24 +6,24 @@ import dataclasses
 import re
 from pathlib import Path
 
-from common.errors import NotFoundError, RefusedError, SchemaError, TransplantError
-from common.nets.spec import AdapterSpec
-from common.weights.manifest import AdapterEntry, BlobEntry, RefinementManifest
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent.evaluation import (
+from rootstock.common.errors import NotFoundError, RefusedError, SchemaError, TransplantError
+from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, RefinementManifest
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.site_agent.evaluation import (
     measure as evaluation,
 )
-from site_agent.evaluation import (
+from rootstock.site_agent.evaluation import (
     refine as refinement,
 )
-from site_agent.evaluation.measure import Joins
-from site_agent.evaluation.report import (
+from rootstock.site_agent.evaluation.measure import Joins
+from rootstock.site_agent.evaluation.report import (
     CandidateError,
     EvaluationReport,
 )
-from site_agent.evaluation.request import Request
-from site_agent.lab import Lab
-from site_agent.teacher.package import (
+from rootstock.site_agent.evaluation.request import Request
+from rootstock.site_agent.lab import Lab
+from rootstock.site_agent.teacher.package import (
     software,
     write_blob,
 )

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from common.distillation import problem
-from common.images.decode import normalise
-from site_agent import stopping
-from site_agent.data.images import ImageSet
+from rootstock.common.distillation import problem
+from rootstock.common.images.decode import normalise
+from rootstock.site_agent import stopping
+from rootstock.site_agent.data.images import ImageSet
 
 BATCH = 64
 """Images at once: enough to keep the cores busy, 200 MB of features for VGG-16 at 224 pixels."""

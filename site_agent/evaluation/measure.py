@@ -14,31 +14,31 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.distillation.calibration import calibrate_by_labels
-from common.errors import SchemaError, TransplantError
-from common.nets.adapter import Adapter
-from common.nets.architectures import (
+from rootstock.common.distillation.calibration import calibrate_by_labels
+from rootstock.common.errors import SchemaError, TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import (
     build_category_module,
     build_task_module,
     feature_shape,
     input_shape,
 )
-from common.nets.calibration import Calibration
-from common.nets.fit import require_fit
-from common.nets.spec import ArchitectureSpec, TaskKind, TaskSpec
-from common.weights import safetensors_io
-from common.weights.manifest import BlobEntry, TeacherManifest
-from site_agent.data.images import ImageSet, LabData
-from site_agent.evaluation import (
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.fit import require_fit
+from rootstock.common.nets.spec import ArchitectureSpec, TaskKind, TaskSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.evaluation import (
     inference,
     metrics,
 )
-from site_agent.evaluation.report import (
+from rootstock.site_agent.evaluation.report import (
     CalibratedError,
     CandidateError,
 )
-from site_agent.evaluation.request import Request
-from site_agent.spool import SpoolEntry
+from rootstock.site_agent.evaluation.request import Request
+from rootstock.site_agent.spool import SpoolEntry
 
 Fetch = Callable[[BlobEntry], Path]
 """Brings a blob to a local file, verified."""

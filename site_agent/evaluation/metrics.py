@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from common.distillation import task_loss as losses
+from rootstock.common.distillation import task_loss as losses
 
 
 def confusion(logits_N: Tensor, labels_N: Tensor) -> Tensor:

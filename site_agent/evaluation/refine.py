@@ -13,28 +13,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.distillation.augmentation import AugmentConfig
-from common.distillation.problem import Samples, TransplantProblem, logits
-from common.distillation.solvers.back_distillation import (
+from rootstock.common.distillation.augmentation import AugmentConfig
+from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
+from rootstock.common.distillation.solvers.back_distillation import (
     BackDistillation,
     BackDistillationSettings,
 )
-from common.images.decode import normalise
-from common.nets.adapter import Adapter
-from common.nets.spec import AdapterSpec, TaskKind
-from site_agent import stopping
-from site_agent.config import RefinementConfig
-from site_agent.data.images import ImageSet, LabData
-from site_agent.evaluation import (
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.spec import AdapterSpec, TaskKind
+from rootstock.site_agent import stopping
+from rootstock.site_agent.config import RefinementConfig
+from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.evaluation import (
     inference,
     metrics,
 )
-from site_agent.evaluation.measure import (
+from rootstock.site_agent.evaluation.measure import (
     Joins,
     head,
 )
-from site_agent.recipes.interface import OnProgress
-from site_agent.recipes.supervised import balanced_order, batch_of
+from rootstock.site_agent.recipes.interface import OnProgress
+from rootstock.site_agent.recipes.supervised import balanced_order, batch_of
 
 Score = tuple[float, float]
 """Error in percent on the holdout, then the task loss there: the smaller the better."""

@@ -6,16 +6,16 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from common.documents import (
+from rootstock.common.documents import (
     Document,
     canonical_json,
 )
-from common.errors import IntegrityError
-from common.identity import keys
-from common.nets.calibration import Calibration
-from common.nets.spec import Name
-from common.weights.manifest import Digest
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.common.errors import IntegrityError
+from rootstock.common.identity import keys
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.spec import Name
+from rootstock.common.weights.manifest import Digest
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 MeanIou = Annotated[float | None, Field(ge=0, le=100)]
 """Percent; None where images are labelled, not pixels."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from common.documents import Document
-from common.errors import LimitError
-from common.nets.spec import AdapterSpec, ArchitectureSpec, Name
-from common.weights.manifest import AdapterEntry, BlobEntry, Digest
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.common.documents import Document
+from rootstock.common.errors import LimitError
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 MAX_CANDIDATES = 16
 """Three are usual: no adapter, zero-sample, few-sample."""

@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from common.errors import StorageError
-from common.weights import safetensors_io
+from rootstock.common.errors import StorageError
+from rootstock.common.weights import safetensors_io
 
 EPOCH = "epoch"
 

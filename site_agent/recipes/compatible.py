@@ -21,24 +21,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.compatible.batchnorm import re_estimate_below
-from common.compatible.rotation import TURNS, turned
-from common.distillation.problem import logits
-from common.distillation.task_loss import cross_entropy
-from common.errors import ConfigurationError
-from common.nets.architectures import build_head, build_task_module
-from common.nets.spec import Setting
-from common.protocol import (
+from rootstock.common.compatible.batchnorm import re_estimate_below
+from rootstock.common.compatible.rotation import TURNS, turned
+from rootstock.common.distillation.problem import logits
+from rootstock.common.distillation.task_loss import cross_entropy
+from rootstock.common.errors import ConfigurationError
+from rootstock.common.nets.architectures import build_head, build_task_module
+from rootstock.common.nets.spec import Setting
+from rootstock.common.protocol import (
     Heads,
     Plan,
 )
-from common.weights import safetensors_io
-from common.weights.manifest import BlobEntry
-from site_agent.config import CompatibleConfig, TrainingConfig
-from site_agent.data.images import LabData
-from site_agent.recipes.interface import OnProgress, Teacher
-from site_agent.recipes.supervised import Batch, SupervisedRecipe
-from site_agent.stopping import check
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.recipes.interface import OnProgress, Teacher
+from rootstock.site_agent.recipes.supervised import Batch, SupervisedRecipe
+from rootstock.site_agent.stopping import check
 
 
 @dataclass(frozen=True)

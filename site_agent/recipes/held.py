@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from common.errors import DataError
-from site_agent.data.images import ImageSet
+from rootstock.common.errors import DataError
+from rootstock.site_agent.data.images import ImageSet
 
 
 def held_apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:

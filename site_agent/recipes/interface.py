@@ -10,8 +10,8 @@ from typing import Protocol
 
 from torch import nn
 
-from common.nets.spec import ArchitectureSpec, Setting
-from site_agent.data.images import LabData
+from rootstock.common.nets.spec import ArchitectureSpec, Setting
+from rootstock.site_agent.data.images import LabData
 
 OnProgress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a sentence."""

@@ -19,20 +19,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.distillation.problem import logits
-from common.distillation.task_loss import cross_entropy
-from common.errors import ConfigurationError, TransplantError
-from common.l2t.matching import CONFIGURATIONS, Matching, MetaNetworks, Pair
-from common.l2t.student import Student, readable
-from common.l2t.taps import Shape
-from common.l2t.transfer import Transfer
-from common.nets.spec import Setting
-from site_agent.config import TrainingConfig
-from site_agent.data.images import LabData
-from site_agent.recipes.interface import OnProgress, Teacher
-from site_agent.recipes.l2t_sources import LoadedSource
-from site_agent.recipes.numbers import largest, room
-from site_agent.recipes.supervised import (
+from rootstock.common.distillation.problem import logits
+from rootstock.common.distillation.task_loss import cross_entropy
+from rootstock.common.errors import ConfigurationError, TransplantError
+from rootstock.common.l2t.matching import CONFIGURATIONS, Matching, MetaNetworks, Pair
+from rootstock.common.l2t.student import Student, readable
+from rootstock.common.l2t.taps import Shape
+from rootstock.common.l2t.transfer import Transfer
+from rootstock.common.nets.spec import Setting
+from rootstock.site_agent.config import TrainingConfig
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.recipes.interface import OnProgress, Teacher
+from rootstock.site_agent.recipes.l2t_sources import LoadedSource
+from rootstock.site_agent.recipes.numbers import largest, room
+from rootstock.site_agent.recipes.supervised import (
     CHECKPOINT,
     OPTIMISER,
     Kept,

@@ -15,19 +15,19 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from common.documents import first_problem
-from common.errors import ConfigurationError, RootstockError, SchemaError
-from common.files import file_digest
-from common.l2t.taps import Shape, Source
-from common.nets.adapter import Adapter
-from common.nets.architectures import build_category_module, build_head, build_task_module
-from common.nets.calibration import Calibration
-from common.nets.composed import ComposedNet
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from common.weights import safetensors_io
-from common.weights.card_file import card_path, read_card
-from common.weights.manifest import BlobEntry
-from site_agent.config import L2tSource, PairNames
+from rootstock.common.documents import first_problem
+from rootstock.common.errors import ConfigurationError, RootstockError, SchemaError
+from rootstock.common.files import file_digest
+from rootstock.common.l2t.taps import Shape, Source
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import build_category_module, build_head, build_task_module
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.composed import ComposedNet
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.card_file import card_path, read_card
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.site_agent.config import L2tSource, PairNames
 
 _CANNOT = (RootstockError, safetensors.SafetensorError, OSError, RuntimeError, ValueError)
 """What files, torchvision and nets raise where weights are not what they should be."""

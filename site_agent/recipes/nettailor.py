@@ -19,28 +19,34 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.distillation.problem import logits
-from common.distillation.task_loss import cross_entropy
-from common.errors import TransplantError
-from common.nets.architectures import input_shape
-from common.nets.spec import Setting
-from common.nets.tailored_resnet import tailored_spec
-from common.nettailor.augmented import AugmentedNet, activations
-from common.nettailor.complexity import Costs, path_costs
-from common.nettailor.learning import Settings, loss, optimiser_of
-from common.nettailor.pruning import Found, search
-from common.nettailor.tailored import OWN_STATISTICS, SHARED_STATISTICS, Card, TailoredNet, card
-from site_agent.config import TrainingConfig
-from site_agent.data.images import ImageSet, LabData
-from site_agent.evaluation import (
+from rootstock.common.distillation.problem import logits
+from rootstock.common.distillation.task_loss import cross_entropy
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.spec import Setting
+from rootstock.common.nets.tailored_resnet import tailored_spec
+from rootstock.common.nettailor.augmented import AugmentedNet, activations
+from rootstock.common.nettailor.complexity import Costs, path_costs
+from rootstock.common.nettailor.learning import Settings, loss, optimiser_of
+from rootstock.common.nettailor.pruning import Found, search
+from rootstock.common.nettailor.tailored import (
+    OWN_STATISTICS,
+    SHARED_STATISTICS,
+    Card,
+    TailoredNet,
+    card,
+)
+from rootstock.site_agent.config import TrainingConfig
+from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.evaluation import (
     inference,
     metrics,
 )
-from site_agent.recipes.held import held_apart
-from site_agent.recipes.interface import OnProgress, Teacher
-from site_agent.recipes.nettailor_backbone import Backbone
-from site_agent.recipes.numbers import largest, room
-from site_agent.recipes.supervised import (
+from rootstock.site_agent.recipes.held import held_apart
+from rootstock.site_agent.recipes.interface import OnProgress, Teacher
+from rootstock.site_agent.recipes.nettailor_backbone import Backbone
+from rootstock.site_agent.recipes.numbers import largest, room
+from rootstock.site_agent.recipes.supervised import (
     CHECKPOINT,
     OPTIMISER,
     Kept,

@@ -15,14 +15,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from common.errors import ConfigurationError, RootstockError, SchemaError, TransplantError
-from common.files import file_digest
-from common.nets.architectures import build_category_module, last_layer
-from common.nets.spec import ArchitectureSpec
-from common.nets.tailored_resnet import BACKBONES
-from common.nettailor.augmented import stages
-from site_agent.config import NettailorBackbone
-from site_agent.transfer.source_nets import from_file
+from rootstock.common.errors import ConfigurationError, RootstockError, SchemaError, TransplantError
+from rootstock.common.files import file_digest
+from rootstock.common.nets.architectures import build_category_module, last_layer
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.tailored_resnet import BACKBONES
+from rootstock.common.nettailor.augmented import stages
+from rootstock.site_agent.config import NettailorBackbone
+from rootstock.site_agent.transfer.source_nets import from_file
 
 _CANNOT = (RootstockError, safetensors.SafetensorError, OSError, RuntimeError)
 """What files and nets raise where weights are not what they should be."""

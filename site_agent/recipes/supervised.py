@@ -17,18 +17,18 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from common.distillation.augmentation import AugmentConfig, augment, augment_labelled
-from common.distillation.problem import logits, pixel_labels
-from common.distillation.task_loss import cross_entropy
-from common.errors import DataError
-from common.images.decode import normalise
-from common.nets.spec import Setting
-from common.schedules import cosine
-from site_agent.config import RECIPE_TABLES, TrainingConfig
-from site_agent.data.images import LabData, labels_like
-from site_agent.recipes import checkpoint
-from site_agent.recipes.interface import OnProgress, Teacher
-from site_agent.stopping import Stopped
+from rootstock.common.distillation.augmentation import AugmentConfig, augment, augment_labelled
+from rootstock.common.distillation.problem import logits, pixel_labels
+from rootstock.common.distillation.task_loss import cross_entropy
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.spec import Setting
+from rootstock.common.schedules import cosine
+from rootstock.site_agent.config import RECIPE_TABLES, TrainingConfig
+from rootstock.site_agent.data.images import LabData, labels_like
+from rootstock.site_agent.recipes import checkpoint
+from rootstock.site_agent.recipes.interface import OnProgress, Teacher
+from rootstock.site_agent.stopping import Stopped
 
 CHECKPOINT = "checkpoint.safetensors"
 _WARM_UP = 0.05
@@ -36,7 +36,7 @@ _WARM_UP = 0.05
 
 
 class Auxiliary(Protocol):
-    """Further losses of a category module: see `site_agent.recipes.compatible`."""
+    """Further losses of a category module: see `rootstock.site_agent.recipes.compatible`."""
 
     def __call__(
         self,

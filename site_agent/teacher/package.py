@@ -13,25 +13,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.errors import ConfigurationError, DataError
-from common.images.decode import normalise
-from common.nets.spec import Setting
-from common.protocol import Plan
-from common.weights import safetensors_io
-from common.weights.manifest import (
+from rootstock import __version__
+from rootstock.common.errors import ConfigurationError, DataError
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.spec import Setting
+from rootstock.common.protocol import Plan
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import (
     BlobEntry,
     Recipe,
     SharedSamples,
     TeacherManifest,
 )
-from site_agent.config import SiteConfig
-from site_agent.data.images import ImageSet, LabData
-from site_agent.evaluation import (
+from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.evaluation import (
     inference,
     metrics,
 )
-from site_agent.recipes.interface import Teacher
-from site_agent.teacher.statistics import statistics
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.teacher.statistics import statistics
 
 
 def write_blob(folder: Path, tensors: dict[str, Tensor]) -> BlobEntry:
@@ -160,7 +161,7 @@ def shared_samples(training: ImageSet, config: SiteConfig, plan: Plan) -> dict[s
 def software() -> dict[str, str]:
     """Return the versions that a manifest names."""
     return {
-        "rootstock": version("rootstock"),
+        "rootstock": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": version("torchvision"),

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from common.nets.architectures import last_layer
-from site_agent import stopping
-from site_agent.config import StatisticsConfig
-from site_agent.data.images import ImageSet
-from site_agent.evaluation.inference import batches
-from site_agent.recipes.interface import Teacher
+from rootstock.common.nets.architectures import last_layer
+from rootstock.site_agent import stopping
+from rootstock.site_agent.config import StatisticsConfig
+from rootstock.site_agent.data.images import ImageSet
+from rootstock.site_agent.evaluation.inference import batches
+from rootstock.site_agent.recipes.interface import Teacher
 
 
 class _Moments:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from common.errors import ConfigurationError
-from common.nets.spec import TaskSpec
-from common.protocol import Plan
-from site_agent.config import SiteConfig
+from rootstock.common.errors import ConfigurationError
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.protocol import Plan
+from rootstock.site_agent.config import SiteConfig
 
 MASKED_KINDS = ("voc",)
 """Kinds of data that say the class of every pixel."""

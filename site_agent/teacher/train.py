@@ -9,30 +9,30 @@ from typing import Any
 
 from torch import nn
 
-from common.documents import canonical_json
-from common.errors import ConfigurationError, SchemaError
-from common.nets.architectures import (
+from rootstock.common.documents import canonical_json
+from rootstock.common.errors import ConfigurationError, SchemaError
+from rootstock.common.nets.architectures import (
     build_category_module,
     build_task_module,
     initialise,
     input_shape,
 )
-from common.nets.spec import ArchitectureSpec
-from common.protocol import Plan
-from common.weights import safetensors_io
-from common.weights.manifest import BlobEntry, TeacherManifest
-from site_agent.config import RECIPE_TABLES, SiteConfig
-from site_agent.lab import Lab
-from site_agent.recipes.compatible import CompatibleRecipe, load_heads
-from site_agent.recipes.interface import Recipe, Teacher
-from site_agent.recipes.l2t import L2tRecipe
-from site_agent.recipes.l2t_sources import load_sources
-from site_agent.recipes.nettailor import NettailorRecipe
-from site_agent.recipes.nettailor_backbone import load_backbone
-from site_agent.recipes.supervised import SupervisedRecipe
-from site_agent.spool import Spool, SpoolEntry
-from site_agent.teacher.package import build
-from site_agent.wire.client import Published
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.protocol import Plan
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.site_agent.config import RECIPE_TABLES, SiteConfig
+from rootstock.site_agent.lab import Lab
+from rootstock.site_agent.recipes.compatible import CompatibleRecipe, load_heads
+from rootstock.site_agent.recipes.interface import Recipe, Teacher
+from rootstock.site_agent.recipes.l2t import L2tRecipe
+from rootstock.site_agent.recipes.l2t_sources import load_sources
+from rootstock.site_agent.recipes.nettailor import NettailorRecipe
+from rootstock.site_agent.recipes.nettailor_backbone import load_backbone
+from rootstock.site_agent.recipes.supervised import SupervisedRecipe
+from rootstock.site_agent.spool import Spool, SpoolEntry
+from rootstock.site_agent.teacher.package import build
+from rootstock.site_agent.wire.client import Published
 
 
 def recipe_of(lab: Lab) -> Recipe:
@@ -43,7 +43,7 @@ def recipe_of(lab: Lab) -> Recipe:
     ConfigurationError, SchemaError
         If the published heads do not serve: see `site_agent.recipes.compatible.load_heads`. If a
         source cannot be loaded: see `site_agent.recipes.l2t_sources.load_sources`. If a backbone
-        cannot: see `site_agent.recipes.nettailor_backbone.load_backbone`.
+        cannot: see `rootstock.site_agent.recipes.nettailor_backbone.load_backbone`.
     """
     config = lab.config.training
     if config.recipe == "l2t":

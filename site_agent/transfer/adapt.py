@@ -17,33 +17,39 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.compatible.adaptation import AdaptationSettings, OnStep, adapt, device_of, told
-from common.compatible.batchnorm import norms, re_estimate_below
-from common.compatible.rotation import TURNS
-from common.errors import ConfigurationError, DataError, NotFoundError, SchemaError
-from common.images.folder import (
+from rootstock.common.compatible.adaptation import (
+    AdaptationSettings,
+    OnStep,
+    adapt,
+    device_of,
+    told,
+)
+from rootstock.common.compatible.batchnorm import norms, re_estimate_below
+from rootstock.common.compatible.rotation import TURNS
+from rootstock.common.errors import ConfigurationError, DataError, NotFoundError, SchemaError
+from rootstock.common.images.folder import (
     SIDES,
     read_unlabelled,
 )
-from common.nets.architectures import build_head, input_shape
-from common.nets.spec import TaskSpec
-from common.protocol import Heads
-from common.weights import safetensors_io
-from common.weights.manifest import BlobEntry
-from site_agent.data.images import ImageSet
-from site_agent.evaluation import (
+from rootstock.common.nets.architectures import build_head, input_shape
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.protocol import Heads
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.site_agent.data.images import ImageSet
+from rootstock.site_agent.evaluation import (
     inference,
     metrics,
 )
-from site_agent.recipes.interface import Teacher
-from site_agent.teacher.package import software
-from site_agent.transfer.adapt_card import (
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.teacher.package import software
+from rootstock.site_agent.transfer.adapt_card import (
     Adapted,
     AdaptedFacts,
     Rotations,
     TargetErrors,
 )
-from site_agent.transfer.snapshot import (
+from rootstock.site_agent.transfer.snapshot import (
     NEVER,
     LabSnapshot,
 )
@@ -59,7 +65,7 @@ def adapt_own(
     on_step: OnStep,
     warn: Callable[[str], None],
 ) -> Adapted:
-    """Adapt the lab's own net; see `common.compatible.adaptation.adapt`.
+    """Adapt the lab's own net; see `rootstock.common.compatible.adaptation.adapt`.
 
     Parameters
     ----------

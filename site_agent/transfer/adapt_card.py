@@ -20,15 +20,15 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from common.compatible.adaptation import AdaptationSettings, RotationAccuracy
-from common.documents import Document
-from common.errors import ConflictError
-from common.files import storage_errors, sync_folder, write_bytes
-from common.nets.spec import ArchitectureSpec, Name
-from common.weights import safetensors_io
-from common.weights.card_file import card_path
-from common.weights.manifest import BlobEntry, Digest
-from site_agent.recipes.interface import Teacher
+from rootstock.common.compatible.adaptation import AdaptationSettings, RotationAccuracy
+from rootstock.common.documents import Document
+from rootstock.common.errors import ConflictError
+from rootstock.common.files import storage_errors, sync_folder, write_bytes
+from rootstock.common.nets.spec import ArchitectureSpec, Name
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.card_file import card_path
+from rootstock.common.weights.manifest import BlobEntry, Digest
+from rootstock.site_agent.recipes.interface import Teacher
 
 CATEGORY_MODULE = "category_module.safetensors"
 

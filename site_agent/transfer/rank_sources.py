@@ -15,26 +15,26 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from common.compatible.adaptation import OnStep, device_of
-from common.compatible.batchnorm import norms, re_estimate_below
-from common.distillation.problem import logits
-from common.distillation.task_loss import cross_entropy
-from common.documents import Document
-from common.errors import ConfigurationError, NotFoundError, SchemaError
-from common.nets.spec import Name, TaskSpec
-from site_agent.config import TrainingConfig
-from site_agent.data.images import ImageSet, LabData
-from site_agent.evaluation import (
+from rootstock.common.compatible.adaptation import OnStep, device_of
+from rootstock.common.compatible.batchnorm import norms, re_estimate_below
+from rootstock.common.distillation.problem import logits
+from rootstock.common.distillation.task_loss import cross_entropy
+from rootstock.common.documents import Document
+from rootstock.common.errors import ConfigurationError, NotFoundError, SchemaError
+from rootstock.common.nets.spec import Name, TaskSpec
+from rootstock.site_agent.config import TrainingConfig
+from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.evaluation import (
     inference,
     metrics,
 )
-from site_agent.recipes.supervised import balanced_order, batch_of
-from site_agent.teacher.train import initial_category_module
-from site_agent.transfer.snapshot import (
+from rootstock.site_agent.recipes.supervised import balanced_order, batch_of
+from rootstock.site_agent.teacher.train import initial_category_module
+from rootstock.site_agent.transfer.snapshot import (
     NEVER,
     LabSnapshot,
 )
-from site_agent.transfer.source_nets import (
+from rootstock.site_agent.transfer.source_nets import (
     SourceNet,
     from_spool,
     require_source_fits,

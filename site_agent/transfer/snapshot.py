@@ -14,21 +14,25 @@ from threading import Event
 import torch
 from torch import nn
 
-from common.errors import NotFoundError, RefusedError
-from common.identity.keys import load_or_create
-from common.nets.architectures import build_category_module, build_task_module, input_shape
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.weights import safetensors_io
-from common.weights.manifest import BlobEntry, TeacherManifest
-from site_agent.agent import device_of
-from site_agent.config import SiteConfig
-from site_agent.data.images import LabData
-from site_agent.data.load import load
-from site_agent.recipes.interface import Teacher
-from site_agent.spool import SpoolEntry, read_entry
-from site_agent.teacher.tasks import needs_masks
-from site_agent.teacher.train import run_digest
-from site_agent.wire.client import (
+from rootstock.common.errors import NotFoundError, RefusedError
+from rootstock.common.identity.keys import load_or_create
+from rootstock.common.nets.architectures import (
+    build_category_module,
+    build_task_module,
+    input_shape,
+)
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.site_agent.agent import device_of
+from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.data.load import load
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.spool import SpoolEntry, read_entry
+from rootstock.site_agent.teacher.tasks import needs_masks
+from rootstock.site_agent.teacher.train import run_digest
+from rootstock.site_agent.wire.client import (
     CoordinatorClient,
     OnRetry,
     Published,
@@ -115,7 +119,7 @@ class LabSnapshot:
         Raises
         ------
         DataError
-            See `site_agent.data.load.load`.
+            See `rootstock.site_agent.data.load.load`.
         """
         config = self.config
         return load(

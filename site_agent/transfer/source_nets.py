@@ -14,17 +14,17 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
-from common.documents import first_problem
-from common.errors import SchemaError
-from common.nets.architectures import build_category_module, feature_shape, input_shape
-from common.nets.fit import require_fit
-from common.nets.spec import ArchitectureSpec, Name
-from common.weights import safetensors_io, schema
-from common.weights.card_file import card_path, read_card
-from common.weights.manifest import BlobEntry
+from rootstock.common.documents import first_problem
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.architectures import build_category_module, feature_shape, input_shape
+from rootstock.common.nets.fit import require_fit
+from rootstock.common.nets.spec import ArchitectureSpec, Name
+from rootstock.common.weights import safetensors_io, schema
+from rootstock.common.weights.card_file import card_path, read_card
+from rootstock.common.weights.manifest import BlobEntry
 
 if TYPE_CHECKING:  # a recipe reads files, too, and what stands at a lab knows its recipes
-    from site_agent.transfer.snapshot import StoredTeacher
+    from rootstock.site_agent.transfer.snapshot import StoredTeacher
 
 _PREFIX = "category_module."
 """Of f's tensors in an exported net; a file of f alone has none."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
 
-from common.errors import (
+from rootstock import __version__
+from rootstock.common.errors import (
     ConfigurationError,
     IdentityError,
     IntegrityError,
@@ -21,30 +21,30 @@ from common.errors import (
     StorageError,
     UnreachableError,
 )
-from common.files import storage_errors, write_bytes
-from common.identity.keys import PUBLIC_KEY_BYTES, SigningKey, fingerprint
-from common.protocol import (
+from rootstock.common.files import storage_errors, write_bytes
+from rootstock.common.identity.keys import PUBLIC_KEY_BYTES, SigningKey, fingerprint
+from rootstock.common.protocol import (
     PROTOCOL_MAXIMUM,
     PROTOCOL_MINIMUM,
     Heads,
     Limits,
     Plan,
 )
-from common.transport.auth import SigningInterceptor
-from common.transport.channel import open_channel
-from common.transport.download import download
-from common.transport.retry import retrying
-from common.transport.status import error_from_rpc
-from common.weights.manifest import BlobEntry
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
-from site_agent import stopping
-from site_agent.config import SiteConfig
-from site_agent.evaluation.report import (
+from rootstock.common.transport.auth import SigningInterceptor
+from rootstock.common.transport.channel import open_channel
+from rootstock.common.transport.download import download
+from rootstock.common.transport.retry import retrying
+from rootstock.common.transport.status import error_from_rpc
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from rootstock.site_agent import stopping
+from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.evaluation.report import (
     EvaluationReport,
     SignedReceipt,
 )
-from site_agent.wire.upload import (
+from rootstock.site_agent.wire.upload import (
     OnBytes,
     Shipment,
 )
@@ -172,7 +172,7 @@ class CoordinatorClient:
         request = pb.JoinRequest(
             site=self._config.site,
             public_key=self._key.public_key,
-            agent_version=version("rootstock"),
+            agent_version=__version__,
         )
         response = self._unary(self.stub.Join, request)
         found: bytes = response.coordinator_public_key
@@ -206,7 +206,7 @@ class CoordinatorClient:
         """
         request = pb.GetPlanRequest(
             protocol=pb.VersionRange(minimum=PROTOCOL_MINIMUM, maximum=PROTOCOL_MAXIMUM),
-            agent_version=version("rootstock"),
+            agent_version=__version__,
         )
         response = self._unary(self.stub.GetPlan, request)
         if not PROTOCOL_MINIMUM <= response.protocol <= PROTOCOL_MAXIMUM:

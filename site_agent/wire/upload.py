@@ -7,18 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.errors import SchemaError
-from common.protocol import Limits
-from common.transport.chunks import Span
-from common.transport.upload import upload_blob
-from common.weights.manifest import BlobEntry
-from common.weights.safetensors_io import read_header
-from common.weights.stripped import held_bytes, kept_spans
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
-from site_agent import stopping
-from site_agent.evaluation.report import SignedReceipt
-from site_agent.spool import SpoolEntry
+from rootstock.common.errors import SchemaError
+from rootstock.common.protocol import Limits
+from rootstock.common.transport.chunks import Span
+from rootstock.common.transport.upload import upload_blob
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.safetensors_io import read_header
+from rootstock.common.weights.stripped import held_bytes, kept_spans
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from rootstock.site_agent import stopping
+from rootstock.site_agent.evaluation.report import SignedReceipt
+from rootstock.site_agent.spool import SpoolEntry
 
 OnBytes = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""

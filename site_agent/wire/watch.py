@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import grpc
 
-from common.errors import RootstockError, UnreachableError
-from common.transport.idle import IdleWatch
-from common.transport.retry import retrying
-from common.transport.status import error_from_rpc
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent.config import NetworkConfig
-from site_agent.wire.client import (
+from rootstock.common.errors import RootstockError, UnreachableError
+from rootstock.common.transport.idle import IdleWatch
+from rootstock.common.transport.retry import retrying
+from rootstock.common.transport.status import error_from_rpc
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.site_agent.config import NetworkConfig
+from rootstock.site_agent.wire.client import (
     CoordinatorClient,
     OnRetry,
     waited_for,

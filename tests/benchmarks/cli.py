@@ -9,9 +9,9 @@ from typing import Annotated, Any, Protocol
 import typer
 from rich.console import Console
 
-from common.errors import ConfigurationError, SchemaError
-from deploy.cli.extras import needs_coordinator
-from deploy.cli.output import PEOPLE, RESULT, listed, print_json
+from rootstock.common.errors import ConfigurationError, SchemaError
+from rootstock.deploy.cli.extras import needs_coordinator
+from rootstock.deploy.cli.output import PEOPLE, RESULT, listed, print_json
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.history.server import MlflowServer
-from deploy.federation.config import FederationConfig
-from deploy.federation.processes import Processes, free_ports
+from rootstock.coordinator.history.server import MlflowServer
+from rootstock.deploy.federation.config import FederationConfig
+from rootstock.deploy.federation.processes import Processes, free_ports
 from tests.e2e.federation import Running
 
 

@@ -12,18 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.errors import NotFoundError, UnreachableError
-from common.nets.graph import NetTree
-from coordinator.config import CoordinatorConfig
-from coordinator.net.reader import NetReader
-from deploy.client import OperatorClient
-from deploy.federation.config import FederationConfig, read, resolve
-from deploy.federation.processes import Processes, free_ports
-from deploy.federation.run import write_config
-from protos.rootstock.operator.v1.operator_pb2 import GetStatusResponse, MergeStatus
-from site_agent.config import SiteConfig
+from rootstock.common.errors import NotFoundError, UnreachableError
+from rootstock.common.nets.graph import NetTree
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.deploy.client import OperatorClient
+from rootstock.deploy.federation.config import FederationConfig, read, resolve
+from rootstock.deploy.federation.processes import Processes, free_ports
+from rootstock.deploy.federation.run import write_config
+from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusResponse, MergeStatus
+from rootstock.site_agent.config import SiteConfig
 
-ROOTSTOCK = (sys.executable, "-m", "deploy.cli.main")
+ROOTSTOCK = (sys.executable, "-m", "rootstock.deploy.cli.main")
 PATIENCE_SECONDS = 150.0
 
 

@@ -22,7 +22,7 @@ SITE = {"site": "a-lab", "category": "zero", "data": {"kind": "digits", "class_n
 
 
 def run(*argv: str, prefix: str = "") -> subprocess.CompletedProcess[str]:
-    code = prefix + "from deploy.cli.main import main; main()"
+    code = prefix + "from rootstock.deploy.cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=120
     )
@@ -63,7 +63,7 @@ def test_a_lab_without_the_coordinator_extra(tmp_path: Path, package: str) -> No
     done = run("coordinator", "run", "--config", path, prefix=prefix)
     assert done.returncode == 3
     assert "needs the coordinator extra" in last_line(done)
-    assert "pip install 'rootstock[coordinator]'" in last_line(done)
+    assert "pip install 'rootstock-federation[coordinator]'" in last_line(done)
 
 
 def test_a_lab_s_command_needs_no_extra(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.federation.config import FederationConfig
+from rootstock.deploy.federation.config import FederationConfig
 from tests.e2e.federation import Running, compatible_example, merged
 
 pytestmark = pytest.mark.e2e

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deploy.federation.config import FederationConfig, merge
+from rootstock.deploy.federation.config import FederationConfig, merge
 from tests.e2e.federation import QUICK, Running, digits_federation, merge_of, merged
 from tests.e2e.slow_line import slow_line
 

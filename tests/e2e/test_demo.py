@@ -16,16 +16,16 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from common.config import load
-from coordinator.config import CoordinatorConfig
-from coordinator.export.safetensors_export import load_composed
-from coordinator.history.server import MlflowServer
-from coordinator.net.reader import NetReader
-from deploy.federation.processes import free_ports
+from rootstock.common.config import load
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.export.safetensors_export import load_composed
+from rootstock.coordinator.history.server import MlflowServer
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.deploy.federation.processes import free_ports
 
 pytestmark = pytest.mark.e2e
 
-ROOTSTOCK = (sys.executable, "-m", "deploy.cli.main")
+ROOTSTOCK = (sys.executable, "-m", "rootstock.deploy.cli.main")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from deploy.federation.config import FederationConfig
+from rootstock.deploy.federation.config import FederationConfig
 from tests.e2e.federation import Running, digits_federation, merge_of, merged
 
 pytestmark = pytest.mark.e2e

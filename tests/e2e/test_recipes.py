@@ -13,10 +13,10 @@ from mlflow import MlflowClient
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from common.weights.manifest import TeacherManifest
-from coordinator.net.reader import NetReader
-from deploy.federation.config import FederationConfig
-from site_agent.spool import Spool
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.deploy.federation.config import FederationConfig
+from rootstock.site_agent.spool import Spool
 from tests.e2e.federation import Running, digits_federation, merged
 
 pytestmark = pytest.mark.e2e

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.federation.config import FederationConfig
-from protos.rootstock.operator.v1.operator_pb2 import GetStatusResponse
+from rootstock.deploy.federation.config import FederationConfig
+from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusResponse
 from tests.e2e.federation import QUICK, ROOTSTOCK, Running
 from tests.unit.voc_layout import write_voc
 
@@ -128,7 +128,7 @@ def test_a_lab_without_masks_says_what_it_lacks(
         f'state = "{tmp_path / "digits"}"\ndata = {{ kind = "digits", class_name = "0" }}\n'
     )
     done = subprocess.run(
-        [sys.executable, "-m", "deploy.cli.main", "site", "run", "--config", str(digits)],
+        [sys.executable, "-m", "rootstock.deploy.cli.main", "site", "run", "--config", str(digits)],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 2

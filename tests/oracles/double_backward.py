@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.problem import TransplantProblem
-from common.distillation.pseudo_gradients.adjoint import output_shape
-from common.distillation.pseudo_gradients.rules import Shape
-from common.distillation.pseudo_gradients.signals import Draw
-from common.nets.adapter import Adapter
+from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape
+from rootstock.common.distillation.pseudo_gradients.rules import Shape
+from rootstock.common.distillation.pseudo_gradients.signals import Draw
+from rootstock.common.nets.adapter import Adapter
 
 
 class _Dummy(nn.Module):

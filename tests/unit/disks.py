@@ -9,7 +9,7 @@ import pytest
 _PRELUDE = """
 import sys
 from pathlib import Path
-from common.errors import StorageError
+from rootstock.common.errors import StorageError
 disk = Path(sys.argv[1])
 """
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConflictError
-from common.files import only_one
+from rootstock.common.errors import ConflictError
+from rootstock.common.files import only_one
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from common.files import only_one
+from rootstock.common.files import only_one
 with only_one(Path(sys.argv[1]), "coordinator"):
     print("holds", flush=True)
     time.sleep(60)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.distillation.problem import NO_LABEL
-from site_agent.data.voc import VOC_CLASSES
+from rootstock.common.distillation.problem import NO_LABEL
+from rootstock.site_agent.data.voc import VOC_CLASSES
 
 LEVELS = {"cat": 230, "dog": 20, "cow": 180}
 SIZE = (60, 80)

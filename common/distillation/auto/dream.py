@@ -19,12 +19,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.auto.synthetic import dead_leaves
-from common.distillation.dream_source import DreamSource, distance, moments
-from common.distillation.solvers.optimiser import Adam
-from common.documents import Document
-from common.errors import TransplantError
-from common.schedules import cosine
+from rootstock.common.distillation.auto.synthetic import dead_leaves
+from rootstock.common.distillation.dream_source import DreamSource, distance, moments
+from rootstock.common.distillation.solvers.optimiser import Adam
+from rootstock.common.documents import Document
+from rootstock.common.errors import TransplantError
+from rootstock.common.schedules import cosine
 
 
 class DreamSettings(Document):

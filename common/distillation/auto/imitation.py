@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.problem import TransplantProblem
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
+from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
 
 _BATCH = 128
 """Images a pass through a module: bounds memory."""

@@ -20,26 +20,26 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from common.distillation.auto.dream import Dream
-from common.distillation.auto.imitation import (
+from rootstock.common.distillation.auto.dream import Dream
+from rootstock.common.distillation.auto.imitation import (
     Answers,
     ImitationPenalty,
     in_batches,
 )
-from common.distillation.auto.synthetic import dead_leaves
-from common.distillation.auto.views import strong_views
-from common.distillation.solvers.back_distillation import (
+from rootstock.common.distillation.auto.synthetic import dead_leaves
+from rootstock.common.distillation.auto.views import strong_views
+from rootstock.common.distillation.solvers.back_distillation import (
     BackDistillation,
     StepRecord,
 )
-from common.distillation.transplant import (
+from rootstock.common.distillation.transplant import (
     MethodSettings,
     Solved,
     Transplant,
     starting_adapter,
 )
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
 
 
 class AutoLearning:

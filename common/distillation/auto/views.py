@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from common.distillation.augmentation import AugmentConfig, augment
+from rootstock.common.distillation.augmentation import AugmentConfig, augment
 
 STRONG = AugmentConfig(shift=0.2, zoom=0.4, rotation=20, colour=0.4)
 _RANGE = 2.0

@@ -15,22 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.distillation.pseudo_gradients.fusion_rules import (
+from rootstock.common.distillation.pseudo_gradients.fusion_rules import (
     ConvTranspose2dRule,
     CropRule,
     SkipFusionRule,
 )
-from common.distillation.pseudo_gradients.pooling_rules import (
+from rootstock.common.distillation.pseudo_gradients.pooling_rules import (
     AdaptiveAvgPool2dRule,
     AvgPool2dRule,
 )
-from common.distillation.pseudo_gradients.residual_rules import (
+from rootstock.common.distillation.pseudo_gradients.residual_rules import (
     BasicBlockRule,
     BottleneckRule,
     InvertedResidualRule,
     PaddedShortcutRule,
 )
-from common.distillation.pseudo_gradients.rules import (
+from rootstock.common.distillation.pseudo_gradients.rules import (
     AdapterRule,
     BatchNorm2dRule,
     Conv2dRule,
@@ -43,10 +43,10 @@ from common.distillation.pseudo_gradients.rules import (
     Shape,
     Site,
 )
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
-from common.nets.residual import PaddedShortcut
-from common.nets.segmentation import Crop, SkipFusion
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.residual import PaddedShortcut
+from rootstock.common.nets.segmentation import Crop, SkipFusion
 
 Masks = Mapping[str, Tensor]
 """1(x_rand > 0) by the path of a ReLU, broadcastable to its gradient map; absent means dummy-1."""
@@ -208,7 +208,7 @@ def _rule(layer: nn.Module, site: Site) -> Rule:
         raise TransplantError(
             f"layer '{site.path or '(top)'}' is a {layer_type.__name__}, which has no adjoint "
             f"rule; known are {', '.join(_known())}: register one "
-            "with common.distillation.pseudo_gradients.adjoint.register"
+            "with rootstock.common.distillation.pseudo_gradients.adjoint.register"
         )
     return kind(layer, site)
 

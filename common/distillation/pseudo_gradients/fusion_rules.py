@@ -11,12 +11,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.pseudo_gradients.rules import (
+from rootstock.common.distillation.pseudo_gradients.rules import (
     Shape,
     Site,
 )
-from common.errors import TransplantError
-from common.nets.segmentation import Crop, SkipFusion
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.segmentation import Crop, SkipFusion
 
 
 class ConvTranspose2dRule:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common.distillation.problem import TransplantProblem
-from common.distillation.pseudo_gradients.adjoint import (
+from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.distillation.pseudo_gradients.adjoint import (
     output_shape,
     pseudo_gradient,
 )
-from common.distillation.pseudo_gradients.rules import Shape
-from common.distillation.pseudo_gradients.signals import (
+from rootstock.common.distillation.pseudo_gradients.rules import Shape
+from rootstock.common.distillation.pseudo_gradients.signals import (
     Draw,
     Signals,
 )

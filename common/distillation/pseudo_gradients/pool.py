@@ -11,14 +11,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from common.distillation.problem import TransplantProblem
-from common.distillation.pseudo_gradients.maps import PseudoGradients
-from common.distillation.pseudo_gradients.signals import (
+from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
+from rootstock.common.distillation.pseudo_gradients.signals import (
     Policy,
     Signals,
 )
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
 
 _CHUNK = 16
 """Draws at a time while the pool is filled: bounds the memory of maps inside the task modules."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common.distillation.pseudo_gradients.rules import (
+from rootstock.common.distillation.pseudo_gradients.rules import (
     Shape,
     Site,
 )
-from common.errors import TransplantError
+from rootstock.common.errors import TransplantError
 
 
 class AvgPool2dRule:

@@ -13,13 +13,13 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from common.distillation.pseudo_gradients.rules import (
+from rootstock.common.distillation.pseudo_gradients.rules import (
     Rule,
     Shape,
     Site,
 )
-from common.errors import TransplantError
-from common.nets.residual import PaddedShortcut
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.residual import PaddedShortcut
 
 
 class _ResNetBlock(Protocol):

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
 
 Shape = tuple[int, ...]
 """(C, H, W) of a map or (F,) of a vector, without the batch."""

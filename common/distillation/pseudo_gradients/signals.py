@@ -16,13 +16,13 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from common.distillation.problem import TransplantProblem
-from common.distillation.pseudo_gradients.adjoint import (
+from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.distillation.pseudo_gradients.adjoint import (
     output_shape,
     relu_maps,
 )
-from common.distillation.pseudo_gradients.rules import Shape
-from common.errors import TransplantError
+from rootstock.common.distillation.pseudo_gradients.rules import Shape
+from rootstock.common.errors import TransplantError
 
 Policy = Literal["exp1", "exp2", "exp3"]
 """exp1: G = 1 and dummy-2 at every ReLU of the task module. exp2: G uniform in [−1, 1]^(S×S) and

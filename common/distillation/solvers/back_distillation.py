@@ -25,18 +25,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from common.distillation.problem import Samples, TransplantProblem, logits
-from common.distillation.pseudo_gradients.pool import DrawPool
-from common.distillation.pseudo_gradients.signals import Policy
-from common.distillation.solvers.optimiser import Adam
-from common.distillation.solvers.penalties import (
+from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
+from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
+from rootstock.common.distillation.pseudo_gradients.signals import Policy
+from rootstock.common.distillation.solvers.optimiser import Adam
+from rootstock.common.distillation.solvers.penalties import (
     Penalty,
     PseudoGradientPenalty,
 )
-from common.distillation.task_loss import cross_entropy
-from common.documents import Document
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
+from rootstock.common.distillation.task_loss import cross_entropy
+from rootstock.common.documents import Document
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
 
 
 class BackDistillationSettings(Document):

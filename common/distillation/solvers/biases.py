@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
-from common.nets.architectures import last_layer
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import last_layer
 
 
 def bias_from_means(adapter: Adapter, mean_x_C: Tensor, mean_target_M: Tensor) -> Adapter:

@@ -25,15 +25,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.problem import TransplantProblem
-from common.distillation.pseudo_gradients.maps import PseudoGradients
-from common.distillation.pseudo_gradients.signals import (
+from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
+from rootstock.common.distillation.pseudo_gradients.signals import (
     Policy,
     Signals,
 )
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
-from common.nets.spec import AdapterSpec
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.spec import AdapterSpec
 
 
 @dataclass(frozen=True)

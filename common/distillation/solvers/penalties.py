@@ -13,11 +13,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from common.distillation.problem import Samples, TransplantProblem
-from common.distillation.pseudo_gradients.adjoint import pseudo_gradient
-from common.distillation.pseudo_gradients.pool import DrawPool
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
+from rootstock.common.distillation.problem import Samples, TransplantProblem
+from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradient
+from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
 
 
 class Penalty(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from coordinator.registry.tables import Base
+from rootstock.coordinator.registry.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from common.errors import SchemaError
-from common.weights.manifest import BlobEntry, parse_manifest
+from rootstock.common.errors import SchemaError
+from rootstock.common.weights.manifest import BlobEntry, parse_manifest
 
 
 @lru_cache(maxsize=64)  # manifests of at most 1 MiB

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from common.documents import canonical_json
-from common.errors import IntegrityError, NotFoundError, RefusedError
-from common.nets.graph import NetTree
-from common.weights.manifest import BlobEntry, TensorEntry
-from common.weights.safetensors_io import HeaderTensor, read_header
-from common.weights.stripped import Place, held_bytes
-from coordinator.context import CoordinatorContext
-from coordinator.registry import HeldAt
+from rootstock.common.documents import canonical_json
+from rootstock.common.errors import IntegrityError, NotFoundError, RefusedError
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.weights.manifest import BlobEntry, TensorEntry
+from rootstock.common.weights.safetensors_io import HeaderTensor, read_header
+from rootstock.common.weights.stripped import Place, held_bytes
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.registry import HeldAt
 
 WORTHWHILE_BYTES = 16 << 10
 """Tensors are left out where they save at least so much: filling a blob up reads and writes it

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from common.errors import SchemaError
-from common.protocol import (
+from rootstock.common.errors import SchemaError
+from rootstock.common.protocol import (
     Heads,
     Plan,
 )
-from common.weights.admission import admit_manifest
-from common.weights.manifest import Manifest, TeacherManifest
+from rootstock.common.weights.admission import admit_manifest
+from rootstock.common.weights.manifest import Manifest, TeacherManifest
 
 
 def check_manifest(manifest: Manifest, plan: Plan, heads: Heads | None) -> None:
@@ -22,7 +22,7 @@ def check_manifest(manifest: Manifest, plan: Plan, heads: Heads | None) -> None:
         If the teacher was trained under another plan: other initial weights would not do. Or
         below heads that are not published any more: it would not fit the net as it claims to.
     RefusedError
-        See `common.weights.admission.admit_manifest`.
+        See `rootstock.common.weights.admission.admit_manifest`.
     """
     if isinstance(manifest, TeacherManifest) and manifest.plan != plan.content_digest():
         raise SchemaError(

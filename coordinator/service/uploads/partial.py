@@ -7,14 +7,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from common.artifacts.store import check_digest
-from common.errors import RefusedError, SchemaError, UnreachableError
-from common.files import storage_errors
-from common.transport.chunks import ChunkReceiver
-from common.transport.receive import receive
-from common.weights.stripped import Place, fill_up, filling
-from coordinator.service.uploads.dedup import Stripped
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.common.artifacts.store import check_digest
+from rootstock.common.errors import RefusedError, SchemaError, UnreachableError
+from rootstock.common.files import storage_errors
+from rootstock.common.transport.chunks import ChunkReceiver
+from rootstock.common.transport.receive import receive
+from rootstock.common.weights.stripped import Place, fill_up, filling
+from rootstock.coordinator.service.uploads.dedup import Stripped
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 IDLE_SECONDS = 120.0
 """A stream on which nothing comes for this long is given up; the upload stays, to be resumed."""
@@ -167,7 +167,7 @@ class PartialUploads:
         UnreachableError
             If a newer stream takes over: the upload is as good as before.
         RefusedError, StorageError, UnreachableError
-            See `common.transport.receive.receive`.
+            See `rootstock.common.transport.receive.receive`.
         """
         part, target = _part(self._path(site, digest)), self._path(site, digest)
 

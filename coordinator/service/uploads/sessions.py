@@ -10,31 +10,36 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from common.artifacts.store import BlobStore
-from common.errors import IdentityError, NotFoundError, SchemaError, UnreachableError
-from common.identity.keys import SigningKey, verify
-from common.protocol import Plan
-from common.weights.manifest import BlobEntry, Manifest, RefinementManifest, parse_manifest
-from coordinator.plan.heads import CurrentHeads
-from coordinator.registry import Receipt, Registry, Upload
-from coordinator.registry.uploads import LEASE_SECONDS
-from coordinator.service.reports import check_refinement
-from coordinator.service.uploads.blobs import (
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.errors import IdentityError, NotFoundError, SchemaError, UnreachableError
+from rootstock.common.identity.keys import SigningKey, verify
+from rootstock.common.protocol import Plan
+from rootstock.common.weights.manifest import (
+    BlobEntry,
+    Manifest,
+    RefinementManifest,
+    parse_manifest,
+)
+from rootstock.coordinator.plan.heads import CurrentHeads
+from rootstock.coordinator.registry import Receipt, Registry, Upload
+from rootstock.coordinator.registry.uploads import LEASE_SECONDS
+from rootstock.coordinator.service.reports import check_refinement
+from rootstock.coordinator.service.uploads.blobs import (
     blob_entries,
     blob_sizes,
 )
-from coordinator.service.uploads.dedup import (
+from rootstock.coordinator.service.uploads.dedup import (
     WORTHWHILE_BYTES,
     Stripped,
     TensorDedup,
 )
-from coordinator.service.uploads.gate import check_manifest
-from coordinator.service.uploads.partial import (
+from rootstock.coordinator.service.uploads.gate import check_manifest
+from rootstock.coordinator.service.uploads.partial import (
     PartialUploads,
     same_blob,
 )
-from coordinator.service.uploads.slots import Slots
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.coordinator.service.uploads.slots import Slots
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 FIRST_MESSAGE_SECONDS = 30.0
 """The first message follows the call at once."""

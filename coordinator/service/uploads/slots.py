@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.errors import UnreachableError
+from rootstock.common.errors import UnreachableError
 
 STREAMS = 64
 """Streams at once: at up to 8 MiB each that wait for the disk (see common.transport.receive),

@@ -8,9 +8,9 @@ from typing import Annotated, get_args
 
 import typer
 
-from deploy.cli.coordinator import heads
-from deploy.cli.extras import needs_coordinator
-from deploy.cli.output import PEOPLE, RESULT, print_json
+from rootstock.deploy.cli.coordinator import heads
+from rootstock.deploy.cli.extras import needs_coordinator
+from rootstock.deploy.cli.output import PEOPLE, RESULT, print_json
 
 app = typer.Typer(help="Run and watch a coordinator.", no_args_is_help=True)
 
@@ -26,9 +26,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def run(config: Config) -> None:
     """Serve labs, transplant what they ship, and log every merge, until SIGTERM or Ctrl-C."""
     with needs_coordinator("coordinator run"):
-        from coordinator.app import run_coordinator
-        from coordinator.config import CoordinatorConfig
-    from common.config import load
+        from rootstock.coordinator.app import run_coordinator
+        from rootstock.coordinator.config import CoordinatorConfig
+    from rootstock.common.config import load
 
     run_coordinator(load(config, CoordinatorConfig))
 
@@ -37,10 +37,10 @@ def run(config: Config) -> None:
 def status(config: Config, as_json: AsJson = False) -> None:
     """Show sites, submissions and merges of a running coordinator."""
     with needs_coordinator("coordinator status"):
-        from coordinator.config import CoordinatorConfig
-        from deploy.client import OperatorClient
-    from common.config import load
-    from deploy.federation.tables import status_tables
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.deploy.client import OperatorClient
+    from rootstock.common.config import load
+    from rootstock.deploy.federation.tables import status_tables
 
     with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
         answer = operator.status()
@@ -71,9 +71,9 @@ def reject(merge: MergeId, config: Config, reason: Reason) -> None:
 
 def _decide(config: Path, merge: str, *, approve: bool, reason: str) -> None:
     with needs_coordinator("coordinator approve" if approve else "coordinator reject"):
-        from coordinator.config import CoordinatorConfig
-        from deploy.client import OperatorClient
-    from common.config import load
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.deploy.client import OperatorClient
+    from rootstock.common.config import load
 
     with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
         state = operator.decide(merge, approve=approve, reason=reason)
@@ -88,9 +88,9 @@ def forget_samples(
 ) -> None:
     """Delete the images that a lab shared with a submission, and tell the lab."""
     with needs_coordinator("coordinator forget-samples"):
-        from coordinator.config import CoordinatorConfig
-        from deploy.client import OperatorClient
-    from common.config import load
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.deploy.client import OperatorClient
+    from rootstock.common.config import load
 
     with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
         count = operator.forget_samples(submission)
@@ -106,7 +106,7 @@ def ui(
 ) -> None:
     """Show a federation's merge history in MLflow's UI until Ctrl-C."""
     with needs_coordinator("coordinator ui"):
-        from deploy.federation.history_ui import serve_history
+        from rootstock.deploy.federation.history_ui import serve_history
 
     serve_history(state, port)
 
@@ -121,11 +121,11 @@ def rebuild(
 ) -> None:
     """Show every merge in MLflow again, from the ledger; what is whole there stays as it is."""
     with needs_coordinator("coordinator history rebuild"):
-        from coordinator.config import CoordinatorConfig
-        from coordinator.history.rebuild import Restored
-        from coordinator.history.rebuild import rebuild as rebuild_history
-    from common.config import load
-    from deploy.federation.tables import restored_table
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.coordinator.history.rebuild import Restored
+        from rootstock.coordinator.history.rebuild import rebuild as rebuild_history
+    from rootstock.common.config import load
+    from rootstock.deploy.federation.tables import restored_table
 
     settings = load(config, CoordinatorConfig)
     if mlflow_uri is not None:

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from common.errors import NotFoundError
-from deploy.cli.extras import needs_coordinator
-from deploy.cli.net.options import (
+from rootstock.common.errors import NotFoundError
+from rootstock.deploy.cli.extras import needs_coordinator
+from rootstock.deploy.cli.net.options import (
     AsJson,
     Config,
     number_of,
     woken,
 )
-from deploy.cli.output import RESULT, print_json
+from rootstock.deploy.cli.output import RESULT, print_json
 
 if TYPE_CHECKING:
-    from common.protocol import Heads
+    from rootstock.common.protocol import Heads
 
 app = typer.Typer(
     help="Auxiliary heads that labs train below, so that they fit before any adapter.",
@@ -47,13 +47,13 @@ def publish(
     Labs that have shipped stay as they are; those that train or wait take the new ones.
     """
     with needs_coordinator("coordinator heads publish"):
-        from common.compatible.rotation import RotationSettings
-        from coordinator.config import CoordinatorConfig
-        from coordinator.merges.pending import published_plan
-        from coordinator.net.reader import NetReader
-        from coordinator.paths import StatePaths
-        from coordinator.plan import heads
-    from common.config import load
+        from rootstock.common.compatible.rotation import RotationSettings
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.coordinator.merges.pending import published_plan
+        from rootstock.coordinator.net.reader import NetReader
+        from rootstock.coordinator.paths import StatePaths
+        from rootstock.coordinator.plan import heads
+    from rootstock.common.config import load
 
     settings = load(config, CoordinatorConfig)
     paths = StatePaths(settings)
@@ -102,11 +102,11 @@ def retire(
 ) -> None:
     """Take the heads back; labs with recipe `compatible` then wait for the next ones."""
     with needs_coordinator("coordinator heads retire"):
-        from coordinator.config import CoordinatorConfig
-        from coordinator.net.reader import NetReader
-        from coordinator.paths import StatePaths
-        from coordinator.plan import heads
-    from common.config import load
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.coordinator.net.reader import NetReader
+        from rootstock.coordinator.paths import StatePaths
+        from rootstock.coordinator.plan import heads
+    from rootstock.common.config import load
 
     settings = load(config, CoordinatorConfig)
     with NetReader.open(settings) as view:
@@ -123,10 +123,10 @@ def retire(
 def show(config: Config, as_json: AsJson = False) -> None:
     """Show the heads that are published."""
     with needs_coordinator("coordinator heads show"):
-        from coordinator.config import CoordinatorConfig
-        from coordinator.paths import StatePaths
-        from coordinator.plan.heads import HeadsFile
-    from common.config import load
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.coordinator.paths import StatePaths
+        from rootstock.coordinator.plan.heads import HeadsFile
+    from rootstock.common.config import load
 
     published = HeadsFile(StatePaths(load(config, CoordinatorConfig)).heads).current()
     if as_json:

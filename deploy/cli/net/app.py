@@ -9,32 +9,32 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.net import (
+from rootstock.deploy.cli.net import (
     export as net_export,
 )
-from deploy.cli.net import (
+from rootstock.deploy.cli.net import (
     growth as net_growth,
 )
-from deploy.cli.net import (
+from rootstock.deploy.cli.net import (
     history as net_history,
 )
-from deploy.cli.net import (
+from rootstock.deploy.cli.net import (
     learn as net_learn,
 )
-from deploy.cli.net import (
+from rootstock.deploy.cli.net import (
     predict as net_predict,
 )
-from deploy.cli.net import (
+from rootstock.deploy.cli.net import (
     show as net_show,
 )
-from deploy.cli.net.options import (
+from rootstock.deploy.cli.net.options import (
     AsJson,
     Config,
     Version,
     number_of,
     open_net,
 )
-from deploy.cli.output import RESULT, print_json
+from rootstock.deploy.cli.output import RESULT, print_json
 
 app = typer.Typer(help="See, verify and export net versions.", no_args_is_help=True)
 
@@ -68,9 +68,9 @@ def verify(
 ) -> None:
     """Check that a version is whole, signed for, and answers as its joins always did."""
     settings, opened = open_net(config, "verify")
-    from common.identity.keys import load_or_create
-    from coordinator.net.verify import verify_version
-    from coordinator.paths import StatePaths
+    from rootstock.common.identity.keys import load_or_create
+    from rootstock.coordinator.net.verify import verify_version
+    from rootstock.coordinator.paths import StatePaths
 
     with opened as view:
         number = number_of(view, version)

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.net.options import (
+from rootstock.deploy.cli.net.options import (
     Config,
     Version,
     number_of,
     open_net,
 )
-from deploy.cli.output import print_json
+from rootstock.deploy.cli.output import print_json
 
 
 def export(
@@ -39,8 +39,8 @@ def export(
     holds the calibration.
     """
     where, opened = open_net(config, "export")
-    from coordinator.export.card import Source
-    from coordinator.export.exporting import export_composed
+    from rootstock.coordinator.export.card import Source
+    from rootstock.coordinator.export.exporting import export_composed
 
     with opened as view:
         number = number_of(view, version)

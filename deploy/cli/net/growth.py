@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.extras import needs_coordinator
-from deploy.cli.net.options import (
+from rootstock.deploy.cli.extras import needs_coordinator
+from rootstock.deploy.cli.net.options import (
     AsJson,
     Config,
 )
-from deploy.cli.output import RESULT, print_json
+from rootstock.deploy.cli.output import RESULT, print_json
 
 if TYPE_CHECKING:
-    from coordinator.growth import GrowthPlan
+    from rootstock.coordinator.growth import GrowthPlan
 
 
 def plan(config: Config, as_json: AsJson = False) -> None:
     """Show which operations are to come, in waves: what is in one wave runs side by side."""
     with needs_coordinator("net plan"):
-        from coordinator.config import CoordinatorConfig
-        from coordinator.merges.pending import growth_plan
-        from coordinator.net.reader import NetReader
-        from coordinator.paths import StatePaths
-    from common.config import load
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.coordinator.merges.pending import growth_plan
+        from rootstock.coordinator.net.reader import NetReader
+        from rootstock.coordinator.paths import StatePaths
+    from rootstock.common.config import load
 
     settings = load(config, CoordinatorConfig)
     with NetReader.open(settings) as view:
@@ -68,9 +68,9 @@ def _print(found: GrowthPlan, *, automatic: bool) -> None:
 def grow(config: Config, as_json: AsJson = False) -> None:
     """Let every operation that is held go ahead. Asks the running coordinator."""
     with needs_coordinator("net grow"):
-        from coordinator.config import CoordinatorConfig
-        from deploy.client import OperatorClient
-    from common.config import load
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.deploy.client import OperatorClient
+    from rootstock.common.config import load
 
     with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
         merges = operator.grow()
@@ -94,9 +94,9 @@ def rollback(
     Nothing is deleted, and a number is never used twice.
     """
     with needs_coordinator("net rollback"):
-        from coordinator.config import CoordinatorConfig
-        from deploy.client import OperatorClient
-    from common.config import load
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.deploy.client import OperatorClient
+    from rootstock.common.config import load
 
     with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
         answer = operator.roll_back(number, reason=reason, and_later=and_later)

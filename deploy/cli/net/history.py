@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.net.options import (
+from rootstock.deploy.cli.net.options import (
     AsJson,
     Config,
     Version,
     number_of,
     open_net,
 )
-from deploy.cli.output import RESULT, print_json
+from rootstock.deploy.cli.output import RESULT, print_json
 
 if TYPE_CHECKING:
-    from common.nets.graph import Edge, VersionCommit
-    from coordinator.net.diff import Difference
+    from rootstock.common.nets.graph import Edge, VersionCommit
+    from rootstock.coordinator.net.diff import Difference
 
 _ERRORS = (
     ("teacher_error", "teacher"),
@@ -77,7 +77,7 @@ def diff(
 ) -> None:
     """Show what a net version has that another has not: modules, joins, errors."""
     _, opened = open_net(config, "diff")
-    from coordinator.net.diff import difference
+    from rootstock.coordinator.net.diff import difference
 
     with opened as view:
         numbers = (old, number_of(view, new))
@@ -147,7 +147,7 @@ def _module_lines(found: Difference) -> Iterator[str]:
 
 
 def _join_lines(found: Difference) -> Iterator[str]:
-    from coordinator.net.diff import edges
+    from rootstock.coordinator.net.diff import edges
 
     old, new = edges(found.old), edges(found.new)
     for join in found.joins.added:

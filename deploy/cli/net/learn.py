@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.extras import needs_coordinator
-from deploy.cli.net.options import (
+from rootstock.deploy.cli.extras import needs_coordinator
+from rootstock.deploy.cli.net.options import (
     AsJson,
     Config,
     number_of,
     woken,
 )
-from deploy.cli.output import PEOPLE, RESULT, print_json
+from rootstock.deploy.cli.output import PEOPLE, RESULT, print_json
 
 if TYPE_CHECKING:
-    from coordinator.config import CoordinatorConfig
-    from coordinator.merges.result import OperatorJoin
-    from coordinator.registry import Merge
+    from rootstock.coordinator.config import CoordinatorConfig
+    from rootstock.coordinator.merges.result import OperatorJoin
+    from rootstock.coordinator.registry import Merge
 
 QUEUED = "queued; merged once `rootstock coordinator run` runs"
 Samples = Annotated[
@@ -47,16 +47,16 @@ def learn(
     What the net holds does not change. A coordinator that runs commits what was queued.
     """
     with needs_coordinator("net learn"):
-        from common.distillation.task_module import TaskLearningSettings
-        from common.identity.keys import load_or_create
-        from coordinator.config import CoordinatorConfig
-        from coordinator.learning.learn import Learner
-        from coordinator.learning.queue import queue_task
-        from coordinator.merges.own_samples import categories_in
-        from coordinator.merges.pending import published_plan
-        from coordinator.net.reader import NetReader
-        from coordinator.paths import StatePaths
-    from common.config import load
+        from rootstock.common.distillation.task_module import TaskLearningSettings
+        from rootstock.common.identity.keys import load_or_create
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.coordinator.learning.learn import Learner
+        from rootstock.coordinator.learning.queue import queue_task
+        from rootstock.coordinator.merges.own_samples import categories_in
+        from rootstock.coordinator.merges.pending import published_plan
+        from rootstock.coordinator.net.reader import NetReader
+        from rootstock.coordinator.paths import StatePaths
+    from rootstock.common.config import load
 
     settings = load(config, CoordinatorConfig)
     paths = StatePaths(settings)
@@ -92,21 +92,21 @@ def found(
     category's module is joined to it; the others are merged like any category after it.
     """
     with needs_coordinator("net found"):
-        from common.distillation.task_module import TaskLearningSettings
-        from common.identity.keys import load_or_create
-        from coordinator.config import CoordinatorConfig
-        from coordinator.learning.found import (
+        from rootstock.common.distillation.task_module import TaskLearningSettings
+        from rootstock.common.identity.keys import load_or_create
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.coordinator.learning.found import (
             chosen_categories,
             founding_merge,
             waiting_categories,
         )
-        from coordinator.learning.learn import Learner
-        from coordinator.learning.queue import found_with
-        from coordinator.merges.own_samples import categories_in
-        from coordinator.merges.pending import published_plan
-        from coordinator.net.reader import NetReader
-        from coordinator.paths import StatePaths
-    from common.config import load
+        from rootstock.coordinator.learning.learn import Learner
+        from rootstock.coordinator.learning.queue import found_with
+        from rootstock.coordinator.merges.own_samples import categories_in
+        from rootstock.coordinator.merges.pending import published_plan
+        from rootstock.coordinator.net.reader import NetReader
+        from rootstock.coordinator.paths import StatePaths
+    from rootstock.common.config import load
 
     settings = load(config, CoordinatorConfig)
     paths = StatePaths(settings)
@@ -160,12 +160,12 @@ def connect(
     Which one is best is judged on samples that none was learned from.
     """
     with needs_coordinator("net connect"):
-        from common.distillation.solvers.back_distillation import BackDistillationSettings
-        from coordinator.config import CoordinatorConfig
-        from coordinator.learning.learn import Learner
-        from coordinator.learning.queue import queue_connection
-        from coordinator.net.reader import NetReader
-    from common.config import load
+        from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
+        from rootstock.coordinator.config import CoordinatorConfig
+        from rootstock.coordinator.learning.learn import Learner
+        from rootstock.coordinator.learning.queue import queue_connection
+        from rootstock.coordinator.net.reader import NetReader
+    from rootstock.common.config import load
 
     settings = load(config, CoordinatorConfig)
     with NetReader.open(settings) as view:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from common.errors import NotFoundError, UnreachableError
-from deploy.cli.extras import needs_coordinator
+from rootstock.common.errors import NotFoundError, UnreachableError
+from rootstock.deploy.cli.extras import needs_coordinator
 
 if TYPE_CHECKING:
-    from coordinator.net.reader import NetReader
-    from coordinator.whereabouts import StateConfig
+    from rootstock.coordinator.net.reader import NetReader
+    from rootstock.coordinator.whereabouts import StateConfig
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")]
 Version = Annotated[int | None, typer.Option("--version", "-v", help="Default: the newest.")]
@@ -32,9 +32,9 @@ def open_net(config: Path, command: str) -> tuple[StateConfig, NetReader]:
         If no coordinator has run there.
     """
     with needs_coordinator(f"net {command}"):
-        from coordinator.net.reader import NetReader
-        from coordinator.whereabouts import StateConfig
-    from common.config import load
+        from rootstock.coordinator.net.reader import NetReader
+        from rootstock.coordinator.whereabouts import StateConfig
+    from rootstock.common.config import load
 
     where = load(config, StateConfig)
     return where, NetReader.open(where)
@@ -56,7 +56,7 @@ def number_of(view: NetReader, wanted: int | None) -> int:
 
 def woken(state: Path) -> bool:
     """Have a coordinator that runs look at its registry again; say whether there is one."""
-    from deploy.client import OperatorClient
+    from rootstock.deploy.client import OperatorClient
 
     try:
         with OperatorClient.of_state(state) as operator:

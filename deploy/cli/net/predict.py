@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from common.errors import ConfigurationError, DataError
-from deploy.cli.net.options import (
+from rootstock.common.errors import ConfigurationError, DataError
+from rootstock.deploy.cli.net.options import (
     Config,
     Version,
     number_of,
@@ -21,7 +21,7 @@ from deploy.cli.net.options import (
 )
 
 if TYPE_CHECKING:
-    from coordinator.export.predict import (
+    from rootstock.coordinator.export.predict import (
         Classified,
         Predictor,
         Segmented,
@@ -46,7 +46,7 @@ def predict(
     image gets a line with the error, and the exit code is then 4; the others are done all the same.
     """
     _, opened = open_net(config, "predict")
-    from coordinator.export.predict import (
+    from rootstock.coordinator.export.predict import (
         Predictor,
         Segmented,
         Unreadable,
@@ -86,7 +86,7 @@ def _segmented(answer: Segmented, names: _Names, *, all_asked: bool) -> dict[str
         row["ranking"] = [{"category": name, "share": shares[name]} for name in ranked]
     path = names.of(answer.path)
     if path is not None:
-        from coordinator.pictures.overlay import draw_overlay
+        from rootstock.coordinator.pictures.overlay import draw_overlay
 
         draw_overlay(answer.picture, answer.labels_HW.numpy(), path)
         row["overlay"] = str(path)

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.extras import needs_coordinator
-from deploy.cli.net.options import (
+from rootstock.deploy.cli.extras import needs_coordinator
+from rootstock.deploy.cli.net.options import (
     AsJson,
     Config,
     Version,
     number_of,
     open_net,
 )
-from deploy.cli.output import PEOPLE, print_json, print_plain
+from rootstock.deploy.cli.output import PEOPLE, print_json, print_plain
 
 
 def show(
@@ -27,7 +27,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show categories × tasks, with the error in each cell and what is not joined."""
-    from deploy.cli.net.tables import (
+    from rootstock.deploy.cli.net.tables import (
         extractors,
         net_lines,
     )
@@ -40,11 +40,11 @@ def show(
     title = f"{where.net}, net version {number}"
     if picture is not None:
         with needs_coordinator("net show --picture"):
-            from coordinator.pictures.net import draw_net
+            from rootstock.coordinator.pictures.net import draw_net
         draw_net(tree, picture, title=title)
         PEOPLE.print(f"written: {picture}", soft_wrap=True)
     if as_json:
-        from coordinator.net.diff import described
+        from rootstock.coordinator.net.diff import described
 
         joins = [
             {"category": edge.category, "task": edge.task, **described(edge)} for edge in tree.edges

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from common.nets.graph import Edge, NetTree
+    from rootstock.common.nets.graph import Edge, NetTree
 
 WIDTH = 80
 NOT_JOINED = "–"

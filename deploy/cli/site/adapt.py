@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.output import PEOPLE, RESULT, print_json, print_plain
+from rootstock.deploy.cli.output import PEOPLE, RESULT, print_json, print_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from site_agent.transfer.adapt_card import AdaptedCard
+    from rootstock.site_agent.transfer.adapt_card import AdaptedCard
 
 _HARDLY = 40.0
 """Percent of its own images' turns below which a net was clearly not trained below the head."""
@@ -43,22 +43,22 @@ def adapt(
     The coordinator's rotation head and the lab's task modules stay as they are. The agent may run
     meanwhile; nothing is shipped.
     """
-    from common.config import check, load
-    from site_agent.config import SiteConfig
+    from rootstock.common.config import check, load
+    from rootstock.site_agent.config import SiteConfig
 
     settings = load(config, SiteConfig)
-    from common.compatible.adaptation import AdaptationSettings
-    from deploy.cli.site.progress import (
+    from rootstock.common.compatible.adaptation import AdaptationSettings
+    from rootstock.deploy.cli.site.progress import (
         progress,
         retrying,
         warn,
     )
-    from site_agent.transfer.adapt import adapt_own
-    from site_agent.transfer.adapt_card import (
+    from rootstock.site_agent.transfer.adapt import adapt_own
+    from rootstock.site_agent.transfer.adapt_card import (
         require_free,
         write,
     )
-    from site_agent.transfer.snapshot import standing
+    from rootstock.site_agent.transfer.snapshot import standing
 
     adaptation = check(
         {"steps": steps, "learning_rate": learning_rate, "seed": seed},

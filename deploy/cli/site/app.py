@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from common.errors import NotFoundError
-from deploy.cli.output import RESULT, print_json
-from deploy.cli.site import (
+from rootstock.common.errors import NotFoundError
+from rootstock.deploy.cli.output import RESULT, print_json
+from rootstock.deploy.cli.site import (
     adapt as site_adapt,
 )
-from deploy.cli.site import (
+from rootstock.deploy.cli.site import (
     sources as site_sources,
 )
 
@@ -26,11 +26,11 @@ Config = Annotated[Path, typer.Option("--config", "-c", help="site.toml")]
 @app.command()
 def run(config: Config) -> None:
     """Train the teacher net, ship it, evaluate and refine on request, until SIGTERM or Ctrl-C."""
-    from common.config import load
-    from site_agent.config import SiteConfig
+    from rootstock.common.config import load
+    from rootstock.site_agent.config import SiteConfig
 
     settings = load(config, SiteConfig)
-    from site_agent.agent import run as run_agent
+    from rootstock.site_agent.agent import run as run_agent
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,9 +43,9 @@ def status(
     config: Config, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """Say what the agent at this lab is doing."""
-    from common.config import load
-    from site_agent.config import SiteConfig
-    from site_agent.state import Status
+    from rootstock.common.config import load
+    from rootstock.site_agent.config import SiteConfig
+    from rootstock.site_agent.state import Status
 
     path = load(config, SiteConfig).state / "status.json"
     if not path.exists():

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.cli.output import print_json, print_plain
+from rootstock.deploy.cli.output import print_json, print_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from site_agent.transfer.rank_sources import (
+    from rootstock.site_agent.transfer.rank_sources import (
         Ranked,
         Ranking,
         Score,
@@ -41,22 +41,22 @@ def sources(
     Besides the files that are given these are the lab's older teachers. The holdout images rank;
     errors on validation images are reported and decide nothing. The agent may run meanwhile.
     """
-    from common.config import load
-    from site_agent.config import SiteConfig
+    from rootstock.common.config import load
+    from rootstock.site_agent.config import SiteConfig
 
     settings = load(config, SiteConfig)
-    from deploy.cli.site.progress import (
+    from rootstock.deploy.cli.site.progress import (
         progress,
         retrying,
         warn,
     )
-    from site_agent.transfer.rank_sources import (
+    from rootstock.site_agent.transfer.rank_sources import (
         candidates,
         rank,
         task_named,
     )
-    from site_agent.transfer.snapshot import standing
-    from site_agent.transfer.source_nets import from_file
+    from rootstock.site_agent.transfer.snapshot import standing
+    from rootstock.site_agent.transfer.source_nets import from_file
 
     with standing(settings, retrying) as lab, progress("ranks") as on_step:
         chosen = task_named(lab, task)

@@ -8,8 +8,8 @@ from pathlib import Path
 import safetensors.torch
 from torch import nn
 
-from common.documents import Document
-from common.weights import safetensors_io
+from rootstock.common.documents import Document
+from rootstock.common.weights import safetensors_io
 
 
 def cached(

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable
 from pathlib import Path
 
-from common.errors import ConfigurationError
+from rootstock.common.errors import ConfigurationError
 
 _SELF = Path("/proc/self")
 

@@ -28,31 +28,31 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from sqlalchemy.engine import Engine
 
-from common.artifacts.local import LocalStore
-from common.identity.keys import SigningKey, load_or_create
-from common.nets.architectures import initial_modules
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.weights.manifest import BlobEntry, Recipe, TeacherManifest
-from coordinator.config import (
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.identity.keys import SigningKey, load_or_create
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.weights.manifest import BlobEntry, Recipe, TeacherManifest
+from rootstock.coordinator.config import (
     AcceptanceConfig,
     CoordinatorConfig,
     DistillationConfig,
     EvaluationConfig,
     PlanConfig,
 )
-from coordinator.context import CoordinatorContext
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.jobs.model import JobResult, Progress, TransplantJob
-from coordinator.jobs.worker import TransplantWorker
-from coordinator.merges.commit import Committer
-from coordinator.merges.job import OnJobProgress
-from coordinator.merges.reconciler import Reconciler
-from coordinator.merges.runner import MergeRunner
-from coordinator.paths import StatePaths
-from coordinator.plan.heads import HeadsFile
-from coordinator.plan.publish import publish_plan
-from coordinator.registry import Change, MergeState, Receipt, Registry, Submission
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
+from rootstock.coordinator.jobs.worker import TransplantWorker
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.job import OnJobProgress
+from rootstock.coordinator.merges.reconciler import Reconciler
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.plan.heads import HeadsFile
+from rootstock.coordinator.plan.publish import publish_plan
+from rootstock.coordinator.registry import Change, MergeState, Receipt, Registry, Submission
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 SIZES = (5, 50, 500)
 REPEATS = 5
@@ -190,7 +190,7 @@ class _Net:
 
     def show_seconds(self) -> float:
         """Time `rootstock net show` as a whole process."""
-        command = [sys.executable, "-m", "deploy.cli.main", "net", "show", "--json"]
+        command = [sys.executable, "-m", "rootstock.deploy.cli.main", "net", "show", "--json"]
         began = time.perf_counter()
         shown = subprocess.run(  # our own command line
             [*command, "--config", str(self._toml)], check=True, capture_output=True

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from common.errors import TransplantError
+from rootstock.common.errors import TransplantError
 from tests.benchmarks.harness import results
 from tests.benchmarks.system import (
     solver_closed_form,
@@ -93,7 +93,7 @@ def measure(console: Console, *, quick: bool = False) -> dict[str, Any]:
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": cores},
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "ray", "rootstock")},
+            **{name: version(name) for name in ("torch", "ray", "rootstock-federation")},
         },
         "threads": torch.get_num_threads(),
     }

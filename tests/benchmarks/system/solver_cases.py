@@ -14,23 +14,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from common.distillation.problem import TransplantProblem
-from common.distillation.pseudo_gradients.adjoint import (
+from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.distillation.pseudo_gradients.adjoint import (
     pseudo_gradient,
     relu_maps,
 )
-from common.distillation.pseudo_gradients.maps import PseudoGradients
-from common.distillation.pseudo_gradients.pool import DrawPool
-from common.distillation.pseudo_gradients.rules import Shape
-from common.distillation.pseudo_gradients.signals import (
+from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
+from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
+from rootstock.common.distillation.pseudo_gradients.rules import Shape
+from rootstock.common.distillation.pseudo_gradients.signals import (
     Draw,
     Policy,
     Signals,
 )
-from common.distillation.solvers.penalties import PseudoGradientPenalty
-from common.nets.adapter import Adapter
-from common.nets.architectures import feature_shape, initial_modules
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.distillation.solvers.penalties import PseudoGradientPenalty
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import feature_shape, initial_modules
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from tests.oracles.double_backward import DoubleBackward
 
 TASK = TaskSpec(name="classification")

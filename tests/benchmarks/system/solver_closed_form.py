@@ -19,16 +19,16 @@ from typing import Any
 
 import torch
 
-from common.distillation.problem import TransplantProblem
-from common.distillation.pseudo_gradients.adjoint import pseudo_gradient
-from common.distillation.pseudo_gradients.pool import DrawPool
-from common.distillation.solvers.back_distillation import (
+from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradient
+from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
+from rootstock.common.distillation.solvers.back_distillation import (
     BackDistillation,
     BackDistillationSettings,
 )
-from common.distillation.solvers.closed_form import closed_form
-from common.distillation.solvers.penalties import PseudoGradientPenalty
-from common.nets.adapter import Adapter
+from rootstock.common.distillation.solvers.closed_form import closed_form
+from rootstock.common.distillation.solvers.penalties import PseudoGradientPenalty
+from rootstock.common.nets.adapter import Adapter
 from tests.benchmarks.system.solver_cases import (
     Case,
     Step,

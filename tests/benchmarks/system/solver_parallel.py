@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from common.artifacts.local import LocalStore
-from common.nets.architectures import initial_modules, input_shape
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from coordinator.config import DistillationConfig, JobsConfig
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.jobs.model import TransplantJob
-from coordinator.jobs.runner import JobRunner
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.nets.architectures import initial_modules, input_shape
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.coordinator.config import DistillationConfig, JobsConfig
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.jobs.model import TransplantJob
+from rootstock.coordinator.jobs.runner import JobRunner
 
 TASK = TaskSpec(name="classification")
 SAMPLES = 20

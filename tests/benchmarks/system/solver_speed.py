@@ -20,7 +20,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from common.errors import TransplantError
+from rootstock.common.errors import TransplantError
 from tests.benchmarks.harness.memory import measured
 from tests.benchmarks.system.solver_cases import (
     CASES,

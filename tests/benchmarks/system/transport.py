@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from common.errors import UnreachableError
+from rootstock.common.errors import UnreachableError
 
 ROUNDS = 3
 """Each copy is measured so often, the two in turn; the medians are compared."""

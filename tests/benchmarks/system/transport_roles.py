@@ -15,27 +15,27 @@ from typing import Any
 
 import grpc
 
-from common.artifacts.local import LocalStore
-from common.identity.keys import load_or_create
-from common.logs import log_to
-from common.nets.architectures import initial_modules
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.protocol import Plan
-from common.transport.channel import open_channel, server_options
-from common.weights.manifest import Recipe, TeacherManifest
-from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
-from coordinator.context import CoordinatorContext
-from coordinator.merges.commit import Committer
-from coordinator.paths import StatePaths
-from coordinator.registry import Registry
-from coordinator.service.server import CoordinatorServer
-from coordinator.service.subscriptions import Subscriptions
-from protos.rootstock.federation.v1 import federation_pb2
-from site_agent.config import DataConfig, SiteConfig
-from site_agent.spool import Spool
-from site_agent.teacher.package import write_blob
-from site_agent.wire.client import CoordinatorClient
-from site_agent.wire.upload import Shipment
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.identity.keys import load_or_create
+from rootstock.common.logs import log_to
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.protocol import Plan
+from rootstock.common.transport.channel import open_channel, server_options
+from rootstock.common.weights.manifest import Recipe, TeacherManifest
+from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.service.server import CoordinatorServer
+from rootstock.coordinator.service.subscriptions import Subscriptions
+from rootstock.protos.rootstock.federation.v1 import federation_pb2
+from rootstock.site_agent.config import DataConfig, SiteConfig
+from rootstock.site_agent.spool import Spool
+from rootstock.site_agent.teacher.package import write_blob
+from rootstock.site_agent.wire.client import CoordinatorClient
+from rootstock.site_agent.wire.upload import Shipment
 from tests.benchmarks.harness.memory import PeakMemory
 
 CHUNK_BYTES = 1 << 20

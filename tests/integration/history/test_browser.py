@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.history.files import REPORT, write_files
+from rootstock.coordinator.history.files import REPORT, write_files
 from tests.unit.history.samples import record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""

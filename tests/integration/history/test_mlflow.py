@@ -14,10 +14,15 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from common.errors import AddressInUseError, ConfigurationError, ConflictError, UnreachableError
-from coordinator.history.mlflow_history import History
-from coordinator.history.record import Tailored
-from coordinator.history.server import MlflowServer
+from rootstock.common.errors import (
+    AddressInUseError,
+    ConfigurationError,
+    ConflictError,
+    UnreachableError,
+)
+from rootstock.coordinator.history.mlflow_history import History
+from rootstock.coordinator.history.record import Tailored
+from rootstock.coordinator.history.server import MlflowServer
 from tests.unit.history.samples import digest, record
 
 FILES = {"net.png", "errors.png", "merge.json", "report.html"}

@@ -14,20 +14,20 @@ import pytest
 import tomli_w
 from mlflow import MlflowClient
 
-from common.errors import NotFoundError, UnreachableError
-from common.files import only_one
-from coordinator.config import CoordinatorConfig, JobsConfig
-from coordinator.context import CoordinatorContext
-from coordinator.history.mlflow_history import History
-from coordinator.history.rebuild import rebuild
-from coordinator.history.recorder import Recorder
-from coordinator.history.server import MlflowServer
-from coordinator.jobs.runner import JobRunner
-from coordinator.merges.commit import Committer
-from coordinator.merges.runner import MergeRunner
-from coordinator.paths import StatePaths
-from coordinator.registry import MergeState, SubmissionState
-from protos.rootstock.federation.v1.federation_pb2 import ReportEvaluationRequest
+from rootstock.common.errors import NotFoundError, UnreachableError
+from rootstock.common.files import only_one
+from rootstock.coordinator.config import CoordinatorConfig, JobsConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history.mlflow_history import History
+from rootstock.coordinator.history.rebuild import rebuild
+from rootstock.coordinator.history.recorder import Recorder
+from rootstock.coordinator.history.server import MlflowServer
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import MergeState, SubmissionState
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import ReportEvaluationRequest
 from tests.integration.history.test_mlflow import free_port
 from tests.unit.coordinator.conftest import context as context  # a fixture
 from tests.unit.coordinator.conftest import receive, teacher
@@ -158,7 +158,14 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
         # As its operator runs it.
         path = tmp_path / "coordinator.toml"
         path.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
-        command = [sys.executable, "-m", "deploy.cli.main", "coordinator", "history", "rebuild"]
+        command = [
+            sys.executable,
+            "-m",
+            "rootstock.deploy.cli.main",
+            "coordinator",
+            "history",
+            "rebuild",
+        ]
         ran = subprocess.run(
             [*command, "--config", str(path), "--json"], capture_output=True, text=True, timeout=120
         )

@@ -8,8 +8,8 @@ import sys
 
 _MEASURE = """
 import json
-from common.nets.spec import ArchitectureSpec
-from deploy.benchmarks.solver_parallel import measure
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.deploy.benchmarks.solver_parallel import measure
 spec = ArchitectureSpec(name="small-vgg", split="pool1", settings={"width": 4, "hidden": 8})
 print(json.dumps(measure(spec, categories=2, draws=8, steps=2, cores=2)))
 """

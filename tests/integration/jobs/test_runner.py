@@ -16,13 +16,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.errors import ConfigurationError, NotFoundError, TransplantError, UnreachableError
-from coordinator.config import DistillationConfig, JobsConfig
-from coordinator.jobs.checkpoint import load
-from coordinator.jobs.local_ray import LocalRay
-from coordinator.jobs.model import JobResult, Progress, TransplantJob
-from coordinator.jobs.runner import JobRunner
-from coordinator.jobs.worker import TransplantWorker
+from rootstock.common.errors import (
+    ConfigurationError,
+    NotFoundError,
+    TransplantError,
+    UnreachableError,
+)
+from rootstock.coordinator.config import DistillationConfig, JobsConfig
+from rootstock.coordinator.jobs.checkpoint import load
+from rootstock.coordinator.jobs.local_ray import LocalRay
+from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.jobs.worker import TransplantWorker
 from tests.unit.jobs.transplants import PAPERS, Transplant, one_thread
 
 ACTOR = "ray::TransplantActor"
@@ -140,8 +145,8 @@ async def test_a_cancelled_job_can_go_on_later(runner: JobRunner, transplant: Tr
 
 _OTHER = """
 import json, os, signal
-from coordinator.config import JobsConfig
-from coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.config import JobsConfig
+from rootstock.coordinator.jobs.runner import JobRunner
 runner = JobRunner(JobsConfig(local_cpus=3))
 runner.start()
 import ray

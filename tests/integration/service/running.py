@@ -15,39 +15,39 @@ from typing import Any
 
 import grpc
 
-from common.artifacts.local import LocalStore
-from common.identity.keys import SigningKey, load_or_create
-from common.nets.architectures import initial_modules
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.protocol import (
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.identity.keys import SigningKey, load_or_create
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.protocol import (
     PROTOCOL_MAXIMUM,
     PROTOCOL_MINIMUM,
     Limits,
     Plan,
 )
-from common.transport.auth import SigningInterceptor
-from common.transport.channel import channel_options, open_channel
-from common.transport.chunks import Span
-from common.transport.status import error_from_rpc
-from common.transport.upload import upload_blob, upload_requests
-from common.weights.manifest import (
+from rootstock.common.transport.auth import SigningInterceptor
+from rootstock.common.transport.channel import channel_options, open_channel
+from rootstock.common.transport.chunks import Span
+from rootstock.common.transport.status import error_from_rpc
+from rootstock.common.transport.upload import upload_blob, upload_requests
+from rootstock.common.weights.manifest import (
     BlobEntry,
     Manifest,
     Recipe,
     SharedSamples,
     TeacherManifest,
 )
-from common.weights.safetensors_io import read_header, write
-from common.weights.stripped import kept_spans
-from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
-from coordinator.context import CoordinatorContext
-from coordinator.merges.commit import Committer
-from coordinator.paths import StatePaths
-from coordinator.plan.publish import publish_plan
-from coordinator.registry import Registry
-from coordinator.service import CoordinatorServer, Subscriptions
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from rootstock.common.weights.safetensors_io import read_header, write
+from rootstock.common.weights.stripped import kept_spans
+from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.plan.publish import publish_plan
+from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.service import CoordinatorServer, Subscriptions
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 
 CHUNK = 4096
 ARCHITECTURE = ArchitectureSpec(

@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from common.errors import (
+from rootstock.common.errors import (
     AddressInUseError,
     ConfigurationError,
     ConflictError,
@@ -23,13 +23,13 @@ from common.errors import (
     SchemaError,
     UnreachableError,
 )
-from common.identity.keys import SigningKey
-from common.transport.auth import sign_call
-from deploy.client import OperatorClient
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
-from protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
-from protos.rootstock.operator.v1.operator_pb2_grpc import OperatorStub
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.transport.auth import sign_call
+from rootstock.deploy.client import OperatorClient
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
+from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorStub
 from tests.integration.service.running import CALL_SECONDS, Running, plain_channel, raising
 
 GET_PLAN = "/rootstock.federation.v1.Federation/GetPlan"

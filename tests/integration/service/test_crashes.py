@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import StorageError
+from rootstock.common.errors import StorageError
 from tests.integration.service.running import CHUNK, Lab, Running, stalled
 
 CHECKOUT = Path(__file__).parents[3]

@@ -5,10 +5,10 @@ import zlib
 import pytest
 import torch
 
-from common.errors import NotFoundError, SchemaError
-from common.transport.download import download
-from common.weights.safetensors_io import read
-from protos.rootstock.federation.v1.federation_pb2 import DownloadRequest
+from rootstock.common.errors import NotFoundError, SchemaError
+from rootstock.common.transport.download import download
+from rootstock.common.weights.safetensors_io import read
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import DownloadRequest
 from tests.integration.service.running import CALL_SECONDS, CHUNK, raising
 
 

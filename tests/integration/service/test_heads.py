@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import SchemaError
-from common.nets.architectures import build_head, initialise
-from common.protocol import (
-    PROTOCOL_MAXIMUM,
-    PROTOCOL_MINIMUM,
-    Heads,
-)
-from coordinator.jobs.checkpoint import put_tensors
 from coordinator.plan.heads import (
     HeadsFile,
     publish,
     retire,
 )
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.architectures import build_head, initialise
+from rootstock.common.protocol import (
+    PROTOCOL_MAXIMUM,
+    PROTOCOL_MINIMUM,
+    Heads,
+)
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.integration.service.running import Lab, LabMaker, Running
 from tests.integration.service.test_downloads import fetch
 

@@ -12,23 +12,23 @@ import pytest
 import torch
 from rich.console import Console
 
-from common.errors import IntegrityError, LimitError, SchemaError, UnreachableError
-from common.weights.safetensors_io import read, write
-from common.weights.stripped import held_bytes
-from coordinator.merges.commit import (
+from rootstock.common.errors import IntegrityError, LimitError, SchemaError, UnreachableError
+from rootstock.common.weights.safetensors_io import read, write
+from rootstock.common.weights.stripped import held_bytes
+from rootstock.coordinator.merges.commit import (
     commit,
     roll_back,
 )
-from coordinator.merges.result import AcceptedJoin
-from coordinator.registry import MergeState, SubmissionState
-from coordinator.service.uploads.dedup import WORTHWHILE_BYTES
-from deploy.client import OperatorClient
-from deploy.federation.tables import status_tables
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent.config import DataConfig, NetworkConfig, SiteConfig
-from site_agent.spool import Spool
-from site_agent.wire.client import CoordinatorClient
-from site_agent.wire.upload import (
+from rootstock.coordinator.merges.result import AcceptedJoin
+from rootstock.coordinator.registry import MergeState, SubmissionState
+from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES
+from rootstock.deploy.client import OperatorClient
+from rootstock.deploy.federation.tables import status_tables
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.site_agent.config import DataConfig, NetworkConfig, SiteConfig
+from rootstock.site_agent.spool import Spool
+from rootstock.site_agent.wire.client import CoordinatorClient
+from rootstock.site_agent.wire.upload import (
     Shipment,
     what_was_sent,
 )

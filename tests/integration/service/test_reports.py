@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from common.errors import (
+from coordinator.registry import MergeState, NewEvent, SubmissionState
+from rootstock.common.errors import (
     ConflictError,
     IdentityError,
     LimitError,
@@ -14,13 +15,12 @@ from common.errors import (
     RefusedError,
     SchemaError,
 )
-from common.nets.adapter import Adapter
-from common.nets.architectures import feature_shape
-from common.nets.spec import AdapterSpec
-from common.weights.manifest import AdapterEntry, RefinementManifest
-from common.weights.safetensors_io import write
-from coordinator.registry import MergeState, NewEvent, SubmissionState
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import feature_shape
+from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
+from rootstock.common.weights.safetensors_io import write
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.integration.service.running import Teacher
 
 

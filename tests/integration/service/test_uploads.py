@@ -10,7 +10,8 @@ from contextlib import closing
 import pytest
 import torch
 
-from common.errors import (
+from coordinator.registry.uploads import LEASE_SECONDS
+from rootstock.common.errors import (
     IdentityError,
     IntegrityError,
     LimitError,
@@ -19,15 +20,14 @@ from common.errors import (
     SchemaError,
     UnreachableError,
 )
-from common.identity.keys import verify
-from coordinator.registry import SubmissionState
-from coordinator.registry.uploads import LEASE_SECONDS
-from coordinator.service import receipt_bytes, signature_ref
-from coordinator.service.uploads.slots import (
+from rootstock.common.identity.keys import verify
+from rootstock.coordinator.registry import SubmissionState
+from rootstock.coordinator.service import receipt_bytes, signature_ref
+from rootstock.coordinator.service.uploads.slots import (
     STREAMS_PER_SITE,
     Slots,
 )
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.integration.service.running import CHUNK, Running, messages_of, raising, stalled
 
 

@@ -5,12 +5,12 @@ import time
 import grpc
 import pytest
 
-from common.errors import ConflictError, SchemaError
-from coordinator.context import (
+from rootstock.common.errors import ConflictError, SchemaError
+from rootstock.coordinator.context import (
     merge_event,
     version_event,
 )
-from coordinator.registry import MergeState
+from rootstock.coordinator.registry import MergeState
 from tests.integration.service.running import raising
 
 QUICK = pytest.mark.parametrize("coordinator", [{"heartbeat_seconds": 0.1}], indirect=True)
@@ -150,8 +150,8 @@ def test_an_instance_has_a_name_of_bounded_length(lab, instance):
 
 
 def test_a_cut_watch_is_no_longer_watching(coordinator, lab):
-    from protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
-    from protos.rootstock.operator.v1.operator_pb2_grpc import OperatorStub
+    from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
+    from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorStub
     from tests.integration.service.running import CALL_SECONDS, plain_channel
 
     stream = lab("cat-lab").watch("a")

@@ -8,16 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from common.artifacts.local import LocalStore
-from common.identity.keys import load_or_create
-from common.nets.spec import ArchitectureSpec
-from coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
-from coordinator.context import CoordinatorContext
-from coordinator.merges.commit import Committer
-from coordinator.plan.publish import publish_plan
-from coordinator.registry import Registry
-from coordinator.service.server import CoordinatorServer
-from coordinator.service.subscriptions import Subscriptions
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.identity.keys import load_or_create
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.plan.publish import publish_plan
+from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.service.server import CoordinatorServer
+from rootstock.coordinator.service.subscriptions import Subscriptions
 
 ARCHITECTURE = ArchitectureSpec(
     name="small-vgg", settings={"input_size": 32, "width": 8}, split="pool1"

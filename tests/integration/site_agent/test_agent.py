@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.errors import (
+from rootstock.common.errors import (
     ConflictError,
     DataError,
     IdentityError,
@@ -21,17 +21,17 @@ from common.errors import (
     StorageError,
     UnreachableError,
 )
-from common.identity.keys import load_or_create
-from common.nets.adapter import Adapter
-from common.nets.spec import AdapterSpec
-from common.weights import safetensors_io
-from common.weights.admission import admit
-from common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
-from coordinator.registry import NewEvent, Receipt
-from coordinator.registry.evaluations import evaluation_id
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from site_agent.agent import run
-from site_agent.config import (
+from rootstock.common.identity.keys import load_or_create
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.admission import admit
+from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
+from rootstock.coordinator.registry import NewEvent, Receipt
+from rootstock.coordinator.registry.evaluations import evaluation_id
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.site_agent.agent import run
+from rootstock.site_agent.config import (
     DataConfig,
     EvaluationConfig,
     NetworkConfig,
@@ -39,11 +39,11 @@ from site_agent.config import (
     SiteConfig,
     TrainingConfig,
 )
-from site_agent.evaluation.report import (
+from rootstock.site_agent.evaluation.report import (
     CandidateError,
     EvaluationReport,
 )
-from site_agent.spool import Spool
+from rootstock.site_agent.spool import Spool
 from tests.integration.service.running import Running as ServedAgain
 from tests.integration.service.test_crashes import serving
 from tests.integration.site_agent.support import Centre

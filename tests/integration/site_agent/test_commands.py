@@ -14,23 +14,23 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from common.compatible.rotation import TURNS
-from common.errors import ConflictError, NotFoundError, RootstockError
-from common.images.decode import pixels
-from common.nets.architectures import build_head, initial_modules, initialise, input_shape
-from common.nets.graph import Edge, ModuleRef, NetTree
-from common.protocol import Heads
-from coordinator.export.exporting import export_composed
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.plan.heads import (
+from rootstock.common.compatible.rotation import TURNS
+from rootstock.common.errors import ConflictError, NotFoundError, RootstockError
+from rootstock.common.images.decode import pixels
+from rootstock.common.nets.architectures import build_head, initial_modules, initialise, input_shape
+from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
+from rootstock.common.protocol import Heads
+from rootstock.coordinator.export.exporting import export_composed
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.plan.heads import (
     HeadsFile,
     publish,
 )
-from deploy.cli.main import app
-from site_agent.config import SiteConfig, TrainingConfig
-from site_agent.data.load import load
-from site_agent.data.sources import open_source
-from site_agent.transfer.adapt_card import AdaptedCard
+from rootstock.deploy.cli.main import app
+from rootstock.site_agent.config import SiteConfig, TrainingConfig
+from rootstock.site_agent.data.load import load
+from rootstock.site_agent.data.sources import open_source
+from rootstock.site_agent.transfer.adapt_card import AdaptedCard
 from tests.integration.site_agent.support import ARCHITECTURE, Centre
 from tests.integration.site_agent.test_agent import Running, running, site
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.nets.architectures import initial_modules
-from common.protocol import Heads
-from common.weights.manifest import TeacherManifest
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.plan.heads import (
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.protocol import Heads
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.plan.heads import (
     HeadsFile,
     publish,
 )
-from site_agent.config import CompatibleConfig, SiteConfig, TrainingConfig
+from rootstock.site_agent.config import CompatibleConfig, SiteConfig, TrainingConfig
 from tests.integration.site_agent.support import Centre
 from tests.integration.site_agent.test_agent import Running, running, site
 

@@ -5,9 +5,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from common.artifacts.local import LocalStore
-from common.artifacts.s3 import S3Store
-from common.artifacts.store import BlobStore
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.artifacts.s3 import S3Store
+from rootstock.common.artifacts.store import BlobStore
 
 
 @pytest.fixture(scope="session")

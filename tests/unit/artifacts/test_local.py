@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from common.artifacts.local import LocalStore
-from common.artifacts.store import open_store
-from common.errors import ConfigurationError, StorageError
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.artifacts.store import open_store
+from rootstock.common.errors import ConfigurationError, StorageError
 from tests.unit.disks import run_on_disk
 
 
@@ -53,7 +53,7 @@ def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path: Path) -> None:
     said = run_on_disk(
         tmp_path,
         """
-from common.artifacts.local import LocalStore
+from rootstock.common.artifacts.local import LocalStore
 store = LocalStore(disk / "store")
 small = store.put_bytes(b"tree")
 store.put_ref("head", small)
@@ -76,10 +76,10 @@ def test_a_read_only_disk_is_named_and_still_read(tmp_path: Path) -> None:
     said = run_on_disk(
         tmp_path,
         """
-from common.artifacts.local import LocalStore
+from rootstock.common.artifacts.local import LocalStore
 LocalStore(disk / "store").put_bytes(b"tree")
 # read-only
-from common.artifacts.local import LocalStore
+from rootstock.common.artifacts.local import LocalStore
 store = LocalStore(disk / "store")
 [digest] = store.digests()
 assert store.read_bytes(digest, 10) == b"tree"
@@ -114,7 +114,7 @@ def test_files_are_put_across_file_systems(tmp_path: Path) -> None:
         tmp_path,
         f"""
 import hashlib
-from common.artifacts.local import LocalStore
+from rootstock.common.artifacts.local import LocalStore
 path = disk / "file"
 path.write_bytes(b"weights")
 digest = hashlib.sha256(b"weights").hexdigest()

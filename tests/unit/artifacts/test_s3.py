@@ -6,11 +6,11 @@ from pathlib import Path
 import boto3
 import pytest
 
-from common.artifacts.s3 import S3Store
-from common.artifacts.s3_client import PART_BYTES
-from common.artifacts.store import open_store
-from common.errors import NotFoundError, StorageError, UnreachableError
-from common.files import file_digest
+from rootstock.common.artifacts.s3 import S3Store
+from rootstock.common.artifacts.s3_client import PART_BYTES
+from rootstock.common.artifacts.store import open_store
+from rootstock.common.errors import NotFoundError, StorageError, UnreachableError
+from rootstock.common.files import file_digest
 
 
 def test_large_files_go_in_parts(bucket: str, tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_without_boto3_the_remedy_is_named(tmp_path: Path) -> None:
 import sys
 sys.modules["boto3"] = None  # what an import of a package that is not installed does
 from pathlib import Path
-from common.artifacts.store import open_store
-from common.errors import MissingExtraError
+from rootstock.common.artifacts.store import open_store
+from rootstock.common.errors import MissingExtraError
 open_store("folder", Path("cache"))
 try:
     open_store("s3://bucket/p", Path("cache"))
@@ -88,4 +88,4 @@ except MissingExtraError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "pip install 'rootstock[coordinator]'" in done.stdout
+    assert "pip install 'rootstock-federation[coordinator]'" in done.stdout

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from common.artifacts.store import BlobStore
-from common.errors import IntegrityError, LimitError, NotFoundError, SchemaError
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.errors import IntegrityError, LimitError, NotFoundError, SchemaError
 
 ABSENT = "0" * 64
 

@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from common.errors import ConfigurationError, DataError, SchemaError
-from deploy.cli.main import app
+from rootstock.common.errors import ConfigurationError, DataError, SchemaError
+from rootstock.deploy.cli.main import app
 from tests.benchmarks.papers.l2t import (
     cells,
     goals,

@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from common.errors import ConfigurationError, DataError, SchemaError
-from common.nettailor.learning import Settings
-from deploy.cli.main import app
+from rootstock.common.errors import ConfigurationError, DataError, SchemaError
+from rootstock.common.nettailor.learning import Settings
+from rootstock.deploy.cli.main import app
 from tests.benchmarks.papers.nettailor import (
     cells,
     goals,

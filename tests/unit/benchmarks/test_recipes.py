@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from common.errors import SchemaError
-from site_agent.config import TrainingConfig
+from rootstock.common.errors import SchemaError
+from rootstock.site_agent.config import TrainingConfig
 from tests.benchmarks.cli import app
 from tests.benchmarks.papers.transplant import (
     datasets,

@@ -11,9 +11,9 @@ from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
-from common.errors import ConfigurationError, DataError, SchemaError
-from common.nets.spec import ArchitectureSpec
-from deploy.cli.main import app
+from rootstock.common.errors import ConfigurationError, DataError, SchemaError
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.deploy.cli.main import app
 from tests.benchmarks.papers.recombine import (
     data,
     goals,

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.compatible.batchnorm import norms
-from common.errors import DataError, SchemaError, TransplantError
+from rootstock.common.compatible.batchnorm import norms
+from rootstock.common.errors import DataError, SchemaError, TransplantError
 from tests.benchmarks.papers.recombine import (
     domains,
     extractors,

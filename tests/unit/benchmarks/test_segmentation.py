@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from common.distillation.problem import NO_LABEL
-from common.errors import DataError
-from site_agent.data.voc import VOC_CLASSES
+from rootstock.common.distillation.problem import NO_LABEL
+from rootstock.common.errors import DataError
+from rootstock.site_agent.data.voc import VOC_CLASSES
 from tests.benchmarks.papers.transplant import (
     segmentation,
     voc,

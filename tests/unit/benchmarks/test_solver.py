@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.errors import TransplantError
+from rootstock.common.errors import TransplantError
 from tests.benchmarks.system import (
     solver_closed_form,
     solver_speed,

@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from common.errors import DataError, SchemaError
-from deploy.cli.main import app
+from rootstock.common.errors import DataError, SchemaError
+from rootstock.deploy.cli.main import app
 from tests.benchmarks.harness import results
 from tests.benchmarks.papers.transplant import (
     datasets,

@@ -10,21 +10,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.compatible.adaptation import batches
-from common.compatible.batchnorm import re_estimate
-from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
-from common.images.decode import normalise
-from common.nets.architectures import build_head, initial_modules, initialise, input_shape
-from common.nets.spec import ArchitectureSpec
-from site_agent.config import CompatibleConfig, TrainingConfig
-from site_agent.data.images import ImageSet, LabData
-from site_agent.data.load import load
-from site_agent.evaluation import (
+from rootstock.common.compatible.adaptation import batches
+from rootstock.common.compatible.batchnorm import re_estimate
+from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.architectures import build_head, initial_modules, initialise, input_shape
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
+from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.data.load import load
+from rootstock.site_agent.evaluation import (
     inference,
     metrics,
 )
-from site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
-from site_agent.recipes.interface import Teacher
+from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
+from rootstock.site_agent.recipes.interface import Teacher
 from tests.unit.site_agent import support
 
 SPEC = ArchitectureSpec(

@@ -10,9 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.compatible.adaptation import Adaptation, AdaptationSettings, adapt, batches, told
-from common.compatible.batchnorm import re_estimate
-from common.errors import DataError
+from rootstock.common.compatible.adaptation import (
+    Adaptation,
+    AdaptationSettings,
+    adapt,
+    batches,
+    told,
+)
+from rootstock.common.compatible.batchnorm import re_estimate
+from rootstock.common.errors import DataError
 from tests.unit.compatible import domains
 from tests.unit.site_agent import support
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.compatible.batchnorm import FEWEST, norms, re_estimate
-from common.errors import DataError
+from rootstock.common.compatible.batchnorm import FEWEST, norms, re_estimate
+from rootstock.common.errors import DataError
 
 
 def net() -> nn.Sequential:

@@ -3,10 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head, turned
-from common.errors import DataError
-from common.images.decode import normalise
-from common.nets.architectures import build_head, initialise
+from rootstock.common.compatible.rotation import (
+    TURNS,
+    RotationSettings,
+    learn_rotation_head,
+    turned,
+)
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.architectures import build_head, initialise
 from tests.unit.site_agent import support
 
 

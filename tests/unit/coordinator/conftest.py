@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from common.artifacts.local import LocalStore
-from common.identity.keys import SigningKey, load_or_create
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.weights.manifest import Recipe, TeacherManifest
-from coordinator.config import CoordinatorConfig, PlanConfig
-from coordinator.context import CoordinatorContext
-from coordinator.plan.publish import publish_plan
-from coordinator.registry import Receipt, Registry
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.identity.keys import SigningKey, load_or_create
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.weights.manifest import Recipe, TeacherManifest
+from rootstock.coordinator.config import CoordinatorConfig, PlanConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.plan.publish import publish_plan
+from rootstock.coordinator.registry import Receipt, Registry
 
 ARCHITECTURE = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
 

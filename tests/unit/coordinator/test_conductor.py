@@ -7,22 +7,22 @@ from dataclasses import replace
 
 import pytest
 
-from common.errors import StorageError
-from coordinator.config import GrowthConfig, JobsConfig
-from coordinator.context import (
+from rootstock.common.errors import StorageError
+from rootstock.coordinator.config import GrowthConfig, JobsConfig
+from rootstock.coordinator.context import (
     MAX_REASON,
     plain,
 )
-from coordinator.jobs.runner import JobRunner
-from coordinator.merges.commit import Committer
-from coordinator.merges.pending import growth_plan
-from coordinator.merges.reconciler import Reconciler
-from coordinator.merges.runner import MergeRunner
-from coordinator.net.reader import NetReader
-from coordinator.paths import StatePaths
-from coordinator.plan.heads import HeadsFile
-from coordinator.registry import OPEN_MERGES, MergeState, SubmissionState
-from protos.rootstock.federation.v1 import federation_pb2
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.pending import growth_plan
+from rootstock.coordinator.merges.reconciler import Reconciler
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.plan.heads import HeadsFile
+from rootstock.coordinator.registry import OPEN_MERGES, MergeState, SubmissionState
+from rootstock.protos.rootstock.federation.v1 import federation_pb2
 from tests.unit.coordinator.conftest import receive, teacher
 
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from common.config import check
-from common.distillation.methods import methods
-from common.errors import ConfigurationError
-from coordinator.config import CoordinatorConfig, DistillationConfig
+from rootstock.common.config import check
+from rootstock.common.distillation.methods import methods
+from rootstock.common.errors import ConfigurationError
+from rootstock.coordinator.config import CoordinatorConfig, DistillationConfig
 
 BASE = {
     "net": "animals",

@@ -7,36 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from common.identity.keys import SigningKey
-from common.nets.adapter import Adapter
-from common.nets.calibration import Calibration
-from common.nets.spec import AdapterSpec
-from common.weights import safetensors_io
-from common.weights.manifest import AdapterEntry
-from coordinator.config import DistillationConfig, JobsConfig
-from coordinator.context import CoordinatorContext
-from coordinator.history.recorder import gather
-from coordinator.jobs.model import JobResult
-from coordinator.jobs.runner import JobRunner
-from coordinator.merges.commit import Committer
-from coordinator.merges.evaluation import (
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import AdapterEntry
+from rootstock.coordinator.config import DistillationConfig, JobsConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history.recorder import gather
+from rootstock.coordinator.jobs.model import JobResult
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.evaluation import (
     ask,
     calibration_of,
     candidates_of,
     numbers_of,
 )
-from coordinator.merges.runner import (
+from rootstock.coordinator.merges.runner import (
     MergeRunner,
     teacher_numbers,
 )
-from coordinator.net.objects import read_commit
-from coordinator.net.reader import NetReader
-from coordinator.net.verify import verify_version
-from coordinator.paths import StatePaths
-from coordinator.registry import Merge, MergeState, SubmissionState
-from deploy.federation.tables import category_rows
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from protos.rootstock.operator.v1 import operator_pb2
+from rootstock.coordinator.net.objects import read_commit
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.coordinator.net.verify import verify_version
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
+from rootstock.deploy.federation.tables import category_rows
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.protos.rootstock.operator.v1 import operator_pb2
 from tests.unit.coordinator.conftest import receive, teacher
 
 ZERO = pb.OutputCalibration(scale=0.5, bias=1.5, error=8.0)

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from common.errors import ConflictError, NotFoundError
-from common.weights.manifest import SharedSamples
-from coordinator.context import CoordinatorContext
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.merges.forget import forget_samples
-from coordinator.registry import MergeState, SubmissionState
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.common.weights.manifest import SharedSamples
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.merges.forget import forget_samples
+from rootstock.coordinator.registry import MergeState, SubmissionState
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher
 
 

@@ -10,21 +10,26 @@ import pytest
 import torch
 from PIL import Image
 
-from common.compatible.rotation import RotationSettings
-from common.errors import ConflictError, DataError, NotFoundError
-from common.nets.architectures import build_category_module, build_head, initialise, input_shape
-from common.nets.graph import ModuleRef
-from common.nets.spec import ArchitectureSpec
-from common.protocol import (
+from rootstock.common.compatible.rotation import RotationSettings
+from rootstock.common.errors import ConflictError, DataError, NotFoundError
+from rootstock.common.nets.architectures import (
+    build_category_module,
+    build_head,
+    initialise,
+    input_shape,
+)
+from rootstock.common.nets.graph import ModuleRef
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.protocol import (
     Heads,
     Plan,
 )
-from common.weights import safetensors_io
-from coordinator.config import GrowthConfig
-from coordinator.context import CoordinatorContext
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.paths import StatePaths
-from coordinator.plan.heads import (
+from rootstock.common.weights import safetensors_io
+from rootstock.coordinator.config import GrowthConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.plan.heads import (
     HeadsFile,
     founder_of,
     heads_of_net,
@@ -32,8 +37,8 @@ from coordinator.plan.heads import (
     publish,
     retire,
 )
-from coordinator.registry import MergeState
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.coordinator.registry import MergeState
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_conductor import conduct
 

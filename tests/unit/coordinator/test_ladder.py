@@ -8,20 +8,20 @@ from dataclasses import replace
 
 import pytest
 
-from common.errors import TransplantError
-from coordinator.config import DistillationConfig, JobsConfig
-from coordinator.context import CoordinatorContext
-from coordinator.jobs.model import JobResult, TransplantJob
-from coordinator.jobs.runner import JobRunner
-from coordinator.jobs.worker import TransplantWorker
-from coordinator.merges.commit import Committer
-from coordinator.merges.evaluation import numbers_of
-from coordinator.merges.job import OnJobProgress
-from coordinator.merges.runner import MergeRunner
-from coordinator.net.objects import read_commit
-from coordinator.paths import StatePaths
-from coordinator.registry import Merge, MergeState, SubmissionState, evaluation_id
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.common.errors import TransplantError
+from rootstock.coordinator.config import DistillationConfig, JobsConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.model import JobResult, TransplantJob
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.jobs.worker import TransplantWorker
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.evaluation import numbers_of
+from rootstock.coordinator.merges.job import OnJobProgress
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.net.objects import read_commit
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import Merge, MergeState, SubmissionState, evaluation_id
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_evaluating import SITE_KEY
 from tests.unit.coordinator.test_review import with_policy

@@ -12,41 +12,41 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from common.distillation.solvers.back_distillation import BackDistillationSettings
-from common.distillation.task_module import TaskLearningSettings
-from common.errors import ConflictError, DataError, NotFoundError, TransplantError
-from common.identity.keys import load_or_create
-from common.nets.graph import ModuleRef
-from common.nets.spec import TaskSpec
-from common.weights.manifest import SharedSamples
-from coordinator.config import JobsConfig, SamplesConfig
-from coordinator.context import CoordinatorContext
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.jobs.runner import JobRunner
-from coordinator.learning.found import (
+from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
+from rootstock.common.distillation.task_module import TaskLearningSettings
+from rootstock.common.errors import ConflictError, DataError, NotFoundError, TransplantError
+from rootstock.common.identity.keys import load_or_create
+from rootstock.common.nets.graph import ModuleRef
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.weights.manifest import SharedSamples
+from rootstock.coordinator.config import JobsConfig, SamplesConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.learning.found import (
     chosen_categories,
     founding_merge,
     waiting_categories,
 )
-from coordinator.learning.learn import Learner
-from coordinator.learning.queue import (
+from rootstock.coordinator.learning.learn import Learner
+from rootstock.coordinator.learning.queue import (
     found_with,
     queue_connection,
     queue_task,
 )
-from coordinator.merges.commit import Committer
-from coordinator.merges.own_samples import (
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.own_samples import (
     categories_in,
     read_own,
 )
-from coordinator.merges.pending import growth_plan
-from coordinator.merges.result import COORDINATOR
-from coordinator.merges.runner import MergeRunner
-from coordinator.merges.samples import few_samples
-from coordinator.net.reader import NetReader
-from coordinator.net.verify import verify_version
-from coordinator.paths import StatePaths
-from coordinator.registry import Merge, MergeState, SubmissionState
+from rootstock.coordinator.merges.pending import growth_plan
+from rootstock.coordinator.merges.result import COORDINATOR
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.merges.samples import few_samples
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.coordinator.net.verify import verify_version
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
 from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_evaluating import evaluating
 from tests.unit.coordinator.test_review import report, transplanter, with_policy

@@ -4,20 +4,20 @@ import asyncio
 
 import pytest
 
-from common.errors import ConflictError
-from common.nets.spec import ArchitectureSpec
-from common.nets.tailored_resnet import tailored_spec
-from common.nettailor.paths import Path
-from coordinator.config import JobsConfig
-from coordinator.history.recorder import (
+from rootstock.common.errors import ConflictError
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.tailored_resnet import tailored_spec
+from rootstock.common.nettailor.paths import Path
+from rootstock.coordinator.config import JobsConfig
+from rootstock.coordinator.history.recorder import (
     Recorder,
     gather,
 )
-from coordinator.jobs.runner import JobRunner
-from coordinator.merges.commit import Committer
-from coordinator.merges.runner import MergeRunner
-from coordinator.paths import StatePaths
-from coordinator.registry import SubmissionState
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import SubmissionState
 from tests.unit.coordinator.conftest import receive, teacher
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConflictError
-from coordinator.config import AcceptanceConfig, AcceptanceRule, JobsConfig
-from coordinator.context import CoordinatorContext
-from coordinator.jobs.runner import JobRunner
-from coordinator.merges.commit import Committer
-from coordinator.merges.runner import MergeRunner
-from coordinator.net.reader import NetReader
-from coordinator.net.verify import verify_version
-from coordinator.paths import StatePaths
-from coordinator.registry import Merge, MergeState, SubmissionState
-from protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.common.errors import ConflictError
+from rootstock.coordinator.config import AcceptanceConfig, AcceptanceRule, JobsConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.coordinator.net.verify import verify_version
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.unit.coordinator.conftest import receive, teacher
 from tests.unit.coordinator.test_evaluating import SITE_KEY, evaluating, results
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from common.config import check
-from common.errors import ConfigurationError, StorageError
-from common.nets.spec import TaskSpec
-from coordinator.config import CoordinatorConfig, DistillationConfig, JobsConfig
-from coordinator.context import CoordinatorContext
-from coordinator.jobs.model import JobResult, TransplantJob
-from coordinator.jobs.runner import JobRunner
-from coordinator.merges.commit import Committer
-from coordinator.merges.runner import MergeRunner
-from coordinator.paths import StatePaths
-from coordinator.registry import MergeState, SubmissionState
+from rootstock.common.config import check
+from rootstock.common.errors import ConfigurationError, StorageError
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.coordinator.config import CoordinatorConfig, DistillationConfig, JobsConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.model import JobResult, TransplantJob
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import MergeState, SubmissionState
 from tests.unit.coordinator.conftest import SEGMENTATION, receive, teacher
 
 CLASSIFICATION = TaskSpec(name="classification")

@@ -4,23 +4,23 @@ import asyncio
 
 import pytest
 
-from common.identity.keys import SigningKey
-from common.nets.calibration import Calibration
-from common.nets.graph import Edge, NetTree, VersionCommit
-from coordinator.config import JobsConfig
-from coordinator.context import CoordinatorContext
-from coordinator.jobs.runner import JobRunner
-from coordinator.merges.commit import Committer
-from coordinator.merges.runner import MergeRunner
-from coordinator.net.fingerprint import (
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.graph import Edge, NetTree, VersionCommit
+from rootstock.coordinator.config import JobsConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.net.fingerprint import (
     outputs,
     written,
 )
-from coordinator.net.objects import write_tree
-from coordinator.net.reader import NetReader
-from coordinator.net.verify import verify_version
-from coordinator.paths import StatePaths
-from coordinator.registry import MergeState, SubmissionState
+from rootstock.coordinator.net.objects import write_tree
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.coordinator.net.verify import verify_version
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import MergeState, SubmissionState
 from tests.unit.coordinator.conftest import receive, teacher
 
 SITE_KEY = SigningKey.generate()

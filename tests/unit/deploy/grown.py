@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from common.artifacts.local import LocalStore
-from common.nets.adapter import Adapter
-from common.nets.architectures import initial_modules
-from common.nets.calibration import Calibration
-from common.nets.graph import Edge, ModuleRef, NetTree, VersionCommit
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from common.weights import safetensors_io
-from common.weights.manifest import AdapterEntry, BlobEntry
-from coordinator.net.objects import write_tree
-from coordinator.registry import MergeState, Receipt, Registry, SubmissionState
-from deploy.cli.main import app
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.graph import Edge, ModuleRef, NetTree, VersionCommit
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
+from rootstock.coordinator.net.objects import write_tree
+from rootstock.coordinator.registry import MergeState, Receipt, Registry, SubmissionState
+from rootstock.deploy.cli.main import app
 from tests.unit.growth.examples import teacher
 
 SPEC = ArchitectureSpec(name="small-vgg", settings={"width": 4, "input_size": 32}, split="pool1")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from common.weights import safetensors_io
+from rootstock.common.weights import safetensors_io
 from tests.benchmarks.papers.transplant.datasets import (
     CIFAR10,
     Labelled,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConfigurationError
-from deploy.federation.config import Federation, merge, read, resolve
+from rootstock.common.errors import ConfigurationError
+from rootstock.deploy.federation.config import Federation, merge, read, resolve
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import NotFoundError
-from common.nets.architectures import initial_modules
-from common.nets.graph import Edge, ModuleRef
-from common.nets.spec import ArchitectureSpec
-from common.nets.tree_documents import tree_digest
-from deploy.cli.net.tables import net_lines
+from rootstock.common.errors import NotFoundError
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.graph import Edge, ModuleRef
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.tree_documents import tree_digest
+from rootstock.deploy.cli.net.tables import net_lines
 from tests.unit.deploy.grown import CLASSIFICATION, NUMBERS, SPEC, Command, GrownNet
 from tests.unit.history.samples import net
 
@@ -179,7 +179,7 @@ def test_reading_needs_neither_torch_nor_mlflow_nor_ray(
     grown: GrownNet, argv: tuple[str, ...]
 ) -> None:
     code = (
-        "import sys; from deploy.cli.main import main\n"
+        "import sys; from rootstock.deploy.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "print(sorted({'torch', 'mlflow', 'ray', 'matplotlib'} & sys.modules.keys()))"
     )

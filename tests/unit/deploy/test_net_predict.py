@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from common.errors import ConfigurationError, DataError, NotFoundError
-from common.images.decode import normalise
-from coordinator.net.compose import compose
-from site_agent.config import DataConfig
-from site_agent.data import load as lab
+from rootstock.common.errors import ConfigurationError, DataError, NotFoundError
+from rootstock.common.images.decode import normalise
+from rootstock.coordinator.net.compose import compose
+from rootstock.site_agent.config import DataConfig
+from rootstock.site_agent.data import load as lab
 from tests.unit.deploy.grown import Command, GrownNet
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.federation.processes import ProcessEndedError, Processes
+from rootstock.deploy.federation.processes import ProcessEndedError, Processes
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 PARENT = (

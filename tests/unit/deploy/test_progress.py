@@ -4,9 +4,9 @@ import io
 
 from rich.console import Console
 
-from deploy.federation.config import Federation, resolve
-from deploy.federation.progress import LineDisplay
-from protos.rootstock.operator.v1 import operator_pb2
+from rootstock.deploy.federation.config import Federation, resolve
+from rootstock.deploy.federation.progress import LineDisplay
+from rootstock.protos.rootstock.operator.v1 import operator_pb2
 from tests.e2e.federation import digits_federation
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from common.config import check
-from coordinator.config import CoordinatorConfig
-from deploy.federation.config import merge
-from site_agent.config import SiteConfig
+from rootstock.common.config import check
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.deploy.federation.config import merge
+from rootstock.site_agent.config import SiteConfig
 
 ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "site_agent/recipes/README.md"

@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from deploy.federation.tables import category_rows, category_tables
-from protos.rootstock.operator.v1 import operator_pb2
+from rootstock.deploy.federation.tables import category_rows, category_tables
+from rootstock.protos.rootstock.operator.v1 import operator_pb2
 
 
 def printed(*merges: operator_pb2.MergeStatus) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from common.distillation.problem import TransplantProblem
-from common.nets.architectures import feature_shape, initial_modules
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.nets.architectures import feature_shape, initial_modules
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 
 SPEC = ArchitectureSpec(name="small-vgg", split="pool2", settings={"width": 4})
 SHAPE = feature_shape(SPEC)

@@ -7,17 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from common.distillation.pseudo_gradients.adjoint import (
+from rootstock.common.distillation.pseudo_gradients.adjoint import (
     output_shape,
     pseudo_gradient,
     register,
     relu_maps,
 )
-from common.distillation.pseudo_gradients.rules import Site
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
-from common.nets.architectures import build_task_module, feature_shape
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.distillation.pseudo_gradients.rules import Site
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import build_task_module, feature_shape
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from tests.oracles.double_backward import (
     sliding,
     slow_gradient,

@@ -1,6 +1,6 @@
 import torch
 
-from common.distillation.augmentation import AugmentConfig, augment, augment_labelled
+from rootstock.common.distillation.augmentation import AugmentConfig, augment, augment_labelled
 
 
 def images() -> torch.Tensor:

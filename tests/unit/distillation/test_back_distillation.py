@@ -2,16 +2,16 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from common.distillation.problem import Samples
-from common.distillation.pseudo_gradients.adjoint import pseudo_gradient
-from common.distillation.pseudo_gradients.pool import DrawPool
-from common.distillation.solvers.back_distillation import (
+from rootstock.common.distillation.problem import Samples
+from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradient
+from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
+from rootstock.common.distillation.solvers.back_distillation import (
     BackDistillation,
     BackDistillationSettings,
 )
-from common.distillation.solvers.closed_form import closed_form
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
+from rootstock.common.distillation.solvers.closed_form import closed_form
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
 from tests.unit.distillation.nets import SHAPE, adapter_spec, features, problem
 
 CHANNELS = SHAPE[0]

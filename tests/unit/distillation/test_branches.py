@@ -10,14 +10,14 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops.misc import Conv2dNormActivation
 
-from common.distillation.pseudo_gradients.adjoint import (
+from rootstock.common.distillation.pseudo_gradients.adjoint import (
     output_shape,
     pseudo_gradient,
     relu_maps,
 )
-from common.errors import TransplantError
-from common.nets.residual import PaddedShortcut
-from common.nets.segmentation import Crop, SkipFusion, fcn8s_task_module
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.residual import PaddedShortcut
+from rootstock.common.nets.segmentation import Crop, SkipFusion, fcn8s_task_module
 from tests.oracles.double_backward import (
     linearised,
     slow_gradient,

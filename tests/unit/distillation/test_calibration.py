@@ -6,13 +6,13 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from common.distillation.calibration import (
+from rootstock.common.distillation.calibration import (
     calibrate_by_labels,
     calibrate_by_moments,
     threshold_errors,
 )
-from common.errors import TransplantError
-from common.nets.calibration import Calibration
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.calibration import Calibration
 
 
 def outputs(count: int = 400, seed: int = 0) -> tuple[Tensor, Tensor]:

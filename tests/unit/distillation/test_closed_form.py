@@ -2,26 +2,26 @@ import pytest
 import torch
 from torch import nn
 
-from common.distillation.problem import TransplantProblem
-from common.distillation.pseudo_gradients.adjoint import pseudo_gradient
-from common.distillation.pseudo_gradients.maps import PseudoGradients
-from common.distillation.pseudo_gradients.signals import (
+from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradient
+from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
+from rootstock.common.distillation.pseudo_gradients.signals import (
     Policy,
     Signals,
 )
-from common.distillation.solvers.biases import (
+from rootstock.common.distillation.solvers.biases import (
     bias_from_means,
     feature_means,
     rectified_mean,
 )
-from common.distillation.solvers.closed_form import (
+from rootstock.common.distillation.solvers.closed_form import (
     closed_form,
     normal_equations,
 )
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
-from common.nets.architectures import build_category_module
-from common.nets.spec import AdapterSpec, ArchitectureSpec
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import build_category_module
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
 from tests.unit.distillation.nets import SHAPE, SPEC, adapter_spec, features, problem, shuffled
 
 CHANNELS = SHAPE[0]

@@ -7,15 +7,15 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from common.distillation.auto.dream import (
+from rootstock.common.distillation.auto.dream import (
     Dream,
     DreamRecord,
     DreamSettings,
 )
-from common.distillation.dream_source import DreamSource, moments
-from common.errors import TransplantError
-from common.nets.architectures import initial_modules, input_shape
-from common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.distillation.dream_source import DreamSource, moments
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.architectures import initial_modules, input_shape
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from tests.unit.distillation.nets import SPEC, task_module
 
 IMAGE = input_shape(SPEC)

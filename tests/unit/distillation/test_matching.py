@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 
-from common.distillation.problem import TransplantProblem
-from common.distillation.solvers.closed_form import closed_form
-from common.distillation.solvers.matching import (
+from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.distillation.solvers.closed_form import closed_form
+from rootstock.common.distillation.solvers.matching import (
     assignment,
     matched,
 )
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
-from common.nets.spec import AdapterSpec
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.spec import AdapterSpec
 from tests.unit.distillation import nets, test_segmentation
 
 CHANNELS = nets.SHAPE[0]

@@ -3,23 +3,23 @@ import torch
 from safetensors.torch import load, save
 from torch.nn import functional as F  # noqa: N812
 
-from common.distillation.methods import method_named, methods
-from common.distillation.problem import Samples, TransplantProblem
-from common.distillation.solvers.back_distillation import BackDistillationSettings
-from common.distillation.solvers.closed_form import closed_form
-from common.distillation.solvers.penalties import (
+from rootstock.common.distillation.methods import method_named, methods
+from rootstock.common.distillation.problem import Samples, TransplantProblem
+from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
+from rootstock.common.distillation.solvers.closed_form import closed_form
+from rootstock.common.distillation.solvers.penalties import (
     JacobianPenalty,
     real_gradient,
 )
-from common.distillation.transplant import (
+from rootstock.common.distillation.transplant import (
     MethodSettings,
     Start,
     Transplant,
     soft_labels,
     starting_adapter,
 )
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
 from tests.unit.distillation.nets import (
     SHAPE,
     adapter_spec,

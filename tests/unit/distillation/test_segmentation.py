@@ -11,25 +11,25 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from common.distillation.methods import method_named, methods
-from common.distillation.problem import UNLABELLED, Samples, TransplantProblem
-from common.distillation.pseudo_gradients.adjoint import (
+from rootstock.common.distillation.methods import method_named, methods
+from rootstock.common.distillation.problem import UNLABELLED, Samples, TransplantProblem
+from rootstock.common.distillation.pseudo_gradients.adjoint import (
     output_shape,
     pseudo_gradient,
 )
-from common.distillation.pseudo_gradients.maps import PseudoGradients
-from common.distillation.pseudo_gradients.pool import DrawPool
-from common.distillation.pseudo_gradients.signals import Signals
-from common.distillation.solvers.back_distillation import (
+from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
+from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
+from rootstock.common.distillation.pseudo_gradients.signals import Signals
+from rootstock.common.distillation.solvers.back_distillation import (
     BackDistillation,
     BackDistillationSettings,
 )
-from common.distillation.solvers.closed_form import closed_form
-from common.distillation.transplant import MethodSettings, Transplant, soft_labels
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
-from common.nets.architectures import feature_shape, initial_modules, splits
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.distillation.solvers.closed_form import closed_form
+from rootstock.common.distillation.transplant import MethodSettings, Transplant, soft_labels
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import feature_shape, initial_modules, splits
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from tests.oracles.double_backward import slow_gradient
 from tests.unit.distillation import nets
 

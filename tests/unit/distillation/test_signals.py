@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from common.distillation.problem import Samples, TransplantProblem
-from common.distillation.pseudo_gradients.maps import PseudoGradients
-from common.distillation.pseudo_gradients.signals import Signals
-from common.errors import TransplantError
+from rootstock.common.distillation.problem import Samples, TransplantProblem
+from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
+from rootstock.common.distillation.pseudo_gradients.signals import Signals
+from rootstock.common.errors import TransplantError
 from tests.unit.distillation.nets import SHAPE, problem, task_module
 
 

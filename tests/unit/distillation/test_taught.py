@@ -6,17 +6,17 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from common.distillation.auto.dream import Dream
-from common.distillation.auto.imitation import (
+from rootstock.common.distillation.auto.dream import Dream
+from rootstock.common.distillation.auto.imitation import (
     Answers,
     in_batches,
 )
-from common.distillation.auto.learning import AutoLearning
-from common.distillation.methods import method_named
-from common.distillation.problem import Samples, TransplantProblem
-from common.distillation.solvers.back_distillation import BackDistillationSettings
-from common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
-from common.errors import TransplantError
+from rootstock.common.distillation.auto.learning import AutoLearning
+from rootstock.common.distillation.methods import method_named
+from rootstock.common.distillation.problem import Samples, TransplantProblem
+from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
+from rootstock.common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
+from rootstock.common.errors import TransplantError
 from tests.unit.distillation.nets import SHAPE, adapter_spec, features, task_module
 from tests.unit.distillation.test_dream import (
     IMAGE,

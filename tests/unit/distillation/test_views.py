@@ -1,7 +1,7 @@
 import torch
 
-from common.distillation.auto.synthetic import dead_leaves
-from common.distillation.auto.views import (
+from rootstock.common.distillation.auto.synthetic import dead_leaves
+from rootstock.common.distillation.auto.views import (
     mixtures,
     strong_views,
 )

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.artifacts.local import LocalStore
-from common.errors import NotFoundError, SchemaError
-from common.nets.adapter import Adapter
-from common.nets.architectures import initial_modules
-from common.nets.graph import Edge, ModuleRef
-from common.nets.spec import AdapterSpec, ArchitectureSpec
-from common.weights.manifest import AdapterEntry
-from coordinator.net.compose import compose
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.errors import NotFoundError, SchemaError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.graph import Edge, ModuleRef
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
+from rootstock.common.weights.manifest import AdapterEntry
+from rootstock.coordinator.net.compose import compose
 from tests.unit.deploy.grown import CLASSIFICATION, SEGMENTATION, GrownNet, animals
 
 

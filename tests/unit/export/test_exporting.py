@@ -14,24 +14,24 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from common.errors import (
+from rootstock.common.errors import (
     ConfigurationError,
     IntegrityError,
     MissingExtraError,
     NotFoundError,
     SchemaError,
 )
-from common.images.decode import UnreadableError
-from common.weights.card_file import card_path
-from coordinator.export import onnx_export, torch_export
-from coordinator.export.card import Card
-from coordinator.export.card_text import text_path
-from coordinator.export.exporting import export_composed
-from coordinator.export.formats import FORMATS, Format, format_of
-from coordinator.export.layers import Convert, converted
-from coordinator.export.parity import TOLERANCE, compared
-from coordinator.export.safetensors_export import load_composed
-from coordinator.net.compose import compose
+from rootstock.common.images.decode import UnreadableError
+from rootstock.common.weights.card_file import card_path
+from rootstock.coordinator.export import onnx_export, torch_export
+from rootstock.coordinator.export.card import Card
+from rootstock.coordinator.export.card_text import text_path
+from rootstock.coordinator.export.exporting import export_composed
+from rootstock.coordinator.export.formats import FORMATS, Format, format_of
+from rootstock.coordinator.export.layers import Convert, converted
+from rootstock.coordinator.export.parity import TOLERANCE, compared
+from rootstock.coordinator.export.safetensors_export import load_composed
+from rootstock.coordinator.net.compose import compose
 from tests.unit.deploy.grown import Command, GrownNet, animals
 
 
@@ -156,7 +156,7 @@ def test_a_dtype_that_safetensors_cannot_hold_is_named(
 ) -> None:
     net = compose(grown.tree, grown.store, "cat", "classification")
     net.task_module.register_buffer("phase", torch.zeros(2, dtype=torch.complex64))
-    monkeypatch.setattr("coordinator.export.exporting.compose", lambda *_: net)
+    monkeypatch.setattr("rootstock.coordinator.export.exporting.compose", lambda *_: net)
     with pytest.raises(SchemaError, match=r"tensor 'task_module.phase' is torch.complex64"):
         export_composed(
             grown.tree, grown.store, "cat", "classification", tmp_path / "cat.safetensors"
@@ -210,8 +210,8 @@ def test_onnx_without_its_extra(
 ) -> None:
     # An import of a package that sys.modules maps to None fails as if it were not installed.
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "coordinator.export.onnx_export")
-    monkeypatch.delattr("coordinator.export.onnx_export")
+    monkeypatch.delitem(sys.modules, "rootstock.coordinator.export.onnx_export")
+    monkeypatch.delattr("rootstock.coordinator.export.onnx_export")
     with pytest.raises(MissingExtraError, match=r"pip install 'rootstock\[export\]'"):
         export_composed(grown.tree, grown.store, "cat", "classification", tmp_path / "cat.onnx")
 

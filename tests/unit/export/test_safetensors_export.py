@@ -6,22 +6,22 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from common.artifacts.local import LocalStore
-from common.errors import IntegrityError, NotFoundError, SchemaError
-from common.nets.adapter import Adapter
-from common.nets.architectures import initial_modules
-from common.nets.calibration import Calibration
-from common.nets.composed import ComposedNet
-from common.nets.graph import Edge, ModuleRef, NetTree
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from common.nets.tree_documents import tree_digest
-from common.weights import safetensors_io
-from common.weights.card_file import card_path
-from common.weights.manifest import AdapterEntry, BlobEntry
-from coordinator.export.card_text import text_path
-from coordinator.export.exporting import export_composed
-from coordinator.export.safetensors_export import load_composed
-from site_agent.transfer.source_nets import from_file
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.errors import IntegrityError, NotFoundError, SchemaError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.composed import ComposedNet
+from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.nets.tree_documents import tree_digest
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.card_file import card_path
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
+from rootstock.coordinator.export.card_text import text_path
+from rootstock.coordinator.export.exporting import export_composed
+from rootstock.coordinator.export.safetensors_export import load_composed
+from rootstock.site_agent.transfer.source_nets import from_file
 
 SPEC = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
 TASK = TaskSpec(name="classification")

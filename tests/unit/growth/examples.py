@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from common.protocol import Plan
-from common.weights.manifest import AdapterEntry, BlobEntry, Recipe, TeacherManifest
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.protocol import Plan
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Recipe, TeacherManifest
 
 ARCHITECTURE = ArchitectureSpec(name="small-vgg", settings={"input_size": 32}, split="pool1")
 

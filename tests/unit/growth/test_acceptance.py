@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from common.errors import LimitError, SchemaError
-from coordinator.config import AcceptanceConfig
-from coordinator.growth import acceptance
+from rootstock.common.errors import LimitError, SchemaError
+from rootstock.coordinator.config import AcceptanceConfig
+from rootstock.coordinator.growth import acceptance
 
 POLICY = AcceptanceConfig(max_error=40.0, max_above_teacher=10.0)
 

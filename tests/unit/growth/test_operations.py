@@ -2,9 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from common.nets.calibration import Calibration
-from common.nets.graph import NetTree
-from coordinator.growth import Found, NewCategory, NewTask, Refusal, Underway, decide, grown
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.graph import NetTree
+from rootstock.coordinator.growth import (
+    Found,
+    NewCategory,
+    NewTask,
+    Refusal,
+    Underway,
+    decide,
+    grown,
+)
 from tests.unit.growth.examples import plan, teacher
 
 BOTH = plan("classification", "counting")

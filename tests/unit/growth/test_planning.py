@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from coordinator.growth import Found, NewTask, plan_growth
+from rootstock.coordinator.growth import Found, NewTask, plan_growth
 from tests.unit.growth.examples import plan, teacher
 from tests.unit.growth.test_operations import BOTH, net_of
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import ConflictError, NotFoundError
-from common.nets.calibration import Calibration
-from coordinator.growth import Found, NewCategory, NewTask, grown
+from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.common.nets.calibration import Calibration
+from rootstock.coordinator.growth import Found, NewCategory, NewTask, grown
 from tests.unit.growth.examples import adapter, plan, teacher
 
 IDENTITY = Calibration()

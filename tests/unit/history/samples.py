@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-from common.nets.graph import Edge, ModuleRef, NetTree
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from common.weights.manifest import AdapterEntry, BlobEntry
-from coordinator.history.record import Join, MergeRecord
-from coordinator.jobs.model import CurvePoint
+from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
+from rootstock.coordinator.history.record import Join, MergeRecord
+from rootstock.coordinator.jobs.model import CurvePoint
 
 SPEC = ArchitectureSpec(name="small-vgg", split="pool1")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from coordinator.history.content import (
+from rootstock.coordinator.history.content import (
     MERGE_ID,
     Point,
     accepted_error,

@@ -10,21 +10,21 @@ import pytest
 import torch
 from PIL import Image
 
-from common.nets.adapter import Adapter
-from common.nets.graph import Edge, NetTree
-from common.nets.spec import AdapterSpec
-from common.weights.manifest import AdapterEntry
-from coordinator.context import CoordinatorContext
-from coordinator.history.feature_chart import draw_features, has_features
-from coordinator.history.files import FEATURES, file_names, write_files
-from coordinator.history.recorder import gather
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.jobs.feature_space import (
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.graph import Edge, NetTree
+from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.weights.manifest import AdapterEntry
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history.feature_chart import draw_features, has_features
+from rootstock.coordinator.history.files import FEATURES, file_names, write_files
+from rootstock.coordinator.history.recorder import gather
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.jobs.feature_space import (
     feature_spaces,
     rank_correlation,
 )
-from coordinator.paths import Places
-from coordinator.registry import Merge
+from rootstock.coordinator.paths import Places
+from rootstock.coordinator.registry import Merge
 from tests.unit.coordinator.conftest import context as context  # a fixture
 from tests.unit.coordinator.conftest import tasks as tasks  # a fixture
 from tests.unit.coordinator.test_evaluating import evaluating

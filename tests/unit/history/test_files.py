@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from coordinator.history.error_chart import draw_errors
-from coordinator.history.files import file_names, new_marks, write_files
-from coordinator.history.record import MergeRecord
-from coordinator.pictures.net import category_mark, edge_mark, task_mark
+from rootstock.coordinator.history.error_chart import draw_errors
+from rootstock.coordinator.history.files import file_names, new_marks, write_files
+from rootstock.coordinator.history.record import MergeRecord
+from rootstock.coordinator.pictures.net import category_mark, edge_mark, task_mark
 from tests.unit.history.samples import record
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import StorageError
-from coordinator.pictures.boxes import Box
-from coordinator.pictures.layout import plan
-from coordinator.pictures.net import category_mark, draw_net, edge_mark
+from rootstock.common.errors import StorageError
+from rootstock.coordinator.pictures.boxes import Box
+from rootstock.coordinator.pictures.layout import plan
+from rootstock.coordinator.pictures.net import category_mark, draw_net, edge_mark
 from tests.unit.history.samples import net
 
 NEW_RGB = (0xD6, 0x27, 0x28)

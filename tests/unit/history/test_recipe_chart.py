@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from coordinator.history.files import RECIPE, file_names, write_files
-from coordinator.history.recipe_chart import draw_recipe, has_recipe, lambdas, lowest_first
-from coordinator.history.record import MergeRecord, Tailored
-from coordinator.pictures.canvas import new_figure
-from coordinator.pictures.pair_weights import ends, heat_map
+from rootstock.coordinator.history.files import RECIPE, file_names, write_files
+from rootstock.coordinator.history.recipe_chart import (
+    draw_recipe,
+    has_recipe,
+    lambdas,
+    lowest_first,
+)
+from rootstock.coordinator.history.record import MergeRecord, Tailored
+from rootstock.coordinator.pictures.canvas import new_figure
+from rootstock.coordinator.pictures.pair_weights import ends, heat_map
 from tests.unit.history.samples import record
 
 LAMBDAS = {

@@ -4,11 +4,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from coordinator.history.loss_chart import charts
-from coordinator.history.notes import decision, description, escaped, outcome, run_name
-from coordinator.history.record import MergeRecord
-from coordinator.history.report import duration, error_rows, render, stages
-from coordinator.jobs.model import CurvePoint
+from rootstock.coordinator.history.loss_chart import charts
+from rootstock.coordinator.history.notes import decision, description, escaped, outcome, run_name
+from rootstock.coordinator.history.record import MergeRecord
+from rootstock.coordinator.history.report import duration, error_rows, render, stages
+from rootstock.coordinator.jobs.model import CurvePoint
 from tests.unit.history.samples import record
 
 HOSTILE = '</p><script src="https://evil.example/x.js"></script><img src=x onerror=alert(1)>'

@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from common.errors import ConfigurationError, IntegrityError, SchemaError
-from common.identity.keys import SigningKey, fingerprint, load_or_create, verify
+from rootstock.common.errors import ConfigurationError, IntegrityError, SchemaError
+from rootstock.common.identity.keys import SigningKey, fingerprint, load_or_create, verify
 
 
 def test_a_key_is_made_once_and_read_back(tmp_path: Path) -> None:
@@ -61,7 +61,8 @@ def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
 
 def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from common.identity.keys import load_or_create;"
+        "import sys; from pathlib import Path;"
+        "from rootstock.common.identity.keys import load_or_create;"
         "print(load_or_create(Path(sys.argv[1])).public_key.hex())"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "site.pem")]

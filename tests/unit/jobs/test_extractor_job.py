@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.nets.architectures import build_category_module, initialise
-from common.nets.spec import ArchitectureSpec
-from common.weights import safetensors_io
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.jobs.material import Material
-from coordinator.jobs.model import JobResult, TransplantJob
-from coordinator.jobs.worker import TransplantWorker
+from rootstock.common.nets.architectures import build_category_module, initialise
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.jobs.material import Material
+from rootstock.coordinator.jobs.model import JobResult, TransplantJob
+from rootstock.coordinator.jobs.worker import TransplantWorker
 from tests.unit.jobs.transplants import SPEC, Transplant, digits, one_thread
 
 SMALL = {"input_size": 32, "in_channels": 1}

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.errors import SchemaError, TransplantError
-from common.nets.spec import ArchitectureSpec
-from coordinator.config import SegmentationConfig
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.jobs.material import Material
-from coordinator.jobs.model import TransplantJob
-from coordinator.jobs.worker import TransplantWorker
+from rootstock.common.errors import SchemaError, TransplantError
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.coordinator.config import SegmentationConfig
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.jobs.material import Material
+from rootstock.coordinator.jobs.model import TransplantJob
+from rootstock.coordinator.jobs.worker import TransplantWorker
 from tests.unit.jobs.transplants import (
     OUTLINE,
     SPEC,

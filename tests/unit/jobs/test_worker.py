@@ -6,15 +6,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from common.errors import ConflictError, NotFoundError, SchemaError, TransplantError
-from common.nets.spec import ArchitectureSpec
-from common.weights import safetensors_io
-from coordinator.config import DistillationConfig
-from coordinator.jobs import checkpoint
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.jobs.material import Material, rescale
-from coordinator.jobs.model import JobResult, TransplantJob
-from coordinator.jobs.worker import TransplantWorker
+from rootstock.common.errors import ConflictError, NotFoundError, SchemaError, TransplantError
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.coordinator.config import DistillationConfig
+from rootstock.coordinator.jobs import checkpoint
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.jobs.material import Material, rescale
+from rootstock.coordinator.jobs.model import JobResult, TransplantJob
+from rootstock.coordinator.jobs.worker import TransplantWorker
 from tests.unit.jobs.transplants import PAPERS, SPEC, Transplant, one_thread, trained
 
 

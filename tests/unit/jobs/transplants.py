@@ -12,13 +12,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.artifacts.local import LocalStore
-from common.nets.architectures import initial_modules
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.weights.manifest import BlobEntry
-from coordinator.config import DistillationConfig
-from coordinator.jobs.checkpoint import put_tensors
-from coordinator.jobs.model import TransplantJob
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.coordinator.config import DistillationConfig
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.jobs.model import TransplantJob
 
 SPEC = ArchitectureSpec(
     name="small-vgg", settings={"width": 4, "hidden": 8, "in_channels": 1}, split="pool1"

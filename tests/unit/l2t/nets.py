@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.l2t.distances import Wanted
-from common.l2t.matching import Matching, MetaNetworks, all_to_all
-from common.l2t.student import Readable, Student, readable
-from common.l2t.taps import Source
+from rootstock.common.l2t.distances import Wanted
+from rootstock.common.l2t.matching import Matching, MetaNetworks, all_to_all
+from rootstock.common.l2t.student import Readable, Student, readable
+from rootstock.common.l2t.taps import Source
 
 IMAGE = (3, 12, 12)
 

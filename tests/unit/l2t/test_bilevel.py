@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
 
-from common.l2t.bilevel import Lookahead, Sgd, gradient, unrolled
-from common.l2t.matching import MetaNetworks, matching_loss
-from common.l2t.transfer import Transfer
+from rootstock.common.l2t.bilevel import Lookahead, Sgd, gradient, unrolled
+from rootstock.common.l2t.matching import MetaNetworks, matching_loss
+from rootstock.common.l2t.transfer import Transfer
 from tests.unit.l2t import nets
 from tests.unit.l2t.nets import Case
 

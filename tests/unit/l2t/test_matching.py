@@ -8,9 +8,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from common.errors import TransplantError
-from common.l2t.distances import distances, wanted
-from common.l2t.matching import (
+from rootstock.common.errors import TransplantError
+from rootstock.common.l2t.distances import distances, wanted
+from rootstock.common.l2t.matching import (
     Matching,
     MetaNetworks,
     Pair,
@@ -19,10 +19,10 @@ from common.l2t.matching import (
     one_to_one,
     single,
 )
-from common.l2t.student import Student, readable
-from common.l2t.taps import Source, map_shapes, stage_ends
-from common.nets.architectures import build_category_module, build_head, input_shape
-from common.nets.spec import ArchitectureSpec, Setting
+from rootstock.common.l2t.student import Student, readable
+from rootstock.common.l2t.taps import Source, map_shapes, stage_ends
+from rootstock.common.nets.architectures import build_category_module, build_head, input_shape
+from rootstock.common.nets.spec import ArchitectureSpec, Setting
 from tests.unit.l2t import nets
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
-from common.nets.spec import AdapterSpec
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.spec import AdapterSpec
 
 
 def features(channels: int = 3) -> torch.Tensor:

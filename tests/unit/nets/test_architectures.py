@@ -3,8 +3,8 @@ import torch
 import torchvision
 from torch import nn
 
-from common.errors import SchemaError
-from common.nets.architectures import (
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.architectures import (
     architectures,
     build_category_module,
     build_task_module,
@@ -13,8 +13,8 @@ from common.nets.architectures import (
     input_shape,
     splits,
 )
-from common.nets.segmentation import fcn8s_task_module
-from common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.nets.segmentation import fcn8s_task_module
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 
 TASK = TaskSpec(name="classification")
 SEGMENTATION = TaskSpec(name="segmentation", kind="binary-segmentation")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from common.distillation.solvers.biases import feature_means
-from common.errors import SchemaError
-from common.nets.architectures import (
+from rootstock.common.distillation.solvers.biases import feature_means
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.architectures import (
     build_category_module,
     build_task_module,
     feature_shape,
@@ -19,7 +19,7 @@ from common.nets.architectures import (
     input_shape,
     last_layer,
 )
-from common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 
 TASK = TaskSpec(name="classification")
 PLAN = ArchitectureSpec(

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import SchemaError
-from common.nets.fit import require_fit
-from common.nets.spec import AdapterSpec
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.fit import require_fit
+from rootstock.common.nets.spec import AdapterSpec
 
 SPEC = AdapterSpec(in_channels=8, out_channels=8)
 

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from common.errors import ConflictError, NotFoundError, SchemaError
-from common.nets.adapter import Adapter
-from common.nets.calibration import Calibration
-from common.nets.composed import ComposedNet
-from common.nets.graph import Edge, ModuleRef, NetTree, VersionCommit
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from common.weights.manifest import AdapterEntry, BlobEntry
+from rootstock.common.errors import ConflictError, NotFoundError, SchemaError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.composed import ComposedNet
+from rootstock.common.nets.graph import Edge, ModuleRef, NetTree, VersionCommit
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 
 SPEC = ArchitectureSpec(name="small-vgg", split="pool1", settings={"width": 4})
 

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18
 
-from common.distillation.pseudo_gradients.adjoint import (
+from rootstock.common.distillation.pseudo_gradients.adjoint import (
     output_shape,
     relu_maps,
 )
-from common.errors import SchemaError
-from common.nets.architectures import (
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.architectures import (
     brought,
     build_category_module,
     build_task_module,
@@ -23,9 +23,9 @@ from common.nets.architectures import (
     last_layer,
     splits,
 )
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.weights import safetensors_io
-from common.weights.schema import layout, require_fit
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.schema import layout, require_fit
 
 TASK = TaskSpec(name="classification")
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.errors import SchemaError
-from common.nets.architectures import (
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.architectures import (
     build_category_module,
     build_head,
     build_task_module,
     feature_shape,
     input_shape,
 )
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.nets.tailored_resnet import tailored_spec
-from common.nettailor.augmented import AugmentedNet
-from common.nettailor.paths import all_paths, from_text, text_of
-from common.nettailor.tailored import TailoredNet
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.nets.tailored_resnet import tailored_spec
+from rootstock.common.nettailor.augmented import AugmentedNet
+from rootstock.common.nettailor.paths import all_paths, from_text, text_of
+from rootstock.common.nettailor.tailored import TailoredNet
 from tests.unit.nettailor.nets import stir
 
 TASK = TaskSpec(name="classification")

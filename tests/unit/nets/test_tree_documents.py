@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from common.artifacts.local import LocalStore
-from common.errors import SchemaError
-from common.nets.graph import Edge, NetTree
-from common.nets.spec import TaskSpec
-from common.nets.tree_documents import (
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.graph import Edge, NetTree
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.nets.tree_documents import (
     SHARDS,
     TreeRoot,
     TreeShard,
@@ -18,7 +18,7 @@ from common.nets.tree_documents import (
     shards,
     tree_digest,
 )
-from coordinator.net.objects import (
+from rootstock.coordinator.net.objects import (
     read_tree,
     write_tree,
 )

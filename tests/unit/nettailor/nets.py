@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from common.nets.architectures import build_category_module, build_head
-from common.nets.spec import ArchitectureSpec
-from common.nettailor.augmented import AugmentedNet
+from rootstock.common.nets.architectures import build_category_module, build_head
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nettailor.augmented import AugmentedNet
 
 SHAPE = (3, 32, 32)
 CLASSES = 4

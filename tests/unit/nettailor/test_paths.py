@@ -6,7 +6,7 @@ from itertools import chain, combinations
 
 import pytest
 
-from common.nettailor.paths import (
+from rootstock.common.nettailor.paths import (
     Path,
     all_paths,
     input_excluded,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import ConfigurationError
-from common.nets.graph import NetTree
-from coordinator.pictures.layout import MOST_IN_A_ROW, plan
-from coordinator.pictures.net import draw_net, edge_mark
-from coordinator.pictures.overlay import COLOURS, draw_overlay
+from rootstock.common.errors import ConfigurationError
+from rootstock.common.nets.graph import NetTree
+from rootstock.coordinator.pictures.layout import MOST_IN_A_ROW, plan
+from rootstock.coordinator.pictures.net import draw_net, edge_mark
+from rootstock.coordinator.pictures.overlay import COLOURS, draw_overlay
 from tests.unit.deploy.grown import Command, GrownNet, animals
 from tests.unit.history.samples import net
 

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from common.weights.manifest import RefinementManifest, TeacherManifest
-from coordinator.registry import Merge, MergeState, Receipt, Registry, SubmissionState, Upload
+from rootstock.common.weights.manifest import RefinementManifest, TeacherManifest
+from rootstock.coordinator.registry import (
+    Merge,
+    MergeState,
+    Receipt,
+    Registry,
+    SubmissionState,
+    Upload,
+)
 from tests.unit.growth.examples import adapter, teacher
 
 

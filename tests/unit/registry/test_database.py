@@ -15,10 +15,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from common.errors import ConfigurationError, StorageError
-from coordinator.registry import Change, NewEvent, Registry
-from coordinator.registry.migrate import alembic_config, migrate, newest
-from coordinator.registry.tables import Base
+from rootstock.common.errors import ConfigurationError, StorageError
+from rootstock.coordinator.registry import Change, NewEvent, Registry
+from rootstock.coordinator.registry.migrate import alembic_config, migrate, newest
+from rootstock.coordinator.registry.tables import Base
 
 
 def test_migrations_lead_from_nothing_to_the_tables(tmp_path):
@@ -122,7 +122,7 @@ def test_racing_creations_make_one_merge(registry, admitted):
 
 WRITER = """
 import sys
-from coordinator.registry import Registry
+from rootstock.coordinator.registry import Registry
 registry = Registry(sys.argv[1])
 while True:
     print(registry.events.append(None, "version", b"x" * 4000), flush=True)
@@ -148,8 +148,8 @@ def test_what_was_reported_survives_kill_9(url):
 
 FULL_DISK = """
 import resource, sys
-from common.errors import StorageError
-from coordinator.registry import Registry
+from rootstock.common.errors import StorageError
+from rootstock.coordinator.registry import Registry
 registry = Registry(sys.argv[1])
 # The system refuses to let any file grow further: what a full disk does.
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))

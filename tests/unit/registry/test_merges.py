@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import ConflictError, NotFoundError
-from coordinator.registry import OPEN_MERGES, MergeState, NewEvent, evaluation_id
+from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.coordinator.registry import OPEN_MERGES, MergeState, NewEvent, evaluation_id
 
 
 def test_creation_is_idempotent(registry, admitted):

@@ -6,12 +6,12 @@ import itertools
 
 import pytest
 
-from common.errors import ConflictError
-from coordinator.growth.states import (
+from rootstock.common.errors import ConflictError
+from rootstock.coordinator.growth.states import (
     check_merge,
     check_submission,
 )
-from coordinator.registry import MergeState, SubmissionState
+from rootstock.coordinator.registry import MergeState, SubmissionState
 
 SUBMISSION = {
     ("receiving", "received"),

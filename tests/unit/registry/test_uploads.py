@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from common.errors import ConflictError, LimitError, NotFoundError, UnreachableError
-from common.weights.manifest import SharedSamples
-from coordinator.registry import HeldAt, NewEvent, SubmissionState
-from coordinator.registry.uploads import LEASE_SECONDS
+from rootstock.common.errors import ConflictError, LimitError, NotFoundError, UnreachableError
+from rootstock.common.weights.manifest import SharedSamples
+from rootstock.coordinator.registry import HeldAt, NewEvent, SubmissionState
+from rootstock.coordinator.registry.uploads import LEASE_SECONDS
 from tests.unit.growth.examples import blob, teacher
 from tests.unit.registry.conftest import begin, receive, refinement
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.protocol import Heads
-from site_agent.spool import Spool
-from site_agent.teacher.package import (
+from rootstock.common.protocol import Heads
+from rootstock.site_agent.spool import Spool
+from rootstock.site_agent.teacher.package import (
     build,
     write_blob,
 )
-from site_agent.transfer.snapshot import (
+from rootstock.site_agent.transfer.snapshot import (
     LabSnapshot,
     stored_teachers,
 )
-from site_agent.wire.client import Published
+from rootstock.site_agent.wire.client import Published
 from tests.unit.compatible import domains
 from tests.unit.site_agent import support
 

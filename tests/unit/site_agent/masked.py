@@ -6,15 +6,15 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from common.nets.architectures import initial_modules, input_shape
-from common.nets.spec import TaskSpec
-from common.protocol import Plan
-from site_agent.config import DataConfig, TrainingConfig
-from site_agent.data.images import LabData
-from site_agent.data.load import load
-from site_agent.recipes.interface import Teacher
-from site_agent.recipes.supervised import SupervisedRecipe
-from site_agent.teacher.package import write_blob
+from rootstock.common.nets.architectures import initial_modules, input_shape
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.protocol import Plan
+from rootstock.site_agent.config import DataConfig, TrainingConfig
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.data.load import load
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.recipes.supervised import SupervisedRecipe
+from rootstock.site_agent.teacher.package import write_blob
 from tests.unit.site_agent import support
 from tests.unit.voc_layout import write_voc
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch
 
-from common.identity.keys import SigningKey
-from common.nets.architectures import initial_modules, input_shape
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.protocol import Plan
-from common.weights.manifest import TeacherManifest
-from site_agent.config import DataConfig, SiteConfig, TrainingConfig
-from site_agent.data.images import LabData
-from site_agent.data.load import load
-from site_agent.recipes.interface import Teacher
-from site_agent.recipes.supervised import SupervisedRecipe
-from site_agent.teacher.package import (
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.nets.architectures import initial_modules, input_shape
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.protocol import Plan
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.site_agent.config import DataConfig, SiteConfig, TrainingConfig
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.data.load import load
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.recipes.supervised import SupervisedRecipe
+from rootstock.site_agent.teacher.package import (
     build,
     write_blob,
 )

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.compatible.adaptation import AdaptationSettings
-from common.compatible.rotation import TURNS
-from common.errors import (
+from rootstock.common.compatible.adaptation import AdaptationSettings
+from rootstock.common.compatible.rotation import TURNS
+from rootstock.common.errors import (
     ConfigurationError,
     ConflictError,
     DataError,
@@ -22,22 +22,22 @@ from common.errors import (
     SchemaError,
     StorageError,
 )
-from common.images.decode import UnreadableError
-from common.images.folder import SIDES
-from common.nets.architectures import build_category_module, build_head, build_task_module
-from common.nets.spec import TaskSpec
-from common.protocol import Heads
-from common.weights import safetensors_io
-from site_agent.teacher.package import write_blob
-from site_agent.transfer.adapt import adapt_own
-from site_agent.transfer.adapt_card import (
+from rootstock.common.images.decode import UnreadableError
+from rootstock.common.images.folder import SIDES
+from rootstock.common.nets.architectures import build_category_module, build_head, build_task_module
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.protocol import Heads
+from rootstock.common.weights import safetensors_io
+from rootstock.site_agent.teacher.package import write_blob
+from rootstock.site_agent.transfer.adapt import adapt_own
+from rootstock.site_agent.transfer.adapt_card import (
     CATEGORY_MODULE,
     Adapted,
     AdaptedCard,
     require_free,
     write,
 )
-from site_agent.transfer.snapshot import (
+from rootstock.site_agent.transfer.snapshot import (
     LabSnapshot,
     stored_teachers,
 )
@@ -160,7 +160,7 @@ def test_nothing_is_left_half_written(
 
     with monkeypatch.context() as patched:
         patched.setattr(
-            "site_agent.transfer.adapt_card.write_bytes", interrupted
+            "rootstock.site_agent.transfer.adapt_card.write_bytes", interrupted
         )  # the card comes last
         with pytest.raises(KeyboardInterrupt):
             write(found, tmp_path / "state", tmp_path / "out")

@@ -10,24 +10,24 @@ import pytest
 import torch
 from torch import nn
 
-from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
-from common.errors import ConfigurationError, DataError, SchemaError
-from common.images.decode import normalise
-from common.nets.architectures import build_head, initial_modules, initialise, input_shape
-from common.nets.spec import ArchitectureSpec
-from common.protocol import Heads
-from site_agent.config import CompatibleConfig, TrainingConfig
-from site_agent.data.images import LabData
-from site_agent.data.load import load
-from site_agent.evaluation import (
+from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
+from rootstock.common.errors import ConfigurationError, DataError, SchemaError
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.architectures import build_head, initial_modules, initialise, input_shape
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.protocol import Heads
+from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.data.load import load
+from rootstock.site_agent.evaluation import (
     inference,
     metrics,
 )
-from site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads, load_heads
-from site_agent.recipes.interface import Recipe, Teacher
-from site_agent.recipes.supervised import SupervisedRecipe
-from site_agent.stopping import Stopped
-from site_agent.teacher.package import write_blob
+from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads, load_heads
+from rootstock.site_agent.recipes.interface import Recipe, Teacher
+from rootstock.site_agent.recipes.supervised import SupervisedRecipe
+from rootstock.site_agent.stopping import Stopped
+from rootstock.site_agent.teacher.package import write_blob
 from tests.unit.site_agent import support
 
 SPEC = support.SPEC.model_copy(update={"split": "pool2"})

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from common.config import load
-from common.errors import ConfigurationError
-from site_agent.config import SiteConfig
+from rootstock.common.config import load
+from rootstock.common.errors import ConfigurationError
+from rootstock.site_agent.config import SiteConfig
 
 GOOD = """
 site = "lab"

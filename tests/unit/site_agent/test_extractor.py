@@ -13,48 +13,48 @@ import pytest
 import torch
 from torch import nn
 
-from common.errors import ConfigurationError, SchemaError
-from common.images.decode import normalise
-from common.nets.architectures import (
+from rootstock.common.errors import ConfigurationError, SchemaError
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.architectures import (
     build_category_module,
     build_head,
     initial_modules,
     input_shape,
 )
-from common.nets.spec import ArchitectureSpec
-from common.protocol import Plan
-from common.weights import safetensors_io
-from common.weights.admission import admit
-from common.weights.manifest import BlobEntry, TeacherManifest
-from site_agent.config import L2tSource, SiteConfig, StatisticsConfig, TrainingConfig
-from site_agent.lab import Lab
-from site_agent.recipes.interface import Teacher
-from site_agent.recipes.l2t_sources import load_sources
-from site_agent.recipes.supervised import SupervisedRecipe
-from site_agent.spool import Spool
-from site_agent.state import (
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.protocol import Plan
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.admission import admit
+from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.site_agent.config import L2tSource, SiteConfig, StatisticsConfig, TrainingConfig
+from rootstock.site_agent.lab import Lab
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.recipes.l2t_sources import load_sources
+from rootstock.site_agent.recipes.supervised import SupervisedRecipe
+from rootstock.site_agent.spool import Spool
+from rootstock.site_agent.state import (
     StatusFile,
     open_log,
 )
-from site_agent.teacher.package import (
+from rootstock.site_agent.teacher.package import (
     build,
     write_blob,
 )
-from site_agent.teacher.statistics import statistics
-from site_agent.teacher.train import (
+from rootstock.site_agent.teacher.statistics import statistics
+from rootstock.site_agent.teacher.train import (
     initial_teacher,
     run_digest,
 )
-from site_agent.transfer.rank_sources import (
+from rootstock.site_agent.transfer.rank_sources import (
     candidates,
     rank,
 )
-from site_agent.transfer.snapshot import (
+from rootstock.site_agent.transfer.snapshot import (
     LabSnapshot,
     stored_teachers,
 )
-from site_agent.transfer.source_nets import SourceNet
-from site_agent.wire.client import (
+from rootstock.site_agent.transfer.source_nets import SourceNet
+from rootstock.site_agent.wire.client import (
     CoordinatorClient,
     OnBytes,
     Published,

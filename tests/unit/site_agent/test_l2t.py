@@ -13,10 +13,10 @@ import torch
 import torchvision
 from torch import nn
 
-from common.errors import ConfigurationError, DataError, TransplantError
-from common.l2t.matching import Pair
-from common.nets.adapter import Adapter
-from common.nets.architectures import (
+from rootstock.common.errors import ConfigurationError, DataError, TransplantError
+from rootstock.common.l2t.matching import Pair
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import (
     build_category_module,
     build_head,
     build_task_module,
@@ -24,21 +24,21 @@ from common.nets.architectures import (
     initialise,
     input_shape,
 )
-from common.nets.calibration import Calibration
-from common.nets.composed import ComposedNet
-from common.nets.spec import AdapterSpec, ArchitectureSpec
-from common.weights import safetensors_io
-from common.weights.card_file import card_path
-from coordinator.export.card import Card
-from site_agent.config import L2tConfig, L2tSource, TrainingConfig
-from site_agent.data.images import LabData
-from site_agent.recipes.interface import Teacher
-from site_agent.recipes.l2t import L2tRecipe, lambda_metrics
-from site_agent.recipes.l2t_sources import load_sources
-from site_agent.recipes.supervised import CHECKPOINT
-from site_agent.stopping import Stopped
-from site_agent.teacher.package import build
-from site_agent.teacher.train import run_digest
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.composed import ComposedNet
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.card_file import card_path
+from rootstock.coordinator.export.card import Card
+from rootstock.site_agent.config import L2tConfig, L2tSource, TrainingConfig
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.recipes.l2t import L2tRecipe, lambda_metrics
+from rootstock.site_agent.recipes.l2t_sources import load_sources
+from rootstock.site_agent.recipes.supervised import CHECKPOINT
+from rootstock.site_agent.stopping import Stopped
+from rootstock.site_agent.teacher.package import build
+from rootstock.site_agent.teacher.train import run_digest
 from tests.unit.site_agent import support
 
 SHAPE = input_shape(support.SPEC)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from common.errors import DataError
-from common.images.decode import normalise
-from site_agent.config import DataConfig
-from site_agent.data.images import LabData
-from site_agent.data.load import load
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import normalise
+from rootstock.site_agent.config import DataConfig
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.data.load import load
 from tests.unit.site_agent import support
 
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from common.distillation.problem import NO_LABEL, UNLABELLED, pixel_labels
-from common.errors import ConfigurationError, DataError, SchemaError
-from common.nets.spec import TaskSpec
-from site_agent.config import DataConfig
-from site_agent.data.images import ImageSet, LabData
-from site_agent.data.load import load
-from site_agent.teacher.tasks import (
+from rootstock.common.distillation.problem import NO_LABEL, UNLABELLED, pixel_labels
+from rootstock.common.errors import ConfigurationError, DataError, SchemaError
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.site_agent.config import DataConfig
+from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.data.load import load
+from rootstock.site_agent.teacher.tasks import (
     needs_masks,
     tasks_of,
 )

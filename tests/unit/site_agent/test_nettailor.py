@@ -15,40 +15,40 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from common.distillation.problem import logits
-from common.errors import ConfigurationError, DataError, TransplantError
-from common.images.decode import normalise
-from common.nets.architectures import (
+from rootstock.common.distillation.problem import logits
+from rootstock.common.errors import ConfigurationError, DataError, TransplantError
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.architectures import (
     build_category_module,
     build_task_module,
     feature_shape,
     initial_modules,
     initialise,
 )
-from common.nets.calibration import Calibration
-from common.nets.composed import ComposedNet
-from common.nets.spec import ArchitectureSpec
-from common.nets.tailored_resnet import tailored_spec
-from common.nettailor.paths import Path as NetPath
-from common.protocol import Plan
-from common.weights import safetensors_io
-from common.weights.admission import admit
-from common.weights.card_file import card_path
-from coordinator.export.card import Card
-from coordinator.export.card_text import card_text
-from site_agent.config import NettailorBackbone, TrainingConfig
-from site_agent.data.images import LabData
-from site_agent.recipes.held import held_apart
-from site_agent.recipes.interface import Teacher
-from site_agent.recipes.nettailor import NettailorRecipe
-from site_agent.recipes.nettailor_backbone import load_backbone
-from site_agent.recipes.supervised import SupervisedRecipe
-from site_agent.stopping import Stopped
-from site_agent.teacher.package import (
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.composed import ComposedNet
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.tailored_resnet import tailored_spec
+from rootstock.common.nettailor.paths import Path as NetPath
+from rootstock.common.protocol import Plan
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.admission import admit
+from rootstock.common.weights.card_file import card_path
+from rootstock.coordinator.export.card import Card
+from rootstock.coordinator.export.card_text import card_text
+from rootstock.site_agent.config import NettailorBackbone, TrainingConfig
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.recipes.held import held_apart
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.recipes.nettailor import NettailorRecipe
+from rootstock.site_agent.recipes.nettailor_backbone import load_backbone
+from rootstock.site_agent.recipes.supervised import SupervisedRecipe
+from rootstock.site_agent.stopping import Stopped
+from rootstock.site_agent.teacher.package import (
     build,
     write_blob,
 )
-from site_agent.teacher.train import run_digest
+from rootstock.site_agent.teacher.train import run_digest
 from tests.unit.site_agent import support
 
 SPEC = ArchitectureSpec(

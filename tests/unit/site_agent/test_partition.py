@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from site_agent.config import DataConfig
-from site_agent.data import partition
-from site_agent.data.images import LabData
-from site_agent.data.sources import open_source
+from rootstock.site_agent.config import DataConfig
+from rootstock.site_agent.data import partition
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.data.sources import open_source
 from tests.unit.site_agent import support
 
 VOC = Path(__file__).parents[4] / "shared" / "data" / "voc2012-animals"

@@ -11,25 +11,25 @@ import pytest
 import torch
 from torch import nn
 
-from common.distillation.augmentation import AugmentConfig
-from common.distillation.calibration import calibrate_by_labels
-from common.nets.adapter import Adapter
-from common.nets.spec import AdapterSpec
-from site_agent.config import RefinementConfig
-from site_agent.data.images import LabData
-from site_agent.evaluation import (
+from rootstock.common.distillation.augmentation import AugmentConfig
+from rootstock.common.distillation.calibration import calibrate_by_labels
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.spec import AdapterSpec
+from rootstock.site_agent.config import RefinementConfig
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.evaluation import (
     inference,
     metrics,
 )
-from site_agent.evaluation import (
+from rootstock.site_agent.evaluation import (
     measure as evaluation,
 )
-from site_agent.evaluation import (
+from rootstock.site_agent.evaluation import (
     refine as refinement,
 )
-from site_agent.evaluation.measure import Joins
-from site_agent.evaluation.report import CandidateError
-from site_agent.stopping import Stopped
+from rootstock.site_agent.evaluation.measure import Joins
+from rootstock.site_agent.evaluation.report import CandidateError
+from rootstock.site_agent.stopping import Stopped
 from tests.unit.site_agent import support
 
 SPEC = AdapterSpec(in_channels=8, out_channels=8, kernel=3)

@@ -8,27 +8,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.distillation.augmentation import AugmentConfig
-from common.distillation.problem import NO_LABEL
-from common.errors import SchemaError
-from common.nets.adapter import Adapter
-from common.nets.spec import AdapterSpec, ArchitectureSpec
-from common.weights import safetensors_io
-from common.weights.admission import admit
-from common.weights.manifest import TeacherManifest
-from site_agent.config import RefinementConfig
-from site_agent.evaluation import (
+from rootstock.common.distillation.augmentation import AugmentConfig
+from rootstock.common.distillation.problem import NO_LABEL
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.admission import admit
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.site_agent.config import RefinementConfig
+from rootstock.site_agent.evaluation import (
     inference,
     metrics,
 )
-from site_agent.evaluation import (
+from rootstock.site_agent.evaluation import (
     measure as evaluation,
 )
-from site_agent.evaluation import (
+from rootstock.site_agent.evaluation import (
     refine as refinement,
 )
-from site_agent.evaluation.measure import Joins
-from site_agent.teacher.package import build
+from rootstock.site_agent.evaluation.measure import Joins
+from rootstock.site_agent.teacher.package import build
 from tests.unit.site_agent import masked, support
 
 SPEC = AdapterSpec(in_channels=8, out_channels=8)

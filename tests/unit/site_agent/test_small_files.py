@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConfigurationError, SchemaError
-from site_agent.agent import device_of
-from site_agent.cursor import read_cursor, write_cursor
-from site_agent.state import (
+from rootstock.common.errors import ConfigurationError, SchemaError
+from rootstock.site_agent.agent import device_of
+from rootstock.site_agent.cursor import read_cursor, write_cursor
+from rootstock.site_agent.state import (
     StatusFile,
     open_log,
 )

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import IntegrityError, SchemaError, StorageError
-from common.identity.keys import SigningKey
-from site_agent.evaluation.report import (
+from rootstock.common.errors import IntegrityError, SchemaError, StorageError
+from rootstock.common.identity.keys import SigningKey
+from rootstock.site_agent.evaluation.report import (
     CalibratedError,
     CandidateError,
     EvaluationReport,
     SignedReceipt,
 )
-from site_agent.spool import Spool, SpoolEntry
-from site_agent.wire.upload import what_was_sent
+from rootstock.site_agent.spool import Spool, SpoolEntry
+from rootstock.site_agent.wire.upload import what_was_sent
 from tests.unit.site_agent import support
 
 CENTRE = SigningKey.generate()
@@ -166,10 +166,10 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from common.nets.spec import AdapterSpec
-from common.weights.manifest import AdapterEntry, RefinementManifest
-from site_agent.spool import Spool
-from site_agent.submission import write_blob
+from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
+from rootstock.site_agent.spool import Spool
+from rootstock.site_agent.submission import write_blob
 spool = Spool(Path(sys.argv[1]), print)
 number = 0
 while True:

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.errors import ConfigurationError, DataError
-from common.images.decode import normalise
-from common.protocol import Limits
-from common.weights import safetensors_io
-from common.weights.admission import admit
-from site_agent.config import StatisticsConfig
-from site_agent.evaluation.metrics import error_percent
-from site_agent.teacher.package import shared_samples
-from site_agent.teacher.statistics import statistics
+from rootstock.common.errors import ConfigurationError, DataError
+from rootstock.common.images.decode import normalise
+from rootstock.common.protocol import Limits
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.admission import admit
+from rootstock.site_agent.config import StatisticsConfig
+from rootstock.site_agent.evaluation.metrics import error_percent
+from rootstock.site_agent.teacher.package import shared_samples
+from rootstock.site_agent.teacher.statistics import statistics
 from tests.unit.site_agent import support
 
 

@@ -13,15 +13,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.errors import StorageError
-from site_agent.config import TrainingConfig
-from site_agent.evaluation import (
+from rootstock.common.errors import StorageError
+from rootstock.site_agent.config import TrainingConfig
+from rootstock.site_agent.evaluation import (
     inference,
     metrics,
 )
-from site_agent.recipes.interface import Teacher
-from site_agent.recipes.supervised import CHECKPOINT, SupervisedRecipe, balanced_order, schedule
-from site_agent.stopping import Stopped
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.recipes.supervised import (
+    CHECKPOINT,
+    SupervisedRecipe,
+    balanced_order,
+    schedule,
+)
+from rootstock.site_agent.stopping import Stopped
 from tests.unit.site_agent import support
 
 CONFIG = TrainingConfig(epochs=4, checkpoint_epochs=1)

@@ -9,30 +9,36 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.compatible.adaptation import AdaptationSettings
-from common.errors import ConfigurationError, DataError, IntegrityError, NotFoundError, SchemaError
-from common.nets.architectures import build_category_module, initialise
-from common.nets.spec import ArchitectureSpec
-from common.weights.manifest import BlobEntry
-from site_agent.data.images import LabData
-from site_agent.teacher.package import write_blob
-from site_agent.transfer.adapt import adapt_own
-from site_agent.transfer.adapt_card import (
+from rootstock.common.compatible.adaptation import AdaptationSettings
+from rootstock.common.errors import (
+    ConfigurationError,
+    DataError,
+    IntegrityError,
+    NotFoundError,
+    SchemaError,
+)
+from rootstock.common.nets.architectures import build_category_module, initialise
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.teacher.package import write_blob
+from rootstock.site_agent.transfer.adapt import adapt_own
+from rootstock.site_agent.transfer.adapt_card import (
     CATEGORY_MODULE,
     write,
 )
-from site_agent.transfer.rank_sources import (
+from rootstock.site_agent.transfer.rank_sources import (
     Ranking,
     candidates,
     judged,
     rank,
     task_named,
 )
-from site_agent.transfer.snapshot import (
+from rootstock.site_agent.transfer.snapshot import (
     LabSnapshot,
     StoredTeacher,
 )
-from site_agent.transfer.source_nets import (
+from rootstock.site_agent.transfer.source_nets import (
     SourceNet,
     from_file,
 )

@@ -13,14 +13,14 @@ from typing import Any
 import grpc
 import pytest
 
-from common.errors import IdentityError, RootstockError
-from common.identity.keys import SigningKey
-from common.transport.status import abort_status
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from protos.rootstock.federation.v1 import federation_pb2_grpc as rpc
-from site_agent.config import NetworkConfig
-from site_agent.wire.client import CoordinatorClient
-from site_agent.wire.watch import Watcher
+from rootstock.common.errors import IdentityError, RootstockError
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.transport.status import abort_status
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.protos.rootstock.federation.v1 import federation_pb2_grpc as rpc
+from rootstock.site_agent.config import NetworkConfig
+from rootstock.site_agent.wire.client import CoordinatorClient
+from rootstock.site_agent.wire.watch import Watcher
 from tests.unit.site_agent import support
 
 Script = Callable[["Stalling", pb.WatchRequest, Any], Iterator[pb.WatchResponse]]

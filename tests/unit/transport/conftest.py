@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from tests.unit.transport.server import Server, serving
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import grpc
 
-from common.errors import RootstockError
-from common.transport.channel import open_channel, server_options
-from common.transport.chunks import ChunkReceiver
-from common.transport.download import download_responses
-from common.transport.receive import receive
-from common.transport.status import abort_status
-from protos.rootstock.federation.v1 import federation_pb2 as pb
-from protos.rootstock.federation.v1 import federation_pb2_grpc as pb_grpc
+from rootstock.common.errors import RootstockError
+from rootstock.common.transport.channel import open_channel, server_options
+from rootstock.common.transport.chunks import ChunkReceiver
+from rootstock.common.transport.download import download_responses
+from rootstock.common.transport.receive import receive
+from rootstock.common.transport.status import abort_status
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.protos.rootstock.federation.v1 import federation_pb2_grpc as pb_grpc
 
 
 class Server(pb_grpc.FederationServicer):

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from common.errors import IdentityError, UnreachableError
-from common.identity.keys import SigningKey
-from common.transport.auth import (
+from rootstock.common.errors import IdentityError, UnreachableError
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.transport.auth import (
     MAX_SKEW_SECONDS,
     NONCE_KEY,
     SIGNATURE_KEY,
@@ -18,9 +18,9 @@ from common.transport.auth import (
     sign_call,
     verify_call,
 )
-from common.transport.channel import open_channel
-from protos.rootstock.federation.v1.federation_pb2 import JoinRequest
-from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from rootstock.common.transport.channel import open_channel
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import JoinRequest
+from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from tests.unit.transport.server import Server
 
 METHOD = "/rootstock.federation.v1.Federation/GetPlan"

@@ -1,7 +1,7 @@
 import pytest
 
-from common.errors import ConfigurationError
-from common.transport.channel import (
+from rootstock.common.errors import ConfigurationError
+from rootstock.common.transport.channel import (
     MAX_MESSAGE_BYTES,
     Address,
     channel_options,
@@ -10,7 +10,7 @@ from common.transport.channel import (
     require_loopback_or_tls,
     server_options,
 )
-from common.weights.manifest import MAX_MANIFEST_BYTES
+from rootstock.common.weights.manifest import MAX_MANIFEST_BYTES
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.errors import IntegrityError, LimitError, NotFoundError, RefusedError, SchemaError
-from common.transport.chunks import SYNC_BYTES, ChunkReceiver, Span, chunks
+from rootstock.common.errors import (
+    IntegrityError,
+    LimitError,
+    NotFoundError,
+    RefusedError,
+    SchemaError,
+)
+from rootstock.common.transport.chunks import SYNC_BYTES, ChunkReceiver, Span, chunks
 from tests.unit.disks import run_on_disk
 
 DATA = bytes(range(256)) * 40  # 10,240 bytes
@@ -213,7 +219,7 @@ def test_a_killed_receiver_goes_on_where_it_was(tmp_path: Path) -> None:
     program = """
 import os, signal, sys, zlib
 from pathlib import Path
-from common.transport.chunks import ChunkReceiver
+from rootstock.common.transport.chunks import ChunkReceiver
 data = bytes(range(256)) * 40
 folder = Path(sys.argv[1])
 target = ChunkReceiver(folder / "x.part", folder / "x", digest=sys.argv[2], size=len(data),
@@ -237,7 +243,7 @@ def test_a_full_disk_is_named_and_the_upload_resumes_after_it(tmp_path: Path) ->
         tmp_path,
         """
 import hashlib, zlib
-from common.transport.chunks import ChunkReceiver
+from rootstock.common.transport.chunks import ChunkReceiver
 data = bytes(700_000)
 ballast = disk / "ballast"
 ballast.write_bytes(bytes(500_000))
@@ -275,7 +281,7 @@ def test_a_read_only_disk_is_named(tmp_path: Path) -> None:
         tmp_path,
         """
 # read-only
-from common.transport.chunks import ChunkReceiver
+from rootstock.common.transport.chunks import ChunkReceiver
 try:
     ChunkReceiver(disk / "x.part", disk / "x", digest="0" * 64, size=9, max_chunk_bytes=9)
 except StorageError as error:

@@ -3,14 +3,14 @@ import time
 
 import pytest
 
-from common.errors import (
+from rootstock.common.errors import (
     ConfigurationError,
     IntegrityError,
     RootstockError,
     StorageError,
     UnreachableError,
 )
-from common.transport.retry import retrying
+from rootstock.common.transport.retry import retrying
 
 
 class Peer:

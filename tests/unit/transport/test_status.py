@@ -3,19 +3,19 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from common import errors
-from common.errors import RootstockError
-from common.transport.channel import open_channel
-from common.transport.status import MAX_DETAILS, abort_status, error_from_rpc
-from protos.rootstock.federation.v1.federation_pb2 import GetPlanRequest, JoinRequest
-from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from rootstock.common import errors
+from rootstock.common.errors import RootstockError
+from rootstock.common.transport.channel import open_channel
+from rootstock.common.transport.status import MAX_DETAILS, abort_status, error_from_rpc
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import GetPlanRequest, JoinRequest
+from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from tests.unit.transport.server import Server
 
 Wire = tuple[Server, FederationStub]
 
 
 def tree(root: type[RootstockError] = RootstockError) -> Iterator[type[RootstockError]]:
-    if root.__module__ == "common.errors":
+    if root.__module__ == "rootstock.common.errors":
         yield root
         for child in root.__subclasses__():
             yield from tree(child)

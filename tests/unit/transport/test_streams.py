@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from common.errors import (
+from rootstock.common.errors import (
     IntegrityError,
     LimitError,
     NotFoundError,
@@ -20,15 +20,15 @@ from common.errors import (
     SchemaError,
     UnreachableError,
 )
-from common.transport.channel import open_channel
-from common.transport.chunks import ChunkReceiver
-from common.transport.download import download
-from common.transport.idle import IdleWatch
-from common.transport.receive import receive
-from common.transport.status import error_from_rpc
-from common.transport.upload import upload_blob, upload_requests
-from protos.rootstock.federation.v1.federation_pb2 import DownloadResponse, UploadRequest
-from protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from rootstock.common.transport.channel import open_channel
+from rootstock.common.transport.chunks import ChunkReceiver
+from rootstock.common.transport.download import download
+from rootstock.common.transport.idle import IdleWatch
+from rootstock.common.transport.receive import receive
+from rootstock.common.transport.status import error_from_rpc
+from rootstock.common.transport.upload import upload_blob, upload_requests
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import DownloadResponse, UploadRequest
+from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from tests.unit.transport.server import Server
 
 Wire = tuple[Server, FederationStub]

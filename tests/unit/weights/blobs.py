@@ -6,8 +6,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from common.weights.manifest import BlobEntry
-from common.weights.safetensors_io import DEFAULT_LIMITS, read_header
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.safetensors_io import DEFAULT_LIMITS, read_header
 
 
 def write_raw(path: Path, header: Any, data: bytes = b"", *, length: int | None = None) -> None:

@@ -12,17 +12,27 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from common.errors import IntegrityError, LimitError, NotFoundError, RefusedError, SchemaError
-from common.nets.adapter import Adapter
-from common.nets.architectures import build_category_module, feature_shape, initial_modules
-from common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from common.protocol import (
+from rootstock.common.errors import (
+    IntegrityError,
+    LimitError,
+    NotFoundError,
+    RefusedError,
+    SchemaError,
+)
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import (
+    build_category_module,
+    feature_shape,
+    initial_modules,
+)
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.protocol import (
     Limits,
     Plan,
 )
-from common.weights import safetensors_io
-from common.weights.admission import admit
-from common.weights.manifest import (
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.admission import admit
+from rootstock.common.weights.manifest import (
     AdapterEntry,
     BlobEntry,
     Recipe,

@@ -12,9 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from common.errors import IntegrityError, LimitError, NotFoundError, SchemaError, StorageError
-from common.protocol import Limits
-from common.weights import safetensors_io
+from rootstock.common.errors import (
+    IntegrityError,
+    LimitError,
+    NotFoundError,
+    SchemaError,
+    StorageError,
+)
+from rootstock.common.protocol import Limits
+from rootstock.common.weights import safetensors_io
 from tests.unit.weights.blobs import change, change_tensor, entry_of, field, write_raw
 
 
@@ -287,8 +293,8 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 import torch
-from common.errors import StorageError
-from common.weights import safetensors_io
+from rootstock.common.errors import StorageError
+from rootstock.common.weights import safetensors_io
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 safetensors_io.write(Path(sys.argv[1]).with_name("small"), {"a": torch.randn(4)})
 try:

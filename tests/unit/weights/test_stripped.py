@@ -10,11 +10,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.errors import IntegrityError, RefusedError, SchemaError
-from common.transport.chunks import chunks
-from common.weights.manifest import BlobEntry
-from common.weights.safetensors_io import read_header, write
-from common.weights.stripped import Place, fill_up, filling, held_bytes, kept_spans, tensor_bytes
+from rootstock.common.errors import IntegrityError, RefusedError, SchemaError
+from rootstock.common.transport.chunks import chunks
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.safetensors_io import read_header, write
+from rootstock.common.weights.stripped import (
+    Place,
+    fill_up,
+    filling,
+    held_bytes,
+    kept_spans,
+    tensor_bytes,
+)
 from tests.unit.weights.blobs import change
 
 TENSORS = {

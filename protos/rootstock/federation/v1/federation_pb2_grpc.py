@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from protos.rootstock.federation.v1 import federation_pb2 as protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/rootstock/federation/v1/federation_pb2_grpc.py depends on'
+        + ' but the generated code in rootstock/protos/rootstock/federation/v1/federation_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,43 +36,43 @@ class FederationStub:
         """
         self.Join = channel.unary_unary(
                 '/rootstock.federation.v1.Federation/Join',
-                request_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.FromString,
                 _registered_method=True)
         self.GetPlan = channel.unary_unary(
                 '/rootstock.federation.v1.Federation/GetPlan',
-                request_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanResponse.FromString,
                 _registered_method=True)
         self.BeginUpload = channel.unary_unary(
                 '/rootstock.federation.v1.Federation/BeginUpload',
-                request_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadResponse.FromString,
                 _registered_method=True)
         self.Upload = channel.stream_unary(
                 '/rootstock.federation.v1.Federation/Upload',
-                request_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadResponse.FromString,
                 _registered_method=True)
         self.CommitUpload = channel.unary_unary(
                 '/rootstock.federation.v1.Federation/CommitUpload',
-                request_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadResponse.FromString,
                 _registered_method=True)
         self.Download = channel.unary_stream(
                 '/rootstock.federation.v1.Federation/Download',
-                request_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadResponse.FromString,
                 _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/rootstock.federation.v1.Federation/Watch',
-                request_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchResponse.FromString,
                 _registered_method=True)
         self.ReportEvaluation = channel.unary_unary(
                 '/rootstock.federation.v1.Federation/ReportEvaluation',
-                request_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.FromString,
                 _registered_method=True)
 
 
@@ -140,43 +140,43 @@ def add_FederationServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Join': grpc.unary_unary_rpc_method_handler(
                     servicer.Join,
-                    request_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.SerializeToString,
             ),
             'GetPlan': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPlan,
-                    request_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanResponse.SerializeToString,
             ),
             'BeginUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginUpload,
-                    request_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadResponse.SerializeToString,
             ),
             'Upload': grpc.stream_unary_rpc_method_handler(
                     servicer.Upload,
-                    request_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadResponse.SerializeToString,
             ),
             'CommitUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.CommitUpload,
-                    request_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadResponse.SerializeToString,
             ),
             'Download': grpc.unary_stream_rpc_method_handler(
                     servicer.Download,
-                    request_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadResponse.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
-                    request_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchResponse.SerializeToString,
             ),
             'ReportEvaluation': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportEvaluation,
-                    request_deserializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -204,8 +204,8 @@ class Federation:
             request,
             target,
             '/rootstock.federation.v1.Federation/Join',
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.SerializeToString,
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -231,8 +231,8 @@ class Federation:
             request,
             target,
             '/rootstock.federation.v1.Federation/GetPlan',
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanRequest.SerializeToString,
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -258,8 +258,8 @@ class Federation:
             request,
             target,
             '/rootstock.federation.v1.Federation/BeginUpload',
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadRequest.SerializeToString,
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.BeginUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -285,8 +285,8 @@ class Federation:
             request_iterator,
             target,
             '/rootstock.federation.v1.Federation/Upload',
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadRequest.SerializeToString,
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.UploadResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -312,8 +312,8 @@ class Federation:
             request,
             target,
             '/rootstock.federation.v1.Federation/CommitUpload',
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadRequest.SerializeToString,
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.CommitUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -339,8 +339,8 @@ class Federation:
             request,
             target,
             '/rootstock.federation.v1.Federation/Download',
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadRequest.SerializeToString,
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.DownloadResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -366,8 +366,8 @@ class Federation:
             request,
             target,
             '/rootstock.federation.v1.Federation/Watch',
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchRequest.SerializeToString,
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -393,8 +393,8 @@ class Federation:
             request,
             target,
             '/rootstock.federation.v1.Federation/ReportEvaluation',
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.SerializeToString,
-            protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -11,7 +11,7 @@ rootstock-signature-bin (Ed25519 over site, method, time and nonce).
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from protos.rootstock.federation.v1 import federation_pb2 as _federation_pb2
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as _federation_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from protos.rootstock.operator.v1 import operator_pb2 as protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2
+from rootstock.protos.rootstock.operator.v1 import operator_pb2 as rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/rootstock/operator/v1/operator_pb2_grpc.py depends on'
+        + ' but the generated code in rootstock/protos/rootstock/operator/v1/operator_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,33 +36,33 @@ class OperatorStub:
         """
         self.GetStatus = channel.unary_unary(
                 '/rootstock.operator.v1.Operator/GetStatus',
-                request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
         self.DecideMerge = channel.unary_unary(
                 '/rootstock.operator.v1.Operator/DecideMerge',
-                request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
                 _registered_method=True)
         self.Wake = channel.unary_unary(
                 '/rootstock.operator.v1.Operator/Wake',
-                request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.FromString,
                 _registered_method=True)
         self.Grow = channel.unary_unary(
                 '/rootstock.operator.v1.Operator/Grow',
-                request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.FromString,
                 _registered_method=True)
         self.ForgetSamples = channel.unary_unary(
                 '/rootstock.operator.v1.Operator/ForgetSamples',
-                request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.FromString,
                 _registered_method=True)
         self.RollBack = channel.unary_unary(
                 '/rootstock.operator.v1.Operator/RollBack',
-                request_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.SerializeToString,
-                response_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.FromString,
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.FromString,
                 _registered_method=True)
 
 
@@ -115,33 +115,33 @@ def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
-                    request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusResponse.SerializeToString,
             ),
             'DecideMerge': grpc.unary_unary_rpc_method_handler(
                     servicer.DecideMerge,
-                    request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.SerializeToString,
             ),
             'Wake': grpc.unary_unary_rpc_method_handler(
                     servicer.Wake,
-                    request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.SerializeToString,
             ),
             'Grow': grpc.unary_unary_rpc_method_handler(
                     servicer.Grow,
-                    request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.SerializeToString,
             ),
             'ForgetSamples': grpc.unary_unary_rpc_method_handler(
                     servicer.ForgetSamples,
-                    request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.SerializeToString,
             ),
             'RollBack': grpc.unary_unary_rpc_method_handler(
                     servicer.RollBack,
-                    request_deserializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.FromString,
-                    response_serializer=protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.SerializeToString,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -169,8 +169,8 @@ class Operator:
             request,
             target,
             '/rootstock.operator.v1.Operator/GetStatus',
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusRequest.SerializeToString,
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -196,8 +196,8 @@ class Operator:
             request,
             target,
             '/rootstock.operator.v1.Operator/DecideMerge',
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -223,8 +223,8 @@ class Operator:
             request,
             target,
             '/rootstock.operator.v1.Operator/Wake',
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.SerializeToString,
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -250,8 +250,8 @@ class Operator:
             request,
             target,
             '/rootstock.operator.v1.Operator/Grow',
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.SerializeToString,
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -277,8 +277,8 @@ class Operator:
             request,
             target,
             '/rootstock.operator.v1.Operator/ForgetSamples',
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.SerializeToString,
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -304,8 +304,8 @@ class Operator:
             request,
             target,
             '/rootstock.operator.v1.Operator/RollBack',
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.SerializeToString,
-            protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.FromString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.FromString,
             options,
             channel_credentials,
             insecure,

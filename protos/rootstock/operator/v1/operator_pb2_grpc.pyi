@@ -7,7 +7,7 @@ The wire between the command line and the coordinator. Its own credentials: meta
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from protos.rootstock.operator.v1 import operator_pb2 as _operator_pb2
+from rootstock.protos.rootstock.operator.v1 import operator_pb2 as _operator_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.l2t.transfer import BETA, INNER_STEPS
-from common.nets.spec import ArchitectureSpec
+from rootstock.common.l2t.transfer import BETA, INNER_STEPS
+from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.papers.recombine.budget import Training
 
 

@@ -12,11 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.documents import Document
-from common.l2t.taps import Source
-from common.nets.architectures import build_category_module, build_head, initialise, input_shape
-from common.nets.spec import ArchitectureSpec, Name
-from site_agent.recipes.supervised import schedule
+from rootstock.common.documents import Document
+from rootstock.common.l2t.taps import Source
+from rootstock.common.nets.architectures import (
+    build_category_module,
+    build_head,
+    initialise,
+    input_shape,
+)
+from rootstock.common.nets.spec import ArchitectureSpec, Name
+from rootstock.site_agent.recipes.supervised import schedule
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.l2t.budget import Budget
 from tests.benchmarks.papers.l2t.methods import (

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.errors import SchemaError
-from common.l2t.baselines import attention_loss, distillation_loss
-from common.l2t.matching import (
+from rootstock.common.errors import SchemaError
+from rootstock.common.l2t.baselines import attention_loss, distillation_loss
+from rootstock.common.l2t.matching import (
     Learns,
     Matching,
     MetaNetworks,
@@ -24,11 +24,16 @@ from common.l2t.matching import (
     one_to_one,
     single,
 )
-from common.l2t.student import Readable, Run, Student, readable
-from common.l2t.taps import Seen, Shape, Source
-from common.l2t.transfer import Transfer
-from common.nets.architectures import build_category_module, build_head, initialise, input_shape
-from common.nets.spec import ArchitectureSpec
+from rootstock.common.l2t.student import Readable, Run, Student, readable
+from rootstock.common.l2t.taps import Seen, Shape, Source
+from rootstock.common.l2t.transfer import Transfer
+from rootstock.common.nets.architectures import (
+    build_category_module,
+    build_head,
+    initialise,
+    input_shape,
+)
+from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.papers.l2t.budget import TargetTraining
 
 CLASSES = "classes"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from common.errors import ConfigurationError, SchemaError
+from rootstock.common.errors import ConfigurationError, SchemaError
 from tests.benchmarks.papers.l2t import tasks
 from tests.benchmarks.papers.l2t.budget import (
     BUDGETS,

@@ -21,15 +21,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.errors import TransplantError
-from common.l2t.bilevel import Tensors, gradient, unrolled
-from common.l2t.distances import resized
-from common.l2t.matching import Matching, MetaNetworks, all_to_all, matching_loss
-from common.l2t.student import Run, Student, readable
-from common.l2t.taps import Source
-from common.l2t.transfer import BETA, Transfer
-from common.nets.architectures import build_category_module, build_head, initialise, input_shape
-from common.nets.spec import ArchitectureSpec
+from rootstock.common.errors import TransplantError
+from rootstock.common.l2t.bilevel import Tensors, gradient, unrolled
+from rootstock.common.l2t.distances import resized
+from rootstock.common.l2t.matching import Matching, MetaNetworks, all_to_all, matching_loss
+from rootstock.common.l2t.student import Run, Student, readable
+from rootstock.common.l2t.taps import Source
+from rootstock.common.l2t.transfer import BETA, Transfer
+from rootstock.common.nets.architectures import (
+    build_category_module,
+    build_head,
+    initialise,
+    input_shape,
+)
+from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.memory import measured
 from tests.benchmarks.system.solver_speed import in_turns
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from common.errors import DataError, SchemaError
+from rootstock.common.errors import DataError, SchemaError
 from tests.benchmarks.papers.recombine import (
     data,
     digits,

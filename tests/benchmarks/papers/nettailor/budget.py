@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.nettailor.learning import Settings
+from rootstock.common.nettailor.learning import Settings
 from tests.benchmarks.papers.recombine.budget import Training
 
 

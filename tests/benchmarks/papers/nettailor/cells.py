@@ -13,16 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.documents import Document
-from common.images.decode import normalise
-from common.nets.architectures import build_category_module, build_head, initialise, input_shape
-from common.nets.spec import ArchitectureSpec
-from common.nettailor.augmented import AugmentedNet
-from common.nettailor.complexity import path_costs
-from common.nettailor.learning import Settings, learn
-from common.nettailor.measures import latency_ratio
-from common.nettailor.pruning import TOLERANCE, Found, search
-from common.nettailor.tailored import TailoredNet, card
+from rootstock.common.documents import Document
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.architectures import (
+    build_category_module,
+    build_head,
+    initialise,
+    input_shape,
+)
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nettailor.augmented import AugmentedNet
+from rootstock.common.nettailor.complexity import path_costs
+from rootstock.common.nettailor.learning import Settings, learn
+from rootstock.common.nettailor.measures import latency_ratio
+from rootstock.common.nettailor.pruning import TOLERANCE, Found, search
+from rootstock.common.nettailor.tailored import TailoredNet, card
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.nettailor import tasks
 from tests.benchmarks.papers.nettailor.budget import Budget

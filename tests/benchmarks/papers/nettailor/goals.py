@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from common.nettailor.pruning import TOLERANCE
+from rootstock.common.nettailor.pruning import TOLERANCE
 from tests.benchmarks.harness.goal import Goal
 from tests.benchmarks.papers.nettailor.rows import (
     Row,

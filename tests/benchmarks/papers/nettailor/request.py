@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import SchemaError
+from rootstock.common.errors import SchemaError
 from tests.benchmarks.papers.nettailor.budget import (
     BUDGETS,
     Budget,

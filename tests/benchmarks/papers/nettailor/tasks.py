@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from common.errors import SchemaError
+from rootstock.common.errors import SchemaError
 from tests.benchmarks.papers.recombine.data import Task
 from tests.benchmarks.papers.recombine.digits import grey_task
 from tests.benchmarks.papers.transplant import datasets

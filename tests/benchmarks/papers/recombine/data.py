@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.errors import DataError, SchemaError
-from common.images.decode import normalise
+from rootstock.common.errors import DataError, SchemaError
+from rootstock.common.images.decode import normalise
 from tests.benchmarks.papers.transplant import datasets
 from tests.benchmarks.papers.transplant.datasets import (
     CIFAR10,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.errors import DataError, SchemaError
-from common.weights import safetensors_io
+from rootstock.common.errors import DataError, SchemaError
+from rootstock.common.weights import safetensors_io
 from tests.benchmarks.papers.recombine.data import (
     Task,
     relabelled,

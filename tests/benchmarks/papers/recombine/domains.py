@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.compatible.rotation import TURNS
-from common.documents import Document
-from common.nets.architectures import build_category_module, build_head, initialise
-from common.nets.spec import ArchitectureSpec
+from rootstock.common.compatible.rotation import TURNS
+from rootstock.common.documents import Document
+from rootstock.common.nets.architectures import build_category_module, build_head, initialise
+from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.recombine.budget import Training
 from tests.benchmarks.papers.recombine.digits import (

@@ -16,17 +16,17 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from common.compatible.rotation import TURNS
-from common.documents import Document
-from common.errors import TransplantError
-from common.nets.architectures import (
+from rootstock.common.compatible.rotation import TURNS
+from rootstock.common.documents import Document
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.architectures import (
     brought,
     build_category_module,
     build_head,
     feature_shape,
     initialise,
 )
-from common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.pool import run_all
 from tests.benchmarks.papers.recombine import (

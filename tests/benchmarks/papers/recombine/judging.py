@@ -10,8 +10,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from common.compatible.batchnorm import re_estimate
-from common.images.decode import normalise
+from rootstock.common.compatible.batchnorm import re_estimate
+from rootstock.common.images.decode import normalise
 
 _BATCH = 256
 

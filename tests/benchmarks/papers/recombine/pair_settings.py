@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from rich.console import Console
 
-from common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.pool import run_all
 from tests.benchmarks.papers.recombine import (
     data,

@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from common.compatible.rotation import TURNS
-from common.documents import Document
-from common.errors import SchemaError
-from common.nets.architectures import build_category_module, build_head, initialise
-from common.nets.spec import ArchitectureSpec
+from rootstock.common.compatible.rotation import TURNS
+from rootstock.common.documents import Document
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.architectures import build_category_module, build_head, initialise
+from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.recombine import (
     data,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from common.errors import ConfigurationError, SchemaError
+from rootstock.common.errors import ConfigurationError, SchemaError
 from tests.benchmarks.papers.recombine.budget import (
     BUDGETS,
     Budget,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.compatible.batchnorm import norms
-from common.compatible.rotation import turned
+from rootstock.common.compatible.batchnorm import norms
+from rootstock.common.compatible.rotation import turned
 from tests.benchmarks.papers.recombine.budget import Training
 from tests.benchmarks.papers.recombine.data import (
     Task,

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from common.nets.architectures import build_head, initialise
+from rootstock.common.nets.architectures import build_head, initialise
 from tests.benchmarks.harness.pool import run_all
 from tests.benchmarks.papers.recombine import (
     data,

@@ -15,29 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.distillation.auto.imitation import (
+from rootstock.common.distillation.auto.imitation import (
     Answers,
     ImitationPenalty,
     in_batches,
 )
-from common.distillation.auto.learning import AutoLearning
-from common.distillation.calibration import calibrate_by_labels
-from common.distillation.methods import method_named
-from common.distillation.problem import Samples
-from common.distillation.solvers.back_distillation import (
+from rootstock.common.distillation.auto.learning import AutoLearning
+from rootstock.common.distillation.calibration import calibrate_by_labels
+from rootstock.common.distillation.methods import method_named
+from rootstock.common.distillation.problem import Samples
+from rootstock.common.distillation.solvers.back_distillation import (
     BackDistillation,
     BackDistillationSettings,
 )
-from common.distillation.transplant import (
+from rootstock.common.distillation.transplant import (
     MethodSettings,
     TeachingSettings,
     Transplant,
     starting_adapter,
 )
-from common.errors import TransplantError
-from common.nets.adapter import Adapter
-from common.nets.spec import AdapterSpec
-from site_agent.evaluation.metrics import error_percent
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.spec import AdapterSpec
+from rootstock.site_agent.evaluation.metrics import error_percent
 from tests.benchmarks.papers.transplant import datasets
 from tests.benchmarks.papers.transplant.material import (
     Judged,

@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.errors import DataError, MissingExtraError
-from common.nets.spec import ArchitectureSpec, Setting
-from common.weights import safetensors_io
+from rootstock.common.errors import DataError, MissingExtraError
+from rootstock.common.nets.spec import ArchitectureSpec, Setting
+from rootstock.common.weights import safetensors_io
 from tests.benchmarks.papers.transplant import voc
 
 CIFAR10 = (
@@ -210,7 +210,7 @@ def _digits(_: Path) -> dict[str, Labelled]:
         from sklearn import datasets as sklearn_datasets
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "data 'digits' needs scikit-learn; pip install 'rootstock[demo]'"
+            "data 'digits' needs scikit-learn; pip install 'rootstock-federation[demo]'"
         ) from error
     bunch = sklearn_datasets.load_digits()
     images = torch.from_numpy(bunch.images).float().mul(255 / 16).round()

@@ -13,21 +13,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.distillation.dream_source import DreamSource
-from common.distillation.problem import Samples, TransplantProblem
-from common.distillation.solvers.biases import feature_means
-from common.distillation.transplant import Transplant
-from common.errors import DataError
-from common.images.decode import (
+from rootstock.common.distillation.dream_source import DreamSource
+from rootstock.common.distillation.problem import Samples, TransplantProblem
+from rootstock.common.distillation.solvers.biases import feature_means
+from rootstock.common.distillation.transplant import Transplant
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import (
     batches,
     normalise,
 )
-from common.nets.architectures import feature_shape, input_shape
-from common.nets.spec import AdapterSpec
-from site_agent.config import StatisticsConfig
-from site_agent.data.images import ImageSet
-from site_agent.recipes.interface import Teacher
-from site_agent.teacher.statistics import statistics
+from rootstock.common.nets.architectures import feature_shape, input_shape
+from rootstock.common.nets.spec import AdapterSpec
+from rootstock.site_agent.config import StatisticsConfig
+from rootstock.site_agent.data.images import ImageSet
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.teacher.statistics import statistics
 from tests.benchmarks.papers.transplant import teachers
 from tests.benchmarks.papers.transplant.datasets import (
     Dataset,

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
-from common.distillation.auto.imitation import in_batches
-from common.errors import SchemaError
-from common.images.decode import normalise
-from common.nets.architectures import build_head, initialise
-from site_agent.evaluation.metrics import error_percent
-from site_agent.recipes.compatible import FrozenHeads
-from site_agent.recipes.interface import Teacher
+from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
+from rootstock.common.distillation.auto.imitation import in_batches
+from rootstock.common.errors import SchemaError
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.architectures import build_head, initialise
+from rootstock.site_agent.evaluation.metrics import error_percent
+from rootstock.site_agent.recipes.compatible import FrozenHeads
+from rootstock.site_agent.recipes.interface import Teacher
 from tests.benchmarks.harness import results
 from tests.benchmarks.harness.intervals import over_seeds
 from tests.benchmarks.harness.pool import (

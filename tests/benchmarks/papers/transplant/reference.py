@@ -15,11 +15,11 @@ from typing import Any
 
 from torch import nn
 
-from common.distillation.auto.imitation import in_batches
-from common.errors import SchemaError
-from common.images.decode import normalise
-from site_agent.evaluation.metrics import error_percent
-from site_agent.recipes.interface import Teacher
+from rootstock.common.distillation.auto.imitation import in_batches
+from rootstock.common.errors import SchemaError
+from rootstock.common.images.decode import normalise
+from rootstock.site_agent.evaluation.metrics import error_percent
+from rootstock.site_agent.recipes.interface import Teacher
 from tests.benchmarks.harness import results
 from tests.benchmarks.harness.pool import processes
 from tests.benchmarks.papers.transplant import (

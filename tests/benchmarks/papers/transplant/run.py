@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from common.errors import SchemaError
+from rootstock.common.errors import SchemaError
 from tests.benchmarks.harness.pool import (
     processes,
     run_all,

@@ -18,18 +18,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.augmentation import moved
-from common.distillation.problem import NO_LABEL, pixel_labels
-from common.errors import DataError
-from common.images.decode import normalise
-from common.nets.architectures import initial_modules
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from common.weights import safetensors_io
-from site_agent.config import TrainingConfig
-from site_agent.data import crops as squares
-from site_agent.data.voc import VOC_CLASSES
-from site_agent.evaluation.metrics import error_percent
-from site_agent.recipes.supervised import schedule
+from rootstock.common.distillation.augmentation import moved
+from rootstock.common.distillation.problem import NO_LABEL, pixel_labels
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.weights import safetensors_io
+from rootstock.site_agent.config import TrainingConfig
+from rootstock.site_agent.data import crops as squares
+from rootstock.site_agent.data.voc import VOC_CLASSES
+from rootstock.site_agent.evaluation.metrics import error_percent
+from rootstock.site_agent.recipes.supervised import schedule
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.transplant import (
     teachers,

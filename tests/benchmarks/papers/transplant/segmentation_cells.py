@@ -12,15 +12,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from common.distillation.auto.imitation import in_batches
-from common.distillation.problem import Samples, TransplantProblem
-from common.distillation.solvers.back_distillation import BackDistillationSettings
-from common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
-from common.errors import DataError
-from common.images.decode import normalise
-from common.nets.adapter import Adapter
-from common.nets.architectures import feature_shape, input_shape
-from common.nets.spec import AdapterSpec
+from rootstock.common.distillation.auto.imitation import in_batches
+from rootstock.common.distillation.problem import Samples, TransplantProblem
+from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
+from rootstock.common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
+from rootstock.common.errors import DataError
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import feature_shape, input_shape
+from rootstock.common.nets.spec import AdapterSpec
 from tests.benchmarks.papers.transplant import (
     datasets,
     segmentation,

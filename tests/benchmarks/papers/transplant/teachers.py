@@ -19,16 +19,16 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from common.distillation.augmentation import AugmentConfig, augment
-from common.documents import Document
-from common.images.decode import normalise
-from common.nets.architectures import initial_modules
-from common.nets.spec import ArchitectureSpec, TaskSpec
-from site_agent.config import TrainingConfig
-from site_agent.data.images import ImageSet, LabData
-from site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
-from site_agent.recipes.interface import Recipe, Teacher
-from site_agent.recipes.supervised import SupervisedRecipe, schedule
+from rootstock.common.distillation.augmentation import AugmentConfig, augment
+from rootstock.common.documents import Document
+from rootstock.common.images.decode import normalise
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.site_agent.config import TrainingConfig
+from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
+from rootstock.site_agent.recipes.interface import Recipe, Teacher
+from rootstock.site_agent.recipes.supervised import SupervisedRecipe, schedule
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.transplant import datasets
 from tests.benchmarks.papers.transplant.datasets import (

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.errors import DataError
-from site_agent.data import crops as squares
-from site_agent.data.voc import VOC_CLASSES
+from rootstock.common.errors import DataError
+from rootstock.site_agent.data import crops as squares
+from rootstock.site_agent.data.voc import VOC_CLASSES
 
 ANIMALS = ("cat", "cow", "dog", "horse", "sheep")
 SIDE = 32
