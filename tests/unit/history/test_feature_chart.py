@@ -23,7 +23,7 @@ from rootstock.coordinator.jobs.feature_space import (
     feature_spaces,
     rank_correlation,
 )
-from rootstock.coordinator.paths import Places
+from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge
 from tests.unit.coordinator.conftest import context as context  # a fixture
 from tests.unit.coordinator.conftest import tasks as tasks  # a fixture
@@ -90,7 +90,7 @@ def test_the_figure_is_among_a_merges_files_and_in_its_report(
     merged: tuple[CoordinatorContext, Merge], tmp_path: Path
 ) -> None:
     context, merge = merged
-    record = gather(context, Places(context.config), merge)
+    record = gather(context, StatePaths(context.config), merge)
     assert has_features(record)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -102,7 +102,7 @@ def test_the_figure_is_among_a_merges_files_and_in_its_report(
     with Image.open(paths[FEATURES]) as image:
         assert image.width > 1000
     founding = next(m for m in context.registry.merges.all() if m.operation == "found")
-    assert not has_features(gather(context, Places(context.config), founding))
+    assert not has_features(gather(context, StatePaths(context.config), founding))
 
 
 def test_a_blob_that_is_gone_costs_the_picture_only(
