@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
-from rootstock.common.distillation.auto.dream import DreamSettings
-from rootstock.common.distillation.methods import method_named, methods
-from rootstock.common.distillation.pseudo_gradients.signals import Policy
-from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
-from rootstock.common.distillation.transplant import MethodSettings, Start, TeachingSettings
+from rootstock.common.distillation.settings import (
+    BackDistillationSettings,
+    DreamSettings,
+    MethodName,
+    MethodSettings,
+    Policy,
+    Start,
+    TeachingSettings,
+)
 from rootstock.common.documents import Document
 from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
 from rootstock.common.protocol import Limits
-from rootstock.coordinator.whereabouts import StateConfig
 
 
 class ServerConfig(Document):
@@ -72,9 +75,9 @@ class DistillationConfig(BackDistillationSettings):
     Steps, rates, draws and seed are `BackDistillationSettings`'.
     """
 
-    zero_sample_method: str = "auto"
-    """One of `rootstock.common.distillation.methods` that needs no samples."""
-    few_sample_method: str = "auto"
+    zero_sample_method: MethodName = MethodName.AUTO
+    """One that needs no samples."""
+    few_sample_method: MethodName = MethodName.AUTO
     """What learns on the samples that a lab shares."""
     start: Start = "closed-form"
     """Where methods that take steps begin."""
@@ -86,16 +89,12 @@ class DistillationConfig(BackDistillationSettings):
     teaching: TeachingSettings = TeachingSettings()
     """What `dream` and `auto` show the teacher; `steps` above are the other methods'."""
 
-    @field_validator("zero_sample_method", "few_sample_method")
+    @field_validator("zero_sample_method")
     @classmethod
-    def _known(cls, name: str, info: ValidationInfo) -> str:
-        serving = [
-            known
-            for known in methods()
-            if info.field_name == "few_sample_method" or not method_named(known).needs_samples
-        ]
-        if name not in serving:
-            raise ValueError(f"is none of {', '.join(serving)}")
+    def _needs_no_samples(cls, name: MethodName) -> MethodName:
+        if name.needs_samples:
+            serving = ", ".join(known for known in MethodName if not known.needs_samples)
+            raise ValueError(f"is none of {serving}; '{name}' learns from samples")
         return name
 
     def method_settings(self) -> MethodSettings:
@@ -190,6 +189,20 @@ class HistoryConfig(Document):
     """How long MLflow's server may take to answer at start; then the coordinator stops."""
     retry_seconds: float = Field(default=30.0, gt=0)
     """Pause before a merge is logged again when MLflow has gone away since."""
+
+
+class StateConfig(Document):
+    """The subset of coordinator.toml needed to open a net: its name and where it is stored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    net: Name
+    state: Path
+    """Folder of the database, keys, partial uploads and the operator's token."""
+    database: str | None = None
+    """SQLAlchemy URL; None is SQLite in the state folder."""
+    artifacts: str | None = None
+    """Folder or s3://bucket/prefix; None is a folder in the state folder."""
 
 
 class CoordinatorConfig(StateConfig):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootstock.coordinator.whereabouts import StateConfig
+from rootstock.coordinator.config import StateConfig
 
 
 class StatePaths:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from rootstock.common.distillation.augmentation import AugmentConfig
+from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.documents import Document
 from rootstock.common.nets.spec import ArchitectureSpec, Name
 

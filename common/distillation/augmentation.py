@@ -8,29 +8,13 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from rootstock.common.distillation.problem import UNLABELLED
-from rootstock.common.documents import Document
-
-
-class AugmentConfig(Document):
-    """Random changes of training images, drawn anew each epoch."""
-
-    shift: float = Field(default=0.06, ge=0, le=0.5)
-    """Largest shift each way, as a share of the image's side."""
-    zoom: float = Field(default=0.0, ge=0, le=0.9)
-    """Zoom factor drawn from 1−zoom to 1+zoom."""
-    rotation: float = Field(default=0.0, ge=0, le=180)
-    """Largest rotation each way, in degrees."""
-    flip: bool | None = None
-    """Mirror left-right every other time; None: yes, but not for digits."""
-    colour: float = Field(default=0.0, ge=0, le=1)
-    """Largest relative change of brightness, contrast and of each channel."""
-    erase: float = Field(default=0.0, ge=0, le=0.5)
-    """Side of a random square set to the mean, as a share of the image's side."""
+from rootstock.common.distillation.settings import (
+    AugmentConfig,
+)
 
 
 def augment(

@@ -22,12 +22,11 @@ from dataclasses import dataclass
 
 from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.problem import Samples
+from rootstock.common.distillation.settings import MethodName, MethodSettings
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.penalties import JacobianPenalty
 from rootstock.common.distillation.transplant import (
     Learning,
-    Method,
-    MethodSettings,
     Solved,
     Transplant,
     distilled,
@@ -37,26 +36,27 @@ from rootstock.common.errors import TransplantError
 
 
 @dataclass(frozen=True)
-class _Named:
-    """A method made of a function."""
+class Method:
+    """A way to find an adapter."""
 
-    name: str
-    needs_samples: bool
+    name: MethodName
     function: Callable[[Transplant, MethodSettings], Learning]
 
     def begin(self, transplant: Transplant, settings: MethodSettings) -> Learning:
-        if self.needs_samples and transplant.samples is None:
-            without = ", ".join(name for name, other in _METHODS.items() if not other.needs_samples)
+        """Prepare the learning; the same input and seed give the same adapter.
+
+        Raises
+        ------
+        TransplantError
+            If samples are missing, or the modules do not fit.
+        """
+        if self.name.needs_samples and transplant.samples is None:
+            without = ", ".join(name for name in MethodName if not name.needs_samples)
             raise TransplantError(
                 f"method '{self.name}' learns from samples and there are none; "
                 f"give some, or use one of {without}"
             )
         return self.function(transplant, settings)
-
-
-def methods() -> tuple[str, ...]:
-    """Return the names of all methods."""
-    return tuple(_METHODS)
 
 
 def method_named(name: str) -> Method:
@@ -67,9 +67,11 @@ def method_named(name: str) -> Method:
     TransplantError
         If none has that name; names those that there are.
     """
-    if name not in _METHODS:
-        raise TransplantError(f"unknown method '{name}'; known methods: {', '.join(methods())}")
-    return _METHODS[name]
+    try:
+        return _METHODS[MethodName(name)]
+    except ValueError:
+        known = ", ".join(MethodName)
+        raise TransplantError(f"unknown method '{name}'; known methods: {known}") from None
 
 
 def _identity(transplant: Transplant, settings: MethodSettings) -> Learning:
@@ -129,16 +131,16 @@ def _samples(transplant: Transplant) -> Samples:
     return transplant.samples
 
 
-_METHODS: dict[str, Method] = {
+_METHODS: dict[MethodName, Method] = {
     method.name: method
     for method in (
-        _Named("identity", False, _identity),
-        _Named("closed-form", False, _closed_form),
-        _Named("back-distill", False, _back_distill),
-        _Named("direct-learn", True, _direct_learn),
-        _Named("distill", True, _distill),
-        _Named("jacobian", True, _jacobian),
-        _Named("dream", False, _dream),
-        _Named("auto", False, _auto),
+        Method(MethodName.IDENTITY, _identity),
+        Method(MethodName.CLOSED_FORM, _closed_form),
+        Method(MethodName.BACK_DISTILL, _back_distill),
+        Method(MethodName.DIRECT_LEARN, _direct_learn),
+        Method(MethodName.DISTILL, _distill),
+        Method(MethodName.JACOBIAN, _jacobian),
+        Method(MethodName.DREAM, _dream),
+        Method(MethodName.AUTO, _auto),
     )
 }

@@ -12,27 +12,15 @@ import copy
 from collections.abc import Mapping
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.problem import Samples
-from rootstock.common.documents import Document
+from rootstock.common.distillation.settings import (
+    TaskLearningSettings,
+)
 from rootstock.common.errors import TransplantError
 from rootstock.common.schedules import cosine
-
-
-class TaskLearningSettings(Document):
-    """How a task module is learned on a few dozens to thousands of samples."""
-
-    steps: int = Field(default=400, ge=1, le=1_000_000)
-    """Batches in all, whatever the number of categories."""
-    learning_rate: float = Field(default=1e-3, gt=0, le=10)
-    """Of AdamW, at the start; a cosine takes it to zero over the steps."""
-    weight_decay: float = Field(default=1e-2, ge=0, le=10)
-    batch_size: int = Field(default=32, ge=2, le=65_536)
-    """Half of it of the category, half of the rest."""
-    seed: int = Field(default=0, ge=0, lt=1 << 63)
 
 
 def learn_task_module(

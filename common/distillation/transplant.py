@@ -8,30 +8,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from rootstock.common.distillation.auto.dream import DreamSettings
 from rootstock.common.distillation.dream_source import DreamSource
 from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
+from rootstock.common.distillation.settings import (
+    MethodSettings,
+    Start,
+)
 from rootstock.common.distillation.solvers.back_distillation import (
     BackDistillation,
-    BackDistillationSettings,
     StepRecord,
 )
 from rootstock.common.distillation.solvers.biases import bias_from_means
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.solvers.matching import matched
-from rootstock.common.documents import Document
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
-
-Start = Literal["random", "identity", "closed-form", "matched"]
-"""Where an adapter begins; the paper's begin at random."""
 
 
 @dataclass(frozen=True)
@@ -91,42 +88,6 @@ class Transplant:
             )
 
 
-class TeachingSettings(Document):
-    """What the methods `dream` and `auto` show the teacher, and how the adapter imitates it."""
-
-    dream_views: int = Field(default=1400, ge=0, le=1_000_000)
-    """Strong views of all dreams together; these and the others are shown besides the images."""
-    sample_views: int = Field(default=1400, ge=0, le=1_000_000)
-    synthetic: int = Field(default=128, ge=0, le=1_000_000)
-    """Synthetic images, of `auto`."""
-    synthetic_views: int = Field(default=128, ge=0, le=1_000_000)
-    max_feature_bytes: int = Field(default=1 << 30, ge=1 << 20)
-    """Cap on the features of all views; above it there are fewer. VGG-16's at pool1 and 224 pixels
-    have 3.2 MB each."""
-    judged: float = Field(default=0.15, gt=0, lt=1)
-    """Share of all that is shown, kept apart to judge adapters by."""
-    good_enough: float = Field(default=0.05, ge=0, le=1)
-    """`auto` learns nothing where y_S is within this distance of y_T, in units of y_T's spread."""
-    steps: int = Field(default=400, ge=1, le=1_000_000)
-    batch_size: int = Field(default=64, ge=1, le=65_536)
-    weight: float = Field(default=1.0, gt=0, le=1e6)
-    """Of imitation, where the task loss of samples weighs 1."""
-
-
-class MethodSettings(Document):
-    """How a method works. Each uses what concerns it."""
-
-    start: Start | None = None
-    """None is the method's own: the closed form for `dream` and `auto`, else random, as in the
-    paper."""
-    ridge: float = Field(default=1e-6, ge=0, le=1e6)
-    """Of the closed form."""
-    dream: DreamSettings = DreamSettings()
-    teaching: TeachingSettings = TeachingSettings()
-    learning: BackDistillationSettings = BackDistillationSettings()
-    """Steps, rates, draws, seed."""
-
-
 class Learning(Protocol):
     """An adapter being learned: `BackDistillation`, or anything that behaves like it."""
 
@@ -160,30 +121,6 @@ class Learning(Protocol):
 
     def restore(self, state: Mapping[str, Tensor]) -> Self:
         """Carry on from a state; return the same object."""
-        ...
-
-
-class Method(Protocol):
-    """A way to find an adapter."""
-
-    @property
-    def name(self) -> str:
-        """How configuration and commands call it."""
-        ...
-
-    @property
-    def needs_samples(self) -> bool:
-        """Whether it is an error to have none."""
-        ...
-
-    def begin(self, transplant: Transplant, settings: MethodSettings) -> Learning:
-        """Prepare the learning; the same input and seed give the same adapter.
-
-        Raises
-        ------
-        TransplantError
-            If samples are missing, or the modules do not fit.
-        """
         ...
 
 

@@ -18,11 +18,9 @@ from torch import Tensor, nn
 
 from rootstock.common.distillation.auto.imitation import in_batches
 from rootstock.common.distillation.problem import Samples, TransplantProblem
-from rootstock.common.distillation.solvers.back_distillation import (
-    BackDistillation,
-    BackDistillationSettings,
-)
-from rootstock.common.distillation.task_module import TaskLearningSettings, learn_task_module
+from rootstock.common.distillation.settings import BackDistillationSettings, TaskLearningSettings
+from rootstock.common.distillation.solvers.back_distillation import BackDistillation
+from rootstock.common.distillation.task_module import learn_task_module
 from rootstock.common.errors import ConflictError, NotFoundError, TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import (

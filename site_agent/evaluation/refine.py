@@ -13,12 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.augmentation import AugmentConfig
 from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
-from rootstock.common.distillation.solvers.back_distillation import (
-    BackDistillation,
-    BackDistillationSettings,
-)
+from rootstock.common.distillation.settings import AugmentConfig, BackDistillationSettings
+from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.images.decode import normalise
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec, TaskKind

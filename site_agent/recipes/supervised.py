@@ -17,8 +17,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.augmentation import AugmentConfig, augment, augment_labelled
+from rootstock.common.distillation.augmentation import (
+    augment,
+    augment_labelled,
+)
 from rootstock.common.distillation.problem import logits, pixel_labels
+from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.distillation.task_loss import cross_entropy
 from rootstock.common.errors import DataError
 from rootstock.common.images.decode import normalise

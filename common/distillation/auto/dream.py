@@ -15,44 +15,17 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.auto.synthetic import dead_leaves
 from rootstock.common.distillation.dream_source import DreamSource, distance, moments
+from rootstock.common.distillation.settings import (
+    DreamSettings,
+)
 from rootstock.common.distillation.solvers.optimiser import Adam
-from rootstock.common.documents import Document
 from rootstock.common.errors import TransplantError
 from rootstock.common.schedules import cosine
-
-
-class DreamSettings(Document):
-    """How images are dreamed."""
-
-    images: int = Field(default=96, ge=4, le=4096)
-    max_pixels: int = Field(default=1 << 20, ge=1 << 12)
-    """Of all images together: above it there are fewer, but 4 at least. They go through the net in
-    one batch; 17 of 224 pixels take about 2 GB of VGG-16."""
-    steps: int = Field(default=150, ge=1, le=100_000)
-    learning_rate: float = Field(default=0.1, gt=0, le=10)
-    """Of Adam, in units of the nets' input; a cosine takes it to zero."""
-    statistics: float = Field(default=1.0, ge=0, le=1e4)
-    """Weight of the moments' loss."""
-    confidence: float = Field(default=1.0, ge=0, le=1e4)
-    """Weight of the class loss."""
-    smoothness: float = Field(default=0.05, ge=0, le=1e4)
-    """Weight of the mean squared difference of neighbouring pixels."""
-    share: float = Field(default=0.5, gt=0, lt=1)
-    """Of the images that show the category."""
-    jitter: int = Field(default=2, ge=0, le=32)
-    """Pixels by which images are rolled at most in a step, so that none is tied to a grid."""
-    max_class_loss: float = Field(default=0.2, gt=0)
-    """A dream whose teacher stays unsure is not used (METHODS 1i: 0.02 served, 0.97 did not)."""
-    max_statistics_loss: float = Field(default=0.25, gt=0)
-    """Nor is one whose moments are off by more. On digits noise had 0.9 to 1.8, dreams 0.01 to
-    0.12."""
-    seed: int = Field(default=0, ge=0, lt=1 << 63)
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ from rootstock.common.distillation.auto.imitation import (
 )
 from rootstock.common.distillation.auto.synthetic import dead_leaves
 from rootstock.common.distillation.auto.views import strong_views
+from rootstock.common.distillation.settings import MethodSettings
 from rootstock.common.distillation.solvers.back_distillation import (
     BackDistillation,
     StepRecord,
 )
 from rootstock.common.distillation.transplant import (
-    MethodSettings,
     Solved,
     Transplant,
     starting_adapter,

@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rootstock.common.distillation.augmentation import AugmentConfig, augment
+from rootstock.common.distillation.augmentation import augment
+from rootstock.common.distillation.settings import AugmentConfig
 
 STRONG = AugmentConfig(shift=0.2, zoom=0.4, rotation=20, colour=0.4)
 _RANGE = 2.0

@@ -13,10 +13,8 @@ from torch import Tensor
 
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
-from rootstock.common.distillation.pseudo_gradients.signals import (
-    Policy,
-    Signals,
-)
+from rootstock.common.distillation.pseudo_gradients.signals import Signals
+from rootstock.common.distillation.settings import Policy
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -22,12 +22,10 @@ from rootstock.common.distillation.pseudo_gradients.adjoint import (
     relu_maps,
 )
 from rootstock.common.distillation.pseudo_gradients.rules import Shape
+from rootstock.common.distillation.settings import (
+    Policy,
+)
 from rootstock.common.errors import TransplantError
-
-Policy = Literal["exp1", "exp2", "exp3"]
-"""exp1: G = 1 and dummy-2 at every ReLU of the task module. exp2: G uniform in [−1, 1]^(S×S) and
-dummy-2 at the lowest ReLU alone, 20% positive, one mask for all channels. exp3, for segmentation:
-G uniform in [−1, 1]^(H×W) of the output, dummy-1 everywhere."""
 
 _POSITIVE_SHARE = 0.2
 """Exp. 2: x_rand is positive at 20% of the places."""

@@ -22,46 +22,21 @@ from types import MappingProxyType
 from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
-from rootstock.common.distillation.pseudo_gradients.signals import Policy
+from rootstock.common.distillation.settings import (
+    BackDistillationSettings,
+)
 from rootstock.common.distillation.solvers.optimiser import Adam
 from rootstock.common.distillation.solvers.penalties import (
     Penalty,
     PseudoGradientPenalty,
 )
 from rootstock.common.distillation.task_loss import cross_entropy
-from rootstock.common.documents import Document
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
-
-
-class BackDistillationSettings(Document):
-    """How an adapter is learned. The defaults served best with 10 samples of 32-pixel digits."""
-
-    steps: int = Field(default=200, ge=0, le=1_000_000)
-    learning_rate: float = Field(default=3e-3, gt=0, le=10)
-    """Of Adam, at the start; a cosine takes it to zero over the steps."""
-    weight_decay: float = Field(default=0.0, ge=0, le=10)
-    """Decoupled, on the distance to the adapter's starting point: few samples move it little."""
-    batch_size: int = Field(default=64, ge=1, le=65_536)
-    """Samples a step; fewer samples than that all take part in each step."""
-    balanced: bool = True
-    """Whether category and rest weigh the same in the task loss, however many there are of each.
-    Pixels never do: pixel accuracy counts all alike."""
-    distillation: float = Field(default=10.0, ge=0, le=1e6)
-    """λ · E‖D'_T‖: 10 for classification, 1 for segmentation; 0 leaves the distillation out."""
-    policy: Policy = "exp1"
-    size: int = Field(default=3, ge=1, le=64)
-    """S of Exp. 2's enlarged G; the paper's 7 was no better at 32 pixels and costs more."""
-    draws: int = Field(default=512, ge=1, le=1_000_000)
-    """Draws in the pool. Fewer are kept where they would need more than `pool_bytes`."""
-    draws_per_step: int = Field(default=32, ge=1, le=65_536)
-    pool_bytes: int = Field(default=1 << 30, ge=1 << 20)
-    seed: int = Field(default=0, ge=0, lt=1 << 63)
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,8 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
-from rootstock.common.distillation.pseudo_gradients.signals import (
-    Policy,
-    Signals,
-)
+from rootstock.common.distillation.pseudo_gradients.signals import Signals
+from rootstock.common.distillation.settings import Policy
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec

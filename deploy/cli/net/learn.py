@@ -47,7 +47,7 @@ def learn(
     What the net holds does not change. A coordinator that runs commits what was queued.
     """
     with needs_coordinator("net learn"):
-        from rootstock.common.distillation.task_module import TaskLearningSettings
+        from rootstock.common.distillation.settings import TaskLearningSettings
         from rootstock.common.identity.keys import load_or_create
         from rootstock.coordinator.config import CoordinatorConfig
         from rootstock.coordinator.learning.learn import Learner
@@ -92,7 +92,7 @@ def found(
     category's module is joined to it; the others are merged like any category after it.
     """
     with needs_coordinator("net found"):
-        from rootstock.common.distillation.task_module import TaskLearningSettings
+        from rootstock.common.distillation.settings import TaskLearningSettings
         from rootstock.common.identity.keys import load_or_create
         from rootstock.coordinator.config import CoordinatorConfig
         from rootstock.coordinator.learning.found import (
@@ -160,7 +160,7 @@ def connect(
     Which one is best is judged on samples that none was learned from.
     """
     with needs_coordinator("net connect"):
-        from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
+        from rootstock.common.distillation.settings import BackDistillationSettings
         from rootstock.coordinator.config import CoordinatorConfig
         from rootstock.coordinator.learning.learn import Learner
         from rootstock.coordinator.learning.queue import queue_connection

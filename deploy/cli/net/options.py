@@ -11,8 +11,8 @@ from rootstock.common.errors import NotFoundError, UnreachableError
 from rootstock.deploy.cli.extras import needs_coordinator
 
 if TYPE_CHECKING:
+    from rootstock.coordinator.config import StateConfig
     from rootstock.coordinator.net.reader import NetReader
-    from rootstock.coordinator.whereabouts import StateConfig
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")]
 Version = Annotated[int | None, typer.Option("--version", "-v", help="Default: the newest.")]
@@ -32,8 +32,8 @@ def open_net(config: Path, command: str) -> tuple[StateConfig, NetReader]:
         If no coordinator has run there.
     """
     with needs_coordinator(f"net {command}"):
+        from rootstock.coordinator.config import StateConfig
         from rootstock.coordinator.net.reader import NetReader
-        from rootstock.coordinator.whereabouts import StateConfig
     from rootstock.common.config import load
 
     where = load(config, StateConfig)

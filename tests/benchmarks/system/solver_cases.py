@@ -24,9 +24,9 @@ from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
 from rootstock.common.distillation.pseudo_gradients.rules import Shape
 from rootstock.common.distillation.pseudo_gradients.signals import (
     Draw,
-    Policy,
     Signals,
 )
+from rootstock.common.distillation.settings import Policy
 from rootstock.common.distillation.solvers.penalties import PseudoGradientPenalty
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import feature_shape, initial_modules

@@ -22,10 +22,8 @@ import torch
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradient
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
-from rootstock.common.distillation.solvers.back_distillation import (
-    BackDistillation,
-    BackDistillationSettings,
-)
+from rootstock.common.distillation.settings import BackDistillationSettings
+from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.solvers.penalties import PseudoGradientPenalty
 from rootstock.common.nets.adapter import Adapter

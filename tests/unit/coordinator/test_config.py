@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rootstock.common.config import check
-from rootstock.common.distillation.methods import methods
+from rootstock.common.distillation.settings import MethodName
 from rootstock.common.errors import ConfigurationError
 from rootstock.coordinator.config import CoordinatorConfig, DistillationConfig
 
@@ -20,7 +20,7 @@ def configured(**distillation: object) -> DistillationConfig:
 
 
 def test_every_method_can_be_chosen() -> None:
-    for name in methods():
+    for name in MethodName:
         assert configured(few_sample_method=name).few_sample_method == name
     assert configured(zero_sample_method="dream").zero_sample_method == "dream"
     assert configured() == DistillationConfig()

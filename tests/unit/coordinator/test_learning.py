@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
-from rootstock.common.distillation.task_module import TaskLearningSettings
+from rootstock.common.distillation.settings import BackDistillationSettings, TaskLearningSettings
 from rootstock.common.errors import ConflictError, DataError, NotFoundError, TransplantError
 from rootstock.common.identity.keys import load_or_create
 from rootstock.common.nets.graph import ModuleRef

@@ -1,6 +1,10 @@
 import torch
 
-from rootstock.common.distillation.augmentation import AugmentConfig, augment, augment_labelled
+from rootstock.common.distillation.augmentation import (
+    augment,
+    augment_labelled,
+)
+from rootstock.common.distillation.settings import AugmentConfig
 
 
 def images() -> torch.Tensor:

@@ -5,10 +5,8 @@ from safetensors.torch import load, save
 from rootstock.common.distillation.problem import Samples
 from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradient
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
-from rootstock.common.distillation.solvers.back_distillation import (
-    BackDistillation,
-    BackDistillationSettings,
-)
+from rootstock.common.distillation.settings import BackDistillationSettings
+from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter

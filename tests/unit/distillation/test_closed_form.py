@@ -5,10 +5,8 @@ from torch import nn
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradient
 from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
-from rootstock.common.distillation.pseudo_gradients.signals import (
-    Policy,
-    Signals,
-)
+from rootstock.common.distillation.pseudo_gradients.signals import Signals
+from rootstock.common.distillation.settings import Policy
 from rootstock.common.distillation.solvers.biases import (
     bias_from_means,
     feature_means,

@@ -10,9 +10,9 @@ from torch.nn import functional as F  # noqa: N812
 from rootstock.common.distillation.auto.dream import (
     Dream,
     DreamRecord,
-    DreamSettings,
 )
 from rootstock.common.distillation.dream_source import DreamSource, moments
+from rootstock.common.distillation.settings import DreamSettings
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.architectures import initial_modules, input_shape
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec

@@ -3,17 +3,20 @@ import torch
 from safetensors.torch import load, save
 from torch.nn import functional as F  # noqa: N812
 
-from rootstock.common.distillation.methods import method_named, methods
+from rootstock.common.distillation.methods import method_named
 from rootstock.common.distillation.problem import Samples, TransplantProblem
-from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
+from rootstock.common.distillation.settings import (
+    BackDistillationSettings,
+    MethodName,
+    MethodSettings,
+    Start,
+)
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.solvers.penalties import (
     JacobianPenalty,
     real_gradient,
 )
 from rootstock.common.distillation.transplant import (
-    MethodSettings,
-    Start,
     Transplant,
     soft_labels,
     starting_adapter,
@@ -63,10 +66,10 @@ def difference(one: Adapter, other: Adapter) -> float:
 
 
 def test_methods_are_looked_up_by_name() -> None:
-    assert methods()[:6] == (
+    assert [*MethodName][:6] == [
         *("identity", "closed-form", "back-distill", "direct-learn", "distill", "jacobian"),
-    )
-    assert all(method_named(name).name == name for name in methods())
+    ]
+    assert all(method_named(name).name == name for name in MethodName)
     with pytest.raises(TransplantError, match=r"unknown method 'backdistill'.*back-distill"):
         method_named("backdistill")
 

@@ -14,8 +14,12 @@ from rootstock.common.distillation.auto.imitation import (
 from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.methods import method_named
 from rootstock.common.distillation.problem import Samples, TransplantProblem
-from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
-from rootstock.common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
+from rootstock.common.distillation.settings import (
+    BackDistillationSettings,
+    MethodSettings,
+    TeachingSettings,
+)
+from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import TransplantError
 from tests.unit.distillation.nets import SHAPE, adapter_spec, features, task_module
 from tests.unit.distillation.test_dream import (

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from rootstock.common.distillation.augmentation import AugmentConfig
 from rootstock.common.distillation.calibration import calibrate_by_labels
+from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.site_agent.config import RefinementConfig

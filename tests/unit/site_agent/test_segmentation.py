@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rootstock.common.distillation.augmentation import AugmentConfig
 from rootstock.common.distillation.problem import NO_LABEL
+from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec

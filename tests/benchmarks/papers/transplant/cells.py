@@ -24,13 +24,14 @@ from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.calibration import calibrate_by_labels
 from rootstock.common.distillation.methods import method_named
 from rootstock.common.distillation.problem import Samples
-from rootstock.common.distillation.solvers.back_distillation import (
-    BackDistillation,
+from rootstock.common.distillation.settings import (
     BackDistillationSettings,
-)
-from rootstock.common.distillation.transplant import (
+    MethodName,
     MethodSettings,
     TeachingSettings,
+)
+from rootstock.common.distillation.solvers.back_distillation import BackDistillation
+from rootstock.common.distillation.transplant import (
     Transplant,
     starting_adapter,
 )
@@ -153,7 +154,7 @@ def plan(cell: Cell) -> Iterator[tuple[str, str, int]]:
                 counts = cell.samples
                 if method in _SECONDARY and len(counts) > 3:
                     counts = tuple(sorted({counts[0], counts[1], counts[-1]}))
-                needs_samples = method_named(method).needs_samples
+                needs_samples = MethodName(method).needs_samples
                 yield from (
                     (method, adapter, count) for count in counts if count > 0 or not needs_samples
                 )

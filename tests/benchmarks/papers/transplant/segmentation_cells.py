@@ -14,8 +14,12 @@ from torch import Tensor, nn
 
 from rootstock.common.distillation.auto.imitation import in_batches
 from rootstock.common.distillation.problem import Samples, TransplantProblem
-from rootstock.common.distillation.solvers.back_distillation import BackDistillationSettings
-from rootstock.common.distillation.transplant import MethodSettings, TeachingSettings, Transplant
+from rootstock.common.distillation.settings import (
+    BackDistillationSettings,
+    MethodSettings,
+    TeachingSettings,
+)
+from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import DataError
 from rootstock.common.images.decode import normalise
 from rootstock.common.nets.adapter import Adapter

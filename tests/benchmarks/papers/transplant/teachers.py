@@ -19,7 +19,8 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from rootstock.common.distillation.augmentation import AugmentConfig, augment
+from rootstock.common.distillation.augmentation import augment
+from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.documents import Document
 from rootstock.common.images.decode import normalise
 from rootstock.common.nets.architectures import initial_modules
