@@ -12,6 +12,9 @@ PROTOCOL_MINIMUM = 1
 PROTOCOL_MAXIMUM = 1
 """Versions of rootstock.federation that this build speaks, both ends included."""
 
+NO_LABEL = 255
+"""A pixel without a label in a mask, which is uint8: 1 the category, 0 the rest."""
+
 
 class Limits(Document):
     """Caps on what a lab may send; the coordinator applies the same ones."""

@@ -7,7 +7,7 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from rootstock.common.artifacts.store import open_store
+from rootstock.common.artifacts.uri import open_store
 from rootstock.common.errors import UnreachableError
 from rootstock.common.files import only_one
 from rootstock.common.identity.keys import load_or_create

@@ -8,10 +8,7 @@ from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.documents import Document
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.nets.graph import NetTree, VersionCommit
-from rootstock.common.protocol import (
-    Heads,
-    Plan,
-)
+from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.net.objects import (

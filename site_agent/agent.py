@@ -7,7 +7,7 @@ anywhere, and goes on from there::
       identity/     site.key, coordinator.pub
       plan/         the plan's initial weights
       training/     one folder a run: checkpoint.safetensors
-      spool/        what is trained and measured, see rootstock.site_agent.spool
+      spool/        what is trained and measured, see rootstock.site_agent.spool.spool
       downloads/    task modules and adapters to evaluate
       cursor.json   the last event that was dealt with
       agent.log     JSON lines
@@ -22,7 +22,6 @@ import threading
 import torch
 
 from rootstock.common.errors import (
-    ConfigurationError,
     ConflictError,
     IdentityError,
     NotFoundError,
@@ -37,14 +36,10 @@ from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.cursor import read_cursor, write_cursor
 from rootstock.site_agent.evaluation.evaluator import Evaluator
-from rootstock.site_agent.evaluation.report import EvaluationReport
-from rootstock.site_agent.lab import Lab
-from rootstock.site_agent.spool import Spool, SpoolEntry
-from rootstock.site_agent.state import (
-    Log,
-    StatusFile,
-    open_log,
-)
+from rootstock.site_agent.lab import Lab, device_of
+from rootstock.site_agent.spool.documents import EvaluationReport
+from rootstock.site_agent.spool.spool import Spool, SpoolEntry
+from rootstock.site_agent.state import Log, StatusFile, open_log
 from rootstock.site_agent.stopping import Stopped
 from rootstock.site_agent.teacher.train import (
     heads_under,
@@ -54,11 +49,7 @@ from rootstock.site_agent.teacher.train import (
     withdraw_others,
 )
 from rootstock.site_agent.wire.client import CoordinatorClient
-from rootstock.site_agent.wire.upload import (
-    Shipment,
-    readable,
-    what_was_sent,
-)
+from rootstock.site_agent.wire.upload import Shipment, readable, what_was_sent
 from rootstock.site_agent.wire.watch import Watcher
 
 _NO_LONGER_WANTED = (RefusedError, ConflictError, NotFoundError)
@@ -312,23 +303,6 @@ class _Agent:
 
     def _on_retry(self, error: BaseException, seconds: float) -> None:
         self._log.warning("tries again", seconds=round(seconds, 2), error=str(error))
-
-
-def device_of(config: SiteConfig) -> torch.device:
-    """Return the configured device.
-
-    Raises
-    ------
-    ConfigurationError
-        If PyTorch does not see it here.
-    """
-    device = torch.device(config.device)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigurationError(
-            f"device = '{config.device}': PyTorch sees {torch.cuda.device_count()} CUDA devices "
-            "here; set device = 'cpu', or install the driver and a CUDA build of PyTorch"
-        )
-    return device
 
 
 def _sentence(what: str, state: str, reason: str) -> str:

@@ -9,27 +9,19 @@ from pathlib import Path
 
 import torch
 
+from rootstock.common.errors import ConfigurationError
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.spec import TaskSpec
-from rootstock.common.protocol import (
-    Heads,
-    Plan,
-)
+from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.manifest import BlobEntry, Manifest
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load
+from rootstock.site_agent.data.tasks import needs_masks, tasks_of
 from rootstock.site_agent.recipes.interface import OnProgress
-from rootstock.site_agent.spool import Spool, SpoolEntry
-from rootstock.site_agent.state import (
-    Log,
-    StatusFile,
-)
-from rootstock.site_agent.teacher.tasks import (
-    needs_masks,
-    tasks_of,
-)
+from rootstock.site_agent.spool.spool import Spool, SpoolEntry
+from rootstock.site_agent.state import Log, StatusFile
 from rootstock.site_agent.wire.client import CoordinatorClient
 
 
@@ -101,3 +93,20 @@ class Lab:
         return lambda step, steps, message: self.status.progress(
             phase, step, steps, f"{what}: {message}"
         )
+
+
+def device_of(config: SiteConfig) -> torch.device:
+    """Return the configured device.
+
+    Raises
+    ------
+    ConfigurationError
+        If PyTorch does not see it here.
+    """
+    device = torch.device(config.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"device = '{config.device}': PyTorch sees {torch.cuda.device_count()} CUDA devices "
+            "here; set device = 'cpu', or install the driver and a CUDA build of PyTorch"
+        )
+    return device

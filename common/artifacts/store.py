@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
-from rootstock.common.errors import ConfigurationError, NotFoundError, SchemaError
+from rootstock.common.errors import NotFoundError, SchemaError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _REF = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}(/[a-z0-9][a-z0-9._-]{0,62}){0,7}")
@@ -114,39 +113,3 @@ def check_ref(name: str) -> str:
 def no_blob(digest: str, where: str) -> NotFoundError:
     """Say that a blob is not there."""
     return NotFoundError(f"{where} has no blob {digest}; upload it first")
-
-
-def open_store(uri: str, cache: Path) -> BlobStore:
-    """Open a store by its address.
-
-    Parameters
-    ----------
-    uri
-        A folder, a file:// URL, or s3://bucket/prefix (credentials, region and endpoint come
-        from the usual AWS environment variables and files).
-    cache
-        Folder for local copies of a remote store's blobs.
-
-    Raises
-    ------
-    ConfigurationError
-        If the address has another form.
-    MissingExtraError
-        If it is on S3 and boto3 is not installed.
-    """
-    parts = urlsplit(uri)
-    if parts.scheme == "s3":
-        if not parts.netloc:
-            raise ConfigurationError(f"artifacts = {uri!r} names no bucket; use s3://bucket/prefix")
-        from rootstock.common.artifacts.s3 import S3Store
-
-        return S3Store(parts.netloc, parts.path.strip("/"), cache)
-    from rootstock.common.artifacts.local import LocalStore
-
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return LocalStore(Path(parts.path))
-    if "://" in uri:
-        raise ConfigurationError(
-            f"artifacts = {uri!r}: only a folder, file:// and s3://bucket/prefix are known"
-        )
-    return LocalStore(Path(uri))

@@ -30,10 +30,7 @@ from rootstock.common.compatible.rotation import (
 )
 from rootstock.common.documents import Document
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import (
-    batches,
-    normalise,
-)
+from rootstock.common.images.decode import batches, normalise
 
 OnStep = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a sentence."""

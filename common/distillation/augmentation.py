@@ -12,9 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rootstock.common.distillation.problem import UNLABELLED
-from rootstock.common.distillation.settings import (
-    AugmentConfig,
-)
+from rootstock.common.distillation.settings import AugmentConfig
 
 
 def augment(

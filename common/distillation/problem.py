@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.errors import TransplantError
+from rootstock.common.protocol import NO_LABEL
 
 UNLABELLED = float("nan")
 """The label of a pixel that nobody labelled, such as VOC's 255 along outlines. It takes part in no
 loss; not a number, so that a loss which forgets to leave it out says so at once."""
-
-NO_LABEL = 255
-"""The same in a mask, which is uint8: 1 the category, 0 the rest."""
 
 
 @dataclass(frozen=True)

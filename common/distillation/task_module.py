@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.problem import Samples
-from rootstock.common.distillation.settings import (
-    TaskLearningSettings,
-)
+from rootstock.common.distillation.settings import TaskLearningSettings
 from rootstock.common.errors import TransplantError
 from rootstock.common.schedules import cosine
 

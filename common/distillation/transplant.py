@@ -15,14 +15,8 @@ from torch import Tensor, nn
 
 from rootstock.common.distillation.dream_source import DreamSource
 from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
-from rootstock.common.distillation.settings import (
-    MethodSettings,
-    Start,
-)
-from rootstock.common.distillation.solvers.back_distillation import (
-    BackDistillation,
-    StepRecord,
-)
+from rootstock.common.distillation.settings import MethodSettings, Start
+from rootstock.common.distillation.solvers.back_distillation import BackDistillation, StepRecord
 from rootstock.common.distillation.solvers.biases import bias_from_means
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.solvers.matching import matched

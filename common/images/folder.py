@@ -11,11 +11,7 @@ import torch
 from torch import Tensor
 
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import (
-    centre_square,
-    pixels,
-    read_picture,
-)
+from rootstock.common.images.decode import centre_square, pixels, read_picture
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 SIDES = (("yes", 1.0), ("no", 0.0))

@@ -21,8 +21,8 @@ from rootstock.common.nets.mobilenet import MobileNetV2
 from rootstock.common.nets.resnet import ResNet18, SmallResNet, WideResNet
 from rootstock.common.nets.segmentation import SCORES
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
-from rootstock.common.nets.tailored_resnet import NAME as TAILORED
-from rootstock.common.nets.tailored_resnet import TailoredResNet
+from rootstock.common.nets.tailored.resnet import NAME as TAILORED
+from rootstock.common.nets.tailored.resnet import TailoredResNet
 from rootstock.common.nets.vgg import SmallVgg, Vgg16
 
 _OUTPUTS = 1

@@ -14,10 +14,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from rootstock.common.documents import (
-    Document,
-    first_problem,
-)
+from rootstock.common.documents import Document, first_problem
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
 from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec

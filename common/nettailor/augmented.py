@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import TransplantError
-from rootstock.common.nettailor.blocks import Proxy, UniversalBlock, total
-from rootstock.common.nettailor.paths import SKIPS, Path, all_paths, name_of, remaining
+from rootstock.common.nets.tailored.blocks import Proxy, UniversalBlock, total
+from rootstock.common.nets.tailored.paths import SKIPS, Path, all_paths, name_of, remaining
 
 UNIVERSAL_LOGIT = 2.0
 PROXY_LOGIT = -2.0

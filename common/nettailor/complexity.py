@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rootstock.common.nets.tailored.paths import Path
 from rootstock.common.nettailor.augmented import AugmentedNet
-from rootstock.common.nettailor.paths import Path
 
 Costs = Mapping[Path, float]
 """c of every path: its FLOPs by those of all universal blocks together."""

@@ -9,8 +9,8 @@ from itertools import islice
 
 from torch import Tensor
 
+from rootstock.common.nets.tailored.paths import Path, remaining
 from rootstock.common.nettailor.augmented import AugmentedNet
-from rootstock.common.nettailor.paths import Path, remaining
 
 PROXY_THRESHOLD = 0.05
 """Proxies with α up to this are left out (paper, section 3.5)."""

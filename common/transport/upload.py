@@ -81,7 +81,7 @@ def upload_blob(
         The plan's ``limits.chunk_bytes``.
     spans
         What of the file is sent where tensors are left out
-        (`rootstock.common.weights.stripped.kept_spans`); None: all of it.
+        (`rootstock.common.transport.dedup.kept_spans`); None: all of it.
     idle_seconds
         How long nothing may move.
 

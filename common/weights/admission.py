@@ -16,13 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rootstock.common.distillation.problem import NO_LABEL
 from rootstock.common.errors import LimitError, NotFoundError, RefusedError, SchemaError
 from rootstock.common.nets.architectures import feature_shape, input_shape
-from rootstock.common.protocol import (
-    Limits,
-    Plan,
-)
+from rootstock.common.protocol import NO_LABEL, Limits, Plan
 from rootstock.common.weights.manifest import Manifest, RefinementManifest, TeacherManifest
 from rootstock.common.weights.parts import Part, parts
 from rootstock.common.weights.safetensors_io import read_header, require_entry, stream

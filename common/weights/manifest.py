@@ -6,10 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from rootstock.common.documents import (
-    Document,
-    first_problem,
-)
+from rootstock.common.documents import Document, first_problem
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, Setting
 

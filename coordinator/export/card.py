@@ -5,10 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from rootstock.common.documents import Document
-from rootstock.common.images.decode import (
-    MEAN,
-    STD,
-)
+from rootstock.common.images.decode import MEAN, STD
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, TaskSpec

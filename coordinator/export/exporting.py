@@ -14,12 +14,7 @@ from torch import Tensor
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.files import write_bytes
-from rootstock.common.images.decode import (
-    centre_square,
-    normalise,
-    pixels,
-    read_picture,
-)
+from rootstock.common.images.decode import centre_square, normalise, pixels, read_picture
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.fit import Shape
@@ -32,10 +27,7 @@ from rootstock.coordinator.export.card_text import card_text, text_path
 from rootstock.coordinator.export.formats import Format, format_of
 from rootstock.coordinator.export.layers import Convert, converted
 from rootstock.coordinator.export.parity import Parity, Run, compared
-from rootstock.coordinator.net.compose import (
-    compose,
-    task_of,
-)
+from rootstock.coordinator.net.compose import compose, task_of
 
 EXAMPLES = 2
 """Images that a net is traced with: torch takes 1 for a constant."""

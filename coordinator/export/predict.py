@@ -16,21 +16,12 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import DataError, NotFoundError
-from rootstock.common.images.decode import (
-    centre_square,
-    normalise,
-    pixels,
-    read_picture,
-)
+from rootstock.common.images.decode import centre_square, normalise, pixels, read_picture
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.fit import Shape
 from rootstock.common.nets.graph import NetTree
-from rootstock.coordinator.net.compose import (
-    compose,
-    load_task_module,
-    task_of,
-)
+from rootstock.coordinator.net.compose import compose, load_task_module, task_of
 
 BATCH = 32
 """Pictures at once; a longer list takes no more memory."""

@@ -13,11 +13,7 @@ from rootstock.common.errors import IntegrityError, NotFoundError, SchemaError
 from rootstock.common.nets.graph import NetTree
 from rootstock.coordinator.growth import NewCategory
 from rootstock.coordinator.history.record import MergeRecord
-from rootstock.coordinator.jobs.feature_space import (
-    FeatureSpaces,
-    Space,
-    feature_spaces,
-)
+from rootstock.coordinator.jobs.feature_space import FeatureSpaces, Space, feature_spaces
 from rootstock.coordinator.pictures.canvas import INK, QUIET, new_figure, save
 
 KIND = "binary-classification"

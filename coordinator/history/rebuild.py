@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from rootstock.common.artifacts.store import open_store
+from rootstock.common.artifacts.uri import open_store
 from rootstock.common.documents import Document
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.files import only_one
@@ -13,10 +13,7 @@ from rootstock.common.identity.keys import load_or_create
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.history.mlflow_history import History, Restored
-from rootstock.coordinator.history.recorder import (
-    gather,
-    show_head,
-)
+from rootstock.coordinator.history.recorder import gather, show_head
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, Registry

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rootstock.common.errors import RootstockError, UnreachableError
-from rootstock.common.nets import tailored_resnet
 from rootstock.common.nets.spec import Setting
-from rootstock.common.nettailor.paths import name_of
+from rootstock.common.nets.tailored import resnet as tailored_resnet
+from rootstock.common.nets.tailored.paths import name_of
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth import NewCategory

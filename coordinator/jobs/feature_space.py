@@ -22,11 +22,7 @@ from rootstock.common.distillation.auto.synthetic import dead_leaves
 from rootstock.common.errors import NotFoundError
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.graph import NetTree
-from rootstock.coordinator.net.compose import (
-    compose,
-    loaded_task_module,
-    task_of,
-)
+from rootstock.coordinator.net.compose import compose, loaded_task_module, task_of
 from rootstock.coordinator.net.objects import read_teacher
 
 PIXELS = 256 * 64 * 64

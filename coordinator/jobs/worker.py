@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from rootstock.common.artifacts.store import open_store
+from rootstock.common.artifacts.uri import open_store
 from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.methods import method_named
 from rootstock.common.distillation.transplant import Learning

@@ -23,20 +23,13 @@ from rootstock.common.distillation.solvers.back_distillation import BackDistilla
 from rootstock.common.distillation.task_module import learn_task_module
 from rootstock.common.errors import ConflictError, NotFoundError, TransplantError
 from rootstock.common.nets.adapter import Adapter
-from rootstock.common.nets.architectures import (
-    build_category_module,
-    feature_shape,
-    input_shape,
-)
+from rootstock.common.nets.architectures import build_category_module, feature_shape, input_shape
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import AdapterSpec, TaskSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.merges.own_samples import (
-    OwnSamples,
-    read_own,
-)
+from rootstock.coordinator.merges.own_samples import OwnSamples, read_own
 from rootstock.coordinator.merges.result import OperatorJoin
 from rootstock.coordinator.net.compose import loaded_task_module
 from rootstock.coordinator.net.reader import NetReader

@@ -12,10 +12,7 @@ from rootstock.common.protocol import Plan
 from rootstock.common.weights.manifest import Recipe, TeacherManifest
 from rootstock.coordinator.growth import Connect, LearnTask
 from rootstock.coordinator.learning.learn import LearnedTask
-from rootstock.coordinator.merges.result import (
-    COORDINATOR,
-    OperatorJoin,
-)
+from rootstock.coordinator.merges.result import COORDINATOR, OperatorJoin
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, Receipt, Registry, SubmissionState
 
 

@@ -11,12 +11,7 @@ import structlog
 from rootstock.common.errors import ConflictError
 from rootstock.common.nets.graph import ModuleRef, NetTree, VersionCommit
 from rootstock.common.nets.spec import Setting
-from rootstock.coordinator.context import (
-    CoordinatorContext,
-    merge_event,
-    plain,
-    version_event,
-)
+from rootstock.coordinator.context import CoordinatorContext, merge_event, plain, version_event
 from rootstock.coordinator.growth import (
     Connect,
     Found,
@@ -29,14 +24,8 @@ from rootstock.coordinator.growth import (
     task_ref,
 )
 from rootstock.coordinator.jobs.model import JobResult
-from rootstock.coordinator.merges.result import (
-    AcceptedJoin,
-    OperatorJoin,
-)
-from rootstock.coordinator.net.fingerprint import (
-    outputs,
-    written,
-)
+from rootstock.coordinator.merges.result import AcceptedJoin, OperatorJoin
+from rootstock.coordinator.net.fingerprint import outputs, written
 from rootstock.coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
 
 OPERATIONS: dict[str, Callable[[str, str], Operation]] = {

@@ -5,10 +5,7 @@ from __future__ import annotations
 import structlog
 
 from rootstock.common.errors import ConflictError, NotFoundError
-from rootstock.coordinator.context import (
-    CoordinatorContext,
-    samples_event,
-)
+from rootstock.coordinator.context import CoordinatorContext, samples_event
 from rootstock.coordinator.registry import OPEN_MERGES
 
 

@@ -7,10 +7,7 @@ from rootstock.common.protocol import Plan
 from rootstock.coordinator.growth import GrowthPlan, plan_growth
 from rootstock.coordinator.merges.commit import OPERATIONS
 from rootstock.coordinator.merges.result import of_labs
-from rootstock.coordinator.net.objects import (
-    read_teacher,
-    submitted,
-)
+from rootstock.coordinator.net.objects import read_teacher, submitted
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import OPEN_MERGES, SubmissionState

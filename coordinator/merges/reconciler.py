@@ -17,25 +17,12 @@ import structlog
 from rootstock.common.errors import RefusedError, RootstockError
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import TeacherManifest
-from rootstock.coordinator.context import (
-    CoordinatorContext,
-    plain,
-    submission_event,
-)
+from rootstock.coordinator.context import CoordinatorContext, plain, submission_event
 from rootstock.coordinator.growth import BRINGING, Found, Operation, Refusal, Underway, decide
 from rootstock.coordinator.merges.result import of_labs
 from rootstock.coordinator.merges.runner import MergeRunner
-from rootstock.coordinator.plan.heads import (
-    HeadsFile,
-    heads_of_net,
-    publish,
-)
-from rootstock.coordinator.registry import (
-    OPEN_MERGES,
-    Change,
-    Submission,
-    SubmissionState,
-)
+from rootstock.coordinator.plan.heads import HeadsFile, heads_of_net, publish
+from rootstock.coordinator.registry import OPEN_MERGES, Change, Submission, SubmissionState
 
 Work = Callable[[], Awaitable[None]]
 

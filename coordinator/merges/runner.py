@@ -7,17 +7,9 @@ from functools import partial
 
 import structlog
 
-from rootstock.common.errors import (
-    ConflictError,
-    RootstockError,
-    StorageError,
-    UnreachableError,
-)
+from rootstock.common.errors import ConflictError, RootstockError, StorageError, UnreachableError
 from rootstock.common.weights.manifest import TeacherManifest
-from rootstock.coordinator.context import (
-    CoordinatorContext,
-    plain,
-)
+from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth import (
     BRINGING,
     NewTask,
@@ -38,14 +30,8 @@ from rootstock.coordinator.merges.evaluation import (
     numbers_of,
     refined_adapter,
 )
-from rootstock.coordinator.merges.job import (
-    Distiller,
-    Runner,
-)
-from rootstock.coordinator.merges.result import (
-    AcceptedJoin,
-    OperatorJoin,
-)
+from rootstock.coordinator.merges.job import Distiller, Runner
+from rootstock.coordinator.merges.result import AcceptedJoin, OperatorJoin
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
 from rootstock.coordinator.registry.wait import wait_for

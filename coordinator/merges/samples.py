@@ -15,10 +15,7 @@ from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.merges.own_samples import (
-    categories_in,
-    read_own,
-)
+from rootstock.coordinator.merges.own_samples import categories_in, read_own
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from rootstock.common.artifacts.store import BlobStore, open_store
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.artifacts.uri import open_store
 from rootstock.common.errors import NotFoundError
 from rootstock.common.nets.graph import NetTree, VersionCommit
 from rootstock.coordinator.config import StateConfig
-from rootstock.coordinator.net.objects import (
-    read_commit,
-    read_tree,
-)
+from rootstock.coordinator.net.objects import read_commit, read_tree
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Registry
 

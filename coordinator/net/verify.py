@@ -14,11 +14,7 @@ from rootstock.common.identity.keys import verify
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.graph import NetTree, VersionCommit
 from rootstock.common.weights.manifest import TeacherManifest, parse_manifest
-from rootstock.coordinator.net.fingerprint import (
-    agrees,
-    outputs,
-    written,
-)
+from rootstock.coordinator.net.fingerprint import agrees, outputs, written
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.registry import Registry
 

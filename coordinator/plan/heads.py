@@ -27,10 +27,7 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.graph import ModuleRef, NetTree
-from rootstock.common.protocol import (
-    Heads,
-    Plan,
-)
+from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.context import heads_event

@@ -10,11 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import ConflictError, NotFoundError
-from rootstock.coordinator.growth.states import (
-    OPEN_MERGES,
-    MergeState,
-    check_merge,
-)
+from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState, check_merge
 from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
 from rootstock.coordinator.registry.events import append_events

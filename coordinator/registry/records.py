@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from rootstock.coordinator.growth.states import (
-    MergeState,
-    SubmissionState,
-)
+from rootstock.coordinator.growth.states import MergeState, SubmissionState
 
 R = TypeVar("R")
 

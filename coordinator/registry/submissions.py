@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import select
 
 from rootstock.common.errors import NotFoundError
-from rootstock.coordinator.growth.states import (
-    SubmissionState,
-    check_submission,
-)
+from rootstock.coordinator.growth.states import SubmissionState, check_submission
 from rootstock.coordinator.registry.database import Database
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.records import NewEvent, Submission, record

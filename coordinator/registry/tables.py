@@ -17,10 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from rootstock.coordinator.growth.states import (
-    MergeState,
-    SubmissionState,
-)
+from rootstock.coordinator.growth.states import MergeState, SubmissionState
 from rootstock.coordinator.registry.records import Receipt
 
 

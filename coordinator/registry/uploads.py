@@ -11,10 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from rootstock.common.errors import LimitError, NotFoundError, UnreachableError
 from rootstock.common.weights.manifest import Manifest, TeacherManifest, parse_manifest
-from rootstock.coordinator.growth.states import (
-    SubmissionState,
-    check_submission,
-)
+from rootstock.coordinator.growth.states import SubmissionState, check_submission
 from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
 from rootstock.coordinator.registry.events import append_events

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from rootstock.coordinator.service.server import CoordinatorServer
 from rootstock.coordinator.service.subscriptions import Subscriptions
-from rootstock.coordinator.service.uploads.sessions import (
-    receipt_bytes,
-    signature_ref,
-)
+from rootstock.coordinator.service.uploads.sessions import receipt_bytes, signature_ref
 
 __all__ = ["CoordinatorServer", "Subscriptions", "receipt_bytes", "signature_ref"]

@@ -12,11 +12,7 @@ from rootstock import __version__
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import ConflictError, ProtocolVersionError
 from rootstock.common.identity.keys import SigningKey
-from rootstock.common.protocol import (
-    PROTOCOL_MAXIMUM,
-    PROTOCOL_MINIMUM,
-    Plan,
-)
+from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Plan
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.merges.result import COORDINATOR
 from rootstock.coordinator.plan.heads import CurrentHeads
@@ -25,10 +21,7 @@ from rootstock.coordinator.service.downloads import download
 from rootstock.coordinator.service.interceptors import caller
 from rootstock.coordinator.service.reports import take_report
 from rootstock.coordinator.service.subscriptions import Subscriptions
-from rootstock.coordinator.service.uploads.sessions import (
-    Uploads,
-    receipt_message,
-)
+from rootstock.coordinator.service.uploads.sessions import Uploads, receipt_message
 from rootstock.coordinator.service.watch import watch
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationServicer

@@ -12,10 +12,7 @@ from typing import Any
 from rootstock import __version__
 from rootstock.common.errors import SchemaError
 from rootstock.common.files import storage_errors, write_bytes
-from rootstock.coordinator.context import (
-    CoordinatorContext,
-    plain,
-)
+from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.forget import forget_samples
 from rootstock.coordinator.registry import Merge, Submission, SubmissionState

@@ -12,7 +12,7 @@ import typer
 
 from rootstock.common.errors import ConflictError
 from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.cli.output import PEOPLE, RESULT, listed, print_json
+from rootstock.deploy.output import PEOPLE, RESULT, listed, print_json
 
 if TYPE_CHECKING:
     from rootstock.deploy.federation.processes import Processes

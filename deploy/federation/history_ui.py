@@ -10,8 +10,8 @@ from rootstock.common.errors import NotFoundError
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.server import command, environment, is_healthy
-from rootstock.deploy.cli.output import PEOPLE
 from rootstock.deploy.federation.processes import Processes, free_ports, sigterm_is_an_interrupt
+from rootstock.deploy.output import PEOPLE
 
 
 def serve_history(state: Path, port: int) -> None:

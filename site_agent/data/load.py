@@ -12,12 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rootstock.common.distillation.problem import NO_LABEL
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import (
-    UnreadableError,
-    pixels,
-)
+from rootstock.common.images.decode import UnreadableError, pixels
+from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import partition
 from rootstock.site_agent.data.images import ImageSet, LabData

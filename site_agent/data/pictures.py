@@ -6,10 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rootstock.common.images.decode import (
-    UnreadableError,
-    read_picture,
-)
+from rootstock.common.images.decode import UnreadableError, read_picture
 
 
 def read(path: Path, mode: str | None) -> Image.Image:

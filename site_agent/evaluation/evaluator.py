@@ -10,23 +10,13 @@ from rootstock.common.errors import NotFoundError, RefusedError, SchemaError, Tr
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, RefinementManifest
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
-from rootstock.site_agent.evaluation import (
-    measure as evaluation,
-)
-from rootstock.site_agent.evaluation import (
-    refine as refinement,
-)
+from rootstock.site_agent.evaluation import measure as evaluation
+from rootstock.site_agent.evaluation import refine as refinement
 from rootstock.site_agent.evaluation.measure import Joins
-from rootstock.site_agent.evaluation.report import (
-    CandidateError,
-    EvaluationReport,
-)
 from rootstock.site_agent.evaluation.request import Request
 from rootstock.site_agent.lab import Lab
-from rootstock.site_agent.teacher.package import (
-    software,
-    write_blob,
-)
+from rootstock.site_agent.spool.documents import CandidateError, EvaluationReport
+from rootstock.site_agent.teacher.package import software, write_blob
 
 DOWNLOADS = "downloads"
 

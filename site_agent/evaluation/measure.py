@@ -29,16 +29,10 @@ from rootstock.common.nets.spec import ArchitectureSpec, TaskKind, TaskSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
 from rootstock.site_agent.data.images import ImageSet, LabData
-from rootstock.site_agent.evaluation import (
-    inference,
-    metrics,
-)
-from rootstock.site_agent.evaluation.report import (
-    CalibratedError,
-    CandidateError,
-)
 from rootstock.site_agent.evaluation.request import Request
-from rootstock.site_agent.spool import SpoolEntry
+from rootstock.site_agent.scoring import inference, metrics
+from rootstock.site_agent.spool.documents import CalibratedError, CandidateError
+from rootstock.site_agent.spool.spool import SpoolEntry
 
 Fetch = Callable[[BlobEntry], Path]
 """Brings a blob to a local file, verified."""

@@ -22,16 +22,10 @@ from rootstock.common.nets.spec import AdapterSpec, TaskKind
 from rootstock.site_agent import stopping
 from rootstock.site_agent.config import RefinementConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
-from rootstock.site_agent.evaluation import (
-    inference,
-    metrics,
-)
-from rootstock.site_agent.evaluation.measure import (
-    Joins,
-    head,
-)
+from rootstock.site_agent.evaluation.measure import Joins, head
 from rootstock.site_agent.recipes.interface import OnProgress
 from rootstock.site_agent.recipes.supervised import balanced_order, batch_of
+from rootstock.site_agent.scoring import inference, metrics
 
 Score = tuple[float, float]
 """Error in percent on the holdout, then the task loss there: the smaller the better."""

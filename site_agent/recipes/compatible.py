@@ -28,10 +28,7 @@ from rootstock.common.distillation.task_loss import cross_entropy
 from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.architectures import build_head, build_task_module
 from rootstock.common.nets.spec import Setting
-from rootstock.common.protocol import (
-    Heads,
-    Plan,
-)
+from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.site_agent.config import CompatibleConfig, TrainingConfig

@@ -24,7 +24,7 @@ from rootstock.common.distillation.task_loss import cross_entropy
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.spec import Setting
-from rootstock.common.nets.tailored_resnet import tailored_spec
+from rootstock.common.nets.tailored.resnet import tailored_spec
 from rootstock.common.nettailor.augmented import AugmentedNet, activations
 from rootstock.common.nettailor.complexity import Costs, path_costs
 from rootstock.common.nettailor.learning import Settings, loss, optimiser_of
@@ -38,10 +38,6 @@ from rootstock.common.nettailor.tailored import (
 )
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
-from rootstock.site_agent.evaluation import (
-    inference,
-    metrics,
-)
 from rootstock.site_agent.recipes.held import held_apart
 from rootstock.site_agent.recipes.interface import OnProgress, Teacher
 from rootstock.site_agent.recipes.nettailor_backbone import Backbone
@@ -55,6 +51,7 @@ from rootstock.site_agent.recipes.supervised import (
     epochs,
     ship_shape,
 )
+from rootstock.site_agent.scoring import inference, metrics
 
 _ROUNDING = 1e-9
 """Two errors that differ by the tolerance may differ by a little more as floats."""

@@ -19,10 +19,10 @@ from rootstock.common.errors import ConfigurationError, RootstockError, SchemaEr
 from rootstock.common.files import file_digest
 from rootstock.common.nets.architectures import build_category_module, last_layer
 from rootstock.common.nets.spec import ArchitectureSpec
-from rootstock.common.nets.tailored_resnet import BACKBONES
+from rootstock.common.nets.tailored.resnet import BACKBONES
 from rootstock.common.nettailor.augmented import stages
 from rootstock.site_agent.config import NettailorBackbone
-from rootstock.site_agent.transfer.source_nets import from_file
+from rootstock.site_agent.recipes.source_nets import from_file
 
 _CANNOT = (RootstockError, safetensors.SafetensorError, OSError, RuntimeError)
 """What files and nets raise where weights are not what they should be."""

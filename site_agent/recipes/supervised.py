@@ -17,10 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.augmentation import (
-    augment,
-    augment_labelled,
-)
+from rootstock.common.distillation.augmentation import augment, augment_labelled
 from rootstock.common.distillation.problem import logits, pixel_labels
 from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.distillation.task_loss import cross_entropy

@@ -19,19 +19,11 @@ from rootstock.common.images.decode import normalise
 from rootstock.common.nets.spec import Setting
 from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
-from rootstock.common.weights.manifest import (
-    BlobEntry,
-    Recipe,
-    SharedSamples,
-    TeacherManifest,
-)
+from rootstock.common.weights.manifest import BlobEntry, Recipe, SharedSamples, TeacherManifest
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
-from rootstock.site_agent.evaluation import (
-    inference,
-    metrics,
-)
 from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.statistics import statistics
 
 

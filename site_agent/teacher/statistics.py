@@ -15,8 +15,8 @@ from rootstock.common.nets.architectures import last_layer
 from rootstock.site_agent import stopping
 from rootstock.site_agent.config import StatisticsConfig
 from rootstock.site_agent.data.images import ImageSet
-from rootstock.site_agent.evaluation.inference import batches
 from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.scoring.inference import batches
 
 
 class _Moments:

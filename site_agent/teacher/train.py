@@ -30,7 +30,7 @@ from rootstock.site_agent.recipes.l2t_sources import load_sources
 from rootstock.site_agent.recipes.nettailor import NettailorRecipe
 from rootstock.site_agent.recipes.nettailor_backbone import load_backbone
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
-from rootstock.site_agent.spool import Spool, SpoolEntry
+from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.teacher.package import build
 from rootstock.site_agent.wire.client import Published
 

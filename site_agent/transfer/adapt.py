@@ -27,32 +27,18 @@ from rootstock.common.compatible.adaptation import (
 from rootstock.common.compatible.batchnorm import norms, re_estimate_below
 from rootstock.common.compatible.rotation import TURNS
 from rootstock.common.errors import ConfigurationError, DataError, NotFoundError, SchemaError
-from rootstock.common.images.folder import (
-    SIDES,
-    read_unlabelled,
-)
+from rootstock.common.images.folder import SIDES, read_unlabelled
 from rootstock.common.nets.architectures import build_head, input_shape
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.protocol import Heads
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.site_agent.data.images import ImageSet
-from rootstock.site_agent.evaluation import (
-    inference,
-    metrics,
-)
 from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.package import software
-from rootstock.site_agent.transfer.adapt_card import (
-    Adapted,
-    AdaptedFacts,
-    Rotations,
-    TargetErrors,
-)
-from rootstock.site_agent.transfer.snapshot import (
-    NEVER,
-    LabSnapshot,
-)
+from rootstock.site_agent.transfer.adapt_card import Adapted, AdaptedFacts, Rotations, TargetErrors
+from rootstock.site_agent.transfer.snapshot import NEVER, LabSnapshot
 
 _REMEDY = "ask its operator for `rootstock coordinator heads publish --images FOLDER`"
 

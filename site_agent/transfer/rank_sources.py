@@ -24,21 +24,11 @@ from rootstock.common.errors import ConfigurationError, NotFoundError, SchemaErr
 from rootstock.common.nets.spec import Name, TaskSpec
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
-from rootstock.site_agent.evaluation import (
-    inference,
-    metrics,
-)
+from rootstock.site_agent.recipes.source_nets import SourceNet, require_source_fits
 from rootstock.site_agent.recipes.supervised import balanced_order, batch_of
+from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.train import initial_category_module
-from rootstock.site_agent.transfer.snapshot import (
-    NEVER,
-    LabSnapshot,
-)
-from rootstock.site_agent.transfer.source_nets import (
-    SourceNet,
-    from_spool,
-    require_source_fits,
-)
+from rootstock.site_agent.transfer.snapshot import NEVER, LabSnapshot, StoredTeacher
 
 
 class Score(Document):
@@ -81,6 +71,13 @@ class Ranking(Document):
     holdout: int
     validation: int
     """Numbers of images."""
+
+
+def from_spool(teacher: StoredTeacher, device: torch.device) -> SourceNet:
+    """Read the category module of a teacher in the spool."""
+    manifest = teacher.manifest
+    name = f"{manifest.category} (spool, {teacher.entry.digest[:8]})"
+    return SourceNet(name, manifest.architecture, teacher.category_module(device))
 
 
 def candidates(

@@ -24,19 +24,15 @@ from rootstock.common.nets.architectures import (
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
-from rootstock.site_agent.agent import device_of
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load
+from rootstock.site_agent.data.tasks import needs_masks
+from rootstock.site_agent.lab import device_of
 from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.spool import SpoolEntry, read_entry
-from rootstock.site_agent.teacher.tasks import needs_masks
+from rootstock.site_agent.spool.spool import SpoolEntry, read_entry
 from rootstock.site_agent.teacher.train import run_digest
-from rootstock.site_agent.wire.client import (
-    CoordinatorClient,
-    OnRetry,
-    Published,
-)
+from rootstock.site_agent.wire.client import CoordinatorClient, OnRetry, Published
 
 NEVER = Event()
 """A stop that nobody asks for: Ctrl-C ends a command."""

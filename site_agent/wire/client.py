@@ -23,13 +23,7 @@ from rootstock.common.errors import (
 )
 from rootstock.common.files import storage_errors, write_bytes
 from rootstock.common.identity.keys import PUBLIC_KEY_BYTES, SigningKey, fingerprint
-from rootstock.common.protocol import (
-    PROTOCOL_MAXIMUM,
-    PROTOCOL_MINIMUM,
-    Heads,
-    Limits,
-    Plan,
-)
+from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Heads, Limits, Plan
 from rootstock.common.transport.auth import SigningInterceptor
 from rootstock.common.transport.channel import open_channel
 from rootstock.common.transport.download import download
@@ -40,14 +34,8 @@ from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from rootstock.site_agent import stopping
 from rootstock.site_agent.config import SiteConfig
-from rootstock.site_agent.evaluation.report import (
-    EvaluationReport,
-    SignedReceipt,
-)
-from rootstock.site_agent.wire.upload import (
-    OnBytes,
-    Shipment,
-)
+from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
+from rootstock.site_agent.wire.upload import OnBytes, Shipment
 
 T = TypeVar("T")
 OnRetry = Callable[[BaseException, float], None]

@@ -10,15 +10,15 @@ from typing import Any
 from rootstock.common.errors import SchemaError
 from rootstock.common.protocol import Limits
 from rootstock.common.transport.chunks import Span
+from rootstock.common.transport.dedup import held_bytes, kept_spans
 from rootstock.common.transport.upload import upload_blob
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.common.weights.safetensors_io import read_header
-from rootstock.common.weights.stripped import held_bytes, kept_spans
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from rootstock.site_agent import stopping
-from rootstock.site_agent.evaluation.report import SignedReceipt
-from rootstock.site_agent.spool import SpoolEntry
+from rootstock.site_agent.spool.documents import SignedReceipt
+from rootstock.site_agent.spool.spool import SpoolEntry
 
 OnBytes = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""

@@ -15,11 +15,7 @@ from rootstock.common.transport.retry import retrying
 from rootstock.common.transport.status import error_from_rpc
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.config import NetworkConfig
-from rootstock.site_agent.wire.client import (
-    CoordinatorClient,
-    OnRetry,
-    waited_for,
-)
+from rootstock.site_agent.wire.client import CoordinatorClient, OnRetry, waited_for
 
 _MAX_WAITING = 1000
 """Events held before the stream is left to wait: the coordinator keeps the rest."""

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rootstock.common.errors import ConfigurationError, SchemaError
 from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.cli.output import PEOPLE, RESULT, listed, print_json
+from rootstock.deploy.output import PEOPLE, RESULT, listed, print_json
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)
 
@@ -68,11 +68,7 @@ def growth(
 ) -> None:
     """Measure what the N-th merge costs: seconds, bytes written, database queries."""
     with needs_coordinator("bench growth"):
-        from tests.benchmarks.system.growth import (
-            FLAT,
-            SIZES,
-            measure,
-        )
+        from tests.benchmarks.system.growth import FLAT, SIZES, measure
 
     sizes = tuple(sorted({int(n) for n in listed(categories) if n.isdigit()})) or SIZES
     if sizes[0] < 2:
@@ -95,11 +91,7 @@ def solver(
     """Adjoints against a double backward pass, closed form against optimisation, Ray actors."""
     with needs_coordinator("bench solver"):
         from tests.benchmarks.harness.results import write
-        from tests.benchmarks.system.solver import (
-            measure,
-            section,
-            table,
-        )
+        from tests.benchmarks.system.solver import measure, section, table
 
     result = measure(PEOPLE, quick=quick)
     if results is not None:
@@ -130,10 +122,7 @@ def transplant(
 ) -> None:
     """Repeat an experiment of Network Transplanting with every method, on real images."""
     with needs_coordinator("bench transplant"):
-        from tests.benchmarks.papers.transplant import (
-            report,
-            run,
-        )
+        from tests.benchmarks.papers.transplant import report, run
 
     request = run.requested(
         experiment,
@@ -171,10 +160,7 @@ def recombine(
 ) -> None:
     """Repeat Compatible Representations: the extractor of one net below the head of another."""
     with needs_coordinator("bench recombine"):
-        from tests.benchmarks.papers.recombine import (
-            report,
-            request,
-        )
+        from tests.benchmarks.papers.recombine import report, request
 
     asked = request.requested(
         setting,
@@ -204,10 +190,7 @@ def nettailor(
 ) -> None:
     """Repeat NetTailor: one backbone, its blocks kept or replaced to suit each task."""
     with needs_coordinator("bench nettailor"):
-        from tests.benchmarks.papers.nettailor import (
-            report,
-            request,
-        )
+        from tests.benchmarks.papers.nettailor import report, request
 
     asked = request.requested(
         listed(task),
@@ -243,10 +226,7 @@ def l2t(
 ) -> None:
     """Repeat Learning What and Where to Transfer: L2T-ww beside its baselines, with few images."""
     with needs_coordinator("bench l2t"):
-        from tests.benchmarks.papers.l2t import (
-            report,
-            request,
-        )
+        from tests.benchmarks.papers.l2t import report, request
         from tests.benchmarks.papers.l2t.speed import measure
 
     if speed:

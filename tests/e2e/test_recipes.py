@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.deploy.federation.config import FederationConfig
-from rootstock.site_agent.spool import Spool
+from rootstock.site_agent.spool.spool import Spool
 from tests.e2e.federation import Running, digits_federation, merged
 
 pytestmark = pytest.mark.e2e

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rootstock.common.distillation.problem import NO_LABEL
+from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.data.voc import VOC_CLASSES
 
 LEVELS = {"cat": 230, "dog": 20, "cow": 180}

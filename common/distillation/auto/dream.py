@@ -20,9 +20,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.auto.synthetic import dead_leaves
 from rootstock.common.distillation.dream_source import DreamSource, distance, moments
-from rootstock.common.distillation.settings import (
-    DreamSettings,
-)
+from rootstock.common.distillation.settings import DreamSettings
 from rootstock.common.distillation.solvers.optimiser import Adam
 from rootstock.common.errors import TransplantError
 from rootstock.common.schedules import cosine

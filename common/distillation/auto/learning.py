@@ -21,23 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.auto.dream import Dream
-from rootstock.common.distillation.auto.imitation import (
-    Answers,
-    ImitationPenalty,
-    in_batches,
-)
+from rootstock.common.distillation.auto.imitation import Answers, ImitationPenalty, in_batches
 from rootstock.common.distillation.auto.synthetic import dead_leaves
 from rootstock.common.distillation.auto.views import strong_views
 from rootstock.common.distillation.settings import MethodSettings
-from rootstock.common.distillation.solvers.back_distillation import (
-    BackDistillation,
-    StepRecord,
-)
-from rootstock.common.distillation.transplant import (
-    Solved,
-    Transplant,
-    starting_adapter,
-)
+from rootstock.common.distillation.solvers.back_distillation import BackDistillation, StepRecord
+from rootstock.common.distillation.transplant import Solved, Transplant, starting_adapter
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 

@@ -11,10 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from rootstock.common.distillation.pseudo_gradients.rules import (
-    Shape,
-    Site,
-)
+from rootstock.common.distillation.pseudo_gradients.rules import Shape, Site
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.segmentation import Crop, SkipFusion
 

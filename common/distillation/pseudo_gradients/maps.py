@@ -14,15 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.problem import TransplantProblem
-from rootstock.common.distillation.pseudo_gradients.adjoint import (
-    output_shape,
-    pseudo_gradient,
-)
+from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape, pseudo_gradient
 from rootstock.common.distillation.pseudo_gradients.rules import Shape
-from rootstock.common.distillation.pseudo_gradients.signals import (
-    Draw,
-    Signals,
-)
+from rootstock.common.distillation.pseudo_gradients.signals import Draw, Signals
 
 MAX_BASIS_BYTES = 256 << 20
 """Memory that one task module may take for it; VGG-16 at 224 pixels takes 95 MB for S = 3."""

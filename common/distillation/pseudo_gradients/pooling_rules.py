@@ -8,10 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.pseudo_gradients.rules import (
-    Shape,
-    Site,
-)
+from rootstock.common.distillation.pseudo_gradients.rules import Shape, Site
 from rootstock.common.errors import TransplantError
 
 

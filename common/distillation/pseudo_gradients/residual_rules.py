@@ -13,11 +13,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from rootstock.common.distillation.pseudo_gradients.rules import (
-    Rule,
-    Shape,
-    Site,
-)
+from rootstock.common.distillation.pseudo_gradients.rules import Rule, Shape, Site
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.residual import PaddedShortcut
 

@@ -17,14 +17,9 @@ import torch
 from torch import Tensor
 
 from rootstock.common.distillation.problem import TransplantProblem
-from rootstock.common.distillation.pseudo_gradients.adjoint import (
-    output_shape,
-    relu_maps,
-)
+from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape, relu_maps
 from rootstock.common.distillation.pseudo_gradients.rules import Shape
-from rootstock.common.distillation.settings import (
-    Policy,
-)
+from rootstock.common.distillation.settings import Policy
 from rootstock.common.errors import TransplantError
 
 _POSITIVE_SHARE = 0.2

@@ -26,14 +26,9 @@ from torch import Tensor
 
 from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
-from rootstock.common.distillation.settings import (
-    BackDistillationSettings,
-)
+from rootstock.common.distillation.settings import BackDistillationSettings
 from rootstock.common.distillation.solvers.optimiser import Adam
-from rootstock.common.distillation.solvers.penalties import (
-    Penalty,
-    PseudoGradientPenalty,
-)
+from rootstock.common.distillation.solvers.penalties import Penalty, PseudoGradientPenalty
 from rootstock.common.distillation.task_loss import cross_entropy
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter

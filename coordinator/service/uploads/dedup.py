@@ -16,9 +16,9 @@ from pathlib import Path
 from rootstock.common.documents import canonical_json
 from rootstock.common.errors import IntegrityError, NotFoundError, RefusedError
 from rootstock.common.nets.graph import NetTree
+from rootstock.common.transport.dedup import Place, held_bytes
 from rootstock.common.weights.manifest import BlobEntry, TensorEntry
 from rootstock.common.weights.safetensors_io import HeaderTensor, read_header
-from rootstock.common.weights.stripped import Place, held_bytes
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.registry import HeldAt
 

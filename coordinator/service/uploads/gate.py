@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from rootstock.common.errors import SchemaError
-from rootstock.common.protocol import (
-    Heads,
-    Plan,
-)
+from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.admission import admit_manifest
 from rootstock.common.weights.manifest import Manifest, TeacherManifest
 

@@ -11,8 +11,8 @@ from rootstock.common.artifacts.store import check_digest
 from rootstock.common.errors import RefusedError, SchemaError, UnreachableError
 from rootstock.common.files import storage_errors
 from rootstock.common.transport.chunks import ChunkReceiver
+from rootstock.common.transport.dedup import Place, fill_up, filling
 from rootstock.common.transport.receive import receive
-from rootstock.common.weights.stripped import Place, fill_up, filling
 from rootstock.coordinator.service.uploads.dedup import Stripped
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 

@@ -24,20 +24,10 @@ from rootstock.coordinator.plan.heads import CurrentHeads
 from rootstock.coordinator.registry import Receipt, Registry, Upload
 from rootstock.coordinator.registry.uploads import LEASE_SECONDS
 from rootstock.coordinator.service.reports import check_refinement
-from rootstock.coordinator.service.uploads.blobs import (
-    blob_entries,
-    blob_sizes,
-)
-from rootstock.coordinator.service.uploads.dedup import (
-    WORTHWHILE_BYTES,
-    Stripped,
-    TensorDedup,
-)
+from rootstock.coordinator.service.uploads.blobs import blob_entries, blob_sizes
+from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES, Stripped, TensorDedup
 from rootstock.coordinator.service.uploads.gate import check_manifest
-from rootstock.coordinator.service.uploads.partial import (
-    PartialUploads,
-    same_blob,
-)
+from rootstock.coordinator.service.uploads.partial import PartialUploads, same_blob
 from rootstock.coordinator.service.uploads.slots import Slots
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 

@@ -10,7 +10,7 @@ import typer
 
 from rootstock.deploy.cli.coordinator import heads
 from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.cli.output import PEOPLE, RESULT, print_json
+from rootstock.deploy.output import PEOPLE, RESULT, print_json
 
 app = typer.Typer(help="Run and watch a coordinator.", no_args_is_help=True)
 

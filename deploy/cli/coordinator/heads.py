@@ -9,13 +9,8 @@ import typer
 
 from rootstock.common.errors import NotFoundError
 from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.cli.net.options import (
-    AsJson,
-    Config,
-    number_of,
-    woken,
-)
-from rootstock.deploy.cli.output import RESULT, print_json
+from rootstock.deploy.cli.net.options import AsJson, Config, number_of, woken
+from rootstock.deploy.output import RESULT, print_json
 
 if TYPE_CHECKING:
     from rootstock.common.protocol import Heads

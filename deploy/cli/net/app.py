@@ -9,32 +9,14 @@ from typing import Annotated
 
 import typer
 
-from rootstock.deploy.cli.net import (
-    export as net_export,
-)
-from rootstock.deploy.cli.net import (
-    growth as net_growth,
-)
-from rootstock.deploy.cli.net import (
-    history as net_history,
-)
-from rootstock.deploy.cli.net import (
-    learn as net_learn,
-)
-from rootstock.deploy.cli.net import (
-    predict as net_predict,
-)
-from rootstock.deploy.cli.net import (
-    show as net_show,
-)
-from rootstock.deploy.cli.net.options import (
-    AsJson,
-    Config,
-    Version,
-    number_of,
-    open_net,
-)
-from rootstock.deploy.cli.output import RESULT, print_json
+from rootstock.deploy.cli.net import export as net_export
+from rootstock.deploy.cli.net import growth as net_growth
+from rootstock.deploy.cli.net import history as net_history
+from rootstock.deploy.cli.net import learn as net_learn
+from rootstock.deploy.cli.net import predict as net_predict
+from rootstock.deploy.cli.net import show as net_show
+from rootstock.deploy.cli.net.options import AsJson, Config, Version, number_of, open_net
+from rootstock.deploy.output import RESULT, print_json
 
 app = typer.Typer(help="See, verify and export net versions.", no_args_is_help=True)
 

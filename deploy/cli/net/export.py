@@ -7,13 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rootstock.deploy.cli.net.options import (
-    Config,
-    Version,
-    number_of,
-    open_net,
-)
-from rootstock.deploy.cli.output import print_json
+from rootstock.deploy.cli.net.options import Config, Version, number_of, open_net
+from rootstock.deploy.output import print_json
 
 
 def export(

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.cli.net.options import (
-    AsJson,
-    Config,
-)
-from rootstock.deploy.cli.output import RESULT, print_json
+from rootstock.deploy.cli.net.options import AsJson, Config
+from rootstock.deploy.output import RESULT, print_json
 
 if TYPE_CHECKING:
     from rootstock.coordinator.growth import GrowthPlan

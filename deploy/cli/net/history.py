@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rootstock.deploy.cli.net.options import (
-    AsJson,
-    Config,
-    Version,
-    number_of,
-    open_net,
-)
-from rootstock.deploy.cli.output import RESULT, print_json
+from rootstock.deploy.cli.net.options import AsJson, Config, Version, number_of, open_net
+from rootstock.deploy.output import RESULT, print_json
 
 if TYPE_CHECKING:
     from rootstock.common.nets.graph import Edge, VersionCommit

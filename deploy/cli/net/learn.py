@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.cli.net.options import (
-    AsJson,
-    Config,
-    number_of,
-    woken,
-)
-from rootstock.deploy.cli.output import PEOPLE, RESULT, print_json
+from rootstock.deploy.cli.net.options import AsJson, Config, number_of, woken
+from rootstock.deploy.output import PEOPLE, RESULT, print_json
 
 if TYPE_CHECKING:
     from rootstock.coordinator.config import CoordinatorConfig

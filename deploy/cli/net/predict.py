@@ -13,19 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rootstock.common.errors import ConfigurationError, DataError
-from rootstock.deploy.cli.net.options import (
-    Config,
-    Version,
-    number_of,
-    open_net,
-)
+from rootstock.deploy.cli.net.options import Config, Version, number_of, open_net
 
 if TYPE_CHECKING:
-    from rootstock.coordinator.export.predict import (
-        Classified,
-        Predictor,
-        Segmented,
-    )
+    from rootstock.coordinator.export.predict import Classified, Predictor, Segmented
 
 
 def predict(
@@ -46,11 +37,7 @@ def predict(
     image gets a line with the error, and the exit code is then 4; the others are done all the same.
     """
     _, opened = open_net(config, "predict")
-    from rootstock.coordinator.export.predict import (
-        Predictor,
-        Segmented,
-        Unreadable,
-    )
+    from rootstock.coordinator.export.predict import Predictor, Segmented, Unreadable
 
     with opened as view:
         predictor = Predictor(view.tree(number_of(view, version)), view.store, task, category)

@@ -8,14 +8,8 @@ from typing import Annotated
 import typer
 
 from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.cli.net.options import (
-    AsJson,
-    Config,
-    Version,
-    number_of,
-    open_net,
-)
-from rootstock.deploy.cli.output import PEOPLE, print_json, print_plain
+from rootstock.deploy.cli.net.options import AsJson, Config, Version, number_of, open_net
+from rootstock.deploy.output import PEOPLE, print_json, print_plain
 
 
 def show(
@@ -27,10 +21,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show categories × tasks, with the error in each cell and what is not joined."""
-    from rootstock.deploy.cli.net.tables import (
-        extractors,
-        net_lines,
-    )
+    from rootstock.deploy.cli.net.tables import extractors, net_lines
 
     where, opened = open_net(config, "show")
     with opened as view:

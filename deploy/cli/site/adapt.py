@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rootstock.deploy.cli.output import PEOPLE, RESULT, print_json, print_plain
+from rootstock.deploy.output import PEOPLE, RESULT, print_json, print_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,16 +48,9 @@ def adapt(
 
     settings = load(config, SiteConfig)
     from rootstock.common.compatible.adaptation import AdaptationSettings
-    from rootstock.deploy.cli.site.progress import (
-        progress,
-        retrying,
-        warn,
-    )
+    from rootstock.deploy.cli.site.progress import progress, retrying, warn
     from rootstock.site_agent.transfer.adapt import adapt_own
-    from rootstock.site_agent.transfer.adapt_card import (
-        require_free,
-        write,
-    )
+    from rootstock.site_agent.transfer.adapt_card import require_free, write
     from rootstock.site_agent.transfer.snapshot import standing
 
     adaptation = check(

@@ -10,13 +10,9 @@ from typing import Annotated
 import typer
 
 from rootstock.common.errors import NotFoundError
-from rootstock.deploy.cli.output import RESULT, print_json
-from rootstock.deploy.cli.site import (
-    adapt as site_adapt,
-)
-from rootstock.deploy.cli.site import (
-    sources as site_sources,
-)
+from rootstock.deploy.cli.site import adapt as site_adapt
+from rootstock.deploy.cli.site import sources as site_sources
+from rootstock.deploy.output import RESULT, print_json
 
 app = typer.Typer(help="Run and watch a site agent.", no_args_is_help=True)
 

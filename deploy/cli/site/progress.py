@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from rootstock.deploy.cli.output import PEOPLE
+from rootstock.deploy.output import PEOPLE
 
 
 @contextmanager

@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rootstock.deploy.cli.output import print_json, print_plain
+from rootstock.deploy.output import print_json, print_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rootstock.site_agent.transfer.rank_sources import (
-        Ranked,
-        Ranking,
-        Score,
-    )
+    from rootstock.site_agent.transfer.rank_sources import Ranked, Ranking, Score
 
 _NAME = 32
 """Width of names: 80 with the place and four numbers."""
@@ -45,18 +41,10 @@ def sources(
     from rootstock.site_agent.config import SiteConfig
 
     settings = load(config, SiteConfig)
-    from rootstock.deploy.cli.site.progress import (
-        progress,
-        retrying,
-        warn,
-    )
-    from rootstock.site_agent.transfer.rank_sources import (
-        candidates,
-        rank,
-        task_named,
-    )
+    from rootstock.deploy.cli.site.progress import progress, retrying, warn
+    from rootstock.site_agent.recipes.source_nets import from_file
+    from rootstock.site_agent.transfer.rank_sources import candidates, rank, task_named
     from rootstock.site_agent.transfer.snapshot import standing
-    from rootstock.site_agent.transfer.source_nets import from_file
 
     with standing(settings, retrying) as lab, progress("ranks") as on_step:
         chosen = task_named(lab, task)

@@ -17,18 +17,8 @@ from rich.console import Console
 
 from rootstock.common.errors import TransplantError
 from tests.benchmarks.harness import results
-from tests.benchmarks.system import (
-    solver_closed_form,
-    solver_parallel,
-    solver_speed,
-)
-from tests.benchmarks.system.solver_cases import (
-    CASES,
-    Case,
-    Step,
-    disagreement,
-    on,
-)
+from tests.benchmarks.system import solver_closed_form, solver_parallel, solver_speed
+from tests.benchmarks.system.solver_cases import CASES, Case, Step, disagreement, on
 
 CATEGORIES = 5
 GPU_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 1e-1}

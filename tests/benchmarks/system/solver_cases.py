@@ -15,17 +15,11 @@ import torch
 from torch import Tensor
 
 from rootstock.common.distillation.problem import TransplantProblem
-from rootstock.common.distillation.pseudo_gradients.adjoint import (
-    pseudo_gradient,
-    relu_maps,
-)
+from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradient, relu_maps
 from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
 from rootstock.common.distillation.pseudo_gradients.rules import Shape
-from rootstock.common.distillation.pseudo_gradients.signals import (
-    Draw,
-    Signals,
-)
+from rootstock.common.distillation.pseudo_gradients.signals import Draw, Signals
 from rootstock.common.distillation.settings import Policy
 from rootstock.common.distillation.solvers.penalties import PseudoGradientPenalty
 from rootstock.common.nets.adapter import Adapter

@@ -22,12 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from rootstock.common.errors import TransplantError
 from tests.benchmarks.harness.memory import measured
-from tests.benchmarks.system.solver_cases import (
-    CASES,
-    Case,
-    Step,
-    disagreement,
-)
+from tests.benchmarks.system.solver_cases import CASES, Case, Step, disagreement
 
 MAX_DISAGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """‖a − b‖ / ‖b‖ of the two ways' gradients; more, and the row would compare different things."""

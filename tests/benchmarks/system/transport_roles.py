@@ -32,7 +32,7 @@ from rootstock.coordinator.service.server import CoordinatorServer
 from rootstock.coordinator.service.subscriptions import Subscriptions
 from rootstock.protos.rootstock.federation.v1 import federation_pb2
 from rootstock.site_agent.config import DataConfig, SiteConfig
-from rootstock.site_agent.spool import Spool
+from rootstock.site_agent.spool.spool import Spool
 from rootstock.site_agent.teacher.package import write_blob
 from rootstock.site_agent.wire.client import CoordinatorClient
 from rootstock.site_agent.wire.upload import Shipment

@@ -19,15 +19,11 @@ from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.identity.keys import SigningKey, load_or_create
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
-from rootstock.common.protocol import (
-    PROTOCOL_MAXIMUM,
-    PROTOCOL_MINIMUM,
-    Limits,
-    Plan,
-)
+from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Limits, Plan
 from rootstock.common.transport.auth import SigningInterceptor
 from rootstock.common.transport.channel import channel_options, open_channel
 from rootstock.common.transport.chunks import Span
+from rootstock.common.transport.dedup import kept_spans
 from rootstock.common.transport.status import error_from_rpc
 from rootstock.common.transport.upload import upload_blob, upload_requests
 from rootstock.common.weights.manifest import (
@@ -38,7 +34,6 @@ from rootstock.common.weights.manifest import (
     TeacherManifest,
 )
 from rootstock.common.weights.safetensors_io import read_header, write
-from rootstock.common.weights.stripped import kept_spans
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.merges.commit import Committer

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.plan.heads import (
-    HeadsFile,
-    publish,
-    retire,
-)
+from coordinator.plan.heads import HeadsFile, publish, retire
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import build_head, initialise
-from rootstock.common.protocol import (
-    PROTOCOL_MAXIMUM,
-    PROTOCOL_MINIMUM,
-    Heads,
-)
+from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Heads
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.integration.service.running import Lab, LabMaker, Running

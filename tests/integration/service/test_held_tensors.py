@@ -13,12 +13,9 @@ import torch
 from rich.console import Console
 
 from rootstock.common.errors import IntegrityError, LimitError, SchemaError, UnreachableError
+from rootstock.common.transport.dedup import held_bytes
 from rootstock.common.weights.safetensors_io import read, write
-from rootstock.common.weights.stripped import held_bytes
-from rootstock.coordinator.merges.commit import (
-    commit,
-    roll_back,
-)
+from rootstock.coordinator.merges.commit import commit, roll_back
 from rootstock.coordinator.merges.result import AcceptedJoin
 from rootstock.coordinator.registry import MergeState, SubmissionState
 from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES
@@ -26,12 +23,9 @@ from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.tables import status_tables
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.config import DataConfig, NetworkConfig, SiteConfig
-from rootstock.site_agent.spool import Spool
+from rootstock.site_agent.spool.spool import Spool
 from rootstock.site_agent.wire.client import CoordinatorClient
-from rootstock.site_agent.wire.upload import (
-    Shipment,
-    what_was_sent,
-)
+from rootstock.site_agent.wire.upload import Shipment, what_was_sent
 from tests.e2e.slow_line import slow_line
 from tests.integration.service.running import CHUNK, Running, Teacher, messages_of, stalled
 

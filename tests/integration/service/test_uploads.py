@@ -23,10 +23,7 @@ from rootstock.common.errors import (
 from rootstock.common.identity.keys import verify
 from rootstock.coordinator.registry import SubmissionState
 from rootstock.coordinator.service import receipt_bytes, signature_ref
-from rootstock.coordinator.service.uploads.slots import (
-    STREAMS_PER_SITE,
-    Slots,
-)
+from rootstock.coordinator.service.uploads.slots import STREAMS_PER_SITE, Slots
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.integration.service.running import CHUNK, Running, messages_of, raising, stalled
 

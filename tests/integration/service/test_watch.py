@@ -6,10 +6,7 @@ import grpc
 import pytest
 
 from rootstock.common.errors import ConflictError, SchemaError
-from rootstock.coordinator.context import (
-    merge_event,
-    version_event,
-)
+from rootstock.coordinator.context import merge_event, version_event
 from rootstock.coordinator.registry import MergeState
 from tests.integration.service.running import raising
 

@@ -39,11 +39,8 @@ from rootstock.site_agent.config import (
     SiteConfig,
     TrainingConfig,
 )
-from rootstock.site_agent.evaluation.report import (
-    CandidateError,
-    EvaluationReport,
-)
-from rootstock.site_agent.spool import Spool
+from rootstock.site_agent.spool.documents import CandidateError, EvaluationReport
+from rootstock.site_agent.spool.spool import Spool
 from tests.integration.service.running import Running as ServedAgain
 from tests.integration.service.test_crashes import serving
 from tests.integration.site_agent.support import Centre

@@ -8,10 +8,7 @@ from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.protocol import Heads
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.plan.heads import (
-    HeadsFile,
-    publish,
-)
+from rootstock.coordinator.plan.heads import HeadsFile, publish
 from rootstock.site_agent.config import CompatibleConfig, SiteConfig, TrainingConfig
 from tests.integration.site_agent.support import Centre
 from tests.integration.site_agent.test_agent import Running, running, site

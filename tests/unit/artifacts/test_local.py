@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rootstock.common.artifacts.local import LocalStore
-from rootstock.common.artifacts.store import open_store
+from rootstock.common.artifacts.uri import open_store
 from rootstock.common.errors import ConfigurationError, StorageError
 from tests.unit.disks import run_on_disk
 

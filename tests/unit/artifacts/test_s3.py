@@ -8,7 +8,7 @@ import pytest
 
 from rootstock.common.artifacts.s3 import S3Store
 from rootstock.common.artifacts.s3_client import PART_BYTES
-from rootstock.common.artifacts.store import open_store
+from rootstock.common.artifacts.uri import open_store
 from rootstock.common.errors import NotFoundError, StorageError, UnreachableError
 from rootstock.common.files import file_digest
 
@@ -79,7 +79,7 @@ def test_without_boto3_the_remedy_is_named(tmp_path: Path) -> None:
 import sys
 sys.modules["boto3"] = None  # what an import of a package that is not installed does
 from pathlib import Path
-from rootstock.common.artifacts.store import open_store
+from rootstock.common.artifacts.uri import open_store
 from rootstock.common.errors import MissingExtraError
 open_store("folder", Path("cache"))
 try:

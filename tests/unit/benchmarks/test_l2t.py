@@ -13,33 +13,11 @@ from typer.testing import CliRunner
 
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
 from rootstock.deploy.cli.main import app
-from tests.benchmarks.papers.l2t import (
-    cells,
-    goals,
-    methods,
-    report,
-    run,
-    speed,
-    tables,
-    tasks,
-)
-from tests.benchmarks.papers.l2t.budget import (
-    QUICK,
-    TargetTraining,
-)
-from tests.benchmarks.papers.l2t.methods import (
-    METHODS,
-    OURS,
-    Given,
-)
-from tests.benchmarks.papers.l2t.request import (
-    Request,
-    requested,
-)
-from tests.benchmarks.papers.l2t.rows import (
-    Row,
-    accuracy,
-)
+from tests.benchmarks.papers.l2t import cells, goals, methods, report, run, speed, tables, tasks
+from tests.benchmarks.papers.l2t.budget import QUICK, TargetTraining
+from tests.benchmarks.papers.l2t.methods import METHODS, OURS, Given
+from tests.benchmarks.papers.l2t.request import Request, requested
+from tests.benchmarks.papers.l2t.rows import Row, accuracy
 from tests.benchmarks.papers.recombine.budget import Training
 from tests.unit.deploy.patterns import decoded, grey
 

@@ -13,14 +13,7 @@ from typer.testing import CliRunner
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
 from rootstock.common.nettailor.learning import Settings
 from rootstock.deploy.cli.main import app
-from tests.benchmarks.papers.nettailor import (
-    cells,
-    goals,
-    report,
-    request,
-    tables,
-    tasks,
-)
+from tests.benchmarks.papers.nettailor import cells, goals, report, request, tables, tasks
 from tests.benchmarks.papers.nettailor.budget import QUICK
 from tests.benchmarks.papers.nettailor.cells import Cell
 from tests.benchmarks.papers.nettailor.request import Request

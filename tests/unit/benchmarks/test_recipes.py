@@ -12,17 +12,8 @@ from typer.testing import CliRunner
 from rootstock.common.errors import SchemaError
 from rootstock.site_agent.config import TrainingConfig
 from tests.benchmarks.cli import app
-from tests.benchmarks.papers.transplant import (
-    datasets,
-    recipes,
-    teachers,
-)
-from tests.benchmarks.papers.transplant.recipes import (
-    BOTH_HEADS,
-    SUPERVISED,
-    TASK_HEAD,
-    RecipeRow,
-)
+from tests.benchmarks.papers.transplant import datasets, recipes, teachers
+from tests.benchmarks.papers.transplant.recipes import BOTH_HEADS, SUPERVISED, TASK_HEAD, RecipeRow
 
 ROW = RecipeRow("digits", "one", SUPERVISED, "identity", 0, 50.0, 30.0, 1.0)
 

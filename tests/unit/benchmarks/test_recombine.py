@@ -25,29 +25,13 @@ from tests.benchmarks.papers.recombine import (
     rows,
     tables,
 )
-from tests.benchmarks.papers.recombine.budget import (
-    QUICK,
-    Training,
-)
+from tests.benchmarks.papers.recombine.budget import QUICK, Training
 from tests.benchmarks.papers.recombine.data import Task
-from tests.benchmarks.papers.recombine.pairs import (
-    ALL,
-    PairConfig,
-)
+from tests.benchmarks.papers.recombine.pairs import ALL, PairConfig
 from tests.benchmarks.papers.recombine.request import Request
-from tests.benchmarks.papers.recombine.rows import (
-    UPPER,
-    Row,
-)
-from tests.benchmarks.papers.recombine.training import (
-    Learner,
-    freeze,
-    train,
-)
-from tests.benchmarks.papers.transplant.datasets import (
-    CIFAR10,
-    Labelled,
-)
+from tests.benchmarks.papers.recombine.rows import UPPER, Row
+from tests.benchmarks.papers.recombine.training import Learner, freeze, train
+from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
 from tests.unit.deploy.patterns import decoded, images
 
 QUIET = Console(quiet=True)

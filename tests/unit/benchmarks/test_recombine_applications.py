@@ -23,16 +23,10 @@ from tests.benchmarks.papers.recombine import (
     transfer,
     uda,
 )
-from tests.benchmarks.papers.recombine.budget import (
-    QUICK,
-    Training,
-)
+from tests.benchmarks.papers.recombine.budget import QUICK, Training
 from tests.benchmarks.papers.recombine.digits import grey_task
 from tests.benchmarks.papers.recombine.request import Request
-from tests.benchmarks.papers.recombine.rows import (
-    UPPER,
-    Row,
-)
+from tests.benchmarks.papers.recombine.rows import UPPER, Row
 from tests.benchmarks.papers.transplant.datasets import CIFAR10
 from tests.unit.deploy.patterns import decoded, grey
 

@@ -6,13 +6,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from rootstock.common.distillation.problem import NO_LABEL
 from rootstock.common.errors import DataError
+from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.data.voc import VOC_CLASSES
-from tests.benchmarks.papers.transplant import (
-    segmentation,
-    voc,
-)
+from tests.benchmarks.papers.transplant import segmentation, voc
 
 IMAGES_A_PART = 12
 

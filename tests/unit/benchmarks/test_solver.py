@@ -9,20 +9,9 @@ import torch
 from torch import nn
 
 from rootstock.common.errors import TransplantError
-from tests.benchmarks.system import (
-    solver_closed_form,
-    solver_speed,
-)
-from tests.benchmarks.system.solver import (
-    cpu_disagreement,
-    table,
-)
-from tests.benchmarks.system.solver_cases import (
-    CASES,
-    Step,
-    disagreement,
-    on,
-)
+from tests.benchmarks.system import solver_closed_form, solver_speed
+from tests.benchmarks.system.solver import cpu_disagreement, table
+from tests.benchmarks.system.solver_cases import CASES, Step, disagreement, on
 
 KEYS = {
     *("net", "device", "adjoint_speedup", "adjoint_memory_ratio"),

@@ -13,18 +13,8 @@ from typer.testing import CliRunner
 from rootstock.common.errors import DataError, SchemaError
 from rootstock.deploy.cli.main import app
 from tests.benchmarks.harness import results
-from tests.benchmarks.papers.transplant import (
-    datasets,
-    goals,
-    report,
-    run,
-    summary,
-    tables,
-)
-from tests.benchmarks.papers.transplant.cells import (
-    CEILING,
-    Row,
-)
+from tests.benchmarks.papers.transplant import datasets, goals, report, run, summary, tables
+from tests.benchmarks.papers.transplant.cells import CEILING, Row
 
 QUIET = Console(quiet=True)
 

@@ -19,12 +19,9 @@ from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.data.load import load
-from rootstock.site_agent.evaluation import (
-    inference,
-    metrics,
-)
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
 from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.scoring import inference, metrics
 from tests.unit.site_agent import support
 
 SPEC = ArchitectureSpec(

@@ -9,10 +9,7 @@ import pytest
 
 from rootstock.common.errors import StorageError
 from rootstock.coordinator.config import GrowthConfig, JobsConfig
-from rootstock.coordinator.context import (
-    MAX_REASON,
-    plain,
-)
+from rootstock.coordinator.context import MAX_REASON, plain
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.pending import growth_plan

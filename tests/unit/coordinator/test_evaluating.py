@@ -19,16 +19,8 @@ from rootstock.coordinator.history.recorder import gather
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.commit import Committer
-from rootstock.coordinator.merges.evaluation import (
-    ask,
-    calibration_of,
-    candidates_of,
-    numbers_of,
-)
-from rootstock.coordinator.merges.runner import (
-    MergeRunner,
-    teacher_numbers,
-)
+from rootstock.coordinator.merges.evaluation import ask, calibration_of, candidates_of, numbers_of
+from rootstock.coordinator.merges.runner import MergeRunner, teacher_numbers
 from rootstock.coordinator.net.objects import read_commit
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version

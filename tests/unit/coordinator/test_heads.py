@@ -20,10 +20,7 @@ from rootstock.common.nets.architectures import (
 )
 from rootstock.common.nets.graph import ModuleRef
 from rootstock.common.nets.spec import ArchitectureSpec
-from rootstock.common.protocol import (
-    Heads,
-    Plan,
-)
+from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.coordinator.config import GrowthConfig
 from rootstock.coordinator.context import CoordinatorContext

@@ -28,16 +28,9 @@ from rootstock.coordinator.learning.found import (
     waiting_categories,
 )
 from rootstock.coordinator.learning.learn import Learner
-from rootstock.coordinator.learning.queue import (
-    found_with,
-    queue_connection,
-    queue_task,
-)
+from rootstock.coordinator.learning.queue import found_with, queue_connection, queue_task
 from rootstock.coordinator.merges.commit import Committer
-from rootstock.coordinator.merges.own_samples import (
-    categories_in,
-    read_own,
-)
+from rootstock.coordinator.merges.own_samples import categories_in, read_own
 from rootstock.coordinator.merges.pending import growth_plan
 from rootstock.coordinator.merges.result import COORDINATOR
 from rootstock.coordinator.merges.runner import MergeRunner

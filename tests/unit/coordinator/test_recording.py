@@ -6,13 +6,10 @@ import pytest
 
 from rootstock.common.errors import ConflictError
 from rootstock.common.nets.spec import ArchitectureSpec
-from rootstock.common.nets.tailored_resnet import tailored_spec
-from rootstock.common.nettailor.paths import Path
+from rootstock.common.nets.tailored.paths import Path
+from rootstock.common.nets.tailored.resnet import tailored_spec
 from rootstock.coordinator.config import JobsConfig
-from rootstock.coordinator.history.recorder import (
-    Recorder,
-    gather,
-)
+from rootstock.coordinator.history.recorder import Recorder, gather
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.runner import MergeRunner

@@ -12,10 +12,7 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.runner import MergeRunner
-from rootstock.coordinator.net.fingerprint import (
-    outputs,
-    written,
-)
+from rootstock.coordinator.net.fingerprint import outputs, written
 from rootstock.coordinator.net.objects import write_tree
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version

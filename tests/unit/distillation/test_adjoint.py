@@ -18,10 +18,7 @@ from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import build_task_module, feature_shape
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from tests.oracles.double_backward import (
-    sliding,
-    slow_gradient,
-)
+from tests.oracles.double_backward import sliding, slow_gradient
 
 quick = settings(max_examples=40, deadline=None)
 small = st.integers(1, 3)

@@ -1,9 +1,6 @@
 import torch
 
-from rootstock.common.distillation.augmentation import (
-    augment,
-    augment_labelled,
-)
+from rootstock.common.distillation.augmentation import augment, augment_labelled
 from rootstock.common.distillation.settings import AugmentConfig
 
 

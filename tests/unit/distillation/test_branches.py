@@ -18,10 +18,7 @@ from rootstock.common.distillation.pseudo_gradients.adjoint import (
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.residual import PaddedShortcut
 from rootstock.common.nets.segmentation import Crop, SkipFusion, fcn8s_task_module
-from tests.oracles.double_backward import (
-    linearised,
-    slow_gradient,
-)
+from tests.oracles.double_backward import linearised, slow_gradient
 
 quick = settings(max_examples=25, deadline=None)
 sizes = st.tuples(st.integers(5, 11), st.integers(5, 11))

@@ -12,10 +12,7 @@ from rootstock.common.distillation.solvers.biases import (
     feature_means,
     rectified_mean,
 )
-from rootstock.common.distillation.solvers.closed_form import (
-    closed_form,
-    normal_equations,
-)
+from rootstock.common.distillation.solvers.closed_form import closed_form, normal_equations
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import build_category_module

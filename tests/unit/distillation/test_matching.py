@@ -13,10 +13,7 @@ from torch import Tensor, nn
 
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.solvers.closed_form import closed_form
-from rootstock.common.distillation.solvers.matching import (
-    assignment,
-    matched,
-)
+from rootstock.common.distillation.solvers.matching import assignment, matched
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec

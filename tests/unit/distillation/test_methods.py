@@ -12,15 +12,8 @@ from rootstock.common.distillation.settings import (
     Start,
 )
 from rootstock.common.distillation.solvers.closed_form import closed_form
-from rootstock.common.distillation.solvers.penalties import (
-    JacobianPenalty,
-    real_gradient,
-)
-from rootstock.common.distillation.transplant import (
-    Transplant,
-    soft_labels,
-    starting_adapter,
-)
+from rootstock.common.distillation.solvers.penalties import JacobianPenalty, real_gradient
+from rootstock.common.distillation.transplant import Transplant, soft_labels, starting_adapter
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from tests.unit.distillation.nets import (

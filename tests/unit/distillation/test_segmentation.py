@@ -13,20 +13,14 @@ from torch.nn import functional as F  # noqa: N812
 
 from rootstock.common.distillation.methods import method_named
 from rootstock.common.distillation.problem import UNLABELLED, Samples, TransplantProblem
-from rootstock.common.distillation.pseudo_gradients.adjoint import (
-    output_shape,
-    pseudo_gradient,
-)
+from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape, pseudo_gradient
 from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
 from rootstock.common.distillation.pseudo_gradients.signals import Signals
 from rootstock.common.distillation.settings import BackDistillationSettings, MethodSettings
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.closed_form import closed_form
-from rootstock.common.distillation.transplant import (
-    Transplant,
-    soft_labels,
-)
+from rootstock.common.distillation.transplant import Transplant, soft_labels
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import feature_shape, initial_modules, splits

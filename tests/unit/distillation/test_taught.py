@@ -7,10 +7,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from rootstock.common.distillation.auto.dream import Dream
-from rootstock.common.distillation.auto.imitation import (
-    Answers,
-    in_batches,
-)
+from rootstock.common.distillation.auto.imitation import Answers, in_batches
 from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.methods import method_named
 from rootstock.common.distillation.problem import Samples, TransplantProblem

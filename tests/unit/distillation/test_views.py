@@ -1,10 +1,7 @@
 import torch
 
 from rootstock.common.distillation.auto.synthetic import dead_leaves
-from rootstock.common.distillation.auto.views import (
-    mixtures,
-    strong_views,
-)
+from rootstock.common.distillation.auto.views import mixtures, strong_views
 
 
 def generator() -> torch.Generator:

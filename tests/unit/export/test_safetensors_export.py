@@ -21,7 +21,7 @@ from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 from rootstock.coordinator.export.card_text import text_path
 from rootstock.coordinator.export.exporting import export_composed
 from rootstock.coordinator.export.safetensors_export import load_composed
-from rootstock.site_agent.transfer.source_nets import from_file
+from rootstock.site_agent.recipes.source_nets import from_file
 
 SPEC = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
 TASK = TaskSpec(name="classification")

@@ -19,10 +19,7 @@ from rootstock.coordinator.history.feature_chart import draw_features, has_featu
 from rootstock.coordinator.history.files import FEATURES, file_names, write_files
 from rootstock.coordinator.history.recorder import gather
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.jobs.feature_space import (
-    feature_spaces,
-    rank_correlation,
-)
+from rootstock.coordinator.jobs.feature_space import feature_spaces, rank_correlation
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge
 from tests.unit.coordinator.conftest import context as context  # a fixture

@@ -8,10 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18
 
-from rootstock.common.distillation.pseudo_gradients.adjoint import (
-    output_shape,
-    relu_maps,
-)
+from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape, relu_maps
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import (
     brought,

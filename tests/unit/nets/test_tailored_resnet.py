@@ -17,9 +17,9 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
-from rootstock.common.nets.tailored_resnet import tailored_spec
+from rootstock.common.nets.tailored.paths import all_paths, from_text, text_of
+from rootstock.common.nets.tailored.resnet import tailored_spec
 from rootstock.common.nettailor.augmented import AugmentedNet
-from rootstock.common.nettailor.paths import all_paths, from_text, text_of
 from rootstock.common.nettailor.tailored import TailoredNet
 from tests.unit.nettailor.nets import stir
 

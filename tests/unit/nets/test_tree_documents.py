@@ -18,10 +18,7 @@ from rootstock.common.nets.tree_documents import (
     shards,
     tree_digest,
 )
-from rootstock.coordinator.net.objects import (
-    read_tree,
-    write_tree,
-)
+from rootstock.coordinator.net.objects import read_tree, write_tree
 from tests.unit.nets.test_graph import SPEC, adapter, grown, ref
 
 NAMES = [f"category-{number}" for number in range(200)]

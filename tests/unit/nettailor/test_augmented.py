@@ -12,9 +12,9 @@ from torch.nn import functional as F  # noqa: N812
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.architectures import build_category_module, build_head
 from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.tailored.blocks import PROXY_STD, Proxy, UniversalBlock
+from rootstock.common.nets.tailored.paths import Path
 from rootstock.common.nettailor.augmented import AugmentedNet, activations, stages
-from rootstock.common.nettailor.blocks import PROXY_STD, Proxy, UniversalBlock
-from rootstock.common.nettailor.paths import Path
 from tests.unit.nettailor.nets import CLASSES, SHAPE, augmented, backbone, images, stir
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rootstock.common.nets.tailored.paths import Path, all_paths, input_excluded, output_excluded
 from rootstock.common.nettailor.complexity import expected_complexity, flops, path_costs
-from rootstock.common.nettailor.paths import Path, all_paths, input_excluded, output_excluded
 from tests.unit.nettailor.nets import SHAPE, augmented, backbone, images
 
 

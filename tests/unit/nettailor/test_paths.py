@@ -6,7 +6,7 @@ from itertools import chain, combinations
 
 import pytest
 
-from rootstock.common.nettailor.paths import (
+from rootstock.common.nets.tailored.paths import (
     Path,
     all_paths,
     input_excluded,

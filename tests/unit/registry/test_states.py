@@ -7,10 +7,7 @@ import itertools
 import pytest
 
 from rootstock.common.errors import ConflictError
-from rootstock.coordinator.growth.states import (
-    check_merge,
-    check_submission,
-)
+from rootstock.coordinator.growth.states import check_merge, check_submission
 from rootstock.coordinator.registry import MergeState, SubmissionState
 
 SUBMISSION = {

@@ -5,15 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rootstock.common.protocol import Heads
-from rootstock.site_agent.spool import Spool
-from rootstock.site_agent.teacher.package import (
-    build,
-    write_blob,
-)
-from rootstock.site_agent.transfer.snapshot import (
-    LabSnapshot,
-    stored_teachers,
-)
+from rootstock.site_agent.spool.spool import Spool
+from rootstock.site_agent.teacher.package import build, write_blob
+from rootstock.site_agent.transfer.snapshot import LabSnapshot, stored_teachers
 from rootstock.site_agent.wire.client import Published
 from tests.unit.compatible import domains
 from tests.unit.site_agent import support

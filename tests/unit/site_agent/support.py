@@ -18,10 +18,7 @@ from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
-from rootstock.site_agent.teacher.package import (
-    build,
-    write_blob,
-)
+from rootstock.site_agent.teacher.package import build, write_blob
 
 CPU = torch.device("cpu")
 SPEC = ArchitectureSpec(name="small-vgg", settings={"input_size": 32, "width": 8}, split="pool1")

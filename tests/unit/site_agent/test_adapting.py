@@ -37,10 +37,7 @@ from rootstock.site_agent.transfer.adapt_card import (
     require_free,
     write,
 )
-from rootstock.site_agent.transfer.snapshot import (
-    LabSnapshot,
-    stored_teachers,
-)
+from rootstock.site_agent.transfer.snapshot import LabSnapshot, stored_teachers
 from tests.unit.compatible import domains
 from tests.unit.site_agent import support
 from tests.unit.site_agent.lab_with_teacher import lab_in

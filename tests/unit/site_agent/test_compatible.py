@@ -19,13 +19,10 @@ from rootstock.common.protocol import Heads
 from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load
-from rootstock.site_agent.evaluation import (
-    inference,
-    metrics,
-)
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads, load_heads
 from rootstock.site_agent.recipes.interface import Recipe, Teacher
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
+from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.stopping import Stopped
 from rootstock.site_agent.teacher.package import write_blob
 from tests.unit.site_agent import support

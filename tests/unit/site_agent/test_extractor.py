@@ -30,35 +30,16 @@ from rootstock.site_agent.config import L2tSource, SiteConfig, StatisticsConfig,
 from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.recipes.l2t_sources import load_sources
+from rootstock.site_agent.recipes.source_nets import SourceNet
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
-from rootstock.site_agent.spool import Spool
-from rootstock.site_agent.state import (
-    StatusFile,
-    open_log,
-)
-from rootstock.site_agent.teacher.package import (
-    build,
-    write_blob,
-)
+from rootstock.site_agent.spool.spool import Spool
+from rootstock.site_agent.state import StatusFile, open_log
+from rootstock.site_agent.teacher.package import build, write_blob
 from rootstock.site_agent.teacher.statistics import statistics
-from rootstock.site_agent.teacher.train import (
-    initial_teacher,
-    run_digest,
-)
-from rootstock.site_agent.transfer.rank_sources import (
-    candidates,
-    rank,
-)
-from rootstock.site_agent.transfer.snapshot import (
-    LabSnapshot,
-    stored_teachers,
-)
-from rootstock.site_agent.transfer.source_nets import SourceNet
-from rootstock.site_agent.wire.client import (
-    CoordinatorClient,
-    OnBytes,
-    Published,
-)
+from rootstock.site_agent.teacher.train import initial_teacher, run_digest
+from rootstock.site_agent.transfer.rank_sources import candidates, rank
+from rootstock.site_agent.transfer.snapshot import LabSnapshot, stored_teachers
+from rootstock.site_agent.wire.client import CoordinatorClient, OnBytes, Published
 from tests.unit.site_agent import support
 
 TASK = support.TASK.name

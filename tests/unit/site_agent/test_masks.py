@@ -9,16 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from rootstock.common.distillation.problem import NO_LABEL, UNLABELLED, pixel_labels
+from rootstock.common.distillation.problem import UNLABELLED, pixel_labels
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
 from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.data.load import load
-from rootstock.site_agent.teacher.tasks import (
-    needs_masks,
-    tasks_of,
-)
+from rootstock.site_agent.data.tasks import needs_masks, tasks_of
 from tests.unit.site_agent import support
 from tests.unit.voc_layout import mask_of, write_voc
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rootstock.site_agent.evaluation.metrics import (
+from rootstock.site_agent.scoring.metrics import (
     confusion,
     error_percent,
     mean_iou_percent,

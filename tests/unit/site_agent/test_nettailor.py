@@ -28,8 +28,8 @@ from rootstock.common.nets.architectures import (
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.spec import ArchitectureSpec
-from rootstock.common.nets.tailored_resnet import tailored_spec
-from rootstock.common.nettailor.paths import Path as NetPath
+from rootstock.common.nets.tailored.paths import Path as NetPath
+from rootstock.common.nets.tailored.resnet import tailored_spec
 from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
@@ -44,10 +44,7 @@ from rootstock.site_agent.recipes.nettailor import NettailorRecipe
 from rootstock.site_agent.recipes.nettailor_backbone import load_backbone
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from rootstock.site_agent.stopping import Stopped
-from rootstock.site_agent.teacher.package import (
-    build,
-    write_blob,
-)
+from rootstock.site_agent.teacher.package import build, write_blob
 from rootstock.site_agent.teacher.train import run_digest
 from tests.unit.site_agent import support
 

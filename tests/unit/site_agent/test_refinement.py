@@ -17,18 +17,11 @@ from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.site_agent.config import RefinementConfig
 from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.evaluation import (
-    inference,
-    metrics,
-)
-from rootstock.site_agent.evaluation import (
-    measure as evaluation,
-)
-from rootstock.site_agent.evaluation import (
-    refine as refinement,
-)
+from rootstock.site_agent.evaluation import measure as evaluation
+from rootstock.site_agent.evaluation import refine as refinement
 from rootstock.site_agent.evaluation.measure import Joins
-from rootstock.site_agent.evaluation.report import CandidateError
+from rootstock.site_agent.scoring import inference, metrics
+from rootstock.site_agent.spool.documents import CandidateError
 from rootstock.site_agent.stopping import Stopped
 from tests.unit.site_agent import support
 

@@ -8,26 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from rootstock.common.distillation.problem import NO_LABEL
 from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
+from rootstock.common.protocol import NO_LABEL
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.site_agent.config import RefinementConfig
-from rootstock.site_agent.evaluation import (
-    inference,
-    metrics,
-)
-from rootstock.site_agent.evaluation import (
-    measure as evaluation,
-)
-from rootstock.site_agent.evaluation import (
-    refine as refinement,
-)
+from rootstock.site_agent.evaluation import measure as evaluation
+from rootstock.site_agent.evaluation import refine as refinement
 from rootstock.site_agent.evaluation.measure import Joins
+from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.package import build
 from tests.unit.site_agent import masked, support
 

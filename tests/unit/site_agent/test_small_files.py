@@ -4,12 +4,9 @@ from pathlib import Path
 import pytest
 
 from rootstock.common.errors import ConfigurationError, SchemaError
-from rootstock.site_agent.agent import device_of
 from rootstock.site_agent.cursor import read_cursor, write_cursor
-from rootstock.site_agent.state import (
-    StatusFile,
-    open_log,
-)
+from rootstock.site_agent.lab import device_of
+from rootstock.site_agent.state import StatusFile, open_log
 from tests.unit.site_agent import support
 
 

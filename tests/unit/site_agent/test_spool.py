@@ -15,13 +15,13 @@ import pytest
 
 from rootstock.common.errors import IntegrityError, SchemaError, StorageError
 from rootstock.common.identity.keys import SigningKey
-from rootstock.site_agent.evaluation.report import (
+from rootstock.site_agent.spool.documents import (
     CalibratedError,
     CandidateError,
     EvaluationReport,
     SignedReceipt,
 )
-from rootstock.site_agent.spool import Spool, SpoolEntry
+from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.wire.upload import what_was_sent
 from tests.unit.site_agent import support
 

@@ -13,7 +13,7 @@ from rootstock.common.protocol import Limits
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
 from rootstock.site_agent.config import StatisticsConfig
-from rootstock.site_agent.evaluation.metrics import error_percent
+from rootstock.site_agent.scoring.metrics import error_percent
 from rootstock.site_agent.teacher.package import shared_samples
 from rootstock.site_agent.teacher.statistics import statistics
 from tests.unit.site_agent import support

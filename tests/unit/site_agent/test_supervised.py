@@ -15,10 +15,6 @@ import torch
 
 from rootstock.common.errors import StorageError
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.evaluation import (
-    inference,
-    metrics,
-)
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.recipes.supervised import (
     CHECKPOINT,
@@ -26,6 +22,7 @@ from rootstock.site_agent.recipes.supervised import (
     balanced_order,
     schedule,
 )
+from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.stopping import Stopped
 from tests.unit.site_agent import support
 

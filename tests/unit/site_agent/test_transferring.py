@@ -21,27 +21,12 @@ from rootstock.common.nets.architectures import build_category_module, initialis
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.recipes.source_nets import SourceNet, from_file
 from rootstock.site_agent.teacher.package import write_blob
 from rootstock.site_agent.transfer.adapt import adapt_own
-from rootstock.site_agent.transfer.adapt_card import (
-    CATEGORY_MODULE,
-    write,
-)
-from rootstock.site_agent.transfer.rank_sources import (
-    Ranking,
-    candidates,
-    judged,
-    rank,
-    task_named,
-)
-from rootstock.site_agent.transfer.snapshot import (
-    LabSnapshot,
-    StoredTeacher,
-)
-from rootstock.site_agent.transfer.source_nets import (
-    SourceNet,
-    from_file,
-)
+from rootstock.site_agent.transfer.adapt_card import CATEGORY_MODULE, write
+from rootstock.site_agent.transfer.rank_sources import Ranking, candidates, judged, rank, task_named
+from rootstock.site_agent.transfer.snapshot import LabSnapshot, StoredTeacher
 from tests.unit.compatible import domains
 from tests.unit.site_agent import support
 from tests.unit.site_agent.lab_with_teacher import lab_in

@@ -26,10 +26,7 @@ from rootstock.common.nets.architectures import (
     initial_modules,
 )
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
-from rootstock.common.protocol import (
-    Limits,
-    Plan,
-)
+from rootstock.common.protocol import Limits, Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import (

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 
 from rootstock.common.errors import IntegrityError, RefusedError, SchemaError
 from rootstock.common.transport.chunks import chunks
-from rootstock.common.weights.manifest import BlobEntry
-from rootstock.common.weights.safetensors_io import read_header, write
-from rootstock.common.weights.stripped import (
+from rootstock.common.transport.dedup import (
     Place,
     fill_up,
     filling,
@@ -22,6 +20,8 @@ from rootstock.common.weights.stripped import (
     kept_spans,
     tensor_bytes,
 )
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.safetensors_io import read_header, write
 from tests.unit.weights.blobs import change
 
 TENSORS = {

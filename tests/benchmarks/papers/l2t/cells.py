@@ -24,27 +24,13 @@ from rootstock.common.nets.spec import ArchitectureSpec, Name
 from rootstock.site_agent.recipes.supervised import schedule
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.l2t.budget import Budget
-from tests.benchmarks.papers.l2t.methods import (
-    CLASSES,
-    METHODS,
-    Given,
-    SourceNet,
-)
+from tests.benchmarks.papers.l2t.methods import CLASSES, METHODS, Given, SourceNet
 from tests.benchmarks.papers.l2t.rows import Row
-from tests.benchmarks.papers.l2t.tasks import (
-    limited,
-    task,
-)
+from tests.benchmarks.papers.l2t.tasks import limited, task
 from tests.benchmarks.papers.recombine import judging
 from tests.benchmarks.papers.recombine.budget import Training
-from tests.benchmarks.papers.recombine.data import (
-    minibatches,
-    spread,
-)
-from tests.benchmarks.papers.recombine.training import (
-    Learner,
-    train,
-)
+from tests.benchmarks.papers.recombine.data import minibatches, spread
+from tests.benchmarks.papers.recombine.training import Learner, train
 
 FORMAT = 1
 """Raised when sources are trained otherwise with the same configuration."""

@@ -7,14 +7,7 @@ from statistics import pstdev
 
 from tests.benchmarks.harness.goal import Goal
 from tests.benchmarks.papers.l2t.methods import OURS
-from tests.benchmarks.papers.l2t.rows import (
-    Kind,
-    Row,
-    accuracy,
-    counts,
-    kinds,
-    where,
-)
+from tests.benchmarks.papers.l2t.rows import Kind, Row, accuracy, counts, kinds, where
 
 LIMITED = 250
 """Training images a class up to which data is limited (paper, figure 5)."""

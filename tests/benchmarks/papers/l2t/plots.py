@@ -10,13 +10,7 @@ from matplotlib.figure import Figure
 
 from rootstock.coordinator.pictures.pair_weights import ends, heat_map
 from tests.benchmarks.papers.l2t.methods import OURS
-from tests.benchmarks.papers.l2t.rows import (
-    Row,
-    accuracy,
-    counts,
-    kinds,
-    where,
-)
+from tests.benchmarks.papers.l2t.rows import Row, accuracy, counts, kinds, where
 
 
 def over_samples(rows: Sequence[Row], path: Path) -> None:

@@ -10,17 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.benchmarks.harness import (
-    goal,
-    outcome,
-    results,
-)
-from tests.benchmarks.papers.l2t import (
-    goals,
-    plots,
-    run,
-    tables,
-)
+from tests.benchmarks.harness import goal, outcome, results
+from tests.benchmarks.papers.l2t import goals, plots, run, tables
 from tests.benchmarks.papers.l2t.methods import OURS
 from tests.benchmarks.papers.l2t.request import Request
 from tests.benchmarks.papers.l2t.rows import Row

@@ -11,10 +11,7 @@ import torch
 
 from rootstock.common.errors import ConfigurationError, SchemaError
 from tests.benchmarks.papers.l2t import tasks
-from tests.benchmarks.papers.l2t.budget import (
-    BUDGETS,
-    Budget,
-)
+from tests.benchmarks.papers.l2t.budget import BUDGETS, Budget
 from tests.benchmarks.papers.l2t.methods import METHODS
 
 SOURCES = ("cifar10-even", "voc-animals")

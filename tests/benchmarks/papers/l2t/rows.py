@@ -6,10 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
-from tests.benchmarks.harness.intervals import (
-    Interval,
-    over_seeds,
-)
+from tests.benchmarks.harness.intervals import Interval, over_seeds
 
 
 @dataclass(frozen=True)

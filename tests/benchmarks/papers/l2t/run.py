@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from tests.benchmarks.harness.pool import (
-    processes,
-    run_all,
-)
-from tests.benchmarks.papers.l2t import (
-    cells,
-    tasks,
-)
-from tests.benchmarks.papers.l2t.cells import (
-    Cell,
-    SourceCell,
-    SourceConfig,
-)
+from tests.benchmarks.harness.pool import processes, run_all
+from tests.benchmarks.papers.l2t import cells, tasks
+from tests.benchmarks.papers.l2t.cells import Cell, SourceCell, SourceConfig
 from tests.benchmarks.papers.l2t.methods import SEVERAL
-from tests.benchmarks.papers.l2t.request import (
-    TARGET_ARCHITECTURE,
-    Request,
-)
+from tests.benchmarks.papers.l2t.request import TARGET_ARCHITECTURE, Request
 from tests.benchmarks.papers.l2t.rows import Row
 
 

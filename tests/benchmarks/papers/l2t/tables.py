@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from tests.benchmarks.harness import outcome
-from tests.benchmarks.papers.l2t.rows import (
-    Row,
-    accuracy,
-    counts,
-    kinds,
-)
+from tests.benchmarks.papers.l2t.rows import Row, accuracy, counts, kinds
 
 PAPER = {
     "scratch": (67.69, 65.18),

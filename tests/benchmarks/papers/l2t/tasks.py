@@ -13,16 +13,10 @@ from pathlib import Path
 import torch
 
 from rootstock.common.errors import DataError, SchemaError
-from tests.benchmarks.papers.recombine import (
-    data,
-    digits,
-)
+from tests.benchmarks.papers.recombine import data, digits
 from tests.benchmarks.papers.recombine.data import Task
 from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import (
-    CIFAR10,
-    Labelled,
-)
+from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
 
 _CIFAR = {
     "cifar10": CIFAR10,

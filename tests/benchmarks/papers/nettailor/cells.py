@@ -35,14 +35,8 @@ from tests.benchmarks.papers.nettailor.rows import Row
 from tests.benchmarks.papers.nettailor.tasks import Split
 from tests.benchmarks.papers.recombine import judging
 from tests.benchmarks.papers.recombine.budget import Training
-from tests.benchmarks.papers.recombine.data import (
-    minibatches,
-    spread,
-)
-from tests.benchmarks.papers.recombine.training import (
-    Learner,
-    train,
-)
+from tests.benchmarks.papers.recombine.data import minibatches, spread
+from tests.benchmarks.papers.recombine.training import Learner, train
 from tests.benchmarks.papers.transplant.datasets import Labelled
 
 FORMAT = 1

@@ -7,11 +7,7 @@ from itertools import pairwise
 
 from rootstock.common.nettailor.pruning import TOLERANCE
 from tests.benchmarks.harness.goal import Goal
-from tests.benchmarks.papers.nettailor.rows import (
-    Row,
-    average,
-    names,
-)
+from tests.benchmarks.papers.nettailor.rows import Row, average, names
 
 SIMPLE = ("mnist", "digits")
 """The paper's simplest task were digits as well, SVHN's; the first that was measured counts."""

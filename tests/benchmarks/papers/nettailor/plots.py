@@ -9,10 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rootstock.coordinator.pictures.tailored import draw_tailored
-from tests.benchmarks.papers.nettailor.rows import (
-    Row,
-    names,
-)
+from tests.benchmarks.papers.nettailor.rows import Row, names
 
 
 def nets(rows: Sequence[Row], path: Path) -> None:

@@ -9,22 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.benchmarks.harness import (
-    goal,
-    outcome,
-    results,
-)
-from tests.benchmarks.papers.nettailor import (
-    goals,
-    plots,
-    run,
-    tables,
-)
+from tests.benchmarks.harness import goal, outcome, results
+from tests.benchmarks.papers.nettailor import goals, plots, run, tables
 from tests.benchmarks.papers.nettailor.request import Request
-from tests.benchmarks.papers.nettailor.rows import (
-    Row,
-    names,
-)
+from tests.benchmarks.papers.nettailor.rows import Row, names
 
 
 @dataclass(frozen=True)

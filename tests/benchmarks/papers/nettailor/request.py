@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.common.errors import SchemaError
-from tests.benchmarks.papers.nettailor.budget import (
-    BUDGETS,
-    Budget,
-)
+from tests.benchmarks.papers.nettailor.budget import BUDGETS, Budget
 from tests.benchmarks.papers.nettailor.tasks import NAMES
 
 DEFAULT_TASKS = ("mnist", "fashion-mnist", "cifar10")

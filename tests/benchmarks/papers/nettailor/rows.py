@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tests.benchmarks.harness.intervals import (
-    Interval,
-    over_seeds,
-)
+from tests.benchmarks.harness.intervals import Interval, over_seeds
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from tests.benchmarks.harness.pool import (
-    processes,
-    run_all,
-)
+from tests.benchmarks.harness.pool import processes, run_all
 from tests.benchmarks.papers.nettailor import cells
 from tests.benchmarks.papers.nettailor.cells import Cell
 from tests.benchmarks.papers.nettailor.request import Request

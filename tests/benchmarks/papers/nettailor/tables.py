@@ -8,11 +8,7 @@ from rich.table import Table
 
 from tests.benchmarks.harness import outcome
 from tests.benchmarks.harness.intervals import Interval
-from tests.benchmarks.papers.nettailor.rows import (
-    Row,
-    average,
-    names,
-)
+from tests.benchmarks.papers.nettailor.rows import Row, average, names
 
 TITLE = "One backbone tailored to tasks of different difficulty"
 HEADING = f"{TITLE}\n%, mean and half a 95% interval over seeds; latency: ratio to the original"

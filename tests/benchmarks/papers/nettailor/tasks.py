@@ -14,11 +14,7 @@ from rootstock.common.errors import SchemaError
 from tests.benchmarks.papers.recombine.data import Task
 from tests.benchmarks.papers.recombine.digits import grey_task
 from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import (
-    CIFAR10,
-    DIGITS,
-    Labelled,
-)
+from tests.benchmarks.papers.transplant.datasets import CIFAR10, DIGITS, Labelled
 
 _GREY = ("mnist", "fashion-mnist")
 NAMES = ("digits", *_GREY, "cifar10")

@@ -18,10 +18,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.errors import DataError, SchemaError
 from rootstock.common.images.decode import normalise
 from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import (
-    CIFAR10,
-    Labelled,
-)
+from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
 
 _PADDING = 4
 """Pixels that a crop may move each way (He et al., 2016, section 4.2)."""

@@ -16,16 +16,9 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import DataError, SchemaError
 from rootstock.common.weights import safetensors_io
-from tests.benchmarks.papers.recombine.data import (
-    Task,
-    relabelled,
-)
+from tests.benchmarks.papers.recombine.data import Task, relabelled
 from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import (
-    CIFAR10,
-    DIGITS,
-    Labelled,
-)
+from tests.benchmarks.papers.transplant.datasets import CIFAR10, DIGITS, Labelled
 
 FORMAT = 1
 """Raised when images are scaled otherwise."""

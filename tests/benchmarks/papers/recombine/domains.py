@@ -14,16 +14,9 @@ from rootstock.common.nets.architectures import build_category_module, build_hea
 from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.recombine.budget import Training
-from tests.benchmarks.papers.recombine.digits import (
-    NAMES,
-    grey_task,
-)
+from tests.benchmarks.papers.recombine.digits import NAMES, grey_task
 from tests.benchmarks.papers.recombine.request import Request
-from tests.benchmarks.papers.recombine.training import (
-    Learner,
-    freeze,
-    train,
-)
+from tests.benchmarks.papers.recombine.training import Learner, freeze, train
 
 FORMAT = 1
 """Raised when nets are trained otherwise with the same configuration."""

@@ -29,24 +29,11 @@ from rootstock.common.nets.architectures import (
 from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.pool import run_all
-from tests.benchmarks.papers.recombine import (
-    data,
-    judging,
-)
-from tests.benchmarks.papers.recombine.budget import (
-    Budget,
-    Training,
-)
+from tests.benchmarks.papers.recombine import data, judging
+from tests.benchmarks.papers.recombine.budget import Budget, Training
 from tests.benchmarks.papers.recombine.request import Request
-from tests.benchmarks.papers.recombine.rows import (
-    UPPER,
-    Row,
-)
-from tests.benchmarks.papers.recombine.training import (
-    Learner,
-    freeze,
-    train,
-)
+from tests.benchmarks.papers.recombine.rows import UPPER, Row
+from tests.benchmarks.papers.recombine.training import Learner, freeze, train
 from tests.benchmarks.papers.transplant import datasets
 from tests.benchmarks.papers.transplant.datasets import CIFAR10
 

@@ -6,19 +6,10 @@ from collections.abc import Callable, Sequence
 from statistics import mean
 
 from tests.benchmarks.harness.goal import Goal
-from tests.benchmarks.papers.recombine import (
-    extractors,
-    transfer,
-    uda,
-)
+from tests.benchmarks.papers.recombine import extractors, transfer, uda
 from tests.benchmarks.papers.recombine.pair_settings import JOINT
 from tests.benchmarks.papers.recombine.pairs import ALL
-from tests.benchmarks.papers.recombine.rows import (
-    UPPER,
-    Row,
-    average,
-    chosen,
-)
+from tests.benchmarks.papers.recombine.rows import UPPER, Row, average, chosen
 
 NEAR_CHANCE = 5.0
 """Points above chance that independent nets may be."""

@@ -9,21 +9,10 @@ from rich.console import Console
 
 from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.pool import run_all
-from tests.benchmarks.papers.recombine import (
-    data,
-    pairs,
-)
-from tests.benchmarks.papers.recombine.pairs import (
-    ALL,
-    PairCell,
-    PairConfig,
-    Scheme,
-)
+from tests.benchmarks.papers.recombine import data, pairs
+from tests.benchmarks.papers.recombine.pairs import ALL, PairCell, PairConfig, Scheme
 from tests.benchmarks.papers.recombine.request import Request
-from tests.benchmarks.papers.recombine.rows import (
-    UPPER,
-    Row,
-)
+from tests.benchmarks.papers.recombine.rows import UPPER, Row
 from tests.benchmarks.papers.transplant import datasets
 
 JOINT = f"joint {ALL}"

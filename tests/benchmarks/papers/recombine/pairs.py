@@ -18,21 +18,11 @@ from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import build_category_module, build_head, initialise
 from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.cache import cached
-from tests.benchmarks.papers.recombine import (
-    data,
-    judging,
-)
+from tests.benchmarks.papers.recombine import data, judging
 from tests.benchmarks.papers.recombine.budget import Training
 from tests.benchmarks.papers.recombine.data import Task
-from tests.benchmarks.papers.recombine.rows import (
-    UPPER,
-    Row,
-)
-from tests.benchmarks.papers.recombine.training import (
-    Learner,
-    freeze,
-    train,
-)
+from tests.benchmarks.papers.recombine.rows import UPPER, Row
+from tests.benchmarks.papers.recombine.training import Learner, freeze, train
 
 FORMAT = 1
 """Raised when pairs are trained otherwise with the same configuration."""

@@ -14,12 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tests.benchmarks.papers.recombine.rows import (
-    UPPER,
-    Row,
-    average,
-    chosen,
-)
+from tests.benchmarks.papers.recombine.rows import UPPER, Row, average, chosen
 
 _OURS = "#2e6fb7"
 _BOUND = "#c1272d"

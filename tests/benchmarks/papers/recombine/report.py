@@ -10,21 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.benchmarks.harness import (
-    goal,
-    outcome,
-    results,
-)
-from tests.benchmarks.papers.recombine import (
-    goals,
-    plots,
-    run,
-    tables,
-)
-from tests.benchmarks.papers.recombine.request import (
-    TITLES,
-    Request,
-)
+from tests.benchmarks.harness import goal, outcome, results
+from tests.benchmarks.papers.recombine import goals, plots, run, tables
+from tests.benchmarks.papers.recombine.request import TITLES, Request
 from tests.benchmarks.papers.recombine.rows import Row
 
 

@@ -9,10 +9,7 @@ from pathlib import Path
 import torch
 
 from rootstock.common.errors import ConfigurationError, SchemaError
-from tests.benchmarks.papers.recombine.budget import (
-    BUDGETS,
-    Budget,
-)
+from tests.benchmarks.papers.recombine.budget import BUDGETS, Budget
 
 TITLES = {
     "analysis": "Recombination accuracy of two nets on overlapping classes",

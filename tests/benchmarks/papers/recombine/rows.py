@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tests.benchmarks.harness.intervals import (
-    Interval,
-    over_seeds,
-)
+from tests.benchmarks.harness.intervals import Interval, over_seeds
 
 UPPER = "upper bound"
 """Each net as it was trained, with a rotation head of its own (paper, section 4)."""

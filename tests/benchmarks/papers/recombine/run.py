@@ -8,17 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 from rich.console import Console
 
 from tests.benchmarks.harness.pool import processes
-from tests.benchmarks.papers.recombine import (
-    extractors,
-    pair_settings,
-    transfer,
-    uda,
-)
+from tests.benchmarks.papers.recombine import extractors, pair_settings, transfer, uda
 from tests.benchmarks.papers.recombine.request import Request
-from tests.benchmarks.papers.recombine.rows import (
-    Row,
-    bounded,
-)
+from tests.benchmarks.papers.recombine.rows import Row, bounded
 
 Measure = Callable[[Request, ProcessPoolExecutor, Console], list[Row]]
 

@@ -8,12 +8,7 @@ from rich.table import Table
 
 from tests.benchmarks.harness import outcome
 from tests.benchmarks.papers.recombine.request import TITLES
-from tests.benchmarks.papers.recombine.rows import (
-    UPPER,
-    Row,
-    average,
-    chosen,
-)
+from tests.benchmarks.papers.recombine.rows import UPPER, Row, average, chosen
 
 PAPER: dict[str, dict[str, float]] = {
     "analysis": {

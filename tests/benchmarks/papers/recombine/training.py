@@ -15,10 +15,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.compatible.batchnorm import norms
 from rootstock.common.compatible.rotation import turned
 from tests.benchmarks.papers.recombine.budget import Training
-from tests.benchmarks.papers.recombine.data import (
-    Task,
-    minibatches,
-)
+from tests.benchmarks.papers.recombine.data import Task, minibatches
 
 
 @dataclass(frozen=True)

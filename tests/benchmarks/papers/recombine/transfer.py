@@ -20,23 +20,13 @@ from torch import nn
 
 from rootstock.common.nets.architectures import build_head, initialise
 from tests.benchmarks.harness.pool import run_all
-from tests.benchmarks.papers.recombine import (
-    data,
-    domains,
-    judging,
-)
+from tests.benchmarks.papers.recombine import data, domains, judging
 from tests.benchmarks.papers.recombine.budget import Budget
 from tests.benchmarks.papers.recombine.digits import grey_task
-from tests.benchmarks.papers.recombine.domains import (
-    DomainCell,
-    DomainConfig,
-)
+from tests.benchmarks.papers.recombine.domains import DomainCell, DomainConfig
 from tests.benchmarks.papers.recombine.request import Request
 from tests.benchmarks.papers.recombine.rows import Row
-from tests.benchmarks.papers.recombine.training import (
-    Learner,
-    steps,
-)
+from tests.benchmarks.papers.recombine.training import Learner, steps
 
 FOUNDER = "public"
 """Whose net's rotation head all others learn against: the paper's CIFAR-100."""

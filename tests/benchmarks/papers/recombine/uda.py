@@ -16,28 +16,13 @@ import torch
 from rich.console import Console
 
 from tests.benchmarks.harness.pool import run_all
-from tests.benchmarks.papers.recombine import (
-    data,
-    domains,
-    judging,
-)
+from tests.benchmarks.papers.recombine import data, domains, judging
 from tests.benchmarks.papers.recombine.budget import Budget
 from tests.benchmarks.papers.recombine.digits import grey_task
-from tests.benchmarks.papers.recombine.domains import (
-    Domain,
-    DomainCell,
-    DomainConfig,
-)
+from tests.benchmarks.papers.recombine.domains import Domain, DomainCell, DomainConfig
 from tests.benchmarks.papers.recombine.request import Request
-from tests.benchmarks.papers.recombine.rows import (
-    UPPER,
-    Row,
-)
-from tests.benchmarks.papers.recombine.training import (
-    Learner,
-    freeze,
-    train,
-)
+from tests.benchmarks.papers.recombine.rows import UPPER, Row
+from tests.benchmarks.papers.recombine.training import Learner, freeze, train
 
 DIRECTIONS = (("mnist", "usps"), ("usps", "mnist"))
 SOURCE = "source only"

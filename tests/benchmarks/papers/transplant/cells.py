@@ -15,11 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rootstock.common.distillation.auto.imitation import (
-    Answers,
-    ImitationPenalty,
-    in_batches,
-)
+from rootstock.common.distillation.auto.imitation import Answers, ImitationPenalty, in_batches
 from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.calibration import calibrate_by_labels
 from rootstock.common.distillation.methods import method_named
@@ -31,21 +27,13 @@ from rootstock.common.distillation.settings import (
     TeachingSettings,
 )
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
-from rootstock.common.distillation.transplant import (
-    Transplant,
-    starting_adapter,
-)
+from rootstock.common.distillation.transplant import Transplant, starting_adapter
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
-from rootstock.site_agent.evaluation.metrics import error_percent
+from rootstock.site_agent.scoring.metrics import error_percent
 from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.material import (
-    Judged,
-    Material,
-    between,
-    features,
-)
+from tests.benchmarks.papers.transplant.material import Judged, Material, between, features
 
 CEILING = "ceiling"
 """Not a method: the same adapter learned from all of the lab's training images."""

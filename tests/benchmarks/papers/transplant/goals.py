@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from tests.benchmarks.harness import goal
 from tests.benchmarks.harness.goal import Goal
 from tests.benchmarks.papers.transplant import summary
-from tests.benchmarks.papers.transplant.cells import (
-    AUTO,
-    PAPER_1,
-    PAPER_2,
-    Row,
-)
+from tests.benchmarks.papers.transplant.cells import AUTO, PAPER_1, PAPER_2, Row
 
 OURS = ("auto", AUTO)
 BASELINE = ("direct-learn", PAPER_2)

@@ -18,10 +18,7 @@ from rootstock.common.distillation.problem import Samples, TransplantProblem
 from rootstock.common.distillation.solvers.biases import feature_means
 from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import (
-    batches,
-    normalise,
-)
+from rootstock.common.images.decode import batches, normalise
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.site_agent.config import StatisticsConfig
@@ -29,12 +26,7 @@ from rootstock.site_agent.data.images import ImageSet
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.teacher.statistics import statistics
 from tests.benchmarks.papers.transplant import teachers
-from tests.benchmarks.papers.transplant.datasets import (
-    Dataset,
-    Labelled,
-    LabSplit,
-    lab,
-)
+from tests.benchmarks.papers.transplant.datasets import Dataset, Labelled, LabSplit, lab
 from tests.benchmarks.papers.transplant.shared_task import shared_task_module
 from tests.benchmarks.papers.transplant.teachers import Below
 

@@ -14,11 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tests.benchmarks.papers.transplant import summary
-from tests.benchmarks.papers.transplant.cells import (
-    ALL,
-    CEILING,
-    Row,
-)
+from tests.benchmarks.papers.transplant.cells import ALL, CEILING, Row
 
 _COLOURS = {
     "auto": "#c1272d",

@@ -23,26 +23,16 @@ from rootstock.common.distillation.auto.imitation import in_batches
 from rootstock.common.errors import SchemaError
 from rootstock.common.images.decode import normalise
 from rootstock.common.nets.architectures import build_head, initialise
-from rootstock.site_agent.evaluation.metrics import error_percent
 from rootstock.site_agent.recipes.compatible import FrozenHeads
 from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.scoring.metrics import error_percent
 from tests.benchmarks.harness import results
 from tests.benchmarks.harness.intervals import over_seeds
-from tests.benchmarks.harness.pool import (
-    processes,
-    run_all,
-)
-from tests.benchmarks.papers.transplant import (
-    cells,
-    datasets,
-    teachers,
-)
+from tests.benchmarks.harness.pool import processes, run_all
+from tests.benchmarks.papers.transplant import cells, datasets, teachers
 from tests.benchmarks.papers.transplant.cells import Cell
 from tests.benchmarks.papers.transplant.datasets import Dataset
-from tests.benchmarks.papers.transplant.material import (
-    Material,
-    between,
-)
+from tests.benchmarks.papers.transplant.material import Material, between
 from tests.benchmarks.papers.transplant.teachers import Below
 
 SUPERVISED = "supervised"

@@ -18,14 +18,11 @@ from torch import nn
 from rootstock.common.distillation.auto.imitation import in_batches
 from rootstock.common.errors import SchemaError
 from rootstock.common.images.decode import normalise
-from rootstock.site_agent.evaluation.metrics import error_percent
 from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.scoring.metrics import error_percent
 from tests.benchmarks.harness import results
 from tests.benchmarks.harness.pool import processes
-from tests.benchmarks.papers.transplant import (
-    datasets,
-    teachers,
-)
+from tests.benchmarks.papers.transplant import datasets, teachers
 from tests.benchmarks.papers.transplant.datasets import Labelled
 
 LONGER = 3

@@ -11,12 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from tests.benchmarks.harness import results
-from tests.benchmarks.papers.transplant import (
-    goals,
-    plots,
-    run,
-    tables,
-)
+from tests.benchmarks.papers.transplant import goals, plots, run, tables
 from tests.benchmarks.papers.transplant.cells import Row
 from tests.benchmarks.papers.transplant.run import Request
 

@@ -10,10 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rootstock.common.errors import SchemaError
-from tests.benchmarks.harness.pool import (
-    processes,
-    run_all,
-)
+from tests.benchmarks.harness.pool import processes, run_all
 from tests.benchmarks.papers.transplant import (
     cells,
     datasets,
@@ -21,10 +18,7 @@ from tests.benchmarks.papers.transplant import (
     segmentation_cells,
     teachers,
 )
-from tests.benchmarks.papers.transplant.cells import (
-    Cell,
-    Row,
-)
+from tests.benchmarks.papers.transplant.cells import Cell, Row
 
 SAMPLES = (0, 10, 20, 50, 100)
 METHODS: dict[int, tuple[str, ...]] = {

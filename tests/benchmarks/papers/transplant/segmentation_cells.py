@@ -25,19 +25,9 @@ from rootstock.common.images.decode import normalise
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
-from tests.benchmarks.papers.transplant import (
-    datasets,
-    segmentation,
-)
-from tests.benchmarks.papers.transplant.cells import (
-    Cell,
-    Row,
-    learned,
-)
-from tests.benchmarks.papers.transplant.segmentation import (
-    Masked,
-    pixel_accuracy,
-)
+from tests.benchmarks.papers.transplant import datasets, segmentation
+from tests.benchmarks.papers.transplant.cells import Cell, Row, learned
+from tests.benchmarks.papers.transplant.segmentation import Masked, pixel_accuracy
 
 ADAPTER = "1x1"
 """The paper's, and `auto`'s: one convolution (Exp. 3)."""

@@ -21,11 +21,7 @@ from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.recipes.supervised import schedule
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.transplant import teachers
-from tests.benchmarks.papers.transplant.datasets import (
-    Dataset,
-    Labelled,
-    lab,
-)
+from tests.benchmarks.papers.transplant.datasets import Dataset, Labelled, lab
 
 _BATCH = 64
 STEPS = 1000

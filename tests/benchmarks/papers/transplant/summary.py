@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import mean
 
-from tests.benchmarks.harness.intervals import (
-    Interval,
-    over_seeds,
-)
+from tests.benchmarks.harness.intervals import Interval, over_seeds
 from tests.benchmarks.papers.transplant.cells import Row
 
 PAPER: dict[tuple[int, str, str], dict[int, float]] = {

@@ -8,11 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from tests.benchmarks.papers.transplant import summary
-from tests.benchmarks.papers.transplant.cells import (
-    ALL,
-    CEILING,
-    Row,
-)
+from tests.benchmarks.papers.transplant.cells import ALL, CEILING, Row
 
 TITLES = {
     1: "Experiment 1: an adapter in a net of one's own, channels reordered",

@@ -32,11 +32,7 @@ from rootstock.site_agent.recipes.interface import Recipe, Teacher
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe, schedule
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import (
-    Dataset,
-    Labelled,
-    LabSplit,
-)
+from tests.benchmarks.papers.transplant.datasets import Dataset, Labelled, LabSplit
 
 TASK = TaskSpec(name="classification")
 FORMAT = 1

@@ -6,10 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from rootstock.common.documents import (
-    Document,
-    canonical_json,
-)
+from rootstock.common.documents import Document, canonical_json
 from rootstock.common.errors import IntegrityError
 from rootstock.common.identity import keys
 from rootstock.common.nets.calibration import Calibration

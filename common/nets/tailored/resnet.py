@@ -21,9 +21,9 @@ from rootstock.common.errors import SchemaError
 from rootstock.common.nets.declaration import Architecture, Layer
 from rootstock.common.nets.resnet import ResNet18, SmallResNet, WideResNet
 from rootstock.common.nets.spec import ArchitectureSpec
-from rootstock.common.nettailor.blocks import UniversalBlock
-from rootstock.common.nettailor.extractor import LAYER, TailoredBlocks, Term
-from rootstock.common.nettailor.paths import Path, from_text, name_of, text_of
+from rootstock.common.nets.tailored.blocks import UniversalBlock
+from rootstock.common.nets.tailored.extractor import LAYER, TailoredBlocks, Term
+from rootstock.common.nets.tailored.paths import Path, from_text, name_of, text_of
 
 NAME = "tailored-resnet"
 BACKBONES: dict[str, type[Architecture]] = {

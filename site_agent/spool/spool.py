@@ -23,10 +23,7 @@ from pathlib import Path
 from rootstock.common.errors import IntegrityError, RefusedError, SchemaError
 from rootstock.common.files import file_digest, storage_errors, sync_folder, write_bytes
 from rootstock.common.weights.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
-from rootstock.site_agent.evaluation.report import (
-    EvaluationReport,
-    SignedReceipt,
-)
+from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
 
 _MAX_DOCUMENT_BYTES = 1 << 20
 

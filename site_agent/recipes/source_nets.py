@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -22,9 +21,6 @@ from rootstock.common.nets.spec import ArchitectureSpec, Name
 from rootstock.common.weights import safetensors_io, schema
 from rootstock.common.weights.card_file import card_path, read_card
 from rootstock.common.weights.manifest import BlobEntry
-
-if TYPE_CHECKING:  # a recipe reads files, too, and what stands at a lab knows its recipes
-    from rootstock.site_agent.transfer.snapshot import StoredTeacher
 
 _PREFIX = "category_module."
 """Of f's tensors in an exported net; a file of f alone has none."""
@@ -91,13 +87,6 @@ def from_file(path: Path, device: torch.device) -> SourceNet:
         card.category_architecture,
         f.to(device).eval().requires_grad_(False),
     )
-
-
-def from_spool(teacher: StoredTeacher, device: torch.device) -> SourceNet:
-    """Read the category module of a teacher in the spool."""
-    manifest = teacher.manifest
-    name = f"{manifest.category} (spool, {teacher.entry.digest[:8]})"
-    return SourceNet(name, manifest.architecture, teacher.category_module(device))
 
 
 def require_source_fits(source: SourceNet, own: ArchitectureSpec) -> None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from rootstock.common.nettailor.blocks import UniversalBlock, pooling, total
-from rootstock.common.nettailor.paths import Path
+from rootstock.common.nets.tailored.blocks import UniversalBlock, pooling, total
+from rootstock.common.nets.tailored.paths import Path
 
 LAYER = "tailored"
 """The layer of an extractor that holds all nodes: paths between them go over others' heads."""

@@ -1,0 +1,45 @@
+"""Opens the store that an address names: a folder, a file:// URL or a bucket on S3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.errors import ConfigurationError
+
+
+def open_store(uri: str, cache: Path) -> BlobStore:
+    """Open a store by its address.
+
+    Parameters
+    ----------
+    uri
+        A folder, a file:// URL, or s3://bucket/prefix (credentials, region and endpoint come
+        from the usual AWS environment variables and files).
+    cache
+        Folder for local copies of a remote store's blobs.
+
+    Raises
+    ------
+    ConfigurationError
+        If the address has another form.
+    MissingExtraError
+        If it is on S3 and boto3 is not installed.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "s3":
+        if not parts.netloc:
+            raise ConfigurationError(f"artifacts = {uri!r} names no bucket; use s3://bucket/prefix")
+        # boto3 is an extra that a lab does not need.
+        from rootstock.common.artifacts.s3 import S3Store
+
+        return S3Store(parts.netloc, parts.path.strip("/"), cache)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return LocalStore(Path(parts.path))
+    if "://" in uri:
+        raise ConfigurationError(
+            f"artifacts = {uri!r}: only a folder, file:// and s3://bucket/prefix are known"
+        )
+    return LocalStore(Path(uri))

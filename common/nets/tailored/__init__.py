@@ -1,0 +1,1 @@
+"""ResNets of which a lab kept the paths that its task needs (NetTailor)."""

@@ -1,0 +1,1 @@
+"""What is trained or measured and not yet acknowledged by the coordinator."""
