@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from rootstock.common.artifacts.uri import open_store
 from rootstock.common.errors import UnreachableError
@@ -42,6 +44,25 @@ def run_coordinator(config: CoordinatorConfig) -> None:
         needs TLS, an MLflow server that does not answer.
     """
     log_to(sys.stderr)
+    with open_context(config) as context:
+        runner = JobRunner(config.jobs)
+        # Ray starts processes: it must do so before gRPC has started threads.
+        runner.start()
+        try:
+            asyncio.run(_serve(context, runner, StatePaths(config)))
+        finally:
+            runner.stop()
+
+
+@contextmanager
+def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
+    """Hold a coordinator's state as its only writer: database, store, plan and key.
+
+    Raises
+    ------
+    ConflictError
+        If another process holds it, or labs have seen another plan than the configuration's.
+    """
     paths = StatePaths(config)
     with only_one(paths.state, "coordinator"):
         key = load_or_create(paths.key)
@@ -49,16 +70,9 @@ def run_coordinator(config: CoordinatorConfig) -> None:
         try:
             store = open_store(paths.artifacts, paths.cache)
             plan = publish_plan(config, store, paths.plan)
-            context = CoordinatorContext(
+            yield CoordinatorContext(
                 registry=registry, store=store, plan=plan, key=key, config=config
             )
-            runner = JobRunner(config.jobs)
-            # Ray starts processes: it must do so before gRPC has started threads.
-            runner.start()
-            try:
-                asyncio.run(_serve(context, runner, paths))
-            finally:
-                runner.stop()
         finally:
             registry.close()
 

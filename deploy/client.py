@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 
 from rootstock.common.errors import NotFoundError
+from rootstock.common.protocol import Heads
 from rootstock.common.transport.channel import channel_options
 from rootstock.common.transport.status import error_from_rpc
+from rootstock.common.weights.manifest import BlobEntry
 from rootstock.protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
+
+if TYPE_CHECKING:
+    from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
 
 _Answer = TypeVar("_Answer")
 
@@ -55,6 +60,10 @@ class OperatorClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel."""
         self._channel.close()
 
     def status(self) -> operator_pb2.GetStatusResponse:
@@ -82,16 +91,6 @@ class OperatorClient:
         request = operator_pb2.DecideMergeRequest(merge_id=merge_id, approve=approve, reason=reason)
         answer = self._call(self._stub.DecideMerge, request)
         return str(answer.state)
-
-    def wake(self) -> None:
-        """Have the coordinator look at its registry again.
-
-        Raises
-        ------
-        UnreachableError, IdentityError
-            See `status`.
-        """
-        self._call(self._stub.Wake, operator_pb2.WakeRequest())
 
     def grow(self) -> list[str]:
         """Let every operation that is held go ahead; return the merges' ids.
@@ -131,6 +130,42 @@ class OperatorClient:
         """
         request = operator_pb2.RollBackRequest(version=version, reason=reason, and_later=and_later)
         return self._call(self._stub.RollBack, request)
+
+    def learn_task(self, task: str, learned: LearnedTask, source: str | None) -> list[str]:
+        """See `Operations.learn_task`."""
+        request = operator_pb2.LearnTaskRequest(
+            task=task, learned=learned.model_dump_json().encode(), source=source or ""
+        )
+        return list(self._call(self._stub.LearnTask, request).merge_ids)
+
+    def found_net(self, merge_id: str, learned: LearnedTask) -> None:
+        """See `Operations.found_net`."""
+        request = operator_pb2.FoundNetRequest(
+            merge_id=merge_id, learned=learned.model_dump_json().encode()
+        )
+        self._call(self._stub.FoundNet, request)
+
+    def connect(self, category: str, task: str, join: OperatorJoin) -> str:
+        """See `Operations.connect`."""
+        request = operator_pb2.ConnectRequest(category=category, task=task, join=join.canonical())
+        return str(self._call(self._stub.Connect, request).merge_ids[0])
+
+    def publish_heads(
+        self, origin: str, task_modules: Mapping[str, BlobEntry], rotation: BlobEntry | None
+    ) -> Heads:
+        """See `Operations.publish_heads`."""
+        request = operator_pb2.PublishHeadsRequest(
+            origin=origin,
+            task_modules={name: entry.canonical() for name, entry in task_modules.items()},
+            rotation=b"" if rotation is None else rotation.canonical(),
+        )
+        answer = self._call(self._stub.PublishHeads, request)
+        return Heads.parse(answer.heads, what="published heads")
+
+    def retire_heads(self, reason: str) -> Heads:
+        """See `Operations.retire_heads`."""
+        answer = self._call(self._stub.RetireHeads, operator_pb2.RetireHeadsRequest(reason=reason))
+        return Heads.parse(answer.heads, what="retired heads")
 
     def _call(self, method: Callable[..., _Answer], request: object) -> _Answer:
         try:

@@ -9,8 +9,6 @@ Shapes: N images, C channels of x = f(I), M channels that g takes, H/W height an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,20 +28,12 @@ from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.own_samples import OwnSamples, read_own
-from rootstock.coordinator.merges.result import OperatorJoin
+from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
 from rootstock.coordinator.net.compose import loaded_task_module
 from rootstock.coordinator.net.reader import NetReader
 
 NO_ADAPTER = "no adapter"
 LEARNED = "learned"
-
-
-@dataclass(frozen=True)
-class LearnedTask:
-    """A new task module, and how each category that it was learned on is joined to it."""
-
-    blob: BlobEntry
-    joins: Mapping[str, OperatorJoin]
 
 
 class Learner:
@@ -133,7 +123,7 @@ class Learner:
             )
             for category, found in samples.items()
         }
-        return LearnedTask(blob, joins)
+        return LearnedTask(blob=blob, joins=joins)
 
     def connection(
         self, category: str, task: str, settings: BackDistillationSettings

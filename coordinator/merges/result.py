@@ -9,7 +9,8 @@ from pydantic import Field
 
 from rootstock.common.documents import Document
 from rootstock.common.nets.calibration import Calibration
-from rootstock.common.weights.manifest import AdapterEntry, Digest
+from rootstock.common.nets.spec import Name
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from rootstock.coordinator.registry import Submission
 
 COORDINATOR = "coordinator"
@@ -58,3 +59,11 @@ class OperatorJoin(Document):
     def join(self) -> AcceptedJoin:
         """Return how it is committed."""
         return AcceptedJoin(candidate="own_samples", adapter=self.adapter)
+
+
+class LearnedTask(Document):
+    """A new task module, and how each category that it was learned on is joined to it."""
+
+    blob: BlobEntry
+    joins: dict[Name, OperatorJoin] = Field(min_length=1)
+    """By category, in the order in which they are merged."""

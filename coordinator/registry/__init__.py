@@ -111,10 +111,6 @@ class Registry:
         """
         return self._database.subscribe(listener)
 
-    def wake(self) -> None:
-        """Call every listener, as after a commit: another process has committed something."""
-        self._database.wake()
-
     def close(self) -> None:
         """Give back every connection; committed work needs no closing."""
         self._database.close()

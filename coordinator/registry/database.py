@@ -98,10 +98,6 @@ class Database:
         )
         self._tell(change)
 
-    def wake(self) -> None:
-        """Call the listeners: there may be news for any site."""
-        self._tell(Change(everyone=True))
-
     def _tell(self, change: Change) -> None:
         with self._lock:
             listeners = list(self._listeners)

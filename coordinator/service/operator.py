@@ -12,9 +12,12 @@ from typing import Any
 from rootstock import __version__
 from rootstock.common.errors import SchemaError
 from rootstock.common.files import storage_errors, write_bytes
+from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.context import CoordinatorContext, plain
+from rootstock.coordinator.learning.operations import Operations
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.forget import forget_samples
+from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
 from rootstock.coordinator.registry import Merge, Submission, SubmissionState
 from rootstock.coordinator.service.subscriptions import Subscriptions
 from rootstock.coordinator.service.uploads.blobs import blob_sizes
@@ -67,6 +70,7 @@ class Operator(OperatorServicer):
         self._watchers = watchers
         self._uploads = uploads
         self._experiment_id = experiment_id
+        self._operations = Operations(context)
         self._clock = clock
 
     async def GetStatus(  # noqa: N802
@@ -86,13 +90,6 @@ class Operator(OperatorServicer):
             _reason(request.reason),
         )
         return pb.DecideMergeResponse(state=merge.state)
-
-    async def Wake(  # noqa: N802
-        self, _request: pb.WakeRequest, _context: Any
-    ) -> pb.WakeResponse:
-        """Have whoever works on the registry look at it again: another process wrote to it."""
-        await asyncio.to_thread(self._registry.wake)
-        return pb.WakeResponse()
 
     async def Grow(  # noqa: N802
         self, _request: pb.GrowRequest, _context: Any
@@ -118,6 +115,57 @@ class Operator(OperatorServicer):
         return pb.RollBackResponse(
             versions=[version.number for version in taken], head=taken[-1].parent or 0
         )
+
+    async def LearnTask(  # noqa: N802
+        self, request: pb.LearnTaskRequest, _context: Any
+    ) -> pb.QueuedMerges:
+        """Queue the joins of a task module that the operator learned."""
+        learned = LearnedTask.parse(request.learned, what="learned task module")
+        merges = await asyncio.to_thread(
+            self._operations.learn_task, request.task, learned, request.source or None
+        )
+        return pb.QueuedMerges(merge_ids=merges)
+
+    async def FoundNet(  # noqa: N802
+        self, request: pb.FoundNetRequest, _context: Any
+    ) -> pb.QueuedMerges:
+        """Found the net on a task module that the operator learned."""
+        learned = LearnedTask.parse(request.learned, what="learned task module")
+        await asyncio.to_thread(self._operations.found_net, request.merge_id, learned)
+        return pb.QueuedMerges(merge_ids=[request.merge_id])
+
+    async def Connect(  # noqa: N802
+        self, request: pb.ConnectRequest, _context: Any
+    ) -> pb.QueuedMerges:
+        """Queue a further join of what the net holds."""
+        join = OperatorJoin.parse(request.join, what="learned join")
+        merge = await asyncio.to_thread(
+            self._operations.connect, request.category, request.task, join
+        )
+        return pb.QueuedMerges(merge_ids=[merge])
+
+    async def PublishHeads(  # noqa: N802
+        self, request: pb.PublishHeadsRequest, _context: Any
+    ) -> pb.PublishedHeads:
+        """Publish auxiliary heads, and tell every lab."""
+        modules = {
+            name: BlobEntry.parse(entry, what=f"head of task '{name}'")
+            for name, entry in request.task_modules.items()
+        }
+        rotation = None
+        if request.rotation:
+            rotation = BlobEntry.parse(request.rotation, what="rotation head")
+        published = await asyncio.to_thread(
+            self._operations.publish_heads, request.origin, modules, rotation
+        )
+        return pb.PublishedHeads(heads=published.canonical())
+
+    async def RetireHeads(  # noqa: N802
+        self, request: pb.RetireHeadsRequest, _context: Any
+    ) -> pb.PublishedHeads:
+        """Take the published heads back, and tell every lab."""
+        retired = await asyncio.to_thread(self._operations.retire_heads, _reason(request.reason))
+        return pb.PublishedHeads(heads=retired.canonical())
 
     def _status(self, watching: set[str]) -> pb.GetStatusResponse:
         registry = self._registry

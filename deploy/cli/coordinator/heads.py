@@ -9,7 +9,8 @@ import typer
 
 from rootstock.common.errors import NotFoundError
 from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.cli.net.options import AsJson, Config, number_of, woken
+from rootstock.deploy.cli.net.options import AsJson, Config, number_of
+from rootstock.deploy.cli.operations import operations
 from rootstock.deploy.output import RESULT, print_json
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def publish(
     from rootstock.common.config import load
 
     settings = load(config, CoordinatorConfig)
-    paths = StatePaths(settings)
-    plan = published_plan(paths)
+    plan = published_plan(StatePaths(settings))
     rotation, told = None, None
     with NetReader.open(settings) as view:
         if source == "net" or images is not None:
@@ -75,9 +75,8 @@ def publish(
                 RotationSettings(steps=steps, seed=seed),
             )
             origin += f", rotation above {name}"
-        file = heads.HeadsFile(paths.heads)
-        published = heads.publish(file, view.registry, origin, modules, rotation)
-    running = woken(settings.state)
+    with operations(settings) as (operator, running):
+        published = operator.publish_heads(origin, modules, rotation)
     if as_json:
         print_json({**_told(published), "rotation_told": told, "coordinator_runs": running})
         return
@@ -98,16 +97,10 @@ def retire(
     """Take the heads back; labs with recipe `compatible` then wait for the next ones."""
     with needs_coordinator("coordinator heads retire"):
         from rootstock.coordinator.config import CoordinatorConfig
-        from rootstock.coordinator.net.reader import NetReader
-        from rootstock.coordinator.paths import StatePaths
-        from rootstock.coordinator.plan import heads
     from rootstock.common.config import load
 
-    settings = load(config, CoordinatorConfig)
-    with NetReader.open(settings) as view:
-        file = heads.HeadsFile(StatePaths(settings).heads)
-        retired = heads.retire(file, view.registry, reason)
-    running = woken(settings.state)
+    with operations(load(config, CoordinatorConfig)) as (operator, running):
+        retired = operator.retire_heads(reason)
     if as_json:
         print_json({"retired": retired.number, "coordinator_runs": running})
         return

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.cli.net.options import AsJson, Config, number_of, woken
+from rootstock.deploy.cli.net.options import AsJson, Config, number_of
+from rootstock.deploy.cli.operations import operations
 from rootstock.deploy.output import PEOPLE, RESULT, print_json
 
 if TYPE_CHECKING:
-    from rootstock.coordinator.config import CoordinatorConfig
     from rootstock.coordinator.merges.result import OperatorJoin
-    from rootstock.coordinator.registry import Merge
 
 QUEUED = "queued; merged once `rootstock coordinator run` runs"
 Samples = Annotated[
@@ -43,10 +41,8 @@ def learn(
     """
     with needs_coordinator("net learn"):
         from rootstock.common.distillation.settings import TaskLearningSettings
-        from rootstock.common.identity.keys import load_or_create
         from rootstock.coordinator.config import CoordinatorConfig
         from rootstock.coordinator.learning.learn import Learner
-        from rootstock.coordinator.learning.queue import queue_task
         from rootstock.coordinator.merges.own_samples import categories_in
         from rootstock.coordinator.merges.pending import published_plan
         from rootstock.coordinator.net.reader import NetReader
@@ -54,21 +50,24 @@ def learn(
     from rootstock.common.config import load
 
     settings = load(config, CoordinatorConfig)
-    paths = StatePaths(settings)
-    plan = published_plan(paths)
+    plan = published_plan(StatePaths(settings))
     with NetReader.open(settings) as view:
         tree = view.tree(number_of(view, None))
         begin = next(iter(plan.initial_task_modules.values()), None)
-        found = Learner(view, tree, samples).task(
+        learned = Learner(view, tree, samples).task(
             name,
             _names(categories) or categories_in(samples),
             begin,
             source,
             TaskLearningSettings(steps=steps, seed=seed),
         )
-        key = load_or_create(paths.key)
-        merges = queue_task(view.registry, view.store, key, plan, tree, name, found, source)
-    _tell(settings, merges, found.joins.values(), as_json=as_json)
+    with operations(settings) as (operator, running):
+        merges = operator.learn_task(name, learned, source)
+    rows = [
+        _row(merge, category, name, join)
+        for merge, (category, join) in zip(merges, learned.joins.items(), strict=True)
+    ]
+    _show(rows, running=running, as_json=as_json)
 
 
 def found(
@@ -88,7 +87,6 @@ def found(
     """
     with needs_coordinator("net found"):
         from rootstock.common.distillation.settings import TaskLearningSettings
-        from rootstock.common.identity.keys import load_or_create
         from rootstock.coordinator.config import CoordinatorConfig
         from rootstock.coordinator.learning.found import (
             chosen_categories,
@@ -96,7 +94,6 @@ def found(
             waiting_categories,
         )
         from rootstock.coordinator.learning.learn import Learner
-        from rootstock.coordinator.learning.queue import found_with
         from rootstock.coordinator.merges.own_samples import categories_in
         from rootstock.coordinator.merges.pending import published_plan
         from rootstock.coordinator.net.reader import NetReader
@@ -104,8 +101,7 @@ def found(
     from rootstock.common.config import load
 
     settings = load(config, CoordinatorConfig)
-    paths = StatePaths(settings)
-    plan = published_plan(paths)
+    plan = published_plan(StatePaths(settings))
     with NetReader.open(settings) as view:
         merge = founding_merge(view.registry)
         waiting = waiting_categories(view.registry, merge, plan)
@@ -119,9 +115,8 @@ def found(
             None,
             TaskLearningSettings(steps=steps, seed=seed),
         )
-        key = load_or_create(paths.key)
-        merge = found_with(view.registry, view.store, key, plan, merge, waiting, learned)
-    running = woken(settings.state)
+    with operations(settings) as (operator, running):
+        operator.found_net(merge.id, learned)
     rows = [
         {"category": category, **join.model_dump(exclude={"adapter", "submission"})}
         for category, join in learned.joins.items()
@@ -158,29 +153,21 @@ def connect(
         from rootstock.common.distillation.settings import BackDistillationSettings
         from rootstock.coordinator.config import CoordinatorConfig
         from rootstock.coordinator.learning.learn import Learner
-        from rootstock.coordinator.learning.queue import queue_connection
         from rootstock.coordinator.net.reader import NetReader
     from rootstock.common.config import load
 
     settings = load(config, CoordinatorConfig)
     with NetReader.open(settings) as view:
         tree = view.tree(number_of(view, None))
-        found = Learner(view, tree, samples).connection(
+        join = Learner(view, tree, samples).connection(
             category, task, BackDistillationSettings(steps=steps, seed=seed)
         )
-        merge = queue_connection(view.registry, tree, category, task, found)
-    _tell(settings, [merge], [found], as_json=as_json)
+    with operations(settings) as (operator, running):
+        merge = operator.connect(category, task, join)
+    _show([_row(merge, category, task, join)], running=running, as_json=as_json)
 
 
-def _tell(
-    settings: CoordinatorConfig,
-    merges: list[Merge],
-    joins: Iterable[OperatorJoin],
-    *,
-    as_json: bool,
-) -> None:
-    rows = [_row(merge, join) for merge, join in zip(merges, joins, strict=True)]
-    running = woken(settings.state)
+def _show(rows: list[dict[str, object]], *, running: bool, as_json: bool) -> None:
     if as_json:
         print_json({"joins": rows, "coordinator_runs": running})
         return
@@ -198,6 +185,6 @@ def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _row(merge: Merge, join: OperatorJoin) -> Mapping[str, object]:
-    told = join.model_dump(exclude={"adapter", "submission"})
-    return {"merge": merge.id, "category": merge.category, "task": merge.task, **told}
+def _row(merge: str, category: str, task: str, join: OperatorJoin) -> dict[str, object]:
+    learned = join.model_dump(exclude={"adapter", "submission"})
+    return {"merge": merge, "category": category, "task": task, **learned}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rootstock.common.errors import NotFoundError, UnreachableError
+from rootstock.common.errors import NotFoundError
 from rootstock.deploy.cli.extras import needs_coordinator
 
 if TYPE_CHECKING:
@@ -52,15 +52,3 @@ def number_of(view: NetReader, wanted: int | None) -> int:
     if number is None:
         raise NotFoundError("the net is not founded yet: no teacher net has been merged")
     return number
-
-
-def woken(state: Path) -> bool:
-    """Have a coordinator that runs look at its registry again; say whether there is one."""
-    from rootstock.deploy.client import OperatorClient
-
-    try:
-        with OperatorClient.of_state(state) as operator:
-            operator.wake()
-    except (NotFoundError, UnreachableError):
-        return False
-    return True

@@ -90,9 +90,7 @@ def queue(context: CoordinatorContext, folder: Path, name: str, source: str | No
     assert tree is not None
     begin = context.plan.initial_task_modules["classification"]
     found = learner(context, folder).task(name, ["cat", "dog"], begin, source, QUICK)
-    return queue_task(
-        context.registry, context.store, context.key, context.plan, tree, name, found, source
-    )
+    return queue_task(context, name, found, source)
 
 
 def carry(context: CoordinatorContext, merges: list[Merge]) -> None:
@@ -162,7 +160,7 @@ def test_a_further_join_takes_the_best_of_what_there_is(
     found = learner(grown, folder).task("round", ["cat"], begin, None, QUICK)
     carry(
         grown,
-        queue_task(grown.registry, grown.store, grown.key, grown.plan, tree, "round", found, None),
+        queue_task(grown, "round", found, None),
     )
     tree = grown.tree()
     assert tree is not None
@@ -171,7 +169,7 @@ def test_a_further_join_takes_the_best_of_what_there_is(
     plain = learner(grown, folder).connection("dog", "round", BackDistillationSettings(steps=1))
     assert join.error <= plain.error
     assert join.judged_on > 20
-    carry(grown, [queue_connection(grown.registry, tree, "dog", "round", join)])
+    carry(grown, [queue_connection(grown, "dog", "round", join)])
     edge = grown.tree().edge("dog", "round")  # type: ignore[union-attr]
     assert (edge.adapter, edge.error) == (join.adapter, join.error)
     assert verify_version(NetReader(grown.registry, grown.store), 4, grown.key.public_key) == []
@@ -287,7 +285,7 @@ def found(context: CoordinatorContext, folder: Path) -> Merge:
     learned = Learner(NetReader(registry, store), tree, folder).task(
         merge.task, chosen, begin, None, QUICK
     )
-    return found_with(registry, store, context.key, context.plan, merge, tree, learned)
+    return found_with(context, merge.id, learned)
 
 
 def test_a_net_is_founded_on_what_several_labs_category_modules_have_in_common(

@@ -26,14 +26,6 @@ class DecideMergeResponse(_message.Message):
     state: str
     def __init__(self, state: _Optional[str] = ...) -> None: ...
 
-class WakeRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class WakeResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
 class GrowRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -73,6 +65,69 @@ class RollBackResponse(_message.Message):
     versions: _containers.RepeatedScalarFieldContainer[int]
     head: int
     def __init__(self, versions: _Optional[_Iterable[int]] = ..., head: _Optional[int] = ...) -> None: ...
+
+class LearnTaskRequest(_message.Message):
+    __slots__ = ("task", "learned", "source")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    learned: bytes
+    source: str
+    def __init__(self, task: _Optional[str] = ..., learned: _Optional[bytes] = ..., source: _Optional[str] = ...) -> None: ...
+
+class FoundNetRequest(_message.Message):
+    __slots__ = ("merge_id", "learned")
+    MERGE_ID_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_FIELD_NUMBER: _ClassVar[int]
+    merge_id: str
+    learned: bytes
+    def __init__(self, merge_id: _Optional[str] = ..., learned: _Optional[bytes] = ...) -> None: ...
+
+class ConnectRequest(_message.Message):
+    __slots__ = ("category", "task", "join")
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    category: str
+    task: str
+    join: bytes
+    def __init__(self, category: _Optional[str] = ..., task: _Optional[str] = ..., join: _Optional[bytes] = ...) -> None: ...
+
+class QueuedMerges(_message.Message):
+    __slots__ = ("merge_ids",)
+    MERGE_IDS_FIELD_NUMBER: _ClassVar[int]
+    merge_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, merge_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PublishHeadsRequest(_message.Message):
+    __slots__ = ("origin", "task_modules", "rotation")
+    class TaskModulesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    TASK_MODULES_FIELD_NUMBER: _ClassVar[int]
+    ROTATION_FIELD_NUMBER: _ClassVar[int]
+    origin: str
+    task_modules: _containers.ScalarMap[str, bytes]
+    rotation: bytes
+    def __init__(self, origin: _Optional[str] = ..., task_modules: _Optional[_Mapping[str, bytes]] = ..., rotation: _Optional[bytes] = ...) -> None: ...
+
+class RetireHeadsRequest(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class PublishedHeads(_message.Message):
+    __slots__ = ("heads",)
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    heads: bytes
+    def __init__(self, heads: _Optional[bytes] = ...) -> None: ...
 
 class SiteStatus(_message.Message):
     __slots__ = ("name", "watching")

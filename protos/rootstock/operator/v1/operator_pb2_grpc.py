@@ -44,11 +44,6 @@ class OperatorStub:
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
                 response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
                 _registered_method=True)
-        self.Wake = channel.unary_unary(
-                '/rootstock.operator.v1.Operator/Wake',
-                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.SerializeToString,
-                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.FromString,
-                _registered_method=True)
         self.Grow = channel.unary_unary(
                 '/rootstock.operator.v1.Operator/Grow',
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.GrowRequest.SerializeToString,
@@ -64,6 +59,31 @@ class OperatorStub:
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.SerializeToString,
                 response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.FromString,
                 _registered_method=True)
+        self.LearnTask = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/LearnTask',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.LearnTaskRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.QueuedMerges.FromString,
+                _registered_method=True)
+        self.FoundNet = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/FoundNet',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.FoundNetRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.QueuedMerges.FromString,
+                _registered_method=True)
+        self.Connect = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/Connect',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ConnectRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.QueuedMerges.FromString,
+                _registered_method=True)
+        self.PublishHeads = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/PublishHeads',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishHeadsRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishedHeads.FromString,
+                _registered_method=True)
+        self.RetireHeads = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/RetireHeads',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RetireHeadsRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishedHeads.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer:
@@ -77,13 +97,6 @@ class OperatorServicer:
 
     def DecideMerge(self, request, context):
         """Says a word on a merge: approve one that waits for a review, reject any that is open.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Wake(self, request, context):
-        """Looks at the registry again: the command line has written to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +123,41 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LearnTask(self, request, context):
+        """Queues the joins of a task module that the operator learned; its blobs are in the store.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FoundNet(self, request, context):
+        """Founds the net on a task module that the operator learned, with the merge that is held.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Connect(self, request, context):
+        """Queues a further join of a category and a task that the net holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishHeads(self, request, context):
+        """Publishes auxiliary heads in place of those there are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireHeads(self, request, context):
+        """Takes the published heads back; answers what was retired.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,11 +170,6 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.DecideMerge,
                     request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.FromString,
                     response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.SerializeToString,
-            ),
-            'Wake': grpc.unary_unary_rpc_method_handler(
-                    servicer.Wake,
-                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.FromString,
-                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.SerializeToString,
             ),
             'Grow': grpc.unary_unary_rpc_method_handler(
                     servicer.Grow,
@@ -142,6 +185,31 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.RollBack,
                     request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.FromString,
                     response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.SerializeToString,
+            ),
+            'LearnTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.LearnTask,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.LearnTaskRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.QueuedMerges.SerializeToString,
+            ),
+            'FoundNet': grpc.unary_unary_rpc_method_handler(
+                    servicer.FoundNet,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.FoundNetRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.QueuedMerges.SerializeToString,
+            ),
+            'Connect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Connect,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ConnectRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.QueuedMerges.SerializeToString,
+            ),
+            'PublishHeads': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishHeads,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishHeadsRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishedHeads.SerializeToString,
+            ),
+            'RetireHeads': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireHeads,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RetireHeadsRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishedHeads.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -198,33 +266,6 @@ class Operator:
             '/rootstock.operator.v1.Operator/DecideMerge',
             rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeRequest.SerializeToString,
             rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.DecideMergeResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Wake(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/rootstock.operator.v1.Operator/Wake',
-            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeRequest.SerializeToString,
-            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.WakeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -306,6 +347,141 @@ class Operator:
             '/rootstock.operator.v1.Operator/RollBack',
             rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.SerializeToString,
             rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LearnTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/LearnTask',
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.LearnTaskRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.QueuedMerges.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FoundNet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/FoundNet',
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.FoundNetRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.QueuedMerges.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Connect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/Connect',
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ConnectRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.QueuedMerges.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishHeads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/PublishHeads',
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishHeadsRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishedHeads.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireHeads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/RetireHeads',
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RetireHeadsRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishedHeads.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,14 +36,22 @@ class OperatorStub:
     GetStatus: _grpc.UnaryUnaryMultiCallable[_operator_pb2.GetStatusRequest, _operator_pb2.GetStatusResponse]
     DecideMerge: _grpc.UnaryUnaryMultiCallable[_operator_pb2.DecideMergeRequest, _operator_pb2.DecideMergeResponse]
     """Says a word on a merge: approve one that waits for a review, reject any that is open."""
-    Wake: _grpc.UnaryUnaryMultiCallable[_operator_pb2.WakeRequest, _operator_pb2.WakeResponse]
-    """Looks at the registry again: the command line has written to it."""
     Grow: _grpc.UnaryUnaryMultiCallable[_operator_pb2.GrowRequest, _operator_pb2.GrowResponse]
     """Lets every operation that is held go ahead (growth.automatic = false)."""
     ForgetSamples: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ForgetSamplesRequest, _operator_pb2.ForgetSamplesResponse]
     """Deletes the samples that came with a submission, and tells its lab."""
     RollBack: _grpc.UnaryUnaryMultiCallable[_operator_pb2.RollBackRequest, _operator_pb2.RollBackResponse]
     """Takes a net version back, so that its parent is the head."""
+    LearnTask: _grpc.UnaryUnaryMultiCallable[_operator_pb2.LearnTaskRequest, _operator_pb2.QueuedMerges]
+    """Queues the joins of a task module that the operator learned; its blobs are in the store."""
+    FoundNet: _grpc.UnaryUnaryMultiCallable[_operator_pb2.FoundNetRequest, _operator_pb2.QueuedMerges]
+    """Founds the net on a task module that the operator learned, with the merge that is held."""
+    Connect: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ConnectRequest, _operator_pb2.QueuedMerges]
+    """Queues a further join of a category and a task that the net holds."""
+    PublishHeads: _grpc.UnaryUnaryMultiCallable[_operator_pb2.PublishHeadsRequest, _operator_pb2.PublishedHeads]
+    """Publishes auxiliary heads in place of those there are."""
+    RetireHeads: _grpc.UnaryUnaryMultiCallable[_operator_pb2.RetireHeadsRequest, _operator_pb2.PublishedHeads]
+    """Takes the published heads back; answers what was retired."""
 
 @_typing.type_check_only
 class OperatorAsyncStub(OperatorStub):
@@ -51,14 +59,22 @@ class OperatorAsyncStub(OperatorStub):
     GetStatus: _aio.UnaryUnaryMultiCallable[_operator_pb2.GetStatusRequest, _operator_pb2.GetStatusResponse]  # type: ignore[assignment]
     DecideMerge: _aio.UnaryUnaryMultiCallable[_operator_pb2.DecideMergeRequest, _operator_pb2.DecideMergeResponse]  # type: ignore[assignment]
     """Says a word on a merge: approve one that waits for a review, reject any that is open."""
-    Wake: _aio.UnaryUnaryMultiCallable[_operator_pb2.WakeRequest, _operator_pb2.WakeResponse]  # type: ignore[assignment]
-    """Looks at the registry again: the command line has written to it."""
     Grow: _aio.UnaryUnaryMultiCallable[_operator_pb2.GrowRequest, _operator_pb2.GrowResponse]  # type: ignore[assignment]
     """Lets every operation that is held go ahead (growth.automatic = false)."""
     ForgetSamples: _aio.UnaryUnaryMultiCallable[_operator_pb2.ForgetSamplesRequest, _operator_pb2.ForgetSamplesResponse]  # type: ignore[assignment]
     """Deletes the samples that came with a submission, and tells its lab."""
     RollBack: _aio.UnaryUnaryMultiCallable[_operator_pb2.RollBackRequest, _operator_pb2.RollBackResponse]  # type: ignore[assignment]
     """Takes a net version back, so that its parent is the head."""
+    LearnTask: _aio.UnaryUnaryMultiCallable[_operator_pb2.LearnTaskRequest, _operator_pb2.QueuedMerges]  # type: ignore[assignment]
+    """Queues the joins of a task module that the operator learned; its blobs are in the store."""
+    FoundNet: _aio.UnaryUnaryMultiCallable[_operator_pb2.FoundNetRequest, _operator_pb2.QueuedMerges]  # type: ignore[assignment]
+    """Founds the net on a task module that the operator learned, with the merge that is held."""
+    Connect: _aio.UnaryUnaryMultiCallable[_operator_pb2.ConnectRequest, _operator_pb2.QueuedMerges]  # type: ignore[assignment]
+    """Queues a further join of a category and a task that the net holds."""
+    PublishHeads: _aio.UnaryUnaryMultiCallable[_operator_pb2.PublishHeadsRequest, _operator_pb2.PublishedHeads]  # type: ignore[assignment]
+    """Publishes auxiliary heads in place of those there are."""
+    RetireHeads: _aio.UnaryUnaryMultiCallable[_operator_pb2.RetireHeadsRequest, _operator_pb2.PublishedHeads]  # type: ignore[assignment]
+    """Takes the published heads back; answers what was retired."""
 
 class OperatorServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -75,14 +91,6 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.DecideMergeResponse, _abc.Awaitable[_operator_pb2.DecideMergeResponse]]:
         """Says a word on a merge: approve one that waits for a review, reject any that is open."""
-
-    @_abc_1.abstractmethod
-    def Wake(
-        self,
-        request: _operator_pb2.WakeRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_operator_pb2.WakeResponse, _abc.Awaitable[_operator_pb2.WakeResponse]]:
-        """Looks at the registry again: the command line has written to it."""
 
     @_abc_1.abstractmethod
     def Grow(
@@ -107,5 +115,45 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.RollBackResponse, _abc.Awaitable[_operator_pb2.RollBackResponse]]:
         """Takes a net version back, so that its parent is the head."""
+
+    @_abc_1.abstractmethod
+    def LearnTask(
+        self,
+        request: _operator_pb2.LearnTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.QueuedMerges, _abc.Awaitable[_operator_pb2.QueuedMerges]]:
+        """Queues the joins of a task module that the operator learned; its blobs are in the store."""
+
+    @_abc_1.abstractmethod
+    def FoundNet(
+        self,
+        request: _operator_pb2.FoundNetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.QueuedMerges, _abc.Awaitable[_operator_pb2.QueuedMerges]]:
+        """Founds the net on a task module that the operator learned, with the merge that is held."""
+
+    @_abc_1.abstractmethod
+    def Connect(
+        self,
+        request: _operator_pb2.ConnectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.QueuedMerges, _abc.Awaitable[_operator_pb2.QueuedMerges]]:
+        """Queues a further join of a category and a task that the net holds."""
+
+    @_abc_1.abstractmethod
+    def PublishHeads(
+        self,
+        request: _operator_pb2.PublishHeadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.PublishedHeads, _abc.Awaitable[_operator_pb2.PublishedHeads]]:
+        """Publishes auxiliary heads in place of those there are."""
+
+    @_abc_1.abstractmethod
+    def RetireHeads(
+        self,
+        request: _operator_pb2.RetireHeadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.PublishedHeads, _abc.Awaitable[_operator_pb2.PublishedHeads]]:
+        """Takes the published heads back; answers what was retired."""
 
 def add_OperatorServicer_to_server(servicer: OperatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
