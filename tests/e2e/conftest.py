@@ -8,7 +8,7 @@ import pytest
 from rootstock.coordinator.history.server import MlflowServer
 from rootstock.deploy.federation.config import FederationConfig
 from rootstock.deploy.federation.processes import Processes, free_ports
-from tests.e2e.federation import Running
+from tests.support.federation_processes import Running
 
 
 @pytest.fixture(scope="session")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rootstock.deploy.federation.config import FederationConfig
-from tests.e2e.federation import Running, compatible_example, merged
+from tests.support.checkout import CHECKOUT
+from tests.support.federation_processes import Running, compatible_example, merged
 
 pytestmark = pytest.mark.e2e
 
 Federation = Callable[[FederationConfig], Running]
-EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "digits-compatible.toml"
+EXAMPLE = CHECKOUT / "deploy" / "examples" / "digits-compatible.toml"
 
 
 def heads(running: Running, *words: str) -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from rootstock.deploy.federation.config import FederationConfig, merge
-from tests.e2e.federation import QUICK, Running, digits_federation, merge_of, merged
-from tests.e2e.slow_line import slow_line
+from tests.support.federation_processes import QUICK, Running, digits_federation, merge_of, merged
+from tests.support.slow_line import slow_line
 
 pytestmark = pytest.mark.e2e
 

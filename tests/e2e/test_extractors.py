@@ -12,11 +12,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from rootstock.deploy.federation.config import FederationConfig
-from tests.e2e.federation import Running, compatible_example, merged
+from tests.support.checkout import CHECKOUT
+from tests.support.federation_processes import Running, compatible_example, merged
 
 pytestmark = pytest.mark.e2e
 
-EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "digits-extractors.toml"
+EXAMPLE = CHECKOUT / "deploy" / "examples" / "digits-extractors.toml"
 MOBILE = {
     "name": "mobilenetv2",
     "split": "block4",

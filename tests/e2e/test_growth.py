@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from rootstock.deploy.federation.config import FederationConfig
-from tests.e2e.federation import Running, digits_federation, merge_of, merged
+from tests.support.federation_processes import Running, digits_federation, merge_of, merged
 
 pytestmark = pytest.mark.e2e
 

@@ -17,7 +17,7 @@ from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.deploy.federation.config import FederationConfig
 from rootstock.site_agent.spool.spool import Spool
-from tests.e2e.federation import Running, digits_federation, merged
+from tests.support.federation_processes import Running, digits_federation, merged
 
 pytestmark = pytest.mark.e2e
 

@@ -12,8 +12,8 @@ import pytest
 
 from rootstock.deploy.federation.config import FederationConfig
 from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusResponse
-from tests.e2e.federation import QUICK, ROOTSTOCK, Running
-from tests.unit.voc_layout import write_voc
+from tests.support.federation_processes import QUICK, ROOTSTOCK, Running
+from tests.support.voc_layout import write_voc
 
 pytestmark = pytest.mark.e2e
 

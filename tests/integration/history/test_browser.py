@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rootstock.coordinator.history.files import REPORT, write_files
-from tests.unit.history.samples import record
+from tests.support.merge_records import record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 

@@ -23,20 +23,15 @@ from rootstock.common.errors import (
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.record import Tailored
 from rootstock.coordinator.history.server import MlflowServer
-from tests.unit.history.samples import digest, record
+from rootstock.deploy.federation.processes import free_ports
+from tests.support.merge_records import digest, record
 
 FILES = {"net.png", "errors.png", "merge.json", "report.html"}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with MlflowServer(tmp_path_factory.mktemp("mlflow"), free_port()) as running:
+    with MlflowServer(tmp_path_factory.mktemp("mlflow"), *free_ports(1)) as running:
         yield running
 
 
@@ -230,7 +225,7 @@ def test_what_mlflow_refuses_is_a_conflict(server: MlflowServer) -> None:
 
 
 def test_a_missing_server_is_named_within_seconds() -> None:
-    history = History(f"http://127.0.0.1:{free_port()}", "digits")
+    history = History(f"http://127.0.0.1:{free_ports(1)[0]}", "digits")
     started = time.monotonic()
     with pytest.raises(UnreachableError, match=r"http://127\.0\.0\.1:.*start one"):
         history.check()
@@ -269,7 +264,7 @@ def test_stopping_ends_every_process(tmp_path: Path) -> None:
         children = psutil.Process(os.getpid()).children(recursive=True)
         return [p for p in children if any(str(tmp_path) in part for part in _command(p))]
 
-    server = MlflowServer(tmp_path, free_port())
+    server = MlflowServer(tmp_path, *free_ports(1))
     server.start()
     assert len(mine()) == 1
     server.stop()

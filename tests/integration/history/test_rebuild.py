@@ -16,23 +16,18 @@ from mlflow import MlflowClient
 
 from rootstock.common.errors import NotFoundError, UnreachableError
 from rootstock.common.files import only_one
-from rootstock.coordinator.config import CoordinatorConfig, JobsConfig
+from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.rebuild import rebuild
 from rootstock.coordinator.history.recorder import Recorder
 from rootstock.coordinator.history.server import MlflowServer
-from rootstock.coordinator.jobs.runner import JobRunner
-from rootstock.coordinator.merges.commit import Committer
-from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import MergeState, SubmissionState
+from rootstock.deploy.federation.processes import free_ports
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import ReportEvaluationRequest
-from tests.integration.history.test_mlflow import free_port
-from tests.unit.coordinator.conftest import context as context  # a fixture
-from tests.unit.coordinator.conftest import receive, teacher
-from tests.unit.coordinator.conftest import tasks as tasks  # a fixture
-from tests.unit.coordinator.test_evaluating import ZERO, evaluating, results
+from tests.support.coordinator_context import receive, teacher
+from tests.support.merges import ZERO, evaluating, merge_runner, results
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -46,10 +41,8 @@ def grown(context: CoordinatorContext, folder: Path) -> None:
     assert evaluation is not None
     report = ReportEvaluationRequest(evaluation_id=evaluation.id, results=results(zero_sample=ZERO))
     registry.evaluations.report(evaluation.id, report.SerializeToString())
-    transplanter = MergeRunner(
-        context, Committer(context), JobRunner(JobsConfig()), StatePaths(context.config)
-    )
-    asyncio.run(transplanter.carry(merge.id))
+    runner = merge_runner(context)
+    asyncio.run(runner.carry(merge.id))
     for category in ("cow", "pig"):
         submission = receive(context, teacher(context, f"{category}-lab", category))
         registry.submissions.set_state(submission, SubmissionState.ADMITTED)
@@ -115,7 +108,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
     context: CoordinatorContext, tmp_path: Path
 ) -> None:
     grown(context, tmp_path / "adapters")
-    folder, port, net = tmp_path / "mlflow", free_port(), context.config.net
+    folder, port, net = tmp_path / "mlflow", *free_ports(1), context.config.net
     uri = f"http://127.0.0.1:{port}"
     there = context.config.history.model_copy(update={"mlflow_uri": uri})
     config = context.config.model_copy(update={"history": there})
@@ -191,7 +184,7 @@ def test_a_rebuild_without_a_coordinator_or_an_mlflow_says_so(
     context: CoordinatorContext, tmp_path: Path
 ) -> None:
     there = context.config.history.model_copy(
-        update={"mlflow_uri": f"http://127.0.0.1:{free_port()}"}
+        update={"mlflow_uri": f"http://127.0.0.1:{free_ports(1)[0]}"}
     )
     config: CoordinatorConfig = context.config.model_copy(update={"history": there})
     with pytest.raises(UnreachableError, match=r"history\.mlflow_uri"):

@@ -9,7 +9,7 @@ import sys
 _MEASURE = """
 import json
 from rootstock.common.nets.spec import ArchitectureSpec
-from rootstock.deploy.benchmarks.solver_parallel import measure
+from tests.benchmarks.system.solver_parallel import measure
 spec = ArchitectureSpec(name="small-vgg", split="pool1", settings={"width": 4, "hidden": 8})
 print(json.dumps(measure(spec, categories=2, draws=8, steps=2, cores=2)))
 """

@@ -28,7 +28,7 @@ from rootstock.coordinator.jobs.local_ray import LocalRay
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.jobs.worker import TransplantWorker
-from tests.unit.jobs.transplants import PAPERS, Transplant, one_thread
+from tests.support.transplant_jobs import PAPERS, Transplant, one_thread
 
 ACTOR = "ray::TransplantActor"
 SETTINGS = DistillationConfig(draws=64, steps=200, learning_rate=1e-2, **PAPERS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.service.running import Lab, LabMaker, Running
+from tests.support.coordinator_server import Lab, LabMaker, Running
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
 from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorStub
-from tests.integration.service.running import CALL_SECONDS, Running, plain_channel, raising
+from tests.support.coordinator_server import CALL_SECONDS, Running, plain_channel, raising
 
 GET_PLAN = "/rootstock.federation.v1.Federation/GetPlan"
 

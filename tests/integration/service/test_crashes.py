@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,33 +11,8 @@ from pathlib import Path
 import pytest
 
 from rootstock.common.errors import StorageError
-from tests.integration.service.running import CHUNK, Lab, Running, stalled
-
-CHECKOUT = Path(__file__).parents[3]
-
-
-@contextmanager
-def serving(state: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.service.serve", str(state), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=CHECKOUT,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if line.startswith("127.0.0.1:"):
-                yield process, line.strip()
-                break
-        else:
-            pytest.fail("the server did not start")
-    finally:
-        process.stdin.close()
-        process.stdout.close()
-        process.wait(30)
+from tests.support.coordinator_process import serving
+from tests.support.coordinator_server import CHUNK, Lab, Running, stalled
 
 
 @contextmanager

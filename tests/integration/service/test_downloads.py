@@ -8,14 +8,7 @@ import torch
 from rootstock.common.errors import NotFoundError, SchemaError
 from rootstock.common.transport.download import download
 from rootstock.common.weights.safetensors_io import read
-from rootstock.protos.rootstock.federation.v1.federation_pb2 import DownloadRequest
-from tests.integration.service.running import CALL_SECONDS, CHUNK, raising
-
-
-def fetch(lab, digest, offset=0):
-    with raising():
-        request = DownloadRequest(digest=digest, offset=offset)
-        return list(lab.stub.Download(request, timeout=CALL_SECONDS))
+from tests.support.coordinator_server import CHUNK, fetch
 
 
 def largest(plan):

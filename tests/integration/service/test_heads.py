@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.plan.heads import HeadsFile, publish, retire
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import build_head, initialise
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Heads
 from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.plan.heads import HeadsFile, publish, retire
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
-from tests.integration.service.running import Lab, LabMaker, Running
-from tests.integration.service.test_downloads import fetch
+from tests.support.coordinator_server import Lab, LabMaker, Running, fetch
 
 
 def told(lab: Lab) -> Heads | None:

@@ -6,7 +6,6 @@ import math
 
 import pytest
 
-from coordinator.registry import MergeState, NewEvent, SubmissionState
 from rootstock.common.errors import (
     ConflictError,
     IdentityError,
@@ -20,8 +19,9 @@ from rootstock.common.nets.architectures import feature_shape
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.common.weights.safetensors_io import write
+from rootstock.coordinator.registry import MergeState, NewEvent, SubmissionState
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
-from tests.integration.service.running import Teacher
+from tests.support.coordinator_server import Teacher
 
 
 @pytest.fixture

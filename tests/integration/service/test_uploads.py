@@ -10,7 +10,6 @@ from contextlib import closing
 import pytest
 import torch
 
-from coordinator.registry.uploads import LEASE_SECONDS
 from rootstock.common.errors import (
     IdentityError,
     IntegrityError,
@@ -22,10 +21,11 @@ from rootstock.common.errors import (
 )
 from rootstock.common.identity.keys import verify
 from rootstock.coordinator.registry import SubmissionState
+from rootstock.coordinator.registry.uploads import LEASE_SECONDS
 from rootstock.coordinator.service import receipt_bytes, signature_ref
 from rootstock.coordinator.service.uploads.slots import STREAMS_PER_SITE, Slots
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
-from tests.integration.service.running import CHUNK, Running, messages_of, raising, stalled
+from tests.support.coordinator_server import CHUNK, Running, messages_of, raising, stalled
 
 
 def test_a_teacher_net_arrives_whole_and_its_receipt_is_signed(coordinator, lab):

@@ -8,7 +8,7 @@ import pytest
 from rootstock.common.errors import ConflictError, SchemaError
 from rootstock.coordinator.context import merge_event, version_event
 from rootstock.coordinator.registry import MergeState
-from tests.integration.service.running import raising
+from tests.support.coordinator_server import raising
 
 QUICK = pytest.mark.parametrize("coordinator", [{"heartbeat_seconds": 0.1}], indirect=True)
 
@@ -149,7 +149,7 @@ def test_an_instance_has_a_name_of_bounded_length(lab, instance):
 def test_a_cut_watch_is_no_longer_watching(coordinator, lab):
     from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
     from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorStub
-    from tests.integration.service.running import CALL_SECONDS, plain_channel
+    from tests.support.coordinator_server import CALL_SECONDS, plain_channel
 
     stream = lab("cat-lab").watch("a")
     next(stream)

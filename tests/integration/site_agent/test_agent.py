@@ -6,8 +6,7 @@ import json
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from rootstock.common.errors import (
     ConflictError,
     DataError,
     IdentityError,
-    RootstockError,
     StorageError,
     UnreachableError,
 )
@@ -31,79 +29,13 @@ from rootstock.coordinator.registry import NewEvent, Receipt
 from rootstock.coordinator.registry.evaluations import evaluation_id
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.agent import run
-from rootstock.site_agent.config import (
-    DataConfig,
-    EvaluationConfig,
-    NetworkConfig,
-    RefinementConfig,
-    SiteConfig,
-    TrainingConfig,
-)
+from rootstock.site_agent.config import DataConfig, EvaluationConfig, NetworkConfig, TrainingConfig
 from rootstock.site_agent.spool.documents import CandidateError, EvaluationReport
 from rootstock.site_agent.spool.spool import Spool
-from tests.integration.service.running import Running as ServedAgain
-from tests.integration.service.test_crashes import serving
-from tests.integration.site_agent.support import Centre
-
-
-def site(state: Path, address: str, digit: int = 0, **changes: object) -> SiteConfig:
-    values: dict[str, object] = {
-        "site": f"lab-{digit}",
-        "coordinator": address,
-        "state": state,
-        "category": f"digit-{digit}",
-        "threads": 1,
-        "data": DataConfig(
-            kind="digits", class_name=str(digit), rest=tuple("56789"), part=digit + 1, parts=5
-        ),
-        "training": TrainingConfig(epochs=4),
-        "refinement": RefinementConfig(steps=60, views=1),
-        "network": NetworkConfig(idle_seconds=5, retry_cap_seconds=0.5, patience_seconds=5),
-    }
-    return SiteConfig.model_validate(values | changes)
-
-
-class Running:
-    """An agent in a thread, and what it ended with."""
-
-    def __init__(self, config: SiteConfig) -> None:
-        self.config = config
-        self.stop = threading.Event()
-        self.error: RootstockError | None = None
-        self.thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        try:
-            run(self.config, self.stop)
-        except RootstockError as error:
-            self.error = error
-
-    def status(self) -> dict[str, object]:
-        path = self.config.state / "status.json"
-        return json.loads(path.read_text()) if path.exists() else {}
-
-    def log(self) -> list[dict[str, object]]:
-        lines = (self.config.state / "agent.log").read_text().splitlines()
-        return [json.loads(line) for line in lines]
-
-    def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert self.thread.is_alive(), self.error
-            assert time.monotonic() < end, self.status()
-            time.sleep(0.02)
-
-
-@contextmanager
-def running(config: SiteConfig) -> Iterator[Running]:
-    agent = Running(config)
-    agent.thread.start()
-    try:
-        yield agent
-    finally:
-        agent.stop.set()
-        agent.thread.join(30)
-        assert not agent.thread.is_alive()
+from tests.support.agent_thread import Running, running, site
+from tests.support.centre import Centre
+from tests.support.coordinator_process import serving
+from tests.support.coordinator_server import Running as ServedAgain
 
 
 def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from rootstock.site_agent.config import SiteConfig, TrainingConfig
 from rootstock.site_agent.data.load import load
 from rootstock.site_agent.data.sources import open_source
 from rootstock.site_agent.transfer.adapt_card import AdaptedCard
-from tests.integration.site_agent.support import ARCHITECTURE, Centre
-from tests.integration.site_agent.test_agent import Running, running, site
+from tests.support.agent_thread import Running, running, site
+from tests.support.centre import ARCHITECTURE, Centre
 
 TASK = "classification"
 

@@ -10,8 +10,8 @@ from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.plan.heads import HeadsFile, publish
 from rootstock.site_agent.config import CompatibleConfig, SiteConfig, TrainingConfig
-from tests.integration.site_agent.support import Centre
-from tests.integration.site_agent.test_agent import Running, running, site
+from tests.support.agent_thread import Running, running, site
+from tests.support.centre import Centre
 
 TRAINING = TrainingConfig(
     recipe="compatible", epochs=3, compatible=CompatibleConfig(wait_seconds=0.05)

@@ -19,7 +19,7 @@ from tests.benchmarks.papers.l2t.methods import METHODS, OURS, Given
 from tests.benchmarks.papers.l2t.request import Request, requested
 from tests.benchmarks.papers.l2t.rows import Row, accuracy
 from tests.benchmarks.papers.recombine.budget import Training
-from tests.unit.deploy.patterns import decoded, grey
+from tests.support.benchmark_images import decoded, grey
 
 CPU = torch.device("cpu")
 TRAINING = TargetTraining(batch=8, rate=0.02, meta_rate=1e-2, steps=3)

@@ -20,7 +20,7 @@ from tests.benchmarks.papers.nettailor.request import Request
 from tests.benchmarks.papers.nettailor.rows import Row
 from tests.benchmarks.papers.recombine.budget import Training
 from tests.benchmarks.papers.transplant.datasets import Labelled
-from tests.unit.deploy.patterns import decoded, grey
+from tests.support.benchmark_images import decoded, grey
 
 TINY = replace(
     QUICK,

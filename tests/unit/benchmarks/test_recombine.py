@@ -32,7 +32,7 @@ from tests.benchmarks.papers.recombine.request import Request
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
 from tests.benchmarks.papers.recombine.training import Learner, freeze, train
 from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
-from tests.unit.deploy.patterns import decoded, images
+from tests.support.benchmark_images import decoded, images
 
 QUIET = Console(quiet=True)
 CPU = torch.device("cpu")

@@ -28,7 +28,7 @@ from tests.benchmarks.papers.recombine.digits import grey_task
 from tests.benchmarks.papers.recombine.request import Request
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
 from tests.benchmarks.papers.transplant.datasets import CIFAR10
-from tests.unit.deploy.patterns import decoded, grey
+from tests.support.benchmark_images import decoded, grey
 
 SHORT = Training(steps=3, batch=16, learning_rate=0.01)
 TINY = replace(

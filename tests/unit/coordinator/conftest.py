@@ -5,19 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.common.artifacts.local import LocalStore
-from rootstock.common.identity.keys import SigningKey, load_or_create
-from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
-from rootstock.common.weights.manifest import Recipe, TeacherManifest
-from rootstock.coordinator.config import CoordinatorConfig, PlanConfig
+from rootstock.common.nets.spec import TaskSpec
 from rootstock.coordinator.context import CoordinatorContext
-from rootstock.coordinator.plan.publish import publish_plan
-from rootstock.coordinator.registry import Receipt, Registry
-
-ARCHITECTURE = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
-
-
-SEGMENTATION = TaskSpec(name="segmentation", kind="binary-segmentation")
+from tests.support.coordinator_context import open_context
 
 
 @pytest.fixture
@@ -28,47 +18,5 @@ def tasks() -> tuple[TaskSpec, ...]:
 
 @pytest.fixture
 def context(tmp_path: Path, tasks: tuple[TaskSpec, ...]) -> Iterator[CoordinatorContext]:
-    config = CoordinatorConfig(
-        net="digits", state=tmp_path, plan=PlanConfig(architecture=ARCHITECTURE, tasks=tasks)
-    )
-    store = LocalStore(tmp_path / "artifacts")
-    registry = Registry(f"sqlite:///{tmp_path / 'registry.sqlite'}")
-    yield CoordinatorContext(
-        registry=registry,
-        store=store,
-        plan=publish_plan(config, store, tmp_path / "plan.json"),
-        key=load_or_create(tmp_path / "key"),
-        config=config,
-    )
-    registry.close()
-
-
-def teacher(context: CoordinatorContext, site: str, category: str) -> TeacherManifest:
-    """Return an honest manifest: the plan's own weights, shipped by a lab."""
-    plan = context.plan
-    return TeacherManifest(
-        site=site,
-        category=category,
-        architecture=plan.architecture,
-        category_module=plan.initial_category_module,
-        task_modules=plan.initial_task_modules,
-        metrics={f"error/{task}": 5.0 for task in plan.initial_task_modules},
-        recipe=Recipe(name="supervised"),
-        plan=plan.content_digest(),
-    )
-
-
-def receive(
-    context: CoordinatorContext, manifest: TeacherManifest, key: SigningKey | None = None
-) -> str:
-    """Bring a manifest to `received`; return the submission's id."""
-    registry = context.registry
-    public_key = manifest.site.encode().ljust(32) if key is None else key.public_key
-    registry.sites.join(manifest.site, public_key)
-    document = manifest.canonical()
-    signature = b"signature" if key is None else key.sign(document)
-    context.store.put_bytes(document)
-    upload = registry.uploads.begin(manifest, document, signature, open_limit=4)
-    receipt = Receipt(upload.manifest_digest, upload.id, "2026-01-01T00:00:00+00:00", b"signed")
-    registry.uploads.receive(upload.id, receipt)
-    return upload.id
+    with open_context(tmp_path, tasks) as opened:
+        yield opened

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.deploy.grown import Command, GrownNet, animals
+from tests.support.grown_net import Command, GrownNet, animals
 
 
 @pytest.fixture

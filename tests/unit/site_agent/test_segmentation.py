@@ -22,44 +22,55 @@ from rootstock.site_agent.evaluation import refine as refinement
 from rootstock.site_agent.evaluation.measure import Joins
 from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.package import build
-from tests.unit.site_agent import masked, support
+from tests.support import digits_lab, masked_lab
 
 SPEC = AdapterSpec(in_channels=8, out_channels=8)
 
 
 def test_both_tasks_are_learned_above_one_category_module() -> None:
-    teacher, validation = masked.teacher("cat"), masked.data().validation
+    teacher, validation = masked_lab.teacher("cat"), masked_lab.data().validation
 
-    def errors(net: masked.Teacher) -> dict[str, float]:
+    def errors(net: masked_lab.Teacher) -> dict[str, float]:
         answers = inference.logits(
-            net.category_module, net.task_modules, validation, support.CPU, support.NEVER
+            net.category_module, net.task_modules, validation, digits_lab.CPU, digits_lab.NEVER
         )
         return {k: metrics.error_percent(y, validation.labels_for(y)) for k, y in answers.items()}
 
-    learned, before = errors(teacher), errors(masked.Teacher(*support.eval_all(masked.start())))
+    learned, before = (
+        errors(teacher),
+        errors(masked_lab.Teacher(*digits_lab.eval_all(masked_lab.start()))),
+    )
     assert learned["classification"] < 5
     assert learned["segmentation"] < 8 < before["segmentation"]
 
 
 def test_the_same_twice(tmp_path: Path) -> None:
-    one, two = (masked.train("cat", tmp_path / name, 2) for name in ("one", "two"))
+    one, two = (masked_lab.train("cat", tmp_path / name, 2) for name in ("one", "two"))
     for first, second in zip(one.modules().values(), two.modules().values(), strict=True):
         for key, value in first.state_dict().items():
             assert torch.equal(value, second.state_dict()[key]), key
 
 
 def shipped(folder: Path, **changes: object) -> TeacherManifest:
-    teacher = masked.teacher("cat")
-    config = support.config(folder, **changes)
+    teacher = masked_lab.teacher("cat")
+    config = digits_lab.config(folder, **changes)
     return build(
-        folder, teacher, masked.data(), config, masked.plan(folder / "plan"), support.PLAN_DIGEST,
-        None, ("supervised", {}), support.CPU, support.NEVER,
-    )  # fmt: skip
+        folder,
+        teacher,
+        masked_lab.data(),
+        config,
+        masked_lab.plan(folder / "plan"),
+        digits_lab.PLAN_DIGEST,
+        None,
+        ("supervised", {}),
+        digits_lab.CPU,
+        digits_lab.NEVER,
+    )
 
 
 def test_the_gate_takes_both_tasks_with_their_numbers_and_masks(tmp_path: Path) -> None:
     manifest = shipped(tmp_path, share_samples=7)
-    admit(manifest, masked.plan(tmp_path / "plan"), lambda digest: tmp_path / digest)
+    admit(manifest, masked_lab.plan(tmp_path / "plan"), lambda digest: tmp_path / digest)
     assert manifest.task_modules.keys() == {"classification", "segmentation"}
     numbers = manifest.metrics
     assert {"error/classification", "error/segmentation", "mean_iou/segmentation"} <= set(numbers)
@@ -77,7 +88,7 @@ def test_the_gate_takes_both_tasks_with_their_numbers_and_masks(tmp_path: Path) 
 @pytest.fixture(scope="module")
 def joins() -> Joins:
     """Return f of one lab and the segmentation of another, with channels shuffled in between."""
-    own, other = masked.teacher("cow"), masked.teacher("cat")
+    own, other = masked_lab.teacher("cow"), masked_lab.teacher("cat")
     shuffled = Adapter(SPEC).identity_start()
     shuffled.set_permutation(torch.randperm(8, generator=torch.Generator().manual_seed(4)))
     adapters: dict[str, Adapter | None] = {
@@ -89,13 +100,15 @@ def joins() -> Joins:
 
 
 def test_candidates_are_measured_over_labelled_pixels(joins: Joins) -> None:
-    data = masked.data("cow")
-    plain, shuffled = evaluation.measure(joins, data, support.CPU, support.NEVER, calibrates=True)
+    data = masked_lab.data("cow")
+    plain, shuffled = evaluation.measure(
+        joins, data, digits_lab.CPU, digits_lab.NEVER, calibrates=True
+    )
     assert plain.mean_iou is not None
     assert shuffled.mean_iou is not None
     assert plain.samples == len(data.validation)
     y = inference.logits(
-        joins.category_module, joins.heads(), data.validation, support.CPU, support.NEVER
+        joins.category_module, joins.heads(), data.validation, digits_lab.CPU, digits_lab.NEVER
     )["no_adapter"]
     assert plain.error == metrics.error_percent(y, data.validation.labels_for(y))
     assert shuffled.calibration is None or shuffled.calibration.mean_iou is not None
@@ -114,26 +127,26 @@ def test_a_calibration_is_fitted_over_pixels() -> None:
 
 
 def test_refinement_learns_to_segment(joins: Joins) -> None:
-    data = masked.data("cow")
+    data = masked_lab.data("cow")
     refined = refinement.refine(
-        joins, SPEC, data, RefinementConfig(steps=60, views=1), AugmentConfig(), support.CPU,
-        lambda *_: None, support.NEVER,
+        joins, SPEC, data, RefinementConfig(steps=60, views=1), AugmentConfig(), digits_lab.CPU,
+        lambda *_: None, digits_lab.NEVER,
     )  # fmt: skip
     assert refined.end < refined.start
     heads = {"refined": evaluation.head(refined.adapter, joins.task_module)}
-    y = inference.logits(joins.category_module, heads, data.validation, support.CPU, support.NEVER)[
-        "refined"
-    ]
-    (plain, _) = evaluation.measure(joins, data, support.CPU, support.NEVER, calibrates=False)
+    y = inference.logits(
+        joins.category_module, heads, data.validation, digits_lab.CPU, digits_lab.NEVER
+    )["refined"]
+    (plain, _) = evaluation.measure(joins, data, digits_lab.CPU, digits_lab.NEVER, calibrates=False)
     assert metrics.error_percent(y, data.validation.labels_for(y)) < plain.error
 
 
 def test_only_images_with_labelled_pixels_are_learned_from(joins: Joins) -> None:
-    data = masked.data("cow")
+    data = masked_lab.data("cow")
     config = RefinementConfig(views=2)
     x_NCHW, labels = refinement.training_features(
         joins.category_module, joins.kind, data, config, AugmentConfig(),
-        torch.Generator().manual_seed(0), support.CPU, support.NEVER,
+        torch.Generator().manual_seed(0), digits_lab.CPU, digits_lab.NEVER,
     )  # fmt: skip
     shown = data.training.counts()[0]
     assert len(x_NCHW) == len(labels) == 3 * shown
@@ -145,11 +158,11 @@ def test_only_images_with_labelled_pixels_are_learned_from(joins: Joins) -> None
 
 def test_a_task_module_for_images_of_another_size_is_refused() -> None:
     """Its features fit, its map would not: 16×16 of 64 pixels' second block, too."""
-    own = support.SPEC
+    own = digits_lab.SPEC
     other = ArchitectureSpec(
         name="small-vgg", settings={"input_size": 64, "width": 4}, split="pool2"
     )
     with pytest.raises(SchemaError, match=r"g_S labels images of 64×64 .* lab's have 32×32"):
-        evaluation.require_maps_fit(own, other, masked.SEGMENTATION)
-    evaluation.require_maps_fit(own, own, masked.SEGMENTATION)
-    evaluation.require_maps_fit(own, other, support.TASK)
+        evaluation.require_maps_fit(own, other, masked_lab.SEGMENTATION)
+    evaluation.require_maps_fit(own, own, masked_lab.SEGMENTATION)
+    evaluation.require_maps_fit(own, other, digits_lab.TASK)

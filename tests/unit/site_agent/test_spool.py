@@ -23,7 +23,7 @@ from rootstock.site_agent.spool.documents import (
 )
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.wire.upload import what_was_sent
-from tests.unit.site_agent import support
+from tests.support import digits_lab
 
 CENTRE = SigningKey.generate()
 
@@ -40,8 +40,8 @@ def receipt(digest: str, key: SigningKey = CENTRE) -> SignedReceipt:
 
 def fill(spool: Spool, **changes: object) -> SpoolEntry:
     with spool.staging() as staging:
-        manifest = support.untrained(staging, **changes)
-        return spool.commit(staging, manifest, support.KEY.sign(manifest.canonical()), "run")
+        manifest = digits_lab.untrained(staging, **changes)
+        return spool.commit(staging, manifest, digits_lab.KEY.sign(manifest.canonical()), "run")
 
 
 def open_spool(tmp_path: Path) -> tuple[Spool, list[str]]:
@@ -131,7 +131,7 @@ def test_the_same_manifest_twice_is_one_entry(tmp_path: Path) -> None:
 def test_a_missing_blob_makes_no_entry(tmp_path: Path) -> None:
     spool, _ = open_spool(tmp_path)
     with spool.staging() as staging:
-        manifest = support.untrained(staging)
+        manifest = digits_lab.untrained(staging)
         (staging / manifest.category_module.digest).unlink()
         with pytest.raises(SchemaError, match="is not the blob"):
             spool.commit(staging, manifest, b"", "run")
@@ -168,8 +168,8 @@ from pathlib import Path
 import torch
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
-from rootstock.site_agent.spool import Spool
-from rootstock.site_agent.submission import write_blob
+from rootstock.site_agent.spool.spool import Spool
+from rootstock.site_agent.teacher.package import write_blob
 spool = Spool(Path(sys.argv[1]), print)
 number = 0
 while True:

@@ -1,0 +1,293 @@
+"""A coordinator's server on a free port of this machine, and labs that call it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.identity.keys import SigningKey, load_or_create
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Limits, Plan
+from rootstock.common.transport.auth import SigningInterceptor
+from rootstock.common.transport.channel import channel_options, open_channel
+from rootstock.common.transport.chunks import Span
+from rootstock.common.transport.dedup import kept_spans
+from rootstock.common.transport.status import error_from_rpc
+from rootstock.common.transport.upload import upload_blob, upload_requests
+from rootstock.common.weights.manifest import (
+    BlobEntry,
+    Manifest,
+    Recipe,
+    SharedSamples,
+    TeacherManifest,
+)
+from rootstock.common.weights.safetensors_io import read_header, write
+from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.plan.publish import publish_plan
+from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.service import CoordinatorServer, Subscriptions
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import DownloadRequest
+from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+
+CHUNK = 4096
+ARCHITECTURE = ArchitectureSpec(
+    name="small-vgg", settings={"input_size": 32, "width": 16}, split="pool1"
+)
+CALL_SECONDS = 20.0
+
+
+def config(state: Path, **server: Any) -> CoordinatorConfig:
+    return CoordinatorConfig(
+        net="animals",
+        state=state,
+        server=ServerConfig(listen="127.0.0.1:0", **server)
+        if "listen" not in server
+        else ServerConfig(**server),
+        plan=PlanConfig(
+            architecture=ARCHITECTURE,
+            tasks=(TaskSpec(name="classification"),),
+            limits=Limits(chunk_bytes=CHUNK, max_shared_samples=10),
+        ),
+    )
+
+
+class Running:
+    """The server in a thread of its own, on a state folder that outlives it."""
+
+    def __init__(self, state: Path, **server: Any) -> None:
+        self.config = config(state, **server)
+        self.paths = StatePaths(self.config)
+        self.paths.state.mkdir(parents=True, exist_ok=True)
+        self.registry = Registry(self.paths.database)
+        self.store = LocalStore(Path(self.paths.artifacts))
+        self.plan: Plan = publish_plan(self.config, self.store, self.paths.plan)
+        self.key: SigningKey = load_or_create(self.paths.key)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._started: Future[str] = Future()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread.start()
+        try:
+            self.address = self._started.result(timeout=30)
+        except BaseException:
+            self._thread.join()
+            self.registry.close()
+            raise
+
+    @property
+    def context(self) -> CoordinatorContext:
+        return CoordinatorContext(
+            registry=self.registry,
+            store=self.store,
+            plan=self.plan,
+            key=self.key,
+            config=self.config,
+        )
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            context = self.context
+            server = CoordinatorServer(
+                context=context,
+                committer=Committer(context),
+                watchers=Subscriptions(),
+                experiment_id=lambda: "42",
+            )
+            self._started.set_result(str(await server.start()))
+        except Exception as error:  # noqa: BLE001 - raised in the test's thread
+            self._started.set_exception(error)
+            return
+        await self._stop.wait()
+        await server.drain(0.5)
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            assert self._loop is not None
+            assert self._stop is not None
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+            self.registry.close()
+
+
+@dataclass
+class Teacher:
+    """A signed manifest and the files that it names."""
+
+    manifest: TeacherManifest
+    files: dict[str, Path]
+
+
+class Lab:
+    """A site that calls with its own key."""
+
+    def __init__(
+        self, name: str, address: str, folder: Path, key: SigningKey | None = None
+    ) -> None:
+        self.name = name
+        self.folder = folder / name
+        self.key = key or SigningKey.generate()
+        self.channel = open_channel(address, [SigningInterceptor(name, self.key)])
+        self.stub: Any = FederationStub(self.channel)
+
+    def call(self, method: str, request: Any) -> Any:
+        """Make a unary call; its failure is the coordinator's exception."""
+        with raising():
+            return getattr(self.stub, method)(request, timeout=CALL_SECONDS)
+
+    def join(self) -> pb.JoinResponse:
+        request = pb.JoinRequest(site=self.name, public_key=self.key.public_key)
+        return self.call("Join", request)
+
+    def plan(self) -> Plan:
+        versions = pb.VersionRange(minimum=PROTOCOL_MINIMUM, maximum=PROTOCOL_MAXIMUM)
+        answer = self.call("GetPlan", pb.GetPlanRequest(protocol=versions, agent_version="test"))
+        return Plan.parse(answer.plan, what="plan")
+
+    def teacher(self, category: str, seed: int = 1, **changes: Any) -> Teacher:
+        """Make real weights, and a manifest that tells the truth unless `changes` lie."""
+        plan = self.plan()
+        category_module, task_modules = initial_modules(plan.architecture, plan.tasks, seed)
+        files: dict[str, Path] = {}
+
+        def put(name: str, tensors: Any) -> BlobEntry:
+            path = self.folder / f"{name}-{seed}.safetensors"
+            entry = write(path, tensors)
+            files[entry.digest] = path
+            return entry
+
+        if "samples" in changes:
+            samples = changes.pop("samples")
+            changes["shared_samples"] = SharedSamples(
+                count=len(samples["labels"]), blob=put("samples", samples)
+            )
+        manifest = TeacherManifest(
+            site=self.name,
+            category=category,
+            architecture=plan.architecture,
+            category_module=put("f", category_module.state_dict()),
+            task_modules={
+                name: put(name, module.state_dict()) for name, module in task_modules.items()
+            },
+            metrics={"error/classification": 5.0, "samples/validation": 100},
+            recipe=Recipe(name="supervised"),
+            plan=plan.content_digest(),
+        )
+        return Teacher(manifest.model_copy(update=changes), files)
+
+    def begin(self, manifest: Manifest, *, leaves_out: bool = False) -> pb.BeginUploadResponse:
+        document = manifest.canonical()
+        request = pb.BeginUploadRequest(
+            manifest=document, signature=self.key.sign(document), leaves_out=leaves_out
+        )
+        return self.call("BeginUpload", request)
+
+    def send(self, teacher: Teacher, upload_id: str, missing: pb.MissingBlob) -> None:
+        upload_blob(
+            self.stub.Upload,
+            teacher.files[missing.digest],
+            upload_id=upload_id,
+            digest=missing.digest,
+            offset=missing.durable_offset,
+            chunk_bytes=CHUNK,
+            spans=spans_of(teacher, missing),
+        )
+
+    def upload(self, messages: list[pb.UploadRequest]) -> pb.UploadResponse:
+        """Send messages as they are, however wrong."""
+        return self.call("Upload", iter(messages))
+
+    def commit(self, upload_id: str) -> pb.Receipt:
+        return self.call("CommitUpload", pb.CommitUploadRequest(upload_id=upload_id)).receipt
+
+    def ship(self, teacher: Teacher, *, leaves_out: bool = False) -> pb.Receipt:
+        begun = self.begin(teacher.manifest, leaves_out=leaves_out)
+        for missing in begun.missing:
+            self.send(teacher, begun.upload_id, missing)
+        return self.commit(begun.upload_id)
+
+    def watch(self, instance: str, cursor: int = 0) -> Any:
+        return self.stub.Watch(pb.WatchRequest(cursor=cursor, instance=instance))
+
+    def close(self) -> None:
+        self.channel.close()
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Raise what the coordinator raised."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise error_from_rpc(error) from error
+
+
+def plain_channel(address: str) -> grpc.Channel:
+    """Return a channel that signs nothing."""
+    return grpc.insecure_channel(address, options=channel_options())
+
+
+def messages_of(
+    teacher: Teacher, upload_id: str, blob: pb.MissingBlob
+) -> Iterator[pb.UploadRequest]:
+    """Yield the messages of one missing blob, as an agent would."""
+    return upload_requests(
+        teacher.files[blob.digest],
+        upload_id=upload_id,
+        digest=blob.digest,
+        offset=blob.durable_offset,
+        chunk_bytes=CHUNK,
+        spans=spans_of(teacher, blob),
+    )
+
+
+def spans_of(teacher: Teacher, blob: pb.MissingBlob) -> list[Span] | None:
+    """Return what of a blob's file is sent; None: all of it."""
+    if not blob.held_tensors:
+        return None
+    return kept_spans(read_header(teacher.files[blob.digest]), blob.size, set(blob.held_tensors))
+
+
+def stalled(lab: Lab, teacher: Teacher, upload_id: str, blob: pb.MissingBlob, chunks: int) -> Any:
+    """Send some chunks and then nothing more; return the open call once they have arrived."""
+    release = threading.Event()
+
+    def messages() -> Iterator[pb.UploadRequest]:
+        yield from itertools.islice(messages_of(teacher, upload_id, blob), chunks)
+        release.wait()
+
+    call = lab.stub.Upload.future(messages())
+    call.add_done_callback(lambda _: release.set())  # the sender's thread ends with the call
+    incoming = lab.folder.parent.parent / "state" / "incoming" / lab.name
+    deadline = time.monotonic() + 20
+    while not any(
+        part.stat().st_size >= chunks * CHUNK for part in incoming.glob(f"{blob.digest}*.part")
+    ):
+        assert time.monotonic() < deadline, "the chunks did not arrive"
+        time.sleep(0.01)
+    return call
+
+
+LabMaker = Callable[..., Lab]
+
+
+def fetch(lab, digest, offset=0):
+    with raising():
+        request = DownloadRequest(digest=digest, offset=offset)
+        return list(lab.stub.Download(request, timeout=CALL_SECONDS))

@@ -1,0 +1,128 @@
+import hashlib
+import stat
+from pathlib import Path
+
+import pytest
+
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.artifacts.uri import open_store
+from rootstock.common.errors import ConfigurationError, StorageError
+from tests.support.small_disk import run_on_disk
+
+
+def test_blobs_cannot_be_written_to(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    path = tmp_path / "file"
+    path.write_bytes(b"weights")
+    store.put_file(path, hashlib.sha256(b"weights").hexdigest(), move=True)
+    digest = store.put_bytes(b"tree")
+    for blob in store.digests():
+        assert stat.S_IMODE(store.local_path(blob).stat().st_mode) == 0o444
+    assert digest in set(store.digests())
+
+
+def test_a_move_copies_no_byte(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    path = tmp_path / "file"
+    path.write_bytes(b"weights")
+    inode = path.stat().st_ino
+    digest = hashlib.sha256(b"weights").hexdigest()
+    store.put_file(path, digest, move=True)
+    assert inode == store.local_path(digest).stat().st_ino
+
+
+def test_bytes_that_the_disk_changed_are_not_handed_out(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    digest = store.put_bytes(b"tree")
+    assert store.read_bytes(digest, 100) == b"tree"
+    path = store.local_path(digest)
+    path.chmod(0o644)
+    path.write_bytes(b"free")
+    with pytest.raises(StorageError, match="do not match the name"):
+        store.read_bytes(digest, 100)
+
+
+def test_a_file_being_written_is_no_blob(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    digest = store.put_bytes(b"tree")
+    (store.local_path(digest).parent / f".{digest}.0011.aside").write_bytes(b"half")
+    assert [digest] == list(store.digests())
+
+
+def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path: Path) -> None:
+    said = run_on_disk(
+        tmp_path,
+        """
+from rootstock.common.artifacts.local import LocalStore
+store = LocalStore(disk / "store")
+small = store.put_bytes(b"tree")
+store.put_ref("head", small)
+for data in (bytes(2 << 20),):
+    try:
+        store.put_bytes(data)
+    except StorageError as error:
+        print(error)
+assert store.get_ref("head") == small
+assert list(store.digests()) == [small]
+assert store.put_bytes(b"after") in set(store.digests())
+""",
+    )
+    assert "disk/store/blobs" in said
+    assert "No space left" in said
+    assert "free space" in said
+
+
+def test_a_read_only_disk_is_named_and_still_read(tmp_path: Path) -> None:
+    said = run_on_disk(
+        tmp_path,
+        """
+from rootstock.common.artifacts.local import LocalStore
+LocalStore(disk / "store").put_bytes(b"tree")
+# read-only
+from rootstock.common.artifacts.local import LocalStore
+store = LocalStore(disk / "store")
+[digest] = store.digests()
+assert store.read_bytes(digest, 10) == b"tree"
+for put in (lambda: store.put_bytes(b"x"), lambda: store.put_ref("head", digest)):
+    try:
+        put()
+    except StorageError as error:
+        print(error)
+""",
+        read_only=True,
+    )
+    assert said.count("Read-only file system; mount that disk writable") == 2
+
+
+def test_a_folder_that_may_not_be_written_is_named() -> None:
+    # Not even root may make files there.
+    with pytest.raises(StorageError, match=r"/sys/kernel/.*ermi.*another folder"):
+        LocalStore(Path("/sys/kernel/rootstock")).put_bytes(b"x")
+
+
+def test_stores_are_opened_by_address(tmp_path: Path) -> None:
+    digest = open_store(str(tmp_path / "a"), tmp_path / "cache").put_bytes(b"x")
+    assert open_store(f"file://{tmp_path}/a", tmp_path / "cache").has(digest)
+    assert not open_store(str(tmp_path / "b"), tmp_path / "cache").has(digest)
+    for uri in ("ftp://host/x", "s3:///prefix", "file://elsewhere/x"):
+        with pytest.raises(ConfigurationError, match="artifacts = "):
+            open_store(uri, tmp_path)
+
+
+def test_files_are_put_across_file_systems(tmp_path: Path) -> None:
+    said = run_on_disk(
+        tmp_path,
+        f"""
+import hashlib
+from rootstock.common.artifacts.local import LocalStore
+path = disk / "file"
+path.write_bytes(b"weights")
+digest = hashlib.sha256(b"weights").hexdigest()
+store = LocalStore(Path({str(tmp_path)!r}) / "elsewhere")
+store.put_file(path, digest, move=True)
+assert not path.exists()
+print(store.read_bytes(digest, 10))
+""",
+    )
+    assert said == "b'weights'\n"
+    assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["blobs"]

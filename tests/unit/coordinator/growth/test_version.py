@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+
+from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.common.nets.calibration import Calibration
+from rootstock.coordinator.growth import Found, NewCategory, NewTask, grown
+from tests.support.named_blobs import adapter, plan, teacher
+
+IDENTITY = Calibration()
+BOTH = plan("classification", "counting")
+
+
+def grow(tree, operation, manifest, joined_by=None, error=5.0, calibration=IDENTITY):
+    return grown(
+        tree,
+        operation,
+        manifest,
+        BOTH,
+        manifest_digest=manifest.content_digest(),
+        adapter=joined_by,
+        calibration=calibration,
+        error=error,
+    )
+
+
+@pytest.fixture
+def founded():
+    dog = teacher("dog", "classification")
+    return grow(None, Found("dog", "classification"), dog)
+
+
+def test_the_first_version_joins_the_teachers_own_modules(founded):
+    tree = founded
+    assert tree.edge("dog", "classification").adapter is None
+
+
+def test_a_child_holds_every_digest_of_its_parent(founded):
+    tree = founded
+    cat = teacher("cat", "classification")
+    calibration = Calibration(scale=2.0, bias=-0.5)
+    child = grow(tree, NewCategory("cat", "classification"), cat, adapter("h"), 7.0, calibration)
+    assert tree.digests() < child.digests()
+    assert {cat.category_module.digest, adapter("h").blob.digest} == (
+        child.digests() - tree.digests()
+    )
+    assert child.edge("cat", "classification").error == 7.0
+    assert child.edge("cat", "classification").calibration == calibration
+    assert child.edge("dog", "classification").calibration.identity
+    assert tree.edges[0] in child.edges
+    # The transplanted teacher's own task module stays out: the net has one already.
+    assert tree.task_modules == child.task_modules
+    assert cat.content_digest() == child.category_modules["cat"].submission
+
+
+def test_a_second_task_of_one_submission_shares_its_category_module(founded):
+    tree = founded
+    cat = teacher("cat", "classification", "counting")
+    tree = grow(tree, NewCategory("cat", "classification"), cat, adapter("h"))
+    tree = grow(tree, NewTask("cat", "counting"), cat)
+    assert cat.task_modules["counting"] == tree.task_modules["counting"].blob
+    assert tree.edge("cat", "counting").adapter is None
+    with pytest.raises(NotFoundError, match="dog"):
+        tree.edge("dog", "counting")
+
+
+def test_refuses_what_another_submission_did_in_the_meantime(founded):
+    tree = founded
+    with pytest.raises(ConflictError, match="founded by another"):
+        grow(tree, Found("cat", "classification"), teacher("cat", "classification"))
+    other = teacher("dog", "classification", "counting")
+    with pytest.raises(ConflictError, match="dog"):
+        grow(
+            tree,
+            NewCategory("dog", "classification"),
+            other.model_copy(update={"category_module": adapter("x").blob}),
+        )
+
+
+def test_a_task_module_joins_no_category_module_of_another_submission(founded):
+    tree = founded
+    cat = teacher("cat", "classification", "counting")
+    tree = grow(tree, NewCategory("cat", "classification"), cat, adapter("h"))
+    other = cat.model_copy(update={"category_module": adapter("x").blob})
+    with pytest.raises(ConflictError, match="'cat' came with another submission"):
+        grow(tree, NewTask("cat", "counting"), other)
+    same_bytes = cat.model_copy(update={"site": "other-lab"})
+    with pytest.raises(ConflictError, match="'cat' came with another submission"):
+        grow(tree, NewTask("cat", "counting"), same_bytes)
+
+
+def test_a_join_needs_both_ends(founded):
+    tree = founded
+    cat = teacher("cat", "counting")
+    with pytest.raises(NotFoundError, match="counting"):
+        grow(tree, NewCategory("cat", "counting"), cat)
+    with pytest.raises(NotFoundError, match="cat"):
+        grow(tree, NewTask("cat", "counting"), cat)
+    with pytest.raises(ConflictError, match="not founded"):
+        grow(None, NewCategory("cat", "counting"), cat)

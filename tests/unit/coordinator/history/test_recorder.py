@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rootstock.common.errors import ConflictError
+from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.tailored.paths import Path
+from rootstock.common.nets.tailored.resnet import tailored_spec
+from rootstock.coordinator.history.recorder import Recorder, gather
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import SubmissionState
+from tests.support.coordinator_context import receive, teacher
+from tests.support.merges import merge_runner
+
+
+class PickyHistory:
+    """Refuses one merge for good, as MLflow does when somebody has deleted its run."""
+
+    def __init__(self, refused):
+        self._refused = refused
+
+    def log_merge(self, record):
+        if record.merge_id == self._refused:
+            raise ConflictError(f"MLflow refused merge {record.merge_id}")
+        return f"run of {record.merge_id}"
+
+    def show_head(self, head, parent):
+        assert (head, parent) == (None, None)  # nothing was merged
+
+
+def test_a_merge_that_cannot_be_logged_holds_up_no_other(context):
+    registry = context.registry
+    for category in ("cat", "dog"):
+        submission = receive(context, teacher(context, f"{category}-lab", category))
+        registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        context.fail_all(registry.submissions.get(submission), "no")
+    cat, dog = registry.merges.unlogged()
+
+    async def log():
+        up = asyncio.get_running_loop().create_future()
+        up.set_result("the experiment")
+        await Recorder(context, PickyHistory(cat.id), StatePaths(context.config), up).log_all()
+
+    with pytest.raises(ConflictError, match=cat.id):
+        asyncio.run(log())
+    assert [cat.id] == [merge.id for merge in registry.merges.unlogged()]
+    assert f"run of {dog.id}" == registry.merges.get(dog.id).mlflow_run_id
+
+
+def test_nothing_is_logged_before_mlflow_has_answered(context):
+    submission = receive(context, teacher(context, "cat-lab", "cat"))
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    context.fail_all(context.registry.submissions.get(submission), "no")
+
+    async def log():
+        up = asyncio.get_running_loop().create_future()
+        recorder = Recorder(context, PickyHistory(""), StatePaths(context.config), up)
+        logging = asyncio.create_task(recorder.log_all())
+        await asyncio.sleep(0.05)
+        before = context.registry.merges.unlogged()
+        up.set_result("the experiment")
+        await logging
+        return len(before), len(context.registry.merges.unlogged())
+
+    assert asyncio.run(log()) == (1, 0)
+
+
+def test_what_was_not_merged_names_the_version_that_it_was_held_against(context):
+    registry = context.registry
+    for category in ("cat", "dog"):
+        submission = receive(context, teacher(context, f"{category}-lab", category))
+        registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        if category == "cat":
+            merge = registry.merges.create(submission, "cat", "classification", "found")
+            runner = merge_runner(context)
+            asyncio.run(runner.carry(merge.id))
+    context.fail_all(registry.submissions.get(submission), "no")
+    founding, failed = (
+        gather(context, StatePaths(context.config), merge) for merge in registry.merges.all()
+    )
+    assert (founding.parent_number, founding.number) == (None, 1)
+    assert (failed.parent_number, failed.number) == (1, None)
+    assert failed.parent_digest == founding.digest
+    assert failed.tree == founding.tree
+    assert [join.category for join in failed.earlier] == ["cat"]
+    assert "net_version" not in failed.digests
+
+
+def test_a_record_names_the_extractor_if_it_is_not_the_plan_s(context):
+    plan = context.plan
+    extractor = ArchitectureSpec(name="small-vgg", settings={"width": 6}, split="pool1")
+    for category, other in (("cat", None), ("dog", extractor)):
+        spec = plan.architecture.model_copy(update={"extractor": other})
+        manifest = teacher(context, f"{category}-lab", category)
+        manifest = manifest.model_copy(update={"architecture": spec})
+        submission = receive(context, manifest)
+        context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        context.fail_all(context.registry.submissions.get(submission), "no")
+    plain, other = (
+        gather(context, StatePaths(context.config), merge).parameters
+        for merge in context.registry.merges.all()
+    )
+    assert (plain["architecture"], plain["split"]) == ("small-vgg", "pool1")
+    assert other == plain | {
+        "extractor": "small-vgg",
+        "extractor_split": "pool1",
+        "extractor.width": 6,
+    }
+
+
+def test_a_record_says_which_paths_a_tailored_net_kept(context):
+    backbone = ArchitectureSpec(
+        name="small-resnet", settings={"width": 4, "blocks": 1}, split="block2_1"
+    )
+    extractor = tailored_spec(backbone, [Path(1, 0), Path(1, 1), Path(2, 1)])
+    manifest = teacher(context, "cat-lab", "cat")
+    spec = manifest.architecture.model_copy(update={"extractor": extractor})
+    alphas = {"alpha/block1_1": 0.9, "alpha/proxy1_block1_1": 7.0}  # 7: no softmax gives it
+    manifest = manifest.model_copy(
+        update={"architecture": spec, "metrics": manifest.metrics | alphas}
+    )
+    submission = receive(context, manifest)
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    context.fail_all(context.registry.submissions.get(submission), "no")
+    (merge,) = context.registry.merges.all()
+    record = gather(context, StatePaths(context.config), merge)
+    assert record.tailored is not None
+    assert record.tailored.blocks == ("block1_1", "block2_1")
+    assert record.tailored.paths == ((1, 0, 0.9), (1, 1, 0.0), (2, 1, 0.0))
+    assert record.teacher_numbers == manifest.metrics

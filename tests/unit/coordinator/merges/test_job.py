@@ -1,0 +1,92 @@
+"""Two tasks in one net: which merges they make, and how adapters below them are learned."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from rootstock.common.config import check
+from rootstock.common.errors import ConfigurationError, StorageError
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.coordinator.config import CoordinatorConfig, DistillationConfig, JobsConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.model import JobResult, TransplantJob
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.registry import MergeState, SubmissionState
+from tests.support.coordinator_context import SEGMENTATION, receive, teacher
+from tests.support.merges import merge_runner
+
+CLASSIFICATION = TaskSpec(name="classification")
+
+
+class FullDisk(JobRunner):
+    """Takes jobs and does none."""
+
+    def __init__(self) -> None:
+        super().__init__(JobsConfig())
+        self.jobs: list[TransplantJob] = []
+
+    async def run(self, job: TransplantJob, on_progress: object = None) -> JobResult:
+        self.jobs.append(job)
+        raise StorageError("the disk is full")
+
+
+@pytest.fixture
+def tasks() -> tuple[TaskSpec, ...]:
+    return (CLASSIFICATION, SEGMENTATION)
+
+
+def test_a_category_is_transplanted_onto_each_task_that_the_net_holds(
+    context: CoordinatorContext,
+) -> None:
+    runner = FullDisk()
+    merging = merge_runner(context, runner)
+    merges = context.registry.merges
+
+    def carry(category: str, *operations: tuple[str, str]) -> list[str]:
+        submission = receive(context, teacher(context, f"{category}-lab", category))
+        context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        queued = merges.queue(submission, [(category, task, name) for task, name in operations])
+        for merge in queued:
+            asyncio.run(merging.carry(merge.id))
+        return [merge.id for merge in queued]
+
+    _, first = carry("cat", ("classification", "found"), ("segmentation", "new-task"))
+    assert (merges.get(first).state, merges.get(first).operation) == (MergeState.MERGED, "new-task")
+    with pytest.raises(StorageError, match="full"):  # its job is asked for: that is the point
+        carry("cow", ("segmentation", "new-category"))
+    second = merges.all(MergeState.DISTILLING)
+    assert [(merge.category, merge.operation) for merge in second] == [("cow", "new-category")]
+    (job,) = runner.jobs
+    assert job.task == SEGMENTATION
+    assert job.student_task_module == context.tree().task_modules["segmentation"].blob  # type: ignore[union-attr]
+    assert job.settings == context.config.segmentation
+
+
+def config(**tables: object) -> CoordinatorConfig:
+    values = {
+        "net": "animals",
+        "state": Path("state"),
+        "plan": {"architecture": {"name": "small-vgg", "split": "pool1"}},
+    }
+    return check(values | tables, CoordinatorConfig, source="coordinator.toml")
+
+
+def test_a_segmentation_has_settings_of_its_own() -> None:
+    found = config(segmentation={"steps": 7, "teaching": {"steps": 9}})
+    settings = found.distillation_for(SEGMENTATION)
+    assert (settings.steps, settings.start, settings.policy) == (7, "matched", "exp3")
+    # What a table leaves out has the segmentation's default, not the classification's.
+    assert (settings.teaching.steps, settings.teaching.sample_views) == (9, 600)
+    assert found.distillation_for(CLASSIFICATION) == DistillationConfig()
+    with pytest.raises(ConfigurationError, match=r"'segmentation\.kernal'; did you mean 'kernel'"):
+        config(segmentation={"kernal": 3})
+
+
+def test_settings_travel_whole() -> None:
+    settings = config().distillation_for(SEGMENTATION)
+    again = DistillationConfig.parse(settings.canonical(), what="settings")
+    assert again.canonical() == settings.canonical()
+    assert again.method_settings().canonical() == settings.method_settings().canonical()

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import replace
+
+import pytest
+
+from rootstock.common.errors import StorageError
+from rootstock.coordinator.config import GrowthConfig
+from rootstock.coordinator.context import MAX_REASON, plain
+from rootstock.coordinator.merges.pending import growth_plan
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import OPEN_MERGES, MergeState, SubmissionState
+from rootstock.protos.rootstock.federation.v1 import federation_pb2
+from tests.support.coordinator_context import receive, teacher
+from tests.support.merges import merge_runner, reconcile
+
+
+def test_two_labs_with_one_category_found_one_net(context):
+    first = receive(context, teacher(context, "lab-one", "cat"))
+    second = receive(context, teacher(context, "lab-two", "cat"))
+    merges = context.registry.merges
+    reconcile(context, until=lambda: len(merges.all(MergeState.MERGED, MergeState.FAILED)) == 2)
+    merged, failed = merges.all()
+    assert (first, MergeState.MERGED) == (merged.submission_id, merged.state)
+    assert (second, MergeState.FAILED) == (failed.submission_id, failed.state)
+    assert "'cat' is in the net already" in failed.reason
+    assert list(context.tree().category_modules) == ["cat"]
+    assert merges.all(*OPEN_MERGES) == []
+
+
+def test_a_header_that_no_message_can_repeat_is_refused(context):
+    """Half of a surrogate pair is JSON, and is neither UTF-8 nor protobuf."""
+    header = rb'{"\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    data = struct.pack("<Q", len(header)) + header + b"0000"
+    digest = hashlib.sha256(data).hexdigest()
+    path = context.config.state / "blob"
+    path.write_bytes(data)
+    context.store.put_file(path, digest)
+    honest = teacher(context, "cat-lab", "cat")
+    lie = honest.category_module.model_copy(update={"digest": digest})
+    submission = receive(context, honest.model_copy(update={"category_module": lie}))
+    submissions = context.registry.submissions
+    reconcile(context, until=lambda: submissions.get(submission).state is SubmissionState.REFUSED)
+    assert r"'\ud800'" in submissions.get(submission).reason
+    assert context.registry.events.after("cat-lab", 0, 10)
+
+
+def test_a_store_that_fails_for_a_while_is_waited_for(context, monkeypatch):
+    submission = receive(context, teacher(context, "cat-lab", "cat"))
+    find, failures = context.store.local_path, [StorageError("the disk is full")] * 2
+
+    def local_path(digest):
+        if failures:
+            raise failures.pop()
+        return find(digest)
+
+    monkeypatch.setattr(context.store, "local_path", local_path)
+    reconcile(context, until=lambda: context.registry.versions.head() is not None)
+    assert context.registry.submissions.get(submission).state is SubmissionState.ADMITTED
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\x00", "x" * 10_000, "zwei\nZeilen"])
+def test_every_reason_can_be_told(text):
+    told = plain(text)
+    assert federation_pb2.SubmissionStateChanged(reason=told).SerializeToString()
+    assert len(told) <= MAX_REASON
+    assert "\x00" not in told
+    assert plain("wrong β: 3 > 2\nlower it") == "wrong β: 3 > 2\nlower it"
+
+
+def test_operations_are_held_until_the_operator_lets_the_net_grow(context):
+    held = replace(
+        context, config=context.config.model_copy(update={"growth": GrowthConfig(automatic=False)})
+    )
+    submission = receive(context, teacher(context, "cat-lab", "cat"))
+    merges = context.registry.merges
+    reconcile(held, until=lambda: len(merges.all()) == 1)
+    (merge,) = merges.all()
+    assert (merge.state, merge.released) == (MergeState.QUEUED, False)
+    with NetReader(context.registry, context.store) as view:
+        paths = StatePaths(context.config)
+        paths.plan.parent.mkdir(parents=True, exist_ok=True)
+        paths.plan.write_bytes(context.plan.canonical())
+        (planned,) = growth_plan(view, paths).operations
+        assert (planned.wave, planned.operation, planned.submission) == (1, "found", submission)
+        assert [released.id for released in merges.release()] == [merge.id]
+        reconcile(held, until=lambda: merges.get(merge.id).state is MergeState.MERGED)
+        assert growth_plan(view, paths).operations == ()
+
+
+def test_a_category_waits_for_a_task_that_is_on_its_way(context):
+    merges = context.registry.merges
+    merging = merge_runner(context)
+    cat, dog = (receive(context, teacher(context, f"{name}-lab", name)) for name in ("cat", "dog"))
+    bringing = merges.create(cat, "cat", "classification", "new-task")
+    joining = merges.create(dog, "dog", "classification", "new-category")
+    assert not merging.ready(joining)
+    merges.advance(bringing.id, MergeState.FAILED)
+    # The task came to nothing: the merge goes on, to its end.
+    assert merging.ready(joining)

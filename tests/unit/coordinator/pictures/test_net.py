@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rootstock.common.errors import ConfigurationError
+from rootstock.common.nets.graph import NetTree
+from rootstock.coordinator.pictures.layout import MOST_IN_A_ROW, plan
+from rootstock.coordinator.pictures.net import draw_net, edge_mark
+from rootstock.coordinator.pictures.overlay import COLOURS, draw_overlay
+from tests.support.grown_net import Command, GrownNet, animals
+from tests.support.merge_records import net
+
+
+def large(categories: int, *tasks: str) -> NetTree:
+    return net([f"category-{place}" for place in range(categories)], list(tasks))
+
+
+@pytest.mark.parametrize("tasks", [("classification",), ("classification", "segmentation")])
+@pytest.mark.parametrize("categories", [MOST_IN_A_ROW + 1, 60])
+def test_every_join_of_a_large_net_has_a_line_from_module_to_module(
+    categories: int, tasks: tuple[str, ...]
+) -> None:
+    tree = large(categories, *tasks)
+    layout = plan(tree)
+    assert layout.routes is not None
+    assert layout.routes.keys() == {(edge.category, edge.task) for edge in tree.edges}
+    columns: dict[float, str] = {}
+    for (category, task), route in layout.routes.items():
+        box, adapter = layout.categories[category], layout.adapters[category, task]
+        target = layout.tasks[task]
+        assert route[0] == (box.right, box.y)
+        assert (adapter.x, adapter.y) in route
+        assert route[-1] == (target.x, target.bottom)
+        for (x, y), (next_x, next_y) in itertools.pairwise(route):
+            assert x == next_x or y == next_y
+        assert columns.setdefault(adapter.x, task) == task  # no column serves two tasks
+
+
+def test_a_net_of_hundreds_stays_a_page() -> None:
+    layout = plan(large(500, "classification", "segmentation"))
+    assert 1 < layout.width / layout.height < 2
+
+
+def test_a_few_categories_stand_side_by_side() -> None:
+    layout = plan(large(MOST_IN_A_ROW, "classification"))
+    assert layout.routes is None
+    assert len({box.y for box in layout.categories.values()}) == 1
+
+
+def test_what_is_not_joined_has_no_line() -> None:
+    tree = large(20, "classification", "segmentation")
+    without = tree.model_copy(update={"edges": tree.edges[1:]})
+    routes = plan(without).routes
+    assert routes is not None
+    gone = (tree.edges[0].category, tree.edges[0].task)
+    assert plan(tree).routes.keys() - routes.keys() == {gone}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("categories", [3, 30])
+def test_names_and_errors_can_be_searched_in_an_svg(tmp_path: Path, categories: int) -> None:
+    tree = large(categories, "classification")
+    marks = {edge_mark("category-1", "classification")}
+    one = draw_net(tree, tmp_path / "one.svg", marks, title="animals").read_text(encoding="utf-8")
+    words = set(re.findall(r">([^<>\n]+)</text>", one))
+    assert {f"category-{place}" for place in range(categories)} <= words
+    assert {"classification", "animals", "2.5%", "h"} <= words
+    two = draw_net(tree, tmp_path / "two.svg", marks, title="animals").read_text(encoding="utf-8")
+    assert one == two
+
+
+def test_another_suffix_is_refused(tmp_path: Path) -> None:
+    for name in ("net.pdf", "net"):
+        with pytest.raises(ConfigurationError, match=r"written as \.png or \.svg, .* net\.png"):
+            draw_net(large(3, "classification"), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show_draws_the_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grown: GrownNet = animals(tmp_path)
+    command = Command(capsys)
+    picture = tmp_path / "out" / "net.png"
+    assert command.text("net", "show", "-c", grown.config, "--picture", picture) == ""
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        assert image.width > 400
+    svg = tmp_path / "net.svg"
+    printed = command.json("net", "show", "-c", grown.config, "--picture", svg)
+    assert printed["version"] == 3
+    assert "animals, net version 3" in svg.read_text(encoding="utf-8")
+
+
+def test_an_overlay_tints_each_category_in_its_colour(tmp_path: Path) -> None:
+    labels_HW = np.array([[0, 1], [2, 11]])
+    path = draw_overlay(Image.new("RGB", (512, 512)), labels_HW, tmp_path / "overlay.png")
+    with Image.open(path) as image:
+        assert image.size == (512, 512)
+        corners = [image.getpixel(at) for at in ((9, 9), (500, 9), (9, 500), (500, 500))]
+    tints = [tuple(round(value / 2) for value in COLOURS[k]) for k in (0, 1, 0)]
+    assert corners == [(0, 0, 0), *tints]

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from rootstock.deploy.federation.config import Federation, resolve
+from rootstock.deploy.federation.progress import LineDisplay
+from rootstock.protos.rootstock.operator.v1 import operator_pb2
+from tests.support.federation_processes import digits_federation
+
+
+def shown(tmp_path, *merges: tuple[str, str]) -> list[str]:
+    """Return what is printed of one lab's merges, each a task and its state."""
+    federation: Federation = resolve(
+        digits_federation(),
+        source="test",
+        state=tmp_path,
+        coordinator_port=1,
+        mlflow_uri="http://x",
+    )
+    text = io.StringIO()
+    LineDisplay(federation, Console(file=text, width=80)).show(
+        operator_pb2.GetStatusResponse(
+            submissions=[operator_pb2.SubmissionStatus(submission_id="s", site="lab-one")],
+            merges=[
+                operator_pb2.MergeStatus(
+                    submission_id="s", task=task, state=state, step=3, steps=10, net_version=4
+                )
+                for task, state in merges
+            ],
+        )
+    )
+    return [line for line in text.getvalue().splitlines() if line.startswith("lab-one")]
+
+
+def test_one_task_needs_no_name(tmp_path) -> None:
+    assert shown(tmp_path, ("a", "distilling")) == ["lab-one: back-distillation 30%"]
+    assert shown(tmp_path, ("a", "merged")) == ["lab-one: merged into v4"]
+
+
+def test_two_tasks_of_a_lab_are_told_apart(tmp_path) -> None:
+    both = shown(tmp_path, ("a", "merged"), ("b", "distilling"))
+    assert both == ["lab-one: back-distillation of b 30%"]
+    both = shown(tmp_path, ("a", "merged"), ("b", "rejected"))
+    assert both == ["lab-one: a merged into v4; b rejected"]
+    # While the lab evaluates, its own status says more.
+    assert shown(tmp_path, ("a", "merged"), ("b", "evaluating")) == ["lab-one: starts"]

@@ -1,0 +1,132 @@
+"""Training on real digits: it learns, and interruptions leave no trace in the weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from rootstock.common.errors import StorageError
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.recipes.supervised import (
+    CHECKPOINT,
+    SupervisedRecipe,
+    balanced_order,
+    schedule,
+)
+from rootstock.site_agent.scoring import inference, metrics
+from rootstock.site_agent.stopping import Stopped
+from tests.support import digits_lab
+from tests.support.digits_lab import CONFIG, train
+
+
+def weights(teacher: Teacher) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}/{key}": value
+        for name, module in teacher.modules().items()
+        for key, value in module.state_dict().items()
+    }
+
+
+def assert_same(first: Teacher, second: Teacher) -> None:
+    one, two = weights(first), weights(second)
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        assert torch.equal(value, two[key]), key
+
+
+def test_it_learns_what_it_has_not_seen(tmp_path: Path) -> None:
+    teacher = digits_lab.teacher(0, tmp_path)
+    validation = digits_lab.data(0).validation
+    logits = inference.logits(
+        teacher.category_module, teacher.task_modules, validation, digits_lab.CPU, digits_lab.NEVER
+    )
+    assert metrics.error_percent(logits["classification"], validation.labels_N) < 10
+    assert not any(p.requires_grad for p in teacher.category_module.parameters())
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_a_stop_between_epochs_leaves_no_trace(tmp_path: Path, optimiser: str) -> None:
+    config = CONFIG.model_copy(update={"optimiser": optimiser, "epochs": 3})
+    whole = train(tmp_path / "whole", config)
+    stop = threading.Event()
+
+    def stop_in_the_second_epoch(step: int, steps: int, _message: str) -> None:
+        if step == steps // 2:
+            stop.set()
+
+    recipe = SupervisedRecipe(config, digits_lab.CPU)
+    with pytest.raises(Stopped):
+        recipe.train(
+            digits_lab.start(), digits_lab.data(1), tmp_path / "cut", stop_in_the_second_epoch, stop
+        )
+    assert_same(train(tmp_path / "cut", config), whole)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.support.digits_lab import train
+train(Path(sys.argv[1]))
+"""
+
+
+def test_kill_9_in_training_leaves_no_trace(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = train(tmp_path / "whole")
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "cut")])
+        checkpoint = tmp_path / "cut" / CHECKPOINT
+        while not checkpoint.exists():
+            assert process.poll() is None
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert_same(train(tmp_path / "cut"), whole)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    whole = train(tmp_path)
+    steps: list[int] = []
+    recipe = SupervisedRecipe(CONFIG, digits_lab.CPU)
+    again = recipe.train(
+        digits_lab.start(), digits_lab.data(1), tmp_path, lambda step, *_: steps.append(step),
+        digits_lab.NEVER,
+    )  # fmt: skip
+    assert not steps
+    assert_same(again, whole)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    train(tmp_path, CONFIG.model_copy(update={"epochs": 1}))
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StorageError, match=r"checkpoint\.safetensors: is not a checkpoint.*remove"):
+        train(tmp_path)
+
+
+def test_an_epoch_shows_both_sides_equally_and_every_image() -> None:
+    labels_N = torch.tensor([1.0] * 7 + [0.0] * 20)
+    order = balanced_order(labels_N, torch.Generator().manual_seed(0))
+    assert len(order) == 40
+    assert labels_N[order].sum() == 20
+    assert set(order.tolist()) == set(range(27))
+
+
+def test_the_learning_rate_rises_and_falls_to_zero() -> None:
+    rates = [schedule(step, 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == 1.0
+    assert rates[100] == pytest.approx(0.0)

@@ -1,0 +1,54 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from rootstock.common.errors import ConfigurationError, SchemaError
+from rootstock.site_agent.cursor import read_cursor, write_cursor
+from rootstock.site_agent.lab import device_of
+from rootstock.site_agent.state import StatusFile, open_log
+from tests.support import digits_lab
+
+
+def test_the_cursor_is_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "cursor.json"
+    assert read_cursor(path) == 0
+    write_cursor(path, 1 << 40)
+    assert read_cursor(path) == 1 << 40
+
+
+def test_a_damaged_cursor_names_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "cursor.json"
+    path.write_bytes(b'{"cursor": -1}')
+    with pytest.raises(SchemaError, match=r"cursor\.json.*remove the file"):
+        read_cursor(path)
+
+
+def test_a_device_that_is_not_here(tmp_path: Path) -> None:
+    config = digits_lab.config(tmp_path, device="cuda:99")
+    with pytest.raises(ConfigurationError, match="device = 'cuda:99': PyTorch sees"):
+        device_of(config)
+
+
+def test_the_status_is_always_whole_and_ends_are_not_left_out(tmp_path: Path) -> None:
+    status = StatusFile(tmp_path / "status.json", "lab", "cat")
+    for step in range(1, 101):
+        status.progress("training", step, 100, f"epoch {step}")
+        shown = json.loads((tmp_path / "status.json").read_text())
+        assert shown["phase"] == "training"
+    assert shown["step"] == shown["steps"] == 100
+    status.progress("shipping", message="ships")
+    assert json.loads((tmp_path / "status.json").read_text())["phase"] == "shipping"
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_the_log_is_one_json_object_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "lab" / "agent.log"
+    for _ in range(2):
+        log, file = open_log(path, "lab-α")
+        with file:
+            log.info("starts", numbers={"error": 1.5})
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["event"] for line in lines] == ["starts", "starts"]
+    assert lines[0]["site"] == "lab-α"
+    assert lines[0]["level"] == "info"
