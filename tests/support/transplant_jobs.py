@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -37,21 +35,11 @@ def digits(digit: int, count: int) -> tuple[Tensor, Tensor]:
     return functional.interpolate(chosen, size=32, mode="bilinear"), labels
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """As in an actor of one CPU; and on a busy machine torch's threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 PAPERS = {"zero_sample_method": "closed-form", "few_sample_method": "back-distill"}
 """Quick ones, for tests of what is around a method."""
 
 
 @cache
-@one_thread()
 def trained(digit: int) -> tuple[nn.Sequential, nn.Sequential]:
     """f and g for a digit against others, trained a little from the common start."""
     category_module, heads = initial_modules(SPEC, [TASK], seed=3)
@@ -123,7 +111,6 @@ class Transplant:
 
 
 @cache
-@one_thread()
 def outlining(seed: int) -> nn.Sequential:
     """Return g of a segmentation for the digit 3's f, trained a little to find the ink."""
     category_module, _ = trained(3)

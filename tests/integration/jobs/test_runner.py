@@ -28,7 +28,7 @@ from rootstock.coordinator.jobs.local_ray import LocalRay
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.jobs.worker import TransplantWorker
-from tests.support.transplant_jobs import PAPERS, Transplant, one_thread
+from tests.support.transplant_jobs import PAPERS, Transplant
 
 ACTOR = "ray::TransplantActor"
 SETTINGS = DistillationConfig(draws=64, steps=200, learning_rate=1e-2, **PAPERS)
@@ -60,11 +60,10 @@ def actors() -> list[psutil.Process]:
 
 
 def in_this_process(job: TransplantJob) -> JobResult:
-    with one_thread():
-        worker = TransplantWorker(job)
-        while not worker.advance().done:
-            pass
-        return worker.result()
+    worker = TransplantWorker(job)
+    while not worker.advance().done:
+        pass
+    return worker.result()
 
 
 async def test_a_killed_process_changes_no_bit(

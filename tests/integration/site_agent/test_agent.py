@@ -39,7 +39,6 @@ from tests.support.coordinator_server import Running as ServedAgain
 
 
 def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
     with Centre(tmp_path / "centre") as centre:
         config = site(tmp_path / "lab", centre.address, share_samples=7)
         with running(config) as agent:
@@ -93,7 +92,6 @@ def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
         assert events.count("trains") == 1
         assert events.count("evaluates") == 1
         assert len(centre.registry.submissions.all()) == 1
-    torch.set_num_threads(threads)
 
 
 def test_a_lab_may_keep_its_calibrations(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.material import Material
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
 from rootstock.coordinator.jobs.worker import TransplantWorker
-from tests.support.transplant_jobs import SPEC, Transplant, digits, one_thread
+from tests.support.transplant_jobs import SPEC, Transplant, digits
 
 SMALL = {"input_size": 32, "in_channels": 1}
 EXTRACTORS = {
@@ -28,12 +27,6 @@ EXTRACTORS = {
         settings={**SMALL, "output_stride": 8, "width": 0.5},
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def extracted(

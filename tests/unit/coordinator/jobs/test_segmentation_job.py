@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,7 @@ from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.material import Material
 from rootstock.coordinator.jobs.model import TransplantJob
 from rootstock.coordinator.jobs.worker import TransplantWorker
-from tests.support.transplant_jobs import (
-    OUTLINE,
-    SPEC,
-    Transplant,
-    digits,
-    one_thread,
-    outlines,
-    outlining,
-)
+from tests.support.transplant_jobs import OUTLINE, SPEC, Transplant, digits, outlines, outlining
 
 SETTINGS = SegmentationConfig.model_validate(
     {
@@ -32,12 +23,6 @@ SETTINGS = SegmentationConfig.model_validate(
         "teaching": {"steps": 40, "sample_views": 16, "synthetic": 8},
     }
 )
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,7 @@ from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.material import Material, rescale
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
 from rootstock.coordinator.jobs.worker import TransplantWorker
-from tests.support.transplant_jobs import PAPERS, SPEC, Transplant, one_thread, trained
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    with one_thread():
-        yield
+from tests.support.transplant_jobs import PAPERS, SPEC, Transplant, trained
 
 
 @pytest.fixture

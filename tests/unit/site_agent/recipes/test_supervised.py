@@ -73,28 +73,21 @@ def test_a_stop_between_epochs_leaves_no_trace(tmp_path: Path, optimiser: str) -
 SCRIPT = """
 import sys
 from pathlib import Path
-import torch
-torch.set_num_threads(1)
 from tests.support.digits_lab import train
 train(Path(sys.argv[1]))
 """
 
 
 def test_kill_9_in_training_leaves_no_trace(tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        whole = train(tmp_path / "whole")
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "cut")])
-        checkpoint = tmp_path / "cut" / CHECKPOINT
-        while not checkpoint.exists():
-            assert process.poll() is None
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert_same(train(tmp_path / "cut"), whole)
-    finally:
-        torch.set_num_threads(threads)
+    whole = train(tmp_path / "whole")
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "cut")])
+    checkpoint = tmp_path / "cut" / CHECKPOINT
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert_same(train(tmp_path / "cut"), whole)
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
