@@ -18,7 +18,7 @@ from rootstock.coordinator.merges.result import AcceptedJoin, LearnedTask, Opera
 from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.registry import SubmissionState
 from rootstock.deploy.client import OperatorClient
-from tests.integration.service.running import Lab, LabMaker, Running
+from tests.support.coordinator_server import Lab, LabMaker, Running
 
 NEVER_WRITES = """
 from rootstock.coordinator.registry.database import Database
