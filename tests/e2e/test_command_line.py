@@ -12,13 +12,17 @@ import tomli_w
 
 pytestmark = pytest.mark.e2e
 
-COORDINATOR = {
+COORDINATOR: dict[str, object] = {
     "net": "tiny",
     "plan": {"architecture": {"name": "small-vgg", "split": "pool1"}},
     "server": {"listen": "127.0.0.1:0"},
     "history": {"mlflow_uri": "http://127.0.0.1:9", "wait_seconds": 0.0},
 }
-SITE = {"site": "a-lab", "category": "zero", "data": {"kind": "digits", "class_name": "0"}}
+SITE: dict[str, object] = {
+    "site": "a-lab",
+    "category": "zero",
+    "data": {"kind": "digits", "class_name": "0"},
+}
 
 
 def run(*argv: str, prefix: str = "") -> subprocess.CompletedProcess[str]:

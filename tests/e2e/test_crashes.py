@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from rootstock.deploy.federation.config import FederationConfig, merge
+from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusResponse
 from tests.support.federation_processes import QUICK, Running, digits_federation, merge_of, merged
 from tests.support.slow_line import slow_line
 
@@ -64,8 +65,8 @@ def test_a_coordinator_killed_in_the_middle_of_a_merge_completes_it(
     running.until("the founding", merged("zero"))
     running.start_site("lab-one")
 
-    def distils(answer: object) -> bool:
-        found = merge_of(answer, "one")  # type: ignore[arg-type]
+    def distils(answer: GetStatusResponse) -> bool:
+        found = merge_of(answer, "one")
         return found is not None and found.state == "distilling" and found.step >= 200
 
     before = merge_of(running.until("some steps of the merge", distils), "one")
@@ -83,7 +84,8 @@ def test_a_coordinator_killed_in_the_middle_of_a_merge_completes_it(
     answer = running.until("the merge", merged("one"))
     assert [merge.net_version for merge in answer.merges] == [1, 2]
     assert answer.net_version == 2
-    numbers = merge_of(answer, "one").numbers  # type: ignore[union-attr]
+    ended = merge_of(answer, "one")
+    assert ended is not None
     assert {"teacher_error", "no_adapter_error", "zero_sample_error", "few_sample_error"} <= set(
-        numbers
+        ended.numbers
     )

@@ -70,7 +70,7 @@ def test_refined_at_the_lab_the_mean_error_is_within_4_points_of_the_teachers(
     rows = answer["categories"][1:]
 
     def average(name: str) -> float:
-        return mean(row[name] for row in rows)
+        return float(mean(row[name] for row in rows))
 
     teacher, refined = average("teacher_error"), average("refined_error")
     assert refined <= teacher + 4.0
@@ -177,6 +177,7 @@ def history(answer: dict[str, Any], folder: Path) -> Iterator[MlflowClient]:
 
 def test_mlflow_lists_the_merges_with_pictures_and_tags(history: MlflowClient) -> None:
     experiment = history.get_experiment_by_name("digits")
+    assert experiment is not None
     runs = history.search_runs([experiment.experiment_id])
     assert len(runs) == 5
     for run in runs:

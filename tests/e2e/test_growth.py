@@ -101,8 +101,7 @@ def test_a_net_is_planned_reviewed_rolled_back_and_grows_on(
 
     # A task of the operator's own: learned on the frozen category module, committed on top.
     words = ("net", "learn", "round", "--samples", str(folder), "--steps", "60")
-    words = (*words, "--categories", "zero")
-    learned = running.json(*words)
+    learned = running.json(*words, "--categories", "zero")
     assert learned["coordinator_runs"] is True
     (join,) = learned["joins"]
     running.until("the third review", reviewing)

@@ -6,12 +6,12 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -30,6 +30,7 @@ from rootstock.common.weights.manifest import (
     BlobEntry,
     Manifest,
     Recipe,
+    RefinementManifest,
     SharedSamples,
     TeacherManifest,
 )
@@ -128,9 +129,17 @@ class Running:
 
 @dataclass
 class Teacher:
-    """A signed manifest and the files that it names."""
+    """A teacher's manifest and the files that it names."""
 
     manifest: TeacherManifest
+    files: dict[str, Path]
+
+
+@dataclass
+class Refinement:
+    """A refined adapter's manifest and the file that it names."""
+
+    manifest: RefinementManifest
     files: dict[str, Path]
 
 
@@ -153,7 +162,8 @@ class Lab:
 
     def join(self) -> pb.JoinResponse:
         request = pb.JoinRequest(site=self.name, public_key=self.key.public_key)
-        return self.call("Join", request)
+        answer: pb.JoinResponse = self.call("Join", request)
+        return answer
 
     def plan(self) -> Plan:
         versions = pb.VersionRange(minimum=PROTOCOL_MINIMUM, maximum=PROTOCOL_MAXIMUM)
@@ -196,30 +206,35 @@ class Lab:
         request = pb.BeginUploadRequest(
             manifest=document, signature=self.key.sign(document), leaves_out=leaves_out
         )
-        return self.call("BeginUpload", request)
+        answer: pb.BeginUploadResponse = self.call("BeginUpload", request)
+        return answer
 
-    def send(self, teacher: Teacher, upload_id: str, missing: pb.MissingBlob) -> None:
+    def send(self, shipped: Teacher | Refinement, upload_id: str, missing: pb.MissingBlob) -> None:
         upload_blob(
             self.stub.Upload,
-            teacher.files[missing.digest],
+            shipped.files[missing.digest],
             upload_id=upload_id,
             digest=missing.digest,
             offset=missing.durable_offset,
             chunk_bytes=CHUNK,
-            spans=spans_of(teacher, missing),
+            spans=spans_of(shipped, missing),
         )
 
     def upload(self, messages: list[pb.UploadRequest]) -> pb.UploadResponse:
         """Send messages as they are, however wrong."""
-        return self.call("Upload", iter(messages))
+        answer: pb.UploadResponse = self.call("Upload", iter(messages))
+        return answer
 
     def commit(self, upload_id: str) -> pb.Receipt:
-        return self.call("CommitUpload", pb.CommitUploadRequest(upload_id=upload_id)).receipt
+        answer: pb.CommitUploadResponse = self.call(
+            "CommitUpload", pb.CommitUploadRequest(upload_id=upload_id)
+        )
+        return answer.receipt
 
-    def ship(self, teacher: Teacher, *, leaves_out: bool = False) -> pb.Receipt:
-        begun = self.begin(teacher.manifest, leaves_out=leaves_out)
+    def ship(self, shipped: Teacher | Refinement, *, leaves_out: bool = False) -> pb.Receipt:
+        begun = self.begin(shipped.manifest, leaves_out=leaves_out)
         for missing in begun.missing:
-            self.send(teacher, begun.upload_id, missing)
+            self.send(shipped, begun.upload_id, missing)
         return self.commit(begun.upload_id)
 
     def watch(self, instance: str, cursor: int = 0) -> Any:
@@ -257,11 +272,11 @@ def messages_of(
     )
 
 
-def spans_of(teacher: Teacher, blob: pb.MissingBlob) -> list[Span] | None:
+def spans_of(shipped: Teacher | Refinement, blob: pb.MissingBlob) -> list[Span] | None:
     """Return what of a blob's file is sent; None: all of it."""
     if not blob.held_tensors:
         return None
-    return kept_spans(read_header(teacher.files[blob.digest]), blob.size, set(blob.held_tensors))
+    return kept_spans(read_header(shipped.files[blob.digest]), blob.size, set(blob.held_tensors))
 
 
 def stalled(lab: Lab, teacher: Teacher, upload_id: str, blob: pb.MissingBlob, chunks: int) -> Any:
@@ -284,10 +299,20 @@ def stalled(lab: Lab, teacher: Teacher, upload_id: str, blob: pb.MissingBlob, ch
     return call
 
 
-LabMaker = Callable[..., Lab]
+class LabMaker(Protocol):
+    """Makes a lab; one that has joined, unless told otherwise."""
+
+    def __call__(
+        self,
+        name: str,
+        *,
+        join: bool = True,
+        address: str | None = None,
+        key: SigningKey | None = None,
+    ) -> Lab: ...
 
 
-def fetch(lab, digest, offset=0):
+def fetch(lab: Lab, digest: str, offset: int = 0) -> list[pb.DownloadResponse]:
     with raising():
         request = DownloadRequest(digest=digest, offset=offset)
         return list(lab.stub.Download(request, timeout=CALL_SECONDS))

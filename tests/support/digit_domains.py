@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from rootstock.common.compatible.adaptation import batches
 from rootstock.common.compatible.batchnorm import re_estimate
 from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
-from rootstock.common.images.decode import normalise
+from rootstock.common.images.decode import batches, normalise
 from rootstock.common.nets.architectures import build_head, initial_modules, initialise, input_shape
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.site_agent.config import CompatibleConfig, TrainingConfig

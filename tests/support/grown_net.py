@@ -26,7 +26,7 @@ from tests.support.named_blobs import teacher
 SPEC = ArchitectureSpec(name="small-vgg", settings={"width": 4, "input_size": 32}, split="pool1")
 CLASSIFICATION = TaskSpec(name="classification")
 SEGMENTATION = TaskSpec(name="segmentation", kind="binary-segmentation")
-NUMBERS = {
+NUMBERS: dict[str, Any] = {
     "teacher_error": 0.5,
     "no_adapter_error": 52.0,
     "zero_sample_error": 1.9,

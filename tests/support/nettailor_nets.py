@@ -35,8 +35,8 @@ def stir(net: nn.Module, seed: int = 0) -> None:
             if isinstance(layer, nn.BatchNorm2d):
                 layer.weight.uniform_(0.5, 1.5, generator=generator)
                 layer.bias.normal_(std=0.2, generator=generator)
-                layer.running_mean.normal_(std=0.3, generator=generator)  # type: ignore[union-attr]
-                layer.running_var.uniform_(0.5, 2, generator=generator)  # type: ignore[union-attr]
+                layer.get_buffer("running_mean").normal_(std=0.3, generator=generator)
+                layer.get_buffer("running_var").uniform_(0.5, 2, generator=generator)
 
 
 def augmented(blocks: int = 1, seed: int = 0) -> AugmentedNet:

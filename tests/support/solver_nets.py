@@ -21,7 +21,7 @@ def task_module(seed: int = 0) -> nn.Sequential:
         if name.endswith("bias"):
             parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
     # The plan's small last layer would make every loss start, and in few steps stay, near ln 2.
-    module.get_submodule("fc7").weight.data.mul_(30)
+    module.get_parameter("fc7.weight").data.mul_(30)
     return module
 
 

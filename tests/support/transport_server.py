@@ -83,7 +83,7 @@ class Server(pb_grpc.FederationServicer):
 def serving(folder: Path) -> Iterator[tuple[Server, pb_grpc.FederationStub]]:
     """Run a server in a thread of its own, and give a client's stub."""
     folder.mkdir(exist_ok=True)
-    service = Server(folder)
+    service = Server(folder)  # type: ignore[abstract]  # gRPC answers the other calls
     started, stop = threading.Event(), threading.Event()
 
     async def serve() -> None:

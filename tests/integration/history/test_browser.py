@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,9 +41,9 @@ frame.onload = () => {
 class _Recording(http.server.SimpleHTTPRequestHandler):
     """Serves a folder and notes what was asked for."""
 
-    def __init__(self, *args: object, asked: list[str], **kwargs: object) -> None:
+    def __init__(self, *args: Any, asked: list[str], **kwargs: Any) -> None:
         self._asked = asked
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        super().__init__(*args, **kwargs)
 
     def do_GET(self) -> None:
         self._asked.append(self.path)

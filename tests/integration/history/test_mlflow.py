@@ -68,6 +68,8 @@ def test_a_net_grows_in_mlflow(server: MlflowServer, client: MlflowClient) -> No
     assert current.run_id == second
     assert previous.run_id == first
     # The parent and the lab's teacher net went in, the child came out.
+    assert run.inputs is not None
+    assert run.outputs is not None
     went_in = {m.model_id: client.get_logged_model(m.model_id) for m in run.inputs.model_inputs}
     kinds = {model.model_type: f"models:/{name}" for name, model in went_in.items()}
     assert kinds.keys() == {"transplant net", "teacher net"}
@@ -85,6 +87,7 @@ def test_a_run_says_in_words_what_became_of_it(server: MlflowServer, client: Mlf
     assert run.data.tags["mlflow.note.content"].startswith("**Merged as net version 1")
     assert run.data.tags["mlflow.user"] == "lab-one"
     experiment = client.get_experiment_by_name("words")
+    assert experiment is not None
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
@@ -94,6 +97,7 @@ def test_names_with_a_dot_are_logged(server: MlflowServer, client: MlflowClient)
     history.log_merge(merge)
     history.show_head(merge.digest, None)
     current = client.get_model_version_by_alias("net.two", "current")
+    assert current.source is not None
     assert client.get_logged_model(current.source.removeprefix("models:/")).name == "net-two-v0"
 
 

@@ -69,12 +69,15 @@ def shown(uri: str, net: str) -> dict[str, Any]:
     """Everything that MLflow shows of a net, without the ids that MLflow gives."""
     client = MlflowClient(uri, uri)
     experiment = client.get_experiment_by_name(net)
+    assert experiment is not None
     runs = {}
     for found in client.search_runs([experiment.experiment_id]):
         run_id = found.info.run_id
         run = client.get_run(run_id)  # a search leaves inputs and outputs out
         name = run.data.tags["rootstock.merge_id"]
         assert name not in runs
+        assert run.inputs is not None
+        assert run.outputs is not None
         runs[name] = {
             "name": run.info.run_name,
             "status": run.info.status,
@@ -134,11 +137,12 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
 
         # Damaged, each run in another way.
         client = MlflowClient(uri, uri)
-        cat, dog, cow, pig = (merge.mlflow_run_id for merge in context.registry.merges.all())
+        cat, dog, cow, pig = (str(merge.mlflow_run_id) for merge in context.registry.merges.all())
         client.delete_run(cat)
         client.log_metric(dog, "error", 99.0, step=7)  # a point cannot be taken back
         client.set_tag(cow, "rootstock.reason", "none")
         experiment = client.get_experiment_by_name(net)
+        assert experiment is not None
         shutil.rmtree(folder / "artifacts" / experiment.experiment_id / pig)
         client.delete_registered_model_alias(net, "current")
         done = rebuild(config)

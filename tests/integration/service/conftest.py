@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from rootstock.common.identity.keys import SigningKey
 from tests.support.coordinator_server import Lab, LabMaker, Running
 
 
@@ -24,11 +24,17 @@ def coordinator(state: Path, request: pytest.FixtureRequest) -> Iterator[Running
 
 @pytest.fixture
 def lab(coordinator: Running, tmp_path: Path) -> Iterator[LabMaker]:
-    """Returns how to make a lab that has joined."""
+    """Return how to make labs; they are closed in the end."""
     made: list[Lab] = []
 
-    def make(name: str, *, join: bool = True, address: str | None = None, **more: Any) -> Lab:
-        new = Lab(name, address or coordinator.address, tmp_path / "labs", **more)
+    def make(
+        name: str,
+        *,
+        join: bool = True,
+        address: str | None = None,
+        key: SigningKey | None = None,
+    ) -> Lab:
+        new = Lab(name, address or coordinator.address, tmp_path / "labs", key)
         made.append(new)
         if join:
             new.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import stat
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -28,14 +29,14 @@ from rootstock.common.transport.auth import sign_call
 from rootstock.deploy.client import OperatorClient
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
-from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
+from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest, GetStatusResponse
 from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorStub
-from tests.support.coordinator_server import CALL_SECONDS, Running, plain_channel, raising
+from tests.support.coordinator_server import CALL_SECONDS, LabMaker, Running, plain_channel, raising
 
 GET_PLAN = "/rootstock.federation.v1.Federation/GetPlan"
 
 
-def test_a_name_belongs_to_the_first_lab_that_joins_with_it(lab):
+def test_a_name_belongs_to_the_first_lab_that_joins_with_it(lab: LabMaker) -> None:
     first = lab("cat-lab")
     second = lab("cat-lab", join=False)
     with pytest.raises(ConflictError, match="'cat-lab' belongs to a lab with another key; choose"):
@@ -45,12 +46,12 @@ def test_a_name_belongs_to_the_first_lab_that_joins_with_it(lab):
     assert first.plan().net == "animals"
 
 
-def test_an_unknown_lab_is_told_to_join(lab):
+def test_an_unknown_lab_is_told_to_join(lab: LabMaker) -> None:
     with pytest.raises(IdentityError, match=r"join first \(rootstock site join\)"):
         lab("cat-lab", join=False).plan()
 
 
-def test_joining_proves_that_the_lab_holds_the_key(lab):
+def test_joining_proves_that_the_lab_holds_the_key(lab: LabMaker) -> None:
     cat = lab("cat-lab", join=False)
     stolen = SigningKey.generate().public_key
     with pytest.raises(IdentityError):
@@ -59,7 +60,9 @@ def test_joining_proves_that_the_lab_holds_the_key(lab):
         cat.call("Join", pb.JoinRequest(site="dog-lab", public_key=cat.key.public_key))
 
 
-def test_strangers_who_join_in_heaps_cost_the_labs_nothing(coordinator, lab):
+def test_strangers_who_join_in_heaps_cost_the_labs_nothing(
+    coordinator: Running, lab: LabMaker
+) -> None:
     cat, stranger = lab("cat-lab"), lab("cat-lab", join=False)
     for _ in range(50):
         with pytest.raises(ConflictError):
@@ -74,7 +77,7 @@ def test_strangers_who_join_in_heaps_cost_the_labs_nothing(coordinator, lab):
     assert cat.plan().net == "animals"
 
 
-def test_every_call_is_signed_and_signed_once(coordinator, lab):
+def test_every_call_is_signed_and_signed_once(coordinator: Running, lab: LabMaker) -> None:
     cat = lab("cat-lab")
     request = pb.GetPlanRequest(protocol=pb.VersionRange(minimum=1, maximum=1))
     now = time.time()
@@ -82,7 +85,7 @@ def test_every_call_is_signed_and_signed_once(coordinator, lab):
     with plain_channel(coordinator.address) as channel:
         stub = FederationStub(channel)
 
-        def get_plan(metadata):
+        def get_plan(metadata: tuple[tuple[str, str | bytes], ...]) -> pb.GetPlanResponse:
             with raising():
                 return stub.GetPlan(request, timeout=CALL_SECONDS, metadata=metadata)
 
@@ -102,14 +105,16 @@ def test_every_call_is_signed_and_signed_once(coordinator, lab):
             stub.Upload(iter([pb.UploadRequest()]), timeout=CALL_SECONDS)
 
 
-def raising_identity():
+def raising_identity() -> pytest.RaisesExc[grpc.RpcError]:
     return pytest.raises(grpc.RpcError, match="the call has no rootstock-site")
 
 
 @pytest.mark.parametrize(
     ("minimum", "maximum", "upgrade"), [(2, 3, "coordinator"), (0, 0, "site agent")]
 )
-def test_no_common_protocol_version_names_both_and_the_remedy(lab, minimum, maximum, upgrade):
+def test_no_common_protocol_version_names_both_and_the_remedy(
+    lab: LabMaker, minimum: int, maximum: int, upgrade: str
+) -> None:
     cat = lab("cat-lab")
     request = pb.GetPlanRequest(
         protocol=pb.VersionRange(minimum=minimum, maximum=maximum), agent_version="9.8.7"
@@ -122,14 +127,16 @@ def test_no_common_protocol_version_names_both_and_the_remedy(lab, minimum, maxi
     assert f"upgrade the {upgrade}" in message
 
 
-def test_a_newer_agent_that_still_speaks_our_version_is_served(coordinator, lab):
+def test_a_newer_agent_that_still_speaks_our_version_is_served(
+    coordinator: Running, lab: LabMaker
+) -> None:
     request = pb.GetPlanRequest(protocol=pb.VersionRange(minimum=1, maximum=7))
     answer = lab("cat-lab").call("GetPlan", request)
     assert answer.protocol == 1
     assert answer.plan_digest == coordinator.plan.content_digest()
 
 
-def test_a_port_in_use_is_named_with_the_remedy(coordinator, tmp_path):
+def test_a_port_in_use_is_named_with_the_remedy(coordinator: Running, tmp_path: Path) -> None:
     with pytest.raises(AddressInUseError, match=f"{coordinator.address}; stop it, or set"):
         Running(tmp_path / "second", listen=coordinator.address)
     with socket.socket() as other:  # not ours: any program's
@@ -141,12 +148,14 @@ def test_a_port_in_use_is_named_with_the_remedy(coordinator, tmp_path):
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051", "example.org:50051"])
-def test_plaintext_is_for_loopback_only(tmp_path, listen):
+def test_plaintext_is_for_loopback_only(tmp_path: Path, listen: str) -> None:
     with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1"):
         Running(tmp_path / "state", listen=listen)
 
 
-def test_the_address_is_written_down_and_free_after_stopping(coordinator, state, tmp_path):
+def test_the_address_is_written_down_and_free_after_stopping(
+    coordinator: Running, state: Path, tmp_path: Path
+) -> None:
     assert (state / "address").read_text() == coordinator.address
     coordinator.stop()
     again = Running(tmp_path / "again", listen=coordinator.address)
@@ -154,7 +163,9 @@ def test_the_address_is_written_down_and_free_after_stopping(coordinator, state,
     again.stop()
 
 
-def test_health_tells_serving_from_draining_and_draining_ends_watches(coordinator, lab):
+def test_health_tells_serving_from_draining_and_draining_ends_watches(
+    coordinator: Running, lab: LabMaker
+) -> None:
     with plain_channel(coordinator.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for service in ("", "rootstock.federation.v1.Federation", "rootstock.operator.v1.Operator"):
@@ -172,7 +183,7 @@ def test_health_tells_serving_from_draining_and_draining_ends_watches(coordinato
             next(stream)
 
 
-def test_reflection_shows_the_services(coordinator):
+def test_reflection_shows_the_services(coordinator: Running) -> None:
     with plain_channel(coordinator.address) as channel:
         services = set(ProtoReflectionDescriptorDatabase(channel).get_services())
     assert {
@@ -182,7 +193,9 @@ def test_reflection_shows_the_services(coordinator):
     } <= services
 
 
-def test_the_operator_has_a_token_of_its_own(coordinator, lab, state):
+def test_the_operator_has_a_token_of_its_own(
+    coordinator: Running, lab: LabMaker, state: Path
+) -> None:
     cat = lab("cat-lab")
     lab("dog-lab")
     stream = cat.watch("a")
@@ -193,7 +206,7 @@ def test_the_operator_has_a_token_of_its_own(coordinator, lab, state):
     with plain_channel(coordinator.address) as channel:
         stub = OperatorStub(channel)
 
-        def status(metadata):
+        def status(metadata: tuple[tuple[str, str], ...]) -> GetStatusResponse:
             with raising():
                 return stub.GetStatus(GetStatusRequest(), timeout=CALL_SECONDS, metadata=metadata)
 
@@ -214,7 +227,9 @@ def test_the_operator_has_a_token_of_its_own(coordinator, lab, state):
     stream.cancel()
 
 
-def test_the_operators_words_go_over_the_wire_and_errors_come_back_as_they_are(coordinator, state):
+def test_the_operators_words_go_over_the_wire_and_errors_come_back_as_they_are(
+    coordinator: Running, state: Path
+) -> None:
     with OperatorClient.of_state(state) as operator:
         assert operator.grow() == []
         with pytest.raises(NotFoundError, match="no merge 'mrg-0001'"):

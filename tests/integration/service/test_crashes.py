@@ -24,7 +24,7 @@ def restarted(state: Path) -> Iterator[str]:
         running.stop()
 
 
-def test_kill_9_keeps_receipts_and_what_of_an_upload_was_durable(tmp_path):
+def test_kill_9_keeps_receipts_and_what_of_an_upload_was_durable(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with serving(state) as (process, address):
         cat = Lab("cat-lab", address, tmp_path / "labs")
@@ -47,7 +47,9 @@ def test_kill_9_keeps_receipts_and_what_of_an_upload_was_durable(tmp_path):
         again.close()
 
 
-def test_a_full_disk_is_told_to_the_lab_and_the_upload_resumes_once_there_is_room(tmp_path):
+def test_a_full_disk_is_told_to_the_lab_and_the_upload_resumes_once_there_is_room(
+    tmp_path: Path,
+) -> None:
     state = tmp_path / "state"
     with serving(state, "700000") as (_, address):
         cat = Lab("cat-lab", address, tmp_path / "labs")

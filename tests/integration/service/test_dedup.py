@@ -6,40 +6,64 @@ import json
 import struct
 import threading
 import zlib
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
-from rootstock.common.errors import IntegrityError, LimitError, SchemaError, UnreachableError
+from rootstock.common.errors import (
+    IntegrityError,
+    LimitError,
+    RootstockError,
+    SchemaError,
+    UnreachableError,
+)
 from rootstock.common.transport.dedup import held_bytes
+from rootstock.common.weights.manifest import BlobEntry
 from rootstock.common.weights.safetensors_io import read, write
 from rootstock.coordinator.merges.commit import commit, roll_back
 from rootstock.coordinator.merges.result import AcceptedJoin
-from rootstock.coordinator.registry import MergeState, SubmissionState
+from rootstock.coordinator.registry import MergeState, NetVersion, SubmissionState
 from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES
 from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.tables import status_tables
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.config import DataConfig, NetworkConfig, SiteConfig
-from rootstock.site_agent.spool.spool import Spool
+from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.wire.client import CoordinatorClient
 from rootstock.site_agent.wire.upload import Shipment, what_was_sent
-from tests.support.coordinator_server import CHUNK, Running, Teacher, messages_of, stalled
+from tests.support.coordinator_server import (
+    CHUNK,
+    Lab,
+    LabMaker,
+    Running,
+    Teacher,
+    messages_of,
+    stalled,
+)
 from tests.support.slow_line import slow_line
 
 NEW = "conv3_1.weight"
 """The one tensor that a tailored task module does not have from the net: 9% of its bytes."""
 
 
-def in_net(running, lab, teacher, operation="found"):
+Shared = tuple[Lab, Lab, Teacher, Teacher]
+Lie = Callable[[dict[str, Any]], None]
+
+
+def in_net(
+    running: Running, lab: Lab, teacher: Teacher, operation: str = "found"
+) -> NetVersion | None:
     """Ship a teacher and make the next net version of it."""
     receipt = lab.ship(teacher)
     return version_of(running, receipt.submission_id, operation)
 
 
-def version_of(running, submission_id, operation="found"):
+def version_of(running: Running, submission_id: str, operation: str = "found") -> NetVersion | None:
     registry = running.registry
     registry.submissions.set_state(submission_id, SubmissionState.ADMITTED)
     submission = registry.submissions.get(submission_id)
@@ -52,7 +76,7 @@ def version_of(running, submission_id, operation="found"):
     return registry.versions.head()
 
 
-def tailored(lab, teacher, category, *names, seed=7):
+def tailored(lab: Lab, teacher: Teacher, category: str, *names: str, seed: int = 7) -> Teacher:
     """Make a teacher whose task module differs from another's in the tensors of these names."""
     entry = teacher.manifest.task_modules["classification"]
     tensors = read(teacher.files[entry.digest], entry)
@@ -66,15 +90,15 @@ def tailored(lab, teacher, category, *names, seed=7):
     return Teacher(manifest, {**made.files, blob.digest: path})
 
 
-def task_module(teacher):
+def task_module(teacher: Teacher) -> BlobEntry:
     return teacher.manifest.task_modules["classification"]
 
 
-def missing_of(begun, entry):
+def missing_of(begun: pb.BeginUploadResponse, entry: BlobEntry) -> pb.MissingBlob:
     return next(blob for blob in begun.missing if blob.digest == entry.digest)
 
 
-def arrived(running, teacher):
+def arrived(running: Running, teacher: Teacher) -> bool:
     return all(
         running.store.local_path(blob.digest).read_bytes()
         == teacher.files[blob.digest].read_bytes()
@@ -83,7 +107,7 @@ def arrived(running, teacher):
 
 
 @pytest.fixture
-def shared(coordinator, lab):
+def shared(coordinator: Running, lab: LabMaker) -> Shared:
     """A net of one teacher, and another lab's that shares nine tenths of its bytes with it."""
     cat, dog = lab("cat-lab"), lab("dog-lab")
     base = cat.teacher("cat")
@@ -91,7 +115,9 @@ def shared(coordinator, lab):
     return cat, dog, base, tailored(dog, base, "dog", NEW)
 
 
-def client_of(dog, address, folder, teacher):
+def client_of(
+    dog: Lab, address: str, folder: Path, teacher: Teacher
+) -> tuple[CoordinatorClient, Spool, SpoolEntry]:
     """Return an agent's client and the teacher in its spool."""
     data = DataConfig(kind="digits", class_name="1", rest=("5", "6"), part=2, parts=5)
     config = SiteConfig(
@@ -114,8 +140,8 @@ def client_of(dog, address, folder, teacher):
 
 
 def test_a_blob_of_which_the_net_holds_nine_tenths_travels_as_one_tenth(
-    coordinator, shared, tmp_path
-):
+    coordinator: Running, shared: Shared, tmp_path: Path
+) -> None:
     _, dog, _, teacher = shared
     blob = task_module(teacher)
     seen = []
@@ -154,7 +180,9 @@ def test_a_blob_of_which_the_net_holds_nine_tenths_travels_as_one_tenth(
     assert leftovers == []
 
 
-def test_an_agent_that_does_not_know_of_it_sends_everything(coordinator, shared):
+def test_an_agent_that_does_not_know_of_it_sends_everything(
+    coordinator: Running, shared: Shared
+) -> None:
     _, dog, _, teacher = shared
     begun = dog.begin(teacher.manifest)
     blob = missing_of(begun, task_module(teacher))
@@ -166,7 +194,7 @@ def test_an_agent_that_does_not_know_of_it_sends_everything(coordinator, shared)
     assert coordinator.registry.uploads.held_bytes() == {}
 
 
-def test_only_what_is_worth_it_is_left_out(coordinator, shared):
+def test_only_what_is_worth_it_is_left_out(coordinator: Running, shared: Shared) -> None:
     _, dog, base, _ = shared
     entry = task_module(base)
     large = [name for name in entry.tensors if name.endswith("weight")]
@@ -179,7 +207,9 @@ def test_only_what_is_worth_it_is_left_out(coordinator, shared):
     assert arrived(coordinator, other)
 
 
-def test_what_only_another_labs_submission_or_samples_have_is_not_held(coordinator, lab):
+def test_what_only_another_labs_submission_or_samples_have_is_not_held(
+    coordinator: Running, lab: LabMaker
+) -> None:
     cat, dog = lab("cat-lab"), lab("dog-lab")
     samples = {"images": torch.rand(6, 3, 32, 32), "labels": torch.tensor([1.0, 0.0] * 3)}
     base = cat.teacher("cat", samples=samples)
@@ -200,12 +230,13 @@ def test_what_only_another_labs_submission_or_samples_have_is_not_held(coordinat
         len(missing_of(begun, task_module(teacher)).held_tensors)
         == len(task_module(teacher).tensors) - 1
     )
+    assert both.manifest.shared_samples is not None
     assert not missing_of(begun, both.manifest.shared_samples.blob).held_tensors
 
 
 def test_the_same_tensors_stay_left_out_over_cuts_restarts_and_net_versions(
-    coordinator, shared, lab, state
-):
+    coordinator: Running, shared: Shared, lab: LabMaker, state: Path
+) -> None:
     cat, dog, base, teacher = shared
     first = dog.begin(teacher.manifest, leaves_out=True)
     blob = missing_of(first, task_module(teacher))
@@ -240,8 +271,8 @@ def test_the_same_tensors_stay_left_out_over_cuts_restarts_and_net_versions(
 
 
 def test_a_coordinator_that_ended_while_it_filled_a_blob_up_does_it_again(
-    coordinator, shared, lab, state
-):
+    coordinator: Running, shared: Shared, lab: LabMaker, state: Path
+) -> None:
     _, dog, _, teacher = shared
     begun = dog.begin(teacher.manifest, leaves_out=True)
     blob = missing_of(begun, task_module(teacher))
@@ -265,16 +296,16 @@ def test_a_coordinator_that_ended_while_it_filled_a_blob_up_does_it_again(
         again.stop()
 
 
-def _moved(header, _):
+def _moved(header: dict[str, Any]) -> None:
     fields = header[NEW]["data_offsets"]
     header[NEW]["data_offsets"] = [fields[0] + (1 << 30), fields[1] + (1 << 30)]
 
 
-def _reshaped(header, _):
+def _reshaped(header: dict[str, Any]) -> None:
     header["fc6.weight"]["shape"] = header["fc6.weight"]["shape"][::-1]
 
 
-def _swapped(header, _):
+def _swapped(header: dict[str, Any]) -> None:
     """Two held tensors of one size change places: every range is in bounds."""
     first, second = header["conv3_1.bias"], header["conv3_2.bias"]
     first["data_offsets"], second["data_offsets"] = second["data_offsets"], first["data_offsets"]
@@ -291,8 +322,8 @@ def _swapped(header, _):
     ids=["out of bounds", "reshaped", "swapped", "huge header"],
 )
 def test_a_lying_header_is_refused_and_the_blob_then_comes_as_a_whole(
-    coordinator, shared, lie, error, message
-):
+    coordinator: Running, shared: Shared, lie: Lie | None, error: type[RootstockError], message: str
+) -> None:
     _, dog, _, teacher = shared
     begun = dog.begin(teacher.manifest, leaves_out=True)
     blob = missing_of(begun, task_module(teacher))
@@ -309,7 +340,9 @@ def test_a_lying_header_is_refused_and_the_blob_then_comes_as_a_whole(
     assert coordinator.registry.uploads.held_bytes() == {}
 
 
-def test_wrong_bytes_of_a_tensor_that_travels_are_refused(coordinator, shared):
+def test_wrong_bytes_of_a_tensor_that_travels_are_refused(
+    coordinator: Running, shared: Shared
+) -> None:
     _, dog, _, teacher = shared
     begun = dog.begin(teacher.manifest, leaves_out=True)
     blob = missing_of(begun, task_module(teacher))
@@ -321,7 +354,7 @@ def test_wrong_bytes_of_a_tensor_that_travels_are_refused(coordinator, shared):
     assert not list((coordinator.paths.incoming / "dog-lab").iterdir())
 
 
-def test_a_stream_that_is_too_short_is_no_upload_and_too_long_is_refused(shared):
+def test_a_stream_that_is_too_short_is_no_upload_and_too_long_is_refused(shared: Shared) -> None:
     _, dog, _, teacher = shared
     begun = dog.begin(teacher.manifest, leaves_out=True)
     blob = missing_of(begun, task_module(teacher))
@@ -343,7 +376,9 @@ def test_a_stream_that_is_too_short_is_no_upload_and_too_long_is_refused(shared)
     dog.ship(teacher, leaves_out=True)
 
 
-def test_an_agent_may_be_replaced_by_an_older_or_a_newer_one_half_way(coordinator, shared):
+def test_an_agent_may_be_replaced_by_an_older_or_a_newer_one_half_way(
+    coordinator: Running, shared: Shared
+) -> None:
     _, dog, _, teacher = shared
     begun = dog.begin(teacher.manifest, leaves_out=True)
     stalled(dog, teacher, begun.upload_id, missing_of(begun, task_module(teacher)), 3).cancel()
@@ -363,7 +398,9 @@ def test_an_agent_may_be_replaced_by_an_older_or_a_newer_one_half_way(coordinato
     assert coordinator.registry.uploads.held_bytes() == {}
 
 
-def test_a_module_that_the_disk_lost_is_no_reason_to_lose_the_upload(coordinator, shared, tmp_path):
+def test_a_module_that_the_disk_lost_is_no_reason_to_lose_the_upload(
+    coordinator: Running, shared: Shared, tmp_path: Path
+) -> None:
     _, dog, base, teacher = shared
     begun = dog.begin(teacher.manifest, leaves_out=True)
     assert missing_of(begun, task_module(teacher)).held_tensors
@@ -383,7 +420,7 @@ def test_a_module_that_the_disk_lost_is_no_reason_to_lose_the_upload(coordinator
 
 
 @pytest.mark.parametrize("coordinator", [{"max_open_bytes_per_site": 1_500_000}], indirect=True)
-def test_the_quota_counts_whole_blobs(shared):
+def test_the_quota_counts_whole_blobs(shared: Shared) -> None:
     _, dog, base, teacher = shared
     dog.begin(teacher.manifest, leaves_out=True)
     other = tailored(dog, base, "horse", NEW, seed=9)
@@ -391,26 +428,26 @@ def test_the_quota_counts_whole_blobs(shared):
         dog.begin(other.manifest, leaves_out=True)
 
 
-def _with_g(teacher, base):
+def _with_g(teacher: Teacher, base: Teacher) -> Teacher:
     """Return a teacher with another's task module."""
     modules = base.manifest.task_modules
     manifest = teacher.manifest.model_copy(update={"task_modules": modules})
     return Teacher(manifest, {**base.files, **teacher.files})
 
 
-def _with_header(sent, lie):
+def _with_header(sent: bytes, lie: Lie | None) -> bytes:
     """Return what is sent with a header that lies, as long as it was."""
     (length,) = struct.unpack("<Q", sent[:8])
     if lie is None:
         return struct.pack("<Q", 1 << 40) + sent[8:]
     header = json.loads(sent[8 : 8 + length])
-    lie(header, length)
+    lie(header)
     text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
     # Longer numbers push the data back: what follows is cut, as many bytes travel.
     return (struct.pack("<Q", len(text)) + text + sent[8 + length :])[: len(sent)]
 
 
-def _chunked(upload_id, digest, data, offset=0):
+def _chunked(upload_id: str, digest: str, data: bytes, offset: int = 0) -> list[pb.UploadRequest]:
     messages = []
     for at in range(0, len(data), CHUNK):
         piece = data[at : at + CHUNK]

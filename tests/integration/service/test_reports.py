@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Protocol
 
 import pytest
 
@@ -12,6 +13,7 @@ from rootstock.common.errors import (
     LimitError,
     NotFoundError,
     RefusedError,
+    RootstockError,
     SchemaError,
 )
 from rootstock.common.nets.adapter import Adapter
@@ -21,14 +23,18 @@ from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.common.weights.safetensors_io import write
 from rootstock.coordinator.registry import MergeState, NewEvent, SubmissionState
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
-from tests.support.coordinator_server import Teacher
+from tests.support.coordinator_server import Lab, LabMaker, Refinement, Running
+
+
+class Asked(Protocol):
+    """Brings a lab's teacher to an evaluation; gives the lab and the evaluation's id."""
+
+    def __call__(self, site: str = "cat-lab", *, refine: bool = True) -> tuple[Lab, str]: ...
 
 
 @pytest.fixture
-def asked(coordinator, lab):
-    """Returns how to bring a lab's teacher to an evaluation; gives (lab, evaluation id)."""
-
-    def ask(site="cat-lab", *, refine=True):
+def asked(coordinator: Running, lab: LabMaker) -> Asked:
+    def ask(site: str = "cat-lab", *, refine: bool = True) -> tuple[Lab, str]:
         asked_lab = lab(site)
         registry = coordinator.registry
         receipt = asked_lab.ship(asked_lab.teacher("cat"))
@@ -57,13 +63,13 @@ def asked(coordinator, lab):
     return ask
 
 
-def results(**errors):
+def results(**errors: float) -> list[pb.CandidateResult]:
     return [
         pb.CandidateResult(name=name, error=error, samples=100) for name, error in errors.items()
     ]
 
 
-def calibrated(**numbers):
+def calibrated(**numbers: float) -> list[pb.CandidateResult]:
     """Results of both candidates, one with a calibration."""
     calibration = pb.OutputCalibration(**{"scale": 2.0, "bias": -0.5, "error": 12.0, **numbers})
     both = results(no_adapter=50.0, zero_sample=30.0)
@@ -71,14 +77,14 @@ def calibrated(**numbers):
     return both
 
 
-def with_iou(value):
+def with_iou(value: float) -> list[pb.CandidateResult]:
     """Results of both candidates, one with a mean IoU."""
     both = results(no_adapter=50.0, zero_sample=30.0)
     both[1].mean_iou = value
     return both
 
 
-def refined(lab, evaluation, channels=None):
+def refined(lab: Lab, evaluation: str, channels: int | None = None) -> Refinement:
     """Make a real adapter as a lab would; `channels` lies about its width."""
     width = channels or feature_shape(lab.plan().architecture)[0]
     spec = AdapterSpec(in_channels=width, out_channels=width)
@@ -87,10 +93,10 @@ def refined(lab, evaluation, channels=None):
     manifest = RefinementManifest(
         site=lab.name, evaluation=evaluation, adapter=AdapterEntry(spec=spec, blob=entry)
     )
-    return Teacher(manifest, {entry.digest: path})  # type: ignore[arg-type]
+    return Refinement(manifest, {entry.digest: path})
 
 
-def test_a_lab_refines_reports_and_is_believed_once(coordinator, asked):
+def test_a_lab_refines_reports_and_is_believed_once(coordinator: Running, asked: Asked) -> None:
     lab, evaluation = asked()
     stream = lab.watch("a")
     request = next(event for event in stream if event.HasField("evaluation")).evaluation
@@ -111,17 +117,18 @@ def test_a_lab_refines_reports_and_is_believed_once(coordinator, asked):
     assert receipt.submission_id == "ref-0001"
     assert lab.call("ReportEvaluation", report).first
     kept = coordinator.registry.evaluations.get(evaluation).report
-    assert pb.ReportEvaluationRequest.FromString(kept) == report
+    assert pb.ReportEvaluationRequest.FromString(kept or b"") == report
     report.refined_error = 1.0
     assert not lab.call("ReportEvaluation", report).first
     assert coordinator.registry.evaluations.get(evaluation).report == kept
     # The receipt stands, though the question is closed.
     assert lab.begin(adapter.manifest).receipt == receipt
     found = coordinator.registry.uploads.refinement(adapter.manifest.content_digest())
+    assert found is not None
     assert (found.id, found.evaluation_id) == ("ref-0001", evaluation)
 
 
-def test_a_failure_may_leave_results_out(asked):
+def test_a_failure_may_leave_results_out(asked: Asked) -> None:
     lab, evaluation = asked()
     report = pb.ReportEvaluationRequest(evaluation_id=evaluation, failure="images unreadable")
     assert lab.call("ReportEvaluation", report).first
@@ -169,9 +176,15 @@ def test_a_failure_may_leave_results_out(asked):
         ({"evaluation_id": "evl-0009"}, NotFoundError, "evl-0009"),
     ],
 )
-def test_numbers_are_held_against_what_was_asked(coordinator, asked, change, error, message):
+def test_numbers_are_held_against_what_was_asked(
+    coordinator: Running,
+    asked: Asked,
+    change: dict[str, Any],
+    error: type[RootstockError],
+    message: str,
+) -> None:
     lab, evaluation = asked()
-    good = {
+    good: dict[str, Any] = {
         "evaluation_id": evaluation,
         "results": results(no_adapter=50.0, zero_sample=30.0),
     }
@@ -189,15 +202,17 @@ def test_numbers_are_held_against_what_was_asked(coordinator, asked, change, err
         {"scale": 1e-6, "bias": 0.0, "mean_iou": 0.0},
     ],
 )
-def test_a_calibration_within_its_caps_is_kept(coordinator, asked, numbers):
+def test_a_calibration_within_its_caps_is_kept(
+    coordinator: Running, asked: Asked, numbers: dict[str, float]
+) -> None:
     lab, evaluation = asked()
     report = pb.ReportEvaluationRequest(evaluation_id=evaluation, results=calibrated(**numbers))
     assert lab.call("ReportEvaluation", report).first
     kept = coordinator.registry.evaluations.get(evaluation).report
-    assert pb.ReportEvaluationRequest.FromString(kept) == report
+    assert pb.ReportEvaluationRequest.FromString(kept or b"") == report
 
 
-def test_other_labs_do_not_answer(asked, lab):
+def test_other_labs_do_not_answer(asked: Asked, lab: LabMaker) -> None:
     _, evaluation = asked("cat-lab")
     dog = lab("dog-lab")
     report = pb.ReportEvaluationRequest(
@@ -209,7 +224,7 @@ def test_other_labs_do_not_answer(asked, lab):
         dog.begin(refined(dog, evaluation).manifest)
 
 
-def test_a_refinement_answers_an_open_request(asked):
+def test_a_refinement_answers_an_open_request(asked: Asked) -> None:
     lab, evaluation = asked(refine=False)
     with pytest.raises(ConflictError, match="asks for no refined adapter"):
         lab.begin(refined(lab, evaluation).manifest)
@@ -217,7 +232,7 @@ def test_a_refinement_answers_an_open_request(asked):
         lab.begin(refined(lab, "evl-0009").manifest)
 
 
-def test_a_refined_adapter_fits_the_net(asked):
+def test_a_refined_adapter_fits_the_net(asked: Asked) -> None:
     lab, evaluation = asked()
     with pytest.raises(RefusedError, match="adapter"):
         lab.begin(refined(lab, evaluation, channels=3).manifest)

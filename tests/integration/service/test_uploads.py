@@ -5,7 +5,10 @@ import os
 import sqlite3
 import time
 import zlib
+from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,19 +19,32 @@ from rootstock.common.errors import (
     LimitError,
     NotFoundError,
     RefusedError,
+    RootstockError,
     SchemaError,
     UnreachableError,
 )
 from rootstock.common.identity.keys import verify
+from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.registry import SubmissionState
 from rootstock.coordinator.registry.uploads import LEASE_SECONDS
 from rootstock.coordinator.service import receipt_bytes, signature_ref
 from rootstock.coordinator.service.uploads.slots import STREAMS_PER_SITE, Slots
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
-from tests.support.coordinator_server import CHUNK, Running, messages_of, raising, stalled
+from tests.support.coordinator_server import (
+    CHUNK,
+    Lab,
+    LabMaker,
+    Running,
+    Teacher,
+    messages_of,
+    raising,
+    stalled,
+)
 
 
-def test_a_teacher_net_arrives_whole_and_its_receipt_is_signed(coordinator, lab):
+def test_a_teacher_net_arrives_whole_and_its_receipt_is_signed(
+    coordinator: Running, lab: LabMaker
+) -> None:
     cat = lab("cat-lab")
     welcome = cat.join()  # the same key may join again
     assert welcome.net == "animals"
@@ -42,13 +58,14 @@ def test_a_teacher_net_arrives_whole_and_its_receipt_is_signed(coordinator, lab)
     # The store alone proves where the modules came from.
     document = coordinator.store.read_bytes(receipt.manifest_digest, 1 << 20)
     signature = coordinator.store.get_ref(signature_ref(receipt.manifest_digest))
+    assert signature is not None
     verify(cat.key.public_key, coordinator.store.read_bytes(signature, 64), document, what="it")
     (submission,) = coordinator.registry.submissions.all(SubmissionState.RECEIVED)
     assert submission.id == receipt.submission_id == "sub-0001"
     assert not [path for path in coordinator.paths.incoming.rglob("*") if path.is_file()]
 
 
-def test_again_costs_nothing_and_gives_the_same_receipt(lab):
+def test_again_costs_nothing_and_gives_the_same_receipt(lab: LabMaker) -> None:
     cat = lab("cat-lab")
     teacher = cat.teacher("cat")
     receipt = cat.ship(teacher)
@@ -60,7 +77,9 @@ def test_again_costs_nothing_and_gives_the_same_receipt(lab):
     assert list(dog.begin(dog.teacher("dog").manifest).missing) == []
 
 
-def test_a_cut_upload_resumes_at_the_last_durable_byte(coordinator, lab, state):
+def test_a_cut_upload_resumes_at_the_last_durable_byte(
+    coordinator: Running, lab: LabMaker, state: Path
+) -> None:
     cat = lab("cat-lab")
     teacher = cat.teacher("cat")
     begun = cat.begin(teacher.manifest)
@@ -82,7 +101,9 @@ def test_a_cut_upload_resumes_at_the_last_durable_byte(coordinator, lab, state):
         again.stop()
 
 
-def test_abandoned_partial_files_are_swept_and_can_be_sent_anew(coordinator, lab, state):
+def test_abandoned_partial_files_are_swept_and_can_be_sent_anew(
+    coordinator: Running, lab: LabMaker, state: Path
+) -> None:
     cat = lab("cat-lab")
     left, kept = cat.teacher("cat", 1), cat.teacher("cat", 2)
     parts = []
@@ -112,7 +133,7 @@ def test_abandoned_partial_files_are_swept_and_can_be_sent_anew(coordinator, lab
         again.stop()
 
 
-def test_of_two_streams_of_one_blob_the_newer_stays(lab):
+def test_of_two_streams_of_one_blob_the_newer_stays(lab: LabMaker) -> None:
     cat = lab("cat-lab")
     teacher = cat.teacher("cat")
     begun = cat.begin(teacher.manifest)
@@ -126,7 +147,7 @@ def test_of_two_streams_of_one_blob_the_newer_stays(lab):
     assert cat.ship(teacher).submission_id == begun.upload_id
 
 
-def test_a_site_has_so_many_streams_and_the_next_is_told_to_wait(lab):
+def test_a_site_has_so_many_streams_and_the_next_is_told_to_wait(lab: LabMaker) -> None:
     cat, dog = lab("cat-lab"), lab("dog-lab")
     teachers = [cat.teacher("cat", seed) for seed in range(1, STREAMS_PER_SITE + 1)]
     calls = []
@@ -147,7 +168,7 @@ def test_a_site_has_so_many_streams_and_the_next_is_told_to_wait(lab):
         call.cancel()
 
 
-def test_streams_of_all_sites_together_are_bounded():
+def test_streams_of_all_sites_together_are_bounded() -> None:
     slots = Slots(in_all=2, per_site=2)
     with slots.taken("cat-lab"):
         refused = pytest.raises(UnreachableError, match="2 upload streams are open, the limit is 2")
@@ -157,7 +178,7 @@ def test_streams_of_all_sites_together_are_bounded():
             pass
 
 
-def test_wrong_bytes_are_dropped_and_said(coordinator, lab):
+def test_wrong_bytes_are_dropped_and_said(coordinator: Running, lab: LabMaker) -> None:
     cat = lab("cat-lab")
     teacher = cat.teacher("cat")
     begun = cat.begin(teacher.manifest)
@@ -189,7 +210,12 @@ def _chunk(offset: int, data: bytes, **changes: int) -> pb.UploadRequest:
     ],
     ids=["checksum", "repeated", "gap", "oversized", "empty", "other blob"],
 )
-def test_a_bad_chunk_is_refused_and_the_good_ones_stay(lab, second, error, message):
+def test_a_bad_chunk_is_refused_and_the_good_ones_stay(
+    lab: LabMaker,
+    second: Callable[[bytes], pb.UploadRequest],
+    error: type[RootstockError],
+    message: str,
+) -> None:
     cat = lab("cat-lab")
     teacher = cat.teacher("cat")
     begun = cat.begin(teacher.manifest)
@@ -203,7 +229,7 @@ def test_a_bad_chunk_is_refused_and_the_good_ones_stay(lab, second, error, messa
     assert cat.ship(teacher).submission_id == begun.upload_id
 
 
-def test_a_truncated_stream_is_no_upload(lab):
+def test_a_truncated_stream_is_no_upload(lab: LabMaker) -> None:
     cat = lab("cat-lab")
     teacher = cat.teacher("cat")
     begun = cat.begin(teacher.manifest)
@@ -219,7 +245,7 @@ def test_a_truncated_stream_is_no_upload(lab):
         cat.upload([pb.UploadRequest(upload_id=begun.upload_id, digest="0" * 64)])
 
 
-def test_a_lab_touches_its_own_uploads_only(lab):
+def test_a_lab_touches_its_own_uploads_only(lab: LabMaker) -> None:
     cat, dog = lab("cat-lab"), lab("dog-lab")
     teacher = cat.teacher("cat")
     begun = cat.begin(teacher.manifest)
@@ -231,7 +257,7 @@ def test_a_lab_touches_its_own_uploads_only(lab):
         dog.begin(teacher.manifest)
 
 
-def test_the_manifests_signature_is_checked(lab):
+def test_the_manifests_signature_is_checked(lab: LabMaker) -> None:
     cat, dog = lab("cat-lab"), lab("dog-lab")
     document = cat.teacher("cat").manifest.canonical()
     request = pb.BeginUploadRequest(manifest=document, signature=dog.key.sign(document))
@@ -240,7 +266,7 @@ def test_the_manifests_signature_is_checked(lab):
 
 
 @pytest.mark.parametrize("coordinator", [{"max_open_uploads_per_site": 2}], indirect=True)
-def test_the_quota_of_open_uploads(lab):
+def test_the_quota_of_open_uploads(lab: LabMaker) -> None:
     cat = lab("cat-lab")
     teachers = [cat.teacher("cat", seed) for seed in (1, 2, 3)]
     for teacher in teachers[:2]:
@@ -252,13 +278,13 @@ def test_the_quota_of_open_uploads(lab):
 
 
 @pytest.mark.parametrize("coordinator", [{"max_open_bytes_per_site": 1024}], indirect=True)
-def test_the_quota_of_bytes(lab):
+def test_the_quota_of_bytes(lab: LabMaker) -> None:
     cat = lab("cat-lab")
     with pytest.raises(LimitError, match=r"quota: the manifest lists \d+ bytes, .* have 1024; ask"):
         cat.begin(cat.teacher("cat").manifest)
 
 
-def _larger_first_tensor(manifest):
+def _larger_first_tensor(manifest: TeacherManifest) -> dict[str, object]:
     entry = manifest.category_module
     name, tensor = next(iter(entry.tensors.items()))
     lie = tensor.model_copy(update={"shape": (*tensor.shape, 2)})
@@ -295,8 +321,11 @@ def _larger_first_tensor(manifest):
     ],
 )
 def test_what_a_manifest_alone_shows_is_refused_before_a_byte_is_sent(
-    coordinator, lab, change, check
-):
+    coordinator: Running,
+    lab: LabMaker,
+    change: Callable[[TeacherManifest], dict[str, object]],
+    check: str,
+) -> None:
     cat = lab("cat-lab")
     teacher = cat.teacher("cat")
     with pytest.raises(RefusedError, match=check) as refusal:
@@ -306,13 +335,14 @@ def test_what_a_manifest_alone_shows_is_refused_before_a_byte_is_sent(
     assert cat.ship(teacher).submission_id == "sub-0001"
 
 
-def test_private_blobs_are_not_had_by_naming_them(coordinator, lab):
+def test_private_blobs_are_not_had_by_naming_them(coordinator: Running, lab: LabMaker) -> None:
     cat, dog = lab("cat-lab"), lab("dog-lab")
     samples = {"images": torch.rand(3, 3, 32, 32), "labels": torch.tensor([1.0, 0.0, 1.0])}
     shipped = cat.teacher("cat", samples=samples)
     cat.ship(shipped)
     named = dog.teacher("dog", seed=2, samples=samples)
     begun = dog.begin(named.manifest)
+    assert shipped.manifest.shared_samples is not None
     digest = shipped.manifest.shared_samples.blob.digest
     assert digest in {blob.digest for blob in begun.missing}
     for missing in begun.missing:
@@ -321,15 +351,15 @@ def test_private_blobs_are_not_had_by_naming_them(coordinator, lab):
     assert coordinator.registry.uploads.readable("dog-lab", digest)
 
 
-def _cut(lab, teacher, upload_id, blob, chunks):
+def _cut(lab: Lab, teacher: Teacher, upload_id: str, blob: pb.MissingBlob, chunks: int) -> None:
     stalled(lab, teacher, upload_id, blob, chunks).cancel()
 
 
-def _result(call):
+def _result(call: Any) -> Any:
     with raising():
         return call.result(timeout=20)
 
 
-def _missing(lab, teacher, digest):
+def _missing(lab: Lab, teacher: Teacher, digest: str) -> pb.MissingBlob:
     begun = lab.begin(teacher.manifest)
     return next(blob for blob in begun.missing if blob.digest == digest)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import grpc
 import pytest
@@ -8,17 +9,20 @@ import pytest
 from rootstock.common.errors import ConflictError, SchemaError
 from rootstock.coordinator.context import merge_event, version_event
 from rootstock.coordinator.registry import MergeState
-from tests.support.coordinator_server import raising
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
+from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorStub
+from tests.support.coordinator_server import CALL_SECONDS, LabMaker, Running, plain_channel, raising
 
 QUICK = pytest.mark.parametrize("coordinator", [{"heartbeat_seconds": 0.1}], indirect=True)
 
 
-def tell(coordinator, site, merge):
+def tell(coordinator: Running, site: str, merge: str) -> int:
     event = merge_event(site, merge, MergeState.FAILED, "")
     return coordinator.registry.events.append(event.site, event.kind, event.payload)
 
 
-def take(stream, count):
+def take(stream: Any, count: int) -> list[pb.WatchResponse]:
     """Return the next events that are not heartbeats."""
     events = []
     with raising():
@@ -30,12 +34,14 @@ def take(stream, count):
     return events
 
 
-def merges(events):
+def merges(events: list[pb.WatchResponse]) -> list[str]:
     return [event.merge.merge_id for event in events]
 
 
 @QUICK
-def test_events_are_replayed_after_the_cursor_and_then_live(coordinator, lab):
+def test_events_are_replayed_after_the_cursor_and_then_live(
+    coordinator: Running, lab: LabMaker
+) -> None:
     cat = lab("cat-lab")
     lab("dog-lab")
     for merge in ("mrg-0001", "mrg-0002"):
@@ -59,7 +65,7 @@ def test_events_are_replayed_after_the_cursor_and_then_live(coordinator, lab):
     again.cancel()
 
 
-def test_a_live_event_does_not_wait_for_a_heartbeat(coordinator, lab):
+def test_a_live_event_does_not_wait_for_a_heartbeat(coordinator: Running, lab: LabMaker) -> None:
     stream = lab("cat-lab").watch("a")
     assert next(stream).HasField("heartbeat")  # up to date; the next one is in 10 seconds
     start = time.monotonic()
@@ -70,7 +76,7 @@ def test_a_live_event_does_not_wait_for_a_heartbeat(coordinator, lab):
 
 
 @QUICK
-def test_heartbeats_come_while_nothing_happens(lab):
+def test_heartbeats_come_while_nothing_happens(lab: LabMaker) -> None:
     stream = lab("cat-lab").watch("a")
     for _ in range(3):
         beat = next(stream)
@@ -79,7 +85,7 @@ def test_heartbeats_come_while_nothing_happens(lab):
     stream.cancel()
 
 
-def test_more_than_a_page_of_events(coordinator, lab):
+def test_more_than_a_page_of_events(coordinator: Running, lab: LabMaker) -> None:
     cat = lab("cat-lab")
     count = 250
     event = version_event(1, "0" * 64, "cat", "classification")
@@ -90,7 +96,9 @@ def test_more_than_a_page_of_events(coordinator, lab):
     stream.cancel()
 
 
-def test_the_newer_instance_stays_and_the_older_is_told(coordinator, lab):
+def test_the_newer_instance_stays_and_the_older_is_told(
+    coordinator: Running, lab: LabMaker
+) -> None:
     cat = lab("cat-lab")
     older = cat.watch("older")
     next(older)
@@ -109,7 +117,7 @@ def test_the_newer_instance_stays_and_the_older_is_told(coordinator, lab):
     newer.cancel()
 
 
-def test_the_same_instance_may_come_back_after_a_cut(coordinator, lab):
+def test_the_same_instance_may_come_back_after_a_cut(coordinator: Running, lab: LabMaker) -> None:
     cat = lab("cat-lab")
     half_open = cat.watch("a")
     next(half_open)
@@ -123,7 +131,7 @@ def test_the_same_instance_may_come_back_after_a_cut(coordinator, lab):
         stream.cancel()
 
 
-def test_labs_do_not_supersede_each_other(lab):
+def test_labs_do_not_supersede_each_other(lab: LabMaker) -> None:
     streams = [lab(name).watch("a") for name in ("cat-lab", "dog-lab")]
     for stream in streams:
         assert next(stream).HasField("heartbeat")
@@ -132,7 +140,9 @@ def test_labs_do_not_supersede_each_other(lab):
 
 
 @QUICK
-def test_a_cursor_from_before_a_restored_backup_replays_all(coordinator, lab):
+def test_a_cursor_from_before_a_restored_backup_replays_all(
+    coordinator: Running, lab: LabMaker
+) -> None:
     tell_first = lab("cat-lab")
     tell(coordinator, "cat-lab", "mrg-0001")
     stream = tell_first.watch("a", cursor=999)
@@ -141,22 +151,18 @@ def test_a_cursor_from_before_a_restored_backup_replays_all(coordinator, lab):
 
 
 @pytest.mark.parametrize("instance", ["", "x" * 129])
-def test_an_instance_has_a_name_of_bounded_length(lab, instance):
+def test_an_instance_has_a_name_of_bounded_length(lab: LabMaker, instance: str) -> None:
     with pytest.raises(SchemaError, match=f"{len(instance)} characters"), raising():
         next(lab("cat-lab").watch(instance))
 
 
-def test_a_cut_watch_is_no_longer_watching(coordinator, lab):
-    from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
-    from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorStub
-    from tests.support.coordinator_server import CALL_SECONDS, plain_channel
-
+def test_a_cut_watch_is_no_longer_watching(coordinator: Running, lab: LabMaker) -> None:
     stream = lab("cat-lab").watch("a")
     next(stream)
     token = coordinator.paths.operator_token.read_text()
     with plain_channel(coordinator.address) as channel:
 
-        def watching():
+        def watching() -> bool:
             metadata = (("authorization", f"Bearer {token}"),)
             answer = OperatorStub(channel).GetStatus(
                 GetStatusRequest(), timeout=CALL_SECONDS, metadata=metadata

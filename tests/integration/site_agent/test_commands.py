@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import pytest
 import tomli_w
-from click.testing import Result
 from PIL import Image
 from torch import Tensor
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from rootstock.common.compatible.rotation import TURNS
 from rootstock.common.errors import ConflictError, NotFoundError, RootstockError
@@ -93,7 +92,7 @@ def publish_rotation(centre: Centre) -> Heads:
 
 
 def test_adapt_beside_a_running_agent(place: Place, images: Path, tmp_path: Path) -> None:
-    words = ["adapt", "--config", place.toml, "--images", images, "--steps", "3"]
+    words: list[str | Path] = ["adapt", "--config", place.toml, "--images", images, "--steps", "3"]
     missing = raised(run(*words))
     assert isinstance(missing, NotFoundError)
     assert "publishes no heads and no rotation head" in str(missing)
@@ -148,7 +147,15 @@ def test_sources_are_exported_nets(place: Place, tmp_path: Path) -> None:
     # The first is what every lab starts from, the second has nothing in common with it.
     seed = place.centre.config.plan.seed
     given = [exported(place.centre, tmp_path, each) for each in (seed, seed + 1)]
-    words = ["sources", "--config", place.toml, "--from", given[0], "--from", given[1]]
+    words: list[str | Path] = [
+        "sources",
+        "--config",
+        place.toml,
+        "--from",
+        given[0],
+        "--from",
+        given[1],
+    ]
     result = run(*words, "--steps", "2", "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)

@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,8 +111,8 @@ def test_what_is_not_known_or_missing_is_refused(tmp_path: Path) -> None:
     assert (quick.tasks, quick.seeds) == (("digits",), 1)
 
 
-def row(task: str, seed: int, teacher: float, gone: float, **changes: object) -> Row:
-    values = {
+def row(task: str, seed: int, teacher: float, gone: float, **changes: Any) -> Row:
+    values: dict[str, Any] = {
         "task": task, "seed": seed, "accuracy": teacher - 0.3 + seed / 10,
         "finetune_accuracy": teacher, "params_removed": gone, "flops_removed": gone / 2,
         "new_params_share": 5.0 + seed, "latency_ratio": 1 - gone / 200, "met": True,
@@ -119,7 +120,7 @@ def row(task: str, seed: int, teacher: float, gone: float, **changes: object) ->
         "blocks": ("block1_1", "block2_1", "block3_1"), "blocks_removed": 1,
         "paths": ((1, 0, 0.9), (1, 1, 0.1), (3, 2, 1.0)), "tries": ((1, 3, 3.0),),
     }  # fmt: skip
-    return Row(**{**values, **changes})  # type: ignore[arg-type]
+    return Row(**{**values, **changes})
 
 
 MEASURED = [

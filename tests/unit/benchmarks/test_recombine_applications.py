@@ -5,6 +5,7 @@ import gzip
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from tests.benchmarks.papers.recombine.request import Request
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
 from tests.benchmarks.papers.transplant.datasets import CIFAR10
 from tests.support.benchmark_images import decoded, grey
+from tests.support.layers import weight
 
 SHORT = Training(steps=3, batch=16, learning_rate=0.01)
 TINY = replace(
@@ -68,7 +70,7 @@ def test_digits_are_read_and_scaled_to_one_size(mnist: Path) -> None:
     assert torch.equal(again.test.images_NCSS, task.test.images_NCSS)
     (mnist / "usps").mkdir()
     pixels = np.full((10, 256), 7, np.uint8)
-    arrays = {f"x_{part}": pixels for part in ("train", "test")}
+    arrays: dict[str, Any] = {f"x_{part}": pixels for part in ("train", "test")}
     arrays |= {f"y_{part}": np.arange(10, dtype=np.int64) for part in ("train", "test")}
     np.savez(mnist / "usps" / "usps_uint8.npz", **arrays)
     usps = grey_task("usps", mnist, mnist / "cache")
@@ -116,12 +118,12 @@ def test_adapting_changes_the_extractor_alone_and_reads_no_label(tmp_path: Path)
                       (source.rotation, before.rotation), (adapted.head, before.head)):  # fmt: skip
         states = zip(ours.state_dict().values(), was.state_dict().values(), strict=True)
         assert all(torch.equal(one, other) for one, other in states)
-    assert not torch.equal(adapted.f.conv1.weight, before.f.conv1.weight)  # type: ignore[arg-type]
+    assert not torch.equal(weight(adapted.f, "conv1"), weight(before.f, "conv1"))
     unlabelled = replace(
         target, training=replace(target.training, classes_N=torch.zeros(200, dtype=torch.long))
     )
     again = uda.adapt(source, unlabelled, cell)
-    assert torch.equal(again.f.conv1.weight, adapted.f.conv1.weight)  # type: ignore[arg-type]
+    assert torch.equal(weight(again.f, "conv1"), weight(adapted.f, "conv1"))
     found = uda.run(cell)
     assert [row.method for row in found] == [uda.SOURCE, uda.STATISTICS, uda.ADAPTED, UPPER]
     assert {row.direction for row in found} == {"mnist>usps"}

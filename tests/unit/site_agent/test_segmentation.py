@@ -20,6 +20,7 @@ from rootstock.site_agent.config import RefinementConfig
 from rootstock.site_agent.evaluation import measure as evaluation
 from rootstock.site_agent.evaluation import refine as refinement
 from rootstock.site_agent.evaluation.measure import Joins
+from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.package import build
 from tests.support import digits_lab, masked_lab
@@ -30,7 +31,7 @@ SPEC = AdapterSpec(in_channels=8, out_channels=8)
 def test_both_tasks_are_learned_above_one_category_module() -> None:
     teacher, validation = masked_lab.teacher("cat"), masked_lab.data().validation
 
-    def errors(net: masked_lab.Teacher) -> dict[str, float]:
+    def errors(net: Teacher) -> dict[str, float]:
         answers = inference.logits(
             net.category_module, net.task_modules, validation, digits_lab.CPU, digits_lab.NEVER
         )
@@ -38,7 +39,7 @@ def test_both_tasks_are_learned_above_one_category_module() -> None:
 
     learned, before = (
         errors(teacher),
-        errors(masked_lab.Teacher(*digits_lab.eval_all(masked_lab.start()))),
+        errors(Teacher(*digits_lab.eval_all(masked_lab.start()))),
     )
     assert learned["classification"] < 5
     assert learned["segmentation"] < 8 < before["segmentation"]

@@ -10,16 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.compatible.adaptation import (
-    Adaptation,
-    AdaptationSettings,
-    adapt,
-    batches,
-    told,
-)
+from rootstock.common.compatible.adaptation import Adaptation, AdaptationSettings, adapt, told
 from rootstock.common.compatible.batchnorm import re_estimate
 from rootstock.common.errors import DataError
+from rootstock.common.images.decode import batches
 from tests.support import digit_domains, digits_lab
+from tests.support.layers import weight
 
 SETTINGS = AdaptationSettings(steps=40, learning_rate=1e-3)
 
@@ -98,8 +94,8 @@ def test_every_turn_of_every_image_is_told() -> None:
     f = digit_domains.trained().net.category_module
     upright = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
     with torch.no_grad():
-        upright[2].weight.zero_()
-        upright[2].bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+        weight(upright, "2").zero_()
+        upright.get_parameter("2.bias").copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
     found = told(f, upright, target()[:10])
     assert found.accuracy == 25
     assert found.loss == pytest.approx(math.log(math.e + 3) - 1 / 4, abs=1e-5)

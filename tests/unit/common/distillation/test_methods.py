@@ -207,7 +207,7 @@ def test_a_dead_teacher_has_no_jacobian() -> None:
     given = transplant()
     assert given.samples is not None
     dead = task_module(1)
-    dead.get_submodule("fc7").weight.data.zero_()
+    dead.get_parameter("fc7.weight").data.zero_()
     with pytest.raises(TransplantError, match=r"mean norm 0\.0"):
         JacobianPenalty(
             TransplantProblem(dead, task_module(2), SHAPE), given.samples, weight=1, batch_size=4

@@ -31,5 +31,6 @@ def test_distillation_is_least_where_answers_agree() -> None:
     torch.testing.assert_close(distillation_loss(told_NO, told_NO + 5), entropy)
     own = told_NO.clone().requires_grad_()
     distillation_loss(told_NO, own).backward()
+    assert own.grad is not None
     assert float(own.grad.abs().max()) < 1e-12
     assert float(distillation_loss(told_NO, -told_NO)) > float(entropy)

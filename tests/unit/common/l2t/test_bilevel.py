@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from rootstock.common.l2t.matching import MetaNetworks, matching_loss
 from rootstock.common.l2t.transfer import Transfer
 from tests.support import l2t_nets
 from tests.support.l2t_nets import Case
+from tests.support.layers import layer
 
 
 def ahead(case: Case, steps: int, sgd: Sgd) -> Lookahead:
@@ -87,7 +90,9 @@ def test_the_gradient_is_that_of_central_differences(steps: int, sgd: Sgd) -> No
 
 def after(look: Lookahead, weights_NK: Tensor) -> Tensor:
     """Return L_org after steps of PyTorch's own SGD."""
-    parameters = {name: nn.Parameter(value.clone()) for name, value in look.theta.items()}
+    parameters: dict[str, Tensor] = {
+        name: nn.Parameter(value.clone()) for name, value in look.theta.items()
+    }
     optimiser = torch.optim.SGD(
         parameters.values(),
         lr=look.sgd.rate,
@@ -124,7 +129,14 @@ def test_dropout_and_batch_norm_are_one_function_in_all_passes() -> None:
     )  # the next minibatch's draw is another
 
 
-def transfers(case: Case, **changes: object) -> tuple[Transfer, torch.optim.SGD, torch.optim.Adam]:
+Matching = Callable[[dict[str, Tensor], Tensor], Tensor]
+
+
+def scaled(factor: float, loss: Matching) -> Matching:
+    return lambda parameters, weights_NK: factor * loss(parameters, weights_NK)
+
+
+def transfers(case: Case, **changes: Any) -> tuple[Transfer, torch.optim.SGD, torch.optim.Adam]:
     theta = torch.optim.SGD(case.student.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     phi = torch.optim.Adam(case.metas.parameters(), lr=1e-2, weight_decay=1e-4)
     transfer = Transfer(
@@ -134,7 +146,7 @@ def transfers(case: Case, **changes: object) -> tuple[Transfer, torch.optim.SGD,
         case.metas,
         theta,
         phi,
-        **changes,  # type: ignore[arg-type]
+        **changes,
     )
     return transfer, theta, phi
 
@@ -161,7 +173,7 @@ def test_a_step_is_the_five_parts_of_the_algorithm() -> None:
                 for name, p in plain.student.named_parameters()
             },
         )
-        look = replace(look, matching=lambda at, w, f=look.matching: 0.7 * f(at, w))
+        look = replace(look, matching=scaled(0.7, look.matching))
         phi.zero_grad()
         unrolled(look, weights.product()).backward(inputs=list(plain.metas.parameters()))
         phi.step()
@@ -179,7 +191,7 @@ def test_virtual_steps_leave_no_trace_in_the_student() -> None:
     """With a meta rate of 0, θ, v and statistics are those of a run without virtual steps."""
     with_steps, without = l2t_nets.case(norms=True), l2t_nets.case(norms=True)
     for case in (with_steps, without):
-        case.student.get_submodule("heads.0.drop").p = 0.0
+        layer(case.student, "heads.0.drop", nn.Dropout).p = 0.0
     loss = lambda outputs: F.cross_entropy(outputs["head"], without.classes_N)  # noqa: E731
     transfer, theta, phi = transfers(with_steps)
     phi.param_groups[0]["lr"] = 0.0

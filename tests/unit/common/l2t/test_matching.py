@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from rootstock.common.errors import TransplantError
 from rootstock.common.l2t.distances import distances, wanted
 from rootstock.common.l2t.matching import (
+    Learns,
     Matching,
     MetaNetworks,
     Pair,
@@ -24,6 +25,7 @@ from rootstock.common.l2t.taps import Source, map_shapes, stage_ends
 from rootstock.common.nets.architectures import build_category_module, build_head, input_shape
 from rootstock.common.nets.spec import ArchitectureSpec, Setting
 from tests.support import l2t_nets
+from tests.support.layers import layer, weight
 
 
 @pytest.mark.parametrize(
@@ -58,8 +60,10 @@ def test_the_loss_is_the_papers_over_all_pairs() -> None:
         t_NTHW = run.features[pair.target]
         first = used[pair.target]
         used[pair.target] += s_NCHW.shape[1]
-        r = regressors[pair.target]
-        what, where = case.metas.what[place], case.metas.where[place]
+        r = layer(regressors[pair.target], "", nn.Conv2d)
+        what = layer(case.metas.what, str(place), nn.Linear)
+        where = layer(case.metas.where, str(place), nn.Linear)
+        assert r.bias is not None
         for image in range(len(s_NCHW)):
             mean_C = s_NCHW[image].mean((1, 2))
             w_C = torch.softmax(what.weight @ mean_C + what.bias, 0)
@@ -82,9 +86,12 @@ def test_meta_networks_start_uniform_and_at_one() -> None:
     assert torch.equal(weights.what[0], torch.full((5, 4), 0.25))
     assert torch.equal(weights.where[0], torch.ones(5))
     weights.where[0].sum().backward()  # from there λ can learn to depend on the image
-    assert metas.where[0].weight.grad.abs().min() > 0
-    for learns, parameters in (("nothing", 0), ("what", 4 * 5 + 3 * 4)):
-        metas = MetaNetworks((4, 3), learns)  # type: ignore[arg-type]
+    grad = weight(metas.where, "0").grad
+    assert grad is not None
+    assert grad.abs().min() > 0
+    choices: tuple[tuple[Learns, int], ...] = (("nothing", 0), ("what", 4 * 5 + 3 * 4))
+    for learns, parameters in choices:
+        metas = MetaNetworks((4, 3), learns)
         assert sum(p.numel() for p in metas.parameters()) == parameters
         weights = metas(pooled)
         torch.testing.assert_close(weights.what[1], torch.full((5, 3), 1 / 3))
@@ -95,7 +102,7 @@ def test_meta_networks_start_uniform_and_at_one() -> None:
 def test_lambda_lies_between_0_and_6() -> None:
     metas = MetaNetworks((2,))
     with torch.no_grad():
-        metas.where[0].weight.copy_(torch.tensor([[10.0, -10.0]]))
+        weight(metas.where, "0").copy_(torch.tensor([[10.0, -10.0]]))
     (where_N,) = metas([torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.1, 0.0]])]).where
     torch.testing.assert_close(where_N, torch.tensor([6.0, 0.0, 2.0]))
 
@@ -141,8 +148,8 @@ def test_a_students_layers_are_read_where_stages_end(
 def test_nothing_runs_above_the_last_layer_that_is_read() -> None:
     f, g = l2t_nets.cut(l2t_nets.net((3, 5), 3, 0), "act2")
     ran: list[str] = []
-    for name, layer in (*f.named_children(), *g.named_children()):
-        layer.register_forward_hook(lambda *_, name=name: ran.append(name))
+    for name, module in (*f.named_children(), *g.named_children()):
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
     student = Student(f, {"head": g}, read=["act1"])
     student(torch.randn(1, *l2t_nets.IMAGE), to_end=False)
     assert ran == ["conv1", "act1"]

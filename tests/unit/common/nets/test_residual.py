@@ -23,6 +23,7 @@ from rootstock.common.nets.architectures import (
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.schema import layout, require_fit
+from tests.support.layers import weight
 
 TASK = TaskSpec(name="classification")
 
@@ -189,7 +190,7 @@ def test_initial_weights_follow_from_the_seed_alone() -> None:
         strict=True,
     ):
         assert torch.equal(one, other)
-    convs = [m.get_submodule("block1_1.conv1").weight.detach() for m, _ in (first, third)]
+    convs = [weight(m, "block1_1.conv1").detach() for m, _ in (first, third)]
     assert not torch.equal(*convs)
     # He's values reach inside the blocks: each ReLU sees unit variance.
     assert float(convs[0].std()) == pytest.approx((2 / (4 * 9)) ** 0.5, rel=0.2)

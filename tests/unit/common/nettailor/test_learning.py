@@ -168,12 +168,13 @@ def test_the_search_finds_the_leanest_net_within_the_bar(
 
 def test_each_leaner_net_begins_where_the_one_before_was_tuned_to() -> None:
     whole = student()
-    starts = []
+    starts: list[float] = []
 
     @torch.no_grad()
     def tune(net: AugmentedNet, _: int, __: int) -> None:
-        starts.append(float(net.head[-1].bias[0]))
-        net.head[-1].bias += 1
+        bias = list(net.head.parameters())[-1]
+        starts.append(float(bias[0]))
+        bias.add_(1)
         for logits_P in net.attention[4:]:
             logits_P[0] = -1  # now the fifth node's block matters least, above the threshold
 
@@ -331,7 +332,9 @@ def test_the_card_counts_what_is_there() -> None:
     channels = [4] * 3 + [8] * 2 + [16] * 2  # of nodes 0 to 6
     proxies = sum((channels[p.source] + 1) * channels[p.target] for p in counted)
     assert found.own_parameters == proxies + parameters(g) + 1  # block 2's α
-    assert found.parameters == found.own_parameters + parameters(f[:3]) + parameters(f.block1_2)  # type: ignore[arg-type]
+    assert found.parameters == found.own_parameters + parameters(f[:3]) + parameters(
+        f.get_submodule("block1_2")
+    )
     assert found.params_removed == pytest.approx(
         100 * (1 - found.parameters / parameters(original))
     )

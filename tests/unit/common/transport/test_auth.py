@@ -1,6 +1,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
@@ -130,7 +131,7 @@ def test_the_interceptor_signs_calls_of_a_real_channel(wire: tuple[Server, Feder
     seen = NonceMemory()
     method = "/rootstock.federation.v1.Federation/Join"
     for _ in range(2):
-        FederationStub(channel).Join(JoinRequest(site="x"), timeout=10, metadata=[("extra", "1")])
+        FederationStub(channel).Join(JoinRequest(site="x"), timeout=10, metadata=(("extra", "1"),))
         assert server.metadata["extra"] == "1"
         assert verify_call(server.metadata.items(), method, KEYS.get, NOW, seen) == "cat-lab"
     channel.close()
@@ -145,7 +146,7 @@ class Recorder(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self.seen: dict[str, Metadata] = {}
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         self.seen[details.method] = dict(details.invocation_metadata)
         one, many = (lambda _, __: b""), (lambda _, __: iter([b""]))
         return {
@@ -161,7 +162,7 @@ def test_the_interceptor_signs_every_kind_of_call() -> None:
     server = grpc.server(ThreadPoolExecutor(2), handlers=[recorder])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    channel = open_channel(f"127.0.0.1:{port}", [SigningInterceptor("cat-lab", KEY)])
+    channel: Any = open_channel(f"127.0.0.1:{port}", [SigningInterceptor("cat-lab", KEY)])
     channel.unary_unary("/x/A")(b"", timeout=10)
     list(channel.unary_stream("/x/B")(b"", timeout=10))
     channel.stream_unary("/x/C")(iter([b""]), timeout=10)

@@ -54,8 +54,8 @@ class Submission:
     """A lab's files, their manifest and the plan; `change` tells one lie."""
 
     folder: Path
-    plan: Plan
-    manifest: TeacherManifest
+    plan: Plan = field(init=False)
+    manifest: TeacherManifest = field(init=False)
     paths: dict[str, Path] = field(default_factory=dict)
 
     def write(self, tensors: Tensors) -> BlobEntry:
@@ -122,7 +122,7 @@ def outlines(images: Tensor) -> Tensor:
 @pytest.fixture
 def submission(tmp_path: Path) -> Submission:
     category_module, task_modules = initial_modules(ARCHITECTURE, TASKS, seed=0)
-    submission = Submission(tmp_path, None, None)  # type: ignore[arg-type]  # filled below
+    submission = Submission(tmp_path)
     category_entry = submission.write(category_module.state_dict())
     task_entries = {k: submission.write(m.state_dict()) for k, m in task_modules.items()}
     submission.plan = Plan(
@@ -579,7 +579,7 @@ def test_a_negative_running_variance_of_batchnorm(tmp_path: Path) -> None:
         name="small-resnet", settings={"width": 4, "blocks": 3}, split="block1_1"
     )
     category_module, task_modules = initial_modules(architecture, TASKS[:1], seed=0)
-    submission = Submission(tmp_path, None, None)  # type: ignore[arg-type]  # filled below
+    submission = Submission(tmp_path)
     category_entry = submission.write(category_module.state_dict())
     task_entries = {k: submission.write(m.state_dict()) for k, m in task_modules.items()}
     submission.plan = Plan(

@@ -126,6 +126,6 @@ def test_a_held_tensor_with_other_bytes_or_too_few_is_refused(
         (Place(other, 4, 16_004), "ends 4 bytes early"),
     ):
         with pytest.raises(RefusedError, match=message):
-            fill_up(stripped, whole, entry, {"weight"}, lambda _, place=place: place)
+            fill_up(stripped, whole, entry, {"weight"}, {"weight": place}.__getitem__)
     fill_up(stripped, whole, entry, {"weight"}, paths(path).__getitem__)
     assert hashlib.sha256(whole.read_bytes()).hexdigest() == entry.digest

@@ -131,7 +131,8 @@ class Bessel(nn.Module):
     """torch can trace it, ONNX has no such operator."""
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return torch.special.bessel_j0(x_NCHW)
+        y_NCHW: Tensor = torch.special.bessel_j0(x_NCHW)
+        return y_NCHW
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ POLICY = AcceptanceConfig(max_error=40.0, max_above_teacher=10.0)
         ({"teacher_error": 5, "seconds": 3.0}, False, None),
     ],
 )
-def test_policy(numbers, accepted, candidate):
+def test_policy(numbers: dict[str, float], accepted: bool, candidate: str | None) -> None:
     verdict = acceptance(POLICY, numbers)
     assert (accepted, candidate) == (verdict.accepted, verdict.candidate)
     assert verdict.reason
@@ -65,7 +65,7 @@ def test_policy(numbers, accepted, candidate):
         ({"teacher_error": 5, "refined_error": 16}, "acceptance.max_above_teacher"),
     ],
 )
-def test_a_rejection_names_value_rule_and_setting(numbers, named):
+def test_a_rejection_names_value_rule_and_setting(numbers: dict[str, float], named: str) -> None:
     reason = acceptance(POLICY, numbers).reason
     assert f"{numbers['refined_error']:.1f}%" in reason
     assert named in reason
@@ -73,13 +73,13 @@ def test_a_rejection_names_value_rule_and_setting(numbers, named):
 
 @pytest.mark.parametrize("value", [-0.1, 100.1, math.nan, math.inf])
 @pytest.mark.parametrize("key", ["teacher_error", "refined_error"])
-def test_an_error_is_a_percentage(key, value):
+def test_an_error_is_a_percentage(key: str, value: float) -> None:
     numbers = {"teacher_error": 5.0, "refined_error": 6.0, key: value}
     with pytest.raises(LimitError, match=key):
         acceptance(POLICY, numbers)
 
 
-def test_needs_the_teachers_error():
+def test_needs_the_teachers_error() -> None:
     with pytest.raises(SchemaError, match="teacher_error"):
         acceptance(POLICY, {"refined_error": 6.0})
 
@@ -118,7 +118,9 @@ FIRST = POLICY.model_copy(update={"take": "first"})
         ),
     ],
 )
-def test_the_first_that_will_do(numbers, accepted, candidate, reason):
+def test_the_first_that_will_do(
+    numbers: dict[str, float], accepted: bool, candidate: str | None, reason: str
+) -> None:
     verdict = acceptance(FIRST, numbers)
     assert (accepted, candidate) == (verdict.accepted, verdict.candidate)
     assert reason in verdict.reason

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from rootstock.coordinator.growth import Found, NewCategory, NewTask, Refusal, Underway, decide
+from rootstock.coordinator.growth import (
+    Found,
+    NewCategory,
+    NewTask,
+    Operation,
+    Refusal,
+    Underway,
+    decide,
+)
 from tests.support.named_blobs import BOTH, net_of, teacher
 
 
@@ -36,7 +44,9 @@ from tests.support.named_blobs import BOTH, net_of, teacher
         ),
     ],
 )
-def test_decides_in_the_plans_order(held, category, brought, expected):
+def test_decides_in_the_plans_order(
+    held: tuple[str, ...], category: str, brought: tuple[str, ...], expected: list[Operation]
+) -> None:
     tree = net_of(*held) if held else None
     assert expected == decide(tree, teacher(category, *brought), BOTH)
 
@@ -49,7 +59,9 @@ def test_decides_in_the_plans_order(held, category, brought, expected):
         ("cat", ("counting",), "'counting'", "a task that the net knows"),
     ],
 )
-def test_refuses_with_value_and_remedy(category, brought, value, remedy):
+def test_refuses_with_value_and_remedy(
+    category: str, brought: tuple[str, ...], value: str, remedy: str
+) -> None:
     refusal = decide(net_of("classification"), teacher(category, *brought), BOTH)
     assert isinstance(refusal, Refusal)
     assert refusal.reason.startswith("growth: ")
@@ -57,7 +69,7 @@ def test_refuses_with_value_and_remedy(category, brought, value, remedy):
     assert remedy in refusal.reason
 
 
-def test_refuses_a_category_that_is_on_its_way_and_no_other():
+def test_refuses_a_category_that_is_on_its_way_and_no_other() -> None:
     tree = net_of("classification")
     underway = Underway(joins=frozenset({("cat", "classification")}))
     refusal = decide(tree, teacher("cat", "classification"), BOTH, underway)
@@ -68,7 +80,7 @@ def test_refuses_a_category_that_is_on_its_way_and_no_other():
     )
 
 
-def test_a_task_that_is_on_its_way_is_joined_rather_than_brought_twice():
+def test_a_task_that_is_on_its_way_is_joined_rather_than_brought_twice() -> None:
     tree = net_of("classification")
     underway = Underway(
         joins=frozenset({("cat", "classification"), ("cat", "counting")}),
@@ -80,7 +92,7 @@ def test_a_task_that_is_on_its_way_is_joined_rather_than_brought_twice():
     ]
 
 
-def test_a_second_teacher_of_a_category_needs_a_flag_and_gets_a_name_of_its_own():
+def test_a_second_teacher_of_a_category_needs_a_flag_and_gets_a_name_of_its_own() -> None:
     tree = net_of("classification")
     again = teacher("dog", "classification").model_copy(update={"software": {"try": "2"}})
     flagged = again.model_copy(update={"new_version": True})

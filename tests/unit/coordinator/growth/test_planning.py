@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from rootstock.coordinator.growth import Found, NewTask, plan_growth
+from rootstock.coordinator.growth.planning import GrowthPlan
 from tests.support.named_blobs import BOTH, net_of, plan, teacher
 
 
-def waves(found):
+def waves(found: GrowthPlan) -> list[tuple[int, str, str, str]]:
     return [(each.wave, each.operation, each.category, each.task) for each in found.operations]
 
 
-def test_a_net_to_be_founded_grows_in_waves():
+def test_a_net_to_be_founded_grows_in_waves() -> None:
     found = plan_growth(
         None,
         [],
@@ -31,7 +32,7 @@ def test_a_net_to_be_founded_grows_in_waves():
     assert found.unjoined == (("cat", "counting"),)
 
 
-def test_open_merges_come_first_and_what_has_no_room_is_named():
+def test_open_merges_come_first_and_what_has_no_room_is_named() -> None:
     dog = teacher("dog", "classification", "counting")
     found = plan_growth(
         None,
@@ -51,7 +52,7 @@ def test_open_merges_come_first_and_what_has_no_room_is_named():
     assert "from another lab (dog-lab)" in refusal.reason
 
 
-def test_nothing_is_to_come_for_a_net_at_rest():
+def test_nothing_is_to_come_for_a_net_at_rest() -> None:
     tree = net_of("classification")
     found = plan_growth(tree, [], [], plan("classification"))
     assert (found.operations, found.refusals, found.unjoined) == ((), (), ())

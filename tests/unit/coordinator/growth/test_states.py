@@ -35,7 +35,7 @@ MERGE = {
 
 
 @pytest.mark.parametrize(("old", "new"), list(itertools.product(SubmissionState, repeat=2)))
-def test_submission(old, new):
+def test_submission(old: SubmissionState, new: SubmissionState) -> None:
     if (old.value, new.value) in SUBMISSION:
         check_submission("sub-0001", old, new)
     else:
@@ -45,7 +45,7 @@ def test_submission(old, new):
 
 @pytest.mark.parametrize("operation", ["new-category", "found", "new-task"])
 @pytest.mark.parametrize(("old", "new"), list(itertools.product(MergeState, repeat=2)))
-def test_merge(old, new, operation):
+def test_merge(old: MergeState, new: MergeState, operation: str) -> None:
     direct = (
         {("queued", "merged"), ("queued", "reviewing")} if operation != "new-category" else set()
     )

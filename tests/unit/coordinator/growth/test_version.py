@@ -4,14 +4,23 @@ import pytest
 
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.nets.calibration import Calibration
-from rootstock.coordinator.growth import Found, NewCategory, NewTask, grown
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.weights.manifest import AdapterEntry, TeacherManifest
+from rootstock.coordinator.growth import Found, NewCategory, NewTask, Operation, grown
 from tests.support.named_blobs import adapter, plan, teacher
 
 IDENTITY = Calibration()
 BOTH = plan("classification", "counting")
 
 
-def grow(tree, operation, manifest, joined_by=None, error=5.0, calibration=IDENTITY):
+def grow(
+    tree: NetTree | None,
+    operation: Operation,
+    manifest: TeacherManifest,
+    joined_by: AdapterEntry | None = None,
+    error: float = 5.0,
+    calibration: Calibration = IDENTITY,
+) -> NetTree:
     return grown(
         tree,
         operation,
@@ -25,17 +34,17 @@ def grow(tree, operation, manifest, joined_by=None, error=5.0, calibration=IDENT
 
 
 @pytest.fixture
-def founded():
+def founded() -> NetTree:
     dog = teacher("dog", "classification")
     return grow(None, Found("dog", "classification"), dog)
 
 
-def test_the_first_version_joins_the_teachers_own_modules(founded):
+def test_the_first_version_joins_the_teachers_own_modules(founded: NetTree) -> None:
     tree = founded
     assert tree.edge("dog", "classification").adapter is None
 
 
-def test_a_child_holds_every_digest_of_its_parent(founded):
+def test_a_child_holds_every_digest_of_its_parent(founded: NetTree) -> None:
     tree = founded
     cat = teacher("cat", "classification")
     calibration = Calibration(scale=2.0, bias=-0.5)
@@ -53,7 +62,7 @@ def test_a_child_holds_every_digest_of_its_parent(founded):
     assert cat.content_digest() == child.category_modules["cat"].submission
 
 
-def test_a_second_task_of_one_submission_shares_its_category_module(founded):
+def test_a_second_task_of_one_submission_shares_its_category_module(founded: NetTree) -> None:
     tree = founded
     cat = teacher("cat", "classification", "counting")
     tree = grow(tree, NewCategory("cat", "classification"), cat, adapter("h"))
@@ -64,7 +73,7 @@ def test_a_second_task_of_one_submission_shares_its_category_module(founded):
         tree.edge("dog", "counting")
 
 
-def test_refuses_what_another_submission_did_in_the_meantime(founded):
+def test_refuses_what_another_submission_did_in_the_meantime(founded: NetTree) -> None:
     tree = founded
     with pytest.raises(ConflictError, match="founded by another"):
         grow(tree, Found("cat", "classification"), teacher("cat", "classification"))
@@ -77,7 +86,7 @@ def test_refuses_what_another_submission_did_in_the_meantime(founded):
         )
 
 
-def test_a_task_module_joins_no_category_module_of_another_submission(founded):
+def test_a_task_module_joins_no_category_module_of_another_submission(founded: NetTree) -> None:
     tree = founded
     cat = teacher("cat", "classification", "counting")
     tree = grow(tree, NewCategory("cat", "classification"), cat, adapter("h"))
@@ -89,7 +98,7 @@ def test_a_task_module_joins_no_category_module_of_another_submission(founded):
         grow(tree, NewTask("cat", "counting"), same_bytes)
 
 
-def test_a_join_needs_both_ends(founded):
+def test_a_join_needs_both_ends(founded: NetTree) -> None:
     tree = founded
     cat = teacher("cat", "counting")
     with pytest.raises(NotFoundError, match="counting"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -119,7 +120,8 @@ def test_layers_stand_in_the_order_of_their_numbers() -> None:
     assert [t.get_text() for t in axes.get_yticklabels()] == ["layer1", "layer2", "layer10"]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["relu2_1", "relu10_1", "task/relu3_1"]
     values = axes.get_images()[0].get_array()
-    assert [(row, column) for row, column in zip(*values.mask.nonzero(), strict=True)] == [(0, 0)]
+    assert values is not None
+    assert np.argwhere(np.ma.getmaskarray(values)).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("share", [45.0, 1e9])

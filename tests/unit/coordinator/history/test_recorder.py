@@ -8,6 +8,9 @@ from rootstock.common.errors import ConflictError
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.nets.tailored.paths import Path
 from rootstock.common.nets.tailored.resnet import tailored_spec
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history.mlflow_history import History
+from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.recorder import Recorder, gather
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import SubmissionState
@@ -15,22 +18,23 @@ from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import merge_runner
 
 
-class PickyHistory:
+class PickyHistory(History):
     """Refuses one merge for good, as MLflow does when somebody has deleted its run."""
 
-    def __init__(self, refused):
+    def __init__(self, refused: str) -> None:
+        super().__init__("http://127.0.0.1:9", "digits")
         self._refused = refused
 
-    def log_merge(self, record):
+    def log_merge(self, record: MergeRecord) -> str:
         if record.merge_id == self._refused:
             raise ConflictError(f"MLflow refused merge {record.merge_id}")
         return f"run of {record.merge_id}"
 
-    def show_head(self, head, parent):
+    def show_head(self, head: str | None, parent: str | None) -> None:
         assert (head, parent) == (None, None)  # nothing was merged
 
 
-def test_a_merge_that_cannot_be_logged_holds_up_no_other(context):
+def test_a_merge_that_cannot_be_logged_holds_up_no_other(context: CoordinatorContext) -> None:
     registry = context.registry
     for category in ("cat", "dog"):
         submission = receive(context, teacher(context, f"{category}-lab", category))
@@ -38,7 +42,7 @@ def test_a_merge_that_cannot_be_logged_holds_up_no_other(context):
         context.fail_all(registry.submissions.get(submission), "no")
     cat, dog = registry.merges.unlogged()
 
-    async def log():
+    async def log() -> None:
         up = asyncio.get_running_loop().create_future()
         up.set_result("the experiment")
         await Recorder(context, PickyHistory(cat.id), StatePaths(context.config), up).log_all()
@@ -49,12 +53,12 @@ def test_a_merge_that_cannot_be_logged_holds_up_no_other(context):
     assert f"run of {dog.id}" == registry.merges.get(dog.id).mlflow_run_id
 
 
-def test_nothing_is_logged_before_mlflow_has_answered(context):
+def test_nothing_is_logged_before_mlflow_has_answered(context: CoordinatorContext) -> None:
     submission = receive(context, teacher(context, "cat-lab", "cat"))
     context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
     context.fail_all(context.registry.submissions.get(submission), "no")
 
-    async def log():
+    async def log() -> tuple[int, int]:
         up = asyncio.get_running_loop().create_future()
         recorder = Recorder(context, PickyHistory(""), StatePaths(context.config), up)
         logging = asyncio.create_task(recorder.log_all())
@@ -67,7 +71,9 @@ def test_nothing_is_logged_before_mlflow_has_answered(context):
     assert asyncio.run(log()) == (1, 0)
 
 
-def test_what_was_not_merged_names_the_version_that_it_was_held_against(context):
+def test_what_was_not_merged_names_the_version_that_it_was_held_against(
+    context: CoordinatorContext,
+) -> None:
     registry = context.registry
     for category in ("cat", "dog"):
         submission = receive(context, teacher(context, f"{category}-lab", category))
@@ -88,11 +94,11 @@ def test_what_was_not_merged_names_the_version_that_it_was_held_against(context)
     assert "net_version" not in failed.digests
 
 
-def test_a_record_names_the_extractor_if_it_is_not_the_plan_s(context):
+def test_a_record_names_the_extractor_if_it_is_not_the_plan_s(context: CoordinatorContext) -> None:
     plan = context.plan
     extractor = ArchitectureSpec(name="small-vgg", settings={"width": 6}, split="pool1")
-    for category, other in (("cat", None), ("dog", extractor)):
-        spec = plan.architecture.model_copy(update={"extractor": other})
+    for category, own in (("cat", None), ("dog", extractor)):
+        spec = plan.architecture.model_copy(update={"extractor": own})
         manifest = teacher(context, f"{category}-lab", category)
         manifest = manifest.model_copy(update={"architecture": spec})
         submission = receive(context, manifest)
@@ -110,7 +116,7 @@ def test_a_record_names_the_extractor_if_it_is_not_the_plan_s(context):
     }
 
 
-def test_a_record_says_which_paths_a_tailored_net_kept(context):
+def test_a_record_says_which_paths_a_tailored_net_kept(context: CoordinatorContext) -> None:
     backbone = ArchitectureSpec(
         name="small-resnet", settings={"width": 4, "blocks": 1}, split="block2_1"
     )

@@ -55,6 +55,7 @@ def test_auto_learns_a_segmentation_and_resumes_bit_for_bit(transplant: Transpla
     whole = worker.result()
     assert whole.fallbacks == {}
     assert whole.methods == {"zero-sample": "auto", "few-sample": "auto"}
+    assert whole.zero_sample is not None
     assert whole.zero_sample.spec.kernel == 1
     few = [point for point in whole.curves if point.stage == "few-sample"]
     assert len(few) == 40

@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +49,7 @@ def test_progress_goes_through_both_stages(transplant: Transplant) -> None:
     ]
     result = worker.result()
     assert result.few_sample is not None
+    assert result.zero_sample is not None
     assert result.few_sample.blob.digest != result.zero_sample.blob.digest
     assert [point.step for point in result.curves] == list(range(1, 61))
     assert result.seconds.keys() == {"zero-sample", "few-sample"}
@@ -229,6 +231,8 @@ def test_other_settings_under_the_same_merge_start_anew(transplant: Transplant) 
     other = finished(
         transplant.job(settings=DistillationConfig(draws=64, steps=60, seed=1, **PAPERS))
     )
+    assert other.zero_sample is not None
+    assert first.zero_sample is not None
     assert other.zero_sample.blob.digest != first.zero_sample.blob.digest
 
 
@@ -246,6 +250,7 @@ def test_feature_norms_set_beta_and_means_set_biases(transplant: Transplant) -> 
         student_statistics=transplant.statistics(norm=3.0, mean=0.4),
     )
     result = finished(job)
+    assert result.zero_sample is not None
     entry = result.zero_sample.blob
     tensors = safetensors_io.read(transplant.store.local_path(entry.digest), entry)
     assert float(tensors["beta"]) == 1.5
@@ -259,7 +264,9 @@ def test_a_lab_that_keeps_its_statistics_leaves_beta_at_one(
     transplant: Transplant, kept: str
 ) -> None:
     shipped = {"teacher_statistics", "student_statistics"} - {kept}
-    statistics = {name: transplant.statistics(norm=2.0, mean=0.1) for name in shipped}
+    statistics: dict[str, Any] = {
+        name: transplant.statistics(norm=2.0, mean=0.1) for name in shipped
+    }
     result = finished(transplant.job(samples=None, **statistics))
     assert result.report["solver/beta"] == 1
     assert result.report["solver/biases_from_means"] == 0

@@ -120,7 +120,9 @@ def test_a_task_is_learned_on_frozen_category_modules_and_joined_to_each(
     assert verify_version(view, 4, grown.key.public_key) == []
     record = view.commit(3).merge
     assert (record["operation"], record["site"]) == ("learn-task", COORDINATOR)
-    assert record["own_samples/judged_on"] == merges[0].job_result["judged_on"]
+    learned = merges[0].job_result
+    assert learned is not None
+    assert record["own_samples/judged_on"] == learned["judged_on"]
 
 
 def test_a_fine_tuned_module_is_a_new_one_and_keeps_the_adapters(
@@ -159,7 +161,9 @@ def test_a_further_join_takes_the_best_of_what_there_is(
     assert join.error <= plain.error
     assert join.judged_on > 20
     carry(grown, [queue_connection(grown, "dog", "round", join)])
-    edge = grown.tree().edge("dog", "round")  # type: ignore[union-attr]
+    joined = grown.tree()
+    assert joined is not None
+    edge = joined.edge("dog", "round")
     assert (edge.adapter, edge.error) == (join.adapter, join.error)
     assert verify_version(NetReader(grown.registry, grown.store), 4, grown.key.public_key) == []
     with pytest.raises(ConflictError, match="'dog' is joined to task 'round' already"):

@@ -61,7 +61,9 @@ def test_a_category_is_transplanted_onto_each_task_that_the_net_holds(
     assert [(merge.category, merge.operation) for merge in second] == [("cow", "new-category")]
     (job,) = runner.jobs
     assert job.task == SEGMENTATION
-    assert job.student_task_module == context.tree().task_modules["segmentation"].blob  # type: ignore[union-attr]
+    tree = context.tree()
+    assert tree is not None
+    assert job.student_task_module == tree.task_modules["segmentation"].blob
     assert job.settings == context.config.segmentation
 
 

@@ -32,7 +32,9 @@ class Here(JobRunner):
         super().__init__(JobsConfig())
         self.jobs: list[TransplantJob] = []
 
-    async def run(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
+    async def run(
+        self, job: TransplantJob, on_progress: OnJobProgress = lambda _: None
+    ) -> JobResult:
         self.jobs.append(job)
         worker = TransplantWorker(job)
         while not worker.done:
@@ -43,7 +45,9 @@ class Here(JobRunner):
 class NoClosedForm(Here):
     """The maths of the closed form has no answer."""
 
-    async def run(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
+    async def run(
+        self, job: TransplantJob, on_progress: OnJobProgress = lambda _: None
+    ) -> JobResult:
         if job.settings.zero_sample_method == "closed-form":
             raise TransplantError("no least squares here")
         return await super().run(job, on_progress)

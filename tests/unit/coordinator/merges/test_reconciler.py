@@ -3,12 +3,13 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from rootstock.common.errors import StorageError
 from rootstock.coordinator.config import GrowthConfig
-from rootstock.coordinator.context import MAX_REASON, plain
+from rootstock.coordinator.context import MAX_REASON, CoordinatorContext, plain
 from rootstock.coordinator.merges.pending import growth_plan
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import StatePaths
@@ -18,7 +19,7 @@ from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import merge_runner, reconcile
 
 
-def test_two_labs_with_one_category_found_one_net(context):
+def test_two_labs_with_one_category_found_one_net(context: CoordinatorContext) -> None:
     first = receive(context, teacher(context, "lab-one", "cat"))
     second = receive(context, teacher(context, "lab-two", "cat"))
     merges = context.registry.merges
@@ -27,11 +28,13 @@ def test_two_labs_with_one_category_found_one_net(context):
     assert (first, MergeState.MERGED) == (merged.submission_id, merged.state)
     assert (second, MergeState.FAILED) == (failed.submission_id, failed.state)
     assert "'cat' is in the net already" in failed.reason
-    assert list(context.tree().category_modules) == ["cat"]
+    tree = context.tree()
+    assert tree is not None
+    assert list(tree.category_modules) == ["cat"]
     assert merges.all(*OPEN_MERGES) == []
 
 
-def test_a_header_that_no_message_can_repeat_is_refused(context):
+def test_a_header_that_no_message_can_repeat_is_refused(context: CoordinatorContext) -> None:
     """Half of a surrogate pair is JSON, and is neither UTF-8 nor protobuf."""
     header = rb'{"\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     data = struct.pack("<Q", len(header)) + header + b"0000"
@@ -48,11 +51,13 @@ def test_a_header_that_no_message_can_repeat_is_refused(context):
     assert context.registry.events.after("cat-lab", 0, 10)
 
 
-def test_a_store_that_fails_for_a_while_is_waited_for(context, monkeypatch):
+def test_a_store_that_fails_for_a_while_is_waited_for(
+    context: CoordinatorContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     submission = receive(context, teacher(context, "cat-lab", "cat"))
     find, failures = context.store.local_path, [StorageError("the disk is full")] * 2
 
-    def local_path(digest):
+    def local_path(digest: str) -> Path:
         if failures:
             raise failures.pop()
         return find(digest)
@@ -63,7 +68,7 @@ def test_a_store_that_fails_for_a_while_is_waited_for(context, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["\ud800", "\x00", "x" * 10_000, "zwei\nZeilen"])
-def test_every_reason_can_be_told(text):
+def test_every_reason_can_be_told(text: str) -> None:
     told = plain(text)
     assert federation_pb2.SubmissionStateChanged(reason=told).SerializeToString()
     assert len(told) <= MAX_REASON
@@ -71,7 +76,9 @@ def test_every_reason_can_be_told(text):
     assert plain("wrong β: 3 > 2\nlower it") == "wrong β: 3 > 2\nlower it"
 
 
-def test_operations_are_held_until_the_operator_lets_the_net_grow(context):
+def test_operations_are_held_until_the_operator_lets_the_net_grow(
+    context: CoordinatorContext,
+) -> None:
     held = replace(
         context, config=context.config.model_copy(update={"growth": GrowthConfig(automatic=False)})
     )
@@ -91,7 +98,7 @@ def test_operations_are_held_until_the_operator_lets_the_net_grow(context):
         assert growth_plan(view, paths).operations == ()
 
 
-def test_a_category_waits_for_a_task_that_is_on_its_way(context):
+def test_a_category_waits_for_a_task_that_is_on_its_way(context: CoordinatorContext) -> None:
     merges = context.registry.merges
     merging = merge_runner(context)
     cat, dog = (receive(context, teacher(context, f"{name}-lab", name)) for name in ("cat", "dog"))

@@ -14,7 +14,7 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
-from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
+from rootstock.coordinator.registry import Decision, Merge, MergeState, SubmissionState
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import SITE_KEY, evaluating, merge_runner, report, with_policy
@@ -38,10 +38,9 @@ def carry(
     return context.registry.merges.get(merge.id)
 
 
-def word(context: CoordinatorContext, decision: str, reason: str) -> Callable[[Merge], None]:
+def word(context: CoordinatorContext, decision: Decision, reason: str) -> Callable[[Merge], None]:
     def say(merge: Merge) -> None:
-        assert decision in ("approve", "reject")
-        context.registry.merges.decide(merge.id, decision, reason)  # type: ignore[arg-type]
+        context.registry.merges.decide(merge.id, decision, reason)
 
     return say
 

@@ -6,7 +6,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy
@@ -21,7 +23,7 @@ from rootstock.coordinator.registry.migrate import alembic_config, migrate, newe
 from rootstock.coordinator.registry.tables import Base
 
 
-def test_migrations_lead_from_nothing_to_the_tables(tmp_path):
+def test_migrations_lead_from_nothing_to_the_tables(tmp_path: Path) -> None:
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'empty.sqlite'}")
     with engine.begin() as connection:
         migrate(connection)
@@ -32,7 +34,7 @@ def test_migrations_lead_from_nothing_to_the_tables(tmp_path):
     engine.dispose()
 
 
-def test_a_question_from_before_there_were_two_stays(tmp_path):
+def test_a_question_from_before_there_were_two_stays(tmp_path: Path) -> None:
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'old.sqlite'}")
     with engine.begin() as connection:
         command.upgrade(alembic_config(connection), "0002")
@@ -51,7 +53,7 @@ def test_a_question_from_before_there_were_two_stays(tmp_path):
     engine.dispose()
 
 
-def test_a_newer_database_is_left_alone(registry, url, tmp_path):
+def test_a_newer_database_is_left_alone(registry: Registry, url: str, tmp_path: Path) -> None:
     registry.close()
     with sqlite3.connect(tmp_path / "registry.sqlite") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -60,7 +62,7 @@ def test_a_newer_database_is_left_alone(registry, url, tmp_path):
         Registry(url)
 
 
-def test_what_was_written_is_there_when_opened_again(registry, url):
+def test_what_was_written_is_there_when_opened_again(registry: Registry, url: str) -> None:
     registry.events.append("cat-lab", "merge", b"one")
     registry.close()
     again = Registry(url)
@@ -69,7 +71,7 @@ def test_what_was_written_is_there_when_opened_again(registry, url):
     again.close()
 
 
-def test_events_are_for_a_site_or_for_all_and_follow_a_cursor(registry):
+def test_events_are_for_a_site_or_for_all_and_follow_a_cursor(registry: Registry) -> None:
     registry.events.append("cat-lab", "merge", b"cat")
     everyone = registry.events.append(None, "version", b"all")
     registry.events.append("dog-lab", "merge", b"dog")
@@ -79,7 +81,7 @@ def test_events_are_for_a_site_or_for_all_and_follow_a_cursor(registry):
     assert registry.events.last_cursor() == 3
 
 
-def test_listeners_hear_after_the_commit_whom_it_concerns(registry):
+def test_listeners_hear_after_the_commit_whom_it_concerns(registry: Registry) -> None:
     heard: list[tuple[Change, int]] = []
     end = registry.subscribe(lambda change: heard.append((change, registry.events.last_cursor())))
     registry.events.append("cat-lab", "merge", b"")
@@ -95,7 +97,7 @@ def test_listeners_hear_after_the_commit_whom_it_concerns(registry):
     assert expected == heard
 
 
-def test_cursors_have_no_gap_whoever_appends(registry):
+def test_cursors_have_no_gap_whoever_appends(registry: Registry) -> None:
     start = threading.Barrier(8)
 
     def append(writer: int) -> list[int]:
@@ -108,13 +110,15 @@ def test_cursors_have_no_gap_whoever_appends(registry):
     assert len(registry.events.after("cat-lab", 0, 1000)) == 160
 
 
-def test_racing_creations_make_one_merge(registry, admitted):
+def test_racing_creations_make_one_merge(
+    registry: Registry, admitted: Callable[[str], str]
+) -> None:
     submission = admitted("cat")
     start = threading.Barrier(8)
 
     def create(_: int) -> str:
         start.wait()
-        return registry.merges.create(submission, "cat", "classification", "found").id
+        return str(registry.merges.create(submission, "cat", "classification", "found").id)
 
     with ThreadPoolExecutor(8) as pool:
         assert {"mrg-0001"} == set(pool.map(create, range(8)))
@@ -129,7 +133,7 @@ while True:
 """
 
 
-def test_what_was_reported_survives_kill_9(url):
+def test_what_was_reported_survives_kill_9(url: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True
     )
@@ -161,7 +165,7 @@ except StorageError as error:
 """
 
 
-def test_a_full_disk_is_named_and_what_was_committed_stays(url, tmp_path):
+def test_a_full_disk_is_named_and_what_was_committed_stays(url: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, url], capture_output=True, text=True, check=True
     )
@@ -176,7 +180,9 @@ def test_a_full_disk_is_named_and_what_was_committed_stays(url, tmp_path):
     registry.close()
 
 
-def test_a_read_only_database_can_be_read_and_says_the_remedy(registry, tmp_path):
+def test_a_read_only_database_can_be_read_and_says_the_remedy(
+    registry: Registry, tmp_path: Path
+) -> None:
     registry.close()
     path = tmp_path / "registry.sqlite"
     frozen = Registry(f"sqlite:///file:{path}?mode=ro&uri=true")
@@ -186,34 +192,34 @@ def test_a_read_only_database_can_be_read_and_says_the_remedy(registry, tmp_path
     frozen.close()
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"absent/registry\.sqlite.*create its folder"):
         Registry(f"sqlite:///{tmp_path / 'absent' / 'registry.sqlite'}")
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path):
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path = tmp_path / "registry.sqlite"
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(StorageError, match=r"registry\.sqlite.*backup"):
         Registry(f"sqlite:///{path}")
 
 
-def test_an_event_needs_a_site_that_joined(registry):
+def test_an_event_needs_a_site_that_joined(registry: Registry) -> None:
     with pytest.raises(Exception, match="FOREIGN KEY"):
         registry.events.append("cow-lab", "merge", b"")
     assert registry.events.after("cow-lab", 0, 10) == []
 
 
 @pytest.mark.parametrize("url", ["no url at all", "/srv/registry.sqlite"])
-def test_an_url_that_is_none_is_a_setting_to_mend(url):
+def test_an_url_that_is_none_is_a_setting_to_mend(url: str) -> None:
     with pytest.raises(ConfigurationError, match="sqlite:///PATH"):
         Registry(url)
 
 
-def test_new_events_are_frozen():
+def test_new_events_are_frozen() -> None:
     event = NewEvent(None, "version", b"")
     with pytest.raises(AttributeError):
-        event.kind = "merge"  # type: ignore[misc]
+        event.kind = "merge"  # type: ignore[misc]  # what mypy refuses, too
 
 
 def test_the_newest_revision_is_known_without_alembic() -> None:

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from rootstock.common.errors import ConflictError, NotFoundError
-from rootstock.coordinator.registry import OPEN_MERGES, MergeState, NewEvent, evaluation_id
+from rootstock.coordinator.registry import (
+    OPEN_MERGES,
+    Merge,
+    MergeState,
+    NewEvent,
+    Registry,
+    evaluation_id,
+)
+from tests.support.registry_uploads import Clock
 
 
-def test_creation_is_idempotent(registry, admitted):
+def test_creation_is_idempotent(registry: Registry, admitted: Callable[[str], str]) -> None:
     submission = admitted("cat")
     event = NewEvent("cat-lab", "merge", b"queued")
     first = registry.merges.create(
@@ -23,7 +33,9 @@ def test_creation_is_idempotent(registry, admitted):
     assert [first.id, other.id] == [merge.id for merge in registry.merges.all(MergeState.QUEUED)]
 
 
-def test_a_submission_is_decided_about_as_a_whole(registry, admitted):
+def test_a_submission_is_decided_about_as_a_whole(
+    registry: Registry, admitted: Callable[[str], str]
+) -> None:
     cat, dog = admitted("cat"), admitted("dog")
     assert [cat, dog] == [row.id for row in registry.submissions.undecided()]
     wanted = [("cat", "classification", "new-category"), ("cat", "counting", "new-task")]
@@ -35,7 +47,9 @@ def test_a_submission_is_decided_about_as_a_whole(registry, admitted):
     assert [dog] == [row.id for row in registry.submissions.undecided()]
 
 
-def test_steps_keep_times_fields_and_events_together(registry, admitted, clock):
+def test_steps_keep_times_fields_and_events_together(
+    registry: Registry, admitted: Callable[[str], str], clock: Clock
+) -> None:
     merge = registry.merges.create(admitted("cat"), "cat", "classification", "new-category")
     assert (merge.started_at, merge.numbers, merge.step) == (None, {}, 0)
     clock.now += 5
@@ -58,7 +72,9 @@ def test_steps_keep_times_fields_and_events_together(registry, admitted, clock):
     assert [e.payload for e in registry.events.after("cat-lab", 0, 10)] == [b"distilling"]
 
 
-def test_an_illegal_step_changes_nothing(registry, admitted):
+def test_an_illegal_step_changes_nothing(
+    registry: Registry, admitted: Callable[[str], str]
+) -> None:
     merge = registry.merges.create(admitted("cat"), "cat", "classification", "new-category")
     with pytest.raises(ConflictError, match="'queued' and cannot become 'evaluating'"):
         registry.merges.advance(
@@ -71,7 +87,7 @@ def test_an_illegal_step_changes_nothing(registry, admitted):
     assert registry.events.last_cursor() == 0
 
 
-def test_history_is_told_once(registry, evaluating):
+def test_history_is_told_once(registry: Registry, evaluating: Callable[[str], Merge]) -> None:
     merge = evaluating("cat")
     assert registry.merges.unlogged() == []
     registry.merges.advance(merge.id, MergeState.FAILED, reason="singular")
@@ -80,7 +96,9 @@ def test_history_is_told_once(registry, evaluating):
     assert registry.merges.unlogged() == []
 
 
-def test_a_rollback_is_news_to_the_history(registry, evaluating):
+def test_a_rollback_is_news_to_the_history(
+    registry: Registry, evaluating: Callable[[str], Merge]
+) -> None:
     merge = evaluating("cat")
     registry.versions.commit(1, "a" * 64, "b" * 64, None, merge.id)
     registry.merges.update(merge.id, logged=True)
@@ -91,7 +109,9 @@ def test_a_rollback_is_news_to_the_history(registry, evaluating):
     assert ended == registry.merges.get(merge.id).finished_at
 
 
-def test_one_evaluation_a_merge_and_its_first_report_stays(registry, evaluating):
+def test_one_evaluation_a_merge_and_its_first_report_stays(
+    registry: Registry, evaluating: Callable[[str], Merge]
+) -> None:
     merge = evaluating("cat")
     assert registry.evaluations.of_merge(merge.id) is None
     event = NewEvent("cat-lab", "evaluation", b"request")
@@ -107,7 +127,9 @@ def test_one_evaluation_a_merge_and_its_first_report_stays(registry, evaluating)
         registry.evaluations.report("evl-0009", b"")
 
 
-def test_commits_are_serial_and_bring_their_merge_along(registry, evaluating):
+def test_commits_are_serial_and_bring_their_merge_along(
+    registry: Registry, evaluating: Callable[[str], Merge]
+) -> None:
     cat, dog = evaluating("cat"), evaluating("dog")
     assert registry.versions.head() is None
     news = NewEvent(None, "version", b"1")
@@ -133,7 +155,9 @@ def test_commits_are_serial_and_bring_their_merge_along(registry, evaluating):
         registry.versions.get(3)
 
 
-def test_only_an_evaluated_merge_is_committed(registry, admitted):
+def test_only_an_evaluated_merge_is_committed(
+    registry: Registry, admitted: Callable[[str], str]
+) -> None:
     merge = registry.merges.create(admitted("cat"), "cat", "classification", "new-category")
     with pytest.raises(ConflictError, match="'queued' and cannot become 'merged'"):
         registry.versions.commit(1, "a" * 64, "b" * 64, None, merge.id)
@@ -144,7 +168,7 @@ def test_only_an_evaluated_merge_is_committed(registry, admitted):
 
 
 @pytest.fixture
-def three(registry, evaluating):
+def three(registry: Registry, evaluating: Callable[[str], Merge]) -> Registry:
     """Three versions on one line, by three categories."""
     for name in ("cow-lab", "sheep-lab"):
         registry.sites.join(name, name.encode().ljust(32))
@@ -155,10 +179,10 @@ def three(registry, evaluating):
     return registry
 
 
-def test_the_head_is_rolled_back_to_its_parent(three):
+def test_the_head_is_rolled_back_to_its_parent(three: Registry) -> None:
     told: list[str] = []
 
-    def events(merges):
+    def events(merges: list[Merge]) -> list[NewEvent]:
         told.extend(merge.category for merge in merges)
         return [NewEvent("cat-lab", "merge", b"back")]
 
@@ -177,7 +201,7 @@ def test_the_head_is_rolled_back_to_its_parent(three):
     assert [row.number for row in three.versions.all()] == [1, 2, 3]
 
 
-def test_a_number_is_never_used_twice(three, evaluating):
+def test_a_number_is_never_used_twice(three: Registry, evaluating: Callable[[str], Merge]) -> None:
     three.versions.roll_back(3, "wrong labels")
     merge = evaluating("sheep")
     assert three.versions.next_number() == 4
@@ -189,7 +213,7 @@ def test_a_number_is_never_used_twice(three, evaluating):
         three.versions.roll_back(3, "again")
 
 
-def test_what_others_stand_on_is_rolled_back_only_with_them(three):
+def test_what_others_stand_on_is_rolled_back_only_with_them(three: Registry) -> None:
     with pytest.raises(ConflictError, match=r"2 cannot be rolled back alone: version 3 stands on"):
         three.versions.roll_back(2, "wrong labels")
     assert [merge.state for merge in three.merges.all()] == [MergeState.MERGED] * 3
@@ -201,7 +225,9 @@ def test_what_others_stand_on_is_rolled_back_only_with_them(three):
     assert three.versions.next_number() == 4
 
 
-def test_an_operators_word_is_kept_once(registry, evaluating):
+def test_an_operators_word_is_kept_once(
+    registry: Registry, evaluating: Callable[[str], Merge]
+) -> None:
     merge = evaluating("cat")
     with pytest.raises(ConflictError, match="is 'evaluating'; it can be approved once"):
         registry.merges.decide(merge.id, "approve", "looks good")
@@ -218,6 +244,6 @@ def test_an_operators_word_is_kept_once(registry, evaluating):
         registry.merges.decide("mrg-9999", "reject", "no")
 
 
-def test_any_open_merge_can_be_rejected(registry, admitted):
+def test_any_open_merge_can_be_rejected(registry: Registry, admitted: Callable[[str], str]) -> None:
     merge = registry.merges.create(admitted("cat"), "cat", "classification", "new-category")
     assert registry.merges.decide(merge.id, "reject", "not ours").state is MergeState.QUEUED

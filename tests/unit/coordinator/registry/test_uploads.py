@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from rootstock.common.errors import ConflictError, LimitError, NotFoundError, UnreachableError
-from rootstock.common.weights.manifest import SharedSamples
-from rootstock.coordinator.registry import HeldAt, NewEvent, SubmissionState
+from rootstock.common.weights.manifest import SharedSamples, TeacherManifest
+from rootstock.coordinator.registry import HeldAt, NewEvent, Registry, SubmissionState, Upload
 from rootstock.coordinator.registry.uploads import LEASE_SECONDS
 from tests.support.named_blobs import blob, teacher
-from tests.support.registry_uploads import begin, receive, refinement
+from tests.support.registry_uploads import Clock, begin, receive, refinement
 
 
-def test_a_name_belongs_to_its_first_key(registry):
+def test_a_name_belongs_to_its_first_key(registry: Registry) -> None:
     registry.sites.join("cat-lab", b"c" * 32)
     with pytest.raises(ConflictError, match="'cat-lab' belongs to a lab with another key"):
         registry.sites.join("cat-lab", b"x" * 32)
@@ -19,7 +19,7 @@ def test_a_name_belongs_to_its_first_key(registry):
     assert [site.name for site in registry.sites.all()] == ["cat-lab", "dog-lab"]
 
 
-def test_a_teachers_upload_is_a_submission(registry):
+def test_a_teachers_upload_is_a_submission(registry: Registry) -> None:
     manifest = teacher("cat", "classification")
     upload = begin(registry, manifest)
     assert upload.id == "sub-0001"
@@ -31,7 +31,7 @@ def test_a_teachers_upload_is_a_submission(registry):
     assert manifest.content_digest() == submission.manifest_digest
 
 
-def test_the_same_manifest_is_the_same_upload(registry):
+def test_the_same_manifest_is_the_same_upload(registry: Registry) -> None:
     first = begin(registry, teacher("cat", "classification"))
     assert first.id == begin(registry, teacher("cat", "classification")).id
     assert len(registry.submissions.all()) == 1
@@ -39,7 +39,7 @@ def test_the_same_manifest_is_the_same_upload(registry):
     assert other.id == "sub-0002"
 
 
-def test_receipt_and_state_come_together_and_stay(registry):
+def test_receipt_and_state_come_together_and_stay(registry: Registry) -> None:
     upload = begin(registry, teacher("cat", "classification"))
     receipt = receive(registry, upload)
     assert SubmissionState.RECEIVED is registry.submissions.get(upload.id).state
@@ -54,7 +54,7 @@ def test_receipt_and_state_come_together_and_stay(registry):
     assert registry.events.last_cursor() == 0
 
 
-def test_submissions_move_only_along_the_state_machine(registry):
+def test_submissions_move_only_along_the_state_machine(registry: Registry) -> None:
     upload = begin(registry, teacher("cat", "classification"))
     with pytest.raises(ConflictError, match="'receiving' and cannot become 'admitted'"):
         registry.submissions.set_state(upload.id, SubmissionState.ADMITTED)
@@ -73,7 +73,7 @@ def test_submissions_move_only_along_the_state_machine(registry):
     assert registry.submissions.all(SubmissionState.RECEIVED) == []
 
 
-def test_quota_counts_open_uploads_that_still_move(registry, clock):
+def test_quota_counts_open_uploads_that_still_move(registry: Registry, clock: Clock) -> None:
     begin(registry, teacher("cat", "classification"), open_limit=2)
     done = begin(registry, teacher("cat", "counting"), open_limit=2)
     third = teacher("cat", "classification", "counting")
@@ -91,8 +91,8 @@ def test_quota_counts_open_uploads_that_still_move(registry, clock):
     assert begin(registry, fourth, open_limit=2).id == "ref-0001"
 
 
-def test_quota_counts_the_bytes_of_open_uploads(registry, clock):
-    def open_one(manifest):  # a blob has 8 bytes
+def test_quota_counts_the_bytes_of_open_uploads(registry: Registry, clock: Clock) -> None:
+    def open_one(manifest: TeacherManifest) -> Upload:  # a blob has 8 bytes
         return registry.uploads.begin(
             manifest, manifest.canonical(), b"signature", open_limit=9, byte_limit=32
         )
@@ -114,7 +114,7 @@ def test_quota_counts_the_bytes_of_open_uploads(registry, clock):
         open_one(third)
 
 
-def test_a_refinement_counts_once_it_has_its_receipt(registry):
+def test_a_refinement_counts_once_it_has_its_receipt(registry: Registry) -> None:
     upload = begin(registry, refinement("evl-0007"))
     assert (upload.id, upload.evaluation_id) == ("ref-0001", "evl-0007")
     assert registry.uploads.refinement(upload.manifest_digest) is None
@@ -128,7 +128,7 @@ def test_a_refinement_counts_once_it_has_its_receipt(registry):
     assert registry.uploads.refinement(submission.manifest_digest) is None
 
 
-def test_private_blobs_are_for_their_site(registry):
+def test_private_blobs_are_for_their_site(registry: Registry) -> None:
     manifest = teacher("cat", "classification").model_copy(
         update={
             "statistics": blob("statistics"),
@@ -144,7 +144,7 @@ def test_private_blobs_are_for_their_site(registry):
     assert registry.uploads.readable("dog-lab", blob("made by the coordinator").digest)
 
 
-def test_nobody_hides_a_module_by_calling_it_statistics(registry):
+def test_nobody_hides_a_module_by_calling_it_statistics(registry: Registry) -> None:
     cat = teacher("cat", "classification")
     receive(registry, begin(registry, cat))
     dog = teacher("dog", "classification")
@@ -153,7 +153,7 @@ def test_nobody_hides_a_module_by_calling_it_statistics(registry):
     assert registry.uploads.readable("cow-lab", cat.category_module.digest)
 
 
-def test_declaring_a_private_blob_is_not_having_it(registry):
+def test_declaring_a_private_blob_is_not_having_it(registry: Registry) -> None:
     cat = teacher("cat", "classification").model_copy(update={"statistics": blob("statistics")})
     receive(registry, begin(registry, cat))
     dog = teacher("dog", "classification").model_copy(update={"statistics": blob("statistics")})
@@ -163,7 +163,7 @@ def test_declaring_a_private_blob_is_not_having_it(registry):
     assert registry.uploads.readable("dog-lab", blob("statistics").digest)
 
 
-def test_unknown_ids_are_said_to_be_unknown(registry):
+def test_unknown_ids_are_said_to_be_unknown(registry: Registry) -> None:
     for call in (
         lambda: registry.uploads.get("sub-9999"),
         lambda: registry.uploads.touch("sub-9999"),
@@ -174,7 +174,9 @@ def test_unknown_ids_are_said_to_be_unknown(registry):
     assert registry.uploads.find("0" * 64) is None
 
 
-def test_what_is_held_of_a_blob_is_decided_once_until_it_comes_as_a_whole(registry):
+def test_what_is_held_of_a_blob_is_decided_once_until_it_comes_as_a_whole(
+    registry: Registry,
+) -> None:
     manifest = teacher("cat", "classification")
     upload = begin(registry, manifest)
     f, g = (entry.digest for entry in manifest.blobs())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,14 +31,14 @@ training = { epochs = 4 }
 """
 
 
-def _resolve(path: Path, **options: object) -> Federation:
+def _resolve(path: Path, **options: Any) -> Federation:
     return resolve(
         read(path),
         source=str(path),
         state=path.parent / "state",
         coordinator_port=50051,
         mlflow_uri="http://127.0.0.1:5000",
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 

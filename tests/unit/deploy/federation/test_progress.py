@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from rich.console import Console
 
@@ -10,7 +11,7 @@ from rootstock.protos.rootstock.operator.v1 import operator_pb2
 from tests.support.federation_processes import digits_federation
 
 
-def shown(tmp_path, *merges: tuple[str, str]) -> list[str]:
+def shown(tmp_path: Path, *merges: tuple[str, str]) -> list[str]:
     """Return what is printed of one lab's merges, each a task and its state."""
     federation: Federation = resolve(
         digits_federation(),
@@ -34,12 +35,12 @@ def shown(tmp_path, *merges: tuple[str, str]) -> list[str]:
     return [line for line in text.getvalue().splitlines() if line.startswith("lab-one")]
 
 
-def test_one_task_needs_no_name(tmp_path) -> None:
+def test_one_task_needs_no_name(tmp_path: Path) -> None:
     assert shown(tmp_path, ("a", "distilling")) == ["lab-one: back-distillation 30%"]
     assert shown(tmp_path, ("a", "merged")) == ["lab-one: merged into v4"]
 
 
-def test_two_tasks_of_a_lab_are_told_apart(tmp_path) -> None:
+def test_two_tasks_of_a_lab_are_told_apart(tmp_path: Path) -> None:
     both = shown(tmp_path, ("a", "merged"), ("b", "distilling"))
     assert both == ["lab-one: back-distillation of b 30%"]
     both = shown(tmp_path, ("a", "merged"), ("b", "rejected"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from rich.console import Console
 
@@ -24,7 +25,7 @@ def merge(task: str = "classification", **numbers: float) -> operator_pb2.MergeS
 
 def test_errors_without_and_with_calibration_stand_side_by_side_in_80_columns() -> None:
     names = ("zero_sample", "few_sample", "refined")
-    numbers = {"teacher_error": 12.3, "no_adapter_error": 49.1}
+    numbers: dict[str, Any] = {"teacher_error": 12.3, "no_adapter_error": 49.1}
     for name in names:
         numbers |= {f"{name}_error": 12.0, f"{name}_uncalibrated_error": 38.7}
     lines = printed(merge(**numbers))

@@ -24,6 +24,7 @@ from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.spool.documents import CandidateError
 from rootstock.site_agent.stopping import Stopped
 from tests.support import digits_lab
+from tests.support.layers import weight
 
 SPEC = AdapterSpec(in_channels=8, out_channels=8, kernel=3)
 CONFIG = RefinementConfig(steps=120, views=1)
@@ -68,7 +69,7 @@ def off(tmp_path_factory: pytest.TempPathFactory) -> Joins:
     """Return a lab's own f and g with an adapter between them that moves the threshold."""
     own = digits_lab.teacher(1, tmp_path_factory.mktemp("teacher"))
     adapter = Adapter(SPEC).identity_start().eval().requires_grad_(False)
-    nn.init.constant_(adapter.convolutions()[0].bias, 2.0)  # type: ignore[arg-type]
+    nn.init.constant_(adapter.convolutions()[0].get_parameter("bias"), 2.0)
     return Joins(own.category_module, own.task_modules["classification"], {"off": adapter})
 
 
@@ -141,13 +142,13 @@ def test_it_starts_from_the_best_candidate_of_the_asked_structure(joins: Joins) 
     start = refinement.choose_start(
         better, SPEC, digits_lab.data(1), digits_lab.CPU, digits_lab.NEVER
     )
-    assert torch.equal(start.state_dict()["convs.conv1.weight"], good.convs[0].weight)
+    assert torch.equal(start.state_dict()["convs.conv1.weight"], weight(good.convs, "0"))
     other = SPEC.model_copy(update={"kernel": 1})
     start = refinement.choose_start(
         better, other, digits_lab.data(1), digits_lab.CPU, digits_lab.NEVER
     )
     dirac = Adapter(other).identity_start()
-    assert torch.equal(start.state_dict()["convs.conv1.weight"], dirac.convs[0].weight)
+    assert torch.equal(start.state_dict()["convs.conv1.weight"], weight(dirac.convs, "0"))
 
 
 def test_features_stay_below_their_cap(joins: Joins) -> None:

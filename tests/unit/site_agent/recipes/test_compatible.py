@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,9 @@ def error(category_module: nn.Sequential, g: nn.Sequential, data: LabData) -> fl
     return metrics.error_percent(y[TASK], data.validation.labels_N)
 
 
-def test_it_fits_the_nets_task_module_with_no_adapter(tmp_path_factory: pytest.TempPathFactory):
+def test_it_fits_the_nets_task_module_with_no_adapter(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     folder = tmp_path_factory.getbasetemp() / "compatible"
     g_s, data = founder(folder).task_modules[TASK], digits_lab.data(1)
     before = {name: value.clone() for name, value in g_s.state_dict().items()}
@@ -76,17 +79,17 @@ def test_it_fits_the_nets_task_module_with_no_adapter(tmp_path_factory: pytest.T
     assert all(torch.equal(value, g_s.state_dict()[name]) for name, value in before.items())
 
 
-def test_the_rotation_head_has_its_say(tmp_path_factory: pytest.TempPathFactory):
+def test_the_rotation_head_has_its_say(tmp_path_factory: pytest.TempPathFactory) -> None:
     """From initial weights of its own, too, f learns what that head can read."""
     folder = tmp_path_factory.getbasetemp() / "compatible"
     frozen = heads(folder, rotation=True)
-    assert frozen.rotation is not None
+    head = frozen.rotation
+    assert head is not None
     images = normalise(digits_lab.data(1).validation.images_NCHW)
 
     def told(teacher: Teacher) -> float:
         right = [
-            frozen.rotation(teacher.category_module(torch.rot90(images, turns, (2, 3)))).argmax(1)
-            == turns
+            head(teacher.category_module(torch.rot90(images, turns, (2, 3)))).argmax(1) == turns
             for turns in range(TURNS)
         ]
         return float(torch.stack(right).float().mean())
@@ -157,7 +160,7 @@ def test_heads_of_weight_0_are_not_even_fetched(tmp_path: Path) -> None:
     ],
 )
 def test_nothing_in_common_is_refused(
-    tmp_path: Path, changes: dict[str, object], config: CompatibleConfig
+    tmp_path: Path, changes: dict[str, Any], config: CompatibleConfig
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"nothing is in common. Raise a weight, or"):
         load_into(tmp_path, published(tmp_path, **changes), config)
@@ -185,7 +188,7 @@ def test_batch_norm_statistics_can_be_those_of_the_images_as_they_are(tmp_path: 
     f = teacher.category_module
     with torch.no_grad():
         maps = f.get_submodule("conv1")(normalise(data.training.images_NCHW))
-    assert torch.allclose(f.get_submodule("bn1").running_mean, maps.mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(f.get_buffer("bn1.running_mean"), maps.mean((0, 2, 3)), atol=1e-4)
     assert recipe.settings()["compatible.batch_norm"] == "re-estimated"
     few = LabData(
         data.training.subset([*range(4), *range(-4, 0)]),

@@ -40,6 +40,7 @@ from rootstock.site_agent.stopping import Stopped
 from rootstock.site_agent.teacher.package import build
 from rootstock.site_agent.teacher.train import run_digest
 from tests.support import digits_lab
+from tests.support.layers import weight
 
 SHAPE = input_shape(digits_lab.SPEC)
 OLD = ArchitectureSpec(
@@ -122,13 +123,18 @@ def test_meta_networks_and_matching_have_their_say(tmp_path: Path) -> None:
     """Other weights come of another β and of another meta rate; the same of the same."""
     one_epoch = {"epochs": 1}
     outcomes = []
-    for place, changes in enumerate(
-        ({}, {}, {"beta": 0.2}, {"meta_learning_rate": 0.01}, {"pairs": "single"})
-    ):
+    changed: tuple[dict[str, object], ...] = (
+        {},
+        {},
+        {"beta": 0.2},
+        {"meta_learning_rate": 0.01},
+        {"pairs": "single"},
+    )
+    for place, changes in enumerate(changed):
         training = config(old(tmp_path), **changes).model_copy(update=one_epoch)
         outcomes.append(train(recipe(training), tmp_path / str(place)))
     assert_same(outcomes[0], outcomes[1])
-    weights = [teacher.category_module.conv1_1.weight for teacher in outcomes]
+    weights = [weight(teacher.category_module, "conv1_1") for teacher in outcomes]
     for other in weights[2:]:
         assert not torch.equal(other, weights[0])
     assert list(outcomes[4].numbers) == ["lambda/old/block3_1->classification/relu3_2"]

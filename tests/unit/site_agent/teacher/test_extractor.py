@@ -39,7 +39,8 @@ from rootstock.site_agent.teacher.statistics import statistics
 from rootstock.site_agent.teacher.train import initial_teacher, run_digest
 from rootstock.site_agent.transfer.rank_sources import candidates, rank
 from rootstock.site_agent.transfer.snapshot import LabSnapshot, stored_teachers
-from rootstock.site_agent.wire.client import CoordinatorClient, OnBytes, Published
+from rootstock.site_agent.wire.client import CoordinatorClient, Published
+from rootstock.site_agent.wire.upload import OnBytes
 from tests.support import digits_lab
 
 TASK = digits_lab.TASK.name

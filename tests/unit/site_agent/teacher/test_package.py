@@ -13,6 +13,7 @@ from rootstock.common.protocol import Limits
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
 from rootstock.site_agent.config import StatisticsConfig
+from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.scoring.metrics import error_percent
 from rootstock.site_agent.teacher.package import shared_samples
 from rootstock.site_agent.teacher.statistics import statistics
@@ -67,7 +68,7 @@ def test_the_plan_caps_what_is_shared(tmp_path: Path) -> None:
 
 
 def test_statistics_are_those_of_each_conv_and_of_the_features(tmp_path: Path) -> None:
-    net = digits_lab.Teacher(*digits_lab.eval_all(digits_lab.start()))
+    net = Teacher(*digits_lab.eval_all(digits_lab.start()))
     images = digits_lab.data(0).training
     named = statistics(net, images, StatisticsConfig(), digits_lab.CPU, digits_lab.NEVER)
     x_NCHW = normalise(images.images_NCHW)

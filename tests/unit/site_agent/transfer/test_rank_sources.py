@@ -97,7 +97,7 @@ def test_validation_images_decide_nothing(lab: LabSnapshot, adapted: Path) -> No
 def test_at_once_only(lab: LabSnapshot, adapted: Path) -> None:
     found = ranked(lab, [stranger(), from_file(adapted, digits_lab.CPU)], 0)
     assert [row.rank_at_once for row in found.sources] == [1, 2]
-    assert all(row.fine_tuned is row.rank_fine_tuned is None for row in found.sources)
+    assert all((row.fine_tuned, row.rank_fine_tuned) == (None, None) for row in found.sources)
 
 
 def test_older_teachers_are_candidates_if_they_fit(lab: LabSnapshot) -> None:

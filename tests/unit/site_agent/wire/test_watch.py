@@ -48,7 +48,7 @@ def event(cursor: int) -> pb.WatchResponse:
 def watching(
     tmp_path: Path, script: Script, cursor: int = 0, **network: float
 ) -> Iterator[tuple[Watcher, Stalling, list[BaseException]]]:
-    servicer = Stalling(script)
+    servicer = Stalling(script)  # type: ignore[abstract]  # gRPC answers the other calls
     server = grpc.server(ThreadPoolExecutor(8))
     rpc.add_FederationServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -152,7 +152,7 @@ def test_layers_inside_residual_blocks_are_found() -> None:
     given = DreamSource(f, g["classification"], IMAGE, shipped(f, g["classification"]))
     assert {"conv1", "block1_1.conv1", "block3_1.conv2"} <= set(given.layers())
     dream = Dream(given, DreamSettings(images=4, steps=1))
-    running = f.get_submodule("bn1").running_mean
+    running = f.get_buffer("bn1.running_mean")
     before = running.clone()
     dream.step()
     assert torch.equal(before, running)  # BatchNorm stays as in evaluation

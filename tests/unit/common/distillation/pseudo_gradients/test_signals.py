@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -37,8 +39,8 @@ def test_exp2_masks_the_lowest_relu_alone_20_to_80_the_same_for_all_channels() -
 
 
 @pytest.mark.parametrize("policy", ["exp1", "exp2"])
-def test_draws_follow_from_their_generator_alone(policy: str) -> None:
-    signals = Signals.between(problem(), SHAPE[0], policy=policy, size=2)  # type: ignore[arg-type]
+def test_draws_follow_from_their_generator_alone(policy: Any) -> None:
+    signals = Signals.between(problem(), SHAPE[0], policy=policy, size=2)
     one, other = (signals.draw(3, generator(5)) for _ in range(2))
     assert torch.equal(one.G_NOSS, other.G_NOSS)
     for path, mask in one.masks.items():
@@ -48,8 +50,8 @@ def test_draws_follow_from_their_generator_alone(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", ["exp1", "exp2"])
-def test_draws_do_not_depend_on_how_they_are_batched(policy: str) -> None:
-    signals = Signals.between(problem(), SHAPE[0], policy=policy, size=2)  # type: ignore[arg-type]
+def test_draws_do_not_depend_on_how_they_are_batched(policy: Any) -> None:
+    signals = Signals.between(problem(), SHAPE[0], policy=policy, size=2)
     together, source = signals.draw(3, generator(5)), generator(5)
     apart = [signals.draw(count, source) for count in (1, 2)]
     assert torch.equal(together.G_NOSS, torch.cat([draw.G_NOSS for draw in apart]))
@@ -58,9 +60,9 @@ def test_draws_do_not_depend_on_how_they_are_batched(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", ["exp1", "exp2"])
-def test_one_net_is_its_own_teacher(policy: str) -> None:
+def test_one_net_is_its_own_teacher(policy: Any) -> None:
     same = problem()
-    signals = Signals.between(same, SHAPE[0], policy=policy, size=2)  # type: ignore[arg-type]
+    signals = Signals.between(same, SHAPE[0], policy=policy, size=2)
     V, D_T = PseudoGradients(same, SHAPE[0], signals, draws=2)(signals.draw(2, generator()))
     assert torch.equal(V, D_T)
     assert not V.requires_grad

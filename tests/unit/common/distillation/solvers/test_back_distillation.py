@@ -107,6 +107,7 @@ def test_without_samples_it_approaches_the_closed_form() -> None:
     assert records[0].loss > 1.2 * minimum
     assert 0.999 * minimum < records[-1].loss < 1.02 * minimum
     bias = run.adapter.convolutions()[0].bias
+    assert bias is not None
     assert torch.equal(torch.zeros(CHANNELS), bias), "D' holds no bias"
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -98,7 +100,7 @@ def test_the_solution_is_the_least_squares_minimum(kernel: int) -> None:
 def test_the_same_seed_gives_the_same_bits_and_batches_do_not_matter() -> None:
     different = problem(teacher=1, student=2)
 
-    def weight(**settings: int) -> torch.Tensor:
+    def weight(**settings: Any) -> torch.Tensor:
         adapter, _ = closed_form(different, adapter_spec(), draws=64, **settings)
         return adapter.convolutions()[0].weight.detach()
 
@@ -141,7 +143,7 @@ def test_too_few_draws_are_named() -> None:
 
 def test_a_dead_task_module_is_named() -> None:
     dead = problem()
-    dead.student_task.get_submodule("fc7").weight.data.zero_()
+    dead.student_task.get_parameter("fc7.weight").data.zero_()
     with pytest.raises(TransplantError, match="student's pseudo-gradients"):
         closed_form(dead, adapter_spec(), draws=4)
 

@@ -98,7 +98,7 @@ def test_of_unequal_channels_the_smaller_number_is_matched(channels: int, taken:
 
 def test_a_dead_task_module_is_refused() -> None:
     dead = solver_nets.task_module(1)
-    dead.get_submodule("fc7").weight.data.zero_()
+    dead.get_parameter("fc7.weight").data.zero_()
     problem = TransplantProblem(dead, solver_nets.task_module(2), solver_nets.SHAPE)
     with pytest.raises(TransplantError, match="zero or not finite"):
         matched(problem, solver_nets.adapter_spec())

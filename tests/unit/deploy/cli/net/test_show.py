@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,8 +121,8 @@ def test_log_begins_where_it_is_told_and_ends_there(grown: GrownNet, command: Co
     assert [v["number"] for v in _versions(grown, command, "-n", "2")] == [3, 2]
 
 
-def _versions(grown: GrownNet, command: Command, *more: str) -> list[dict[str, object]]:
-    versions: list[dict[str, object]] = command.json("net", "log", "-c", grown.config, *more)[
+def _versions(grown: GrownNet, command: Command, *more: str) -> list[dict[str, Any]]:
+    versions: list[dict[str, Any]] = command.json("net", "log", "-c", grown.config, *more)[
         "versions"
     ]
     return versions
