@@ -15,6 +15,11 @@ PROTOCOL_MAXIMUM = 1
 NO_LABEL = 255
 """A pixel without a label in a mask, which is uint8: 1 the category, 0 the rest."""
 
+PIXEL_MEAN = 0.5
+PIXEL_STD = 0.25
+"""The same everywhere, whatever the images: x ← (x/255 − mean) / std. Category modules that were
+fed alike can be joined to one task module."""
+
 
 class Limits(Document):
     """Caps on what a lab may send; the coordinator applies the same ones."""

@@ -15,12 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from rootstock.common.errors import DataError
-
-MEAN = 0.5
-STD = 0.25
-"""The same everywhere, whatever the images: x ← (x/255 − MEAN) / STD. Category modules that were
-fed alike can be joined to one task module."""
-
+from rootstock.common.protocol import PIXEL_MEAN, PIXEL_STD
 
 _BATCH = 256
 """Images at once where nothing is learned: some hundred megabytes of features at 64 pixels."""
@@ -72,7 +67,7 @@ def pixels(picture: Image.Image, input_shape: tuple[int, int, int]) -> Tensor:
 
 def normalise(images_NCHW: Tensor) -> Tensor:
     """Turn uint8 images into a net's input, float32 of the same shape."""
-    return images_NCHW.to(torch.float32).div_(255.0).sub_(MEAN).div_(STD)
+    return images_NCHW.to(torch.float32).div_(255.0).sub_(PIXEL_MEAN).div_(PIXEL_STD)
 
 
 def batches(images_NCHW: Tensor, device: torch.device) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,20 @@ from rootstock.common.weights.manifest import BlobEntry, TensorEntry
 from rootstock.common.weights.safetensors_header import MAX_TENSORS, HeaderTensor, parse_header
 from rootstock.common.weights.schema import DTYPES, dtype_name, require_fit
 
-__all__ = ["HeaderTensor", "load_module", "read", "read_header", "require_entry", "stream", "write"]
+__all__ = [
+    "HeaderTensor",
+    "load_frozen",
+    "load_module",
+    "read",
+    "read_header",
+    "require_entry",
+    "stream",
+    "write",
+]
 
 DEFAULT_LIMITS = Limits()
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor]) -> BlobEntry:
@@ -158,6 +169,15 @@ def load_module(module: nn.Module, path: Path, entry: BlobEntry) -> None:
     """
     require_fit(module, entry, what=str(path))
     module.load_state_dict(read(path, entry), strict=True)
+
+
+def load_frozen(module: M, path: Path, entry: BlobEntry, device: torch.device | str = "cpu") -> M:
+    """Load a module's weights for use without training, move it to a device and return it.
+
+    It is in evaluation mode and its parameters take no gradient; see `load_module`.
+    """
+    load_module(module, path, entry)
+    return module.eval().requires_grad_(False).to(device)
 
 
 def require_entry(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rootstock.common.nets.spec import ArchitectureSpec
-from rootstock.coordinator.export.card import Card
-from rootstock.coordinator.export.parity import Parity
+from rootstock.common.weights.card import NetCard, Parity
 
 
 def text_path(weights: Path) -> Path:
@@ -14,7 +13,7 @@ def text_path(weights: Path) -> Path:
     return weights.with_name(f"{weights.name}.card.md")
 
 
-def card_text(card: Card, file: str) -> str:
+def card_text(card: NetCard, file: str) -> str:
     """Write a card for a reader who has never heard of Rootstock."""
     sections = [
         f"# {card.category}: {card.task.name}",
@@ -30,7 +29,7 @@ def card_text(card: Card, file: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _what(card: Card) -> str:
+def _what(card: NetCard) -> str:
     _, height, width = card.input_shape
     answer = (
         f"whether an image shows the category *{card.category}*: one number (logit) an image"
@@ -44,7 +43,7 @@ def _what(card: Card) -> str:
     return f"This net says {answer}. Above 0 it is; the probability is the logit's sigmoid.{origin}"
 
 
-def _inputs(card: Card) -> str:
+def _inputs(card: NetCard) -> str:
     channels, height, width = card.input_shape
     given = card.preprocessing
     colours = "grey" if channels == 1 else "RGB"
@@ -55,7 +54,7 @@ def _inputs(card: Card) -> str:
     )
 
 
-def _quality(card: Card) -> str:
+def _quality(card: NetCard) -> str:
     error = (
         "The error of this join was not measured."
         if card.error is None
@@ -80,7 +79,7 @@ def _parity(parity: Parity | None, weights: str) -> str:
     )
 
 
-def _made_of(card: Card, file: str) -> str:
+def _made_of(card: NetCard, file: str) -> str:
     adapter = "none: the two modules fit as they are"
     if card.adapter is not None:
         spec = card.adapter

@@ -19,14 +19,14 @@ from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.fit import Shape
 from rootstock.common.nets.graph import NetTree
+from rootstock.common.nets.tree_documents import tree_digest
 from rootstock.common.weights import safetensors_io
-from rootstock.common.weights.card_file import card_path
+from rootstock.common.weights.card import NetCard, NetSource, Parity, card_path
 from rootstock.common.weights.manifest import BlobEntry
-from rootstock.coordinator.export.card import Card, Source, source_digests
 from rootstock.coordinator.export.card_text import card_text, text_path
 from rootstock.coordinator.export.formats import Format, format_of
 from rootstock.coordinator.export.layers import Convert, converted
-from rootstock.coordinator.export.parity import Parity, Run, compared
+from rootstock.coordinator.export.parity import Run, compared
 from rootstock.coordinator.net.compose import compose, task_of
 
 EXAMPLES = 2
@@ -41,9 +41,9 @@ def export_composed(
     out: Path,
     *,
     format_name: str | None = None,
-    source: Source | None = None,
+    source: NetSource | None = None,
     images: Sequence[Path] = (),
-) -> Card:
+) -> NetCard:
     """Write a composed net to a file, and its cards beside it.
 
     Parameters
@@ -78,12 +78,12 @@ def export_composed(
         If the disk is full or read-only.
     """
     chosen = format_of(format_name, out)
-    digests = source_digests(tree, category, task)
+    digests = _source_digests(tree, category, task)
     net = compose(tree, store, category, task)
     module, edge = tree.category_modules[category], tree.edge(category, task)
     shape = input_shape(module.architecture)
     blob, parity = _written(net, chosen, shape, out, _inputs(images, shape))
-    card = Card(
+    card = NetCard(
         category=category,
         task=task_of(tree, task),
         source=source,
@@ -102,6 +102,21 @@ def export_composed(
     write_bytes(card_path(out), card.model_dump_json(indent=2).encode() + b"\n")
     write_bytes(text_path(out), card_text(card, out.name).encode())
     return card
+
+
+def _source_digests(tree: NetTree, category: str, task: str) -> dict[str, str]:
+    edge = tree.edge(category, task)
+    module, head = tree.category_modules[category], tree.task_modules[task]
+    digests = {
+        "net": tree_digest(tree),
+        "category_module": module.blob.digest,
+        "category_submission": module.submission,
+        "task_module": head.blob.digest,
+        "task_submission": head.submission,
+    }
+    if edge.adapter is not None:
+        digests["adapter"] = edge.adapter.blob.digest
+    return digests
 
 
 def _written(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from rootstock.common.errors import ConfigurationError
-
-FormatName = Literal["safetensors", "torch", "onnx"]
+from rootstock.common.weights.card import FormatName
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,8 @@ FORMATS = (
     Format(
         "safetensors",
         ".safetensors",
-        "from pathlib import Path\n"
-        "from rootstock.coordinator.export.safetensors_export import load_composed\n"
-        "net = load_composed(Path({file!r}))\n"
+        "from rootstock import load_composed\n"
+        "net = load_composed({file!r})\n"
         "logits = net(images_NCHW)",
     ),
     Format(

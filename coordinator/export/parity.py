@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from rootstock.common.documents import Document
 from rootstock.common.errors import IntegrityError
 from rootstock.common.nets.fit import Shape
+from rootstock.common.weights.card import Parity
 
 TOLERANCE = 1e-4
 RANDOM_IMAGES = 5
@@ -21,17 +20,6 @@ RANDOM_IMAGES = 5
 
 Run = Callable[[Tensor], Tensor]
 """Takes images (N,C,H,W), gives outputs."""
-
-
-class Parity(Document):
-    """The largest differences of outputs, each relative to 1 or to the output, if that is more."""
-
-    tolerance: float = TOLERANCE
-    random_images: int = Field(ge=1)
-    random_difference: float = Field(ge=0)
-    real_images: int = Field(ge=0)
-    real_difference: float | None = Field(default=None, ge=0)
-    """None where no images were given."""
 
 
 def compared(net: nn.Module, run: Run, shape: Shape, real_NCHW: Tensor | None) -> Parity:
@@ -45,6 +33,7 @@ def compared(net: nn.Module, run: Run, shape: Shape, real_NCHW: Tensor | None) -
     generator = torch.Generator().manual_seed(0)
     random_NCHW = torch.randn(RANDOM_IMAGES, *shape, generator=generator)
     return Parity(
+        tolerance=TOLERANCE,
         random_images=RANDOM_IMAGES,
         random_difference=_difference(net, run, random_NCHW, "random"),
         real_images=0 if real_NCHW is None else len(real_NCHW),

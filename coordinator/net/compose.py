@@ -13,7 +13,6 @@ from rootstock.common.nets.architectures import (
     feature_shape,
     input_shape,
 )
-from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.fit import require_fit
 from rootstock.common.nets.graph import NetTree
@@ -77,20 +76,6 @@ def loaded_task_module(
     module = build_task_module(architecture, task)
     safetensors_io.load_module(module, store.local_path(blob.digest), blob)
     return module.eval().requires_grad_(False)
-
-
-def blank(
-    category: ArchitectureSpec,
-    head: ArchitectureSpec,
-    task: TaskSpec,
-    spec: AdapterSpec | None,
-    calibration: Calibration,
-) -> ComposedNet:
-    """Build a composed net whose weights are to be loaded as a whole."""
-    adapter = None if spec is None else Adapter(spec)
-    f, g = build_category_module(category), build_task_module(head, task)
-    net = ComposedNet(f, adapter, g, calibration)
-    return net.eval().requires_grad_(False)
 
 
 def task_of(tree: NetTree, name: str) -> TaskSpec:

@@ -5,28 +5,21 @@ Nothing is fetched: who has no file of weights has no source.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from dataclasses import dataclass
 
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from rootstock.common.documents import first_problem
 from rootstock.common.errors import ConfigurationError, RootstockError, SchemaError
 from rootstock.common.files import file_digest
 from rootstock.common.l2t.taps import Shape, Source
-from rootstock.common.nets.adapter import Adapter
-from rootstock.common.nets.architectures import build_category_module, build_head, build_task_module
-from rootstock.common.nets.calibration import Calibration
-from rootstock.common.nets.composed import ComposedNet
-from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.nets.architectures import build_category_module, build_head
 from rootstock.common.weights import safetensors_io
-from rootstock.common.weights.card_file import card_path, read_card
-from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.card import NetCard, read_card
+from rootstock.common.weights.exported import load_composed
 from rootstock.site_agent.config import L2tSource, PairNames
 
 _CANNOT = (RootstockError, safetensors.SafetensorError, OSError, RuntimeError, ValueError)
@@ -124,34 +117,9 @@ def _torchvision(each: L2tSource) -> tuple[nn.Module, str]:
     return net, f"torchvision {each.model}"
 
 
-class _Card(BaseModel):
-    """What is needed of the card that `rootstock net export` writes beside a net."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    category_architecture: ArchitectureSpec
-    task_architecture: ArchitectureSpec
-    task: TaskSpec
-    adapter: AdapterSpec | None
-    calibration: Calibration
-    blob: BlobEntry
-
-
 def _export(each: L2tSource) -> tuple[nn.Module, str]:
-    try:
-        card = _Card.model_validate(json.loads(read_card(each.path)))
-    except ValidationError as error:
-        raise ConfigurationError(
-            f"{card_path(each.path)} is not a card: {first_problem(error)}"
-        ) from error
-    net = ComposedNet(
-        build_category_module(card.category_architecture),
-        None if card.adapter is None else Adapter(card.adapter),
-        build_task_module(card.task_architecture, card.task),
-        card.calibration,
-    )
-    safetensors_io.load_module(net, each.path, card.blob)
-    return net, f"export {card.category_architecture.below().name}"
+    spec = read_card(each.path, NetCard).category_architecture
+    return load_composed(each.path), f"export {spec.below().name}"
 
 
 _BUILT = {"net": _net, "export": _export, "torchvision": _torchvision}

@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ValidationError
 from torch import nn
 
-from rootstock.common.documents import first_problem
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import build_category_module, feature_shape, input_shape
 from rootstock.common.nets.fit import require_fit
-from rootstock.common.nets.spec import ArchitectureSpec, Name
+from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.weights import safetensors_io, schema
-from rootstock.common.weights.card_file import card_path, read_card
-from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.card import ModuleCard, read_card
 
 _PREFIX = "category_module."
 """Of f's tensors in an exported net; a file of f alone has none."""
@@ -45,15 +42,6 @@ class SourceNet:
     category_module: nn.Sequential
 
 
-class _Card(BaseModel):
-    """What an exported net's card and an adapted module's have in common."""
-
-    category: Name
-    category_architecture: ArchitectureSpec
-    weights: str
-    blob: BlobEntry
-
-
 def from_file(path: Path, device: torch.device) -> SourceNet:
     """Read the category module of an exported net, or of an adapted one.
 
@@ -64,7 +52,7 @@ def from_file(path: Path, device: torch.device) -> SourceNet:
     SchemaError, IntegrityError
         If either is not what it says, or the file is of another format than safetensors.
     """
-    card = _card(path)
+    card = read_card(path, ModuleCard)
     if card.weights != "safetensors":
         raise SchemaError(
             f"{path}: is of format {card.weights}, which holds no category module to take out; "
@@ -109,16 +97,6 @@ def require_source_fits(source: SourceNet, own: ArchitectureSpec) -> None:
     except SchemaError as error:
         raise SchemaError(
             f"source {source.name}: does not fit below the lab's g ({error}); {remedy}"
-        ) from error
-
-
-def _card(path: Path) -> _Card:
-    try:
-        return _Card.model_validate_json(read_card(path))
-    except ValidationError as error:
-        raise SchemaError(
-            f"{card_path(path)}: is no card of an exported or adapted net: {first_problem(error)}; "
-            "export it again"
         ) from error
 
 

@@ -26,7 +26,7 @@ from rootstock.common.errors import ConflictError
 from rootstock.common.files import storage_errors, sync_folder, write_bytes
 from rootstock.common.nets.spec import ArchitectureSpec, Name
 from rootstock.common.weights import safetensors_io
-from rootstock.common.weights.card_file import card_path
+from rootstock.common.weights.card import ModuleCard, card_path
 from rootstock.common.weights.manifest import BlobEntry, Digest
 from rootstock.site_agent.recipes.interface import Teacher
 
@@ -80,13 +80,11 @@ class AdaptedFacts(Document):
     software: dict[str, str]
 
 
-class AdaptedCard(AdaptedFacts):
+class AdaptedCard(AdaptedFacts, ModuleCard, extra="forbid"):
     """The facts, and the files; the same inputs give the same card."""
 
     format: Literal[1] = 1
     weights: Literal["safetensors"] = "safetensors"
-    blob: BlobEntry
-    """The category module."""
     task_modules: dict[Name, BlobEntry]
     """Those with BatchNorm statistics of the target's images; empty if no g has BatchNorm."""
 

@@ -17,8 +17,8 @@ import pytest
 from mlflow import MlflowClient
 
 from rootstock.common.config import load
+from rootstock.common.weights.exported import load_composed
 from rootstock.coordinator.config import CoordinatorConfig
-from rootstock.coordinator.export.safetensors_export import load_composed
 from rootstock.coordinator.history.server import MlflowServer
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.deploy.federation.processes import free_ports

@@ -34,7 +34,7 @@ def export(
     holds the calibration.
     """
     where, opened = open_net(config, "export")
-    from rootstock.coordinator.export.card import Source
+    from rootstock.common.weights.card import NetSource
     from rootstock.coordinator.export.exporting import export_composed
 
     with opened as view:
@@ -46,7 +46,7 @@ def export(
             task,
             out,
             format_name=format_name,
-            source=Source(net=where.net, version=number),
+            source=NetSource(net=where.net, version=number),
             images=image or (),
         )
     print_json(card.model_dump(mode="json", exclude={"blob": {"tensors"}}))

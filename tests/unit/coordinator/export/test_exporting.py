@@ -22,15 +22,14 @@ from rootstock.common.errors import (
     SchemaError,
 )
 from rootstock.common.images.decode import UnreadableError
-from rootstock.common.weights.card_file import card_path
+from rootstock.common.weights.card import NetCard, card_path
+from rootstock.common.weights.exported import load_composed
 from rootstock.coordinator.export import onnx_export, torch_export
-from rootstock.coordinator.export.card import Card
 from rootstock.coordinator.export.card_text import text_path
 from rootstock.coordinator.export.exporting import export_composed
 from rootstock.coordinator.export.formats import FORMATS, Format, format_of
 from rootstock.coordinator.export.layers import Convert, converted
 from rootstock.coordinator.export.parity import TOLERANCE, compared
-from rootstock.coordinator.export.safetensors_export import load_composed
 from rootstock.coordinator.net.compose import compose
 from tests.support.grown_net import Command, GrownNet, animals
 
@@ -61,7 +60,7 @@ def test_an_onnx_file_answers_as_the_composed_net(
     command = Command(capfd)
     printed = json.loads(command.text(*argv))
     assert "arn" not in capfd.readouterr().err  # nor any warning
-    card = Card.parse(card_path(out).read_bytes(), what="card")
+    card = NetCard.parse(card_path(out).read_bytes(), what="card")
     assert card.model_dump(mode="json", exclude={"blob": {"tensors"}}) == printed
     parity = card.parity
     assert parity is not None
@@ -213,7 +212,7 @@ def test_onnx_without_its_extra(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.delitem(sys.modules, "rootstock.coordinator.export.onnx_export")
     monkeypatch.delattr("rootstock.coordinator.export.onnx_export")
-    with pytest.raises(MissingExtraError, match=r"pip install 'rootstock\[export\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'rootstock-federation\[export\]'"):
         export_composed(grown.tree, grown.store, "cat", "classification", tmp_path / "cat.onnx")
 
 

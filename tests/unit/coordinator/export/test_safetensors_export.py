@@ -16,11 +16,11 @@ from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from rootstock.common.nets.tree_documents import tree_digest
 from rootstock.common.weights import safetensors_io
-from rootstock.common.weights.card_file import card_path
+from rootstock.common.weights.card import card_path
+from rootstock.common.weights.exported import load_composed
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 from rootstock.coordinator.export.card_text import text_path
 from rootstock.coordinator.export.exporting import export_composed
-from rootstock.coordinator.export.safetensors_export import load_composed
 from rootstock.site_agent.recipes.source_nets import from_file
 
 SPEC = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
@@ -116,7 +116,7 @@ def test_the_card_says_what_went_in_and_how_to_load_it(grown: Grown, tmp_path: P
         "task_submission": "0" * 64,
         "adapter": edge.adapter.blob.digest,
     }
-    assert "load_composed(Path('net.safetensors'))" in str(card["how_to_load"])
+    assert "load_composed('net.safetensors')" in str(card["how_to_load"])
 
 
 def test_what_is_not_joined_cannot_be_exported(grown: Grown, tmp_path: Path) -> None:

@@ -28,8 +28,7 @@ from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
 from rootstock.common.weights import safetensors_io
-from rootstock.common.weights.card_file import card_path
-from rootstock.coordinator.export.card import Card
+from rootstock.common.weights.card import NetCard, card_path
 from rootstock.site_agent.config import L2tConfig, L2tSource, TrainingConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.recipes.interface import Teacher
@@ -185,7 +184,7 @@ def exported(folder: Path) -> tuple[L2tSource, nn.Module]:
         Calibration(scale=2.0, bias=0.5),
     ).eval()
     path = folder / "net.safetensors"
-    card = Card(
+    card = NetCard(
         category="one",
         task=digits_lab.TASK,
         category_architecture=first,

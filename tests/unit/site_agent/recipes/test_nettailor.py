@@ -33,8 +33,7 @@ from rootstock.common.nets.tailored.resnet import tailored_spec
 from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
-from rootstock.common.weights.card_file import card_path
-from rootstock.coordinator.export.card import Card
+from rootstock.common.weights.card import NetCard, card_path
 from rootstock.coordinator.export.card_text import card_text
 from rootstock.site_agent.config import NettailorBackbone, TrainingConfig
 from rootstock.site_agent.data.images import LabData
@@ -340,13 +339,13 @@ def test_backbones_that_cannot_be_used_are_named(tmp_path: Path, backbone: Path)
     assert "only resnet18 is one of ours" in refused(SPEC, path=backbone, kind="torchvision")
 
 
-def exported(folder: Path, architecture: ArchitectureSpec) -> tuple[Path, nn.Sequential, Card]:
+def exported(folder: Path, architecture: ArchitectureSpec) -> tuple[Path, nn.Sequential, NetCard]:
     """Write what `rootstock net export` writes of a founder's net."""
     f = initialise(build_category_module(architecture), 1).eval()
     g = initialise(build_task_module(architecture.above(), digits_lab.TASK), 2).eval()
     path = folder / "net.safetensors"
     net = ComposedNet(f, None, g, Calibration())
-    card = Card(
+    card = NetCard(
         category="zero",
         task=digits_lab.TASK,
         category_architecture=architecture,

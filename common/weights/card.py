@@ -1,0 +1,123 @@
+"""Cards: the JSON beside a file of weights that says what it is and where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field
+
+from rootstock.common.documents import Document
+from rootstock.common.errors import NotFoundError, SchemaError
+from rootstock.common.files import storage_errors
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, TaskSpec
+from rootstock.common.protocol import PIXEL_MEAN, PIXEL_STD
+from rootstock.common.weights.manifest import BlobEntry, Digest
+
+MAX_CARD_BYTES = 1 << 20
+
+FormatName = Literal["safetensors", "torch", "onnx"]
+
+
+class ModuleCard(Document, extra="ignore"):
+    """What every card says of the category module in its file, whoever wrote it.
+
+    Read as this document, the card of an exported net and that of an adapted module are alike.
+    """
+
+    category: Name
+    category_architecture: ArchitectureSpec
+    weights: FormatName = "safetensors"
+    """The file's format."""
+    blob: BlobEntry
+    """The file. A whole net's tensors as safetensors are `category_module.*`, `adapter.*`,
+    `task_module.*`, `calibration.*`; other formats list none."""
+
+
+class NetSource(Document):
+    """The net version that a composed net was taken from."""
+
+    net: Name
+    version: int = Field(ge=0)
+
+
+class Preprocessing(Document):
+    """How an image becomes the net's input: as at every lab."""
+
+    crop: str = "centre square"
+    resize: str = "bilinear"
+    mean: float = PIXEL_MEAN
+    std: float = PIXEL_STD
+    """(value / 255 − mean) / std."""
+
+
+class Parity(Document):
+    """The largest differences of outputs, each relative to 1 or to the output, if that is more."""
+
+    tolerance: float
+    random_images: int = Field(ge=1)
+    random_difference: float = Field(ge=0)
+    real_images: int = Field(ge=0)
+    real_difference: float | None = Field(default=None, ge=0)
+    """None where no images were given."""
+
+
+class NetCard(ModuleCard, extra="forbid"):
+    """The card of an exported net: what reading its weights needs, and what they are made of."""
+
+    format: int = Field(default=1, ge=1, le=1)
+    task: TaskSpec
+    source: NetSource | None = None
+    task_architecture: ArchitectureSpec
+    input_shape: tuple[int, int, int]
+    """(C, H, W) of an image."""
+    preprocessing: Preprocessing = Preprocessing()
+    adapter: AdapterSpec | None
+    """None joins the modules directly."""
+    calibration: Calibration = Calibration()
+    """The net gives scale · y + bias. It is in the file, too, unless it is 1 · y + 0."""
+    error: float | None
+    """Percent on the owning lab's private validation data, calibrated."""
+    digests: dict[str, Digest]
+    """SHA-256 of the net and of the blobs that went in, by role."""
+    parity: Parity | None = None
+    """How the file compares with the composed net; None for safetensors, which are the same
+    bits."""
+    how_to_load: str
+
+
+C = TypeVar("C", bound=ModuleCard)
+
+
+def card_path(weights: Path) -> Path:
+    """Return the path of the card of a file of weights: net.onnx → net.onnx.card.json.
+
+    The whole name is kept, so that one net in several formats has a card for each.
+    """
+    return weights.with_name(f"{weights.name}.card.json")
+
+
+def read_card(weights: Path, kind: type[C]) -> C:
+    """Read the card beside a file of weights.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    SchemaError
+        If it is larger than `MAX_CARD_BYTES`, or no such card.
+    StorageError
+        If the disk cannot be read.
+    """
+    beside = card_path(weights)
+    try:
+        with storage_errors(beside), beside.open("rb") as file:
+            data = file.read(MAX_CARD_BYTES + 1)
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"{beside}: there is no such file; an exported net is two files, copy both"
+        ) from error
+    if len(data) > MAX_CARD_BYTES:
+        raise SchemaError(f"{beside}: has more than {MAX_CARD_BYTES} bytes; it is no card")
+    return kind.parse(data, what=f"card {beside}")
