@@ -84,8 +84,8 @@ class Material:
             )
 
         def load(module: nn.Sequential, entry: BlobEntry) -> nn.Sequential:
-            safetensors_io.load_module(module, store.local_path(entry.digest), entry)
-            return module.eval().requires_grad_(False).to(device)
+            path = store.local_path(entry.digest)
+            return safetensors_io.load_frozen(module, path, entry, device)
 
         category_module = load(build_category_module(job.teacher_architecture), job.category_module)
         teacher = load(

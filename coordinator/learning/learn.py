@@ -24,12 +24,11 @@ from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import build_category_module, feature_shape, input_shape
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import AdapterSpec, TaskSpec
-from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.own_samples import OwnSamples, read_own
 from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
-from rootstock.coordinator.net.compose import loaded_task_module
+from rootstock.coordinator.net.compose import loaded, loaded_task_module
 from rootstock.coordinator.net.reader import NetReader
 
 NO_ADAPTER = "no adapter"
@@ -204,15 +203,11 @@ class Learner:
     def _features(self, category: str, adapter: AdapterEntry | None, images_NCHW: Tensor) -> Tensor:
         """Return h(f(I)), or f(I)."""
         module = self._tree.category_modules[category]
-        f = build_category_module(module.architecture)
-        self._load(f, module.blob)
-        parts: list[nn.Module] = [f]
-        if adapter is not None:
-            h = Adapter(adapter.spec)
-            self._load(h, adapter.blob)
-            parts.append(h)
-        net = nn.Sequential(*parts).eval()
-        return in_batches(net, images_NCHW)
+        f = loaded(self._store, build_category_module(module.architecture), module.blob)
+        if adapter is None:
+            return in_batches(f, images_NCHW)
+        h = loaded(self._store, Adapter(adapter.spec), adapter.blob)
+        return in_batches(nn.Sequential(f, h), images_NCHW)
 
     def _task_module(self, task: str) -> nn.Sequential:
         if task not in self._tree.task_modules:
@@ -231,9 +226,6 @@ class Learner:
         if begin is None:
             raise TransplantError("there are no weights to begin with; name a task to fine-tune")
         return loaded_task_module(self._store, self._tree.architecture, TaskSpec(name="new"), begin)
-
-    def _load(self, module: nn.Module, entry: BlobEntry) -> None:
-        safetensors_io.load_module(module, self._store.local_path(entry.digest), entry)
 
     def _fits(self, task: str, features_NCHW: Tensor) -> bool:
         wanted = feature_shape(self._tree.task_modules[task].architecture)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import nn
 
 from rootstock.common.artifacts.store import BlobStore
@@ -19,6 +21,8 @@ from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def compose(
@@ -53,14 +57,10 @@ def compose(
     spec = None if edge.adapter is None else edge.adapter.spec
     _require_joinable(module.architecture, head.architecture, task_of(tree, task), spec, category)
     g = load_task_module(tree, store, task) if task_module is None else task_module
-    f = build_category_module(module.architecture)
-    safetensors_io.load_module(f, store.local_path(module.blob.digest), module.blob)
-    h = None
-    if edge.adapter is not None:
-        h = Adapter(edge.adapter.spec)
-        blob = edge.adapter.blob
-        safetensors_io.load_module(h, store.local_path(blob.digest), blob)
-    return ComposedNet(f, h, g, edge.calibration).eval().requires_grad_(False)
+    f = loaded(store, build_category_module(module.architecture), module.blob)
+    h = edge.adapter
+    adapter = None if h is None else loaded(store, Adapter(h.spec), h.blob)
+    return ComposedNet(f, adapter, g, edge.calibration).eval().requires_grad_(False)
 
 
 def load_task_module(tree: NetTree, store: BlobStore, task: str) -> nn.Module:
@@ -73,9 +73,12 @@ def loaded_task_module(
     store: BlobStore, architecture: ArchitectureSpec, task: TaskSpec, blob: BlobEntry
 ) -> nn.Sequential:
     """Return a task module of any origin with its weights, frozen; see `compose`."""
-    module = build_task_module(architecture, task)
-    safetensors_io.load_module(module, store.local_path(blob.digest), blob)
-    return module.eval().requires_grad_(False)
+    return loaded(store, build_task_module(architecture, task), blob)
+
+
+def loaded(store: BlobStore, module: M, blob: BlobEntry) -> M:
+    """Load a module's weights out of a store, frozen; see `load_frozen`."""
+    return safetensors_io.load_frozen(module, store.local_path(blob.digest), blob)
 
 
 def task_of(tree: NetTree, name: str) -> TaskSpec:

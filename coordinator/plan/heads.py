@@ -192,12 +192,13 @@ def learn_rotation(
         If there are too few images, or one cannot be read.
     """
     blob = category_module.blob
-    f = build_category_module(category_module.architecture)
-    safetensors_io.load_module(f, store.local_path(blob.digest), blob)
+    f = safetensors_io.load_frozen(
+        build_category_module(category_module.architecture), store.local_path(blob.digest), blob
+    )
     head = rotation_head(plan)
     initialise(head, settings.seed)
     images_NCSS = normalise(read_unlabelled(images, input_shape(plan.architecture)))
-    told = learn_rotation_head(head, f.eval().requires_grad_(False), images_NCSS, settings)
+    told = learn_rotation_head(head, f, images_NCSS, settings)
     return put_tensors(store, head.state_dict()), told
 
 

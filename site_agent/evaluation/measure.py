@@ -99,11 +99,14 @@ def join(
     manifest = teacher.manifest
     if not isinstance(manifest, TeacherManifest):
         raise SchemaError(f"manifest {teacher.digest} is no teacher; ask for one that is")
-    category_module = build_category_module(manifest.architecture)
     own = manifest.category_module
-    safetensors_io.load_module(category_module, teacher.blob(own.digest), own)
-    task_module = build_task_module(request.architecture, task)
-    safetensors_io.load_module(task_module, fetch(request.task_module), request.task_module)
+    category_module = safetensors_io.load_frozen(
+        build_category_module(manifest.architecture), teacher.blob(own.digest), own, device
+    )
+    g = request.task_module
+    task_module = safetensors_io.load_frozen(
+        build_task_module(request.architecture, task), fetch(g), g, device
+    )
     require_maps_fit(manifest.architecture, request.architecture, task)
     given, wanted = feature_shape(manifest.architecture), feature_shape(request.architecture)
     adapters: dict[str, Adapter | None] = {}
@@ -112,12 +115,9 @@ def join(
         require_fit(f"candidate '{name}'", given, wanted, spec)
         adapters[name] = None
         if entry is not None:
-            adapter = Adapter(entry.spec)
-            safetensors_io.load_module(adapter, fetch(entry.blob), entry.blob)
-            adapters[name] = adapter
-    for module in (category_module, task_module, *adapters.values()):
-        if module is not None:
-            module.to(device).eval().requires_grad_(False)
+            adapters[name] = safetensors_io.load_frozen(
+                Adapter(entry.spec), fetch(entry.blob), entry.blob, device
+            )
     return Joins(category_module, task_module, adapters, task.kind)
 
 

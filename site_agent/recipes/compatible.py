@@ -29,8 +29,8 @@ from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.architectures import build_head, build_task_module
 from rootstock.common.nets.spec import Setting
 from rootstock.common.protocol import Heads, Plan
-from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.safetensors_io import load_frozen
 from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.recipes.interface import OnProgress, Teacher
@@ -96,21 +96,14 @@ def load_heads(
         )
     specs = {task.name: task for task in plan.tasks}
     modules = {
-        name: _loaded(build_task_module(plan.architecture, specs[name]), entry, fetch)
+        name: load_frozen(build_task_module(plan.architecture, specs[name]), fetch(entry), entry)
         for name, entry in heads.task_modules.items()
         if name in shared
     }
     head = None
     if rotation is not None:
-        head = _loaded(build_head(plan.architecture, TURNS), rotation, fetch)
+        head = load_frozen(build_head(plan.architecture, TURNS), fetch(rotation), rotation)
     return FrozenHeads(modules, head)
-
-
-def _loaded(
-    module: nn.Sequential, entry: BlobEntry, fetch: Callable[[BlobEntry], Path]
-) -> nn.Sequential:
-    safetensors_io.load_module(module, fetch(entry), entry)
-    return module.eval().requires_grad_(False)
 
 
 class CompatibleLosses:

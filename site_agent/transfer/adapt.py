@@ -183,13 +183,12 @@ def _rotation_head(lab: LabSnapshot, published: _PublishedHeads) -> nn.Sequentia
     heads, blob = published.heads, published.rotation
     head = build_head(lab.architecture, TURNS)
     try:
-        safetensors_io.load_module(head, lab.fetch(blob), blob)
+        return safetensors_io.load_frozen(head, lab.fetch(blob), blob, lab.device)
     except SchemaError as error:
         raise SchemaError(
             f"the published rotation head (heads number {heads.number}, {heads.origin}) does not "
             f"fit architecture {lab.architecture.above().described()}: {error}; {_REMEDY}"
         ) from error
-    return head.to(lab.device).eval().requires_grad_(False)
 
 
 def _judging(lab: LabSnapshot, labelled: Path | None) -> list[TaskSpec]:

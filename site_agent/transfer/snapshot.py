@@ -55,15 +55,13 @@ class StoredTeacher:
         """
         blob = self.manifest.category_module
         f = build_category_module(self.manifest.architecture)
-        safetensors_io.load_module(f, self.entry.blob(blob.digest), blob)
-        return f.to(device).eval().requires_grad_(False)
+        return safetensors_io.load_frozen(f, self.entry.blob(blob.digest), blob, device)
 
     def task_module(self, task: TaskSpec, device: torch.device) -> nn.Sequential:
         """Return g of a task with its weights; see `category_module`."""
         blob = self.manifest.task_modules[task.name]
         g = build_task_module(self.manifest.architecture, task)
-        safetensors_io.load_module(g, self.entry.blob(blob.digest), blob)
-        return g.to(device).eval().requires_grad_(False)
+        return safetensors_io.load_frozen(g, self.entry.blob(blob.digest), blob, device)
 
 
 @dataclass(frozen=True)
