@@ -1,8 +1,7 @@
 """Finds an edge's output calibration, y ↦ scale · y + bias (`rootstock.common.nets.calibration`).
 
 What pseudo-gradients leave open is mostly the threshold (METHODS 1h, 1i): two numbers per edge set
-it, from shipped moments of y_T, from a few labelled samples, from a teacher at hand, or from what
-a lab sends back when it evaluates a candidate.
+it, from a few labelled samples or from a teacher at hand.
 
 Shapes: N samples.
 """
@@ -20,35 +19,6 @@ from rootstock.common.nets.calibration import MAX_CALIBRATION, Calibration
 
 _NEWTON_STEPS = 50
 _TOLERANCE = 1e-10
-
-
-def calibrate_by_moments(student: tuple[float, float], teacher: tuple[float, float]) -> Calibration:
-    """Give y_S the mean and variance that y_T has; no label, no sample of the lab's.
-
-    Parameters
-    ----------
-    student
-        Mean and variance of y_S over images of the kind that the lab has, or dreams.
-    teacher
-        Mean and variance of y_T, as shipped.
-
-    Raises
-    ------
-    TransplantError
-        If a variance is not positive and finite, or a mean not finite.
-    """
-    (mean_S, variance_S), (mean_T, variance_T) = student, teacher
-    for who, mean, variance in (
-        ("student's", mean_S, variance_S),
-        ("teacher's", mean_T, variance_T),
-    ):
-        if not (math.isfinite(mean) and 0 < variance < math.inf):
-            raise TransplantError(
-                f"the {who} output has mean {mean} and variance {variance}; an output that never "
-                "changes, or is not finite, cannot be calibrated"
-            )
-    scale = math.sqrt(variance_T / variance_S)
-    return _capped(scale, mean_T - scale * mean_S)
 
 
 def calibrate_by_labels(
@@ -98,35 +68,6 @@ def calibrate_by_labels(
     if slope <= 0:
         slope, offset = _newton(z_N, labels_N, weight_N, start, prior, learn_scale=False)
     return _capped(slope / deviation, offset - slope * centre / deviation)
-
-
-def threshold_errors(y_N: Tensor, labels_N: Tensor) -> tuple[float, float]:
-    """Return the threshold of y with the least balanced error, and that error in percent.
-
-    The threshold lies midway between the outputs that it parts; of equally good ones, the middle
-    one. −threshold is the bias that a lab sends back after an evaluation.
-
-    Raises
-    ------
-    TransplantError
-        If only one side is there or an output is not finite.
-    """
-    y_N, labels_N = y_N.detach().double().flatten().cpu(), labels_N.detach().double().cpu()
-    positives, negatives = y_N[labels_N > 0.5], y_N[labels_N <= 0.5]
-    if not len(positives) or not len(negatives) or not bool(torch.isfinite(y_N).all()):
-        raise TransplantError(
-            f"a threshold needs finite outputs of both sides, got {len(positives)} of the category "
-            f"and {len(negatives)} of the rest"
-        )
-    values = torch.unique(y_N)
-    between = (values[1:] + values[:-1]) / 2
-    cuts = torch.cat((values[:1] - 1, between, values[-1:] + 1))
-    missed = torch.searchsorted(positives.sort().values, cuts) / len(positives)
-    alarms = 1 - torch.searchsorted(negatives.sort().values, cuts) / len(negatives)
-    errors = 50 * (missed + alarms)
-    best = torch.nonzero(errors <= errors.min() + 1e-12).flatten()
-    chosen = int(best[len(best) // 2])
-    return float(cuts[chosen]), float(errors[chosen])
 
 
 def _newton(

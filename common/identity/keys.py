@@ -21,7 +21,7 @@ from rootstock.common.errors import ConfigurationError, IntegrityError, SchemaEr
 from rootstock.common.files import aside, storage_errors, sync_folder
 
 PUBLIC_KEY_BYTES = 32
-SIGNATURE_BYTES = 64
+
 _MAX_KEY_FILE_BYTES = 4096
 
 

@@ -19,11 +19,10 @@ from rootstock.common.errors import SchemaError
 from rootstock.common.nets.declaration import Architecture, Layer, Segmenting, sequence
 from rootstock.common.nets.mobilenet import MobileNetV2
 from rootstock.common.nets.resnet import ResNet18, SmallResNet, WideResNet
-from rootstock.common.nets.segmentation import SCORES
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.nets.tailored.resnet import NAME as TAILORED
 from rootstock.common.nets.tailored.resnet import TailoredResNet
-from rootstock.common.nets.vgg import SmallVgg, Vgg16
+from rootstock.common.nets.vgg import SCORES, SmallVgg, Vgg16
 
 _OUTPUTS = 1
 """Outputs y of a task module: one logit, for an image or for every pixel."""

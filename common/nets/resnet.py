@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
+from rootstock.common.nets.branches import PaddedShortcut
 from rootstock.common.nets.declaration import Architecture, Layer
-from rootstock.common.nets.residual import PaddedShortcut
 
 _MAX_BLOCKS = 9
 """Blocks a stage: 9 is ResNet-56."""

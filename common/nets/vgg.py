@@ -5,15 +5,20 @@ For segmentation, the same blocks made fully convolutional (Long et al., 2015).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from torch import nn
 
-from rootstock.common.nets.declaration import Layer, Segmenting
-from rootstock.common.nets.segmentation import Fcn
-from rootstock.common.nets.vgg_block import vgg_block
+from rootstock.common.nets.branches import SkipFusion
+from rootstock.common.nets.declaration import Layer, Segmenting, sequence
+
+SCORES = ("score_fr", "skip")
+"""Names of the convolutions that score the classes: no ReLU follows them."""
 
 _VGG16_WIDTHS = [[64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3]
 
@@ -80,6 +85,120 @@ class Vgg16(Segmenting):
     def segmentation_layers(self, split: str, outputs: int) -> Sequence[Layer]:
         """Return FCN-8s's layers above the split, its maps aligned instead of cropped."""
         return _fcn_layers(split, _VGG16_WIDTHS, hidden=(4096, 4096), kernel=7, outputs=outputs)
+
+
+@dataclass(frozen=True)
+class Fcn:
+    """A VGG made fully convolutional (Long et al., 2015), as FCN-8s.
+
+        conv2_1 … pool3, fuse3, upscore8
+        fuse3 = deep (conv4_1 … pool4, fuse4, upscore4) + skip (1×1 scores of pool3)
+        fuse4 = deep (conv5_1 … pool5, fc6 … score_fr, upscore2) + skip (1×1 scores of pool4)
+
+    The published net pads the image by 100 pixels and crops what comes out. A category module that
+    serves a classification too does not pad, so above it every layer keeps maps aligned: fc6 pads
+    by half its kernel, and upsampling by s makes exactly s pixels out of one.
+
+    Parameters
+    ----------
+    widths
+        Of each block's convolutions, by the block's number.
+    deepest
+        Number of the deepest pool. The scores above it are fused with those of the two pools
+        below it.
+    hidden
+        Widths of fc6, fc7, …, which are convolutions.
+    kernel
+        Of fc6; odd.
+    outputs
+        Classes.
+    """
+
+    widths: Mapping[int, Sequence[int]]
+    deepest: int
+    hidden: Sequence[int]
+    kernel: int
+    outputs: int
+
+    def layers(self, split: int, channels: int) -> list[Layer]:
+        """Return the layers above a pool with so many channels, up to the image's size.
+
+        Pools below the split are not fused: they are inside the category module.
+        """
+        factor = 2 ** max(split, self.deepest - 2)
+        return [
+            *self._scores(split, channels),
+            (f"upscore{factor}", lambda: self._upsampling(factor)),
+        ]
+
+    def _scores(self, pool: int, channels: int) -> list[Layer]:
+        """Return what scores the classes from a pool on, at the next fused pool's size."""
+        if pool == self.deepest:
+            return self._deepest_scores(channels)
+        widths = self.widths[pool + 1]
+        above = [
+            *vgg_block(pool + 1, channels, widths),
+            *self._scores(pool + 1, widths[-1]),
+        ]
+        from_top = self.deepest - pool
+        if from_top > 2:
+            return above
+        above.append((f"upscore{2**from_top}", lambda: self._upsampling(2)))
+
+        def fused() -> nn.Module:
+            return SkipFusion(sequence(above), nn.Conv2d(channels, self.outputs, 1))
+
+        return [(f"fuse{pool}", fused)]
+
+    def _deepest_scores(self, channels: int) -> list[Layer]:
+        layers: list[Layer] = []
+        kernel = self.kernel
+        for number, width in enumerate(self.hidden, start=6):
+            layers += [
+                (f"fc{number}", partial(nn.Conv2d, channels, width, kernel, padding=kernel // 2)),
+                (f"relu{number}", nn.ReLU),
+                (f"drop{number}", nn.Dropout2d),
+            ]
+            channels, kernel = width, 1
+        layers.append(("score_fr", lambda: nn.Conv2d(channels, self.outputs, 1)))
+        return layers
+
+    def _upsampling(self, factor: int) -> nn.ConvTranspose2d:
+        """Upsample by a factor, bilinearly, each class by itself."""
+        kernel = 2 * factor
+        layer = nn.ConvTranspose2d(
+            self.outputs, self.outputs, kernel, stride=factor, padding=factor // 2, bias=False
+        )
+        ramp_K = 1 - (torch.arange(kernel) + 0.5 - factor).abs() / factor
+        with torch.no_grad():
+            layer.weight.zero_()
+            for channel in range(self.outputs):
+                layer.weight[channel, channel] = ramp_K[:, None] * ramp_K
+        return layer
+
+
+def vgg_block(
+    block: int,
+    in_channels: int,
+    widths: Sequence[int],
+    *,
+    batch_norm: bool = False,
+) -> list[Layer]:
+    """Return a block's layers, named by its number, from 1: conv1_1, relu1_1, conv1_2, …, pool1.
+
+    BatchNorm (bn1_1, …) follows each convolution if it is wanted.
+    """
+    layers: list[Layer] = []
+    for place, out_channels in enumerate(widths, start=1):
+        name = f"{block}_{place}"
+        layers += [
+            (f"conv{name}", partial(nn.Conv2d, in_channels, out_channels, 3, padding=1)),
+            *([(f"bn{name}", partial(nn.BatchNorm2d, out_channels))] if batch_norm else []),
+            (f"relu{name}", nn.ReLU),
+        ]
+        in_channels = out_channels
+    layers.append((f"pool{block}", partial(nn.MaxPool2d, 2)))
+    return layers
 
 
 def _blocks(

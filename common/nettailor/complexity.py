@@ -18,6 +18,11 @@ Costs = Mapping[Path, float]
 """c of every path: its FLOPs by those of all universal blocks together."""
 
 
+def parameters(module: nn.Module) -> int:
+    """Return the number of parameters. BatchNorm's running statistics are none."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 @torch.no_grad()
 def flops(module: nn.Module, x_NCHW: Tensor) -> int:
     """Return the FLOPs of one pass over a batch, two a multiplication with addition.

@@ -15,8 +15,7 @@ from rootstock.common.nets.tailored.blocks import Proxy, UniversalBlock
 from rootstock.common.nets.tailored.extractor import LAYER, TailoredBlocks, Term
 from rootstock.common.nets.tailored.paths import Path
 from rootstock.common.nettailor.augmented import AugmentedNet
-from rootstock.common.nettailor.complexity import flops
-from rootstock.common.nettailor.measures import parameters
+from rootstock.common.nettailor.complexity import flops, parameters
 
 SHARED_STATISTICS = (
     "stem and universal blocks normalise by the backbone's running statistics, which are frozen "

@@ -39,7 +39,6 @@ async def receive(
     stream: AsyncIterable[ChunkMessage],
     receiver: ChunkReceiver,
     *,
-    first: ChunkMessage | None = None,
     idle_seconds: float = 120.0,
     sync_bytes: int = SYNC_BYTES,
 ) -> int:
@@ -55,8 +54,6 @@ async def receive(
         The call's messages.
     receiver
         An open one; opening it hashes what is there, so do that in a thread.
-    first
-        The message that the caller has taken off the stream to see what it is for.
     idle_seconds
         How long nothing may come.
     sync_bytes
@@ -84,8 +81,6 @@ async def receive(
     ended = False
     try:
         async with asyncio.timeout(idle_seconds) as idle:
-            if first is not None:
-                writer.put(Chunk(first.offset, first.data, first.crc32))
             async for message in stream:
                 await room.acquire()
                 if writer.failed:

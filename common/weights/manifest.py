@@ -10,9 +10,6 @@ from rootstock.common.documents import Document, first_problem
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, Setting
 
-FORMAT = 1
-"""Version of the manifest schema; raised when a key changes its meaning."""
-
 MAX_MANIFEST_BYTES = 1 << 20
 """A manifest names tensors, it holds none: VGG-16's has 6 KB. 1 MiB allows thousands of tensors."""
 

@@ -19,6 +19,12 @@ from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1 import federation_pb2_grpc as pb_grpc
 
 
+async def chained(first: Any, others: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    yield first
+    async for message in others:
+        yield message
+
+
 class Server(pb_grpc.FederationServicer):
     """Keeps uploads of `size` bytes in `folder`; sends files of it by name of their digest."""
 
@@ -55,7 +61,8 @@ class Server(pb_grpc.FederationServicer):
                 size=self.size,
                 max_chunk_bytes=1 << 20,
             )
-            offset = await receive(messages, receiver, first=first, idle_seconds=self.idle_seconds)
+            whole = chained(first, messages)
+            offset = await receive(whole, receiver, idle_seconds=self.idle_seconds)
         except RootstockError as error:
             await self._abort(context, error)
         return pb.UploadResponse(digest=first.digest, durable_offset=offset)

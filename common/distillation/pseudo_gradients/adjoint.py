@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from rootstock.common.distillation.pseudo_gradients.fusion_rules import (
     ConvTranspose2dRule,
-    CropRule,
     SkipFusionRule,
 )
 from rootstock.common.distillation.pseudo_gradients.pooling_rules import (
@@ -45,17 +44,15 @@ from rootstock.common.distillation.pseudo_gradients.rules import (
 )
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
-from rootstock.common.nets.residual import PaddedShortcut
-from rootstock.common.nets.segmentation import Crop, SkipFusion
+from rootstock.common.nets.branches import PaddedShortcut, SkipFusion
 
 Masks = Mapping[str, Tensor]
 """1(x_rand > 0) by the path of a ReLU, broadcastable to its gradient map; absent means dummy-1."""
 
 RuleClass = Callable[[Any, Site], Rule]
 
-_RULES: dict[type[nn.Module], RuleClass] = {
+RULES: dict[type[nn.Module], RuleClass] = {
     Adapter: AdapterRule,
-    Crop: CropRule,
     PaddedShortcut: PaddedShortcutRule,
     SkipFusion: SkipFusionRule,
     nn.AdaptiveAvgPool2d: AdaptiveAvgPool2dRule,
@@ -73,6 +70,7 @@ _RULES: dict[type[nn.Module], RuleClass] = {
     nn.ReLU6: ReluRule,
     nn.Sequential: SequentialRule,
 }
+"""Rules by layer type: that very type, not its subclasses. What is added here takes part."""
 
 _RULES_BY_NAME: dict[str, RuleClass] = {
     "torchvision.models.mobilenetv2.InvertedResidual": InvertedResidualRule,
@@ -81,11 +79,6 @@ _RULES_BY_NAME: dict[str, RuleClass] = {
     "torchvision.ops.misc.Conv2dNormActivation": SequentialRule,
 }
 """torchvision's own modules, by name: importing it takes a second that few callers need."""
-
-
-def register(kind: type[nn.Module], rule: RuleClass) -> None:
-    """Teach pseudo-gradients a layer type. Matches that very type, not its subclasses."""
-    _RULES[kind] = rule
 
 
 def pseudo_gradient(
@@ -201,18 +194,18 @@ def _walk(
 
 def _rule(layer: nn.Module, site: Site) -> Rule:
     layer_type = type(layer)
-    kind = _RULES.get(layer_type) or _RULES_BY_NAME.get(
+    kind = RULES.get(layer_type) or _RULES_BY_NAME.get(
         f"{layer_type.__module__}.{layer_type.__qualname__}"
     )
     if kind is None:
         raise TransplantError(
             f"layer '{site.path or '(top)'}' is a {layer_type.__name__}, which has no adjoint "
-            f"rule; known are {', '.join(_known())}: register one "
-            "with rootstock.common.distillation.pseudo_gradients.adjoint.register"
+            f"rule; known are {', '.join(_known())}: add one to "
+            "rootstock.common.distillation.pseudo_gradients.adjoint.RULES"
         )
     return kind(layer, site)
 
 
 def _known() -> list[str]:
-    names = [kind.__name__ for kind in _RULES]
+    names = [kind.__name__ for kind in RULES]
     return sorted([*names, *(name.rpartition(".")[2] for name in _RULES_BY_NAME)])

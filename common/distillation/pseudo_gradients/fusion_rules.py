@@ -1,4 +1,4 @@
-"""The adjoint of layers that give a map: transposed convolution, crop and skip fusion (FCN-8s).
+"""The adjoint of layers that give a map: transposed convolution and skip fusion (FCN-8s).
 
 A transposed convolution of stride s makes s pixels out of one, so a gradient map at its output may
 be larger than the nominal one by multiples of s only.
@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.pseudo_gradients.rules import Shape, Site
 from rootstock.common.errors import TransplantError
-from rootstock.common.nets.segmentation import Crop, SkipFusion
+from rootstock.common.nets.branches import SkipFusion
 
 
 class ConvTranspose2dRule:
@@ -66,64 +66,28 @@ class ConvTranspose2dRule:
         return back[:, :, :height, :width]
 
 
-class CropRule:
-    """Crop: zeros around the gradient."""
-
-    def __init__(self, layer: Crop, site: Site) -> None:
-        shape = site.expect_map(layer)
-        self._site, self._offset = site, layer.offset
-        self.output_shape: Shape = (shape[0], *layer.size_HW)
-        _require_room(site, shape, self.output_shape, layer.offset)
-
-    def adjoint(self, gradient: Tensor) -> Tensor:
-        """Put zeros where the crop cut."""
-        size = self._site.grown(gradient, self.output_shape, (1, 1))
-        return _uncropped(gradient, size, self._offset)
-
-
 class SkipFusionRule:
-    """deep(x) + crop(skip(x)): the sum of both branches' gradients."""
+    """deep(x) + skip(x): the sum of both branches' gradients."""
 
     def __init__(self, layer: SkipFusion, site: Site) -> None:
-        self._site, self._offset = site, layer.offset
+        self._site = site
         self._deep = site.inner("deep", layer.deep, site.shape)
         self._skip = site.inner("skip", layer.skip, site.shape)
         self.output_shape: Shape = self._deep.output_shape
-        if self._skip.output_shape[0] != self.output_shape[0]:
+        if self._skip.output_shape != self.output_shape:
             raise TransplantError(
-                f"layer '{site.path}' adds {self._skip.output_shape[0]} channels to "
-                f"{self.output_shape[0]}; both branches must score the same outputs"
+                f"layer '{site.path}' adds a map of {self._skip.output_shape} to one of "
+                f"{self.output_shape} (channels, height, width); both branches must give one shape"
             )
-        _require_room(site, self._skip.output_shape, self.output_shape, layer.offset)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
         """Go down both branches and add up."""
-        skipped = self._skip.output_shape[1:]
-        nominal = self.output_shape[1:]
-        height, width = (
-            size + n - old
-            for size, n, old in zip(skipped, gradient.shape[2:], nominal, strict=True)
-        )
-        deep = self._deep.adjoint(gradient)
-        skip = self._skip.adjoint(_uncropped(gradient, (height, width), self._offset))
+        deep, skip = self._deep.adjoint(gradient), self._skip.adjoint(gradient)
         if deep.shape != skip.shape:
             raise TransplantError(
                 f"layer '{self._site.path}' gets a gradient map of {tuple(gradient.shape[2:])}, "
                 f"which belongs to an input of {tuple(deep.shape[2:])} by one branch and of "
                 f"{tuple(skip.shape[2:])} by the other; use a G of the output's nominal size, "
-                f"{nominal}, or one larger by a multiple of the module's strides"
+                f"{self.output_shape[1:]}, or one larger by a multiple of the module's strides"
             )
         return deep + skip
-
-
-def _require_room(site: Site, shape: Shape, window: Shape, offset: int) -> None:
-    if any(n < offset + size for n, size in zip(shape[1:], window[1:], strict=True)):
-        raise TransplantError(
-            f"layer '{site.path}' crops {window[1:]} from {offset} on out of a map of "
-            f"{shape[1:]}; use larger images or a smaller offset"
-        )
-
-
-def _uncropped(gradient: Tensor, size_HW: tuple[int, int], offset: int) -> Tensor:
-    height, width = (size - offset - n for size, n in zip(size_HW, gradient.shape[2:], strict=True))
-    return F.pad(gradient, (offset, width, offset, height))

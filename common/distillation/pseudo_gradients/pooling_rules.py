@@ -88,7 +88,7 @@ def _as_average(layer: nn.AvgPool2d | nn.MaxPool2d, site: Site) -> nn.AvgPool2d:
     if layer.return_indices or _pair(layer.dilation) != (1, 1):
         raise TransplantError(
             f"layer '{site.path}' is a max-pool with dilation {layer.dilation} or indices as "
-            "output, which no average-pool matches; use a plain one or register a rule"
+            "output, which no average-pool matches; use a plain one"
         )
     return nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
 

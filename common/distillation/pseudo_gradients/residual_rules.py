@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rootstock.common.distillation.pseudo_gradients.rules import Rule, Shape, Site
 from rootstock.common.errors import TransplantError
-from rootstock.common.nets.residual import PaddedShortcut
+from rootstock.common.nets.branches import PaddedShortcut
 
 
 class _ResNetBlock(Protocol):

@@ -34,7 +34,7 @@ class Rule(Protocol):
     """How one layer takes part in a pseudo-gradient.
 
     To add a layer type: write a class that takes (layer, site), raises TransplantError if the layer
-    cannot stand there, and has these two members; then register it.
+    cannot stand there, and has these two members; then add it to `adjoint.RULES`.
     """
 
     output_shape: Shape
@@ -150,7 +150,7 @@ class Conv2dRule:
         if layer.padding_mode != "zeros":
             raise TransplantError(
                 f"layer '{site.path}' pads with mode '{layer.padding_mode}', and only 'zeros' has "
-                "a transposed convolution as its adjoint; register a rule for it"
+                "a transposed convolution as its adjoint; use padding_mode='zeros'"
             )
         self._layer, self._site = layer, site
         self._spans = [

@@ -56,11 +56,6 @@ def all_paths(nodes: int, skips: int = SKIPS) -> tuple[Path, ...]:
     )
 
 
-def self_excluded(path: Path, kept: Iterable[Path]) -> bool:
-    """Return whether a path is itself left out (paper, figure 3a)."""
-    return path not in kept
-
-
 def input_excluded(path: Path, kept: Iterable[Path]) -> bool:
     """Return whether nothing merges into the node that a path reads (paper, figure 3b).
 

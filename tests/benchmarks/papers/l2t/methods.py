@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import SchemaError
-from rootstock.common.l2t.baselines import attention_loss, distillation_loss
 from rootstock.common.l2t.matching import (
     Learns,
     Matching,
@@ -34,6 +33,7 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.spec import ArchitectureSpec
+from tests.benchmarks.papers.l2t.baselines import attention_loss, distillation_loss
 from tests.benchmarks.papers.l2t.budget import TargetTraining
 
 CLASSES = "classes"

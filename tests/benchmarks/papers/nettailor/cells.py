@@ -25,12 +25,12 @@ from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.nettailor.augmented import AugmentedNet
 from rootstock.common.nettailor.complexity import path_costs
 from rootstock.common.nettailor.learning import Settings, learn
-from rootstock.common.nettailor.measures import latency_ratio
 from rootstock.common.nettailor.pruning import TOLERANCE, Found, search
 from rootstock.common.nettailor.tailored import TailoredNet, card
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.nettailor import tasks
 from tests.benchmarks.papers.nettailor.budget import Budget
+from tests.benchmarks.papers.nettailor.latency import latency_ratio
 from tests.benchmarks.papers.nettailor.rows import Row
 from tests.benchmarks.papers.nettailor.tasks import Split
 from tests.benchmarks.papers.recombine import judging

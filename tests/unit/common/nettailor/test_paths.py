@@ -12,7 +12,6 @@ from rootstock.common.nets.tailored.paths import (
     input_excluded,
     output_excluded,
     remaining,
-    self_excluded,
 )
 
 
@@ -28,8 +27,6 @@ def test_a_node_has_its_block_and_as_many_proxies_as_there_are_nodes_below() -> 
 
 def test_the_three_rules() -> None:
     kept = {Path(1, 0), Path(2, 0), Path(3, 2)}  # 0→1→2 and 1→3: nothing reads 2
-    assert self_excluded(Path(3, 0), kept)
-    assert not self_excluded(Path(3, 2), kept)
     assert not any(input_excluded(path, kept) for path in kept)
     assert [output_excluded(path, kept, 3) for path in sorted(kept)] == [False, True, False]
     cut = {Path(2, 0), Path(3, 0)}  # 1→2→3: nothing merges into 1

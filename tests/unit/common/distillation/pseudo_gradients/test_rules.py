@@ -16,8 +16,9 @@ from rootstock.common.distillation.pseudo_gradients.adjoint import (
     relu_maps,
 )
 from rootstock.common.errors import TransplantError
-from rootstock.common.nets.residual import PaddedShortcut
-from rootstock.common.nets.segmentation import Crop, SkipFusion, fcn8s_task_module
+from rootstock.common.nets.branches import PaddedShortcut, SkipFusion
+from rootstock.common.nets.declaration import sequence
+from rootstock.common.nets.vgg import Fcn
 from tests.oracles.double_backward import linearised, slow_gradient
 
 quick = settings(max_examples=25, deadline=None)
@@ -134,37 +135,26 @@ def test_transposed_convolution(
 
 
 @quick
-@given(size=sizes, offset=st.integers(0, 2))
-def test_crop(size: Any, offset: int) -> None:
-    agrees_with_autograd(Crop((3, 2), offset), 2, *size)
-
-
-@quick
-@given(size=st.integers(6, 12), offset=st.integers(0, 1), pool=st.integers(2, 3))
-def test_skip_fusion(size: int, offset: int, pool: int) -> None:
+@given(places=st.integers(2, 4), pool=st.integers(2, 3))
+def test_skip_fusion(places: int, pool: int) -> None:
     deep = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(pool), nn.ConvTranspose2d(4, 2, pool, pool)
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(pool),
+        nn.ConvTranspose2d(4, 2, pool, pool),
     )
     skip = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
-    agrees_with_autograd(SkipFusion(deep, skip, offset), 3, size, size + 1)
+    agrees_with_autograd(SkipFusion(deep, skip), 3, pool * places, pool * (places + 1))
 
 
-def small_fcn8s(size: int = 80) -> nn.Sequential:
-    return fcn8s_task_module(
-        2, 2, (size, size), widths=((3,), (3,), (2,), (2,)), hidden=2, kernel=3, offsets=(1, 1, 4)
-    )
+def small_fcn8s() -> nn.Sequential:
+    """Above pool1, whose maps are half as large as the image."""
+    widths = {2: (3,), 3: (3,), 4: (2,), 5: (2,)}
+    return sequence(Fcn(widths, 5, (2, 2), kernel=3, outputs=2).layers(1, 2))
 
 
 def test_fcn8s() -> None:
-    agrees_with_autograd(small_fcn8s(), 2, 48, 48)
-
-
-def test_fcn8s_takes_its_papers_padding() -> None:
-    with torch.device("meta"):
-        module = fcn8s_task_module(64, 21, (160, 200))
-        conv1_1_and_pool1 = [(n + 2 * 100 - 2 + 1) // 2 for n in (160, 200)]
-        scores = module(torch.empty(1, 64, *conv1_1_and_pool1))
-    assert scores.shape == (1, 21, 160, 200)
+    agrees_with_autograd(small_fcn8s(), 2, 32, 48)
 
 
 def test_fcn8s_starts_bilinear() -> None:
@@ -173,18 +163,17 @@ def test_fcn8s_starts_bilinear() -> None:
     upscore = module.get_submodule("upscore8")
     with torch.no_grad():
         above = upscore(torch.ones(1, 2, 4, 4))
-    torch.testing.assert_close(above[:, :, 8:-8, 8:-8], torch.ones(1, 2, 24, 24))
+    torch.testing.assert_close(above[:, :, 8:-8, 8:-8], torch.ones(1, 2, 16, 16))
 
 
 def test_an_enlarged_gradient_of_fcn8s() -> None:
-    module, larger = randomised(small_fcn8s()), small_fcn8s(80 + 32).double()
-    larger.load_state_dict(module.state_dict())
-    g = normal(1, 2, 80 + 32, 80 + 32)
+    module = randomised(small_fcn8s())
+    g = normal(1, 2, 64 + 32, 64 + 32)
     with torch.no_grad():
-        back = pseudo_gradient(module, g, input_shape_CHW=(2, 48, 48))
-    torch.testing.assert_close(back, slow_gradient(larger, g, 2, (48 + 16, 48 + 16)))
+        back = pseudo_gradient(module, g, input_shape_CHW=(2, 32, 32))
+    torch.testing.assert_close(back, slow_gradient(module, g, 2, (32 + 16, 32 + 16)))
     with pytest.raises(TransplantError, match=r"'fuse3\.deep\.upscore4' upsamples"):
-        pseudo_gradient(module, g[:, :, 8:, 8:], input_shape_CHW=(2, 48, 48))
+        pseudo_gradient(module, g[:, :, 8:, 8:], input_shape_CHW=(2, 32, 32))
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -260,19 +249,13 @@ def upsampler() -> nn.Module:
         (nn.Sequential(BasicBlock(2, 3)), (1, 3, 6, 6), r"'0' adds a branch.*\(3, 6, 6\)"),
         (negative_variance(), (1, 2, 6, 6), "'0' has a negative running variance"),
         (upsampler(), (1, 1, 13, 13), "enlarge G by multiples"),
-        (nn.Sequential(Crop((6, 6), 1)), (1, 2, 6, 6), r"crops \(6, 6\) from 1"),
         (
             nn.Sequential(SkipFusion(nn.Conv2d(2, 1, 1), nn.Conv2d(2, 3, 1))),
             (1, 1, 6, 6),
-            "'0' adds 3 channels to 1",
+            r"'0' adds a map of \(3, 6, 6\) to one of \(1, 6, 6\)",
         ),
         (
-            nn.Sequential(SkipFusion(nn.Conv2d(2, 1, 1), nn.Conv2d(2, 1, 1), 2)),
-            (1, 1, 6, 6),
-            "'0' crops",
-        ),
-        (
-            nn.Sequential(SkipFusion(nn.AdaptiveAvgPool2d(3), nn.Conv2d(2, 2, 1))),
+            nn.Sequential(SkipFusion(nn.AdaptiveAvgPool2d(3), nn.Conv2d(2, 2, 4))),
             (1, 2, 4, 4),
             "belongs to an input of",
         ),
@@ -286,7 +269,5 @@ def test_what_cannot_stand_there_is_refused(
 
 
 def test_layers_refuse_what_they_cannot_do() -> None:
-    with pytest.raises(TransplantError, match="leaves the map"):
-        Crop((3, 3), 2)(torch.zeros(1, 1, 4, 4))
     with pytest.raises(TransplantError, match="cannot take 3 channels to 2"):
         PaddedShortcut(3, 2, 1)

@@ -1,6 +1,6 @@
-"""What residual nets need beside torchvision's own blocks.
+"""Layers that hold two branches, so that a net that branches stays one sequence of layers.
 
-Shapes: N batch, C channels, O out-channels, H/W height and width.
+Shapes: N batch, C channels of the input, O out-channels, H/W height and width.
 """
 
 from __future__ import annotations
@@ -45,3 +45,19 @@ class PaddedShortcut(nn.Module):
         thinned = x_NCHW[:, :, :: self.stride, :: self.stride]
         after = self.out_channels - self.in_channels - self.before
         return F.pad(thinned, (0, 0, 0, 0, self.before, after))
+
+
+class SkipFusion(nn.Module):
+    """Sum of a deep branch, which goes down and comes back up, and of a shallow one.
+
+    y = deep(x) + skip(x) (Long et al., 2015); both give maps of one size.
+    """
+
+    def __init__(self, deep: nn.Module, skip: nn.Module) -> None:
+        super().__init__()
+        self.deep, self.skip = deep, skip
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return (N, O, H, W)."""
+        total: Tensor = self.deep(x_NCHW) + self.skip(x_NCHW)
+        return total

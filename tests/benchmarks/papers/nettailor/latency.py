@@ -1,4 +1,4 @@
-"""How large and how slow a net is.
+"""How slow a net is beside another.
 
 Shapes: N batch, C channels, H/W height and width.
 """
@@ -12,11 +12,6 @@ from torch import Tensor, nn
 
 WARM_UP = 2
 """Passes before the first that is timed."""
-
-
-def parameters(module: nn.Module) -> int:
-    """Return the number of parameters. BatchNorm's running statistics are none."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @torch.no_grad()
