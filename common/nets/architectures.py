@@ -27,8 +27,8 @@ from rootstock.common.nets.vgg import SCORES, SmallVgg, Vgg16
 _OUTPUTS = 1
 """Outputs y of a task module: one logit, for an image or for every pixel."""
 
-BRING = "bring"
-"""The layer that `brought` adds."""
+PROJECTION = "proj"
+"""Name of the 1×1 convolution that `projected` adds."""
 
 _REGISTRY: dict[str, type[Architecture]] = {
     "small-vgg": SmallVgg,
@@ -86,7 +86,7 @@ def feature_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
 def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
     """Build f: the layers up to and including the split point, named.
 
-    Of an extractor of another architecture and width, "bring" at the end; see `brought`.
+    An extractor of another architecture and width ends in a projection; see `projected`.
 
     Values are torch's defaults until weights are loaded; the global random state stays as it was.
 
@@ -100,7 +100,7 @@ def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
     channels = feature_shape(spec)[0]
     f = build_category_module(spec.extractor)
     alike = feature_shape(spec.extractor)[0] == channels
-    return f if alike else brought(f, spec.extractor, channels)
+    return f if alike else projected(f, spec.extractor, channels)
 
 
 def build_task_module(spec: ArchitectureSpec, task: TaskSpec) -> nn.Sequential:
@@ -139,8 +139,8 @@ def build_head(spec: ArchitectureSpec, outputs: int) -> nn.Sequential:
     return sequence(_parts(spec, outputs)[1])
 
 
-def brought(category_module: nn.Sequential, spec: ArchitectureSpec, width: int) -> nn.Sequential:
-    """End f with a 1×1 convolution, "bring", so that extractors of any width fit one head.
+def projected(category_module: nn.Sequential, spec: ArchitectureSpec, width: int) -> nn.Sequential:
+    """End f with a 1×1 convolution, "proj", so that extractors of any width fit one head.
 
     Compatible Representations, section 5.2. The map stays as large as it was; a head that ends in
     a global pooling takes maps of any size.
@@ -154,7 +154,7 @@ def brought(category_module: nn.Sequential, spec: ArchitectureSpec, width: int) 
 
     Returns
     -------
-    f's own layers, and "bring" with torch's values; the global random state stays as it was.
+    f's own layers, and "proj" with torch's values; the global random state stays as it was.
 
     Raises
     ------
@@ -162,8 +162,9 @@ def brought(category_module: nn.Sequential, spec: ArchitectureSpec, width: int) 
         As `input_shape`.
     """
     channels, _, _ = feature_shape(spec)
-    bring = sequence([(BRING, lambda: nn.Conv2d(channels, width, 1))])
-    return nn.Sequential(OrderedDict([*category_module.named_children(), (BRING, bring[0])]))
+    (projection,) = sequence([(PROJECTION, lambda: nn.Conv2d(channels, width, 1))])
+    layers = [*category_module.named_children(), (PROJECTION, projection)]
+    return nn.Sequential(OrderedDict(layers))
 
 
 def last_layer(category_module: nn.Sequential) -> str:

@@ -23,7 +23,7 @@ MOBILE = {
     "split": "block4",
     "settings": {"input_size": 32, "output_stride": 8, "width": 0.5},
 }
-"""A smaller one than the example's: as wide as the plan's net at its split, so not brought."""
+"""A smaller one than the example's: as wide as the plan's net at its split, so not projected."""
 
 
 def three_labs() -> FederationConfig:
@@ -63,8 +63,8 @@ def test_extractors_of_three_architectures_join_one_task_module(
     below = {name: ref.architecture.below().name for name, ref in tree.category_modules.items()}
     assert below == {"zero": "small-resnet", "one": "wide-resnet", "two": "mobilenetv2"}
     tensors = {name: ref.blob.tensors for name, ref in tree.category_modules.items()}
-    assert tensors["one"]["bring.weight"].shape == (16, 64, 1, 1)
-    assert "bring.weight" not in tensors["two"]
+    assert tensors["one"]["proj.weight"].shape == (16, 64, 1, 1)
+    assert "proj.weight" not in tensors["two"]
     # One task module, the founder's; g is the plan's for all.
     (head,) = tree.task_modules.values()
     assert head.submission == tree.category_modules["zero"].submission

@@ -20,11 +20,11 @@ from rootstock.common.compatible.rotation import TURNS
 from rootstock.common.documents import Document
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.architectures import (
-    brought,
     build_category_module,
     build_head,
     feature_shape,
     initialise,
+    projected,
 )
 from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.cache import cached
@@ -168,7 +168,7 @@ def trained(config: ExtractorsConfig, root: Path, cache: Path) -> Extractors:
     draw = 100 * config.seed + 30
     found = {}
     for place, spec in enumerate(config.extractors):
-        f = brought(build_category_module(spec), spec, width)
+        f = projected(build_category_module(spec), spec, width)
         found[spec.name] = initialise(f, draw + 10 + place)
     head = initialise(build_head(config.head, len(config.classes)), draw)
     rotation = initialise(build_head(config.head, TURNS), draw + 1) if config.rotation else None

@@ -46,7 +46,7 @@ def changed(spec: ArchitectureSpec, split: str | None = None, **settings: Any) -
 
 
 @pytest.mark.parametrize("extractor", [WIDE, MOBILE])
-def test_f_is_the_extractor_s_brought_to_the_plan_s_width(extractor: ArchitectureSpec) -> None:
+def test_f_is_the_extractor_s_projected_to_the_plan_s_width(extractor: ArchitectureSpec) -> None:
     spec = below(extractor)
     assert input_shape(spec) == (3, 32, 32)
     assert feature_shape(spec) == feature_shape(PLAN) == (8, 16, 16)
@@ -55,9 +55,9 @@ def test_f_is_the_extractor_s_brought_to_the_plan_s_width(extractor: Architectur
     g = build_task_module(spec, TASK).eval()
     assert [name for name, _ in f.named_children()] == [
         *(name for name, _ in own.named_children()),
-        "bring",
+        "proj",
     ]
-    assert last_layer(f) == "bring"
+    assert last_layer(f) == "proj"
     assert g.state_dict().keys() == build_task_module(PLAN, TASK).state_dict().keys()
     x_NCHW = f(torch.rand(2, 3, 32, 32))
     assert x_NCHW.shape == (2, 8, 16, 16)
@@ -66,7 +66,7 @@ def test_f_is_the_extractor_s_brought_to_the_plan_s_width(extractor: Architectur
     assert g(x_NCHW).shape == (2, 1)
 
 
-def test_an_extractor_as_wide_as_the_plan_is_not_brought() -> None:
+def test_an_extractor_as_wide_as_the_plan_is_not_projected() -> None:
     # 8 channels at 0.25: the plan's own number.
     f = build_category_module(below(changed(MOBILE, width=0.25)))
     assert last_layer(f) == "block4"
@@ -74,7 +74,7 @@ def test_an_extractor_as_wide_as_the_plan_is_not_brought() -> None:
 
 def test_initial_weights_are_those_of_the_whole_net() -> None:
     f, heads = initial_modules(below(WIDE), [TASK], seed=0)
-    assert last_layer(f) == "bring"
+    assert last_layer(f) == "proj"
     assert heads["classification"](f.eval()(torch.rand(2, 3, 32, 32))).shape == (2, 1)
 
 
@@ -135,13 +135,13 @@ def test_both_parts_are_named() -> None:
     )
 
 
-def test_means_of_brought_features_are_those_that_were_shipped() -> None:
-    """No ReLU follows "bring": what an estimate would make of its moments is not x's mean."""
+def test_means_of_projected_features_are_those_that_were_shipped() -> None:
+    """No ReLU follows "proj": what an estimate would make of its moments is not x's mean."""
     f = build_category_module(below(WIDE))
     mean_C = torch.linspace(-2, 2, 8)
-    shipped = {"mean/bring": mean_C, "variance/bring": torch.ones(8)}
+    shipped = {"mean/proj": mean_C, "variance/proj": torch.ones(8)}
     found = feature_means(f, shipped)
     assert found is not None
     assert torch.equal(found, mean_C)
     # Without it there is no answer: the last convolution's variance alone says nothing.
-    assert feature_means(f, {"variance/bring": torch.ones(8)}) is None
+    assert feature_means(f, {"variance/proj": torch.ones(8)}) is None

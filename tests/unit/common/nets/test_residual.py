@@ -11,13 +11,13 @@ from torchvision.models import mobilenet_v2, resnet18
 from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape, relu_maps
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import (
-    brought,
     build_category_module,
     build_task_module,
     feature_shape,
     initial_modules,
     input_shape,
     last_layer,
+    projected,
     splits,
 )
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
@@ -83,10 +83,10 @@ def test_a_wide_resnet_has_six_n_plus_four_convolutions(blocks: int, convolution
         spec("mobilenetv2", "block6", width=0.25, output_stride=8, input_size=32),
     ],
 )
-def test_extractors_of_any_width_are_brought_to_one(architecture: ArchitectureSpec) -> None:
+def test_extractors_of_any_width_are_projected_to_one(architecture: ArchitectureSpec) -> None:
     plain = build_category_module(architecture).eval()
-    common = brought(plain, architecture, 12).eval()
-    assert last_layer(common) == "bring"
+    common = projected(plain, architecture, 12).eval()
+    assert last_layer(common) == "proj"
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = plain(images)

@@ -186,8 +186,8 @@ def with_extractor(submission: Submission, extractor: dict[str, Any]) -> None:
             {
                 "mean/conv1_1": torch.randn(6),
                 "variance/conv1_1": torch.rand(6),
-                "mean/bring": torch.randn(4),
-                "variance/bring": torch.rand(4),
+                "mean/proj": torch.randn(4),
+                "variance/proj": torch.rand(4),
                 "mean/conv2_1": torch.randn(8),
             }
         ),

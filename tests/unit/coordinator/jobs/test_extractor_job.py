@@ -32,13 +32,13 @@ EXTRACTORS = {
 def extracted(
     transplant: Transplant, name: str, mean: float
 ) -> tuple[ArchitectureSpec, dict[str, object]]:
-    """Return an architecture, and a category module of it with what a lab measures of "bring"."""
+    """Return an architecture, and a category module of it with what a lab measures of "proj"."""
     spec = SPEC.model_copy(update={"extractor": EXTRACTORS[name]})
     f = initialise(build_category_module(spec), 7)
     statistics = {
         "feature_norm": torch.tensor([2.0]),
-        "mean/bring": torch.full((4,), mean),
-        "variance/bring": torch.full((4,), 0.25),
+        "mean/proj": torch.full((4,), mean),
+        "variance/proj": torch.full((4,), 0.25),
     }
     return spec, {
         "category_module": transplant.put(f),
@@ -72,8 +72,8 @@ def test_the_closed_form_holds_above_another_extractor(tmp_path: Path, name: str
     assert float(tensors["beta"]) == 1.5
 
 
-def test_the_means_are_those_of_the_brought_features(tmp_path: Path) -> None:
-    """Of either side, as shipped: no ReLU follows "bring", so negative ones stay negative."""
+def test_the_means_are_those_of_the_projected_features(tmp_path: Path) -> None:
+    """Of either side, as shipped: no ReLU follows "proj", so negative ones stay negative."""
     transplant = Transplant(tmp_path)
     spec, ours = extracted(transplant, "wide-resnet", mean=-0.5)
     onto, theirs = extracted(transplant, "mobilenetv2", mean=-0.25)
@@ -91,7 +91,7 @@ def test_the_means_are_those_of_the_brought_features(tmp_path: Path) -> None:
     assert mean_C.tolist() == [-0.5] * 4
     assert mean_M.tolist() == [-0.25] * 4
     assert material.source is not None  # images can be dreamed from what was shipped
-    assert list(material.source.layers()) == ["bring"]
+    assert list(material.source.layers()) == ["proj"]
 
 
 def test_samples_go_through_the_extractor(tmp_path: Path) -> None:

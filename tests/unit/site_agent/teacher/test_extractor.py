@@ -107,7 +107,7 @@ def test_labs_of_one_plan_start_alike_and_those_of_another_do_not(tmp_path: Path
     two = started(tmp_path / "two", WIDE, site="lab-1")
     other = started(tmp_path / "other", WIDE, net="other")
     assert one.extractor == WIDE
-    assert [name for name, _ in one.category_module.named_children()][-1] == "bring"
+    assert [name for name, _ in one.category_module.named_children()][-1] == "proj"
     assert alike(one.category_module, two.category_module)
     assert not alike(one.category_module, other.category_module)
     # g is the plan's in any case.
@@ -186,20 +186,20 @@ def test_what_is_shipped_names_the_extractor_and_the_gate_takes_it(tmp_path: Pat
     assert not [key for key in manifest.recipe.settings if key.startswith("extractor")]
     assert manifest.statistics is not None
     named = {name.partition("/")[2] for name in manifest.statistics.tensors}
-    assert {"conv1", "block2_1.conv2", "bring", "conv2_1"} <= named
-    assert manifest.statistics.tensors["mean/bring"].shape == (8,)
+    assert {"conv1", "block2_1.conv2", "proj", "conv2_1"} <= named
+    assert manifest.statistics.tensors["mean/proj"].shape == (8,)
     admit(manifest, plan, lambda digest: tmp_path / digest)
 
 
-def test_statistics_of_bring_are_those_of_the_features(tmp_path: Path) -> None:
+def test_statistics_of_the_projection_are_those_of_the_features(tmp_path: Path) -> None:
     net = trained(tmp_path)
     images = digits_lab.data(0).training.subset(list(range(0, 200, 5)))
     named = statistics(net, images, StatisticsConfig(), digits_lab.CPU, digits_lab.NEVER)
     with torch.no_grad():
         x_NCHW = net.category_module(normalise(images.images_NCHW))
     variance_C, mean_C = torch.var_mean(x_NCHW, (0, 2, 3), correction=0)
-    assert torch.allclose(named["mean/bring"], mean_C, atol=1e-4)
-    assert torch.allclose(named["variance/bring"], variance_C, rtol=1e-3)
+    assert torch.allclose(named["mean/proj"], mean_C, atol=1e-4)
+    assert torch.allclose(named["variance/proj"], variance_C, rtol=1e-3)
 
 
 def test_of_layers_of_one_name_the_extractor_s_are_measured(tmp_path: Path) -> None:
