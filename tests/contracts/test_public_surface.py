@@ -10,7 +10,7 @@ import torch
 
 import rootstock
 from rootstock.common.weights import safetensors_io
-from tests.unit.export.test_safetensors_export import Grown
+from tests.support.exported_net import Grown
 
 EXTRAS = ("sqlalchemy", "alembic", "ray", "mlflow", "matplotlib", "boto3", "scipy", "onnx")
 """What the extras bring, and the base install lacks."""
