@@ -8,6 +8,7 @@ from typing import Protocol
 
 import structlog
 
+from rootstock.common.distillation.settings import MethodName
 from rootstock.common.errors import ConflictError, TransplantError
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
@@ -16,9 +17,6 @@ from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 from rootstock.coordinator.merges.samples import few_samples
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge
-
-CLOSED_FORM_METHOD = "closed-form"
-"""Of `rootstock.common.distillation.methods`: what is asked about before anything is learned."""
 
 OnJobProgress = Callable[[Progress], None]
 
@@ -53,7 +51,7 @@ class Distiller:
     async def rung(self, merge: Merge, manifest: TeacherManifest, task: TaskSpec) -> JobResult:
         """Solve for the closed form alone, which takes seconds, and learn nothing."""
         job = await asyncio.to_thread(self._job, merge, manifest, task, None)
-        closed_form = job.settings.model_copy(update={"zero_sample_method": CLOSED_FORM_METHOD})
+        closed_form = job.settings.model_copy(update={"zero_sample_method": MethodName.CLOSED_FORM})
         job = job.model_copy(update={"settings": closed_form})
         try:
             return (await self._run(merge, job)).as_rung()
