@@ -11,6 +11,7 @@ from rootstock.common.nets.graph import NetTree, VersionCommit
 from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.net.objects import (
     read_commit,
     read_teacher,
@@ -104,7 +105,7 @@ class CoordinatorContext:
         """Record that none of a submission's tasks can be joined, so that its lab hears of it."""
         for task in self.teacher(submission).task_modules:
             merge = self.registry.merges.create(
-                submission.id, submission.category, task, "new-category"
+                submission.id, submission.category, task, OperationKind.NEW_CATEGORY
             )
             self.end(merge, submission.site, MergeState.FAILED, reason)
 

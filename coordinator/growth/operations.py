@@ -5,69 +5,51 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
-from typing import ClassVar
+from enum import StrEnum
 
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.protocol import Plan
 from rootstock.common.weights.manifest import TeacherManifest
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Found:
+class OperationKind(StrEnum):
+    """What an operation does; the values are stored in the database and in signed commits."""
+
+    FOUND = "found"
     """The first teacher net becomes the transplant net: f and g joined with no adapter."""
-
-    name: ClassVar[str] = "found"
-    category: str
-    task: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class NewCategory:
-    """A category module is joined to a task module that the net holds, by back-distillation."""
-
-    name: ClassVar[str] = "new-category"
-    category: str
-    task: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class NewTask:
+    NEW_CATEGORY = "new-category"
+    """A category module is joined to a task module of the net, by back-distillation."""
+    NEW_TASK = "new-task"
     """A task module comes along with its category module, joined to it alone ("way 2").
 
-    There is nothing to learn: the teacher net holds both. It follows the operation that brings
-    the category module.
+    There is nothing to learn: the teacher net holds both. It follows the operation that adds the
+    category module.
     """
+    LEARN_TASK = "learn-task"
+    """A task module that the operator learned on the net's category modules ("way 1", or
+    fine-tuning). It is joined to one category; `CONNECT` joins it to the others that it was
+    learned on."""
+    CONNECT = "connect"
+    """A category module and a task module of the net are joined, on samples."""
 
-    name: ClassVar[str] = "new-task"
-    category: str
-    task: str
+    @property
+    def is_direct(self) -> bool:
+        """Whether nothing is distilled or evaluated: it was trained together, or learned before."""
+        return self is not OperationKind.NEW_CATEGORY
+
+    @property
+    def brings_task(self) -> bool:
+        """Whether the net gets a new task module, rather than a join to one that it has."""
+        return self not in (OperationKind.NEW_CATEGORY, OperationKind.CONNECT)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class LearnTask:
-    """A task module that the operator learned on what the net holds ("way 1", or fine-tuning).
+class Operation:
+    """One step of growth: it joins a category to a task."""
 
-    It is joined to one category; `Connect` joins it to the others that it was learned on.
-    """
-
-    name: ClassVar[str] = "learn-task"
+    kind: OperationKind
     category: str
     task: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Connect:
-    """A category module and a task module that the net holds are joined, on samples."""
-
-    name: ClassVar[str] = "connect"
-    category: str
-    task: str
-
-
-Operation = Found | NewCategory | NewTask | LearnTask | Connect
-
-BRINGING = frozenset({Found.name, NewTask.name, LearnTask.name})
-"""Operations that bring a task module; the others join a category to one that the net holds."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,8 +94,8 @@ def decide(
     Returns
     -------
     list of Operation, or Refusal
-        Found (then NewTask for each further task module) when there is no net yet; else
-        NewCategory for each task that the net knows or is about to know, then NewTask for the
+        FOUND (then NEW_TASK for each further task module) when there is no net yet; else
+        NEW_CATEGORY for each task that the net knows or is about to know, then NEW_TASK for the
         others. A refusal when the category is in the net or on its way, a task is not in the
         plan, or the teacher shares no task with the net: there is nothing to transplant it through.
     """
@@ -129,7 +111,10 @@ def decide(
     tasks = [task.name for task in plan.tasks if task.name in manifest.task_modules]
     if tree is None:
         first, *others = tasks
-        return [Found(category, first), *(NewTask(category, task) for task in others)]
+        return [
+            Operation(OperationKind.FOUND, category, first),
+            *(Operation(OperationKind.NEW_TASK, category, task) for task in others),
+        ]
     held = {*tree.task_modules, *underway.tasks}
     known = [task for task in tasks if task in held]
     if not known:
@@ -139,8 +124,8 @@ def decide(
             "category module can be transplanted"
         )
     return [
-        *(NewCategory(category, task) for task in known),
-        *(NewTask(category, task) for task in tasks if task not in held),
+        *(Operation(OperationKind.NEW_CATEGORY, category, task) for task in known),
+        *(Operation(OperationKind.NEW_TASK, category, task) for task in tasks if task not in held),
     ]
 
 

@@ -10,13 +10,8 @@ from rootstock.common.nets.graph import NetTree
 from rootstock.common.protocol import Plan
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.growth.operations import (
-    BRINGING,
-    Connect,
-    Found,
-    LearnTask,
-    NewCategory,
-    NewTask,
     Operation,
+    OperationKind,
     Refusal,
     Underway,
     decide,
@@ -30,7 +25,7 @@ class Planned:
 
     wave: int
     """Operations of one wave need nothing of one another: they run side by side. From 1."""
-    operation: str
+    operation: OperationKind
     category: str
     task: str
     site: str
@@ -116,7 +111,7 @@ class _Grower:
         self.operations.append(
             Planned(
                 wave,
-                operation.name,
+                operation.kind,
                 operation.category,
                 operation.task,
                 manifest.site,
@@ -125,7 +120,7 @@ class _Grower:
         )
         self._owners[operation.category] = manifest.site
         self._categories.setdefault(operation.category, wave)
-        if operation.name in BRINGING:
+        if operation.kind.brings_task:
             self._tasks.setdefault(operation.task, wave)
         self._tree = grown(
             self._tree,
@@ -150,13 +145,11 @@ class _Grower:
         )
 
     def _wave(self, operation: Operation) -> int:
-        match operation:
-            case Found() | LearnTask():
-                return 1
-            case NewCategory() | Connect():
-                return self._tasks.get(operation.task, 0) + 1
-            case NewTask():
-                return self._categories.get(operation.category, 0) + 1
+        if not operation.kind.brings_task:
+            return self._tasks.get(operation.task, 0) + 1
+        if operation.kind is OperationKind.NEW_TASK:
+            return self._categories.get(operation.category, 0) + 1
+        return 1
 
     def _owner(self, category: str) -> str | None:
         return self._owners.get(category) or self._held_by(category)

@@ -5,13 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from rootstock.common.errors import ConflictError
-
-FOUNDING = "found"
-"""The operation by which the first teacher net becomes the transplant net."""
-
-DIRECT_OPERATIONS = frozenset({FOUNDING, "new-task", "learn-task", "connect"})
-"""Operations with nothing to distil or evaluate: modules were trained together, or learned before
-the operation was queued."""
+from rootstock.coordinator.growth.operations import OperationKind
 
 
 class SubmissionState(StrEnum):
@@ -78,9 +72,9 @@ def next_submission_states(state: SubmissionState) -> frozenset[SubmissionState]
     return _SUBMISSION[state]
 
 
-def next_merge_states(state: MergeState, operation: str) -> frozenset[MergeState]:
+def next_merge_states(state: MergeState, operation: OperationKind) -> frozenset[MergeState]:
     """Return the states that may follow; a direct operation is not distilled or evaluated."""
-    if state is MergeState.QUEUED and operation in DIRECT_OPERATIONS:
+    if state is MergeState.QUEUED and operation.is_direct:
         return _MERGE[state] | {MergeState.REVIEWING, MergeState.MERGED}
     return _MERGE[state]
 
@@ -96,7 +90,7 @@ def check_submission(name: str, old: SubmissionState, new: SubmissionState) -> N
     _check(f"submission {name}", old, new, next_submission_states(old))
 
 
-def check_merge(name: str, old: MergeState, new: MergeState, operation: str) -> None:
+def check_merge(name: str, old: MergeState, new: MergeState, operation: OperationKind) -> None:
     """Refuse a step that the state machine does not have; see `check_submission`."""
     _check(f"merge {name}", old, new, next_merge_states(old, operation))
 

@@ -8,14 +8,7 @@ from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.protocol import Plan
 from rootstock.common.weights.manifest import AdapterEntry, Digest, TeacherManifest
-from rootstock.coordinator.growth.operations import (
-    Connect,
-    Found,
-    LearnTask,
-    NewCategory,
-    NewTask,
-    Operation,
-)
+from rootstock.coordinator.growth.operations import Operation, OperationKind
 
 
 def grown(
@@ -25,9 +18,9 @@ def grown(
     plan: Plan,
     *,
     manifest_digest: Digest,
-    adapter: AdapterEntry | None,
-    calibration: Calibration,
-    error: float | None,
+    adapter: AdapterEntry | None = None,
+    calibration: Calibration = Calibration(),  # noqa: B008  # frozen
+    error: float | None = None,
     learned: ModuleRef | None = None,
 ) -> NetTree:
     """Return the tree that an operation leads to: one more join, and the modules that it needs.
@@ -35,17 +28,17 @@ def grown(
     Parameters
     ----------
     tree
-        The head's; None for `Found`.
+        The head's; None for `OperationKind.FOUND`.
     operation
         What was done.
     manifest, manifest_digest
-        Of the submission that brings the modules.
+        Of the submission that the modules came with.
     plan
         Its tasks are the net's.
     adapter
         The accepted candidate; None joins the two modules directly.
     calibration
-        Of the new join's output; the identity where the two were trained together.
+        Applied to the new join's output; the identity where the two were trained together.
     error
         The accepted candidate's, in percent, calibrated.
     learned
@@ -57,21 +50,20 @@ def grown(
     ConflictError
         If the net was founded, or the category came from another submission, in the meantime.
     NotFoundError
-        If `NewCategory` names a task, or `NewTask` a category, that the net does not hold.
+        If a new category's task, or a new task's category, is not in the net.
     """
-    return _with_modules(tree, operation, manifest, plan, manifest_digest, learned).with_edge(
-        Edge(
-            category=operation.category,
-            task=operation.task,
-            adapter=adapter,
-            calibration=calibration,
-            error=error,
-        )
+    edge = Edge(
+        category=operation.category,
+        task=operation.task,
+        adapter=adapter,
+        calibration=calibration,
+        error=error,
     )
+    return _with_modules(tree, operation, manifest, plan, manifest_digest, learned).with_edge(edge)
 
 
 def category_ref(manifest: TeacherManifest, manifest_digest: Digest) -> ModuleRef:
-    """Return how a tree names the category module that a submission brings."""
+    """Return how a tree names the category module of a submission."""
     return ModuleRef(
         blob=manifest.category_module,
         architecture=manifest.architecture,
@@ -80,7 +72,7 @@ def category_ref(manifest: TeacherManifest, manifest_digest: Digest) -> ModuleRe
 
 
 def task_ref(manifest: TeacherManifest, task: str, manifest_digest: Digest) -> ModuleRef:
-    """Return how a tree names a task module that a submission brings."""
+    """Return how a tree names a task module of a submission."""
     return ModuleRef(
         blob=manifest.task_modules[task],
         architecture=manifest.architecture.above(),
@@ -97,58 +89,46 @@ def _with_modules(
     learned: ModuleRef | None,
 ) -> NetTree:
     category = category_ref(manifest, manifest_digest)
-    if isinstance(operation, Connect):  # brings nothing: both modules are there
-        return _founded(tree)
-    task = learned or task_ref(manifest, operation.task, manifest_digest)
-    match operation:
-        case Found():
-            if tree is not None:
-                raise ConflictError(
-                    "the net was founded by another submission in the meantime; decide again"
-                )
-            empty = NetTree(architecture=plan.architecture, tasks=plan.tasks)
-            return _with_category(empty, operation.category, category).with_task(
-                operation.task, task
+    if operation.kind is OperationKind.FOUND:
+        if tree is not None:
+            raise ConflictError(
+                "the net was founded by another submission in the meantime; decide again"
             )
-        case NewCategory():
-            return _with_category(_founded(tree), operation.category, category)
-        case NewTask():
-            founded = _founded(tree)
-            if founded.category_modules.get(operation.category, category) != category:
+        tree = NetTree(architecture=plan.architecture, tasks=plan.tasks)
+    elif tree is None:
+        raise ConflictError("the net is not founded yet; found it with the first submission")
+    present = tree.category_modules.get(operation.category)
+    match operation.kind:
+        case OperationKind.CONNECT:  # both modules are there
+            return tree
+        case OperationKind.FOUND | OperationKind.NEW_CATEGORY:
+            if present != category:  # an earlier operation of the same submission may have added it
+                tree = tree.with_category(operation.category, category)
+            if operation.kind is OperationKind.NEW_CATEGORY:
+                return tree
+        case OperationKind.NEW_TASK:
+            if present not in (None, category):
                 raise ConflictError(
                     f"the net's category module '{operation.category}' came with another "
                     "submission, which this task module was not trained with; ship the teacher "
                     "under another category name"
                 )
-            return _knowing(founded, plan.tasks).with_task(operation.task, task)
-        case LearnTask():
-            founded = _founded(tree)
-            held = founded.category_modules.get(operation.category)
-            if held is None or held.blob != manifest.category_module:
+            tree = _with_names(tree, plan.tasks)
+        case OperationKind.LEARN_TASK:
+            if present is None or present.blob != manifest.category_module:
                 raise ConflictError(
                     f"the task module '{operation.task}' was learned on another category module "
-                    f"'{operation.category}' than the net holds now; learn it again"
+                    f"'{operation.category}' than the net's now; learn it again"
                 )
-            new = TaskSpec(name=operation.task)
-            return _knowing(founded, (*plan.tasks, new)).with_task(operation.task, task)
+            tree = _with_names(tree, (*plan.tasks, TaskSpec(name=operation.task)))
+    return tree.with_task(
+        operation.task, learned or task_ref(manifest, operation.task, manifest_digest)
+    )
 
 
-def _knowing(tree: NetTree, tasks: tuple[TaskSpec, ...]) -> NetTree:
+def _with_names(tree: NetTree, tasks: tuple[TaskSpec, ...]) -> NetTree:
     """Add the tasks that the net does not know by name: the plan may have grown since."""
     names = {task.name for task in tree.tasks}
     new = {task.name: task for task in reversed(tasks) if task.name not in names}
     known = (*tree.tasks, *reversed(new.values()))
     return NetTree.model_validate({**dict(tree), "tasks": known})
-
-
-def _with_category(tree: NetTree, name: str, module: ModuleRef) -> NetTree:
-    """Add a category module unless an earlier operation of the same submission did."""
-    if tree.category_modules.get(name) == module:
-        return tree
-    return tree.with_category(name, module)
-
-
-def _founded(tree: NetTree | None) -> NetTree:
-    if tree is None:
-        raise ConflictError("the net is not founded yet; found it with the first submission")
-    return tree

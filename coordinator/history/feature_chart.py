@@ -11,7 +11,7 @@ from matplotlib.collections import PathCollection
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import IntegrityError, NotFoundError, SchemaError
 from rootstock.common.nets.graph import NetTree
-from rootstock.coordinator.growth import NewCategory
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.jobs.feature_space import FeatureSpaces, Space, feature_spaces
 from rootstock.coordinator.pictures.canvas import INK, QUIET, new_figure, save
@@ -22,7 +22,11 @@ KIND = "binary-classification"
 
 def has_features(record: MergeRecord) -> bool:
     """Say whether a merge made a join of which there is a figure: a transplanted classification."""
-    if record.tree is None or record.number is None or record.operation != NewCategory.name:
+    if (
+        record.tree is None
+        or record.number is None
+        or record.operation != OperationKind.NEW_CATEGORY
+    ):
         return False
     return any(task.name == record.task and task.kind == KIND for task in record.tree.tasks)
 

@@ -13,7 +13,7 @@ from rootstock.common.nets.tailored import resnet as tailored_resnet
 from rootstock.common.nets.tailored.paths import name_of
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
-from rootstock.coordinator.growth import NewCategory
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.record import Join, MergeRecord, Tailored
 from rootstock.coordinator.jobs.model import JobResult
@@ -87,7 +87,7 @@ def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> Merg
     registry = context.registry
     submission = registry.submissions.get(merge.submission_id)
     manifest = context.teacher(submission)
-    distilled = merge.job_result is not None and merge.operation == NewCategory.name
+    distilled = merge.job_result is not None and merge.operation is OperationKind.NEW_CATEGORY
     result = JobResult.model_validate(merge.job_result) if distilled else None
     version = registry.versions.get(merge.net_version) if merge.net_version else None
     before = version.parent if version else merge.parent_version

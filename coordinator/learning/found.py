@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from rootstock.common.errors import ConflictError, NotFoundError, TransplantError
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.protocol import Plan
-from rootstock.coordinator.growth import Found, category_ref
+from rootstock.coordinator.growth.operations import OperationKind
+from rootstock.coordinator.growth.version import category_ref
 from rootstock.coordinator.merges.result import of_labs
 from rootstock.coordinator.net.objects import submitted
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, Registry
@@ -36,7 +37,7 @@ def founding_merge(registry: Registry) -> Merge:
             "category modules share"
         )
     for merge in registry.merges.all(*OPEN_MERGES):
-        if merge.operation != Found.name:
+        if merge.operation is not OperationKind.FOUND:
             continue
         if merge.released:
             raise ConflictError(

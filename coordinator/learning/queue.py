@@ -9,7 +9,7 @@ from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.nets.graph import ModuleRef, NetTree
 from rootstock.common.weights.manifest import BlobEntry, Recipe, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
-from rootstock.coordinator.growth import Connect, LearnTask
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.learning.found import waiting_categories
 from rootstock.coordinator.merges.result import COORDINATOR, LearnedTask, OperatorJoin
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, Receipt, SubmissionState
@@ -51,8 +51,8 @@ def queue_task(
     return [
         _queue(context, origins[category], category, task, operation, learned.joins[category])
         for category, operation in [
-            (first, LearnTask.name),
-            *((each, Connect.name) for each in others),
+            (first, OperationKind.LEARN_TASK),
+            *((each, OperationKind.CONNECT) for each in others),
         ]
     ]
 
@@ -99,7 +99,7 @@ def queue_connection(
     tree = _tree(context)
     _require_stored(context, None, [join])
     origin = _submission_of(context, tree, category)
-    return _queue(context, origin, category, task, Connect.name, join)
+    return _queue(context, origin, category, task, OperationKind.CONNECT, join)
 
 
 def _queue(
@@ -107,7 +107,7 @@ def _queue(
     submission: str,
     category: str,
     task: str,
-    operation: str,
+    operation: OperationKind,
     join: OperatorJoin,
 ) -> Merge:
     merge = context.registry.merges.create(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import structlog
@@ -12,26 +12,13 @@ from rootstock.common.errors import ConflictError
 from rootstock.common.nets.graph import ModuleRef, NetTree, VersionCommit
 from rootstock.common.nets.spec import Setting
 from rootstock.coordinator.context import CoordinatorContext, merge_event, plain, version_event
-from rootstock.coordinator.growth import (
-    Connect,
-    Found,
-    LearnTask,
-    NewCategory,
-    NewTask,
-    Operation,
-    error_key,
-    grown,
-    task_ref,
-)
+from rootstock.coordinator.growth.acceptance import error_key
+from rootstock.coordinator.growth.operations import Operation, OperationKind
+from rootstock.coordinator.growth.version import grown, task_ref
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.result import AcceptedJoin, OperatorJoin
 from rootstock.coordinator.net.fingerprint import outputs, written
 from rootstock.coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
-
-OPERATIONS: dict[str, Callable[[str, str], Operation]] = {
-    kind.name: kind for kind in (Found, NewCategory, NewTask, LearnTask, Connect)
-}
-"""How an operation of that name is made of a category and a task."""
 
 
 class Committer:
@@ -88,17 +75,16 @@ def commit(
     }
     if merge.decision is not None:
         record["approved"] = merge.decision_reason
-    if merge.job_result is not None and merge.operation == NewCategory.name:
+    if merge.job_result is not None and merge.operation is OperationKind.NEW_CATEGORY:
         result = JobResult.model_validate(merge.job_result)
         _require_student(held, merge, result.student_task_module)
         record |= result.learned_by()
-    if merge.job_result is not None and merge.operation == Connect.name:
+    if merge.job_result is not None and merge.operation is OperationKind.CONNECT:
         learned = OperatorJoin.model_validate(merge.job_result)
         _require_student(held, merge, learned.task_module)
-    operation = OPERATIONS[merge.operation](merge.category, merge.task)
     tree = grown(
         held,
-        operation,
+        Operation(merge.operation, merge.category, merge.task),
         manifest,
         context.plan,
         manifest_digest=submission.manifest_digest,
@@ -175,7 +161,7 @@ def roll_back(
 
 def _learned_module(context: CoordinatorContext, merge: Merge) -> ModuleRef | None:
     """Return the task module that a founding merge brings instead of its submission's."""
-    if merge.job_result is None or merge.operation != Found.name:
+    if merge.job_result is None or merge.operation is not OperationKind.FOUND:
         return None
     learned = OperatorJoin.model_validate(merge.job_result)
     if learned.submission is None:

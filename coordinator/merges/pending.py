@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rootstock.common.files import storage_errors
 from rootstock.common.protocol import Plan
-from rootstock.coordinator.growth import GrowthPlan, plan_growth
-from rootstock.coordinator.merges.commit import OPERATIONS
+from rootstock.coordinator.growth.operations import Operation
+from rootstock.coordinator.growth.planning import GrowthPlan, plan_growth
 from rootstock.coordinator.merges.result import of_labs
 from rootstock.coordinator.net.objects import read_teacher, submitted
 from rootstock.coordinator.net.reader import NetReader
@@ -41,7 +41,7 @@ def growth_plan(view: NetReader, paths: StatePaths) -> GrowthPlan:
         (
             merge.submission_id,
             submitted(registry.submissions.get(merge.submission_id)),
-            OPERATIONS[merge.operation](merge.category, merge.task),
+            Operation(merge.operation, merge.category, merge.task),
         )
         for merge in merges
         if merge.state in OPEN_MERGES

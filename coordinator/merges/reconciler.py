@@ -18,7 +18,13 @@ from rootstock.common.errors import RefusedError, RootstockError
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext, plain, submission_event
-from rootstock.coordinator.growth import BRINGING, Found, Operation, Refusal, Underway, decide
+from rootstock.coordinator.growth.operations import (
+    Operation,
+    OperationKind,
+    Refusal,
+    Underway,
+    decide,
+)
 from rootstock.coordinator.merges.result import of_labs
 from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.plan.heads import HeadsFile, heads_of_net, publish
@@ -176,7 +182,7 @@ class Reconciler:
         merges = context.registry.merges.all(*OPEN_MERGES)
         underway = Underway(
             joins=frozenset((merge.category, merge.task) for merge in merges),
-            tasks=frozenset(merge.task for merge in merges if merge.operation in BRINGING),
+            tasks=frozenset(merge.task for merge in merges if merge.operation.brings_task),
         )
         return decide(context.tree(), manifest, context.plan, underway, context.owner)
 
@@ -213,7 +219,9 @@ class Reconciler:
         What the others call for is known when there is a net to join.
         """
         registry = self._context.registry
-        if any(merge.operation == Found.name for merge in registry.merges.all(*OPEN_MERGES)):
+        if any(
+            merge.operation is OperationKind.FOUND for merge in registry.merges.all(*OPEN_MERGES)
+        ):
             return []
         return of_labs(registry.submissions.undecided())
 
@@ -228,6 +236,6 @@ class Reconciler:
             return
         context.registry.merges.queue(
             submission.id,
-            [(each.category, each.task, each.name) for each in operations],
+            operations,
             released=context.config.growth.automatic,
         )

@@ -10,15 +10,8 @@ import structlog
 from rootstock.common.errors import ConflictError, RootstockError, StorageError, UnreachableError
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext, plain
-from rootstock.coordinator.growth import (
-    BRINGING,
-    NewTask,
-    Verdict,
-    acceptance,
-    as_it_came,
-    error_key,
-)
-from rootstock.coordinator.growth.states import DIRECT_OPERATIONS
+from rootstock.coordinator.growth.acceptance import Verdict, acceptance, as_it_came, error_key
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.evaluation import (
@@ -58,14 +51,15 @@ class MergeRunner:
         if not merge.released and merge.decision is None:
             return False
         others = self._context.registry.merges.all(*OPEN_MERGES)
-        if merge.operation == NewTask.name:
+        if merge.operation is OperationKind.NEW_TASK:
             return not any(
-                other.submission_id == merge.submission_id and other.operation != NewTask.name
+                other.submission_id == merge.submission_id
+                and other.operation is not OperationKind.NEW_TASK
                 for other in others
             )
-        if merge.operation in BRINGING or merge.state is not MergeState.QUEUED:
+        if merge.operation.brings_task or merge.state is not MergeState.QUEUED:
             return True
-        if not any(o.task == merge.task and o.operation in BRINGING for o in others):
+        if not any(o.task == merge.task and o.operation.brings_task for o in others):
             return True
         tree = self._context.tree()
         return tree is not None and merge.task in tree.task_modules
@@ -98,7 +92,7 @@ class MergeRunner:
         registry = self._context.registry
         if await self._rejected(merge, submission):
             return
-        if merge.operation in DIRECT_OPERATIONS:
+        if merge.operation.is_direct:
             await self._join(merge, submission)
             return
         if merge.state is MergeState.QUEUED:

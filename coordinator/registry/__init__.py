@@ -23,12 +23,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rootstock.coordinator.growth.states import (
-    DIRECT_OPERATIONS,
-    OPEN_MERGES,
-    MergeState,
-    SubmissionState,
-)
+from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState, SubmissionState
 from rootstock.coordinator.registry.database import Change, Database, Listener
 from rootstock.coordinator.registry.evaluations import Evaluations, evaluation_id
 from rootstock.coordinator.registry.events import Events
@@ -52,7 +47,6 @@ from rootstock.coordinator.registry.uploads import Uploads
 from rootstock.coordinator.registry.versions import Versions
 
 __all__ = [
-    "DIRECT_OPERATIONS",
     "OPEN_MERGES",
     "Change",
     "Decision",

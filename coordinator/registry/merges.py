@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState, check_merge
 from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
@@ -49,7 +50,7 @@ class Merges:
         submission_id: str,
         category: str,
         task: str,
-        operation: str,
+        operation: OperationKind,
         *,
         released: bool = True,
         job_result: dict[str, Any] | None = None,
@@ -62,7 +63,7 @@ class Merges:
         """
         queued = self.queue(
             submission_id,
-            [(category, task, operation)],
+            [Operation(operation, category, task)],
             released=released,
             job_result=job_result,
             events=events,
@@ -72,13 +73,13 @@ class Merges:
     def queue(
         self,
         submission_id: str,
-        operations: Iterable[tuple[str, str, str]],
+        operations: Iterable[Operation],
         *,
         released: bool = True,
         job_result: dict[str, Any] | None = None,
         events: Iterable[NewEvent] = (),
     ) -> list[Merge]:
-        """Queue all (category, task, operation) of a submission in one transaction; see `create`.
+        """Queue all operations of a submission in one transaction; see `create`.
 
         Together: a submission has either been decided about, or not at all. What is not released
         waits for `release`; `job_result` is what was learned before.
@@ -88,17 +89,17 @@ class Merges:
             before = session.scalars(
                 select(MergeRow).where(MergeRow.submission_id == submission_id)
             )
-            known = {(row.category, row.task, row.operation): row for row in before}
+            known = {Operation(row.operation, row.category, row.task): row for row in before}
             rows = []
-            for category, task, operation in operations:
-                row = known.get((category, task, operation))
+            for operation in operations:
+                row = known.get(operation)
                 if row is None:
                     row = MergeRow(
                         id=f"mrg-{take(session, 'merge'):04d}",
                         submission_id=submission_id,
-                        category=category,
-                        task=task,
-                        operation=operation,
+                        category=operation.category,
+                        task=operation.task,
+                        operation=operation.kind,
                         state=MergeState.QUEUED,
                         reason="",
                         numbers={},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.growth.states import MergeState, SubmissionState
 
 R = TypeVar("R")
@@ -86,7 +87,7 @@ class Merge:
     submission_id: str
     category: str
     task: str
-    operation: str
+    operation: OperationKind
     state: MergeState
     reason: str
     numbers: dict[str, float]

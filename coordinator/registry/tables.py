@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -12,11 +13,16 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     LargeBinary,
+    String,
+    TypeDecorator,
     UniqueConstraint,
     true,
 )
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeEngine
 
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.growth.states import MergeState, SubmissionState
 from rootstock.coordinator.registry.records import Receipt
 
@@ -25,6 +31,27 @@ class Base(DeclarativeBase):
     """The base of all tables."""
 
     type_annotation_map: ClassVar[dict[Any, Any]] = {float: Double}
+
+
+class Converted(TypeDecorator[Any]):
+    """A column whose values are stored in another form than they are used in."""
+
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = String
+    cache_ok = True
+
+    def __init__(
+        self, stored: TypeEngine[Any], write: Callable[[Any], Any], read: Callable[[Any], Any]
+    ) -> None:
+        super().__init__()
+        self.impl, self.write, self.read = stored, write, read
+
+    def process_bind_param(self, value: Any, _dialect: Dialect) -> Any:
+        """Return what is stored."""
+        return None if value is None else self.write(value)
+
+    def process_result_value(self, value: Any, _dialect: Dialect) -> Any:
+        """Return what was stored as it is used."""
+        return None if value is None else self.read(value)
 
 
 def _words(kind: type[SubmissionState] | type[MergeState]) -> Enum:
@@ -150,7 +177,7 @@ class MergeRow(Base):
     submission_id: Mapped[str] = mapped_column(ForeignKey("submissions.id"))
     category: Mapped[str]
     task: Mapped[str]
-    operation: Mapped[str]
+    operation: Mapped[OperationKind] = mapped_column(Converted(String(), str, OperationKind))
     state: Mapped[MergeState] = mapped_column(_words(MergeState))
     reason: Mapped[str]
     numbers: Mapped[dict[str, Any]] = mapped_column(JSON)

@@ -18,6 +18,7 @@ from rootstock.common.nets.graph import Edge, ModuleRef, NetTree, VersionCommit
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.net.objects import write_tree
 from rootstock.coordinator.registry import MergeState, Receipt, Registry, SubmissionState
 from rootstock.deploy.cli.main import app
@@ -112,7 +113,7 @@ class GrownNet:
         receipt = Receipt(upload.manifest_digest, upload.id, "2026-01-01T00:00:00+00:00", b"signed")
         self.registry.uploads.receive(upload.id, receipt)
         self.registry.submissions.set_state(upload.id, SubmissionState.ADMITTED)
-        operation = "found" if founding else "new-category"
+        operation = OperationKind.FOUND if founding else OperationKind.NEW_CATEGORY
         merge = self.registry.merges.create(upload.id, category, task, operation)
         if not founding:
             for state in (MergeState.DISTILLING, MergeState.EVALUATING):

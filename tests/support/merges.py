@@ -14,6 +14,7 @@ from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry
 from rootstock.coordinator.config import AcceptanceConfig, DistillationConfig, JobsConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.commit import Committer
@@ -47,9 +48,13 @@ def evaluating(context: CoordinatorContext, tmp_path: Path) -> Merge:
         submission = receive(context, teacher(context, site, category), SITE_KEY)
         context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
         if category == "cat":
-            merge = context.registry.merges.create(submission, "cat", "classification", "found")
+            merge = context.registry.merges.create(
+                submission, "cat", "classification", OperationKind.FOUND
+            )
             asyncio.run(runner.carry(merge.id))
-    merge = context.registry.merges.create(submission, "dog", "classification", "new-category")
+    merge = context.registry.merges.create(
+        submission, "dog", "classification", OperationKind.NEW_CATEGORY
+    )
     spec = AdapterSpec(in_channels=4, out_channels=4)
     path = tmp_path / "adapter"
     blob = safetensors_io.write(path, Adapter(spec).identity_start().state_dict())

@@ -9,7 +9,8 @@ from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import Plan
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Recipe, TeacherManifest
-from rootstock.coordinator.growth import Refusal, decide, grown
+from rootstock.coordinator.growth.operations import Refusal, decide
+from rootstock.coordinator.growth.version import grown
 
 ARCHITECTURE = ArchitectureSpec(name="small-vgg", settings={"input_size": 32}, split="pool1")
 

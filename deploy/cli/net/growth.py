@@ -12,7 +12,7 @@ from rootstock.deploy.cli.net.options import AsJson, Config
 from rootstock.deploy.output import RESULT, print_json
 
 if TYPE_CHECKING:
-    from rootstock.coordinator.growth import GrowthPlan
+    from rootstock.coordinator.growth.planning import GrowthPlan
 
 
 def plan(config: Config, as_json: AsJson = False) -> None:

@@ -41,11 +41,7 @@ from rootstock.common.identity.keys import SigningKey, load_or_create
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
-from rootstock.common.weights.manifest import (
-    AdapterEntry,
-    Manifest,
-    RefinementManifest,
-)
+from rootstock.common.weights.manifest import AdapterEntry, Manifest, RefinementManifest
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.jobs.checkpoint import put_tensors

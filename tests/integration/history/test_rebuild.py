@@ -18,6 +18,7 @@ from rootstock.common.errors import NotFoundError, UnreachableError
 from rootstock.common.files import only_one
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.rebuild import rebuild
 from rootstock.coordinator.history.recorder import Recorder
@@ -47,7 +48,7 @@ def grown(context: CoordinatorContext, folder: Path) -> None:
         submission = receive(context, teacher(context, f"{category}-lab", category))
         registry.submissions.set_state(submission, SubmissionState.ADMITTED)
     cow, pig = registry.submissions.all(SubmissionState.ADMITTED)[-2:]
-    rejected = registry.merges.create(cow.id, "cow", "classification", "new-category")
+    rejected = registry.merges.create(cow.id, "cow", "classification", OperationKind.NEW_CATEGORY)
     for state in (MergeState.DISTILLING, MergeState.EVALUATING):
         registry.merges.advance(rejected.id, state, numbers={"teacher_error": 5.0})
     context.end(rejected, "cow-lab", MergeState.REJECTED, "acceptance: an error of 38.0%")

@@ -25,6 +25,7 @@ from rootstock.common.errors import (
 from rootstock.common.transport.dedup import held_bytes
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.common.weights.safetensors_io import read, write
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.commit import commit, roll_back
 from rootstock.coordinator.merges.result import AcceptedJoin
 from rootstock.coordinator.registry import MergeState, NetVersion, SubmissionState
@@ -56,20 +57,22 @@ Lie = Callable[[dict[str, Any]], None]
 
 
 def in_net(
-    running: Running, lab: Lab, teacher: Teacher, operation: str = "found"
+    running: Running, lab: Lab, teacher: Teacher, operation: OperationKind = OperationKind.FOUND
 ) -> NetVersion | None:
     """Ship a teacher and make the next net version of it."""
     receipt = lab.ship(teacher)
     return version_of(running, receipt.submission_id, operation)
 
 
-def version_of(running: Running, submission_id: str, operation: str = "found") -> NetVersion | None:
+def version_of(
+    running: Running, submission_id: str, operation: OperationKind = OperationKind.FOUND
+) -> NetVersion | None:
     registry = running.registry
     registry.submissions.set_state(submission_id, SubmissionState.ADMITTED)
     submission = registry.submissions.get(submission_id)
     merge = registry.merges.create(submission_id, submission.category, "classification", operation)
     merge = registry.merges.update(merge.id, numbers={"teacher_error": 5.0})
-    if operation == "new-category":
+    if operation is OperationKind.NEW_CATEGORY:
         registry.merges.advance(merge.id, MergeState.DISTILLING)
         registry.merges.advance(merge.id, MergeState.EVALUATING)
     commit(running.context, registry.merges.get(merge.id), submission, AcceptedJoin())
@@ -243,7 +246,7 @@ def test_the_same_tensors_stay_left_out_over_cuts_restarts_and_net_versions(
     assert list(blob.held_tensors) == sorted(set(task_module(teacher).tensors) - {NEW})
     stalled(dog, teacher, first.upload_id, blob, chunks=3).cancel()
     # Another category module comes in; then the first version is taken back with it.
-    in_net(coordinator, cat, _with_g(cat.teacher("cow", 3), base), "new-category")
+    in_net(coordinator, cat, _with_g(cat.teacher("cow", 3), base), OperationKind.NEW_CATEGORY)
     resumed = missing_of(dog.begin(teacher.manifest, leaves_out=True), task_module(teacher))
     assert resumed.durable_offset == 3 * CHUNK
     assert resumed.held_tensors == blob.held_tensors

@@ -13,6 +13,7 @@ import tomli_w
 
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.files import only_one
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.commit import commit
 from rootstock.coordinator.merges.result import AcceptedJoin, LearnedTask, OperatorJoin
 from rootstock.coordinator.plan.heads import HeadsFile
@@ -108,6 +109,6 @@ def founded(coordinator: Running, lab: Lab) -> None:
     receipt = lab.ship(lab.teacher("cat"))
     registry.submissions.set_state(receipt.submission_id, SubmissionState.ADMITTED)
     submission = registry.submissions.get(receipt.submission_id)
-    merge = registry.merges.create(submission.id, "cat", "classification", "found")
+    merge = registry.merges.create(submission.id, "cat", "classification", OperationKind.FOUND)
     merge = registry.merges.update(merge.id, numbers={"teacher_error": 5.0})
     commit(coordinator.context, merge, submission, AcceptedJoin())

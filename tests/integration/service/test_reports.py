@@ -21,6 +21,7 @@ from rootstock.common.nets.architectures import feature_shape
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.common.weights.safetensors_io import write
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.registry import MergeState, NewEvent, SubmissionState
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_server import Lab, LabMaker, Refinement, Running
@@ -40,7 +41,7 @@ def asked(coordinator: Running, lab: LabMaker) -> Asked:
         receipt = asked_lab.ship(asked_lab.teacher("cat"))
         registry.submissions.set_state(receipt.submission_id, SubmissionState.ADMITTED)
         merge = registry.merges.create(
-            receipt.submission_id, "cat", "classification", "new-category"
+            receipt.submission_id, "cat", "classification", OperationKind.NEW_CATEGORY
         )
         registry.merges.advance(merge.id, MergeState.DISTILLING)
         registry.merges.advance(merge.id, MergeState.EVALUATING)

@@ -25,6 +25,7 @@ from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.registry import NewEvent, Receipt
 from rootstock.coordinator.registry.evaluations import evaluation_id
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -124,7 +125,7 @@ def ask(centre: Centre, folder: Path, submission: str, manifest: TeacherManifest
     blob = safetensors_io.write(folder / "adapter", adapter.state_dict())
     centre.store.put_file(folder / "adapter", blob.digest)
     merge = centre.registry.merges.create(
-        submission, manifest.category, "classification", "new-category"
+        submission, manifest.category, "classification", OperationKind.NEW_CATEGORY
     )
     request = pb.EvaluationRequest(
         evaluation_id=evaluation_id(merge.id),

@@ -6,7 +6,7 @@ import pytest
 
 from rootstock.common.errors import LimitError, SchemaError
 from rootstock.coordinator.config import AcceptanceConfig
-from rootstock.coordinator.growth import acceptance
+from rootstock.coordinator.growth.acceptance import acceptance
 
 POLICY = AcceptanceConfig(max_error=40.0, max_above_teacher=10.0)
 

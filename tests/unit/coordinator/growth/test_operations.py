@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from rootstock.coordinator.growth import (
-    Found,
-    NewCategory,
-    NewTask,
+from rootstock.coordinator.growth.operations import (
     Operation,
+    OperationKind,
     Refusal,
     Underway,
     decide,
@@ -17,30 +15,39 @@ from tests.support.named_blobs import BOTH, net_of, teacher
 @pytest.mark.parametrize(
     ("held", "category", "brought", "expected"),
     [
-        ((), "cat", ("classification",), [Found("cat", "classification")]),
+        ((), "cat", ("classification",), [Operation(OperationKind.FOUND, "cat", "classification")]),
         (
             (),
             "cat",
             ("counting", "classification"),
-            [Found("cat", "classification"), NewTask("cat", "counting")],
+            [
+                Operation(OperationKind.FOUND, "cat", "classification"),
+                Operation(OperationKind.NEW_TASK, "cat", "counting"),
+            ],
         ),
         (
             ("classification",),
             "cat",
             ("classification",),
-            [NewCategory("cat", "classification")],
+            [Operation(OperationKind.NEW_CATEGORY, "cat", "classification")],
         ),
         (
             ("counting",),
             "cat",
             ("classification", "counting"),
-            [NewCategory("cat", "counting"), NewTask("cat", "classification")],
+            [
+                Operation(OperationKind.NEW_CATEGORY, "cat", "counting"),
+                Operation(OperationKind.NEW_TASK, "cat", "classification"),
+            ],
         ),
         (
             ("classification", "counting"),
             "cat",
             ("classification", "counting"),
-            [NewCategory("cat", "classification"), NewCategory("cat", "counting")],
+            [
+                Operation(OperationKind.NEW_CATEGORY, "cat", "classification"),
+                Operation(OperationKind.NEW_CATEGORY, "cat", "counting"),
+            ],
         ),
     ],
 )
@@ -75,7 +82,7 @@ def test_refuses_a_category_that_is_on_its_way_and_no_other() -> None:
     refusal = decide(tree, teacher("cat", "classification"), BOTH, underway)
     assert isinstance(refusal, Refusal)
     assert "being merged" in refusal.reason
-    assert [NewCategory("cow", "classification")] == decide(
+    assert [Operation(OperationKind.NEW_CATEGORY, "cow", "classification")] == decide(
         tree, teacher("cow", "classification"), BOTH, underway
     )
 
@@ -87,8 +94,8 @@ def test_a_task_that_is_on_its_way_is_joined_rather_than_brought_twice() -> None
         tasks=frozenset({"counting"}),
     )
     assert decide(tree, teacher("cow", "classification", "counting"), BOTH, underway) == [
-        NewCategory("cow", "classification"),
-        NewCategory("cow", "counting"),
+        Operation(OperationKind.NEW_CATEGORY, "cow", "classification"),
+        Operation(OperationKind.NEW_CATEGORY, "cow", "counting"),
     ]
 
 
@@ -103,9 +110,13 @@ def test_a_second_teacher_of_a_category_needs_a_flag_and_gets_a_name_of_its_own(
     refusal = decide(tree, again, BOTH, owner=owner)
     assert isinstance(refusal, Refusal)
     assert "as 'dog-v2', set new_version = true" in refusal.reason
-    assert decide(tree, flagged, BOTH, owner=owner) == [NewCategory("dog-v2", "classification")]
+    assert decide(tree, flagged, BOTH, owner=owner) == [
+        Operation(OperationKind.NEW_CATEGORY, "dog-v2", "classification")
+    ]
     underway = Underway(joins=frozenset({("dog-v2", "classification")}))
-    assert decide(tree, flagged, BOTH, underway, owner) == [NewCategory("dog-v3", "classification")]
+    assert decide(tree, flagged, BOTH, underway, owner) == [
+        Operation(OperationKind.NEW_CATEGORY, "dog-v3", "classification")
+    ]
     # Another lab's dog is a clash, flag or no flag.
     clash = decide(tree, flagged.model_copy(update={"site": "cat-lab"}), BOTH, owner=owner)
     assert isinstance(clash, Refusal)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from rootstock.coordinator.growth import Found, NewTask, plan_growth
-from rootstock.coordinator.growth.planning import GrowthPlan
+from rootstock.coordinator.growth.operations import Operation, OperationKind
+from rootstock.coordinator.growth.planning import GrowthPlan, plan_growth
 from tests.support.named_blobs import BOTH, net_of, plan, teacher
 
 
@@ -37,8 +37,8 @@ def test_open_merges_come_first_and_what_has_no_room_is_named() -> None:
     found = plan_growth(
         None,
         [
-            ("sub-0001", dog, Found("dog", "classification")),
-            ("sub-0001", dog, NewTask("dog", "counting")),
+            ("sub-0001", dog, Operation(OperationKind.FOUND, "dog", "classification")),
+            ("sub-0001", dog, Operation(OperationKind.NEW_TASK, "dog", "counting")),
         ],
         [("sub-0002", teacher("dog", "classification").model_copy(update={"site": "x-lab"}))],
         BOTH,

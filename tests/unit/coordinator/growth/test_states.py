@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from rootstock.common.errors import ConflictError
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.growth.states import check_merge, check_submission
 from rootstock.coordinator.registry import MergeState, SubmissionState
 
@@ -43,9 +44,9 @@ def test_submission(old: SubmissionState, new: SubmissionState) -> None:
             check_submission("sub-0001", old, new)
 
 
-@pytest.mark.parametrize("operation", ["new-category", "found", "new-task"])
+@pytest.mark.parametrize("operation", OperationKind)
 @pytest.mark.parametrize(("old", "new"), list(itertools.product(MergeState, repeat=2)))
-def test_merge(old: MergeState, new: MergeState, operation: str) -> None:
+def test_merge(old: MergeState, new: MergeState, operation: OperationKind) -> None:
     direct = (
         {("queued", "merged"), ("queued", "reviewing")} if operation != "new-category" else set()
     )

@@ -9,6 +9,7 @@ from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.nets.tailored.paths import Path
 from rootstock.common.nets.tailored.resnet import tailored_spec
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.recorder import Recorder, gather
@@ -79,7 +80,7 @@ def test_what_was_not_merged_names_the_version_that_it_was_held_against(
         submission = receive(context, teacher(context, f"{category}-lab", category))
         registry.submissions.set_state(submission, SubmissionState.ADMITTED)
         if category == "cat":
-            merge = registry.merges.create(submission, "cat", "classification", "found")
+            merge = registry.merges.create(submission, "cat", "classification", OperationKind.FOUND)
             runner = merge_runner(context)
             asyncio.run(runner.carry(merge.id))
     context.fail_all(registry.submissions.get(submission), "no")

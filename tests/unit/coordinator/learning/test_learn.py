@@ -19,6 +19,7 @@ from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.weights.manifest import SharedSamples
 from rootstock.coordinator.config import JobsConfig, SamplesConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.learning.found import (
@@ -265,7 +266,9 @@ def waiting(context: CoordinatorContext, tmp_path: Path) -> CoordinatorContext:
         submission = receive(context, teacher(context, f"{category}-lab", category), key)
         context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
     first = context.registry.submissions.undecided()[0]
-    context.registry.merges.queue(first.id, [("cat", "classification", "found")], released=False)
+    context.registry.merges.create(
+        first.id, "cat", "classification", OperationKind.FOUND, released=False
+    )
     return context
 
 

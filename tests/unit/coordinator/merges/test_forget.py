@@ -6,6 +6,7 @@ import torch
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.weights.manifest import SharedSamples
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.forget import forget_samples
 from rootstock.coordinator.registry import MergeState, SubmissionState
@@ -21,7 +22,9 @@ def test_samples_go_for_good_once_no_merge_learns_from_them(context: Coordinator
     shares = manifest.model_copy(update={"shared_samples": SharedSamples(count=4, blob=blob)})
     submission = receive(context, shares)
     context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = context.registry.merges.create(submission, "cat", "classification", "new-category")
+    merge = context.registry.merges.create(
+        submission, "cat", "classification", OperationKind.NEW_CATEGORY
+    )
     with pytest.raises(ConflictError, match=f"merge {merge.id} may still learn from the samples"):
         forget_samples(context, submission)
     assert context.store.has(blob.digest)

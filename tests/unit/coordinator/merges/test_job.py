@@ -12,6 +12,7 @@ from rootstock.common.errors import ConfigurationError, StorageError
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.coordinator.config import CoordinatorConfig, DistillationConfig, JobsConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.registry import MergeState, SubmissionState
@@ -48,7 +49,10 @@ def test_a_category_is_transplanted_onto_each_task_that_the_net_holds(
     def carry(category: str, *operations: tuple[str, str]) -> list[str]:
         submission = receive(context, teacher(context, f"{category}-lab", category))
         context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-        queued = merges.queue(submission, [(category, task, name) for task, name in operations])
+        queued = merges.queue(
+            submission,
+            [Operation(OperationKind(name), category, task) for task, name in operations],
+        )
         for merge in queued:
             asyncio.run(merging.carry(merge.id))
         return [merge.id for merge in queued]

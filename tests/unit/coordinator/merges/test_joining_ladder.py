@@ -11,6 +11,7 @@ import pytest
 from rootstock.common.errors import TransplantError
 from rootstock.coordinator.config import DistillationConfig, JobsConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.jobs.worker import TransplantWorker
@@ -69,7 +70,7 @@ def queued(context: CoordinatorContext) -> Merge:
     for site, category in (("cat-lab", "cat"), ("dog-lab", "dog")):
         submission = receive(context, teacher(context, site, category), SITE_KEY)
         context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-        operation = "found" if category == "cat" else "new-category"
+        operation = OperationKind.FOUND if category == "cat" else OperationKind.NEW_CATEGORY
         merge = context.registry.merges.create(submission, category, "classification", operation)
         if category == "cat":
             asyncio.run(merging.carry(merge.id))

@@ -10,6 +10,7 @@ import pytest
 from rootstock.common.errors import StorageError
 from rootstock.coordinator.config import GrowthConfig
 from rootstock.coordinator.context import MAX_REASON, CoordinatorContext, plain
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.pending import growth_plan
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import StatePaths
@@ -102,8 +103,8 @@ def test_a_category_waits_for_a_task_that_is_on_its_way(context: CoordinatorCont
     merges = context.registry.merges
     merging = merge_runner(context)
     cat, dog = (receive(context, teacher(context, f"{name}-lab", name)) for name in ("cat", "dog"))
-    bringing = merges.create(cat, "cat", "classification", "new-task")
-    joining = merges.create(dog, "dog", "classification", "new-category")
+    bringing = merges.create(cat, "cat", "classification", OperationKind.NEW_TASK)
+    joining = merges.create(dog, "dog", "classification", OperationKind.NEW_CATEGORY)
     assert not merging.ready(joining)
     merges.advance(bringing.id, MergeState.FAILED)
     # The task came to nothing: the merge goes on, to its end.

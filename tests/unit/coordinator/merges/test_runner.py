@@ -11,6 +11,7 @@ import pytest
 from rootstock.common.errors import ConflictError
 from rootstock.coordinator.config import AcceptanceRule
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
@@ -104,7 +105,7 @@ def test_a_task_has_a_rule_of_its_own(context: CoordinatorContext, tmp_path: Pat
 def test_a_founder_worse_than_the_rule_founds_nothing(context: CoordinatorContext) -> None:
     submission = receive(context, teacher(context, "cat-lab", "cat"), SITE_KEY)  # has 5%
     context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = context.registry.merges.create(submission, "cat", "classification", "found")
+    merge = context.registry.merges.create(submission, "cat", "classification", OperationKind.FOUND)
     asyncio.run(merge_runner(with_policy(context, max_error=4.0)).carry(merge.id))
     ended = context.registry.merges.get(merge.id)
     assert ended.state is MergeState.REJECTED
@@ -139,7 +140,9 @@ def test_a_version_rolled_back_stays_on_record_and_the_net_grows_on(
     again = teacher(context, "dog-lab", "dog").model_copy(update={"software": {"try": "2"}})
     submission = receive(context, again, SITE_KEY)
     context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    second = context.registry.merges.create(submission, "dog", "classification", "new-category")
+    second = context.registry.merges.create(
+        submission, "dog", "classification", OperationKind.NEW_CATEGORY
+    )
     for state in (MergeState.DISTILLING, MergeState.EVALUATING):
         second = context.registry.merges.advance(
             second.id, state, job_result=merge.job_result, numbers={"teacher_error": 5.0}

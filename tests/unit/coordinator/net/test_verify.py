@@ -8,6 +8,7 @@ from rootstock.common.identity.keys import SigningKey
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.graph import Edge, NetTree, VersionCommit
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.net.fingerprint import outputs, written
 from rootstock.coordinator.net.objects import write_tree
 from rootstock.coordinator.net.reader import NetReader
@@ -26,7 +27,7 @@ def founded(context: CoordinatorContext) -> CoordinatorContext:
     context.registry.sites.join("cat-lab", SITE_KEY.public_key)
     submission = receive(context, manifest, SITE_KEY)
     context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = context.registry.merges.create(submission, "cat", "classification", "found")
+    merge = context.registry.merges.create(submission, "cat", "classification", OperationKind.FOUND)
     runner = merge_runner(context)
     asyncio.run(runner.carry(merge.id))
     return context
@@ -47,7 +48,9 @@ def commit(context: CoordinatorContext, tree: NetTree, **changes: object) -> Non
     )
     submission = receive(context, manifest)
     context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = context.registry.merges.create(submission, "dog", "classification", "new-category")
+    merge = context.registry.merges.create(
+        submission, "dog", "classification", OperationKind.NEW_CATEGORY
+    )
     for state in (MergeState.DISTILLING, MergeState.EVALUATING):
         context.registry.merges.advance(merge.id, state)
     unsigned = VersionCommit(
@@ -169,7 +172,7 @@ def test_a_blob_that_changed_and_one_that_is_gone(founded: CoordinatorContext) -
 def test_a_submission_that_its_site_did_not_sign(context: CoordinatorContext) -> None:
     submission = receive(context, teacher(context, "cat-lab", "cat"))  # signed with b"signature"
     context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = context.registry.merges.create(submission, "cat", "classification", "found")
+    merge = context.registry.merges.create(submission, "cat", "classification", OperationKind.FOUND)
     runner = merge_runner(context)
     asyncio.run(runner.carry(merge.id))
     assert rules(context, 1) == ["every module traces to a signed submission"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.registry import Merge, MergeState, Registry, SubmissionState
 from tests.support.named_blobs import teacher
 from tests.support.registry_uploads import Clock, begin, receive
@@ -48,7 +49,7 @@ def evaluating(registry: Registry, admitted: Callable[[str], str]) -> Callable[[
 
     def bring(category: str) -> Merge:
         merge = registry.merges.create(
-            admitted(category), category, "classification", "new-category"
+            admitted(category), category, "classification", OperationKind.NEW_CATEGORY
         )
         registry.merges.advance(merge.id, MergeState.DISTILLING)
         return registry.merges.advance(merge.id, MergeState.EVALUATING)

@@ -18,6 +18,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from rootstock.common.errors import ConfigurationError, StorageError
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.registry import Change, NewEvent, Registry
 from rootstock.coordinator.registry.migrate import alembic_config, migrate, newest
 from rootstock.coordinator.registry.tables import Base
@@ -118,7 +119,9 @@ def test_racing_creations_make_one_merge(
 
     def create(_: int) -> str:
         start.wait()
-        return str(registry.merges.create(submission, "cat", "classification", "found").id)
+        return str(
+            registry.merges.create(submission, "cat", "classification", OperationKind.FOUND).id
+        )
 
     with ThreadPoolExecutor(8) as pool:
         assert {"mrg-0001"} == set(pool.map(create, range(8)))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.registry import (
     OPEN_MERGES,
     Merge,
@@ -20,15 +21,15 @@ def test_creation_is_idempotent(registry: Registry, admitted: Callable[[str], st
     submission = admitted("cat")
     event = NewEvent("cat-lab", "merge", b"queued")
     first = registry.merges.create(
-        submission, "cat", "classification", "new-category", events=[event]
+        submission, "cat", "classification", OperationKind.NEW_CATEGORY, events=[event]
     )
     again = registry.merges.create(
-        submission, "cat", "classification", "new-category", events=[event]
+        submission, "cat", "classification", OperationKind.NEW_CATEGORY, events=[event]
     )
     assert first == again
     assert first.id == "mrg-0001"
     assert len(registry.events.after("cat-lab", 0, 10)) == 1
-    other = registry.merges.create(submission, "cat", "counting", "new-category")
+    other = registry.merges.create(submission, "cat", "counting", OperationKind.NEW_CATEGORY)
     assert other.id == "mrg-0002"
     assert [first.id, other.id] == [merge.id for merge in registry.merges.all(MergeState.QUEUED)]
 
@@ -38,9 +39,12 @@ def test_a_submission_is_decided_about_as_a_whole(
 ) -> None:
     cat, dog = admitted("cat"), admitted("dog")
     assert [cat, dog] == [row.id for row in registry.submissions.undecided()]
-    wanted = [("cat", "classification", "new-category"), ("cat", "counting", "new-task")]
+    wanted = [
+        Operation(OperationKind.NEW_CATEGORY, "cat", "classification"),
+        Operation(OperationKind.NEW_TASK, "cat", "counting"),
+    ]
     queued = registry.merges.queue(cat, wanted)
-    assert wanted == [(merge.category, merge.task, merge.operation) for merge in queued]
+    assert wanted == [Operation(each.operation, each.category, each.task) for each in queued]
     assert [dog] == [row.id for row in registry.submissions.undecided()]
     assert queued == registry.merges.queue(cat, wanted)
     registry.merges.advance(queued[0].id, MergeState.FAILED)
@@ -50,7 +54,9 @@ def test_a_submission_is_decided_about_as_a_whole(
 def test_steps_keep_times_fields_and_events_together(
     registry: Registry, admitted: Callable[[str], str], clock: Clock
 ) -> None:
-    merge = registry.merges.create(admitted("cat"), "cat", "classification", "new-category")
+    merge = registry.merges.create(
+        admitted("cat"), "cat", "classification", OperationKind.NEW_CATEGORY
+    )
     assert (merge.started_at, merge.numbers, merge.step) == (None, {}, 0)
     clock.now += 5
     event = NewEvent("cat-lab", "merge", b"distilling")
@@ -75,7 +81,9 @@ def test_steps_keep_times_fields_and_events_together(
 def test_an_illegal_step_changes_nothing(
     registry: Registry, admitted: Callable[[str], str]
 ) -> None:
-    merge = registry.merges.create(admitted("cat"), "cat", "classification", "new-category")
+    merge = registry.merges.create(
+        admitted("cat"), "cat", "classification", OperationKind.NEW_CATEGORY
+    )
     with pytest.raises(ConflictError, match="'queued' and cannot become 'evaluating'"):
         registry.merges.advance(
             merge.id,
@@ -158,11 +166,15 @@ def test_commits_are_serial_and_bring_their_merge_along(
 def test_only_an_evaluated_merge_is_committed(
     registry: Registry, admitted: Callable[[str], str]
 ) -> None:
-    merge = registry.merges.create(admitted("cat"), "cat", "classification", "new-category")
+    merge = registry.merges.create(
+        admitted("cat"), "cat", "classification", OperationKind.NEW_CATEGORY
+    )
     with pytest.raises(ConflictError, match="'queued' and cannot become 'merged'"):
         registry.versions.commit(1, "a" * 64, "b" * 64, None, merge.id)
     assert registry.versions.head() is None
-    founding = registry.merges.create(merge.submission_id, "cat", "classification", "found")
+    founding = registry.merges.create(
+        merge.submission_id, "cat", "classification", OperationKind.FOUND
+    )
     registry.versions.commit(1, "a" * 64, "b" * 64, None, founding.id)
     assert MergeState.MERGED is registry.merges.get(founding.id).state
 
@@ -245,5 +257,7 @@ def test_an_operators_word_is_kept_once(
 
 
 def test_any_open_merge_can_be_rejected(registry: Registry, admitted: Callable[[str], str]) -> None:
-    merge = registry.merges.create(admitted("cat"), "cat", "classification", "new-category")
+    merge = registry.merges.create(
+        admitted("cat"), "cat", "classification", OperationKind.NEW_CATEGORY
+    )
     assert registry.merges.decide(merge.id, "reject", "not ours").state is MergeState.QUEUED
