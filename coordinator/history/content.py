@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.history.record import MergeRecord
 
 PREFIX = "rootstock."
@@ -19,18 +20,6 @@ RECORD = PREFIX + "record"
 SHOWN = 4
 """Grows by one when runs show more, or show it otherwise: a rebuild then brings older ones up to
 date."""
-
-ERROR_STAGES = (
-    ("no_adapter_error", "no adapter"),
-    ("closed_form_error", "closed form"),
-    ("zero_sample_error", "zero samples"),
-    ("few_sample_error", "few samples"),
-    ("refined_error", "refined"),
-    ("own_samples_error", "own samples"),
-)
-"""Errors of a merge in the order in which it lowers them, and how people read them."""
-
-TEACHER_ERROR = "teacher_error"
 
 _CALIBRATION = ("_scale", "_bias", "_uncalibrated_error", "_calibrated_error")
 """Endings of the numbers that belong to a candidate's calibration."""
@@ -94,10 +83,10 @@ def metrics(record: MergeRecord) -> list[Point]:
     of the teacher's manifest have `teacher/`.
     """
     points = [Point(_grouped(key), value, 0) for key, value in sorted(record.numbers.items())]
+    steps = {candidate: step for step, candidate in enumerate(Candidate)}
     points += [
-        Point("error", record.numbers[key], step)
-        for step, (key, _) in enumerate(ERROR_STAGES)
-        if key in record.numbers
+        Point("error", error, steps[candidate])
+        for candidate, error in record.measured.shown_errors.items()
     ]
     teacher: dict[str, float] = {}
     for key, value in sorted(record.teacher_numbers.items()):
@@ -114,10 +103,9 @@ def metrics(record: MergeRecord) -> list[Point]:
 
 def accepted_error(record: MergeRecord) -> float | None:
     """Return the error of what was joined, or of the best candidate that was not, in percent."""
-    if record.candidate is None:
-        return record.numbers.get(TEACHER_ERROR) if record.number is not None else None
-    calibrated = record.numbers.get(f"{record.candidate}_calibrated_error")
-    return calibrated if calibrated is not None else record.numbers.get(f"{record.candidate}_error")
+    if record.candidate is None and record.number is None:
+        return None
+    return record.measured.error_of(record.candidate)
 
 
 def complete(record: MergeRecord) -> str:

@@ -5,18 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rootstock.coordinator.history.content import ERROR_STAGES, TEACHER_ERROR
+from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.pictures.canvas import INK, NEW, QUIET, new_figure, save, shortened
 
-_COLOURS = {
-    "no_adapter_error": "#9aa0a8",
-    "closed_form_error": "#c9734a",
-    "zero_sample_error": "#e0a030",
-    "few_sample_error": "#4a90c2",
-    "refined_error": "#3f8f55",
-    "own_samples_error": "#7a5ca8",
-}
 _EARLIER = "#d5dade"
 
 _ROW = 0.27
@@ -101,18 +93,12 @@ def draw_errors(record: MergeRecord, path: Path, *, title: str = "") -> Path:
 
 
 def _new_bars(record: MergeRecord) -> list[_Bar]:
-    numbers = record.numbers
-    teacher = numbers.get(TEACHER_ERROR)
-    category = shortened(record.category, _NAME - 14)
-    bars = [
-        _Bar(f"{category}, {label}", numbers[key], teacher, _COLOURS[key], new=True)
-        for key, label in ERROR_STAGES
-        if key in numbers
-    ]
-    joined_as_trained = _Bar(
-        f"{category}, as trained", teacher, teacher, _COLOURS["refined_error"], True
-    )
-    return bars or [joined_as_trained]
+    measured = record.measured
+    teacher, category = measured.teacher_error, shortened(record.category, _NAME - 14)
+    return [
+        _Bar(f"{category}, {candidate.label}", error, teacher, candidate.colour, new=True)
+        for candidate, error in measured.shown_errors.items()
+    ] or [_Bar(f"{category}, as trained", teacher, teacher, Candidate.REFINED.colour, new=True)]
 
 
 def _earlier_bars(record: MergeRecord) -> list[_Bar]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.files import write_bytes
-from rootstock.coordinator.history.content import ERROR_STAGES, TEACHER_ERROR
 from rootstock.coordinator.history.error_chart import draw_errors
 from rootstock.coordinator.history.feature_chart import draw_features, has_features
 from rootstock.coordinator.history.notes import STATES
@@ -25,7 +24,7 @@ RECIPE = "recipe.png"
 
 def file_names(record: MergeRecord, store: BlobStore | None) -> set[str]:
     """Return what `write_files` writes: a net if there is one, errors if any was measured."""
-    measured = {TEACHER_ERROR, *(key for key, _ in ERROR_STAGES)} & record.numbers.keys()
+    measured = record.measured.candidates or record.measured.teacher_error is not None
     return (
         {DOCUMENT, REPORT}
         | ({NET} if record.tree is not None else set())

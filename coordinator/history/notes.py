@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rootstock.coordinator.history.content import TEACHER_ERROR, accepted_error
+from rootstock.coordinator.history.content import accepted_error
 from rootstock.coordinator.history.record import MergeRecord
 
 STATES = {
@@ -12,15 +12,6 @@ STATES = {
     "rejected": "Rejected",
     "failed": "Failed",
     "rolled_back": "Rolled back",
-}
-
-CANDIDATES = {
-    "no_adapter": "no adapter",
-    "closed_form": "the adapter of the closed form",
-    "zero_sample": "the adapter of zero samples",
-    "few_sample": "the adapter of few samples",
-    "refined": "the adapter refined at the lab",
-    "own_samples": "what was learned on the operator's own samples",
 }
 
 EXPERIMENT = (
@@ -62,10 +53,10 @@ def decision(record: MergeRecord) -> str:
         return record.reason
     if record.candidate is None:
         return "The teacher net's own modules were joined as they were trained."
-    error, teacher = accepted_error(record), record.numbers.get(TEACHER_ERROR)
+    error, teacher = accepted_error(record), record.measured.teacher_error
     if error is None:
         return ""
-    joined = f"Joined by {CANDIDATES.get(record.candidate, record.candidate)}: {error:.1f}% error"
+    joined = f"Joined by {record.candidate.phrase}: {error:.1f}% error"
     return f"{joined}." if teacher is None else f"{joined}, the teacher has {teacher:.1f}%."
 
 

@@ -8,6 +8,8 @@ from rootstock.common.documents import Document
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import Name, Setting
 from rootstock.common.weights.manifest import Digest
+from rootstock.coordinator.growth.candidates import Candidate
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.jobs.model import CurvePoint
 
 
@@ -51,11 +53,11 @@ class MergeRecord(Document):
     digests: dict[str, Digest] = Field(default_factory=dict)
     """Every digest that the merge rests on, by role ("category_module", "adapter", "manifest")."""
     adapter_uri: str | None = None
-    candidate: str | None = None
-    """Which adapter the lab's numbers spoke for: no_adapter, zero_sample, few_sample, refined."""
+    candidate: Candidate | None = None
+    """Which one the numbers spoke for; None joins two modules that were trained together."""
     parameters: dict[str, Setting] = Field(default_factory=dict)
     numbers: dict[str, float] = Field(default_factory=dict)
-    """Errors in percent (`teacher_error`, `no_adapter_error`, …), times in seconds."""
+    """The flat form of `MergeNumbers`, and what each stage's learning says of itself."""
     teacher_numbers: dict[str, float] = Field(default_factory=dict)
     """What the lab says of its teacher net, as in its manifest."""
     tailored: Tailored | None = None
@@ -67,3 +69,8 @@ class MergeRecord(Document):
     """The net after the merge, or as it stayed; the picture is drawn from it."""
     earlier: tuple[Join, ...] = ()
     """Every other join of that net."""
+
+    @property
+    def measured(self) -> MergeNumbers:
+        """The numbers by what they belong to."""
+        return MergeNumbers.from_flat(self.numbers)

@@ -110,7 +110,7 @@ def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> Merg
     if (extractor := manifest.architecture.extractor) is not None:
         parameters |= {"extractor": extractor.name, "extractor_split": extractor.split}
         parameters |= _flat("extractor", extractor.settings)
-    numbers = dict(merge.numbers)
+    numbers = merge.numbers.flat()
     if "samples/validation" in manifest.metrics:
         numbers["validation_samples"] = manifest.metrics["samples/validation"]
     if result is not None:
@@ -153,7 +153,7 @@ def _earlier(
         return ()
     merged = context.registry.merges.all(MergeState.MERGED, MergeState.ROLLED_BACK)
     teachers = {
-        (each.category, each.task): each.numbers.get("teacher_error")
+        (each.category, each.task): each.numbers.teacher_error
         for each in merged
         if each.net_version is not None and each.net_version <= held.number
     }

@@ -10,19 +10,20 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from rootstock.coordinator.history.content import ERROR_STAGES, TEACHER_ERROR, accepted_error
+from rootstock.coordinator.growth.candidates import Candidate
+from rootstock.coordinator.history.content import accepted_error
 from rootstock.coordinator.history.loss_chart import Chart, charts
 from rootstock.coordinator.history.notes import STATES, decision, outcome
 from rootstock.coordinator.history.record import MergeRecord
 
+_TEACHER = "The lab's own net, g_T(f(I)): what the join is held against."
 _MEANINGS = {
-    "teacher_error": "The lab's own net, g_T(f(I)): what the join is held against.",
-    "no_adapter_error": "The lab's f on the net's g_S as it is. No learning.",
-    "closed_form_error": "An adapter solved for from weights alone, before anything was learned.",
-    "zero_sample_error": "An adapter from weights and shipped statistics alone. No image.",
-    "few_sample_error": "An adapter that also saw the images that the lab chose to share.",
-    "refined_error": "Trained on at the lab, on its private images; only the adapter came back.",
-    "own_samples_error": "Learned on the operator's own samples, and judged on others of them.",
+    Candidate.NO_ADAPTER: "The lab's f on the net's g_S as it is. No learning.",
+    Candidate.CLOSED_FORM: "An adapter solved for from weights alone, before any learning.",
+    Candidate.ZERO_SAMPLE: "An adapter from weights and shipped statistics alone. No image.",
+    Candidate.FEW_SAMPLE: "An adapter that also saw the images that the lab chose to share.",
+    Candidate.REFINED: "Trained on at the lab, on its private images; only the adapter came back.",
+    Candidate.OWN_SAMPLES: "Learned on the operator's own samples, and judged on others of them.",
 }
 
 _MEASURES = {
@@ -59,7 +60,6 @@ _STAGES = {"zero-sample": "Zero samples", "few-sample": "Few samples"}
 class ErrorRow:
     """One line of the table of errors."""
 
-    key: str
     label: str
     meaning: str
     error: float
@@ -124,7 +124,7 @@ def render(
         outcome=outcome(record),
         decision=decision(record),
         error=accepted_error(record),
-        teacher_error=record.numbers.get(TEACHER_ERROR),
+        teacher_error=record.measured.teacher_error,
         validation=int(record.numbers.get("validation_samples", 0)),
         errors=errors,
         calibrated=any(row.uncalibrated not in (None, row.error) for row in errors),
@@ -146,24 +146,19 @@ def _embedded(png: bytes | None) -> str | None:
 
 def error_rows(record: MergeRecord) -> list[ErrorRow]:
     """Return the errors that were measured, teacher first, then from stage to stage."""
-    count = int(record.numbers.get("few_samples", 0))
-    saw = f"An adapter that also saw the {count} images that the lab chose to share."
-    meanings = _MEANINGS | ({"few_sample_error": saw} if count else {})
-    rows = []
-    for key, label in ((TEACHER_ERROR, "teacher"), *ERROR_STAGES):
-        if key not in record.numbers:
-            continue
-        name = key.removesuffix("_error")
-        rows.append(
-            ErrorRow(
-                key=key,
-                label=label,
-                meaning=meanings[key],
-                error=record.numbers[key],
-                uncalibrated=record.numbers.get(f"{name}_uncalibrated_error"),
-                kept=record.number is not None and name == (record.candidate or "teacher"),
-            )
-        )
+    measured, rows = record.measured, []
+    merged = record.number is not None
+    if (teacher := measured.teacher_error) is not None:
+        kept = merged and record.candidate is None
+        rows.append(ErrorRow("teacher", _TEACHER, teacher, None, kept=kept))
+    for candidate, error in measured.shown_errors.items():
+        meaning = _MEANINGS[candidate]
+        if candidate is Candidate.FEW_SAMPLE and measured.few_samples:
+            meaning = meaning.replace("the images", f"the {measured.few_samples:.0f} images")
+        baseline = candidate is Candidate.NO_ADAPTER
+        uncalibrated = None if baseline else measured.candidates[candidate].uncalibrated_error
+        kept = merged and candidate is record.candidate
+        rows.append(ErrorRow(candidate.label, meaning, error, uncalibrated, kept=kept))
     return rows
 
 
@@ -203,14 +198,13 @@ def times(record: MergeRecord) -> list[tuple[str, str]]:
             record.created_at
         )
         rows.append(("From one to the other", duration(passed.total_seconds())))
-    for key, label in (
-        ("seconds/zero-sample", "Work on the adapter of zero samples"),
-        ("seconds/few-sample", "Work on the adapter of few samples"),
-        ("seconds/refinement", "Refinement at the lab"),
-    ):
-        if key in record.numbers:
-            rows.append((label, duration(record.numbers[key])))
-    return rows
+    labels = {
+        "zero-sample": "Work on the zero-sample adapter",
+        "few-sample": "Work on the few-sample adapter",
+        "refinement": "Refinement at the lab",
+    }
+    spent = record.measured.seconds
+    return rows + [(label, duration(spent[key])) for key, label in labels.items() if key in spent]
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from rootstock.common.documents import Document
 from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from rootstock.coordinator.config import DistillationConfig
+from rootstock.coordinator.growth.candidates import Candidate
 
 Stage = Literal["zero-sample", "few-sample"]
 """zero-sample: from weights and statistics. few-sample: with the images that a lab shared, too."""
@@ -93,12 +94,12 @@ class JobResult(Document):
     settings: DistillationConfig
     """What it was learned with: the configuration may have changed since."""
 
-    def adapters(self) -> dict[str, AdapterEntry]:
-        """Return what was learned, by the name of the candidate, simplest first."""
+    def adapters(self) -> dict[Candidate, AdapterEntry]:
+        """Return what was learned, simplest first."""
         named = {
-            "closed_form": self.closed_form,
-            "zero_sample": self.zero_sample,
-            "few_sample": self.few_sample,
+            Candidate.CLOSED_FORM: self.closed_form,
+            Candidate.ZERO_SAMPLE: self.zero_sample,
+            Candidate.FEW_SAMPLE: self.few_sample,
         }
         return {name: adapter for name, adapter in named.items() if adapter is not None}
 

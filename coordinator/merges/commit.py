@@ -12,7 +12,6 @@ from rootstock.common.errors import ConflictError
 from rootstock.common.nets.graph import ModuleRef, NetTree, VersionCommit
 from rootstock.common.nets.spec import Setting
 from rootstock.coordinator.context import CoordinatorContext, merge_event, plain, version_event
-from rootstock.coordinator.growth.acceptance import error_key
 from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.growth.version import grown, task_ref
 from rootstock.coordinator.jobs.model import JobResult
@@ -58,8 +57,6 @@ def commit(
     manifest = context.teacher(submission)
     head = context.head()
     held = None if head is None else context.tree_of(head)
-    numbers = merge.numbers
-    error = numbers[error_key(join.candidate or "teacher", numbers)]
     record: dict[str, Setting | None] = {
         "id": merge.id,
         "operation": merge.operation,
@@ -71,7 +68,7 @@ def commit(
         "adapter": join.adapter.blob.digest if join.adapter is not None else None,
         "calibration_scale": join.calibration.scale,
         "calibration_bias": join.calibration.bias,
-        **numbers,
+        **merge.numbers.flat(),
     }
     if merge.decision is not None:
         record["approved"] = merge.decision_reason
@@ -90,7 +87,7 @@ def commit(
         manifest_digest=submission.manifest_digest,
         adapter=join.adapter,
         calibration=join.calibration,
-        error=error,
+        error=merge.numbers.error_of(join.candidate),
         learned=_learned_module(context, merge),
     )
     record["probe"] = written(outputs(tree, context.store, merge.category, merge.task))

@@ -12,6 +12,8 @@ from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.candidates import Candidate
+from rootstock.coordinator.growth.numbers import CandidateResult, MergeNumbers
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.registry import (
     Decision,
@@ -22,25 +24,20 @@ from rootstock.coordinator.registry import (
     evaluation_id,
 )
 from rootstock.coordinator.registry.wait import wait_for
+from rootstock.protos.rootstock.federation.v1 import federation_pb2
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
-    Candidate,
-    CandidateResult,
     EvaluationRequest,
-    OutputCalibration,
     ReportEvaluationRequest,
     WatchResponse,
 )
 
-NO_ADAPTER = "no_adapter"
-REFINED = "refined"
-
-Candidates = dict[str, AdapterEntry | None]
-"""Adapters that a merge may end with, by name; None joins the modules directly."""
+Candidates = dict[Candidate, AdapterEntry | None]
+"""Adapters that a merge may end with; None joins the modules directly."""
 
 
 def candidates_of(result: JobResult) -> Candidates:
     """Return what a job's result lets the lab choose from."""
-    return {NO_ADAPTER: None, **result.adapters()}
+    return {Candidate.NO_ADAPTER: None, **result.adapters()}
 
 
 def ask(
@@ -59,7 +56,7 @@ def ask(
     context, merge, submission
         Whose candidates.
     candidates
-        By name; see `candidates_of`.
+        See `candidates_of`.
     turn
         Which question to the lab this is about the merge; counts from 1.
     refinement
@@ -77,7 +74,7 @@ def ask(
         architecture=student.architecture.canonical(),
         task_module=student.blob.canonical(),
         candidates=[
-            Candidate(name=name, adapter=entry.canonical() if entry else b"")
+            federation_pb2.Candidate(name=name, adapter=entry.canonical() if entry else b"")
             for name, entry in candidates.items()
         ],
         refine=refinement is not None,
@@ -109,48 +106,36 @@ async def answer(registry: Registry, merge_id: str, turn: int) -> ReportEvaluati
     return found if isinstance(found, ReportEvaluationRequest) else None
 
 
-def numbers_of(report: ReportEvaluationRequest) -> dict[str, float]:
-    """Return a report's numbers as a merge keeps them: percentages, seconds, steps.
-
-    `<candidate>_error` is what the edge would have, `<candidate>_uncalibrated_error` what it would
-    have without the calibration of `<candidate>_scale` and `<candidate>_bias`. Joining with no
-    adapter is what the others are held against: `no_adapter_error` is without a calibration, and
-    `no_adapter_calibrated_error` is what that edge would have. `<candidate>_mean_iou` belongs to
-    `<candidate>_error`; only a segmentation has it.
-    """
-    numbers: dict[str, float] = {}
+def numbers_of(report: ReportEvaluationRequest) -> MergeNumbers:
+    """Return what a lab reports of a merge."""
+    candidates = {}
     for told in _told(report):
-        name, found = told.name, told.calibration if told.HasField("calibration") else None
-        if name == NO_ADAPTER:
-            numbers |= _measured(name, told)
-            if found is not None:
-                numbers[f"{name}_calibrated_error"] = found.error
-        else:
-            numbers |= _measured(name, told if found is None else found)
-            numbers[f"{name}_uncalibrated_error"] = told.error
-        if found is not None:
-            numbers |= {f"{name}_scale": found.scale, f"{name}_bias": found.bias}
-    if report.refinement_manifest_digest:
-        numbers["seconds/refinement"] = report.refinement_seconds
-        numbers["refinement_steps"] = float(report.refinement_steps)
-    return numbers
+        candidate = Candidate(told.name)
+        found = told.calibration if told.HasField("calibration") else None
+        # The baseline's mean IoU is without a calibration, as its error is.
+        measured = told if found is None or candidate is Candidate.NO_ADAPTER else found
+        candidates[candidate] = CandidateResult(
+            error=told.error if found is None else found.error,
+            uncalibrated_error=told.error,
+            mean_iou=measured.mean_iou if measured.HasField("mean_iou") else None,
+            calibration=None if found is None else Calibration(scale=found.scale, bias=found.bias),
+        )
+    if not report.refinement_manifest_digest:
+        return MergeNumbers(candidates=candidates)
+    return MergeNumbers(
+        candidates=candidates,
+        seconds={"refinement": report.refinement_seconds},
+        refinement_steps=float(report.refinement_steps),
+    )
 
 
-def calibration_of(report: ReportEvaluationRequest, candidate: str) -> Calibration:
-    """Return what an edge with that candidate does to its output; the identity if nothing."""
-    for told in _told(report):
-        if told.name == candidate and told.HasField("calibration"):
-            return Calibration(scale=told.calibration.scale, bias=told.calibration.bias)
-    return Calibration()
-
-
-def _told(report: ReportEvaluationRequest) -> list[CandidateResult]:
+def _told(report: ReportEvaluationRequest) -> list[federation_pb2.CandidateResult]:
     """Return what is told of every candidate, the refined one last."""
     results = list(report.results)
     if report.refinement_manifest_digest:
         results.append(
-            CandidateResult(
-                name=REFINED,
+            federation_pb2.CandidateResult(
+                name=Candidate.REFINED,
                 error=report.refined_error,
                 mean_iou=report.refined_mean_iou if report.HasField("refined_mean_iou") else None,
                 calibration=report.refined_calibration
@@ -159,11 +144,6 @@ def _told(report: ReportEvaluationRequest) -> list[CandidateResult]:
             )
         )
     return results
-
-
-def _measured(name: str, told: CandidateResult | OutputCalibration) -> dict[str, float]:
-    numbers = {f"{name}_error": told.error}
-    return numbers | {f"{name}_mean_iou": told.mean_iou} if told.HasField("mean_iou") else numbers
 
 
 def refined_adapter(

@@ -13,6 +13,7 @@ from rootstock.common.errors import ConflictError, TransplantError
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 from rootstock.coordinator.merges.samples import few_samples
 from rootstock.coordinator.paths import StatePaths
@@ -70,7 +71,7 @@ class Distiller:
 
     async def learned(
         self, merge: Merge, manifest: TeacherManifest, task: TaskSpec
-    ) -> tuple[JobResult, dict[str, float]]:
+    ) -> tuple[JobResult, MergeNumbers]:
         """Learn with what there is; returns numbers of the samples, too."""
         samples = await asyncio.to_thread(few_samples, self._context, manifest, task)
         job = await asyncio.to_thread(self._job, merge, manifest, task, samples.blob)

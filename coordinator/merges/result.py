@@ -11,6 +11,8 @@ from rootstock.common.documents import Document
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import Name
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
+from rootstock.coordinator.growth.candidates import Candidate
+from rootstock.coordinator.growth.numbers import CandidateResult, MergeNumbers
 from rootstock.coordinator.registry import Submission
 
 COORDINATOR = "coordinator"
@@ -26,7 +28,7 @@ def of_labs(submissions: Iterable[Submission]) -> list[Submission]:
 class AcceptedJoin:
     """How a merge joins its modules; by default as they came: they were trained together."""
 
-    candidate: str | None = None
+    candidate: Candidate | None = None
     adapter: AdapterEntry | None = None
     calibration: Calibration = field(default_factory=Calibration)
 
@@ -48,17 +50,17 @@ class OperatorJoin(Document):
     judged_on: int = Field(ge=1)
     """Numbers of the operator's samples."""
 
-    def numbers(self) -> dict[str, float]:
-        """Return what the merge's record says."""
-        return {
-            "own_samples_error": self.error,
-            "own_samples/learned_from": float(self.learned_from),
-            "own_samples/judged_on": float(self.judged_on),
-        }
+    def numbers(self) -> MergeNumbers:
+        """Return what was measured of it."""
+        return MergeNumbers(
+            candidates={Candidate.OWN_SAMPLES: CandidateResult(self.error)},
+            learned_from=float(self.learned_from),
+            judged_on=float(self.judged_on),
+        )
 
     def join(self) -> AcceptedJoin:
         """Return how it is committed."""
-        return AcceptedJoin(candidate="own_samples", adapter=self.adapter)
+        return AcceptedJoin(candidate=Candidate.OWN_SAMPLES, adapter=self.adapter)
 
 
 class LearnedTask(Document):

@@ -8,17 +8,18 @@ from functools import partial
 import structlog
 
 from rootstock.common.errors import ConflictError, RootstockError, StorageError, UnreachableError
+from rootstock.common.nets.calibration import Calibration
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext, plain
-from rootstock.coordinator.growth.acceptance import Verdict, acceptance, as_it_came, error_key
+from rootstock.coordinator.growth.acceptance import Verdict, accept_unevaluated, acceptance
+from rootstock.coordinator.growth.candidates import Candidate
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.evaluation import (
-    REFINED,
     answer,
     ask,
-    calibration_of,
     candidates_of,
     numbers_of,
     refined_adapter,
@@ -123,9 +124,9 @@ class MergeRunner:
         merge = await asyncio.to_thread(
             self._context.registry.merges.update, merge.id, numbers=numbers
         )
-        error = numbers[error_key(join.candidate or "teacher", numbers)]
         rule = self._context.config.acceptance.rule(merge.task)
-        await self._decide(merge, submission, as_it_came(rule, what, error), join)
+        verdict = accept_unevaluated(rule, what, numbers.error_of(join.candidate))
+        await self._decide(merge, submission, verdict, join)
 
     async def _rejected(self, merge: Merge, submission: Submission) -> bool:
         """Say whether the operator has rejected the merge, and end it if so."""
@@ -147,13 +148,12 @@ class MergeRunner:
         rule = self._context.config.acceptance.rule(merge.task)
         if rule.take == "first" and merge.job_result is None:
             result = await self._distiller.rung(merge, manifest, task)
-            numbers: dict[str, float] = {}
+            numbers = MergeNumbers()
         else:
             result, numbers = await self._distiller.learned(merge, manifest, task)
         for stage, reason in result.fallbacks.items():
             self._log.warning("fell back", merge=merge.id, stage=stage, reason=reason)
-        numbers |= teacher_numbers(manifest, merge.task)
-        numbers |= {f"seconds/{stage}": spent for stage, spent in result.seconds.items()}
+        numbers |= teacher_numbers(manifest, merge.task) | MergeNumbers(seconds=result.seconds)
         return await asyncio.to_thread(
             registry.merges.advance,
             merge.id,
@@ -192,7 +192,7 @@ class MergeRunner:
                 f"{submission.site} could not evaluate the candidates: {report.failure}"
             )
         if report.refinement_manifest_digest and learned is not None:
-            candidates[REFINED] = await asyncio.to_thread(
+            candidates[Candidate.REFINED] = await asyncio.to_thread(
                 refined_adapter, self._context, report, learned.spec
             )
         merge = await asyncio.to_thread(
@@ -204,8 +204,10 @@ class MergeRunner:
             return True
         join = None
         if verdict.candidate is not None:
-            calibration = calibration_of(report, verdict.candidate)
-            join = AcceptedJoin(verdict.candidate, candidates[verdict.candidate], calibration)
+            calibration = merge.numbers.candidates[verdict.candidate].calibration
+            join = AcceptedJoin(
+                verdict.candidate, candidates[verdict.candidate], calibration or Calibration()
+            )
         await self._decide(merge, submission, verdict, join)
         return False
 
@@ -244,8 +246,9 @@ class MergeRunner:
         return await wait_for(registry, look)
 
 
-def teacher_numbers(manifest: TeacherManifest, task: str) -> dict[str, float]:
-    """Return what a manifest says of its teacher at a task, as a merge's numbers name it."""
-    kinds = {"error": "teacher_error", "mean_iou": "teacher_mean_iou"}
-    told = {name: manifest.metrics.get(f"{kind}/{task}") for kind, name in kinds.items()}
-    return {name: value for name, value in told.items() if value is not None}
+def teacher_numbers(manifest: TeacherManifest, task: str) -> MergeNumbers:
+    """Return what a manifest says of its teacher at a task."""
+    return MergeNumbers(
+        teacher_error=manifest.metrics.get(f"error/{task}"),
+        teacher_mean_iou=manifest.metrics.get(f"mean_iou/{task}"),
+    )

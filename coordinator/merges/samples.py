@@ -14,6 +14,7 @@ from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.own_samples import categories_in, read_own
 
@@ -28,11 +29,13 @@ class FewSamples:
     temporary: bool = False
     """Whether the blob was put together for this merge, and has to go with its job."""
 
-    def numbers(self) -> dict[str, float]:
-        """Return what the merge's record says; nothing where there are none."""
+    def numbers(self) -> MergeNumbers:
+        """Return how many there are for the merge's record; nothing where there are none."""
         if self.blob is None:
-            return {}
-        return {"few_samples": float(self.shared + self.own), "own_samples": float(self.own)}
+            return MergeNumbers()
+        return MergeNumbers(
+            few_samples=float(self.shared + self.own), own_few_samples=float(self.own)
+        )
 
 
 def few_samples(

@@ -10,6 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.coordinator.growth.candidates import Candidate
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState, check_merge
 from rootstock.coordinator.registry.counters import take
@@ -23,13 +25,13 @@ class MergeFields(TypedDict, total=False):
     """What may be set with a step; left out means unchanged."""
 
     reason: str
-    numbers: dict[str, float]
-    """Added to the numbers that are there, key by key."""
+    numbers: MergeNumbers
+    """Added to the numbers that are there."""
     job_result: dict[str, Any] | None
     step: int
     steps: int
     parent_version: int | None
-    candidate: str | None
+    candidate: Candidate | None
     decision: Decision | None
     decision_reason: str | None
     mlflow_run_id: str | None
@@ -102,7 +104,7 @@ class Merges:
                         operation=operation.kind,
                         state=MergeState.QUEUED,
                         reason="",
-                        numbers={},
+                        numbers=MergeNumbers(),
                         step=0,
                         steps=0,
                         released=released,
@@ -267,7 +269,7 @@ def move(
 def _set(row: MergeRow, fields: MergeFields, now: float) -> None:
     values = dict(fields)
     if "numbers" in fields:
-        values["numbers"] = {**row.numbers, **fields["numbers"]}
+        values["numbers"] = row.numbers | fields["numbers"]
     for name, value in values.items():
         setattr(row, name, value)
     row.updated_at = now

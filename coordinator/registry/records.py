@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from rootstock.coordinator.growth.candidates import Candidate
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.growth.states import MergeState, SubmissionState
 
@@ -90,13 +92,13 @@ class Merge:
     operation: OperationKind
     state: MergeState
     reason: str
-    numbers: dict[str, float]
+    numbers: MergeNumbers
     job_result: dict[str, Any] | None
     step: int
     steps: int
     parent_version: int | None
     net_version: int | None
-    candidate: str | None
+    candidate: Candidate | None
     released: bool
     """False holds a queued merge until the operator lets the net grow."""
     decision: Decision | None

@@ -22,6 +22,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeEngine
 
+from rootstock.coordinator.growth.candidates import Candidate
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.growth.states import MergeState, SubmissionState
 from rootstock.coordinator.registry.records import Receipt
@@ -180,13 +182,15 @@ class MergeRow(Base):
     operation: Mapped[OperationKind] = mapped_column(Converted(String(), str, OperationKind))
     state: Mapped[MergeState] = mapped_column(_words(MergeState))
     reason: Mapped[str]
-    numbers: Mapped[dict[str, Any]] = mapped_column(JSON)
+    numbers: Mapped[MergeNumbers] = mapped_column(
+        Converted(JSON(), MergeNumbers.flat, MergeNumbers.from_flat)
+    )
     job_result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     step: Mapped[int] = mapped_column(BigInteger)
     steps: Mapped[int] = mapped_column(BigInteger)
     parent_version: Mapped[int | None]
     net_version: Mapped[int | None]
-    candidate: Mapped[str | None]
+    candidate: Mapped[Candidate | None] = mapped_column(Converted(String(), str, Candidate))
     released: Mapped[bool] = mapped_column(server_default=true())
     decision: Mapped[str | None]
     decision_reason: Mapped[str | None]

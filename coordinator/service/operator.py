@@ -217,7 +217,7 @@ class Operator(OperatorServicer):
             step=row.step,
             steps=row.steps,
             seconds=seconds,
-            numbers=row.numbers,
+            numbers=row.numbers.flat(),
             net_version=row.net_version or 0,
             logged=row.logged,
             held=not row.released,

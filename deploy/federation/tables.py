@@ -8,41 +8,26 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.protos.rootstock.operator.v1 import operator_pb2
 
 if TYPE_CHECKING:
     from rootstock.coordinator.history.rebuild import RestoredMerge
 
-NUMBERS = (
-    "teacher_error",
-    "no_adapter_error",
-    "closed_form_error",
-    "zero_sample_error",
-    "few_sample_error",
-    "refined_error",
-)
+ASKED = tuple(each for each in Candidate if each is not Candidate.OWN_SAMPLES)
+"""What labs are asked about."""
+
+NUMBERS = ("teacher_error", *(f"{each}_error" for each in ASKED))
 """Errors in percent on the owning lab's validation data, in the order in which they arise: what the
-edge would have, calibrated; with no adapter, not."""
+join would have, calibrated; with no adapter, not."""
 
-UNCALIBRATED = {
-    "closed_form_error": "closed_form_uncalibrated_error",
-    "zero_sample_error": "zero_sample_uncalibrated_error",
-    "few_sample_error": "few_sample_uncalibrated_error",
-    "refined_error": "refined_uncalibrated_error",
-}
+UNCALIBRATED = {f"{each}_error": f"{each}_uncalibrated_error" for each in ASKED[1:]}
 """The same candidates' errors without a calibration of the output."""
-
-HEADINGS = {
-    "teacher": "teacher",
-    "no_adapter": "no\nadapter",
-    "closed_form": "closed\nform",
-    "zero_sample": "zero\nsamples",
-    "few_sample": "few\nsamples",
-    "refined": "refined",
-}
 
 MEAN_IOU = tuple(name.replace("error", "mean_iou") for name in NUMBERS)
 """Mean IoU in percent, of tasks that label pixels; their error is 100 − pixel accuracy."""
+
+HEADINGS: dict[str, str] = {each: each.label.replace(" ", "\n") for each in ASKED}
 
 
 def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]]:
@@ -95,7 +80,8 @@ def _shown(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]
     return [
         name
         for name in names
-        if not name.startswith("closed_form") or any(row.get(name) is not None for row in rows)
+        if not name.startswith(Candidate.CLOSED_FORM)
+        or any(row.get(name) is not None for row in rows)
     ]
 
 
@@ -103,8 +89,10 @@ def _table(title: str, names: Iterable[str]) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("category", no_wrap=True)
     for name in names:
-        heading = HEADINGS[name.removesuffix("_error").removesuffix("_mean_iou")]
-        table.add_column(heading, justify="right", overflow="fold")  # no digit is left out
+        whose = name.removesuffix("_error").removesuffix("_mean_iou")
+        table.add_column(
+            HEADINGS.get(whose, whose), justify="right", overflow="fold"
+        )  # no digit is left out
     table.add_column("sec.", justify="right")
     table.add_column("net", no_wrap=True)
     return table

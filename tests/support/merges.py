@@ -14,6 +14,7 @@ from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry
 from rootstock.coordinator.config import AcceptanceConfig, DistillationConfig, JobsConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.jobs.runner import JobRunner
@@ -75,7 +76,7 @@ def evaluating(context: CoordinatorContext, tmp_path: Path) -> Merge:
         merge.id,
         MergeState.EVALUATING,
         job_result=result.model_dump(mode="json"),
-        numbers={"teacher_error": 5.0},
+        numbers=MergeNumbers(teacher_error=5.0),
     )
     asked = context.registry.submissions.get(submission)
     ask(context, merge, asked, candidates_of(result), turn=1, refinement=spec)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,28 +12,8 @@ from rootstock.deploy.output import RESULT, print_json
 
 if TYPE_CHECKING:
     from rootstock.common.nets.graph import Edge, VersionCommit
+    from rootstock.coordinator.growth.numbers import MergeNumbers
     from rootstock.coordinator.net.diff import Difference
-
-_ERRORS = (
-    ("teacher_error", "teacher"),
-    ("no_adapter_error", "no adapter"),
-    ("closed_form_error", "closed form"),
-    ("zero_sample_error", "zero"),
-    ("few_sample_error", "few"),
-    ("refined_error", "refined"),
-    ("own_samples_error", "own samples"),
-)
-"""A merge's errors in percent, in the order in which they arise."""
-
-_CANDIDATES = {
-    "no_adapter": ", no adapter",
-    "closed_form": ", closed form",
-    "zero_sample": ", zero-sample adapter",
-    "few_sample": ", few-sample adapter",
-    "refined": ", refined adapter",
-    "own_samples": ", learned on the operator's samples",
-}
-"""What a merge ended with; nothing where the two modules were trained together."""
 
 _SHORT = 12
 """Digits of a digest that people read."""
@@ -84,31 +64,28 @@ def diff(
 
 
 def _log_lines(commit: VersionCommit) -> Iterator[str]:
+    from rootstock.coordinator.growth.candidates import Candidate
+    from rootstock.coordinator.growth.numbers import MergeNumbers
+
     merge = commit.merge
     digest = commit.content_digest()[:_SHORT]
     yield f"[yellow]version {commit.number}[/]  {digest}  {commit.created_at[:19]}"
     joined = f"{merge.get('category')} → {merge.get('task')} from {merge.get('site')}"
-    by = _CANDIDATES.get(str(merge.get("candidate")), "")
+    word = str(merge.get("candidate") or "")
+    by = f", by {Candidate(word).phrase if word in set(Candidate) else word}" if word else ""
     yield f"    {merge.get('operation')}: {joined}{by}"
-    numbers = _numbers(merge)
+    numbers = _numbers(MergeNumbers.from_flat(merge))
     if numbers:
         yield f"    {numbers}"
 
 
-def _numbers(merge: dict[str, Any]) -> str:
+def _numbers(numbers: MergeNumbers) -> str:
     """Return a merge's errors and its seconds of work in one line."""
-    errors = [
-        f"{label} {merge[key]:.1f}"
-        for key, label in _ERRORS
-        if isinstance(merge.get(key), int | float)
-    ]
-    spent = [
-        value
-        for key, value in merge.items()
-        if key.startswith("seconds/") and isinstance(value, int | float)
-    ]
-    line = "error in %: " + "  ".join(errors) if errors else ""
-    return line + (f"  {sum(spent):.0f} s" if spent else "")
+    errors = {"teacher": numbers.teacher_error} if numbers.teacher_error is not None else {}
+    errors |= {each.label: error for each, error in numbers.shown_errors.items()}
+    line = "error in %: " + "  ".join(f"{label} {error:.1f}" for label, error in errors.items())
+    spent = sum(numbers.seconds.values())
+    return (line if errors else "") + (f"  {spent:.0f} s" if numbers.seconds else "")
 
 
 def _diff_lines(found: Difference, old: int, new: int) -> Iterator[str]:

@@ -18,6 +18,7 @@ from rootstock.common.errors import NotFoundError, UnreachableError
 from rootstock.common.files import only_one
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.rebuild import rebuild
@@ -50,7 +51,7 @@ def grown(context: CoordinatorContext, folder: Path) -> None:
     cow, pig = registry.submissions.all(SubmissionState.ADMITTED)[-2:]
     rejected = registry.merges.create(cow.id, "cow", "classification", OperationKind.NEW_CATEGORY)
     for state in (MergeState.DISTILLING, MergeState.EVALUATING):
-        registry.merges.advance(rejected.id, state, numbers={"teacher_error": 5.0})
+        registry.merges.advance(rejected.id, state, numbers=MergeNumbers(teacher_error=5.0))
     context.end(rejected, "cow-lab", MergeState.REJECTED, "acceptance: an error of 38.0%")
     context.fail_all(pig, "pig-lab could not evaluate the candidates")
 

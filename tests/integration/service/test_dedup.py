@@ -25,6 +25,7 @@ from rootstock.common.errors import (
 from rootstock.common.transport.dedup import held_bytes
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.common.weights.safetensors_io import read, write
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.commit import commit, roll_back
 from rootstock.coordinator.merges.result import AcceptedJoin
@@ -71,7 +72,7 @@ def version_of(
     registry.submissions.set_state(submission_id, SubmissionState.ADMITTED)
     submission = registry.submissions.get(submission_id)
     merge = registry.merges.create(submission_id, submission.category, "classification", operation)
-    merge = registry.merges.update(merge.id, numbers={"teacher_error": 5.0})
+    merge = registry.merges.update(merge.id, numbers=MergeNumbers(teacher_error=5.0))
     if operation is OperationKind.NEW_CATEGORY:
         registry.merges.advance(merge.id, MergeState.DISTILLING)
         registry.merges.advance(merge.id, MergeState.EVALUATING)

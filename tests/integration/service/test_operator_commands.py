@@ -13,6 +13,7 @@ import tomli_w
 
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.files import only_one
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.commit import commit
 from rootstock.coordinator.merges.result import AcceptedJoin, LearnedTask, OperatorJoin
@@ -110,5 +111,5 @@ def founded(coordinator: Running, lab: Lab) -> None:
     registry.submissions.set_state(receipt.submission_id, SubmissionState.ADMITTED)
     submission = registry.submissions.get(receipt.submission_id)
     merge = registry.merges.create(submission.id, "cat", "classification", OperationKind.FOUND)
-    merge = registry.merges.update(merge.id, numbers={"teacher_error": 5.0})
+    merge = registry.merges.update(merge.id, numbers=MergeNumbers(teacher_error=5.0))
     commit(coordinator.context, merge, submission, AcceptedJoin())

@@ -7,6 +7,7 @@ import pytest
 from rootstock.common.errors import LimitError, SchemaError
 from rootstock.coordinator.config import AcceptanceConfig
 from rootstock.coordinator.growth.acceptance import acceptance
+from rootstock.coordinator.growth.numbers import MergeNumbers
 
 POLICY = AcceptanceConfig(max_error=40.0, max_above_teacher=10.0)
 
@@ -53,7 +54,7 @@ POLICY = AcceptanceConfig(max_error=40.0, max_above_teacher=10.0)
     ],
 )
 def test_policy(numbers: dict[str, float], accepted: bool, candidate: str | None) -> None:
-    verdict = acceptance(POLICY, numbers)
+    verdict = acceptance(POLICY, MergeNumbers.from_flat(numbers))
     assert (accepted, candidate) == (verdict.accepted, verdict.candidate)
     assert verdict.reason
 
@@ -66,7 +67,7 @@ def test_policy(numbers: dict[str, float], accepted: bool, candidate: str | None
     ],
 )
 def test_a_rejection_names_value_rule_and_setting(numbers: dict[str, float], named: str) -> None:
-    reason = acceptance(POLICY, numbers).reason
+    reason = acceptance(POLICY, MergeNumbers.from_flat(numbers)).reason
     assert f"{numbers['refined_error']:.1f}%" in reason
     assert named in reason
 
@@ -76,12 +77,12 @@ def test_a_rejection_names_value_rule_and_setting(numbers: dict[str, float], nam
 def test_an_error_is_a_percentage(key: str, value: float) -> None:
     numbers = {"teacher_error": 5.0, "refined_error": 6.0, key: value}
     with pytest.raises(LimitError, match=key):
-        acceptance(POLICY, numbers)
+        acceptance(POLICY, MergeNumbers.from_flat(numbers))
 
 
 def test_needs_the_teachers_error() -> None:
     with pytest.raises(SchemaError, match="teacher_error"):
-        acceptance(POLICY, {"refined_error": 6.0})
+        acceptance(POLICY, MergeNumbers.from_flat({"refined_error": 6.0}))
 
 
 FIRST = POLICY.model_copy(update={"take": "first"})
@@ -121,6 +122,6 @@ FIRST = POLICY.model_copy(update={"take": "first"})
 def test_the_first_that_will_do(
     numbers: dict[str, float], accepted: bool, candidate: str | None, reason: str
 ) -> None:
-    verdict = acceptance(FIRST, numbers)
+    verdict = acceptance(FIRST, MergeNumbers.from_flat(numbers))
     assert (accepted, candidate) == (verdict.accepted, verdict.candidate)
     assert reason in verdict.reason

@@ -147,9 +147,9 @@ def test_a_merge_of_nothing_but_its_name_has_a_report() -> None:
 def test_the_kept_candidate_is_marked_and_uncalibrated_errors_stand_beside() -> None:
     numbers = {"teacher_error": 1.0, "zero_sample_error": 8.0, "zero_sample_uncalibrated_error": 38}
     rows = error_rows(learned(candidate="zero_sample", numbers=numbers))
-    assert [(row.key, row.kept, row.uncalibrated) for row in rows] == [
-        ("teacher_error", False, None),
-        ("zero_sample_error", True, 38.0),
+    assert [(row.label, row.kept, row.uncalibrated) for row in rows] == [
+        ("teacher", False, None),
+        ("zero samples", True, 38.0),
     ]
 
 

@@ -239,12 +239,12 @@ def test_the_operators_own_samples_join_those_that_a_lab_shares(
         context.store, {"images": torch.zeros(4, 3, 32, 32), "labels": torch.ones(4)}
     )
     shares = cat.model_copy(update={"shared_samples": SharedSamples(count=4, blob=blob)})
-    assert few_samples(context, cat, task).numbers() == {}
+    assert few_samples(context, cat, task).numbers().flat() == {}
     assert few_samples(context, shares, task).blob == blob
     alone = few_samples(own, cat, task)
-    assert alone.numbers() == {"few_samples": 120.0, "own_samples": 120.0}
+    assert alone.numbers().flat() == {"few_samples": 120.0, "own_samples": 120.0}
     both = few_samples(own, shares, task)
-    assert both.numbers() == {"few_samples": 124.0, "own_samples": 120.0}
+    assert both.numbers().flat() == {"few_samples": 124.0, "own_samples": 120.0}
     assert both.blob is not None
     assert both.blob.tensors["images"].shape == (124, 3, 32, 32)
     # Yes and no say nothing about pixels; of cows there are none; a broken image costs no merge.

@@ -9,8 +9,9 @@ import pytest
 
 from rootstock.common.nets.calibration import Calibration
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.history.recorder import gather
-from rootstock.coordinator.merges.evaluation import calibration_of, numbers_of
+from rootstock.coordinator.merges.evaluation import numbers_of
 from rootstock.coordinator.merges.runner import teacher_numbers
 from rootstock.coordinator.net.objects import read_commit
 from rootstock.coordinator.net.reader import NetReader
@@ -28,7 +29,8 @@ def test_an_old_agent_calibrates_nothing() -> None:
     report = pb.ReportEvaluationRequest(
         results=results(), refinement_manifest_digest="a" * 64, refined_error=3.0
     )
-    assert numbers_of(report) == {
+    numbers = numbers_of(report)
+    assert numbers.flat() == {
         "no_adapter_error": 50.0,
         "zero_sample_error": 38.0,
         "zero_sample_uncalibrated_error": 38.0,
@@ -37,8 +39,7 @@ def test_an_old_agent_calibrates_nothing() -> None:
         "seconds/refinement": 0.0,
         "refinement_steps": 0.0,
     }
-    for name in ("no_adapter", "zero_sample", "refined"):
-        assert calibration_of(report, name).identity
+    assert {each.calibration for each in numbers.candidates.values()} == {None}
 
 
 def test_numbers_tell_both_errors_and_the_baseline_stays() -> None:
@@ -50,13 +51,14 @@ def test_numbers_tell_both_errors_and_the_baseline_stays() -> None:
         refined_error=3.0,
         refined_calibration=pb.OutputCalibration(scale=1.5, bias=0, error=2),
     )
-    numbers = numbers_of(report)
+    measured = numbers_of(report)
+    numbers = measured.flat()
     assert numbers["no_adapter_error"] == 50.0
     assert numbers["no_adapter_calibrated_error"] == 31.0
     assert (numbers["zero_sample_error"], numbers["zero_sample_uncalibrated_error"]) == (8.0, 38.0)
     assert (numbers["refined_error"], numbers["refined_uncalibrated_error"]) == (2.0, 3.0)
     assert (numbers["zero_sample_scale"], numbers["zero_sample_bias"]) == (0.5, 1.5)
-    assert calibration_of(report, "refined") == Calibration(scale=1.5)
+    assert measured.candidates[Candidate.REFINED].calibration == Calibration(scale=1.5)
 
 
 def test_a_segmentation_tells_its_mean_iou_of_the_same_output() -> None:
@@ -72,7 +74,7 @@ def test_a_segmentation_tells_its_mean_iou_of_the_same_output() -> None:
         refined_mean_iou=0.0,
     )
     sent = pb.ReportEvaluationRequest.FromString(report.SerializeToString())
-    told = {key: value for key, value in numbers_of(sent).items() if "mean_iou" in key}
+    told = {key: value for key, value in numbers_of(sent).flat().items() if "mean_iou" in key}
     assert told == {
         "no_adapter_mean_iou": 30.0,  # as no_adapter_error, without the calibration
         "zero_sample_mean_iou": 70.0,
@@ -84,8 +86,8 @@ def test_a_teacher_s_numbers_are_those_of_the_task(context: CoordinatorContext) 
     manifest = teacher(context, "cat-lab", "cat").model_copy(
         update={"metrics": {"error/a": 1.0, "error/b": 2.0, "mean_iou/b": 50.0}}
     )
-    assert teacher_numbers(manifest, "a") == {"teacher_error": 1.0}
-    assert teacher_numbers(manifest, "b") == {"teacher_error": 2.0, "teacher_mean_iou": 50.0}
+    assert teacher_numbers(manifest, "a").flat() == {"teacher_error": 1.0}
+    assert teacher_numbers(manifest, "b").flat() == {"teacher_error": 2.0, "teacher_mean_iou": 50.0}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_the_accepted_candidate_s_calibration_goes_to_the_edge_and_the_record(
     ]
     assert shown.parameters["distillation.dream.images"] == 96
     assert shown.parameters["zero_sample_fallback"] == record["zero_sample_fallback"]
-    status = operator_pb2.MergeStatus(category="dog", numbers=merge.numbers, state="merged")
+    status = operator_pb2.MergeStatus(category="dog", numbers=merge.numbers.flat(), state="merged")
     (row,) = category_rows(operator_pb2.GetStatusResponse(merges=[status]))
     assert (row["no_adapter_error"], row["zero_sample_error"]) == (50.0, 8.0)
     assert row["zero_sample_uncalibrated_error"] == 38.0

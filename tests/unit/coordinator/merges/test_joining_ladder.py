@@ -167,7 +167,7 @@ def test_only_if_neither_will_do_an_adapter_is_learned(context: CoordinatorConte
     assert (first.refine, second.refine) == (False, True)
     assert merge.state is MergeState.MERGED
     assert merge.candidate == "zero_sample"
-    assert {"seconds/closed-form", "seconds/zero-sample"} <= merge.numbers.keys()
+    assert {"seconds/closed-form", "seconds/zero-sample"} <= merge.numbers.flat().keys()
 
 
 def test_a_crash_between_the_rungs_is_no_matter(context: CoordinatorContext) -> None:
@@ -228,4 +228,4 @@ def test_the_best_is_taken_unless_told_otherwise(context: CoordinatorContext) ->
 def test_numbers_of_a_rung_are_named_as_the_others_are(name: str) -> None:
     told = pb.CandidateResult(name=name, error=3.0)
     report = pb.ReportEvaluationRequest(results=[told])
-    assert numbers_of(report) == {f"{name}_error": 3.0, f"{name}_uncalibrated_error": 3.0}
+    assert numbers_of(report).flat() == {f"{name}_error": 3.0, f"{name}_uncalibrated_error": 3.0}

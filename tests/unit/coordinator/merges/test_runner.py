@@ -11,6 +11,7 @@ import pytest
 from rootstock.common.errors import ConflictError
 from rootstock.coordinator.config import AcceptanceRule
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.net.reader import NetReader
@@ -145,7 +146,7 @@ def test_a_version_rolled_back_stays_on_record_and_the_net_grows_on(
     )
     for state in (MergeState.DISTILLING, MergeState.EVALUATING):
         second = context.registry.merges.advance(
-            second.id, state, job_result=merge.job_result, numbers={"teacher_error": 5.0}
+            second.id, state, job_result=merge.job_result, numbers=MergeNumbers(teacher_error=5.0)
         )
 
     async def carried() -> None:

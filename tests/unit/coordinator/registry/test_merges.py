@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.coordinator.growth.candidates import Candidate
+from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.registry import (
     OPEN_MERGES,
@@ -57,17 +59,23 @@ def test_steps_keep_times_fields_and_events_together(
     merge = registry.merges.create(
         admitted("cat"), "cat", "classification", OperationKind.NEW_CATEGORY
     )
-    assert (merge.started_at, merge.numbers, merge.step) == (None, {}, 0)
+    assert (merge.started_at, merge.numbers, merge.step) == (None, MergeNumbers(), 0)
     clock.now += 5
     event = NewEvent("cat-lab", "merge", b"distilling")
     merge = registry.merges.advance(
-        merge.id, MergeState.DISTILLING, events=[event], steps=300, numbers={"teacher_error": 5.0}
+        merge.id,
+        MergeState.DISTILLING,
+        events=[event],
+        steps=300,
+        numbers=MergeNumbers(teacher_error=5.0),
     )
     assert (clock.now, None) == (merge.started_at, merge.finished_at)
-    registry.merges.update(merge.id, step=50, numbers={"zero_sample_error": 30.0})
+    registry.merges.update(
+        merge.id, step=50, numbers=MergeNumbers.from_flat({"zero_sample_error": 30.0})
+    )
     merge = registry.merges.get(merge.id)
     assert (merge.step, merge.steps) == (50, 300)
-    assert merge.numbers == {"teacher_error": 5.0, "zero_sample_error": 30.0}
+    assert merge.numbers.flat() == {"teacher_error": 5.0, "zero_sample_error": 30.0}
     result = {"adapters": {"zero_sample": "0" * 64}, "loss": [1.0, 0.5], "none": None}
     registry.merges.advance(merge.id, MergeState.EVALUATING, job_result=result)
     assert result == registry.merges.get(merge.id).job_result
@@ -142,7 +150,7 @@ def test_commits_are_serial_and_bring_their_merge_along(
     assert registry.versions.head() is None
     news = NewEvent(None, "version", b"1")
     first = registry.versions.commit(
-        1, "a" * 64, "b" * 64, None, cat.id, events=[news], candidate="refined"
+        1, "a" * 64, "b" * 64, None, cat.id, events=[news], candidate=Candidate.REFINED
     )
     assert first == registry.versions.head() == registry.versions.get(1)
     merged = registry.merges.get(cat.id)
@@ -151,7 +159,13 @@ def test_commits_are_serial_and_bring_their_merge_along(
     for number, parent in ((1, None), (2, None), (3, 1), (3, 2)):
         with pytest.raises(ConflictError, match="the head is 1 and the next number 2"):
             registry.versions.commit(
-                number, "c" * 64, "d" * 64, parent, dog.id, events=[news], candidate="refined"
+                number,
+                "c" * 64,
+                "d" * 64,
+                parent,
+                dog.id,
+                events=[news],
+                candidate=Candidate.REFINED,
             )
     # The lost race left no trace: the merge can be committed on the new head.
     assert dog == registry.merges.get(dog.id)

@@ -102,13 +102,17 @@ def test_500_categories_are_shown_in_under_a_second(tmp_path: Path, command: Com
 def test_log_is_newest_first_with_the_merge_s_numbers(grown: GrownNet, command: Command) -> None:
     lines = command.text("net", "log", "-c", grown.config).splitlines()
     digests = [version["digest"][:12] for version in _versions(grown, command)]
+    errors = (
+        "    error in %: teacher 0.5  no adapter 52.0  zero samples 1.9  few samples 1.0"
+        "  refined 1.2  104 s"
+    )
     assert lines == [
         f"version 3  {digests[0]}  2026-01-02T03:04:03",
-        "    new-category: dog → classification from dog-lab, refined adapter",
-        "    error in %: teacher 0.5  no adapter 52.0  zero 1.9  few 1.0  refined 1.2  104 s",
+        "    new-category: dog → classification from dog-lab, by the adapter refined at the lab",
+        errors,
         f"version 2  {digests[1]}  2026-01-02T03:04:02",
-        "    new-category: cow → classification from cow-lab, refined adapter",
-        "    error in %: teacher 0.5  no adapter 52.0  zero 1.9  few 1.0  refined 1.2  104 s",
+        "    new-category: cow → classification from cow-lab, by the adapter refined at the lab",
+        errors,
         f"version 1  {digests[2]}  2026-01-02T03:04:01",
         "    found: cat → classification from cat-lab",
         "    error in %: teacher 2.5",
