@@ -1,15 +1,17 @@
-"""The store in a local folder: ``blobs/ab/abcd…`` and ``refs/<name>``."""
+"""The store in a local folder: ``blobs/ab/abcd…``, ``refs/<name>``, ``<area>/blobs/ab/abcd…``."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from rootstock.common.artifacts.store import check_digest, check_ref, no_blob
+from rootstock.common.artifacts.store import StoredBlob, check_digest, check_ref, no_blob
 from rootstock.common.errors import IntegrityError, LimitError, NotFoundError, StorageError
 from rootstock.common.files import READ_BYTES, aside, storage_errors, sync_folder, write_bytes
 
@@ -17,7 +19,11 @@ _BLOB_MODE = 0o444  # a blob never changes: not even by accident
 
 
 class LocalStore:
-    """A `BlobStore` in a folder, for one machine or a shared file system."""
+    """A `BlobStore` in a folder, for one machine or a shared file system.
+
+    A blob's age is that of its file. Whoever renews one holds the file `discarding` shared, whoever
+    discards one holds it alone: none is deleted between the look at its age and the deletion.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -37,7 +43,7 @@ class LocalStore:
     ) -> None:
         """See `BlobStore.put_file`. A move within one file system copies no byte."""
         target = self._blob(digest)
-        if not target.is_file():
+        if not self._there(digest):
             if not path.is_file():
                 raise NotFoundError(f"{path}: there is no such file to store as {digest}")
             if not (move and self._take(path, target, digest, verified)):
@@ -49,10 +55,22 @@ class LocalStore:
         """See `BlobStore.put_bytes`."""
         digest = hashlib.sha256(data).hexdigest()
         target = self._blob(digest)
-        if not target.is_file():
+        if not self._there(digest):
             self._make_parent(target)
             write_bytes(target, data, mode=_BLOB_MODE)
         return digest
+
+    def renew(self, digest: str) -> bool:
+        """See `BlobStore.renew`."""
+        path = self._blob(digest)
+        if not path.is_file():
+            return False
+        with storage_errors(path), self._discarding(fcntl.LOCK_SH):
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+        return True
 
     def read_bytes(self, digest: str, limit: int) -> bytes:
         """See `BlobStore.read_bytes`."""
@@ -83,13 +101,31 @@ class LocalStore:
                 path.unlink()
                 sync_folder(path.parent)
 
-    def digests(self) -> Iterator[str]:
-        """See `BlobStore.digests`."""
-        if self._blobs.is_dir():
-            for folder in sorted(self._blobs.iterdir()):
-                for path in sorted(folder.iterdir()):
-                    if not path.name.startswith("."):  # a file being written aside
-                        yield path.name
+    def discard(self, digest: str, before: float) -> bool:
+        """See `BlobStore.discard`."""
+        path = self._blob(digest)
+        if not path.is_file():
+            return False
+        with storage_errors(path), self._discarding(fcntl.LOCK_EX):
+            if path.stat().st_mtime >= before:
+                return False
+            path.unlink()
+            sync_folder(path.parent)
+        return True
+
+    def blobs(self) -> Iterator[StoredBlob]:
+        """See `BlobStore.blobs`."""
+        if not self._blobs.is_dir():
+            return
+        for folder in sorted(self._blobs.iterdir()):
+            for path in sorted(folder.iterdir()):
+                if path.name.startswith("."):  # a file being written aside
+                    continue
+                try:
+                    found = path.stat()
+                except FileNotFoundError:  # deleted since the folder was listed
+                    continue
+                yield StoredBlob(path.name, found.st_size, found.st_mtime)
 
     def put_ref(self, name: str, digest: str) -> None:
         """See `BlobStore.put_ref`."""
@@ -104,13 +140,49 @@ class LocalStore:
         except (FileNotFoundError, IsADirectoryError):
             return None
 
-    def delete_ref(self, name: str) -> None:
-        """See `BlobStore.delete_ref`."""
-        path = self._ref(name)
-        with storage_errors(path):
-            if path.is_file():
-                path.unlink()
-                sync_folder(path.parent)
+    def refs(self, under: str) -> Iterator[str]:
+        """See `BlobStore.refs`."""
+        for path in sorted(self._ref(under).rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                yield str(path.relative_to(self._refs))
+
+    def area(self, name: str) -> LocalStore:
+        """See `BlobStore.area`."""
+        return LocalStore(self._root / check_ref(name))
+
+    def areas(self, under: str) -> Iterator[str]:
+        """See `BlobStore.areas`."""
+        folder = self._root / check_ref(under)
+        if folder.is_dir():
+            yield from sorted(path.name for path in folder.iterdir())
+
+    def drop(self, area: str) -> None:
+        """See `BlobStore.drop`."""
+        folder = self._root / check_ref(area)
+        with storage_errors(folder):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+                sync_folder(folder.parent)
+
+    def tidy(self, before: float) -> None:
+        """See `BlobStore.tidy`."""
+        for path in self._root.rglob(".*.aside"):
+            with storage_errors(path), suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+
+    def _there(self, digest: str) -> bool:
+        """Say whether a blob need not be written; another user's, whose age stays, is replaced."""
+        try:
+            return self.renew(digest)
+        except StorageError:
+            return False
+
+    @contextmanager
+    def _discarding(self, operation: int) -> Iterator[None]:
+        with (self._root / "discarding").open("a") as file:
+            fcntl.flock(file, operation)
+            yield
 
     def _blob(self, digest: str) -> Path:
         # 256 folders keep each one small enough to list.
@@ -134,9 +206,10 @@ class LocalStore:
             with path.open("rb") as file:
                 _require(hashlib.file_digest(file, "sha256").hexdigest(), digest, path)
         with storage_errors(target):
-            with path.open("rb+") as file:
+            with path.open("rb") as file:
                 os.fsync(file.fileno())
             path.chmod(_BLOB_MODE)
+            os.utime(path)  # its age as a blob begins now, however long it took to arrive
             path.replace(target)
             sync_folder(target.parent)
         return True

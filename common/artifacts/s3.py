@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,23 @@ from rootstock.common.artifacts.s3_client import (
     create_bytes,
     create_file,
     s3_errors,
+    touch,
 )
-from rootstock.common.artifacts.store import check_digest, check_ref, no_blob
+from rootstock.common.artifacts.store import StoredBlob, check_digest, check_ref, no_blob
 from rootstock.common.errors import IntegrityError, LimitError, NotFoundError, StorageError
-from rootstock.common.files import READ_BYTES, aside, file_digest
+from rootstock.common.files import READ_BYTES, aside, file_digest, storage_errors
+
+CACHE_SECONDS = 7 * 24 * 3600.0
+"""A local copy that nothing has asked for in this time is deleted."""
+
+TRIM_SECONDS = 3600.0
+"""Between two looks for such copies."""
+
+DISCARD_SECONDS = 60.0
+"""How long a discard may take from its mark until it sends the deletion."""
+
+MARK_SECONDS = 600.0
+"""A discard's mark of this age was left by a process that has ended; boto3 retries for less."""
 
 
 class S3Store:
@@ -27,6 +43,10 @@ class S3Store:
     Objects are created only if they are not there (If-None-Match), so that of two writers none
     overwrites the other. S3's own checksum of a multipart object is not the SHA-256 of its
     bytes, so objects are named by ours and proved after each download.
+
+    A blob's age is its object's LastModified. S3 cannot delete an object on the condition that it
+    is old, so `discard` writes a mark before it looks at the age, and `renew` looks for the mark
+    after it has made the object young: of the two at once, one sees the other.
 
     Parameters
     ----------
@@ -43,28 +63,28 @@ class S3Store:
     ) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
-        self._cache = LocalStore(cache)
         self._cache_folder = cache
+        self._trimmed_at = 0.0
         self._where = f"s3://{bucket}/{self._prefix}"
         with self._errors():
             self._client: Any = connect(endpoint)
 
     def has(self, digest: str) -> bool:
         """See `BlobStore.has`."""
-        return self._head(digest) is not None
+        return self._head(self._blob(digest)) is not None
 
     def size(self, digest: str) -> int:
         """See `BlobStore.size`."""
-        size = self._head(digest)
-        if size is None:
+        found = self._head(self._blob(digest))
+        if found is None:
             raise no_blob(digest, self._where)
-        return size
+        return int(found["ContentLength"])
 
     def put_file(
         self, path: Path, digest: str, *, verified: bool = False, move: bool = False
     ) -> None:
         """See `BlobStore.put_file`."""
-        if not self.has(digest):
+        if not self.renew(digest):
             if not path.is_file():
                 raise NotFoundError(f"{path}: there is no such file to store as {digest}")
             if not verified and (found := file_digest(path)) != digest:
@@ -80,8 +100,25 @@ class S3Store:
         """See `BlobStore.put_bytes`."""
         digest = hashlib.sha256(data).hexdigest()
         with self._errors():
-            create_bytes(self._client, self._bucket, self._blob(digest), data)
+            while not create_bytes(self._client, self._bucket, self._blob(digest), data):
+                if self.renew(digest):  # else it was discarded since
+                    break
         return digest
+
+    def renew(self, digest: str) -> bool:
+        """See `BlobStore.renew`."""
+        key, mark = self._blob(digest), self._mark(digest)
+        if self._head(key) is None:
+            return False
+        with self._errors():
+            if not touch(self._client, self._bucket, key):
+                return False
+            while (found := self._head(mark)) is not None:
+                if found["LastModified"].timestamp() < time.time() - MARK_SECONDS:
+                    self._client.delete_object(Bucket=self._bucket, Key=mark)
+                    break
+                time.sleep(0.2)
+        return self.has(digest)
 
     def read_bytes(self, digest: str, limit: int) -> bytes:
         """See `BlobStore.read_bytes`."""
@@ -95,7 +132,7 @@ class S3Store:
 
     def local_path(self, digest: str) -> Path:
         """See `BlobStore.local_path`: a verified copy in the cache, fetched if need be."""
-        if not self._cache.has(digest):
+        if not self._cache.renew(digest):
             self._fetch(digest)
         return self._cache.local_path(digest)
 
@@ -105,15 +142,27 @@ class S3Store:
             self._client.delete_object(Bucket=self._bucket, Key=self._blob(digest))
         self._cache.delete(digest)
 
-    def digests(self) -> Iterator[str]:
-        """See `BlobStore.digests`."""
+    def discard(self, digest: str, before: float) -> bool:
+        """See `BlobStore.discard`."""
+        mark, begun = self._mark(digest), time.monotonic()
         with self._errors():
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=f"{self._prefix}blobs/"
-            )
-            for page in pages:
-                for item in page.get("Contents", ()):
-                    yield item["Key"].rpartition("/")[2]
+            self._client.put_object(Bucket=self._bucket, Key=mark, Body=b"")
+            try:
+                found = self._head(self._blob(digest))
+                if found is None or found["LastModified"].timestamp() >= before:
+                    return False
+                if time.monotonic() - begun > DISCARD_SECONDS:
+                    return False  # whoever renews it may no longer be waiting
+                self.delete(digest)
+            finally:
+                self._client.delete_object(Bucket=self._bucket, Key=mark)
+        return True
+
+    def blobs(self) -> Iterator[StoredBlob]:
+        """See `BlobStore.blobs`."""
+        for item in self._list("blobs/"):
+            digest = item["Key"].rpartition("/")[2]
+            yield StoredBlob(digest, int(item["Size"]), item["LastModified"].timestamp())
 
     def put_ref(self, name: str, digest: str) -> None:
         """See `BlobStore.put_ref`."""
@@ -126,10 +175,63 @@ class S3Store:
         data = self._get(self._ref(name), 65)
         return None if data is None else check_digest(data.decode("ascii", "replace"))
 
-    def delete_ref(self, name: str) -> None:
-        """See `BlobStore.delete_ref`."""
+    def refs(self, under: str) -> Iterator[str]:
+        """See `BlobStore.refs`."""
+        for item in self._list(f"refs/{check_ref(under)}/"):
+            yield item["Key"].removeprefix(f"{self._prefix}refs/")
+
+    def area(self, name: str) -> S3Store:
+        """See `BlobStore.area`."""
+        area = copy.copy(self)
+        area._prefix = f"{self._prefix}{check_ref(name)}/"
+        area._cache_folder = self._cache_folder / name
+        area._where = f"{self._where}{name}/"
+        return area
+
+    def areas(self, under: str) -> Iterator[str]:
+        """See `BlobStore.areas`."""
+        start = f"{self._prefix}{check_ref(under)}/"
         with self._errors():
-            self._client.delete_object(Bucket=self._bucket, Key=self._ref(name))
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=start, Delimiter="/"
+            )
+            for page in pages:
+                for item in page.get("CommonPrefixes", ()):
+                    yield item["Prefix"].removeprefix(start).rstrip("/")
+
+    def drop(self, area: str) -> None:
+        """See `BlobStore.drop`: the objects, and their copies in the cache."""
+        for item in list(self._list(f"{check_ref(area)}/")):
+            with self._errors():
+                self._client.delete_object(Bucket=self._bucket, Key=item["Key"])
+        folder = self._cache_folder / area
+        with storage_errors(folder), suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+
+    def tidy(self, before: float) -> None:
+        """See `BlobStore.tidy`: objects whose parts were never put together."""
+        with self._errors():
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            )
+            for page in pages:
+                for item in page.get("Uploads", ()):
+                    if item["Initiated"].timestamp() < before:
+                        self._client.abort_multipart_upload(
+                            Bucket=self._bucket, Key=item["Key"], UploadId=item["UploadId"]
+                        )
+
+    @property
+    def _cache(self) -> LocalStore:
+        return LocalStore(self._cache_folder)
+
+    def _list(self, start: str) -> Iterator[Any]:
+        with self._errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + start
+            )
+            for page in pages:
+                yield from page.get("Contents", ())
 
     def _blob(self, digest: str) -> str:
         return f"{self._prefix}blobs/{check_digest(digest)[:2]}/{digest}"
@@ -137,17 +239,20 @@ class S3Store:
     def _ref(self, name: str) -> str:
         return f"{self._prefix}refs/{check_ref(name)}"
 
-    def _head(self, digest: str) -> int | None:
+    def _mark(self, digest: str) -> str:
+        return f"{self._prefix}discarding/{check_digest(digest)}"
+
+    def _head(self, key: str) -> Any:
+        """Return what S3 says of an object, or None if there is no such object."""
         with self._errors():
             try:
-                head = self._client.head_object(Bucket=self._bucket, Key=self._blob(digest))
+                return self._client.head_object(Bucket=self._bucket, Key=key)
             except Exception as error:
                 if not absent(error):
                     raise
                 # A missing bucket gives the same bare 404 as a missing object: this tells.
                 self._client.head_bucket(Bucket=self._bucket)
                 return None
-            return int(head["ContentLength"])
 
     def _open(self, key: str) -> Any:
         """Return an object's body, or None if there is no such object."""
@@ -168,6 +273,7 @@ class S3Store:
                 return data
 
     def _fetch(self, digest: str) -> None:
+        self._trim()
         with self._errors():
             body = self._open(self._blob(digest))
             if body is None:
@@ -180,6 +286,17 @@ class S3Store:
                 file.flush()
                 self._require(found.hexdigest(), digest)
                 self._cache.put_file(temporary, digest, verified=True, move=True)
+
+    def _trim(self) -> None:
+        """Delete the local copies that nothing has asked for in a long time."""
+        now = time.time()
+        if now - self._trimmed_at < TRIM_SECONDS:
+            return
+        self._trimmed_at = now
+        for path in self._cache_folder.rglob("*"):
+            with storage_errors(path), suppress(FileNotFoundError):
+                if path.is_file() and path.stat().st_mtime < now - CACHE_SECONDS:
+                    path.unlink()
 
     def _require(self, found: str, digest: str) -> None:
         if found != digest:

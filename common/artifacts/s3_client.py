@@ -19,6 +19,7 @@ from rootstock.common.errors import (
 
 try:
     import boto3
+    from boto3.s3.transfer import TransferConfig
     from botocore.config import Config
     from botocore.exceptions import (
         BotoCoreError,
@@ -39,6 +40,9 @@ except ImportError as _missing:
 
 PART_BYTES = 32 << 20
 """Memory of an upload, and of a multipart object's part: 320 GB in S3's 10,000 parts."""
+
+COPY_BYTES = 1 << 30
+"""Larger objects are copied in parts; the server does it, and no byte travels."""
 
 _UNREACHABLE = (
     ConnectionClosedError,
@@ -69,10 +73,15 @@ def connect(endpoint: str | None) -> Any:
     )
 
 
-def create_bytes(client: Any, bucket: str, key: str, data: bytes) -> None:
-    """Create an object; one that is there stays, as its name says that its bytes are the same."""
-    with _create_only():
+def create_bytes(client: Any, bucket: str, key: str, data: bytes) -> bool:
+    """Create an object; False if there is one, which stays: its name says what its bytes are."""
+    try:
         client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+    except ClientError as error:
+        if _code(error) not in _EXISTS:
+            raise
+        return False
+    return True
 
 
 def create_file(client: Any, bucket: str, key: str, path: Path) -> None:
@@ -92,27 +101,36 @@ def create_file(client: Any, bucket: str, key: str, path: Path) -> None:
                 number = len(parts) + 1
                 tag = client.upload_part(**upload, PartNumber=number, Body=data)["ETag"]
                 parts.append({"PartNumber": number, "ETag": tag})
-            with _create_only():
-                client.complete_multipart_upload(
-                    **upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
-                )
-        except BaseException:
+            client.complete_multipart_upload(
+                **upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+            )
+        except BaseException as error:
             client.abort_multipart_upload(**upload)  # parts of a dead upload cost money
+            if not (isinstance(error, ClientError) and _code(error) in _EXISTS):
+                raise
+
+
+def touch(client: Any, bucket: str, key: str) -> bool:
+    """Give an object a new LastModified by copying it onto itself; False if there is none."""
+    whole = TransferConfig(multipart_threshold=COPY_BYTES, multipart_chunksize=COPY_BYTES)
+    try:
+        client.copy(
+            {"Bucket": bucket, "Key": key},
+            bucket,
+            key,
+            ExtraArgs={"MetadataDirective": "REPLACE"},  # without a change S3 refuses the copy
+            Config=whole,
+        )
+    except ClientError as error:
+        if not absent(error):
             raise
+        return False
+    return True
 
 
 def absent(error: Exception) -> bool:
     """Say whether a call failed because there is no such object."""
     return isinstance(error, ClientError) and _code(error) in _ABSENT
-
-
-@contextmanager
-def _create_only() -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        if _code(error) not in _EXISTS:
-            raise
 
 
 @contextmanager

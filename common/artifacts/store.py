@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rootstock.common.errors import NotFoundError, SchemaError
 
@@ -13,13 +13,22 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _REF = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}(/[a-z0-9][a-z0-9._-]{0,62}){0,7}")
 
 
+class StoredBlob(NamedTuple):
+    """A blob in a list: its size in bytes, and when it was put last, in seconds since the epoch."""
+
+    digest: str
+    size: int
+    put_at: float
+
+
 class BlobStore(Protocol):
     """Where blobs, trees and commits are kept.
 
     A blob never changes and has one name, its SHA-256 in hex. Putting one that is there costs
-    nothing. When a put returns, what was put survives a power cut. Methods raise `SchemaError`
-    for a malformed digest or name, `NotFoundError` for one that nothing has, `StorageError`
-    for a full, read-only or lying disk, `UnreachableError` for a store that does not answer.
+    nothing but begins its age anew. When a put returns, what was put survives a power cut. Methods
+    raise `SchemaError` for a malformed digest or name, `NotFoundError` for one that nothing has,
+    `StorageError` for a full, read-only or lying disk, `UnreachableError` for a store that does not
+    answer.
     """
 
     def has(self, digest: str) -> bool:
@@ -52,8 +61,16 @@ class BlobStore(Protocol):
         """Store a small document and return its digest."""
         ...
 
+    def renew(self, digest: str) -> bool:
+        """Begin a blob's age anew, as putting it again does; False if it is not there.
+
+        Whoever is about to refer to a blob that was there already calls this first: `discard`
+        then leaves it alone.
+        """
+        ...
+
     def read_bytes(self, digest: str, limit: int) -> bytes:
-        """Return a small document, verified; a `LimitError` if it has more than `limit` bytes."""
+        """Return a small blob, verified; a `LimitError` if it has more than `limit` bytes."""
         ...
 
     def local_path(self, digest: str) -> Path:
@@ -61,11 +78,28 @@ class BlobStore(Protocol):
         ...
 
     def delete(self, digest: str) -> None:
-        """Forget a blob, if it is there: samples that their lab wants back, never part of a net."""
+        """Delete a blob that nobody else can be putting, if it is there."""
         ...
 
-    def digests(self) -> Iterator[str]:
-        """Yield every blob's digest, in order."""
+    def discard(self, digest: str, before: float) -> bool:
+        """Delete a blob unless it was put or renewed since; atomic against both.
+
+        Parameters
+        ----------
+        digest
+            Which.
+        before
+            Seconds since the epoch; a younger blob stays.
+
+        Returns
+        -------
+        bool
+            Whether it was deleted.
+        """
+        ...
+
+    def blobs(self) -> Iterator[StoredBlob]:
+        """Yield every blob, in the order of digests."""
         ...
 
     def put_ref(self, name: str, digest: str) -> None:
@@ -76,8 +110,24 @@ class BlobStore(Protocol):
         """Return the digest that a name points at."""
         ...
 
-    def delete_ref(self, name: str) -> None:
-        """Forget a name, if it is there."""
+    def refs(self, under: str) -> Iterator[str]:
+        """Yield the names that begin with `under` and a slash, in order."""
+        ...
+
+    def area(self, name: str) -> BlobStore:
+        """Return a store within this one that shares no blob and no name with it."""
+        ...
+
+    def areas(self, under: str) -> Iterator[str]:
+        """Yield the last parts of the names of areas `<under>/…` that hold anything, in order."""
+        ...
+
+    def drop(self, area: str) -> None:
+        """Delete an area with all that is in it, if there is one."""
+        ...
+
+    def tidy(self, before: float) -> None:
+        """Delete what writers that were killed before that time left half written."""
         ...
 
 

@@ -1,5 +1,9 @@
+import fcntl
 import hashlib
+import os
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,9 +20,10 @@ def test_blobs_cannot_be_written_to(tmp_path: Path) -> None:
     path.write_bytes(b"weights")
     store.put_file(path, hashlib.sha256(b"weights").hexdigest(), move=True)
     digest = store.put_bytes(b"tree")
-    for blob in store.digests():
+    digests = [blob.digest for blob in store.blobs()]
+    for blob in digests:
         assert stat.S_IMODE(store.local_path(blob).stat().st_mode) == 0o444
-    assert digest in set(store.digests())
+    assert digest in digests
 
 
 def test_a_move_copies_no_byte(tmp_path: Path) -> None:
@@ -46,7 +51,7 @@ def test_a_file_being_written_is_no_blob(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
     digest = store.put_bytes(b"tree")
     (store.local_path(digest).parent / f".{digest}.0011.aside").write_bytes(b"half")
-    assert [digest] == list(store.digests())
+    assert [digest] == [blob.digest for blob in store.blobs()]
 
 
 def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path: Path) -> None:
@@ -63,8 +68,8 @@ for data in (bytes(2 << 20),):
     except StorageError as error:
         print(error)
 assert store.get_ref("head") == small
-assert list(store.digests()) == [small]
-assert store.put_bytes(b"after") in set(store.digests())
+assert [blob.digest for blob in store.blobs()] == [small]
+assert store.put_bytes(b"after") in {blob.digest for blob in store.blobs()}
 """,
     )
     assert "disk/store/blobs" in said
@@ -81,7 +86,7 @@ LocalStore(disk / "store").put_bytes(b"tree")
 # read-only
 from rootstock.common.artifacts.local import LocalStore
 store = LocalStore(disk / "store")
-[digest] = store.digests()
+[(digest, _, _)] = store.blobs()
 assert store.read_bytes(digest, 10) == b"tree"
 for put in (lambda: store.put_bytes(b"x"), lambda: store.put_ref("head", digest)):
     try:
@@ -126,3 +131,34 @@ print(store.read_bytes(digest, 10))
     )
     assert said == "b'weights'\n"
     assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["blobs"]
+
+
+def test_what_is_renewed_while_it_is_discarded_waits_for_the_outcome(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    digest = store.put_bytes(b"weights")
+    seen: list[str] = []
+    renewing = threading.Thread(target=lambda: seen.append(store.put_bytes(b"weights")))
+    with (tmp_path / "store" / "discarding").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # a collector has looked at the age, and will delete
+        renewing.start()
+        time.sleep(0.5)
+        assert seen == []
+        store.delete(digest)
+    renewing.join(20)
+    assert seen == [digest]
+    assert store.read_bytes(digest, 10) == b"weights"
+
+
+def test_half_written_files_of_killed_writers_go_once_they_are_old(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    folder = store.local_path(store.put_bytes(b"tree")).parent
+    (tmp_path / "store" / "samples" / "sub-0001" / "blobs").mkdir(parents=True)
+    old = [folder / ".x.0011.aside", tmp_path / "store" / "samples" / "sub-0001" / ".x.0011.aside"]
+    young = folder / ".y.0022.aside"
+    for path in (*old, young):
+        path.write_bytes(b"half")
+    for path in old:
+        os.utime(path, (0, 0))
+    store.tidy(time.time() - 3600)
+    assert [path.exists() for path in (*old, young)] == [False, False, True]
+    assert len(list(store.blobs())) == 1

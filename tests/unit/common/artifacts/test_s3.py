@@ -1,6 +1,9 @@
 import hashlib
+import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import boto3
@@ -89,3 +92,52 @@ except MissingExtraError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "pip install 'rootstock-federation[coordinator]'" in done.stdout
+
+
+def test_copies_that_nothing_asks_for_leave_the_cache(bucket: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    store = S3Store(bucket, "", cache)
+    old, used, other = (store.put_bytes(bytes([i])) for i in range(3))
+    half = cache / ".half.0011.aside"
+    paths = [store.local_path(digest) for digest in (old, used)]
+    half.write_bytes(b"half")
+    for path in (*paths, half):
+        os.utime(path, (0, 0))
+    assert store.local_path(used).read_bytes() == b"\x01"  # in use: young again
+    fresh = S3Store(bucket, "", cache)
+    fresh.local_path(other)
+    assert [path.exists() for path in (*paths, half)] == [False, True, False]
+    assert fresh.local_path(old).read_bytes() == b"\x00"
+
+
+def test_parts_of_an_upload_that_was_killed_are_given_up(bucket: str, tmp_path: Path) -> None:
+    client = boto3.client("s3")
+    for key in ("net/blobs/ab/half", "other/blobs/ab/half"):
+        upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"x")
+    store = S3Store(bucket, "net", tmp_path / "cache")
+    store.tidy(0)  # moto says of every upload that it began in 2010
+    assert len(client.list_multipart_uploads(Bucket=bucket)["Uploads"]) == 2
+    store.tidy(time.time())
+    (left,) = client.list_multipart_uploads(Bucket=bucket)["Uploads"]
+    assert left["Key"] == "other/blobs/ab/half"
+
+
+def test_what_is_renewed_while_it_is_discarded_waits_for_the_outcome(
+    bucket: str, tmp_path: Path
+) -> None:
+    client = boto3.client("s3")
+    store = S3Store(bucket, "", tmp_path / "cache")
+    digest = store.put_bytes(b"weights")
+    mark = {"Bucket": bucket, "Key": f"discarding/{digest}"}
+    client.put_object(**mark, Body=b"")  # a collector has looked at the age, and will delete
+    seen: list[str] = []
+    renewing = threading.Thread(target=lambda: seen.append(store.put_bytes(b"weights")))
+    renewing.start()
+    time.sleep(1)
+    assert seen == []
+    store.delete(digest)
+    client.delete_object(**mark)
+    renewing.join(20)
+    assert seen == [digest]
+    assert store.read_bytes(digest, 10) == b"weights"
