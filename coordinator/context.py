@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.documents import Document
@@ -19,6 +21,7 @@ from rootstock.coordinator.net.objects import (
     submitted,
     write_tree,
 )
+from rootstock.coordinator.paths import job_area, samples_area
 from rootstock.coordinator.registry import (
     OPEN_MERGES,
     Merge,
@@ -50,6 +53,17 @@ class CoordinatorContext:
     def teacher(self, submission: Submission) -> TeacherManifest:
         """Return the manifest of a submission."""
         return submitted(submission)
+
+    def path_of(self, submission: Submission) -> Callable[[str], Path]:
+        """Return what says where a blob of a submission lies: samples in an area of their own."""
+        shared = self.teacher(submission).shared_samples
+        samples = self.store.area(samples_area(submission.id))
+
+        def path(digest: str) -> Path:
+            private = shared is not None and digest == shared.blob.digest
+            return (samples if private else self.store).local_path(digest)
+
+        return path
 
     def teacher_of(self, manifest_digest: str) -> TeacherManifest:
         """Return a manifest that a module in the net came with."""
@@ -110,7 +124,7 @@ class CoordinatorContext:
             self.end(merge, submission.site, MergeState.FAILED, reason)
 
     def end(self, merge: Merge, site: str, state: MergeState, reason: str) -> None:
-        """End a merge without a new net version, and tell its lab."""
+        """End a merge without a new net version, tell its lab, and drop what its job left."""
         reason, head = plain(reason), self.head()
         self.registry.merges.advance(
             merge.id,
@@ -119,6 +133,7 @@ class CoordinatorContext:
             parent_version=head.number if head else None,
             events=[merge_event(site, merge.id, state, reason)],
         )
+        self.store.drop(job_area(merge.id))
 
 
 def plain(reason: str) -> str:

@@ -4,6 +4,30 @@ from __future__ import annotations
 
 from rootstock.coordinator.config import StateConfig
 
+SAMPLES = "samples"
+"""Below it, one private area of the store for each submission whose lab shared samples."""
+
+JOBS = "jobs"
+"""Below it, one private area for each merge whose job runs: checkpoints, the operator's samples."""
+
+SIGNATURES = "signatures"
+"""Below it, names of the store that point at the signatures of manifests."""
+
+
+def signature_ref(manifest_digest: str) -> str:
+    """Return the name that points at the signature of a manifest: 64 raw bytes."""
+    return f"{SIGNATURES}/{manifest_digest[:2]}/{manifest_digest[2:]}"
+
+
+def samples_area(submission_id: str) -> str:
+    """Return the name of the area with a submission's samples, which lie nowhere else."""
+    return f"{SAMPLES}/{submission_id}"
+
+
+def job_area(merge_id: str) -> str:
+    """Return the name of the area of a merge's job; it goes when the job has ended."""
+    return f"{JOBS}/{merge_id}"
+
 
 class StatePaths:
     """Paths and addresses of one coordinator."""

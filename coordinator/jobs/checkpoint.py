@@ -1,4 +1,4 @@
-"""A job's checkpoint in the artifact store: a document, the tensors it names, a ref that moves."""
+"""A job's checkpoint in its area of the store: a document, tensors, and a ref that moves."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rootstock.common.documents import Document
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from rootstock.coordinator.jobs.model import CurvePoint, Stage, TransplantJob
+
+REF = "checkpoint"
 
 MAX_BYTES = 16 << 20
 """A checkpoint's document names tensors and holds a few hundred points of curves."""
@@ -36,20 +38,20 @@ class Checkpoint(Document):
     report: dict[str, float] = Field(default_factory=dict)
     fallbacks: dict[Stage, str] = Field(default_factory=dict)
 
+    def digests(self) -> set[str]:
+        """Return what is in the job's area for this checkpoint alone."""
+        entries = (self.state, self.dream)
+        return {self.content_digest(), *(entry.digest for entry in entries if entry is not None)}
+
 
 def job_digest(job: TransplantJob) -> str:
     """Return a digest of what decides the result: not where things lie, nor how often to save."""
     return job.model_copy(
-        update={"artifacts": "", "cache": None, "checkpoint_steps": 1}
+        update={"artifacts": "", "cache": None, "checkpoint_steps": 1, "submission_id": ""}
     ).content_digest()
 
 
-def checkpoint_ref(merge_id: str) -> str:
-    """Return the name under which a merge's checkpoint is found."""
-    return f"merges/{merge_id}/checkpoint"
-
-
-def load(store: BlobStore, job: TransplantJob) -> Checkpoint:
+def load(area: BlobStore, job: TransplantJob) -> Checkpoint:
     """Return a job's last checkpoint, or an empty one.
 
     Raises
@@ -57,22 +59,19 @@ def load(store: BlobStore, job: TransplantJob) -> Checkpoint:
     StorageError
         If what the ref names cannot be read.
     """
-    ref = store.get_ref(checkpoint_ref(job.merge_id))
+    ref = area.get_ref(REF)
     if ref is not None:
-        found = Checkpoint.parse(store.read_bytes(ref, MAX_BYTES), what="checkpoint")
+        found = Checkpoint.parse(area.read_bytes(ref, MAX_BYTES), what="checkpoint")
         if found.job == job_digest(job):
             return found
     return Checkpoint(job=job_digest(job))
 
 
-def save(store: BlobStore, merge_id: str, checkpoint: Checkpoint) -> None:
-    """Store a checkpoint durably; the one before it stands until this one does."""
-    store.put_ref(checkpoint_ref(merge_id), store.put_bytes(checkpoint.canonical()))
-
-
-def forget(store: BlobStore, merge_id: str) -> None:
-    """Drop the name of a merge's checkpoint, once its result is safe elsewhere."""
-    store.delete_ref(checkpoint_ref(merge_id))
+def save(area: BlobStore, checkpoint: Checkpoint, before: Checkpoint) -> None:
+    """Store a checkpoint durably; the one before it stands until this one does, and then goes."""
+    area.put_ref(REF, area.put_bytes(checkpoint.canonical()))
+    for digest in before.digests() - checkpoint.digests():
+        area.delete(digest)
 
 
 def put_tensors(store: BlobStore, tensors: Mapping[str, Tensor]) -> BlobEntry:

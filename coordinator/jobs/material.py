@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from rootstock.common.artifacts.store import BlobStore
@@ -28,6 +29,7 @@ from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.jobs.model import TransplantJob
+from rootstock.coordinator.paths import job_area, samples_area
 
 FEATURE_NORM = "feature_norm"
 FEATURE_BATCH = 64
@@ -127,24 +129,23 @@ class Material:
             labels="masks" if job.task.kind == "binary-segmentation" else "labels",
         )
 
-    def transplant(self, store: BlobStore, shared: BlobEntry | None) -> Transplant:
-        """Return what methods work on, with the images that a lab gave, if any.
+    def transplant(self, given: Mapping[str, Tensor] | None) -> Transplant:
+        """Return what methods work on, with the images that were given, if any.
 
         Raises
         ------
         SchemaError
-            If the blob has other tensors than `SharedSamples` names, or lacks the task's labels.
+            If there are other tensors than `SharedSamples` names, or the task's labels are missing.
         """
         samples, images_NCHW = None, None
-        if shared is not None:
-            tensors = _tensors(store, shared)
+        if given is not None:
             needed = {"images", self.labels}
-            if not needed <= tensors.keys() <= {"images", "labels", "masks"}:
+            if not needed <= given.keys() <= {"images", "labels", "masks"}:
                 raise SchemaError(
-                    f"samples {shared.digest[:12]}: need the tensors {', '.join(sorted(needed))}, "
-                    f"found {', '.join(sorted(tensors))}; share them again"
+                    f"samples: need the tensors {', '.join(sorted(needed))}, found "
+                    f"{', '.join(sorted(given))}; share them again"
                 )
-            images_NCHW, labels_N = tensors["images"], tensors[self.labels]
+            images_NCHW, labels_N = given["images"], given[self.labels]
             if self.labels == "masks":
                 labels_N = pixel_labels(labels_N)
             with torch.no_grad():
@@ -163,6 +164,25 @@ class Material:
             image_shape=self.image_shape,
             images_NCHW=images_NCHW,
         )
+
+
+def read_samples(store: BlobStore, job: TransplantJob) -> dict[str, Tensor]:
+    """Return a lab's samples and the operator's, one after the other.
+
+    Straight into memory: of a remote store, no copy of a lab's samples is left on this machine.
+    """
+    both = (
+        (samples_area(job.submission_id), job.samples),
+        (job_area(job.merge_id), job.own_samples),
+    )
+    parts = [
+        load(store.area(area).read_bytes(entry.digest, entry.size))
+        for area, entry in both
+        if entry is not None
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return {name: torch.cat([part[name] for part in parts]) for name in ("images", "labels")}
 
 
 def moments(

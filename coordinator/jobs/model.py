@@ -27,8 +27,11 @@ class TransplantJob(Document):
     category_module: BlobEntry
     teacher_task_module: BlobEntry
     student_task_module: BlobEntry
+    submission_id: Name
     samples: BlobEntry | None = None
-    """As `SharedSamples` describes them; None leaves the few-sample stage out."""
+    """What the lab shared, in its submission's area; as `SharedSamples` describes them."""
+    own_samples: BlobEntry | None = None
+    """The operator's, in the job's area; without either there is no few-sample stage."""
     teacher_statistics: BlobEntry | None = None
     student_statistics: BlobEntry | None = None
     """Names of tensors: see `TeacherManifest.statistics`."""

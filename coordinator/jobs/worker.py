@@ -18,8 +18,9 @@ from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry
 from rootstock.coordinator.jobs import checkpoint as checkpoints
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.jobs.material import Material
+from rootstock.coordinator.jobs.material import Material, read_samples
 from rootstock.coordinator.jobs.model import CurvePoint, JobResult, Progress, Stage, TransplantJob
+from rootstock.coordinator.paths import job_area
 
 CURVE_POINTS = 200
 """Points of a stage's curve: enough to look at, whatever the number of steps."""
@@ -53,7 +54,8 @@ class TransplantWorker:
         # A folder store has no copies; the job's schema asks for a cache where one is needed.
         self._store = open_store(job.artifacts, Path(job.cache or job.artifacts))
         self._device = device
-        self._at = checkpoints.load(self._store, job)
+        self._area = self._store.area(job_area(job.merge_id))
+        self._at = checkpoints.load(self._area, job)
         self._material: Material | None = None
         self._learning: Learning | None = None
         self._steps = 1
@@ -84,12 +86,13 @@ class TransplantWorker:
             changes = self._learn(stage)
             seconds = dict(self._at.seconds)
             seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started
-            self._at = self._at.model_copy(update={**changes, "seconds": seconds})
-            checkpoints.save(self._store, self._job.merge_id, self._at)
+            before = self._at
+            self._at = before.model_copy(update={**changes, "seconds": seconds})
+            checkpoints.save(self._area, self._at, before)
         return self._progress(stage)
 
     def result(self) -> JobResult:
-        """Return what was learned.
+        """Return what was learned, and put it from the job's area among the store's blobs.
 
         Raises
         ------
@@ -101,6 +104,9 @@ class TransplantWorker:
         stages: list[Stage] = ["zero-sample"]
         if self._at.few_sample is not None:
             stages.append("few-sample")
+        for adapter in filter(None, (self._at.zero_sample, self._at.few_sample)):
+            digest = adapter.blob.digest
+            self._store.put_file(self._area.local_path(digest), digest, verified=True)
         return JobResult(
             zero_sample=self._at.zero_sample,
             few_sample=self._at.few_sample,
@@ -115,7 +121,8 @@ class TransplantWorker:
 
     @property
     def _has_few_sample_stage(self) -> bool:
-        return self._job.samples is not None and self._job.settings.steps > 0
+        given = self._job.samples is not None or self._job.own_samples is not None
+        return given and self._job.settings.steps > 0
 
     @property
     def _stage(self) -> Stage:
@@ -149,7 +156,7 @@ class TransplantWorker:
             step = self._take_steps(learning, stage, curves)
             self._steps = max(1, learning.steps)  # a method that takes none counts as one
             if not learning.done:
-                state = put_tensors(self._store, learning.state())
+                state = put_tensors(self._area, learning.state())
                 return {"step": step, "curves": tuple(curves), "state": state}
             adapter = self._put(learning.adapter)
         except TransplantError as error:
@@ -163,7 +170,7 @@ class TransplantWorker:
         return changes | {
             "step": 0,
             "zero_sample": adapter,
-            "dream": put_tensors(self._store, dreamed) if dreamed else None,
+            "dream": put_tensors(self._area, dreamed) if dreamed else None,
         }
 
     def _take_steps(self, learning: Learning, stage: Stage, curves: list[CurvePoint]) -> int:
@@ -190,16 +197,15 @@ class TransplantWorker:
     def _begun(self, stage: Stage) -> Learning:
         """Begin a stage's method, or take it up where the last checkpoint left it."""
         material, job = self._read(), self._job
-        transplant = material.transplant(
-            self._store, job.samples if stage == "few-sample" else None
-        )
+        samples = read_samples(self._store, job) if stage == "few-sample" else None
+        transplant = material.transplant(samples)
         method = method_named(self._method(stage))
         learning = method.begin(transplant, job.settings.method_settings())
         state = self._at.state
         if state is None and isinstance(learning, AutoLearning) and not learning.done:
             state = self._at.dream  # the same dream in both stages
         if state is not None:
-            path = self._store.local_path(state.digest)
+            path = self._area.local_path(state.digest)
             learning.restore(
                 {
                     # Random state stays on the CPU, whatever the device.
@@ -246,4 +252,4 @@ class TransplantWorker:
                 f"merge {self._job.merge_id}: the learned adapter's {bad[0]} is not finite; the "
                 "teacher net's weights are too large or too small to be joined: train it again"
             )
-        return AdapterEntry(spec=adapter.spec, blob=put_tensors(self._store, adapter.state_dict()))
+        return AdapterEntry(spec=adapter.spec, blob=put_tensors(self._area, adapter.state_dict()))

@@ -6,6 +6,7 @@ import structlog
 
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.coordinator.context import CoordinatorContext, samples_event
+from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.registry import OPEN_MERGES
 
 
@@ -34,8 +35,8 @@ def forget_samples(context: CoordinatorContext, submission_id: str) -> int:
         If a merge still learns from them.
     """
     submission = context.registry.submissions.get(submission_id)
-    shared = context.teacher(submission).shared_samples
-    if shared is None or not context.store.has(shared.blob.digest):
+    shared, area = context.teacher(submission).shared_samples, samples_area(submission_id)
+    if shared is None or not context.store.area(area).has(shared.blob.digest):
         raise NotFoundError(f"submission {submission_id} has no samples here; nothing to forget")
     opened = [
         merge.id
@@ -47,7 +48,7 @@ def forget_samples(context: CoordinatorContext, submission_id: str) -> int:
             f"merge {opened[0]} may still learn from the samples of {submission_id}; wait for its "
             "end, or reject it"
         )
-    context.store.delete(shared.blob.digest)
+    context.store.drop(area)
     event = samples_event(submission, shared.count)
     context.registry.events.append(event.site, event.kind, event.payload)
     structlog.get_logger("samples").info(

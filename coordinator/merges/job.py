@@ -11,11 +11,11 @@ import structlog
 from rootstock.common.distillation.settings import MethodName
 from rootstock.common.errors import ConflictError, TransplantError
 from rootstock.common.nets.spec import TaskSpec
-from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
-from rootstock.coordinator.merges.samples import few_samples
+from rootstock.coordinator.merges.samples import FewSamples, few_samples
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge
 
@@ -51,7 +51,7 @@ class Distiller:
 
     async def rung(self, merge: Merge, manifest: TeacherManifest, task: TaskSpec) -> JobResult:
         """Solve for the closed form alone, which takes seconds, and learn nothing."""
-        job = await asyncio.to_thread(self._job, merge, manifest, task, None)
+        job = await asyncio.to_thread(self._job, merge, manifest, task, FewSamples(None, None))
         closed_form = job.settings.model_copy(update={"zero_sample_method": MethodName.CLOSED_FORM})
         job = job.model_copy(update={"settings": closed_form})
         try:
@@ -73,12 +73,9 @@ class Distiller:
         self, merge: Merge, manifest: TeacherManifest, task: TaskSpec
     ) -> tuple[JobResult, MergeNumbers]:
         """Learn with what there is; returns numbers of the samples, too."""
-        samples = await asyncio.to_thread(few_samples, self._context, manifest, task)
-        job = await asyncio.to_thread(self._job, merge, manifest, task, samples.blob)
+        samples = await asyncio.to_thread(few_samples, self._context, merge, manifest, task)
+        job = await asyncio.to_thread(self._job, merge, manifest, task, samples)
         result = await self._run(merge, job)
-        if samples.blob is not None and samples.temporary:
-            # A lab's samples are in it: what the lab wants back must not stay here.
-            await asyncio.to_thread(self._context.store.delete, samples.blob.digest)
         if merge.job_result is not None:
             result = result.above(JobResult.model_validate(merge.job_result))
         return result, samples.numbers()
@@ -95,7 +92,7 @@ class Distiller:
         return await self._runner.run(job, show)
 
     def _job(
-        self, merge: Merge, manifest: TeacherManifest, task: TaskSpec, samples: BlobEntry | None
+        self, merge: Merge, manifest: TeacherManifest, task: TaskSpec, samples: FewSamples
     ) -> TransplantJob:
         context = self._context
         tree = context.tree()
@@ -117,7 +114,9 @@ class Distiller:
             category_module=manifest.category_module,
             teacher_task_module=manifest.task_modules[merge.task],
             student_task_module=student.blob,
-            samples=samples,
+            submission_id=merge.submission_id,
+            samples=None if samples.shared is None else samples.shared.blob,
+            own_samples=samples.own,
             teacher_statistics=manifest.statistics,
             student_statistics=founder.statistics,
             task_measured=merge.task == min(manifest.task_modules),

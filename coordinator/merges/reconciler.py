@@ -27,6 +27,7 @@ from rootstock.coordinator.growth.operations import (
 )
 from rootstock.coordinator.merges.result import of_labs
 from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.plan.heads import HeadsFile, heads_of_net, publish
 from rootstock.coordinator.registry import OPEN_MERGES, Change, Submission, SubmissionState
 
@@ -157,6 +158,8 @@ class Reconciler:
                 reason,
                 events=[submission_event(submission, state, reason)],
             )
+            if state is SubmissionState.REFUSED:  # nothing will ever learn from its samples
+                await asyncio.to_thread(self._context.store.drop, samples_area(submission.id))
             self._log.info("submission", id=submission.id, state=state, reason=reason)
 
     def _check(self, submission: Submission) -> None:
@@ -168,7 +171,7 @@ class Reconciler:
             Which check it failed, with the value and the rule.
         """
         manifest = self._context.teacher(submission)
-        admit(manifest, self._context.plan, self._context.store.local_path)
+        admit(manifest, self._context.plan, self._context.path_of(submission))
         operations = self._operations(manifest)
         if isinstance(operations, Refusal):
             raise RefusedError(operations.reason)

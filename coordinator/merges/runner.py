@@ -26,7 +26,7 @@ from rootstock.coordinator.merges.evaluation import (
 )
 from rootstock.coordinator.merges.job import Distiller, Runner
 from rootstock.coordinator.merges.result import AcceptedJoin, OperatorJoin
-from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.paths import StatePaths, job_area
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
 from rootstock.coordinator.registry.wait import wait_for
 
@@ -154,13 +154,15 @@ class MergeRunner:
         for stage, reason in result.fallbacks.items():
             self._log.warning("fell back", merge=merge.id, stage=stage, reason=reason)
         numbers |= teacher_numbers(manifest, merge.task) | MergeNumbers(seconds=result.seconds)
-        return await asyncio.to_thread(
+        merge = await asyncio.to_thread(
             registry.merges.advance,
             merge.id,
             MergeState.EVALUATING,
             job_result=result.model_dump(mode="json"),
             numbers=numbers,
         )
+        await asyncio.to_thread(self._context.store.drop, job_area(merge.id))
+        return merge
 
     async def _conclude(self, merge: Merge, submission: Submission) -> bool:
         """Ask the owning lab, wait for its numbers however long that takes, and decide.

@@ -5,69 +5,53 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import structlog
-import torch
 from torch import Tensor
 
 from rootstock.common.errors import DataError
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.spec import TaskSpec
-from rootstock.common.weights import safetensors_io
-from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.common.weights.manifest import BlobEntry, SharedSamples, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.own_samples import categories_in, read_own
+from rootstock.coordinator.paths import job_area
+from rootstock.coordinator.registry import Merge
 
 
 @dataclass(frozen=True)
 class FewSamples:
-    """Samples in the store, or none, and how many of them came from whom."""
+    """A lab's samples, in its submission's area, and the operator's, in the job's; never one blob.
 
-    blob: BlobEntry | None
-    shared: int
-    own: int
-    temporary: bool = False
-    """Whether the blob was put together for this merge, and has to go with its job."""
+    What a lab shared is thus in one place, from which it can be taken back.
+    """
+
+    shared: SharedSamples | None
+    own: BlobEntry | None
 
     def numbers(self) -> MergeNumbers:
         """Return how many there are for the merge's record; nothing where there are none."""
-        if self.blob is None:
+        shared = 0 if self.shared is None else self.shared.count
+        own = 0 if self.own is None else self.own.tensors["labels"].shape[0]
+        if shared + own == 0:
             return MergeNumbers()
-        return MergeNumbers(
-            few_samples=float(self.shared + self.own), own_few_samples=float(self.own)
-        )
+        return MergeNumbers(few_samples=float(shared + own), own_few_samples=float(own))
 
 
 def few_samples(
-    context: CoordinatorContext, manifest: TeacherManifest, task: TaskSpec
+    context: CoordinatorContext, merge: Merge, manifest: TeacherManifest, task: TaskSpec
 ) -> FewSamples:
     """Gather a merge's samples.
 
     The operator's own (`samples.folder`) tell whether an image shows the category, so they serve
     classifications only. One that cannot be read costs a warning, not the lab its merge.
-
-    Parameters
-    ----------
-    context
-        The coordinator's.
-    manifest
-        The teacher's.
-    task
-        What is transplanted through.
     """
-    shared = manifest.shared_samples
-    given = 0 if shared is None else shared.count
-    blob = None if shared is None else shared.blob
     own = _own(context, manifest) if task.kind == "binary-classification" else None
     if own is None:
-        return FewSamples(blob, given, 0)
-    images_NCHW, labels_N = own
-    if blob is not None:
-        tensors = safetensors_io.read(context.store.local_path(blob.digest), blob)
-        images_NCHW = torch.cat([tensors["images"], images_NCHW])
-        labels_N = torch.cat([tensors["labels"], labels_N])
-    both = put_tensors(context.store, {"images": images_NCHW, "labels": labels_N})
-    return FewSamples(both, given, len(own[1]), temporary=True)
+        return FewSamples(manifest.shared_samples, None)
+    area = context.store.area(job_area(merge.id))
+    blob = put_tensors(area, {"images": own[0], "labels": own[1]})
+    return FewSamples(manifest.shared_samples, blob)
 
 
 def _own(context: CoordinatorContext, manifest: TeacherManifest) -> tuple[Tensor, Tensor] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.config import DistillationConfig
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.model import TransplantJob
+from rootstock.coordinator.paths import samples_area
 
 SPEC = ArchitectureSpec(
     name="small-vgg", settings={"width": 4, "hidden": 8, "in_channels": 1}, split="pool1"
@@ -66,7 +68,11 @@ class Transplant:
         self.category_module = self.put(category_module)
         self.teacher = self.put(teacher)
         self.student = self.put(student)
-        self.samples = put_tensors(self.store, {"images": images_NCHW, "labels": labels_N})
+        self.samples = self.share({"images": images_NCHW, "labels": labels_N})
+
+    def share(self, tensors: Mapping[str, Tensor]) -> BlobEntry:
+        """Put samples where those of a submission lie."""
+        return put_tensors(self.store.area(samples_area("sub-0001")), tensors)
 
     def put(self, module: nn.Module) -> BlobEntry:
         return put_tensors(self.store, module.state_dict())
@@ -96,6 +102,7 @@ class Transplant:
     def job(self, merge_id: str = "m1", **changes: object) -> TransplantJob:
         values: dict[str, object] = {
             "merge_id": merge_id,
+            "submission_id": "sub-0001",
             "task": TASK,
             "teacher_architecture": SPEC,
             "student_architecture": SPEC,

@@ -22,6 +22,7 @@ from rootstock.coordinator.config import DistillationConfig, JobsConfig
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.model import TransplantJob
 from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.paths import samples_area
 
 TASK = TaskSpec(name="classification")
 SAMPLES = 20
@@ -101,12 +102,14 @@ def _jobs(
     generator = torch.Generator().manual_seed(0)
     images_NCHW = torch.rand(SAMPLES, *input_shape(architecture), generator=generator)
     labels_N = (torch.arange(SAMPLES) % 2).float()
-    samples = put_tensors(store, {"images": images_NCHW, "labels": labels_N})
+    area = store.area(samples_area("sub-0001"))
+    samples = put_tensors(area, {"images": images_NCHW, "labels": labels_N})
 
     def job(merge_id: str, seed: int) -> TransplantJob:
         category_module, teacher = initial_modules(architecture, [TASK], seed=seed)
         return TransplantJob(
             merge_id=merge_id,
+            submission_id="sub-0001",
             task=TASK,
             teacher_architecture=architecture,
             student_architecture=architecture,

@@ -28,6 +28,7 @@ from rootstock.coordinator.jobs.local_ray import LocalRay
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.jobs.worker import TransplantWorker
+from rootstock.coordinator.paths import job_area
 from tests.support.transplant_jobs import PAPERS, Transplant
 
 ACTOR = "ray::TransplantActor"
@@ -138,7 +139,7 @@ async def test_a_cancelled_job_can_go_on_later(runner: JobRunner, transplant: Tr
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert load(transplant.store, job).zero_sample is not None
+    assert load(transplant.store.area(job_area("cancelled")), job).zero_sample is not None
     assert in_this_process(job).few_sample is not None
 
 

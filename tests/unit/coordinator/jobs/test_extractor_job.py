@@ -11,7 +11,7 @@ from rootstock.common.nets.architectures import build_category_module, initialis
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.jobs.material import Material
+from rootstock.coordinator.jobs.material import Material, read_samples
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
 from rootstock.coordinator.jobs.worker import TransplantWorker
 from tests.support.transplant_jobs import SPEC, Transplant, digits
@@ -99,7 +99,7 @@ def test_samples_go_through_the_extractor(tmp_path: Path) -> None:
     spec, shipped = extracted(transplant, "wide-resnet", mean=0.0)
     job = transplant.job(teacher_architecture=spec, category_module=shipped["category_module"])
     material = Material.of(job, transplant.store, torch.device("cpu"))
-    found = material.transplant(transplant.store, job.samples)
+    found = material.transplant(read_samples(transplant.store, job))
     assert found.samples is not None
     f = initialise(build_category_module(spec), 7).eval()
     with torch.inference_mode():

@@ -10,8 +10,7 @@ import torch
 from rootstock.common.errors import SchemaError, TransplantError
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.coordinator.config import SegmentationConfig
-from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.jobs.material import Material
+from rootstock.coordinator.jobs.material import Material, read_samples
 from rootstock.coordinator.jobs.model import TransplantJob
 from rootstock.coordinator.jobs.worker import TransplantWorker
 from tests.support.transplant_jobs import OUTLINE, SPEC, Transplant, digits, outlines, outlining
@@ -30,7 +29,7 @@ def transplant(tmp_path: Path) -> Transplant:
     transplant = Transplant(tmp_path)
     images_NCHW, labels_N = digits(3, 10)
     tensors = {"images": images_NCHW, "labels": labels_N, "masks": outlines(images_NCHW)}
-    transplant.samples = put_tensors(transplant.store, tensors)
+    transplant.samples = transplant.share(tensors)
     return transplant
 
 
@@ -69,24 +68,24 @@ def test_auto_learns_a_segmentation_and_resumes_bit_for_bit(transplant: Transpla
 
 
 def test_each_task_has_its_own_labels_of_the_same_images(transplant: Transplant) -> None:
+    given = read_samples(transplant.store, job(transplant))
     pixels = Material.of(job(transplant), transplant.store, torch.device("cpu"))
-    samples = pixels.transplant(transplant.store, transplant.samples).samples
+    samples = pixels.transplant(given).samples
     assert samples is not None
     assert samples.labels_N.shape == (20, 32, 32)
     assert samples.labels_N[:, :2].isnan().all()
     assert set(samples.labels_N[:, 2:].unique().tolist()) == {0.0, 1.0}
     images = Material.of(transplant.job(), transplant.store, torch.device("cpu"))
-    samples = images.transplant(transplant.store, transplant.samples).samples
+    samples = images.transplant(given).samples
     assert samples is not None
     assert torch.equal(samples.labels_N, digits(3, 10)[1])
 
 
 def test_samples_without_masks_are_refused(transplant: Transplant) -> None:
     images_NCHW, labels_N = digits(3, 10)
-    entry = put_tensors(transplant.store, {"images": images_NCHW, "labels": labels_N})
     material = Material.of(job(transplant), transplant.store, torch.device("cpu"))
     with pytest.raises(SchemaError, match="need the tensors images, masks, found images, labels"):
-        material.transplant(transplant.store, entry)
+        material.transplant({"images": images_NCHW, "labels": labels_N})
 
 
 def test_task_modules_for_images_of_two_sizes_cannot_be_joined(transplant: Transplant) -> None:

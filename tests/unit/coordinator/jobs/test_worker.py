@@ -10,12 +10,12 @@ from rootstock.common.errors import ConflictError, NotFoundError, SchemaError, T
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.coordinator.config import DistillationConfig
-from rootstock.coordinator.jobs import checkpoint
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.jobs.material import Material, rescale
+from rootstock.coordinator.jobs.material import Material, read_samples, rescale
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
 from rootstock.coordinator.jobs.worker import TransplantWorker
-from tests.support.transplant_jobs import PAPERS, SPEC, Transplant, trained
+from rootstock.coordinator.paths import job_area
+from tests.support.transplant_jobs import PAPERS, SPEC, Transplant, digits, trained
 
 
 @pytest.fixture
@@ -219,11 +219,49 @@ def test_what_auto_measured_is_in_the_report(transplant: Transplant) -> None:
 def test_a_finished_job_is_not_done_again(transplant: Transplant) -> None:
     job = transplant.job()
     first = finished(job)
-    before = list(transplant.store.digests())
+    before = [blob.digest for blob in transplant.store.blobs()]
     again = TransplantWorker(job)
     assert again.advance().done
     assert again.result() == first
-    assert list(transplant.store.digests()) == before
+    assert [blob.digest for blob in transplant.store.blobs()] == before
+
+
+def test_a_job_leaves_its_result_among_the_blobs_and_one_checkpoint_in_its_area(
+    transplant: Transplant,
+) -> None:
+    before = {blob.digest for blob in transplant.store.blobs()}
+    job = transplant.job(checkpoint_steps=5)
+    area = transplant.store.area(job_area("m1"))
+    worker = TransplantWorker(job)
+    while not worker.advance().done:
+        # The adapters so far, the checkpoint and its state: those before it are gone.
+        assert len(list(area.blobs())) <= 3
+    assert {blob.digest for blob in transplant.store.blobs()} == before
+    result = worker.result()
+    learned = {adapter.blob.digest for adapter in result.adapters().values()}
+    assert {blob.digest for blob in transplant.store.blobs()} == before | learned
+    assert learned < {blob.digest for blob in area.blobs()}
+    assert len(list(area.blobs())) == len(learned) + 1
+
+
+def test_a_lab_s_samples_and_the_operator_s_are_learned_from_together(
+    transplant: Transplant,
+) -> None:
+    images_NCHW, labels_N = digits(3, 4)
+    own = {"images": images_NCHW, "labels": labels_N}
+    entry = put_tensors(transplant.store.area(job_area("m1")), own)
+    job = transplant.job(own_samples=entry)
+    given = read_samples(transplant.store, job)
+    shared = read_samples(transplant.store, transplant.job())
+    assert given.keys() == {"images", "labels"}
+    assert torch.equal(given["images"], torch.cat([shared["images"], images_NCHW]))
+    assert torch.equal(given["labels"], torch.cat([shared["labels"], labels_N]))
+    both = finished(job)
+    assert both.few_sample is not None
+    assert outcome(both) != outcome(finished(transplant.job("m2")))
+    alone = transplant.job("m1", samples=None, own_samples=entry)
+    assert torch.equal(read_samples(transplant.store, alone)["images"], images_NCHW)
+    assert finished(alone).few_sample is not None
 
 
 def test_other_settings_under_the_same_merge_start_anew(transplant: Transplant) -> None:
@@ -236,9 +274,9 @@ def test_other_settings_under_the_same_merge_start_anew(transplant: Transplant) 
     assert other.zero_sample.blob.digest != first.zero_sample.blob.digest
 
 
-def test_a_forgotten_checkpoint_is_made_again_the_same(transplant: Transplant) -> None:
+def test_a_dropped_checkpoint_is_made_again_the_same(transplant: Transplant) -> None:
     first = finished(transplant.job())
-    checkpoint.forget(transplant.store, "m1")
+    transplant.store.drop(job_area("m1"))
     assert not TransplantWorker(transplant.job()).done
     assert outcome(finished(transplant.job())) == outcome(first)
 
@@ -282,8 +320,7 @@ def test_a_norm_that_is_no_norm_is_named(norm: float) -> None:
 def test_features_do_not_depend_on_how_many_images_there_are(transplant: Transplant) -> None:
     material = Material.of(transplant.job(), transplant.store, torch.device("cpu"))
     images_NCHW = torch.rand(130, 1, 32, 32)
-    entry = put_tensors(transplant.store, {"images": images_NCHW, "labels": torch.ones(130)})
-    samples = material.transplant(transplant.store, entry).samples
+    samples = material.transplant({"images": images_NCHW, "labels": torch.ones(130)}).samples
     assert samples is not None
     with torch.no_grad():
         expected = material.category_module(images_NCHW[:64])
@@ -299,7 +336,7 @@ def test_a_result_before_the_end_is_a_conflict(transplant: Transplant) -> None:
 
 
 def test_samples_of_other_tensors_are_refused(transplant: Transplant) -> None:
-    entry = put_tensors(transplant.store, {"pictures": torch.zeros(1, 1, 32, 32)})
+    entry = transplant.share({"pictures": torch.zeros(1, 1, 32, 32)})
     worker = TransplantWorker(transplant.job(samples=entry))
     worker.advance()
     with pytest.raises(SchemaError, match="pictures"):

@@ -34,10 +34,10 @@ from rootstock.coordinator.merges.own_samples import categories_in, read_own
 from rootstock.coordinator.merges.pending import growth_plan
 from rootstock.coordinator.merges.result import COORDINATOR
 from rootstock.coordinator.merges.runner import MergeRunner
-from rootstock.coordinator.merges.samples import few_samples
+from rootstock.coordinator.merges.samples import FewSamples, few_samples
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
-from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.paths import StatePaths, samples_area
 from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import evaluating, merge_runner, report, with_policy
@@ -235,27 +235,37 @@ def test_the_operators_own_samples_join_those_that_a_lab_shares(
     config = context.config.model_copy(update={"samples": SamplesConfig(folder=folder)})
     own = replace(context, config=config)
     cat = teacher(context, "cat-lab", "cat")
-    blob = put_tensors(
-        context.store, {"images": torch.zeros(4, 3, 32, 32), "labels": torch.ones(4)}
+    given = SharedSamples(
+        count=4,
+        blob=put_tensors(
+            context.store.area(samples_area("sub-0001")),
+            {"images": torch.zeros(4, 3, 32, 32), "labels": torch.ones(4)},
+        ),
     )
-    shares = cat.model_copy(update={"shared_samples": SharedSamples(count=4, blob=blob)})
-    assert few_samples(context, cat, task).numbers().flat() == {}
-    assert few_samples(context, shares, task).blob == blob
-    alone = few_samples(own, cat, task)
+    shares = cat.model_copy(update={"shared_samples": given})
+    submission = receive(context, shares)
+    merge = context.registry.merges.create(submission, "cat", "classification", OperationKind.NEW_CATEGORY)
+    before = list(context.store.blobs())
+    assert few_samples(context, merge, cat, task).numbers().flat() == {}
+    assert few_samples(context, merge, shares, task) == FewSamples(given, None)
+    alone = few_samples(own, merge, cat, task)
     assert alone.numbers().flat() == {"few_samples": 120.0, "own_samples": 120.0}
-    both = few_samples(own, shares, task)
+    both = few_samples(own, merge, shares, task)
     assert both.numbers().flat() == {"few_samples": 124.0, "own_samples": 120.0}
-    assert both.blob is not None
-    assert both.blob.tensors["images"].shape == (124, 3, 32, 32)
+    assert both == FewSamples(given, alone.own)
+    # Neither lies among the blobs that labs can ask for.
+    assert list(context.store.blobs()) == before
     # Yes and no say nothing about pixels; of cows there are none; a broken image costs no merge.
     pixels = TaskSpec(name="segmentation", kind="binary-segmentation")
-    assert few_samples(own, shares, pixels).blob == blob
-    assert few_samples(own, teacher(context, "cow-lab", "cow"), task).blob is None
+    assert few_samples(own, merge, shares, pixels) == FewSamples(given, None)
+    cow = teacher(context, "cow-lab", "cow")
+    assert few_samples(own, merge, cow, task) == FewSamples(None, None)
     broken = tmp_path / "cat" / "yes"
     broken.mkdir(parents=True)
     (broken / "one.png").write_bytes(b"no image")
     config = context.config.model_copy(update={"samples": SamplesConfig(folder=tmp_path)})
-    assert few_samples(replace(context, config=config), shares, task).blob == blob
+    broken_own = replace(context, config=config)
+    assert few_samples(broken_own, merge, shares, task) == FewSamples(given, None)
 
 
 @pytest.fixture

@@ -9,28 +9,30 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.forget import forget_samples
+from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.registry import MergeState, SubmissionState
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_context import receive, teacher
 
 
 def test_samples_go_for_good_once_no_merge_learns_from_them(context: CoordinatorContext) -> None:
-    blob = put_tensors(
-        context.store, {"images": torch.zeros(4, 3, 32, 32), "labels": torch.ones(4)}
-    )
+    area = context.store.area(samples_area("sub-0001"))
+    blob = put_tensors(area, {"images": torch.zeros(4, 3, 32, 32), "labels": torch.ones(4)})
     manifest = teacher(context, "cat-lab", "cat")
     shares = manifest.model_copy(update={"shared_samples": SharedSamples(count=4, blob=blob)})
     submission = receive(context, shares)
+    assert submission == "sub-0001"
     context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
     merge = context.registry.merges.create(
         submission, "cat", "classification", OperationKind.NEW_CATEGORY
     )
     with pytest.raises(ConflictError, match=f"merge {merge.id} may still learn from the samples"):
         forget_samples(context, submission)
-    assert context.store.has(blob.digest)
+    assert area.has(blob.digest)
     context.registry.merges.advance(merge.id, MergeState.FAILED)
     assert forget_samples(context, submission) == 4
-    assert not context.store.has(blob.digest)
+    assert not area.has(blob.digest)
+    assert list(context.store.areas("samples")) == []
     assert context.store.has(shares.category_module.digest)
     events = [
         pb.WatchResponse.FromString(event.payload)
