@@ -5,12 +5,13 @@ transaction; what it returned is on the disk (SQLite in WAL mode with synchronou
 
     registry = Registry("sqlite:///state/registry.db")
     registry.sites        join, key_of, all
-    registry.uploads      begin, receive, touch, get, find, refinement, readable, live,
+    registry.uploads      begin, receive, touch, get, find, refinement, sent, live, references,
                           held, hold, hold_nothing, held_bytes
     registry.submissions  get, all(*states), undecided, set_state
     registry.merges       create, queue, release, get, all(*states), of_submission, unlogged,
                           advance, decide, update
-    registry.evaluations  request, report, get, of_merge; evaluation_id(merge_id)
+    registry.evaluations  request, report, get, unanswered, of_merge, of_merges;
+                          evaluation_id(merge_id)
     registry.versions     commit, roll_back, next_number, head, get, all
     registry.events       append, after, last_cursor
 
@@ -40,6 +41,7 @@ from rootstock.coordinator.registry.records import (
     Site,
     Submission,
     Upload,
+    UploadReferences,
 )
 from rootstock.coordinator.registry.sites import Sites
 from rootstock.coordinator.registry.submissions import Submissions
@@ -65,6 +67,7 @@ __all__ = [
     "Submission",
     "SubmissionState",
     "Upload",
+    "UploadReferences",
     "evaluation_id",
 ]
 

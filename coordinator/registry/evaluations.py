@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import NotFoundError
@@ -77,6 +78,19 @@ class Evaluations:
         """Return an evaluation by its id; NotFoundError if there is none."""
         with self._database.read() as session:
             return record(Evaluation, _get(session, evaluation))
+
+    def unanswered(self, site: str) -> list[Evaluation]:
+        """Return a site's requests that have no report yet."""
+        return self._all(EvaluationRow.site == site, EvaluationRow.report.is_(None))
+
+    def of_merges(self, merge_ids: Iterable[str]) -> list[Evaluation]:
+        """Return all that some merges have asked for."""
+        return self._all(EvaluationRow.merge_id.in_(merge_ids))
+
+    def _all(self, *conditions: ColumnElement[bool]) -> list[Evaluation]:
+        with self._database.read() as session:
+            rows = session.scalars(select(EvaluationRow).where(*conditions))
+            return [record(Evaluation, row) for row in rows]
 
     def of_merge(self, merge_id: str, turn: int = 1) -> Evaluation | None:
         """Return the evaluation that a merge asked for at that turn, or None."""

@@ -58,6 +58,22 @@ class Upload:
     receipt: Receipt | None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class UploadReferences:
+    """The digests that an upload refers to in the store."""
+
+    id: str
+    evaluation_id: str | None
+    state: SubmissionState | None
+    """The submission's; None for a refined adapter."""
+    open: bool
+    """Whether it has no receipt yet, and something has touched it within its lease."""
+    manifest: str
+    signature: str
+    blobs: frozenset[str]
+    """Shared samples included, which lie in the submission's area."""
+
+
 class HeldAt(NamedTuple):
     """Where the coordinator has the bytes of a tensor: a blob of the store, and its name there."""
 

@@ -116,14 +116,13 @@ class UploadRow(Base):
 
 
 class UploadBlobRow(Base):
-    """Which blobs an upload brings; private ones (statistics, samples) are for its site only."""
+    """Which blobs an upload brings."""
 
     __tablename__ = "upload_blobs"
     __table_args__ = (Index("upload_blobs_by_digest", "digest"),)
 
     upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), primary_key=True)
     digest: Mapped[str] = mapped_column(primary_key=True)
-    private: Mapped[bool]
     held: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """Its tensors that need not travel, and where the coordinator has each: [blob, tensor]. Null:
     not decided; empty: it travels as a whole."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from sqlalchemy import ColumnElement, and_, func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from rootstock.common.errors import LimitError, NotFoundError, UnreachableError
 from rootstock.common.weights.manifest import Manifest, TeacherManifest, parse_manifest
@@ -15,7 +16,14 @@ from rootstock.coordinator.growth.states import SubmissionState, check_submissio
 from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
 from rootstock.coordinator.registry.events import append_events
-from rootstock.coordinator.registry.records import HeldAt, NewEvent, Receipt, Upload, record
+from rootstock.coordinator.registry.records import (
+    HeldAt,
+    NewEvent,
+    Receipt,
+    Upload,
+    UploadReferences,
+    record,
+)
 from rootstock.coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow
 
 LEASE_SECONDS = 24 * 3600.0
@@ -90,9 +98,8 @@ class Uploads:
             )
             session.add(row)
             session.flush()
-            private = private_digests(manifest)
             for blob in {entry.digest for entry in manifest.blobs()}:
-                session.add(UploadBlobRow(upload_id=row.id, digest=blob, private=blob in private))
+                session.add(UploadBlobRow(upload_id=row.id, digest=blob))
             if isinstance(manifest, TeacherManifest):
                 session.add(
                     SubmissionRow(
@@ -230,26 +237,41 @@ class Uploads:
                 UploadRow.touched_at > self._clock() - LEASE_SECONDS,
             )
 
-    def readable(self, site: str, digest: str) -> bool:
-        """Say whether a site may read a blob: not when it is private to others.
-
-        Statistics and shared samples are private to the site that ships them, unless the same
-        bytes also arrived as a module.
-        """
-        received = UploadRow.received_at.is_not(None)
-        foreign = UploadRow.site != site
+    def sent(self, site: str, digest: str) -> bool:
+        """Say whether a site has a receipt for a blob."""
         with self._database.read() as session:
-            private = self._any(session, digest, UploadBlobRow.private, received, foreign)
-            return not private or self._any(
-                session, digest, received, (~UploadBlobRow.private) | (UploadRow.site == site)
+            return self._any(
+                session, digest, UploadRow.site == site, UploadRow.received_at.is_not(None)
             )
 
-    def _any(
-        self,
-        session: Session,
-        digest: str,
-        *conditions: ColumnElement[bool] | InstrumentedAttribute[bool],
-    ) -> bool:
+    def references(self) -> list[UploadReferences]:
+        """Return what every upload refers to in the store, oldest first."""
+        lease = self._clock() - LEASE_SECONDS
+        blobs: defaultdict[str, set[str]] = defaultdict(set)
+        with self._database.read() as session:
+            for upload_id, digest in session.execute(
+                select(UploadBlobRow.upload_id, UploadBlobRow.digest)
+            ):
+                blobs[upload_id].add(digest)
+            rows = session.execute(
+                select(UploadRow, SubmissionRow.state)
+                .outerjoin(SubmissionRow, SubmissionRow.id == UploadRow.id)
+                .order_by(UploadRow.created_at, UploadRow.id)
+            )
+            return [
+                UploadReferences(
+                    id=row.id,
+                    evaluation_id=row.evaluation_id,
+                    state=state,
+                    open=row.received_at is None and row.touched_at > lease,
+                    manifest=row.manifest_digest,
+                    signature=hashlib.sha256(row.signature).hexdigest(),
+                    blobs=frozenset(blobs[row.id]),
+                )
+                for row, state in rows
+            ]
+
+    def _any(self, session: Session, digest: str, *conditions: ColumnElement[bool]) -> bool:
         query = (
             select(UploadBlobRow.upload_id)
             .join(UploadRow, UploadRow.id == UploadBlobRow.upload_id)
@@ -298,18 +320,6 @@ class Uploads:
 
 def _sizes(manifest: Manifest) -> dict[str, int]:
     return {entry.digest: entry.size for entry in manifest.blobs()}
-
-
-def private_digests(manifest: Manifest) -> set[str]:
-    """Return the digests of blobs that only the shipping site may read back."""
-    if not isinstance(manifest, TeacherManifest):
-        return set()
-    digests = set()
-    if manifest.statistics is not None:
-        digests.add(manifest.statistics.digest)
-    if manifest.shared_samples is not None:
-        digests.add(manifest.shared_samples.blob.digest)
-    return digests
 
 
 def _get(session: Session, upload_id: str) -> UploadRow:

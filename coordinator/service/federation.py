@@ -19,6 +19,7 @@ from rootstock.coordinator.plan.heads import CurrentHeads
 from rootstock.coordinator.registry import Registry
 from rootstock.coordinator.service.downloads import download
 from rootstock.coordinator.service.interceptors import caller
+from rootstock.coordinator.service.readable import ReadableBlobs
 from rootstock.coordinator.service.reports import take_report
 from rootstock.coordinator.service.subscriptions import Subscriptions
 from rootstock.coordinator.service.uploads.sessions import Uploads, receipt_message
@@ -40,6 +41,8 @@ class Federation(FederationServicer):
         Wakes watch streams when events are appended.
     uploads
         Takes manifests and blobs.
+    readable
+        Says which blobs a site may read.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Federation(FederationServicer):
         key: SigningKey,
         watchers: Subscriptions,
         uploads: Uploads,
+        readable: ReadableBlobs,
     ) -> None:
         self._config = config
         self._registry = registry
@@ -64,8 +68,7 @@ class Federation(FederationServicer):
         self._key = key
         self._watchers = watchers
         self._uploads = uploads
-        entries = [plan.initial_category_module, *plan.initial_task_modules.values()]
-        self._initial = frozenset(entry.digest for entry in entries)
+        self._readable = readable
         self._log = structlog.get_logger("federation")
 
     async def Join(self, request: pb.JoinRequest, _context: Any) -> pb.JoinResponse:  # noqa: N802
@@ -117,9 +120,8 @@ class Federation(FederationServicer):
         return download(
             request,
             caller(),
-            registry=self._registry,
             store=self._store,
-            public=self._public,
+            readable=self._readable,
             chunk_bytes=self._plan.limits.chunk_bytes,
         )
 
@@ -141,11 +143,6 @@ class Federation(FederationServicer):
         """Keep a lab's numbers."""
         first = await asyncio.to_thread(take_report, self._registry, caller(), request)
         return pb.ReportEvaluationResponse(first=first)
-
-    def _public(self) -> frozenset[str]:
-        """Return what every site may read: initial weights, published heads."""
-        heads = self._heads()
-        return self._initial | {entry.digest for entry in (heads.blobs() if heads else ())}
 
 
 def negotiate(request: pb.GetPlanRequest) -> int:

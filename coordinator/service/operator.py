@@ -14,6 +14,7 @@ from rootstock.common.errors import SchemaError
 from rootstock.common.files import storage_errors, write_bytes
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.context import CoordinatorContext, plain
+from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.learning.operations import Operations
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.forget import forget_samples
@@ -26,6 +27,9 @@ from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorServicer
 
 TOKEN_BYTES = 32
+
+MAX_DIGESTS = 10_000
+"""Digests in an answer: 660 KB of a message's 4 MiB."""
 
 
 def load_or_create_token(path: Path) -> str:
@@ -49,6 +53,8 @@ class Operator(OperatorServicer):
         Makes and takes back net versions.
     watchers, uploads
         Of the Federation service: who watches, what has come of an upload.
+    collector
+        Deletes what the store need not hold.
     experiment_id
         Returns the id of the net's MLflow experiment, "" when it is not known yet.
     """
@@ -60,6 +66,7 @@ class Operator(OperatorServicer):
         committer: Committer,
         watchers: Subscriptions,
         uploads: Uploads,
+        collector: Collector,
         experiment_id: Callable[[], str],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -69,6 +76,7 @@ class Operator(OperatorServicer):
         self._committer = committer
         self._watchers = watchers
         self._uploads = uploads
+        self._collector = collector
         self._experiment_id = experiment_id
         self._operations = Operations(context)
         self._clock = clock
@@ -104,6 +112,17 @@ class Operator(OperatorServicer):
         """Delete the samples that came with a submission."""
         count = await asyncio.to_thread(forget_samples, self._context, request.submission_id)
         return pb.ForgetSamplesResponse(count=count)
+
+    async def CollectGarbage(  # noqa: N802
+        self, _request: pb.CollectGarbageRequest, _context: Any
+    ) -> pb.CollectGarbageResponse:
+        """Delete the blobs that nothing needs."""
+        found = await self._collector.collect()
+        return pb.CollectGarbageResponse(
+            kept={kind: pb.BlobCount(**count.model_dump()) for kind, count in found.kept.items()},
+            deleted=pb.BlobCount(**found.deleted.model_dump()),
+            digests=found.digests[:MAX_DIGESTS],
+        )
 
     async def RollBack(  # noqa: N802
         self, request: pb.RollBackRequest, _context: Any
@@ -187,7 +206,7 @@ class Operator(OperatorServicer):
 
     def _submission(self, row: Submission, held_bytes: dict[str, int]) -> pb.SubmissionStatus:
         if row.state is SubmissionState.RECEIVING:
-            here, total = self._uploads.progress(row.site, row.id, row.manifest)
+            here, total = self._uploads.progress(row)
         else:
             here = total = sum(blob_sizes(row.manifest).values())
         return pb.SubmissionStatus(

@@ -129,11 +129,11 @@ def _check_refined(
     if not digest:
         return
     upload = registry.uploads.refinement(digest)
-    if upload is None:
+    if upload is None or upload.site != evaluation.site:
         raise ConflictError(
             f"report: the refined adapter {digest[:80]!r} has no receipt; upload it, then report"
         )
-    if upload.evaluation_id != evaluation.id or upload.site != evaluation.site:
+    if upload.evaluation_id != evaluation.id:
         raise NotFoundError(
             f"report: the adapter of manifest {digest} was refined for evaluation "
             f"'{upload.evaluation_id}', not for '{evaluation.id}'; name the one for this request"

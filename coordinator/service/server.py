@@ -17,12 +17,14 @@ from rootstock.common.errors import AddressInUseError, ConfigurationError
 from rootstock.common.files import write_bytes
 from rootstock.common.transport.channel import Address, require_loopback_or_tls, server_options
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.service.federation import Federation
 from rootstock.coordinator.service.interceptors import auth_interceptor, error_interceptor
 from rootstock.coordinator.service.operator import Operator, load_or_create_token
+from rootstock.coordinator.service.readable import ReadableBlobs
 from rootstock.coordinator.service.subscriptions import Subscriptions
 from rootstock.coordinator.service.uploads.dedup import TensorDedup
 from rootstock.coordinator.service.uploads.partial import PartialUploads
@@ -73,6 +75,7 @@ class CoordinatorServer:
         self._unsubscribe: Callable[[], None] | None = None
         self._log = structlog.get_logger("server")
         heads = HeadsFile(self._paths.heads).current
+        readable = ReadableBlobs(context, heads)
         uploads = Uploads(
             registry=registry,
             store=store,
@@ -81,11 +84,13 @@ class CoordinatorServer:
             key=key,
             incoming=PartialUploads(self._paths.incoming, plan.limits.chunk_bytes),
             held=TensorDedup(context),
+            readable=readable,
             open_limit=config.server.max_open_uploads_per_site,
             byte_limit=config.server.max_open_bytes_per_site,
         )
         self._uploads = uploads
-        self._sweeps: asyncio.Task[None] | None = None
+        self._collector = Collector(context, heads)
+        self._chores: list[asyncio.Task[None]] = []
         self._federation = Federation(
             config=config,
             registry=registry,
@@ -95,12 +100,14 @@ class CoordinatorServer:
             key=key,
             watchers=watchers,
             uploads=uploads,
+            readable=readable,
         )
         self._operator = Operator(
             context=context,
             committer=committer,
             watchers=watchers,
             uploads=uploads,
+            collector=self._collector,
             experiment_id=experiment_id,
         )
 
@@ -133,7 +140,10 @@ class CoordinatorServer:
         self._unsubscribe = self._registry.subscribe(self._watchers.notify)
         await server.start()
         self._server = server
-        self._sweeps = asyncio.create_task(self._sweep_now_and_then())
+        self._chores = [
+            asyncio.create_task(self._sweep_now_and_then()),
+            asyncio.create_task(self._collector.run()),
+        ]
         for service in SERVICES:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         address = Address(self._listen.host, port)
@@ -151,8 +161,8 @@ class CoordinatorServer:
         self._log.info("draining", grace_seconds=grace_seconds)
         await self._health.enter_graceful_shutdown()
         self._watchers.drain()
-        if self._sweeps is not None:
-            self._sweeps.cancel()
+        for chore in self._chores:
+            chore.cancel()
         await self._server.stop(grace_seconds)
         if self._unsubscribe is not None:
             self._unsubscribe()

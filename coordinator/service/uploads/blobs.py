@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from rootstock.common.errors import SchemaError
-from rootstock.common.weights.manifest import BlobEntry, parse_manifest
+from rootstock.common.weights.manifest import BlobEntry, TeacherManifest, parse_manifest
 
 
 @lru_cache(maxsize=64)  # manifests of at most 1 MiB
@@ -25,6 +25,14 @@ def blob_entries(document: bytes) -> dict[str, BlobEntry]:
                 "bytes; equal bytes have one size"
             )
     return entries
+
+
+@lru_cache(maxsize=64)
+def samples_of(document: bytes) -> str | None:
+    """Return the digest of the samples that come with a manifest."""
+    manifest = parse_manifest(document)
+    shared = manifest.shared_samples if isinstance(manifest, TeacherManifest) else None
+    return None if shared is None else shared.blob.digest
 
 
 def blob_sizes(document: bytes) -> dict[str, int]:

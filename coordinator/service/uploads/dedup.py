@@ -71,7 +71,7 @@ class TensorDedup:
         self._context = context
         self._seen: tuple[str, dict[TensorEntry, HeldAt]] | None = None
 
-    def decide(self, site: str, upload_id: str, entry: BlobEntry) -> Stripped | None:
+    def decide(self, upload_id: str, entry: BlobEntry) -> Stripped | None:
         """Return a blob without what the net holds; None: it travels as a whole.
 
         The first decision to leave tensors out stands, also when the net has another version
@@ -80,7 +80,7 @@ class TensorDedup:
         uploads = self._context.registry.uploads
         if (known := uploads.held(upload_id, entry.digest)) is not None:
             return self._stripped(upload_id, entry, known)
-        held = self._in_net(site, entry)
+        held = self._in_net(entry)
         count = held_bytes(entry, held)
         if count < WORTHWHILE_BYTES:
             return None  # not written down: the net may hold more by the next call
@@ -131,8 +131,8 @@ class TensorDedup:
     ) -> Stripped | None:
         return Stripped(upload_id, entry, held) if held else None
 
-    def _in_net(self, site: str, entry: BlobEntry) -> dict[str, HeldAt]:
-        """Return which tensors of a blob stand in modules of the net that the site may read."""
+    def _in_net(self, entry: BlobEntry) -> dict[str, HeldAt]:
+        """Return which tensors of a blob stand in modules of the net."""
         head = self._context.head()
         if head is None:
             return {}
@@ -141,12 +141,11 @@ class TensorDedup:
             seen = head.tree, _tensors(self._context.tree_of(head))
             self._seen = seen
         found = {name: seen[1].get(tensor) for name, tensor in entry.tensors.items()}
-        store, uploads = self._context.store, self._context.registry.uploads
-        usable = {
-            blob: store.has(blob) and uploads.readable(site, blob)
+        there = {
+            blob: self._context.store.has(blob)
             for blob in {at.blob for at in found.values() if at is not None}
         }
-        return {name: at for name, at in found.items() if at is not None and usable[at.blob]}
+        return {name: at for name, at in found.items() if at is not None and there[at.blob]}
 
 
 def _tensors(tree: NetTree) -> dict[TensorEntry, HeldAt]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from rootstock.common.artifacts.store import check_digest
 from rootstock.common.errors import RefusedError, SchemaError, UnreachableError
 from rootstock.common.files import storage_errors
 from rootstock.common.transport.chunks import ChunkReceiver
-from rootstock.common.transport.dedup import Place, fill_up, filling
+from rootstock.common.transport.dedup import Place, fill_up
 from rootstock.common.transport.receive import receive
 from rootstock.coordinator.service.uploads.dedup import Stripped
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -21,6 +23,8 @@ IDLE_SECONDS = 120.0
 
 DIGEST_DIGITS = 64
 """Every file's name begins with the digest of its blob."""
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK)  # of a file system without second names
 
 
 class StrippedReceiver(ChunkReceiver):
@@ -104,10 +108,32 @@ class PartialUploads:
         self._taken_over: set[asyncio.Task[int]] = set()
         self._sweeping = asyncio.Lock()
 
-    def whole(self, site: str, digest: str) -> Path | None:
-        """Return the file of a blob that has come as a whole and matched its digest."""
+    def linked(self, site: str, digest: str) -> Path | None:
+        """Return a second name of the file of a blob that is proved, to be moved; None: it is not.
+
+        The first name stays until `forget`: after a crash in between, it still proves that this
+        site has sent the blob.
+        """
         path = self._path(site, digest)
-        return path if path.is_file() else None
+        if not path.is_file():
+            return None
+        link = path.with_name(path.name + ".stored")
+        with storage_errors(path):
+            link.unlink(missing_ok=True)
+            try:
+                link.hardlink_to(path)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return path
+        return link
+
+    def forget(self, site: str, digests: Iterable[str]) -> None:
+        """Remove the files of blobs that are stored and have their receipt."""
+        for digest in digests:
+            path = self._path(site, digest)
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
 
     def durable_offset(self, site: str, digest: str, size: int, left_out: str = "") -> int | None:
         """Return where to resume a blob; None if it is here as a whole.
@@ -228,7 +254,7 @@ class PartialUploads:
                 del self._streams[path]
 
     async def sweep(self, live: Callable[[str, str], bool], lease_seconds: float) -> None:
-        """Remove partial files that nothing has touched for a lease; they can be sent anew.
+        """Remove files that nothing has touched for a lease; their blobs can be sent anew.
 
         Parameters
         ----------
@@ -237,15 +263,11 @@ class PartialUploads:
         lease_seconds
             How old a file must be.
         """
-        for part in await asyncio.to_thread(self._unfinished):
+        for part in await asyncio.to_thread(lambda: sorted(self._root.glob("*/*"))):
             site, digest = part.parent.name, part.name[:DIGEST_DIGITS]
             async with self._sweeping:
                 if part.with_name(digest) not in self._streams:
                     await asyncio.to_thread(_remove_stale, part, site, live, lease_seconds)
-
-    def _unfinished(self) -> list[Path]:
-        """Return the partial files, and what `fill_up` left behind when it was killed."""
-        return sorted((*self._root.glob("*/*.part"), *self._root.glob(f"*/{filling(Path('*'))}")))
 
     def _path(self, site: str, digest: str) -> Path:
         return self._root / site / check_digest(digest)
@@ -281,8 +303,8 @@ async def same_blob(
 def _remove_stale(
     part: Path, site: str, live: Callable[[str, str], bool], lease_seconds: float
 ) -> None:
-    with storage_errors(part):
-        old = part.is_file() and part.stat().st_mtime <= time.time() - lease_seconds
+    with storage_errors(part), suppress(FileNotFoundError):
+        old = part.stat().st_mtime <= time.time() - lease_seconds
         if old and not live(site, part.name[:DIGEST_DIGITS]):
             part.unlink()
 

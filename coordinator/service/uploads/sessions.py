@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
@@ -20,11 +20,12 @@ from rootstock.common.weights.manifest import (
     RefinementManifest,
     parse_manifest,
 )
+from rootstock.coordinator.paths import samples_area, signature_ref
 from rootstock.coordinator.plan.heads import CurrentHeads
-from rootstock.coordinator.registry import Receipt, Registry, Upload
+from rootstock.coordinator.registry import Receipt, Registry, Submission, Upload
 from rootstock.coordinator.registry.uploads import LEASE_SECONDS
 from rootstock.coordinator.service.reports import check_refinement
-from rootstock.coordinator.service.uploads.blobs import blob_entries, blob_sizes
+from rootstock.coordinator.service.uploads.blobs import blob_entries, blob_sizes, samples_of
 from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES, Stripped, TensorDedup
 from rootstock.coordinator.service.uploads.gate import check_manifest
 from rootstock.coordinator.service.uploads.partial import PartialUploads, same_blob
@@ -44,6 +45,8 @@ class Uploads:
         Holds blobs until their upload is committed.
     held
         Tells which tensors of a blob need not travel.
+    readable
+        Says which blobs a site may read: these it need not send.
     open_limit
         Uploads that a site may have open at once.
     byte_limit
@@ -60,6 +63,7 @@ class Uploads:
         key: SigningKey,
         incoming: PartialUploads,
         held: TensorDedup,
+        readable: Callable[[str, str], bool],
         open_limit: int,
         byte_limit: int,
     ) -> None:
@@ -70,6 +74,7 @@ class Uploads:
         self._key = key
         self._incoming = incoming
         self._held = held
+        self._readable = readable
         self._open_limit = open_limit
         self._byte_limit = byte_limit
         self._slots = Slots()
@@ -99,7 +104,7 @@ class Uploads:
             # A stream of before a cut may still be writing what had come: the newer call wins.
             await self._incoming.stop(site, entry.digest)
             blob = await asyncio.to_thread(
-                self._missing, site, upload.id, entry, leaves_out=request.leaves_out
+                self._missing, upload, entry, leaves_out=request.leaves_out
             )
             if blob is not None:
                 missing.append(blob)
@@ -145,7 +150,7 @@ class Uploads:
                 f"blob {digest} is to come as a whole now; begin the upload again"
             )
         await self._incoming.stop(site, digest)
-        if await asyncio.to_thread(self._durable_offset, site, digest, size) is None:
+        if await asyncio.to_thread(self._durable_offset, upload, entry) is None:
             sent = stripped.size if first.stripped and stripped is not None else size
             return pb.UploadResponse(digest=digest, durable_offset=sent)
         stream = same_blob(first, messages, upload.id)
@@ -197,11 +202,11 @@ class Uploads:
         """Remove the partial files of uploads whose lease is over."""
         await self._incoming.sweep(self._registry.uploads.live, LEASE_SECONDS)
 
-    def progress(self, site: str, upload_id: str, document: bytes) -> tuple[int, int]:
-        """Return how many bytes of a manifest's blobs are here, and how many there are."""
-        entries = blob_entries(document).values()
+    def progress(self, upload: Upload | Submission) -> tuple[int, int]:
+        """Return how many bytes of an upload's blobs are here, and how many there are."""
+        entries = blob_entries(upload.manifest).values()
         return (
-            sum(self._here(site, upload_id, entry) for entry in entries),
+            sum(self._here(upload, entry) for entry in entries),
             sum(entry.size for entry in entries),
         )
 
@@ -221,7 +226,9 @@ class Uploads:
             if isinstance(manifest, RefinementManifest):
                 check_refinement(manifest, self._registry)
             for digest, size in sizes.items():
-                if self._store.has(digest) and (there := self._store.size(digest)) != size:
+                if not (self._readable(site, digest) and self._store.has(digest)):
+                    continue
+                if (there := self._store.size(digest)) != size:
                     raise SchemaError(
                         f"blob {digest} has {there} bytes, the manifest says {size}; describe "
                         "the file that is sent"
@@ -234,23 +241,34 @@ class Uploads:
             byte_limit=self._byte_limit,
         )
 
-    def _durable_offset(self, site: str, digest: str, size: int) -> int | None:
+    def _store_of(self, upload: Upload | Submission, digest: str) -> BlobStore:
+        """Return where a blob of an upload goes: samples into an area of their own."""
+        if digest == samples_of(upload.manifest):
+            return self._store.area(samples_area(upload.id))
+        return self._store
+
+    def _is_stored(self, upload: Upload | Submission, digest: str) -> bool:
+        # Others' blobs do not count: to know a digest is not to have the blob.
+        private = digest == samples_of(upload.manifest)
+        readable = private or self._readable(upload.site, digest)
+        return readable and self._store_of(upload, digest).has(digest)
+
+    def _durable_offset(self, upload: Upload | Submission, entry: BlobEntry) -> int | None:
         """Return where to resume a blob; None if it is here as a whole."""
-        # Another site's private blob does not count: to know its digest is not to have it.
-        if self._store.has(digest) and self._registry.uploads.readable(site, digest):
+        if self._is_stored(upload, entry.digest):
             return None
-        return self._incoming.durable_offset(site, digest, size)
+        return self._incoming.durable_offset(upload.site, entry.digest, entry.size)
 
     def _missing(
-        self, site: str, upload_id: str, entry: BlobEntry, *, leaves_out: bool
+        self, upload: Upload, entry: BlobEntry, *, leaves_out: bool
     ) -> pb.MissingBlob | None:
         """Say what is to come of a blob, and from which offset; None if it is here as a whole."""
-        digest, size = entry.digest, entry.size
-        offset = self._durable_offset(site, digest, size)
+        site, digest, size = upload.site, entry.digest, entry.size
+        offset = self._durable_offset(upload, entry)
         if offset is None:
             return None
         blob = pb.MissingBlob(digest=digest, size=size, durable_offset=offset)
-        stripped = self._held.decide(site, upload_id, entry) if leaves_out else None
+        stripped = self._held.decide(upload.id, entry) if leaves_out else None
         if stripped is not None:
             at = self._incoming.durable_offset(site, digest, stripped.size, stripped.name) or 0
             # Of what an older agent began to send as a whole, less may be left.
@@ -261,15 +279,15 @@ class Uploads:
         self._incoming.keep_only(site, digest, left_out)
         return blob
 
-    def _here(self, site: str, upload_id: str, entry: BlobEntry) -> int:
+    def _here(self, upload: Upload | Submission, entry: BlobEntry) -> int:
         """Return how many bytes of a blob are here, those that need not travel included."""
-        digest, size = entry.digest, entry.size
-        offset = self._durable_offset(site, digest, size)
+        offset = self._durable_offset(upload, entry)
         if offset is None:
-            return size
-        stripped = self._held.decided(upload_id, entry)
+            return entry.size
+        stripped = self._held.decided(upload.id, entry)
         if stripped is None:
             return offset
+        site, digest = upload.site, entry.digest
         at = self._incoming.durable_offset(site, digest, stripped.size, stripped.name) or 0
         return max(offset, at + stripped.held_bytes)
 
@@ -286,16 +304,16 @@ class Uploads:
         if upload.receipt is not None:
             return upload.receipt
         entries = blob_entries(upload.manifest)
+        for entry in entries.values():
+            if self._durable_offset(upload, entry) is not None:
+                raise self._truncated(upload, entry)
         for digest, entry in entries.items():
-            if self._durable_offset(site, digest, entry.size) is not None:
-                raise SchemaError(
-                    f"blob {digest} is truncated: {self._here(site, upload.id, entry)} of "
-                    f"{entry.size} bytes are here; begin the upload again to resume"
-                )
-        for digest in entries:
-            path = self._incoming.whole(site, digest)
+            store = self._store_of(upload, digest)
+            path = self._incoming.linked(site, digest)
             if path is not None:
-                self._store.put_file(path, digest, verified=True, move=True)
+                store.put_file(path, digest, verified=True, move=True)
+            elif not store.renew(digest):  # collected since: nothing referred to it
+                raise self._truncated(upload, entry)
         self._store.put_bytes(upload.manifest)
         # The store alone then proves where a module came from, without the database.
         signature = self._store.put_bytes(upload.signature)
@@ -308,6 +326,7 @@ class Uploads:
             signature=self._key.sign(receipt_bytes(upload.manifest_digest, upload.id, received_at)),
         )
         recorded = self._registry.uploads.receive(upload.id, receipt)
+        self._incoming.forget(site, entries)
         self._log.info(
             "received",
             site=site,
@@ -318,15 +337,16 @@ class Uploads:
         )
         return recorded
 
+    def _truncated(self, upload: Upload, entry: BlobEntry) -> SchemaError:
+        return SchemaError(
+            f"blob {entry.digest} is truncated: {self._here(upload, entry)} of {entry.size} bytes "
+            "are here; begin the upload again to resume"
+        )
+
 
 def receipt_bytes(manifest_digest: str, subject: str, received_at: str) -> bytes:
     """Return what a receipt's signature is over."""
     return f"{manifest_digest} {subject} {received_at}".encode()
-
-
-def signature_ref(manifest_digest: str) -> str:
-    """Return the store's name for the signature of a manifest; it points at 64 raw bytes."""
-    return f"signatures/{manifest_digest[:2]}/{manifest_digest[2:]}"
 
 
 def receipt_message(receipt: Receipt) -> pb.Receipt:

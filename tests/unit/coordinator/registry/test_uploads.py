@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from rootstock.common.errors import ConflictError, LimitError, NotFoundError, UnreachableError
@@ -128,7 +130,7 @@ def test_a_refinement_counts_once_it_has_its_receipt(registry: Registry) -> None
     assert registry.uploads.refinement(submission.manifest_digest) is None
 
 
-def test_private_blobs_are_for_their_site(registry: Registry) -> None:
+def test_what_a_site_has_sent_is_what_it_has_receipts_for(registry: Registry) -> None:
     manifest = teacher("cat", "classification").model_copy(
         update={
             "statistics": blob("statistics"),
@@ -136,31 +138,43 @@ def test_private_blobs_are_for_their_site(registry: Registry) -> None:
         }
     )
     upload = begin(registry, manifest)
+    digests = [entry.digest for entry in manifest.blobs()]
+    assert len(digests) == 4
+    assert not any(registry.uploads.sent("cat-lab", digest) for digest in digests)
     receive(registry, upload)
-    for private in ("statistics", "samples"):
-        assert registry.uploads.readable("cat-lab", blob(private).digest)
-        assert not registry.uploads.readable("dog-lab", blob(private).digest)
-    assert registry.uploads.readable("dog-lab", manifest.category_module.digest)
-    assert registry.uploads.readable("dog-lab", blob("made by the coordinator").digest)
+    assert all(registry.uploads.sent("cat-lab", digest) for digest in digests)
+    assert not any(registry.uploads.sent("dog-lab", digest) for digest in digests)
+    assert not registry.uploads.sent("cat-lab", blob("made by the coordinator").digest)
 
 
-def test_nobody_hides_a_module_by_calling_it_statistics(registry: Registry) -> None:
-    cat = teacher("cat", "classification")
-    receive(registry, begin(registry, cat))
-    dog = teacher("dog", "classification")
-    receive(registry, begin(registry, dog.model_copy(update={"statistics": cat.category_module})))
-    assert registry.uploads.readable("cat-lab", cat.category_module.digest)
-    assert registry.uploads.readable("cow-lab", cat.category_module.digest)
-
-
-def test_declaring_a_private_blob_is_not_having_it(registry: Registry) -> None:
+def test_declaring_another_site_s_blob_is_not_having_sent_it(registry: Registry) -> None:
     cat = teacher("cat", "classification").model_copy(update={"statistics": blob("statistics")})
     receive(registry, begin(registry, cat))
     dog = teacher("dog", "classification").model_copy(update={"statistics": blob("statistics")})
     upload = begin(registry, dog)
-    assert not registry.uploads.readable("dog-lab", blob("statistics").digest)
+    assert not registry.uploads.sent("dog-lab", blob("statistics").digest)
     receive(registry, upload)  # only now has it sent the bytes itself
-    assert registry.uploads.readable("dog-lab", blob("statistics").digest)
+    assert registry.uploads.sent("dog-lab", blob("statistics").digest)
+
+
+def test_references_say_what_an_upload_needs_and_whether_it_may_still_come(
+    registry: Registry, clock: Clock
+) -> None:
+    shares = teacher("cat", "classification")
+    upload = begin(registry, shares)
+    clock.now += 1
+    refined = begin(registry, refinement("evl-0001"))
+    first, second = registry.uploads.references()
+    assert (first.id, first.evaluation_id, first.state) == (upload.id, None, "receiving")
+    assert (first.open, first.manifest) == (True, upload.manifest_digest)
+    assert first.signature == hashlib.sha256(upload.signature).hexdigest()
+    assert first.blobs == {entry.digest for entry in shares.blobs()}
+    assert (second.id, second.evaluation_id, second.state) == (refined.id, "evl-0001", None)
+    clock.now += LEASE_SECONDS + 1
+    receive(registry, refined)
+    assert [each.open for each in registry.uploads.references()] == [False, False]
+    begin(registry, shares)
+    assert [each.open for each in registry.uploads.references()] == [True, False]
 
 
 def test_unknown_ids_are_said_to_be_unknown(registry: Registry) -> None:
