@@ -16,6 +16,7 @@ from rootstock.common.identity.keys import load_or_create
 from rootstock.common.logs import log_to
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.garbage.areas import move_samples, sweep_areas
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.recorder import Recorder
 from rootstock.coordinator.jobs.runner import JobRunner
@@ -70,6 +71,8 @@ def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
         try:
             store = open_store(paths.artifacts, paths.cache)
             plan = publish_plan(config, store, paths.plan)
+            move_samples(registry, store, plan.content_digest())
+            sweep_areas(registry, store)
             yield CoordinatorContext(
                 registry=registry, store=store, plan=plan, key=key, config=config
             )

@@ -191,6 +191,22 @@ class HistoryConfig(Document):
     """Pause before a merge is logged again when MLflow has gone away since."""
 
 
+class GarbageConfig(Document):
+    """When blobs that nothing needs any more are deleted from the store.
+
+    They are what a job's end, a rejection, a refusal or a rolled back database transaction leaves
+    over. No net version ever loses a blob, those rolled back included.
+    """
+
+    automatic: bool = True
+    """False leaves it to `rootstock coordinator gc`."""
+    interval_seconds: float = Field(default=24 * 3600.0, ge=60)
+    """Between two collections; the first is at start."""
+    grace_seconds: float = Field(default=24 * 3600.0, ge=3600)
+    """How long a blob stays that nothing refers to. More than any command takes from storing what
+    it learned to queueing it."""
+
+
 class StateConfig(Document):
     """The subset of coordinator.toml needed to open a net: its name and where it is stored."""
 
@@ -222,6 +238,7 @@ class CoordinatorConfig(StateConfig):
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     history: HistoryConfig = HistoryConfig()
+    garbage: GarbageConfig = GarbageConfig()
 
     def distillation_for(self, task: TaskSpec) -> DistillationConfig:
         """Return how adapters below that task's modules are learned."""

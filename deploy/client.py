@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 
+from rootstock.common.artifacts.gc import Collection, Count
 from rootstock.common.errors import NotFoundError
 from rootstock.common.protocol import Heads
 from rootstock.common.transport.channel import channel_options
@@ -23,6 +24,9 @@ _Answer = TypeVar("_Answer")
 
 CALL_SECONDS = 10.0
 """Deadline of a unary call: the answer is a few database rows."""
+
+COLLECTION_SECONDS = 3600.0
+"""A collection lists the whole store, and deletes one blob after the other."""
 
 
 class OperatorClient:
@@ -167,8 +171,24 @@ class OperatorClient:
         answer = self._call(self._stub.RetireHeads, operator_pb2.RetireHeadsRequest(reason=reason))
         return Heads.parse(answer.heads, what="retired heads")
 
-    def _call(self, method: Callable[..., _Answer], request: object) -> _Answer:
+    def collect_garbage(self) -> Collection:
+        """See `Operations.collect_garbage`."""
+        request = operator_pb2.CollectGarbageRequest()
+        answer = self._call(self._stub.CollectGarbage, request, seconds=COLLECTION_SECONDS)
+        return Collection(
+            kept={kind: _count(count) for kind, count in answer.kept.items()},
+            deleted=_count(answer.deleted),
+            digests=tuple(answer.digests),
+        )
+
+    def _call(
+        self, method: Callable[..., _Answer], request: object, seconds: float = CALL_SECONDS
+    ) -> _Answer:
         try:
-            return method(request, timeout=CALL_SECONDS, metadata=self._metadata)
+            return method(request, timeout=seconds, metadata=self._metadata)
         except grpc.RpcError as error:
             raise error_from_rpc(error) from error
+
+
+def _count(message: operator_pb2.BlobCount) -> Count:
+    return Count(blobs=message.blobs, bytes=message.bytes)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rootstock.common.artifacts.gc import Collection
 from rootstock.common.protocol import Heads
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.garbage.collector import collect_garbage
 from rootstock.coordinator.learning.queue import found_with, queue_connection, queue_task
 from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
 from rootstock.coordinator.paths import StatePaths
@@ -44,6 +46,17 @@ class Operations:
         """Publish auxiliary heads in place of those there are."""
         registry = self._context.registry
         return heads.publish(self._heads, registry, origin, dict(task_modules), rotation)
+
+    def collect_garbage(self) -> Collection:
+        """Delete the blobs that nothing needs any more; return what was there."""
+        context = self._context
+        return collect_garbage(
+            context.registry,
+            context.store,
+            context.plan,
+            self._heads.current(),
+            grace_seconds=context.config.garbage.grace_seconds,
+        )
 
     def retire_heads(self, reason: str) -> Heads:
         """Take the published heads back; return them."""

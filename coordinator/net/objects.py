@@ -27,7 +27,7 @@ def write_tree(
     held: dict[str, str] = {}
     before: dict[str, TreeShard] = {}
     if grown_from is not None:
-        held, before = _read_root(store, grown_from[0]).shards, shards(grown_from[1])
+        held, before = read_root(store, grown_from[0]).shards, shards(grown_from[1])
     digests = {
         key: held[key] if before.get(key) == shard else store.put_bytes(shard.canonical())
         for key, shard in shards(tree).items()
@@ -37,14 +37,16 @@ def write_tree(
 
 def read_tree(store: BlobStore, digest: str) -> NetTree:
     """Return the tree of that digest."""
-
-    def shard(name: str) -> TreeShard:
-        return TreeShard.parse(store.read_bytes(name, MAX_DOCUMENT_BYTES), what="shard of a tree")
-
-    return assembled(_read_root(store, digest), shard)
+    return assembled(read_root(store, digest), lambda name: read_shard(store, name))
 
 
-def _read_root(store: BlobStore, digest: str) -> TreeRoot:
+def read_shard(store: BlobStore, digest: str) -> TreeShard:
+    """Return the shard of that digest."""
+    return TreeShard.parse(store.read_bytes(digest, MAX_DOCUMENT_BYTES), what="shard of a tree")
+
+
+def read_root(store: BlobStore, digest: str) -> TreeRoot:
+    """Return the root of a tree, which is named by its digest."""
     return TreeRoot.parse(store.read_bytes(digest, MAX_DOCUMENT_BYTES), what="tree")
 
 

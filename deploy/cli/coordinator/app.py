@@ -9,6 +9,7 @@ from typing import Annotated, get_args
 import typer
 
 from rootstock.deploy.cli.coordinator import heads
+from rootstock.deploy.cli.coordinator.gc import gc
 from rootstock.deploy.cli.extras import needs_coordinator
 from rootstock.deploy.output import PEOPLE, RESULT, print_json
 
@@ -18,6 +19,7 @@ Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")
 history = typer.Typer(help="Merges as MLflow shows them.", no_args_is_help=True)
 app.add_typer(history, name="history")
 app.add_typer(heads.app, name="heads")
+app.command()(gc)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

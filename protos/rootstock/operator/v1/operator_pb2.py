@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n5rootstock/protos/rootstock/operator/v1/operator.proto\x12\x15rootstock.operator.v1\"\x12\n\x10GetStatusRequest\"G\n\x12\x44\x65\x63ideMergeRequest\x12\x10\n\x08merge_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61pprove\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"$\n\x13\x44\x65\x63ideMergeResponse\x12\r\n\x05state\x18\x01 \x01(\t\"\r\n\x0bGrowRequest\"!\n\x0cGrowResponse\x12\x11\n\tmerge_ids\x18\x01 \x03(\t\"-\n\x14\x46orgetSamplesRequest\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\"&\n\x15\x46orgetSamplesResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"E\n\x0fRollBackRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tand_later\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"2\n\x10RollBackResponse\x12\x10\n\x08versions\x18\x01 \x03(\x04\x12\x0c\n\x04head\x18\x02 \x01(\x04\"A\n\x10LearnTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07learned\x18\x02 \x01(\x0c\x12\x0e\n\x06source\x18\x03 \x01(\t\"4\n\x0f\x46oundNetRequest\x12\x10\n\x08merge_id\x18\x01 \x01(\t\x12\x0f\n\x07learned\x18\x02 \x01(\x0c\">\n\x0e\x43onnectRequest\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0c\n\x04join\x18\x03 \x01(\x0c\"!\n\x0cQueuedMerges\x12\x11\n\tmerge_ids\x18\x01 \x03(\t\"\xbe\x01\n\x13PublishHeadsRequest\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12Q\n\x0ctask_modules\x18\x02 \x03(\x0b\x32;.rootstock.operator.v1.PublishHeadsRequest.TaskModulesEntry\x12\x10\n\x08rotation\x18\x03 \x01(\x0c\x1a\x32\n\x10TaskModulesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"$\n\x12RetireHeadsRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x1f\n\x0ePublishedHeads\x12\r\n\x05heads\x18\x01 \x01(\x0c\",\n\nSiteStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08watching\x18\x02 \x01(\x08\"\xa9\x01\n\x10SubmissionStatus\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x16\n\x0e\x62ytes_received\x18\x06 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x07 \x01(\x04\x12\x12\n\nbytes_held\x18\x08 \x01(\x04\"\xdb\x02\n\x0bMergeStatus\x12\x10\n\x08merge_id\x18\x01 \x01(\t\x12\x15\n\rsubmission_id\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x11\n\toperation\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0c\n\x04step\x18\x08 \x01(\x04\x12\r\n\x05steps\x18\t \x01(\x04\x12\x0f\n\x07seconds\x18\n \x01(\x01\x12@\n\x07numbers\x18\x0b \x03(\x0b\x32/.rootstock.operator.v1.MergeStatus.NumbersEntry\x12\x13\n\x0bnet_version\x18\x0c \x01(\x04\x12\x0e\n\x06logged\x18\r \x01(\x08\x12\x0c\n\x04held\x18\x0e \x01(\x08\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa8\x02\n\x11GetStatusResponse\x12\x0b\n\x03net\x18\x01 \x01(\t\x12\x13\n\x0bnet_version\x18\x02 \x01(\x04\x12\x12\n\nmlflow_uri\x18\x03 \x01(\t\x12\x1c\n\x14mlflow_experiment_id\x18\x04 \x01(\t\x12\x30\n\x05sites\x18\x05 \x03(\x0b\x32!.rootstock.operator.v1.SiteStatus\x12<\n\x0bsubmissions\x18\x06 \x03(\x0b\x32\'.rootstock.operator.v1.SubmissionStatus\x12\x32\n\x06merges\x18\x07 \x03(\x0b\x32\".rootstock.operator.v1.MergeStatus\x12\x1b\n\x13\x63oordinator_version\x18\x08 \x01(\t2\xb9\x07\n\x08Operator\x12^\n\tGetStatus\x12\'.rootstock.operator.v1.GetStatusRequest\x1a(.rootstock.operator.v1.GetStatusResponse\x12\x64\n\x0b\x44\x65\x63ideMerge\x12).rootstock.operator.v1.DecideMergeRequest\x1a*.rootstock.operator.v1.DecideMergeResponse\x12O\n\x04Grow\x12\".rootstock.operator.v1.GrowRequest\x1a#.rootstock.operator.v1.GrowResponse\x12j\n\rForgetSamples\x12+.rootstock.operator.v1.ForgetSamplesRequest\x1a,.rootstock.operator.v1.ForgetSamplesResponse\x12[\n\x08RollBack\x12&.rootstock.operator.v1.RollBackRequest\x1a\'.rootstock.operator.v1.RollBackResponse\x12Y\n\tLearnTask\x12\'.rootstock.operator.v1.LearnTaskRequest\x1a#.rootstock.operator.v1.QueuedMerges\x12W\n\x08\x46oundNet\x12&.rootstock.operator.v1.FoundNetRequest\x1a#.rootstock.operator.v1.QueuedMerges\x12U\n\x07\x43onnect\x12%.rootstock.operator.v1.ConnectRequest\x1a#.rootstock.operator.v1.QueuedMerges\x12\x61\n\x0cPublishHeads\x12*.rootstock.operator.v1.PublishHeadsRequest\x1a%.rootstock.operator.v1.PublishedHeads\x12_\n\x0bRetireHeads\x12).rootstock.operator.v1.RetireHeadsRequest\x1a%.rootstock.operator.v1.PublishedHeadsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n5rootstock/protos/rootstock/operator/v1/operator.proto\x12\x15rootstock.operator.v1\"\x12\n\x10GetStatusRequest\"G\n\x12\x44\x65\x63ideMergeRequest\x12\x10\n\x08merge_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61pprove\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"$\n\x13\x44\x65\x63ideMergeResponse\x12\r\n\x05state\x18\x01 \x01(\t\"\r\n\x0bGrowRequest\"!\n\x0cGrowResponse\x12\x11\n\tmerge_ids\x18\x01 \x03(\t\"-\n\x14\x46orgetSamplesRequest\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\"&\n\x15\x46orgetSamplesResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"\x17\n\x15\x43ollectGarbageRequest\")\n\tBlobCount\x12\r\n\x05\x62lobs\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\xf2\x01\n\x16\x43ollectGarbageResponse\x12\x45\n\x04kept\x18\x01 \x03(\x0b\x32\x37.rootstock.operator.v1.CollectGarbageResponse.KeptEntry\x12\x31\n\x07\x64\x65leted\x18\x02 \x01(\x0b\x32 .rootstock.operator.v1.BlobCount\x12\x0f\n\x07\x64igests\x18\x03 \x03(\t\x1aM\n\tKeptEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .rootstock.operator.v1.BlobCount:\x02\x38\x01\"E\n\x0fRollBackRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\tand_later\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"2\n\x10RollBackResponse\x12\x10\n\x08versions\x18\x01 \x03(\x04\x12\x0c\n\x04head\x18\x02 \x01(\x04\"A\n\x10LearnTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07learned\x18\x02 \x01(\x0c\x12\x0e\n\x06source\x18\x03 \x01(\t\"4\n\x0f\x46oundNetRequest\x12\x10\n\x08merge_id\x18\x01 \x01(\t\x12\x0f\n\x07learned\x18\x02 \x01(\x0c\">\n\x0e\x43onnectRequest\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0c\n\x04join\x18\x03 \x01(\x0c\"!\n\x0cQueuedMerges\x12\x11\n\tmerge_ids\x18\x01 \x03(\t\"\xbe\x01\n\x13PublishHeadsRequest\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12Q\n\x0ctask_modules\x18\x02 \x03(\x0b\x32;.rootstock.operator.v1.PublishHeadsRequest.TaskModulesEntry\x12\x10\n\x08rotation\x18\x03 \x01(\x0c\x1a\x32\n\x10TaskModulesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"$\n\x12RetireHeadsRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x1f\n\x0ePublishedHeads\x12\r\n\x05heads\x18\x01 \x01(\x0c\",\n\nSiteStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08watching\x18\x02 \x01(\x08\"\xa9\x01\n\x10SubmissionStatus\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x16\n\x0e\x62ytes_received\x18\x06 \x01(\x04\x12\x13\n\x0b\x62ytes_total\x18\x07 \x01(\x04\x12\x12\n\nbytes_held\x18\x08 \x01(\x04\"\xdb\x02\n\x0bMergeStatus\x12\x10\n\x08merge_id\x18\x01 \x01(\t\x12\x15\n\rsubmission_id\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x11\n\toperation\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0c\n\x04step\x18\x08 \x01(\x04\x12\r\n\x05steps\x18\t \x01(\x04\x12\x0f\n\x07seconds\x18\n \x01(\x01\x12@\n\x07numbers\x18\x0b \x03(\x0b\x32/.rootstock.operator.v1.MergeStatus.NumbersEntry\x12\x13\n\x0bnet_version\x18\x0c \x01(\x04\x12\x0e\n\x06logged\x18\r \x01(\x08\x12\x0c\n\x04held\x18\x0e \x01(\x08\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xa8\x02\n\x11GetStatusResponse\x12\x0b\n\x03net\x18\x01 \x01(\t\x12\x13\n\x0bnet_version\x18\x02 \x01(\x04\x12\x12\n\nmlflow_uri\x18\x03 \x01(\t\x12\x1c\n\x14mlflow_experiment_id\x18\x04 \x01(\t\x12\x30\n\x05sites\x18\x05 \x03(\x0b\x32!.rootstock.operator.v1.SiteStatus\x12<\n\x0bsubmissions\x18\x06 \x03(\x0b\x32\'.rootstock.operator.v1.SubmissionStatus\x12\x32\n\x06merges\x18\x07 \x03(\x0b\x32\".rootstock.operator.v1.MergeStatus\x12\x1b\n\x13\x63oordinator_version\x18\x08 \x01(\t2\xa8\x08\n\x08Operator\x12^\n\tGetStatus\x12\'.rootstock.operator.v1.GetStatusRequest\x1a(.rootstock.operator.v1.GetStatusResponse\x12\x64\n\x0b\x44\x65\x63ideMerge\x12).rootstock.operator.v1.DecideMergeRequest\x1a*.rootstock.operator.v1.DecideMergeResponse\x12O\n\x04Grow\x12\".rootstock.operator.v1.GrowRequest\x1a#.rootstock.operator.v1.GrowResponse\x12j\n\rForgetSamples\x12+.rootstock.operator.v1.ForgetSamplesRequest\x1a,.rootstock.operator.v1.ForgetSamplesResponse\x12m\n\x0e\x43ollectGarbage\x12,.rootstock.operator.v1.CollectGarbageRequest\x1a-.rootstock.operator.v1.CollectGarbageResponse\x12[\n\x08RollBack\x12&.rootstock.operator.v1.RollBackRequest\x1a\'.rootstock.operator.v1.RollBackResponse\x12Y\n\tLearnTask\x12\'.rootstock.operator.v1.LearnTaskRequest\x1a#.rootstock.operator.v1.QueuedMerges\x12W\n\x08\x46oundNet\x12&.rootstock.operator.v1.FoundNetRequest\x1a#.rootstock.operator.v1.QueuedMerges\x12U\n\x07\x43onnect\x12%.rootstock.operator.v1.ConnectRequest\x1a#.rootstock.operator.v1.QueuedMerges\x12\x61\n\x0cPublishHeads\x12*.rootstock.operator.v1.PublishHeadsRequest\x1a%.rootstock.operator.v1.PublishedHeads\x12_\n\x0bRetireHeads\x12).rootstock.operator.v1.RetireHeadsRequest\x1a%.rootstock.operator.v1.PublishedHeadsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rootstock.protos.rootstock.operator.v1.operator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_COLLECTGARBAGERESPONSE_KEPTENTRY']._loaded_options = None
+  _globals['_COLLECTGARBAGERESPONSE_KEPTENTRY']._serialized_options = b'8\001'
   _globals['_PUBLISHHEADSREQUEST_TASKMODULESENTRY']._loaded_options = None
   _globals['_PUBLISHHEADSREQUEST_TASKMODULESENTRY']._serialized_options = b'8\001'
   _globals['_MERGESTATUS_NUMBERSENTRY']._loaded_options = None
@@ -49,36 +51,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORGETSAMPLESREQUEST']._serialized_end=306
   _globals['_FORGETSAMPLESRESPONSE']._serialized_start=308
   _globals['_FORGETSAMPLESRESPONSE']._serialized_end=346
-  _globals['_ROLLBACKREQUEST']._serialized_start=348
-  _globals['_ROLLBACKREQUEST']._serialized_end=417
-  _globals['_ROLLBACKRESPONSE']._serialized_start=419
-  _globals['_ROLLBACKRESPONSE']._serialized_end=469
-  _globals['_LEARNTASKREQUEST']._serialized_start=471
-  _globals['_LEARNTASKREQUEST']._serialized_end=536
-  _globals['_FOUNDNETREQUEST']._serialized_start=538
-  _globals['_FOUNDNETREQUEST']._serialized_end=590
-  _globals['_CONNECTREQUEST']._serialized_start=592
-  _globals['_CONNECTREQUEST']._serialized_end=654
-  _globals['_QUEUEDMERGES']._serialized_start=656
-  _globals['_QUEUEDMERGES']._serialized_end=689
-  _globals['_PUBLISHHEADSREQUEST']._serialized_start=692
-  _globals['_PUBLISHHEADSREQUEST']._serialized_end=882
-  _globals['_PUBLISHHEADSREQUEST_TASKMODULESENTRY']._serialized_start=832
-  _globals['_PUBLISHHEADSREQUEST_TASKMODULESENTRY']._serialized_end=882
-  _globals['_RETIREHEADSREQUEST']._serialized_start=884
-  _globals['_RETIREHEADSREQUEST']._serialized_end=920
-  _globals['_PUBLISHEDHEADS']._serialized_start=922
-  _globals['_PUBLISHEDHEADS']._serialized_end=953
-  _globals['_SITESTATUS']._serialized_start=955
-  _globals['_SITESTATUS']._serialized_end=999
-  _globals['_SUBMISSIONSTATUS']._serialized_start=1002
-  _globals['_SUBMISSIONSTATUS']._serialized_end=1171
-  _globals['_MERGESTATUS']._serialized_start=1174
-  _globals['_MERGESTATUS']._serialized_end=1521
-  _globals['_MERGESTATUS_NUMBERSENTRY']._serialized_start=1475
-  _globals['_MERGESTATUS_NUMBERSENTRY']._serialized_end=1521
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1524
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1820
-  _globals['_OPERATOR']._serialized_start=1823
-  _globals['_OPERATOR']._serialized_end=2776
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_start=348
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_end=371
+  _globals['_BLOBCOUNT']._serialized_start=373
+  _globals['_BLOBCOUNT']._serialized_end=414
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_start=417
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=659
+  _globals['_COLLECTGARBAGERESPONSE_KEPTENTRY']._serialized_start=582
+  _globals['_COLLECTGARBAGERESPONSE_KEPTENTRY']._serialized_end=659
+  _globals['_ROLLBACKREQUEST']._serialized_start=661
+  _globals['_ROLLBACKREQUEST']._serialized_end=730
+  _globals['_ROLLBACKRESPONSE']._serialized_start=732
+  _globals['_ROLLBACKRESPONSE']._serialized_end=782
+  _globals['_LEARNTASKREQUEST']._serialized_start=784
+  _globals['_LEARNTASKREQUEST']._serialized_end=849
+  _globals['_FOUNDNETREQUEST']._serialized_start=851
+  _globals['_FOUNDNETREQUEST']._serialized_end=903
+  _globals['_CONNECTREQUEST']._serialized_start=905
+  _globals['_CONNECTREQUEST']._serialized_end=967
+  _globals['_QUEUEDMERGES']._serialized_start=969
+  _globals['_QUEUEDMERGES']._serialized_end=1002
+  _globals['_PUBLISHHEADSREQUEST']._serialized_start=1005
+  _globals['_PUBLISHHEADSREQUEST']._serialized_end=1195
+  _globals['_PUBLISHHEADSREQUEST_TASKMODULESENTRY']._serialized_start=1145
+  _globals['_PUBLISHHEADSREQUEST_TASKMODULESENTRY']._serialized_end=1195
+  _globals['_RETIREHEADSREQUEST']._serialized_start=1197
+  _globals['_RETIREHEADSREQUEST']._serialized_end=1233
+  _globals['_PUBLISHEDHEADS']._serialized_start=1235
+  _globals['_PUBLISHEDHEADS']._serialized_end=1266
+  _globals['_SITESTATUS']._serialized_start=1268
+  _globals['_SITESTATUS']._serialized_end=1312
+  _globals['_SUBMISSIONSTATUS']._serialized_start=1315
+  _globals['_SUBMISSIONSTATUS']._serialized_end=1484
+  _globals['_MERGESTATUS']._serialized_start=1487
+  _globals['_MERGESTATUS']._serialized_end=1834
+  _globals['_MERGESTATUS_NUMBERSENTRY']._serialized_start=1788
+  _globals['_MERGESTATUS_NUMBERSENTRY']._serialized_end=1834
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1837
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2133
+  _globals['_OPERATOR']._serialized_start=2136
+  _globals['_OPERATOR']._serialized_end=3200
 # @@protoc_insertion_point(module_scope)

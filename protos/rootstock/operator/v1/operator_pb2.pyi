@@ -48,6 +48,35 @@ class ForgetSamplesResponse(_message.Message):
     count: int
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
+class CollectGarbageRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class BlobCount(_message.Message):
+    __slots__ = ("blobs", "bytes")
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    blobs: int
+    bytes: int
+    def __init__(self, blobs: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class CollectGarbageResponse(_message.Message):
+    __slots__ = ("kept", "deleted", "digests")
+    class KeptEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: BlobCount
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[BlobCount, _Mapping]] = ...) -> None: ...
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    kept: _containers.MessageMap[str, BlobCount]
+    deleted: BlobCount
+    digests: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kept: _Optional[_Mapping[str, BlobCount]] = ..., deleted: _Optional[_Union[BlobCount, _Mapping]] = ..., digests: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class RollBackRequest(_message.Message):
     __slots__ = ("version", "and_later", "reason")
     VERSION_FIELD_NUMBER: _ClassVar[int]

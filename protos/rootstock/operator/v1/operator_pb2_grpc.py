@@ -54,6 +54,11 @@ class OperatorStub:
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.SerializeToString,
                 response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.FromString,
                 _registered_method=True)
+        self.CollectGarbage = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/CollectGarbage',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.CollectGarbageResponse.FromString,
+                _registered_method=True)
         self.RollBack = channel.unary_unary(
                 '/rootstock.operator.v1.Operator/RollBack',
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RollBackRequest.SerializeToString,
@@ -111,6 +116,13 @@ class OperatorServicer:
 
     def ForgetSamples(self, request, context):
         """Deletes the samples that came with a submission, and tells its lab.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """Deletes the blobs of the store that nothing needs any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +192,11 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.ForgetSamples,
                     request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.FromString,
                     response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.CollectGarbageResponse.SerializeToString,
             ),
             'RollBack': grpc.unary_unary_rpc_method_handler(
                     servicer.RollBack,
@@ -320,6 +337,33 @@ class Operator:
             '/rootstock.operator.v1.Operator/ForgetSamples',
             rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesRequest.SerializeToString,
             rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ForgetSamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/CollectGarbage',
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.CollectGarbageRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.CollectGarbageResponse.FromString,
             options,
             channel_credentials,
             insecure,

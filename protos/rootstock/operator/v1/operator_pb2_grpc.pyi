@@ -40,6 +40,8 @@ class OperatorStub:
     """Lets every operation that is held go ahead (growth.automatic = false)."""
     ForgetSamples: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ForgetSamplesRequest, _operator_pb2.ForgetSamplesResponse]
     """Deletes the samples that came with a submission, and tells its lab."""
+    CollectGarbage: _grpc.UnaryUnaryMultiCallable[_operator_pb2.CollectGarbageRequest, _operator_pb2.CollectGarbageResponse]
+    """Deletes the blobs of the store that nothing needs any more."""
     RollBack: _grpc.UnaryUnaryMultiCallable[_operator_pb2.RollBackRequest, _operator_pb2.RollBackResponse]
     """Takes a net version back, so that its parent is the head."""
     LearnTask: _grpc.UnaryUnaryMultiCallable[_operator_pb2.LearnTaskRequest, _operator_pb2.QueuedMerges]
@@ -63,6 +65,8 @@ class OperatorAsyncStub(OperatorStub):
     """Lets every operation that is held go ahead (growth.automatic = false)."""
     ForgetSamples: _aio.UnaryUnaryMultiCallable[_operator_pb2.ForgetSamplesRequest, _operator_pb2.ForgetSamplesResponse]  # type: ignore[assignment]
     """Deletes the samples that came with a submission, and tells its lab."""
+    CollectGarbage: _aio.UnaryUnaryMultiCallable[_operator_pb2.CollectGarbageRequest, _operator_pb2.CollectGarbageResponse]  # type: ignore[assignment]
+    """Deletes the blobs of the store that nothing needs any more."""
     RollBack: _aio.UnaryUnaryMultiCallable[_operator_pb2.RollBackRequest, _operator_pb2.RollBackResponse]  # type: ignore[assignment]
     """Takes a net version back, so that its parent is the head."""
     LearnTask: _aio.UnaryUnaryMultiCallable[_operator_pb2.LearnTaskRequest, _operator_pb2.QueuedMerges]  # type: ignore[assignment]
@@ -107,6 +111,14 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.ForgetSamplesResponse, _abc.Awaitable[_operator_pb2.ForgetSamplesResponse]]:
         """Deletes the samples that came with a submission, and tells its lab."""
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _operator_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.CollectGarbageResponse, _abc.Awaitable[_operator_pb2.CollectGarbageResponse]]:
+        """Deletes the blobs of the store that nothing needs any more."""
 
     @_abc_1.abstractmethod
     def RollBack(

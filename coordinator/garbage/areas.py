@@ -1,0 +1,78 @@
+"""The store's private areas: samples that labs shared, and what jobs keep while they run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from rootstock.common.artifacts.gc import Count
+from rootstock.common.artifacts.store import BlobStore
+from rootstock.coordinator.net.objects import submitted
+from rootstock.coordinator.paths import JOBS, SAMPLES, job_area, samples_area
+from rootstock.coordinator.registry import MergeState, Registry, SubmissionState
+
+MOVED = "samples/moved"
+"""The name that a store gets once no samples lie among its blobs."""
+
+
+def private(store: BlobStore) -> dict[str, Count]:
+    """Count the blobs of the private areas, by kind."""
+    counts = {}
+    for kind in (SAMPLES, JOBS):
+        counts[kind] = Count()
+        for name in store.areas(kind):
+            for blob in store.area(f"{kind}/{name}").blobs():
+                counts[kind] = counts[kind].plus(blob)
+    return counts
+
+
+def sweep_areas(registry: Registry, store: BlobStore) -> list[str]:
+    """Drop the areas that a process which was killed has left; only while no other one works.
+
+    Returns
+    -------
+    list of str
+        Their names. What stays: areas of jobs that will go on, samples of submissions that were not
+        refused and, if they are not received yet, may still be.
+    """
+    jobs = {merge.id for merge in registry.merges.all(MergeState.QUEUED, MergeState.DISTILLING)}
+    submissions = {
+        upload.id
+        for upload in registry.uploads.references()
+        if upload.open or upload.state in (SubmissionState.RECEIVED, SubmissionState.ADMITTED)
+    }
+    left = [job_area(name) for name in store.areas(JOBS) if name not in jobs]
+    left += [samples_area(name) for name in store.areas(SAMPLES) if name not in submissions]
+    for area in left:
+        store.drop(area)
+    return left
+
+
+def move_samples(registry: Registry, store: BlobStore, plan_digest: str) -> int:
+    """Take the samples that an earlier version left among the blobs to areas of their own; once.
+
+    Parameters
+    ----------
+    registry, store
+        The coordinator's; no other process works on them.
+    plan_digest
+        Any blob that stays: what the name that remembers the move points at.
+
+    Returns
+    -------
+    int
+        Of how many submissions.
+    """
+    if store.get_ref(MOVED) is not None:
+        return 0
+    owners: defaultdict[str, list[str]] = defaultdict(list)
+    for submission in registry.submissions.all():
+        shared = submitted(submission).shared_samples
+        if shared is not None and store.has(shared.blob.digest):
+            owners[shared.blob.digest].append(submission.id)
+    for digest, submissions in owners.items():
+        for submission_id in submissions:
+            area = store.area(samples_area(submission_id))
+            area.put_file(store.local_path(digest), digest, verified=True)
+        store.delete(digest)
+    store.put_ref(MOVED, plan_digest)
+    return sum(map(len, owners.values()))
