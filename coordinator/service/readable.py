@@ -66,7 +66,7 @@ class ReadableBlobs:
 def asked_about(request: EvaluationRequest) -> set[str]:
     """Return the blobs that a lab needs to answer a request: the task module and the adapters."""
     adapters = [each.adapter for each in request.candidates if each.adapter]
-    return {
-        BlobEntry.parse(request.task_module, what="task module").digest,
-        *(AdapterEntry.parse(each, what="candidate").blob.digest for each in adapters),
-    }
+    blobs = [AdapterEntry.parse(each, what="candidate").blob for each in adapters]
+    if request.task_module:
+        blobs.append(BlobEntry.parse(request.task_module, what="task module"))
+    return {blob.digest for blob in blobs}

@@ -37,10 +37,13 @@ from rootstock.common.weights.manifest import (
 from rootstock.common.weights.safetensors_io import read_header, write
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
 from rootstock.coordinator.context import CoordinatorContext
-from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.growth.numbers import MergeNumbers
+from rootstock.coordinator.growth.operations import OperationKind
+from rootstock.coordinator.merges.commit import Committer, commit
+from rootstock.coordinator.merges.result import AcceptedJoin
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.publish import publish_plan
-from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.registry import MergeState, NetVersion, Registry, SubmissionState
 from rootstock.coordinator.service import CoordinatorServer, Subscriptions
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import DownloadRequest
@@ -242,6 +245,22 @@ class Lab:
 
     def close(self) -> None:
         self.channel.close()
+
+
+def version_of(
+    running: Running, submission_id: str, operation: OperationKind = OperationKind.FOUND
+) -> NetVersion | None:
+    """Make the next net version of a submission."""
+    registry = running.registry
+    registry.submissions.set_state(submission_id, SubmissionState.ADMITTED)
+    submission = registry.submissions.get(submission_id)
+    merge = registry.merges.create(submission_id, submission.category, "classification", operation)
+    merge = registry.merges.update(merge.id, numbers=MergeNumbers(teacher_error=5.0))
+    if operation is OperationKind.NEW_CATEGORY:
+        registry.merges.advance(merge.id, MergeState.DISTILLING)
+        registry.merges.advance(merge.id, MergeState.EVALUATING)
+    commit(running.context, registry.merges.get(merge.id), submission, AcceptedJoin())
+    return registry.versions.head()
 
 
 @contextmanager

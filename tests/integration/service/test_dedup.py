@@ -25,11 +25,9 @@ from rootstock.common.errors import (
 from rootstock.common.transport.dedup import held_bytes
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.common.weights.safetensors_io import read, write
-from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
-from rootstock.coordinator.merges.commit import commit, roll_back
-from rootstock.coordinator.merges.result import AcceptedJoin
-from rootstock.coordinator.registry import MergeState, NetVersion, SubmissionState
+from rootstock.coordinator.merges.commit import roll_back
+from rootstock.coordinator.registry import NetVersion
 from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES
 from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.tables import status_tables
@@ -46,6 +44,7 @@ from tests.support.coordinator_server import (
     Teacher,
     messages_of,
     stalled,
+    version_of,
 )
 from tests.support.slow_line import slow_line
 
@@ -63,21 +62,6 @@ def in_net(
     """Ship a teacher and make the next net version of it."""
     receipt = lab.ship(teacher)
     return version_of(running, receipt.submission_id, operation)
-
-
-def version_of(
-    running: Running, submission_id: str, operation: OperationKind = OperationKind.FOUND
-) -> NetVersion | None:
-    registry = running.registry
-    registry.submissions.set_state(submission_id, SubmissionState.ADMITTED)
-    submission = registry.submissions.get(submission_id)
-    merge = registry.merges.create(submission_id, submission.category, "classification", operation)
-    merge = registry.merges.update(merge.id, numbers=MergeNumbers(teacher_error=5.0))
-    if operation is OperationKind.NEW_CATEGORY:
-        registry.merges.advance(merge.id, MergeState.DISTILLING)
-        registry.merges.advance(merge.id, MergeState.EVALUATING)
-    commit(running.context, registry.merges.get(merge.id), submission, AcceptedJoin())
-    return registry.versions.head()
 
 
 def tailored(lab: Lab, teacher: Teacher, category: str, *names: str, seed: int = 7) -> Teacher:

@@ -21,6 +21,7 @@ from rootstock.common.errors import (
     RefusedError,
     RootstockError,
     SchemaError,
+    StorageError,
     UnreachableError,
 )
 from rootstock.common.identity.keys import verify
@@ -39,6 +40,7 @@ from tests.support.coordinator_server import (
     messages_of,
     raising,
     stalled,
+    version_of,
 )
 
 
@@ -65,16 +67,23 @@ def test_a_teacher_net_arrives_whole_and_its_receipt_is_signed(
     assert not [path for path in coordinator.paths.incoming.rglob("*") if path.is_file()]
 
 
-def test_again_costs_nothing_and_gives_the_same_receipt(lab: LabMaker) -> None:
+def test_again_costs_nothing_and_gives_the_same_receipt(
+    coordinator: Running, lab: LabMaker
+) -> None:
     cat = lab("cat-lab")
     teacher = cat.teacher("cat")
     receipt = cat.ship(teacher)
     assert cat.commit(receipt.submission_id) == receipt
     begun = cat.begin(teacher.manifest)
     assert (begun.receipt, list(begun.missing)) == (receipt, [])
-    # Another manifest with the same blobs, of another lab: nothing is sent twice.
+    # Another manifest with the same blobs: nothing is sent twice.
+    assert list(cat.begin(cat.teacher("lynx").manifest).missing) == []
+    # Of another lab: only what it may read, the net's modules, need not be sent.
     dog = lab("dog-lab")
-    assert list(dog.begin(dog.teacher("dog").manifest).missing) == []
+    same = dog.teacher("dog")
+    assert {blob.digest for blob in dog.begin(same.manifest).missing} == same.files.keys()
+    version_of(coordinator, receipt.submission_id)
+    assert list(dog.begin(same.manifest).missing) == []
 
 
 def test_a_cut_upload_resumes_at_the_last_durable_byte(
@@ -348,7 +357,47 @@ def test_private_blobs_are_not_had_by_naming_them(coordinator: Running, lab: Lab
     for missing in begun.missing:
         dog.send(named, begun.upload_id, missing)
     dog.commit(begun.upload_id)
-    assert coordinator.registry.uploads.readable("dog-lab", digest)
+    areas = {name: coordinator.store.area(f"samples/{name}") for name in ("sub-0001", "sub-0002")}
+    assert all(area.has(digest) for area in areas.values())
+    assert not coordinator.store.has(digest)
+
+
+def test_nothing_is_said_of_another_lab_s_blobs(coordinator: Running, lab: LabMaker) -> None:
+    """Neither that there is one, nor its size."""
+    cat, dog = lab("cat-lab"), lab("dog-lab")
+    shipped = cat.teacher("cat")
+    cat.ship(shipped)
+    named = dog.teacher("dog", seed=2).manifest
+    module = shipped.manifest.category_module
+    lie = module.model_copy(update={"size": module.size + 1})
+    begun = dog.begin(named.model_copy(update={"category_module": lie}))
+    assert module.digest in {blob.digest for blob in begun.missing}
+    # Of its own it is said, as before.
+    with pytest.raises(SchemaError, match=f"has {module.size} bytes, the manifest says"):
+        cat.begin(shipped.manifest.model_copy(update={"category_module": lie}))
+
+
+def test_what_was_stored_before_a_crash_is_not_sent_again(
+    coordinator: Running, lab: LabMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cat = lab("cat-lab")
+    samples = {"images": torch.rand(3, 3, 32, 32), "labels": torch.tensor([1.0, 0.0, 1.0])}
+    teacher = cat.teacher("cat", samples=samples)
+    begun = cat.begin(teacher.manifest)
+    for missing in begun.missing:
+        cat.send(teacher, begun.upload_id, missing)
+    with monkeypatch.context() as broken:
+
+        def crash(*_: object, **__: object) -> None:
+            raise StorageError("the disk of the database is full")
+
+        broken.setattr(coordinator.registry.uploads, "receive", crash)
+        with pytest.raises(StorageError):
+            cat.commit(begun.upload_id)
+    assert coordinator.store.has(teacher.manifest.category_module.digest)
+    assert list(cat.begin(teacher.manifest).missing) == []
+    assert cat.commit(begun.upload_id).submission_id == begun.upload_id
+    assert not [path for path in coordinator.paths.incoming.rglob("*") if path.is_file()]
 
 
 def _cut(lab: Lab, teacher: Teacher, upload_id: str, blob: pb.MissingBlob, chunks: int) -> None:

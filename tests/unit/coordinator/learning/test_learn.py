@@ -244,7 +244,9 @@ def test_the_operators_own_samples_join_those_that_a_lab_shares(
     )
     shares = cat.model_copy(update={"shared_samples": given})
     submission = receive(context, shares)
-    merge = context.registry.merges.create(submission, "cat", "classification", OperationKind.NEW_CATEGORY)
+    merge = context.registry.merges.create(
+        submission, "cat", "classification", OperationKind.NEW_CATEGORY
+    )
     before = list(context.store.blobs())
     assert few_samples(context, merge, cat, task).numbers().flat() == {}
     assert few_samples(context, merge, shares, task) == FewSamples(given, None)
