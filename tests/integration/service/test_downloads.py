@@ -15,6 +15,7 @@ from rootstock.common.protocol import Plan
 from rootstock.common.transport.download import download
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, RefinementManifest
 from rootstock.common.weights.safetensors_io import read, write
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.commit import roll_back
 from rootstock.coordinator.paths import samples_area
@@ -172,7 +173,9 @@ def test_candidates_are_for_the_lab_that_is_asked_until_it_answers(
     receipt = cat.ship(cat.teacher("cat"))
     registry = coordinator.registry
     registry.submissions.set_state(receipt.submission_id, SubmissionState.ADMITTED)
-    merge = registry.merges.create(receipt.submission_id, "cat", "classification", "new-category")
+    merge = registry.merges.create(
+        receipt.submission_id, "cat", "classification", OperationKind.NEW_CATEGORY
+    )
     spec = AdapterSpec(in_channels=4, out_channels=4)
     blob = put_tensors(coordinator.store, Adapter(spec).identity_start().state_dict())
     student = put_tensors(coordinator.store, {"g": torch.rand(4)})
@@ -205,7 +208,9 @@ def test_a_refined_adapter_is_its_lab_s(coordinator: Running, lab: LabMaker) -> 
     cat, dog = lab("cat-lab"), lab("dog-lab")
     receipt = cat.ship(cat.teacher("cat"))
     registry = coordinator.registry
-    merge = registry.merges.create(receipt.submission_id, "cat", "classification", "new-category")
+    merge = registry.merges.create(
+        receipt.submission_id, "cat", "classification", OperationKind.NEW_CATEGORY
+    )
     request = pb.EvaluationRequest(evaluation_id="evl-0001", merge_id=merge.id, refine=True)
     registry.evaluations.request(merge.id, "cat-lab", request.SerializeToString(), events=[])
     channels = feature_shape(coordinator.plan.architecture)[0]

@@ -7,6 +7,7 @@ import torch
 from rootstock.common.weights.manifest import SharedSamples, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.areas import move_samples, sweep_areas
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.forget import forget_samples
 from rootstock.coordinator.paths import job_area, samples_area
@@ -57,7 +58,7 @@ def test_areas_that_nothing_needs_are_dropped(context: CoordinatorContext) -> No
     for submission in (*ids.values(), "sub-0099"):
         store.area(samples_area(submission)).put_bytes(b"images")
     merges = [
-        registry.merges.create(ids["cat"], "cat", task, "new-category")
+        registry.merges.create(ids["cat"], "cat", task, OperationKind.NEW_CATEGORY)
         for task in ("queued", "distilling", "evaluating", "failed")
     ]
     for merge in merges[1:]:

@@ -22,6 +22,7 @@ from rootstock.common.weights.manifest import SharedSamples
 from rootstock.coordinator.config import DistillationConfig, JobsConfig, SamplesConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.areas import sweep_areas
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
 from rootstock.coordinator.jobs.runner import JobRunner
@@ -114,7 +115,10 @@ def queued(context: CoordinatorContext) -> list[Merge]:
     """Found the net with cat, and queue dog, whose lab shares samples, for both tasks."""
     cat = receive(context, teacher(context, "cat-lab", "cat"), SITE_KEY)
     context.registry.submissions.set_state(cat, SubmissionState.ADMITTED)
-    for task, operation in (("classification", "found"), ("furry", "new-task")):
+    for task, operation in (
+        ("classification", OperationKind.FOUND),
+        ("furry", OperationKind.NEW_TASK),
+    ):
         merge = context.registry.merges.create(cat, "cat", task, operation)
         asyncio.run(merge_runner(context).carry(merge.id))
     area = context.store.area(samples_area("sub-0002"))
@@ -125,7 +129,10 @@ def queued(context: CoordinatorContext) -> list[Merge]:
     dog = receive(context, shares, SITE_KEY)
     assert dog == "sub-0002"
     context.registry.submissions.set_state(dog, SubmissionState.ADMITTED)
-    return [context.registry.merges.create(dog, "dog", task.name, "new-category") for task in TASKS]
+    return [
+        context.registry.merges.create(dog, "dog", task.name, OperationKind.NEW_CATEGORY)
+        for task in TASKS
+    ]
 
 
 def with_samples(context: CoordinatorContext) -> list[str]:
@@ -161,7 +168,7 @@ def test_a_job_that_is_done_leaves_its_result_and_what_the_lab_wants_back_is_gon
     asyncio.run(until_asked(context, first, merge_runner(context, Stopping())))
     merge = context.registry.merges.get(first.id)
     result = JobResult.model_validate(merge.job_result)
-    assert merge.numbers["few_samples"] == 10.0
+    assert merge.numbers.few_samples == 10.0
     learned = {adapter.blob.digest for adapter in result.adapters().values()}
     assert {blob.digest for blob in context.store.blobs()} == before | learned
     assert list(context.store.areas("jobs")) == []
