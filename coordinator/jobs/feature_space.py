@@ -9,16 +9,13 @@ Shapes: N images, C channels, H/W height and width, F features of the last hidde
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.distillation.auto.imitation import in_batches
 from rootstock.common.distillation.auto.synthetic import dead_leaves
+from rootstock.common.documents import Document
 from rootstock.common.errors import NotFoundError
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.graph import NetTree
@@ -30,21 +27,20 @@ PIXELS = 256 * 64 * 64
 FEWEST, MOST = 32, 256
 
 
-@dataclass(frozen=True)
-class Space:
+class Space(Document):
     """Where images lie on the first two principal components, and how the answers agree."""
 
-    places_N2: NDArray[np.float32]
+    positions: tuple[tuple[float, float], ...]
+    """One for each image."""
     agreement: float
     """Spearman's rank correlation of y_S with the teacher's y_T; 1: the same order of images."""
 
 
-@dataclass(frozen=True)
-class FeatureSpaces:
+class FeatureSpaces(Document):
     """A join without and with its adapter, on the same axes."""
 
-    y_T_N: NDArray[np.float32]
-    """What the teacher says to each image."""
+    teacher_answers: tuple[float, ...]
+    """y_T of each image."""
     joined: Space
     bare: Space | None
     """Without an adapter; None where there is none, or where f does not fit g_S without one."""
@@ -86,12 +82,16 @@ def feature_spaces(tree: NetTree, store: BlobStore, category: str, task: str) ->
         centre_F, axes_F2 = _principal(torch.cat([hidden_NF for hidden_NF, _ in found]))
         spaces = [
             Space(
-                ((hidden_NF - centre_F) @ axes_F2).numpy(),
-                rank_correlation(y_S_N, y_T_N),
+                positions=tuple(((hidden_NF - centre_F) @ axes_F2).tolist()),
+                agreement=rank_correlation(y_S_N, y_T_N),
             )
             for hidden_NF, y_S_N in found
         ]
-    return FeatureSpaces(y_T_N.numpy(), spaces[0], spaces[1] if len(spaces) > 1 else None)
+    return FeatureSpaces(
+        teacher_answers=tuple(y_T_N.tolist()),
+        joined=spaces[0],
+        bare=spaces[1] if len(spaces) > 1 else None,
+    )
 
 
 def rank_correlation(a_N: Tensor, b_N: Tensor) -> float:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from rootstock.common.errors import RootstockError, TransplantError
 from rootstock.coordinator.config import JobsConfig
 from rootstock.coordinator.jobs.actor import remote_class
+from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob, inspect
 from rootstock.coordinator.jobs.local_ray import LocalRay
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 
@@ -74,6 +75,30 @@ class JobRunner:
                     ) from error
                 log.warning("merge %s: its process died, going on: %s", job.merge_id, reason)
 
+    async def inspect(self, job: InspectionJob) -> Inspection:
+        """Run a join on synthetic images.
+
+        Raises
+        ------
+        RootstockError
+            What the job itself raised: a blob that is missing or has changed.
+        TransplantError
+            If its process died more than `max_restarts` times, or the join makes torch fail.
+        """
+        config = self._config
+        remote: Any = ray.remote(num_cpus=config.num_cpus, max_retries=config.max_restarts)(inspect)
+        try:
+            found = await remote.remote(job.canonical(), max(1, int(config.num_cpus)))
+        except RayTaskError as error:
+            raise _cause(job.merge_id, "inspection", error) from error
+        except WorkerCrashedError as error:
+            raise TransplantError(
+                f"merge {job.merge_id}: the process that inspects it died "
+                f"{config.max_restarts + 1} times (jobs.max_restarts = {config.max_restarts}); "
+                "give it more memory and start the merge again"
+            ) from error
+        return Inspection.model_validate_json(found)
+
     async def _attempt(
         self, job: TransplantJob, on_progress: Callable[[Progress], None]
     ) -> JobResult:
@@ -88,14 +113,19 @@ class JobRunner:
                 done = progress.done
             return JobResult.model_validate_json(await actor.result.remote())
         except RayTaskError as error:
-            if isinstance(error.cause, RootstockError):
-                raise error.cause from error
-            # A fault of the code, or weights that provoke one: this merge fails, and no other.
-            log.exception("merge %s: its job failed", job.merge_id)
-            raise TransplantError(
-                f"merge {job.merge_id}: its job failed with {error.cause!r}; the coordinator's log "
-                "has the whole story"
-            ) from error
+            raise _cause(job.merge_id, "job", error) from error
         finally:
             # An idle actor would hold its memory, on a GPU too.
             ray.kill(actor)
+
+
+def _cause(merge_id: str, what: str, error: RayTaskError) -> RootstockError:
+    """Return what a Ray task raised, as an error of ours."""
+    if isinstance(error.cause, RootstockError):
+        return error.cause
+    # A fault of the code, or weights that provoke one: this merge fails, and no other.
+    log.error("merge %s: its %s failed", merge_id, what, exc_info=error)
+    return TransplantError(
+        f"merge {merge_id}: its {what} failed with {error.cause!r}; the coordinator's log has the "
+        "whole story"
+    )

@@ -1,0 +1,68 @@
+"""What a join answers and how its features lie: computed once, in a Ray job, before its commit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pydantic import Field, model_validator
+
+from rootstock.common.artifacts.uri import open_store
+from rootstock.common.documents import Document
+from rootstock.common.errors import RootstockError
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.nets.spec import Name
+from rootstock.coordinator.jobs.feature_space import FeatureSpaces, feature_spaces
+from rootstock.coordinator.net.fingerprint import outputs, written
+
+
+class InspectionJob(Document):
+    """A join to run on synthetic images."""
+
+    merge_id: Name
+    tree: NetTree
+    """Holds the join; only its own blobs are read."""
+    category: Name
+    task: Name
+    features: bool
+    """Whether there is a picture of its feature space: a transplanted classification."""
+    artifacts: str
+    cache: str | None = None
+
+
+class Inspection(Document):
+    """What an inspection found."""
+
+    fingerprint: str
+    """See `rootstock.coordinator.net.fingerprint.written`."""
+    features: FeatureSpaces | None = None
+    no_features: str = Field(default="", max_length=2000)
+    """Why there are none although they were asked for."""
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Inspection:
+        if self.features is not None and self.no_features:
+            raise ValueError("features are there, and a reason why they are not")
+        return self
+
+
+def inspect(job: bytes, threads: int) -> bytes:
+    """Run a job; JSON in, JSON out, for Ray.
+
+    Raises
+    ------
+    NotFoundError, IntegrityError, SchemaError
+        If a blob of the join is missing, has changed, or does not fit. What keeps the features
+        alone from being computed costs the picture, not the merge.
+    """
+    torch.set_num_threads(threads)
+    asked = InspectionJob.parse(job, what="inspection")
+    store = open_store(asked.artifacts, Path(asked.cache or asked.artifacts))
+    join = (asked.tree, store, asked.category, asked.task)
+    found = Inspection(fingerprint=written(outputs(*join)))
+    if asked.features:
+        try:
+            found = found.model_copy(update={"features": feature_spaces(*join)})
+        except RootstockError as error:
+            found = found.model_copy(update={"no_features": str(error)[:2000]})
+    return found.canonical()
