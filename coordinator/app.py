@@ -85,7 +85,7 @@ async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePat
     # then hold up every signature check, and with it every call.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     config = context.config
-    history = History(config.history.mlflow_uri, config.net, context.store)
+    history = History(config.history.mlflow_uri, config.net)
     experiment: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     committer = Committer(context)
     server = CoordinatorServer(

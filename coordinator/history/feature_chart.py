@@ -4,58 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 
-from rootstock.common.artifacts.store import BlobStore
-from rootstock.common.errors import IntegrityError, NotFoundError, SchemaError
-from rootstock.common.nets.graph import NetTree
-from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.record import MergeRecord
-from rootstock.coordinator.jobs.feature_space import FeatureSpaces, Space, feature_spaces
+from rootstock.coordinator.jobs.feature_space import FeatureSpaces, Space
 from rootstock.coordinator.pictures.canvas import INK, QUIET, new_figure, save
-
-KIND = "binary-classification"
-"""Of tasks whose answers are one number an image."""
 
 
 def has_features(record: MergeRecord) -> bool:
-    """Say whether a merge made a join of which there is a figure: a transplanted classification."""
-    if (
-        record.tree is None
-        or record.number is None
-        or record.operation != OperationKind.NEW_CATEGORY
-    ):
-        return False
-    return any(task.name == record.task and task.kind == KIND for task in record.tree.tasks)
+    """Say whether there is a figure of a merge's join: it is a transplanted classification."""
+    return record.features is not None or bool(record.no_features)
 
 
-def draw_features(tree: NetTree, store: BlobStore, category: str, task: str, path: Path) -> Path:
+def draw_features(record: MergeRecord, path: Path) -> Path:
     """Draw where images lie on two principal components of g_S's last hidden features.
 
-    A blob that is gone costs the picture, not the record: the picture then says so.
-
-    Parameters
-    ----------
-    tree, store
-        The net and where its blobs are.
-    category, task
-        Of the join; the task is of `KIND`.
-    path
-        Where the PNG goes.
+    Where they could not be computed, the picture says why.
 
     Raises
     ------
     StorageError
         If the disk is full or read-only.
     """
-    title = f"{category} → {task}: last hidden features of the net's task module"
-    try:
-        spaces = feature_spaces(tree, store, category, task)
-    except (NotFoundError, IntegrityError, SchemaError) as error:
-        return _said(f"{title}\ncannot be drawn: {error}", path)
-    return _drawn(spaces, title, path)
+    title = f"{record.category} → {record.task}: last hidden features of the net's task module"
+    if record.features is None:
+        return _said(f"{title}\ncannot be drawn: {record.no_features}", path)
+    return _drawn(record.features, title, path)
 
 
 def _drawn(spaces: FeatureSpaces, title: str, path: Path) -> Path:
@@ -65,7 +40,7 @@ def _drawn(spaces: FeatureSpaces, title: str, path: Path) -> Path:
     figure = new_figure(7.2, 3.9)
     figure.suptitle(title, size=10, x=0.02, ha="left", color=INK)
     places = figure.subplots(1, len(shown), squeeze=False, sharex=True, sharey=True)[0]
-    limit = max(float(np.abs(spaces.y_T_N).max()), 1e-6)
+    limit = max(1e-6, *map(abs, spaces.teacher_answers))
     for axes, (label, space) in zip(places, shown, strict=True):
         dots = _scatter(axes, label, space, spaces, limit)
     bar = figure.colorbar(dots, ax=list(places), fraction=0.04, pad=0.02)
@@ -74,9 +49,9 @@ def _drawn(spaces: FeatureSpaces, title: str, path: Path) -> Path:
     figure.text(
         0.02,
         0.02,
-        f"{len(spaces.y_T_N)} synthetic images (dead leaves), nobody's; first two principal "
-        "components.\nρ: rank correlation of the net's answers with the teacher's; 1 orders all "
-        "images as the teacher does.",
+        f"{len(spaces.teacher_answers)} synthetic images (dead leaves), nobody's; first two "
+        "principal components.\nρ: rank correlation of the net's answers with the teacher's; 1 "
+        "orders all images as the teacher does.",
         size=7,
         color=QUIET,
         ha="left",
@@ -90,9 +65,9 @@ def _scatter(
     axes: Axes, label: str, space: Space, spaces: FeatureSpaces, limit: float
 ) -> PathCollection:
     dots = axes.scatter(
-        space.places_N2[:, 0],
-        space.places_N2[:, 1],
-        c=spaces.y_T_N,
+        [x for x, _ in space.positions],
+        [y for _, y in space.positions],
+        c=spaces.teacher_answers,
         cmap="coolwarm",
         vmin=-limit,
         vmax=limit,

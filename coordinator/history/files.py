@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.files import write_bytes
 from rootstock.coordinator.history.error_chart import draw_errors
 from rootstock.coordinator.history.feature_chart import draw_features, has_features
@@ -22,7 +21,7 @@ FEATURES = "features.png"
 RECIPE = "recipe.png"
 
 
-def file_names(record: MergeRecord, store: BlobStore | None) -> set[str]:
+def file_names(record: MergeRecord) -> set[str]:
     """Return what `write_files` writes: a net if there is one, errors if any was measured."""
     measured = record.measured.candidates or record.measured.teacher_error is not None
     return (
@@ -30,26 +29,19 @@ def file_names(record: MergeRecord, store: BlobStore | None) -> set[str]:
         | ({NET} if record.tree is not None else set())
         | ({ERRORS} if measured else set())
         | ({RECIPE} if has_recipe(record) else set())
-        | ({FEATURES} if store is not None and has_features(record) else set())
+        | ({FEATURES} if has_features(record) else set())
     )
 
 
-def write_files(record: MergeRecord, folder: Path, store: BlobStore | None) -> None:
+def write_files(record: MergeRecord, folder: Path) -> None:
     """Write a merge's files into a folder.
-
-    Parameters
-    ----------
-    record, folder
-        What, and where to.
-    store
-        Where the net's blobs are; None leaves the figure of features out.
 
     Raises
     ------
     StorageError
         If the disk is full or read-only.
     """
-    names = file_names(record, store)
+    names = file_names(record)
     net = folder / NET
     if record.tree is not None:
         held = record.number if record.number is not None else record.parent_number
@@ -58,8 +50,8 @@ def write_files(record: MergeRecord, folder: Path, store: BlobStore | None) -> N
         joined = f"{record.category} → {record.task}"
         title = f"{joined}: {STATES.get(record.state, record.state).lower()}"
         draw_errors(record, folder / ERRORS, title=title)
-    if store is not None and record.tree is not None and FEATURES in names:
-        draw_features(record.tree, store, record.category, record.task, folder / FEATURES)
+    if FEATURES in names:
+        draw_features(record, folder / FEATURES)
     if RECIPE in names:
         draw_recipe(record, folder / RECIPE)
     shown = (NET, FEATURES, RECIPE)

@@ -12,7 +12,6 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
-from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import ConfigurationError, ConflictError, UnreachableError
 from rootstock.coordinator.history.content import RECORD, complete
 from rootstock.coordinator.history.notes import EXPERIMENT
@@ -36,8 +35,6 @@ class History:
         The server, http(s)://host:port.
     net
         Names the experiment and the registered model.
-    store
-        Where the net's blobs are, for the figure of a join's features; None leaves it out.
 
     Raises
     ------
@@ -45,7 +42,7 @@ class History:
         If the address has another form.
     """
 
-    def __init__(self, uri: str, net: str, store: BlobStore | None = None) -> None:
+    def __init__(self, uri: str, net: str) -> None:
         parts = urlsplit(uri)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError(
@@ -54,7 +51,6 @@ class History:
             )
         self._uri = uri.rstrip("/")
         self._net = net
-        self._store = store
         self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
         self._versions = Versions(self._client, net)
 
@@ -136,7 +132,7 @@ class History:
         """
         experiment_id = self.ensure_experiment()
         with self._explained(f"merge {record.merge_id}"):
-            runs = Runs(self._client, experiment_id, self._store)
+            runs = Runs(self._client, experiment_id)
             run = runs.find(record.merge_id)
             if run is not None and run.data.tags.get(RECORD) == complete(record):
                 return str(run.info.run_id)
@@ -161,7 +157,7 @@ class History:
         """
         experiment_id = self.ensure_experiment()
         with self._explained(f"merge {record.merge_id}"):
-            runs = Runs(self._client, experiment_id, self._store)
+            runs = Runs(self._client, experiment_id)
             run = runs.find(record.merge_id)
             if run is None:
                 return "made", self.log_merge(record)

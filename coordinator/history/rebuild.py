@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import torch
+
 from rootstock.common.artifacts.uri import open_store
 from rootstock.common.documents import Document
-from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.common.errors import ConflictError, NotFoundError, RootstockError
 from rootstock.common.files import only_one
 from rootstock.common.identity.keys import load_or_create
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.history.mlflow_history import History, Restored
+from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.recorder import gather, show_head
+from rootstock.coordinator.jobs.inspection import Inspection, inspect, inspection_job
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, Registry
@@ -67,14 +71,14 @@ def rebuild(
     paths = StatePaths(config)
     done = []
     with _context(config, paths) as context, _alone(paths) as alone:
-        history = History(config.history.mlflow_uri, config.net, context.store)
+        history = History(config.history.mlflow_uri, config.net)
         history.check()
         history.ensure_experiment()
         registry = context.registry
         for merge in _ended(registry):
             if not (alone or merge.logged):
                 continue
-            what, run_id = history.restore(gather(context, paths, merge))
+            what, run_id = history.restore(_whole(gather(context, paths, merge), merge, paths))
             registry.merges.update(merge.id, logged=True, mlflow_run_id=run_id)
             done.append(_restored(merge, run_id, what))
             on_merge(done[-1])
@@ -97,6 +101,23 @@ def _restored(merge: Merge, run_id: str, what: Restored) -> RestoredMerge:
         run_id=run_id,
         what=what,
     )
+
+
+def _whole(record: MergeRecord, merge: Merge, paths: StatePaths) -> MergeRecord:
+    """Inspect the join of a merge that an earlier release committed: it kept no features.
+
+    Nets may run in this process: it serves nobody.
+    """
+    if merge.inspection is not None or record.tree is None or record.number is None:
+        return record
+    job = inspection_job(merge, record.tree, paths)
+    if not job.features:
+        return record
+    try:
+        found = Inspection.parse(inspect(job.canonical(), torch.get_num_threads()), what="features")
+    except RootstockError as error:
+        return record.model_copy(update={"no_features": str(error)})
+    return record.model_copy(update={"features": found.features, "no_features": found.no_features})
 
 
 @contextmanager

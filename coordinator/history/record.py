@@ -10,6 +10,7 @@ from rootstock.common.nets.spec import Name, Setting
 from rootstock.common.weights.manifest import Digest
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
+from rootstock.coordinator.jobs.feature_space import FeatureSpaces
 from rootstock.coordinator.jobs.model import CurvePoint
 
 
@@ -61,6 +62,10 @@ class MergeRecord(Document):
     teacher_numbers: dict[str, float] = Field(default_factory=dict)
     """What the lab says of its teacher net, as in its manifest."""
     tailored: Tailored | None = None
+    features: FeatureSpaces | None = None
+    """What the figure of the join's feature space shows."""
+    no_features: str = ""
+    """Why there are none although the join is a transplanted classification."""
     curves: tuple[CurvePoint, ...] = ()
     created_at: str
     finished_at: str | None = None

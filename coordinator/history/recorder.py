@@ -16,6 +16,7 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.record import Join, MergeRecord, Tailored
+from rootstock.coordinator.jobs.inspection import Inspection
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge, MergeState, NetVersion, Submission
@@ -117,6 +118,9 @@ def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> Merg
         parameters |= _flat("distillation", result.settings.model_dump())
         parameters |= result.learned_by()
         numbers |= result.report
+    inspection = None
+    if merge.inspection is not None:
+        inspection = Inspection.model_validate(merge.inspection)
     return MergeRecord(
         net=context.config.net,
         merge_id=merge.id,
@@ -137,6 +141,8 @@ def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> Merg
         numbers=numbers,
         teacher_numbers=manifest.metrics,
         tailored=_tailored(manifest),
+        features=None if inspection is None else inspection.features,
+        no_features="" if inspection is None else inspection.no_features,
         curves=result.curves if result else (),
         created_at=_instant(merge.created_at),
         finished_at=_instant(merge.finished_at) if merge.finished_at else None,

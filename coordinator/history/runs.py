@@ -11,7 +11,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from rootstock.common.artifacts.store import BlobStore
 from rootstock.coordinator.history.content import (
     MERGE_ID,
     RECORD,
@@ -33,11 +32,10 @@ DATASET_DIGEST = 36
 
 
 class Runs:
-    """The runs of one experiment; `store` is where the nets' blobs are, if they are at hand."""
+    """The runs of one experiment."""
 
-    def __init__(self, client: MlflowClient, experiment_id: str, store: BlobStore | None) -> None:
+    def __init__(self, client: MlflowClient, experiment_id: str) -> None:
         self._client = client
-        self._store = store
         self._experiment_id = experiment_id
 
     def find(self, merge_id: str) -> Run | None:
@@ -77,7 +75,7 @@ class Runs:
             self._client.log_batch(run_id, tags=tags[start : start + BATCH["tags"]])
         self._client.log_inputs(run_id, datasets=_datasets(record))
         with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
-            write_files(record, Path(folder), self._store)
+            write_files(record, Path(folder))
             self._client.log_artifacts(run_id, folder)
 
     def finish(self, run_id: str, record: MergeRecord) -> None:
@@ -104,7 +102,7 @@ class Runs:
         return (
             curves.keys() <= data.metrics.keys()
             and all(points == self._points(run, key, len(points)) for key, points in curves.items())
-            and file_names(record, self._store) <= self._files(run)
+            and file_names(record) <= self._files(run)
         )
 
     def delete(self, run_id: str) -> None:

@@ -12,8 +12,11 @@ from rootstock.common.documents import Document
 from rootstock.common.errors import RootstockError
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import Name
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.feature_space import FeatureSpaces, feature_spaces
 from rootstock.coordinator.net.fingerprint import outputs, written
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import Merge
 
 
 class InspectionJob(Document):
@@ -44,6 +47,29 @@ class Inspection(Document):
         if self.features is not None and self.no_features:
             raise ValueError("features are there, and a reason why they are not")
         return self
+
+
+def inspection_job(merge: Merge, tree: NetTree, paths: StatePaths) -> InspectionJob:
+    """Return the job of a merge whose join is in a tree."""
+    task = next(task for task in tree.tasks if task.name == merge.task)
+    join = NetTree(
+        architecture=tree.architecture,
+        tasks=tree.tasks,
+        category_modules={merge.category: tree.category_modules[merge.category]},
+        task_modules={merge.task: tree.task_modules[merge.task]},
+        edges=(tree.edge(merge.category, merge.task),),
+    )
+    return InspectionJob(
+        merge_id=merge.id,
+        tree=join,
+        category=merge.category,
+        task=merge.task,
+        features=(
+            merge.operation is OperationKind.NEW_CATEGORY and task.kind == "binary-classification"
+        ),
+        artifacts=paths.artifacts,
+        cache=str(paths.cache),
+    )
 
 
 def inspect(job: bytes, threads: int) -> bytes:

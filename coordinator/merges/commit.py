@@ -14,9 +14,9 @@ from rootstock.common.nets.spec import Setting
 from rootstock.coordinator.context import CoordinatorContext, merge_event, plain, version_event
 from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.growth.version import grown, task_ref
+from rootstock.coordinator.jobs.inspection import Inspection
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.result import AcceptedJoin, OperatorJoin
-from rootstock.coordinator.net.fingerprint import outputs, written
 from rootstock.coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
 
 
@@ -28,7 +28,9 @@ class Committer:
         self._committing = asyncio.Lock()
         self._log = structlog.get_logger("committing")
 
-    async def commit(self, merge: Merge, submission: Submission, join: AcceptedJoin) -> None:
+    async def commit(
+        self, merge: Merge, submission: Submission, join: AcceptedJoin, inspection: Inspection
+    ) -> None:
         """Make the next net version out of the head and what a merge joins.
 
         Raises
@@ -37,7 +39,7 @@ class Committer:
             If the net has changed in a way that the merge does not fit.
         """
         async with self._committing:
-            await asyncio.to_thread(commit, self._context, merge, submission, join)
+            await asyncio.to_thread(commit, self._context, merge, submission, join, inspection)
         self._log.info("merged", merge=merge.id, category=merge.category, task=merge.task)
 
     async def roll_back(self, number: int, reason: str, *, and_later: bool) -> list[NetVersion]:
@@ -50,13 +52,46 @@ class Committer:
         return taken
 
 
-def commit(
+def next_tree(
     context: CoordinatorContext, merge: Merge, submission: Submission, join: AcceptedJoin
+) -> NetTree:
+    """Return the head's tree with what a merge joins.
+
+    Raises
+    ------
+    ConflictError
+        If the net has changed in a way that the merge does not fit.
+    """
+    held = context.tree()
+    if merge.job_result is not None and merge.operation is OperationKind.NEW_CATEGORY:
+        result = JobResult.model_validate(merge.job_result)
+        _require_student(held, merge, result.student_task_module)
+    if merge.job_result is not None and merge.operation is OperationKind.CONNECT:
+        learned = OperatorJoin.model_validate(merge.job_result)
+        _require_student(held, merge, learned.task_module)
+    return grown(
+        held,
+        Operation(merge.operation, merge.category, merge.task),
+        context.teacher(submission),
+        context.plan,
+        manifest_digest=submission.manifest_digest,
+        adapter=join.adapter,
+        calibration=join.calibration,
+        error=merge.numbers.error_of(join.candidate),
+        learned=_learned_module(context, merge),
+    )
+
+
+def commit(
+    context: CoordinatorContext,
+    merge: Merge,
+    submission: Submission,
+    join: AcceptedJoin,
+    inspection: Inspection,
 ) -> None:
     """Make the next net version, in one transaction; see `Committer.commit`."""
-    manifest = context.teacher(submission)
     head = context.head()
-    held = None if head is None else context.tree_of(head)
+    tree = next_tree(context, merge, submission, join)
     record: dict[str, Setting | None] = {
         "id": merge.id,
         "operation": merge.operation,
@@ -73,24 +108,8 @@ def commit(
     if merge.decision is not None:
         record["approved"] = merge.decision_reason
     if merge.job_result is not None and merge.operation is OperationKind.NEW_CATEGORY:
-        result = JobResult.model_validate(merge.job_result)
-        _require_student(held, merge, result.student_task_module)
-        record |= result.learned_by()
-    if merge.job_result is not None and merge.operation is OperationKind.CONNECT:
-        learned = OperatorJoin.model_validate(merge.job_result)
-        _require_student(held, merge, learned.task_module)
-    tree = grown(
-        held,
-        Operation(merge.operation, merge.category, merge.task),
-        manifest,
-        context.plan,
-        manifest_digest=submission.manifest_digest,
-        adapter=join.adapter,
-        calibration=join.calibration,
-        error=merge.numbers.error_of(join.candidate),
-        learned=_learned_module(context, merge),
-    )
-    record["probe"] = written(outputs(tree, context.store, merge.category, merge.task))
+        record |= JobResult.model_validate(merge.job_result).learned_by()
+    record["probe"] = inspection.fingerprint
     unsigned = VersionCommit(
         tree=context.put_tree(tree, head),
         parent=head.digest if head is not None else None,

@@ -14,6 +14,7 @@ from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
+from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 from rootstock.coordinator.merges.samples import FewSamples, few_samples
 from rootstock.coordinator.paths import StatePaths
@@ -27,6 +28,10 @@ class Runner(Protocol):
 
     async def run(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
         """Return what the job learned."""
+        ...
+
+    async def inspect(self, job: InspectionJob) -> Inspection:
+        """Return what running a join on synthetic images came to."""
         ...
 
 

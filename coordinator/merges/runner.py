@@ -15,8 +15,9 @@ from rootstock.coordinator.growth.acceptance import Verdict, accept_unevaluated,
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
+from rootstock.coordinator.jobs.inspection import inspection_job
 from rootstock.coordinator.jobs.model import JobResult
-from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.commit import Committer, next_tree
 from rootstock.coordinator.merges.evaluation import (
     answer,
     ask,
@@ -39,6 +40,8 @@ class MergeRunner:
     ) -> None:
         self._context = context
         self._distiller = Distiller(context, runner, paths)
+        self._runner = runner
+        self._paths = paths
         self._committer = committer
         self._log = structlog.get_logger("transplant")
 
@@ -226,7 +229,14 @@ class MergeRunner:
                 return
             accepted = True
         if accepted and join is not None:
-            await self._committer.commit(merge, submission, join)
+            tree = await asyncio.to_thread(next_tree, self._context, merge, submission, join)
+            inspection = await self._runner.inspect(inspection_job(merge, tree, self._paths))
+            merge = await asyncio.to_thread(
+                self._context.registry.merges.update,
+                merge.id,
+                inspection=inspection.model_dump(mode="json"),
+            )
+            await self._committer.commit(merge, submission, join, inspection)
             return
         await asyncio.to_thread(
             self._context.end, merge, submission.site, MergeState.REJECTED, verdict.reason

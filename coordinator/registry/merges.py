@@ -28,6 +28,7 @@ class MergeFields(TypedDict, total=False):
     numbers: MergeNumbers
     """Added to the numbers that are there."""
     job_result: dict[str, Any] | None
+    inspection: dict[str, Any] | None
     step: int
     steps: int
     parent_version: int | None

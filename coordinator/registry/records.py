@@ -110,6 +110,8 @@ class Merge:
     reason: str
     numbers: MergeNumbers
     job_result: dict[str, Any] | None
+    inspection: dict[str, Any] | None
+    """What running its join on synthetic images came to."""
     step: int
     steps: int
     parent_version: int | None

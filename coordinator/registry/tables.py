@@ -185,6 +185,7 @@ class MergeRow(Base):
         Converted(JSON(), MergeNumbers.flat, MergeNumbers.from_flat)
     )
     job_result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    inspection: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     step: Mapped[int] = mapped_column(BigInteger)
     steps: Mapped[int] = mapped_column(BigInteger)
     parent_version: Mapped[int | None]

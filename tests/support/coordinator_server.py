@@ -39,7 +39,7 @@ from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerCo
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
-from rootstock.coordinator.merges.commit import Committer, commit
+from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.result import AcceptedJoin
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.publish import publish_plan
@@ -48,6 +48,7 @@ from rootstock.coordinator.service import CoordinatorServer, Subscriptions
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import DownloadRequest
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from tests.support.in_process_jobs import commit_merge
 
 CHUNK = 4096
 ARCHITECTURE = ArchitectureSpec(
@@ -259,7 +260,7 @@ def version_of(
     if operation is OperationKind.NEW_CATEGORY:
         registry.merges.advance(merge.id, MergeState.DISTILLING)
         registry.merges.advance(merge.id, MergeState.EVALUATING)
-    commit(running.context, registry.merges.get(merge.id), submission, AcceptedJoin())
+    commit_merge(running.context, registry.merges.get(merge.id), submission, AcceptedJoin())
     return registry.versions.head()
 
 

@@ -12,7 +12,7 @@ from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry
-from rootstock.coordinator.config import AcceptanceConfig, DistillationConfig, JobsConfig
+from rootstock.coordinator.config import AcceptanceConfig, DistillationConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
@@ -27,6 +27,7 @@ from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_context import receive, teacher
+from tests.support.in_process_jobs import InThisProcess
 
 ZERO = pb.OutputCalibration(scale=0.5, bias=1.5, error=8.0)
 
@@ -91,7 +92,7 @@ def with_policy(context: CoordinatorContext, **policy: object) -> CoordinatorCon
 
 def merge_runner(context: CoordinatorContext, jobs: JobRunner | None = None) -> MergeRunner:
     return MergeRunner(
-        context, Committer(context), jobs or JobRunner(JobsConfig()), StatePaths(context.config)
+        context, Committer(context), jobs or InThisProcess(), StatePaths(context.config)
     )
 
 

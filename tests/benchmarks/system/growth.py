@@ -42,10 +42,7 @@ from rootstock.coordinator.config import (
 )
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
-from rootstock.coordinator.jobs.worker import TransplantWorker
 from rootstock.coordinator.merges.commit import Committer
-from rootstock.coordinator.merges.job import OnJobProgress
 from rootstock.coordinator.merges.reconciler import Reconciler
 from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.paths import StatePaths
@@ -53,6 +50,7 @@ from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import Change, MergeState, Receipt, Registry, Submission
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from tests.support.in_process_jobs import InThisProcess
 
 SIZES = (5, 50, 500)
 REPEATS = 5
@@ -115,21 +113,6 @@ def _row(categories: int, costs: list[_Cost], show_seconds: float) -> dict[str, 
         "queries": int(median([cost.queries for cost in costs])),
         "show_seconds": round(show_seconds, 3),
     }
-
-
-class _Inline:
-    """Runs a job in this process: what an actor does, without Ray around it."""
-
-    async def run(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
-        def work() -> tuple[Progress, JobResult]:
-            worker = TransplantWorker(job)
-            while not (progress := worker.advance()).done:
-                pass
-            return progress, worker.result()
-
-        progress, result = await asyncio.to_thread(work)
-        on_progress(progress)
-        return result
 
 
 class _NoHistory:
@@ -234,7 +217,7 @@ class _Net:
     async def _conduct(self, submission: Submission) -> None:
         """Run a conductor until the submission's merge has ended, answering as the lab would."""
         context = self._context
-        transplanter = MergeRunner(context, Committer(context), _Inline(), self._paths)
+        transplanter = MergeRunner(context, Committer(context), InThisProcess(), self._paths)
         conductor = Reconciler(
             context,
             transplanter,

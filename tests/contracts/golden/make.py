@@ -45,10 +45,7 @@ from rootstock.common.weights.manifest import AdapterEntry, Manifest, Refinement
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
-from rootstock.coordinator.jobs.worker import TransplantWorker
 from rootstock.coordinator.merges.commit import Committer
-from rootstock.coordinator.merges.job import OnJobProgress
 from rootstock.coordinator.merges.reconciler import Reconciler
 from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.paths import StatePaths
@@ -62,6 +59,7 @@ from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.teacher.package import build
 from tests.contracts.golden import opening
+from tests.support.in_process_jobs import InThisProcess
 
 TOML = """\
 net = "golden"
@@ -412,23 +410,6 @@ class Golden:
                 continue
             asked = pb.EvaluationRequest.FromString(evaluation.request)
             take_report(self.registry, evaluation.site, answer(self, asked))
-
-
-class InThisProcess:
-    """Runs a job here: what an actor does, without Ray around it."""
-
-    async def run(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
-        """Return what the job learned."""
-
-        def work() -> tuple[Progress, JobResult]:
-            worker = TransplantWorker(job)
-            while not (progress := worker.advance()).done:
-                pass
-            return progress, worker.result()
-
-        progress, result = await asyncio.to_thread(work)
-        on_progress(progress)
-        return result
 
 
 class NoHistory:

@@ -78,7 +78,7 @@ def test_a_report_fits_a_phone_and_asks_for_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "served"
     folder.mkdir()
     long = "a-category-of-a-very-long-name-that-does-not-break-anywhere"
-    write_files(record(["cat", "cow", long], reason="x" * 300), folder, None)
+    write_files(record(["cat", "cow", long], reason="x" * 300), folder)
     (folder / "measure.html").write_text(MEASURE)
     asked: list[str] = []
     with served(folder, asked) as uri:

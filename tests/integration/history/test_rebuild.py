@@ -118,7 +118,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
     there = context.config.history.model_copy(update={"mlflow_uri": uri})
     config = context.config.model_copy(update={"history": there})
     with MlflowServer(folder, port):
-        record_all(context, History(uri, net, context.store))
+        record_all(context, History(uri, net))
         before = shown(uri, net)
     assert {run["name"] for run in before["runs"].values()} == {
         "v1 cat → classification",
@@ -182,7 +182,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
         context.registry.merges.advance("mrg-0002", MergeState.ROLLED_BACK)
         with only_one(StatePaths(config).state, "coordinator"):
             assert len(rebuild(config)) == 3
-        record_all(context, History(uri, net, context.store))
+        record_all(context, History(uri, net))
         assert client.get_run(done[1].run_id).data.tags["rootstock.state"] == "rolled_back"
 
 

@@ -15,12 +15,12 @@ from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.files import only_one
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
-from rootstock.coordinator.merges.commit import commit
 from rootstock.coordinator.merges.result import AcceptedJoin, LearnedTask, OperatorJoin
 from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.registry import SubmissionState
 from rootstock.deploy.client import OperatorClient
 from tests.support.coordinator_server import Lab, LabMaker, Running
+from tests.support.in_process_jobs import commit_merge
 
 NEVER_WRITES = """
 from rootstock.coordinator.registry.database import Database
@@ -112,4 +112,4 @@ def founded(coordinator: Running, lab: Lab) -> None:
     submission = registry.submissions.get(receipt.submission_id)
     merge = registry.merges.create(submission.id, "cat", "classification", OperationKind.FOUND)
     merge = registry.merges.update(merge.id, numbers=MergeNumbers(teacher_error=5.0))
-    commit(coordinator.context, merge, submission, AcceptedJoin())
+    commit_merge(coordinator.context, merge, submission, AcceptedJoin())

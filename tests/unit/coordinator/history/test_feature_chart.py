@@ -20,8 +20,10 @@ from rootstock.coordinator.history.files import FEATURES, file_names, write_file
 from rootstock.coordinator.history.recorder import gather
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.feature_space import feature_spaces, rank_correlation
+from rootstock.coordinator.jobs.inspection import inspection_job
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge
+from tests.support.in_process_jobs import inspected
 from tests.support.merges import evaluating, merge_runner, report, with_policy
 
 
@@ -46,17 +48,17 @@ def test_teachers_that_are_the_net_agree_with_it_wholly(
 ) -> None:
     context, _ = merged
     spaces = feature_spaces(tree(context), context.store, "dog", "classification")
-    assert spaces.joined.places_N2.shape == (256, 2)
+    assert np.shape(spaces.joined.positions) == (256, 2)
     assert spaces.bare is not None
     assert spaces.bare.agreement == pytest.approx(1.0), "f and g were trained together"
     assert spaces.joined.agreement == pytest.approx(1.0)
-    assert np.allclose(spaces.joined.places_N2, spaces.bare.places_N2, atol=1e-5)
-    assert spaces.y_T_N.std() > 0
+    assert np.allclose(spaces.joined.positions, spaces.bare.positions, atol=1e-5)
+    assert np.std(spaces.teacher_answers) > 0
     # The founder has no adapter, so there is nothing to leave out.
     founder = feature_spaces(tree(context), context.store, "cat", "classification")
     assert founder.bare is None
     # The first axis holds more of the spread than the second.
-    spread = founder.joined.places_N2.std(0)
+    spread = np.std(founder.joined.positions, 0)
     assert spread[0] >= spread[1]
 
 
@@ -88,9 +90,9 @@ def test_the_figure_is_among_a_merges_files_and_in_its_report(
     assert has_features(record)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        write_files(record, tmp_path / name, context.store)
+        write_files(record, tmp_path / name)
     paths = {path.name: path for path in (tmp_path / "one").iterdir()}
-    assert paths.keys() == file_names(record, context.store)
+    assert paths.keys() == file_names(record)
     assert all(p.read_bytes() == (tmp_path / "two" / n).read_bytes() for n, p in paths.items())
     assert "The join from the inside" in paths["report.html"].read_text("utf-8")
     with Image.open(paths[FEATURES]) as image:
@@ -99,16 +101,21 @@ def test_the_figure_is_among_a_merges_files_and_in_its_report(
     assert not has_features(gather(context, StatePaths(context.config), founding))
 
 
-def test_a_blob_that_is_gone_costs_the_picture_only(
+def test_features_that_cannot_be_computed_cost_the_picture_only(
     merged: tuple[CoordinatorContext, Merge], tmp_path: Path
 ) -> None:
-    context, _ = merged
-    whole = draw_features(tree(context), context.store, "dog", "classification", tmp_path / "a.png")
-    adapter = tree(context).edge("dog", "classification").adapter
-    assert adapter is not None
-    context.store.delete(adapter.blob.digest)
-    said = draw_features(tree(context), context.store, "dog", "classification", tmp_path / "b.png")
-    with Image.open(whole) as one, Image.open(said) as other:
+    """The teacher's task module is gone: the join answers, and nobody says what it should."""
+    context, merge = merged
+    record = gather(context, StatePaths(context.config), merge)
+    whole = draw_features(record, tmp_path / "a.png")
+    manifest = context.teacher_of(tree(context).category_modules["dog"].submission)
+    context.store.delete(manifest.content_digest())
+    found = inspected(inspection_job(merge, tree(context), StatePaths(context.config)))
+    assert found.fingerprint
+    assert found.features is None
+    assert manifest.content_digest() in found.no_features
+    said = record.model_copy(update={"features": None, "no_features": found.no_features})
+    with Image.open(whole) as one, Image.open(draw_features(said, tmp_path / "b.png")) as other:
         assert other.height < one.height
 
 

@@ -11,26 +11,26 @@ from tests.support.merge_records import record
 
 
 def written(merge: MergeRecord, folder: Path) -> set[str]:
-    write_files(merge, folder, None)
+    write_files(merge, folder)
     return {path.name for path in folder.iterdir()}
 
 
 def test_a_merge_is_its_record_a_report_the_net_and_errors(tmp_path: Path) -> None:
     merge = record(["cat", "cow"])
     assert written(merge, tmp_path) == {"merge.json", "report.html", "net.png", "errors.png"}
-    assert file_names(merge, None) == {path.name for path in tmp_path.iterdir()}
+    assert file_names(merge) == {path.name for path in tmp_path.iterdir()}
     assert MergeRecord.parse((tmp_path / "merge.json").read_bytes(), what="record") == merge
 
 
 def test_what_is_not_known_is_not_drawn(tmp_path: Path) -> None:
     bare = record(["cat", "cow"], tree=None, numbers={"seconds": 1.0})
-    assert written(bare, tmp_path) == {"merge.json", "report.html"} == file_names(bare, None)
+    assert written(bare, tmp_path) == {"merge.json", "report.html"} == file_names(bare)
 
 
 def test_the_same_merge_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        write_files(record(["cat", "cow"]), tmp_path / name, None)
+        write_files(record(["cat", "cow"]), tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 

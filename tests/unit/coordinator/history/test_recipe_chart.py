@@ -57,9 +57,9 @@ def test_the_picture_is_in_the_run_and_in_the_report(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     merge = transferred(**changes)
-    assert RECIPE in file_names(merge, None)
-    write_files(merge, tmp_path, None)
-    assert {path.name for path in tmp_path.iterdir()} == file_names(merge, None)
+    assert RECIPE in file_names(merge)
+    write_files(merge, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == file_names(merge)
     with Image.open(tmp_path / RECIPE) as image:
         assert image.width > 500
         assert len(image.convert("RGB").getcolors(1 << 24) or ()) > 100
@@ -72,8 +72,8 @@ def test_the_picture_is_in_the_run_and_in_the_report(
 
 def test_a_merge_without_a_recipe_s_numbers_has_no_picture(tmp_path: Path) -> None:
     merge = transferred(teacher_numbers={"error/classification": 3.0})
-    assert RECIPE not in file_names(merge, None)
-    write_files(merge, tmp_path, None)
+    assert RECIPE not in file_names(merge)
+    write_files(merge, tmp_path)
     assert "How the teacher net was made" not in (tmp_path / "report.html").read_text()
 
 
@@ -100,7 +100,7 @@ def test_a_key_that_no_picture_takes_is_a_number_alone(tmp_path: Path, key: str)
     merge = transferred(teacher_numbers=LAMBDAS | {key: 1.0})
     assert lambdas(merge) == lambdas(transferred())
     assert not has_recipe(transferred(teacher_numbers={key: 1.0}))
-    write_files(merge, tmp_path, None)
+    write_files(merge, tmp_path)
     said = html.unescape((tmp_path / "report.html").read_text())
     assert key.strip("\x00") in said.replace("\x00", "")
 

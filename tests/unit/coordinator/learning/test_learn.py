@@ -17,11 +17,10 @@ from rootstock.common.identity.keys import load_or_create
 from rootstock.common.nets.graph import ModuleRef
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.weights.manifest import SharedSamples
-from rootstock.coordinator.config import JobsConfig, SamplesConfig
+from rootstock.coordinator.config import SamplesConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.learning.found import (
     chosen_categories,
     founding_merge,
@@ -40,6 +39,7 @@ from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.paths import StatePaths, samples_area
 from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
 from tests.support.coordinator_context import receive, teacher
+from tests.support.in_process_jobs import InThisProcess
 from tests.support.merges import evaluating, merge_runner, report, with_policy
 
 QUICK = TaskLearningSettings(steps=120, learning_rate=3e-3)
@@ -84,9 +84,7 @@ def queue(context: CoordinatorContext, folder: Path, name: str, source: str | No
 
 
 def carry(context: CoordinatorContext, merges: list[Merge]) -> None:
-    carrier = MergeRunner(
-        context, Committer(context), JobRunner(JobsConfig()), StatePaths(context.config)
-    )
+    carrier = MergeRunner(context, Committer(context), InThisProcess(), StatePaths(context.config))
     for merge in merges:
         assert carrier.ready(context.registry.merges.get(merge.id))
         asyncio.run(carrier.carry(merge.id))

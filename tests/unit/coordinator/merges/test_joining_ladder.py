@@ -9,38 +9,34 @@ from dataclasses import replace
 import pytest
 
 from rootstock.common.errors import TransplantError
-from rootstock.coordinator.config import DistillationConfig, JobsConfig
+from rootstock.coordinator.config import DistillationConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
-from rootstock.coordinator.jobs.runner import JobRunner
-from rootstock.coordinator.jobs.worker import TransplantWorker
 from rootstock.coordinator.merges.evaluation import numbers_of
 from rootstock.coordinator.merges.job import OnJobProgress
 from rootstock.coordinator.net.objects import read_commit
 from rootstock.coordinator.registry import Merge, MergeState, SubmissionState, evaluation_id
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_context import receive, teacher
+from tests.support.in_process_jobs import InThisProcess
 from tests.support.merges import SITE_KEY, merge_runner, with_policy
 
 LEARNING = DistillationConfig(zero_sample_method="back-distill", steps=2, draws=4)
 
 
-class Here(JobRunner):
+class Here(InThisProcess):
     """Does jobs in this process, and keeps what it was asked for."""
 
     def __init__(self) -> None:
-        super().__init__(JobsConfig())
+        super().__init__()
         self.jobs: list[TransplantJob] = []
 
     async def run(
         self, job: TransplantJob, on_progress: OnJobProgress = lambda _: None
     ) -> JobResult:
         self.jobs.append(job)
-        worker = TransplantWorker(job)
-        while not worker.done:
-            on_progress(worker.advance())
-        return worker.result()
+        return await super().run(job, on_progress)
 
 
 class NoClosedForm(Here):

@@ -1,0 +1,86 @@
+"""Joins are run in Ray's processes: the coordinator's own runs no net."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from rootstock.common.errors import NotFoundError
+from rootstock.coordinator.config import JobsConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history.files import FEATURES, write_files
+from rootstock.coordinator.history.recorder import gather
+from rootstock.coordinator.jobs.inspection import inspection_job
+from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.coordinator.net.verify import verify_version
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.registry import Merge, MergeState
+from tests.support.coordinator_context import open_context
+from tests.support.merges import evaluating, merge_runner, report, with_policy
+
+
+@pytest.fixture(scope="module")
+def ray_runner() -> Iterator[JobRunner]:
+    running = JobRunner(JobsConfig(local_cpus=1, max_restarts=1))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[CoordinatorContext]:
+    (tmp_path / "state").mkdir()
+    with open_context(tmp_path / "state") as context:
+        yield with_policy(context, max_error=100.0, max_above_teacher=100.0)
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise AssertionError(f"a net runs in the coordinator's process ({threading.current_thread()})")
+
+
+async def test_a_merge_and_its_report_run_no_net_in_the_coordinators_process(
+    ray_runner: JobRunner,
+    context: CoordinatorContext,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    merge = await _evaluating(context, tmp_path)
+    report(context, merge)
+    with monkeypatch.context() as patched:
+        patched.setattr(nn.Module, "__call__", refuse)
+        await merge_runner(context, ray_runner).carry(merge.id)
+        merge = context.registry.merges.get(merge.id)
+        assert merge.state is MergeState.MERGED
+        record = gather(context, StatePaths(context.config), merge)
+        write_files(record, tmp_path)
+    assert record.features is not None
+    assert (tmp_path / FEATURES).stat().st_size > 10_000
+    view = NetReader(context.registry, context.store)
+    assert verify_version(view, 2, context.key.public_key) == []
+
+
+async def test_a_join_whose_blob_is_gone_is_named(
+    ray_runner: JobRunner, context: CoordinatorContext, tmp_path: Path
+) -> None:
+    merge = await _evaluating(context, tmp_path)
+    report(context, merge)
+    await merge_runner(context).carry(merge.id)
+    tree = context.tree()
+    assert tree is not None
+    adapter = tree.edge("dog", "classification").adapter
+    assert adapter is not None
+    context.store.delete(adapter.blob.digest)
+    job = inspection_job(merge, tree, StatePaths(context.config))
+    with pytest.raises(NotFoundError, match=adapter.blob.digest):
+        await ray_runner.inspect(job)
+
+
+async def _evaluating(context: CoordinatorContext, tmp_path: Path) -> Merge:
+    return await asyncio.to_thread(evaluating, context, tmp_path)
