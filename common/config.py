@@ -18,11 +18,8 @@ D = TypeVar("D", bound=Document)
 def load(path: Path, kind: type[D]) -> D:
     """Read a TOML file into a document.
 
-    Raises
-    ------
-    ConfigurationError
-        If the file is missing, is not TOML, has an unknown key or a value that breaks a rule.
-        Names the file, the key and the remedy; all problems at once.
+    Raises ConfigurationError if it cannot be read or breaks a rule; names the file, every key that
+    is wrong and the remedy.
     """
     try:
         text = path.read_text(encoding="utf-8")

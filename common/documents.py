@@ -26,19 +26,10 @@ class Document(BaseModel):
 
     @classmethod
     def parse(cls, data: bytes, *, what: str) -> Self:
-        """Read a document that a peer or a disk supplied.
+        """Read a document that a peer or a disk supplied, already capped in size by the caller.
 
-        Parameters
-        ----------
-        data
-            JSON, already capped in size by the caller.
-        what
-            How errors name the document ("manifest", "plan").
-
-        Raises
-        ------
-        SchemaError
-            If it is not JSON or breaks the schema; names the first offending key.
+        `what` is how errors name it ("manifest", "plan"). Raises SchemaError, which names the first
+        offending key.
         """
         try:
             return cls.model_validate_json(data)
@@ -59,7 +50,10 @@ def first_problem(error: ValidationError) -> str:
     """Say the first problem of a failed validation as "key: rule (value)"."""
     problem = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in problem["loc"]) or "(top)"
-    value = repr(problem["input"])
-    if len(value) > 80:
-        value = value[:77] + "..."
-    return f"{key}: {problem['msg']} (got {value})"
+    # A peer chose the names in a key, too.
+    key = _short(key if key.isprintable() else ascii(key))
+    return f"{key}: {problem['msg']} (got {_short(repr(problem['input']))})"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."

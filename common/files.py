@@ -37,10 +37,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 
     Other errors (a missing file, say) pass as they are: they are the caller's to explain.
 
-    Raises
-    ------
-    StorageError
-        Names `path`, what the system said, and what to do.
+    The error names `path`, what the system said, and what to do.
     """
     try:
         yield
@@ -64,11 +61,8 @@ def sync_folder(folder: Path) -> None:
 def aside(path: Path, *, mode: int = 0o644) -> Iterator[tuple[Path, BinaryIO]]:
     """Open a new file beside `path`; it is flushed at the end and never outlives the block.
 
-    Yields
-    ------
-    (Path, BinaryIO)
-        Where the bytes are, and the open file. The caller renames or links it into place
-        after its own flush; see `replacing` for the usual way.
+    Yields where the bytes are, and the open file. The caller renames or links it into place after
+    its own flush; see `replacing` for the usual way.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,10 +79,8 @@ def aside(path: Path, *, mode: int = 0o644) -> Iterator[tuple[Path, BinaryIO]]:
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Write `path` as a whole or not at all: aside, flush, rename, flush the folder.
 
-    Raises
-    ------
-    StorageError
-        If the disk is full, read-only or broken; what stood at `path` stands there still.
+    Raises StorageError if the disk is full, read-only or broken; what stood at `path` stands there
+    still.
     """
     with aside(path, mode=mode) as (temporary, file):
         yield file
@@ -112,21 +104,10 @@ def file_digest(path: Path) -> str:
 
 @contextmanager
 def only_one(folder: Path, who: str) -> Iterator[None]:
-    """Hold a state folder for this process; the hold ends with it, also by ``kill -9``.
+    """Lock a state folder, made if missing, for this process.
 
-    Parameters
-    ----------
-    folder
-        Made if missing.
-    who
-        How the error names what runs there ("agent", "coordinator").
-
-    Raises
-    ------
-    ConflictError
-        If another process holds it.
-    StorageError
-        If the folder cannot be written.
+    The lock ends with it, also by ``kill -9``. `who` is how the error names what runs there
+    ("agent", "coordinator").
     """
     path = folder / "lock"
     with storage_errors(path):

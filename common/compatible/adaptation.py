@@ -31,6 +31,7 @@ from rootstock.common.compatible.rotation import (
 from rootstock.common.documents import Document
 from rootstock.common.errors import DataError
 from rootstock.common.images.decode import batches, normalise
+from rootstock.common.nets.training import descend, device_of
 
 OnStep = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a sentence."""
@@ -50,7 +51,7 @@ class AdaptationSettings(Document):
 
 
 class RotationAccuracy(Document):
-    """How well a rotation head tells images' quarter turns above some f; chance is 25%."""
+    """Loss and accuracy of a rotation head on top of a category module; chance is 25%."""
 
     loss: float
     """Mean cross-entropy over every image at every turn."""
@@ -69,8 +70,8 @@ class Adaptation:
     step
         After which it was the best; 0: no step of learning made it better.
     source, re_estimated, adapted
-        How turns of the images that judge are told above f as it was, above f with BatchNorm
-        statistics of the images learned from, and above the f that is kept.
+        Accuracy on the images that judge: above f as it was, above f with BatchNorm statistics of
+        the images learned from, and above the f that is kept.
     learned_from, judged_on
         Numbers of images.
     """
@@ -93,8 +94,9 @@ def adapt(
 ) -> Adaptation:
     """Learn a category module's features of another domain from the turns of its images.
 
-    The f with the least rotation loss on images set apart is kept; before the first step that is
-    f with BatchNorm statistics of the new domain. No label has a part in it.
+    The f with the least rotation loss on images set apart is kept; before the first step that is f
+    with BatchNorm statistics of the new domain. No label has a part in it. Too few images for
+    rotations or for BatchNorm statistics, and images that f does not take, are refused.
 
     Parameters
     ----------
@@ -108,26 +110,16 @@ def adapt(
     settings
         The same give the same bits on one device.
     on_step
-        Told of every step.
-
-    Returns
-    -------
-    The adapted f, and how well turns are told on the images set apart.
-
-    Raises
-    ------
-    DataError
-        If there are too few images for rotations or for BatchNorm statistics, they are not square,
-        or have another number of channels than f takes.
+        Called after every step.
     """
     judged_NCSS, learned_NCSS = _parts(category_module, images_NCSS, settings.seed)
     f = copy.deepcopy(category_module).eval().requires_grad_(False)
-    source = told(f, rotation_head, judged_NCSS)
+    source = rotation_accuracy(f, rotation_head, judged_NCSS)
 
     def looked() -> tuple[nn.Sequential, RotationAccuracy]:
         now = copy.deepcopy(f).requires_grad_(False)
         re_estimate(now, batches(learned_NCSS, device_of(now)))
-        return now, told(now, rotation_head, judged_NCSS)
+        return now, rotation_accuracy(now, rotation_head, judged_NCSS)
 
     kept, best = looked()
     re_estimated, kept_step = best, 0
@@ -143,22 +135,12 @@ def adapt(
 
 
 @torch.no_grad()
-def told(
+def rotation_accuracy(
     category_module: nn.Module, rotation_head: nn.Module, images_NCSS: Tensor
 ) -> RotationAccuracy:
-    """Say how well a rotation head tells every turn of every image above a category module.
+    """Measure how well a rotation head tells every turn of every image above a category module.
 
-    Parameters
-    ----------
-    category_module, rotation_head
-        In evaluation mode, on one device.
-    images_NCSS
-        uint8, square, on the CPU.
-
-    Raises
-    ------
-    DataError
-        If images are not square.
+    Both are in evaluation mode on one device; images are uint8, square, on the CPU.
     """
     loss, right = 0.0, 0
     for part_NCSS in batches(images_NCSS, device_of(category_module)):
@@ -169,11 +151,6 @@ def told(
             right += int((scores_N4.argmax(1) == turns_N).sum())
     judged = TURNS * len(images_NCSS)
     return RotationAccuracy(loss=loss / judged, accuracy=100 * right / judged)
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Return where a module's weights are."""
-    return next(module.parameters()).device
 
 
 def _parts(f: nn.Module, images_NCSS: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -221,7 +198,5 @@ def _steps(
         turned_BCSS, turns_B = turned(normalise(images_NCSS[chosen_B]), generator)
         scores_B4 = head(f(turned_BCSS.to(device)))
         loss = F.cross_entropy(scores_B4, turns_B.to(device))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        descend(optimiser, loss)
         yield step

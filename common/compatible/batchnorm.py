@@ -29,24 +29,9 @@ def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 def re_estimate(net: nn.Module, batches: Iterable[Tensor]) -> int:
     """Set every BatchNorm's statistics to those of unlabelled images, in place.
 
-    Cumulative over batches, so that their order does not matter; weights stay as they are. A net
-    without BatchNorm is left alone.
-
-    Parameters
-    ----------
-    net
-        Recombined; left in evaluation mode.
-    batches
-        (N, C, H, W) each; passed once.
-
-    Returns
-    -------
-    Number of images.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than `FEWEST` images; the net is then as it was.
+    Cumulative over batches (N, C, H, W), so that their order does not matter; weights stay as they
+    are. A net without BatchNorm is left alone. Fewer than `FEWEST` images are refused, and leave
+    the net as it was, but for its mode: evaluation. Returns the number of images.
     """
     layers = norms(net)
     if not layers:
@@ -88,19 +73,7 @@ def re_estimate_below(
 ) -> None:
     """Set the statistics of f, and of each g above it, to those of unlabelled images, in place.
 
-    Parameters
-    ----------
-    category_module, task_modules
-        On the device.
-    images_NCHW
-        uint8.
-    device
-        Where they run.
-
-    Raises
-    ------
-    DataError
-        As `re_estimate`.
+    Images are uint8; the modules are on the device.
     """
     for g in task_modules:
         # f's come out the same each time: they depend on what is below alone.

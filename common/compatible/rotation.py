@@ -14,30 +14,17 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.documents import Document
 from rootstock.common.errors import DataError
-from rootstock.common.schedules import cosine
+from rootstock.common.nets.training import cosine, descend
 
 TURNS = 4
 """Quarter turns, 0 to 3, anticlockwise: classes of a rotation head."""
 
 
 def turned(images_NCSS: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Turn every image by a random number of quarter turns.
+    """Turn every square image by a random number of quarter turns.
 
-    Parameters
-    ----------
-    images_NCSS
-        Square.
-    generator
-        The only source of randomness, on the CPU.
-
-    Returns
-    -------
-    The turned images (N, C, S, S), and how often each was turned (N), int64.
-
-    Raises
-    ------
-    DataError
-        If images are not square: a quarter turn would change their shape.
+    Returns the turned images (N, C, S, S), and how often each was turned (N), int64. The generator,
+    on the CPU, is the only source of randomness.
     """
     turns_N = torch.randint(TURNS, (len(images_NCSS),), generator=generator)
     out_NCSS = images_NCSS.clone(memory_format=torch.preserve_format)
@@ -48,13 +35,7 @@ def turned(images_NCSS: Tensor, generator: torch.Generator) -> tuple[Tensor, Ten
 
 
 def quarter_turned(images_NCSS: Tensor, turns: int) -> Tensor:
-    """Turn images anticlockwise by so many quarter turns.
-
-    Raises
-    ------
-    DataError
-        If they are not square: a quarter turn would change their shape.
-    """
+    """Turn square images anticlockwise by so many quarter turns."""
     height, width = images_NCSS.shape[-2:]
     if height != width:
         raise DataError(
@@ -88,25 +69,11 @@ def learn_rotation_head(
 ) -> float:
     """Train a rotation head, in place, above a category module that stays as it is.
 
-    Parameters
-    ----------
-    head
-        Gives `TURNS` outputs; left frozen and in evaluation mode.
-    category_module
-        f.
-    images_NCSS
-        As f takes them; no labels are needed.
-    settings
-        Steps and rates; the same give the same bits on one device.
+    The head gives `TURNS` outputs, and is left frozen and in evaluation mode. Images are as f takes
+    them; no labels are needed. The same settings give the same bits on one device.
 
-    Returns
-    -------
-    Share of turns that it tells, 0 to 1, on images that it was not learned from; chance is 1/4.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than `FEWEST_IMAGES` images, or they are not square.
+    Returns the share of turns that it tells, 0 to 1, on images that it was not learned from; chance
+    is 1/4.
     """
     if len(images_NCSS) < FEWEST_IMAGES:
         raise DataError(
@@ -124,12 +91,9 @@ def learn_rotation_head(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # dropout's
         for step in range(settings.steps):
-            optimiser.param_groups[0]["lr"] = settings.learning_rate * cosine(step, settings.steps)
             chosen = torch.randint(len(learned[1]), (settings.batch_size,), generator=generator)
             loss = F.cross_entropy(head(learned[0][chosen]), learned[1][chosen])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            descend(optimiser, loss, settings.learning_rate * cosine(step, settings.steps))
     head.eval().requires_grad_(False)
     with torch.inference_mode():
         return float((head(judged[0]).argmax(1) == judged[1]).float().mean())

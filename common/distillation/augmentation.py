@@ -20,20 +20,8 @@ def augment(
 ) -> Tensor:
     """Shift, zoom, rotate, mirror and recolour images; what moves in from outside is 0, mid-grey.
 
-    Parameters
-    ----------
-    x_NCHW
-        Normalised images, float32.
-    config
-        Largest changes.
-    mirror
-        Whether the dataset bears mirroring; used where `config.flip` is None.
-    generator
-        The only source of randomness.
-
-    Returns
-    -------
-    Changed images, same shape.
+    `x_NCHW` are normalised images; `mirror` says whether the dataset bears mirroring, and counts
+    where `config.flip` is None. The generator is the only source of randomness.
     """
     grid_NHW2 = _grid(x_NCHW, config, mirror=mirror, generator=generator)
     if grid_NHW2 is not None:
@@ -52,15 +40,8 @@ def augment_labelled(
 ) -> tuple[Tensor, Tensor]:
     """Change images as `augment` does, from the same draws, and move labels of pixels with them.
 
-    Parameters
-    ----------
-    labels_NHW
-        1 the category, 0 the rest, `UNLABELLED`.
-
-    Returns
-    -------
-    Changed images, and their labels: no others than before, and none for what moves in from outside
-    and for what is erased.
+    Labels are 1 the category, 0 the rest, `UNLABELLED`. No others come out, and none for what moves
+    in from outside and for what is erased.
     """
     grid_NHW2 = _grid(x_NCHW, config, mirror=mirror, generator=generator)
     if grid_NHW2 is not None:

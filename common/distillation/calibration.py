@@ -26,10 +26,11 @@ def calibrate_by_labels(
 ) -> Calibration:
     """Fit σ(scale · y + bias) to labels by cross-entropy (Platt, 1999).
 
+    The scale is positive: where y_S says the opposite of the labels, only the bias is fitted, since
+    turning a net's answer round on few samples is no calibration.
+
     Parameters
     ----------
-    y_N
-        y_S at the samples.
     labels_N
         1 for the category, 0 for the rest; or σ(y_T), which needs no label.
     balanced
@@ -38,16 +39,6 @@ def calibrate_by_labels(
         Weight of a pull towards the same scale and threshold as y itself, in y's standard
         deviations. It keeps the fit finite where few samples are told apart without error; Platt's
         soft targets do the same, and would bend labels that are soft already.
-
-    Returns
-    -------
-    The optimum; its scale is positive: where y_S says the opposite of the labels, only the bias
-    is fitted, since turning a net's answer round on few samples is no calibration.
-
-    Raises
-    ------
-    TransplantError
-        If there is no sample, only one side of them, or a number is not finite.
     """
     y_N, labels_N = y_N.detach().double().flatten().cpu(), labels_N.detach().double().cpu()
     share = float(labels_N.mean()) if len(labels_N) else math.nan

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.errors import TransplantError
+from rootstock.common.nets.spec import Shape
 
 _FLOOR = 1e-2
 """Of a channel's variance, in units of its layer's mean: dead channels would weigh infinitely."""
@@ -21,27 +22,15 @@ _FLOOR = 1e-2
 
 @dataclass(frozen=True)
 class DreamSource:
-    """What images are dreamed from.
+    """Frozen f and g_T, and the moments that images dreamed from them are to have.
 
-    Parameters
-    ----------
-    category_module, teacher_task
-        f and g_T, frozen.
-    input_shape
-        (C, H, W) of images.
-    statistics
-        `mean/<layer>` and `variance/<layer>` (C) of layers of f and g_T, as shipped; others are
-        not looked at.
-
-    Raises
-    ------
-    TransplantError
-        If no layer has both, or they do not fit; names the layer.
+    `input_shape` is (C, H, W) of images. Statistics are `mean/<layer>` and `variance/<layer>` (C)
+    of layers of f and g_T, as shipped; others are not looked at, and at least one layer needs both.
     """
 
     category_module: nn.Sequential
     teacher_task: nn.Sequential
-    input_shape: tuple[int, int, int]
+    input_shape: Shape
     statistics: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
@@ -105,13 +94,7 @@ def moments(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor,
 
 
 def distance(name: str, found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> Tensor:
-    """Return how far a layer's moments are from those wanted, as `DreamRecord` has it.
-
-    Raises
-    ------
-    TransplantError
-        If their shapes differ.
-    """
+    """Return how far a layer's moments are from those wanted, as `DreamRecord` has it."""
     if any(f.shape != w.shape for f, w in zip(found, wanted, strict=True)):
         raise TransplantError(
             f"statistics of layer '{name}' have shape {tuple(wanted[0].shape)} and it has "

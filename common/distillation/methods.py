@@ -24,14 +24,9 @@ from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.problem import Samples
 from rootstock.common.distillation.settings import MethodName, MethodSettings
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
+from rootstock.common.distillation.solvers.learning import Learning
 from rootstock.common.distillation.solvers.penalties import JacobianPenalty
-from rootstock.common.distillation.transplant import (
-    Learning,
-    Solved,
-    Transplant,
-    distilled,
-    starting_adapter,
-)
+from rootstock.common.distillation.transplant import Transplant, distilled, starting_adapter
 from rootstock.common.errors import TransplantError
 
 
@@ -43,13 +38,7 @@ class Method:
     function: Callable[[Transplant, MethodSettings], Learning]
 
     def begin(self, transplant: Transplant, settings: MethodSettings) -> Learning:
-        """Prepare the learning; the same input and seed give the same adapter.
-
-        Raises
-        ------
-        TransplantError
-            If samples are missing, or the modules do not fit.
-        """
+        """Prepare the learning; the same input and seed give the same adapter."""
         if self.name.needs_samples and transplant.samples is None:
             without = ", ".join(name for name in MethodName if not name.needs_samples)
             raise TransplantError(
@@ -60,13 +49,7 @@ class Method:
 
 
 def method_named(name: str) -> Method:
-    """Return a method.
-
-    Raises
-    ------
-    TransplantError
-        If none has that name; names those that there are.
-    """
+    """Return the method of a name; an unknown one is refused with those that there are."""
     try:
         return _METHODS[MethodName(name)]
     except ValueError:
@@ -75,11 +58,11 @@ def method_named(name: str) -> Method:
 
 
 def _identity(transplant: Transplant, settings: MethodSettings) -> Learning:
-    return Solved(*starting_adapter(transplant, "identity", settings))
+    return Learning(*starting_adapter(transplant, "identity", settings))
 
 
 def _closed_form(transplant: Transplant, settings: MethodSettings) -> Learning:
-    return Solved(*starting_adapter(transplant, "closed-form", settings))
+    return Learning(*starting_adapter(transplant, "closed-form", settings))
 
 
 def _back_distill(transplant: Transplant, settings: MethodSettings) -> Learning:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import TransplantError
+from rootstock.common.nets.spec import Shape
 from rootstock.common.protocol import NO_LABEL
 
 UNLABELLED = float("nan")
@@ -28,24 +30,17 @@ class TransplantProblem:
 
     Parameters
     ----------
-    teacher_task
-        g_T, the teacher's task module.
-    student_task
-        g_S, the transplant net's task module.
+    teacher_task, student_task
+        g_T, the teacher's task module, and g_S, the transplant net's.
     feature_shape
         (C, H, W) of x = f(I).
     beta
         β of the rescale layer: E‖f_S(I)‖_F / E‖f(I)‖_F; 1 if the norms are not known.
-
-    Raises
-    ------
-    TransplantError
-        If β is not positive and finite in float32, in which adapters hold it.
     """
 
     teacher_task: nn.Sequential
     student_task: nn.Sequential
-    feature_shape: tuple[int, int, int]
+    feature_shape: Shape
     beta: float = 1.0
 
     def __post_init__(self) -> None:
@@ -71,11 +66,6 @@ class Samples:
     labels_N
         1 for the category, 0 for the rest; between the two, a teacher's σ(y_T). (N), or for a
         segmentation (N, H', W'), a label for every pixel of y or `UNLABELLED`.
-
-    Raises
-    ------
-    TransplantError
-        If there are none, or the two disagree in number.
     """
 
     features_NCHW: Tensor
@@ -104,3 +94,18 @@ def pixel_labels(masks_NHW: Tensor) -> Tensor:
 def logits(y: Tensor) -> Tensor:
     """Return (N) of a task module's (N, 1), or (N, H, W) of its (N, 1, H, W)."""
     return y.squeeze(1)
+
+
+def cross_entropy(y_N: Tensor, labels_N: Tensor, weight_N: Tensor | None = None) -> Tensor:
+    """Return L(y, y*), the mean binary cross-entropy over what is labelled.
+
+    Labels are from 0 to 1; a pixel's may be `UNLABELLED`, an image's may not. The result is 0 where
+    no pixel is labelled: a batch may hold none, and then says nothing.
+    """
+    if labels_N.ndim == 1:
+        return F.binary_cross_entropy_with_logits(y_N, labels_N, weight=weight_N)
+    labelled = ~labels_N.isnan()
+    losses = F.binary_cross_entropy_with_logits(
+        y_N, labels_N.nan_to_num(), weight=weight_N, reduction="none"
+    )
+    return (losses * labelled).sum() / labelled.sum().clamp_min(1)

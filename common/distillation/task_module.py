@@ -18,27 +18,17 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.distillation.problem import Samples
 from rootstock.common.distillation.settings import TaskLearningSettings
 from rootstock.common.errors import TransplantError
-from rootstock.common.schedules import cosine
+from rootstock.common.nets.training import cosine, descend
 
 
 def learn_task_module(
     start: nn.Sequential, samples: Mapping[str, Samples], settings: TaskLearningSettings
 ) -> nn.Sequential:
-    """Return a task module that serves all categories; the start is left as it is.
+    """Return a task module that serves all categories.
 
-    Parameters
-    ----------
-    start
-        Where g begins: the plan's initial weights, or a task module to be fine-tuned.
-    samples
-        By category: what g is to take (N, C, H, W), and labels (N).
-    settings
-        Steps and rates; the same give the same bits on one device.
-
-    Raises
-    ------
-    TransplantError
-        If there is no category, or one has samples of one side only.
+    `start` is where g begins, and stays as it is: the plan's initial weights, or a task module to
+    be fine-tuned. Samples are, by category, what g is to take (N, C, H, W), and labels (N) of both
+    sides. The same settings give the same bits on one device.
     """
     if not samples:
         raise TransplantError("a task module needs samples of one category at least; give some")
@@ -55,14 +45,10 @@ def learn_task_module(
             name = names[step % len(names)]
             chosen = _batch(sides[name], settings.batch_size, generator)
             x_NCHW = samples[name].features_NCHW[chosen]
-            for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * cosine(step, settings.steps)
             loss = F.binary_cross_entropy_with_logits(
                 g(x_NCHW).flatten(), samples[name].labels_N[chosen]
             )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            descend(optimiser, loss, settings.learning_rate * cosine(step, settings.steps))
     return g.eval().requires_grad_(False)
 
 

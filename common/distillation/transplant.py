@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +15,21 @@ from torch import Tensor, nn
 from rootstock.common.distillation.dream_source import DreamSource
 from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
 from rootstock.common.distillation.settings import MethodSettings, Start
-from rootstock.common.distillation.solvers.back_distillation import BackDistillation, StepRecord
+from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.biases import bias_from_means
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.solvers.matching import matched
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
-from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.nets.spec import AdapterSpec, Shape
+from rootstock.common.nets.training import device_of, in_batches
 
 
 @dataclass(frozen=True)
 class Transplant:
     """All that a method may use.
+
+    Raises TransplantError if there are images without f, or not as many as samples.
 
     Parameters
     ----------
@@ -48,11 +50,6 @@ class Transplant:
     images_NCHW, mirror
         The samples' images as f takes them, and whether a mirrored one shows the same thing: where
         more features come from than the samples' own.
-
-    Raises
-    ------
-    TransplantError
-        If there are images without f, or not as many as samples.
     """
 
     problem: TransplantProblem
@@ -62,7 +59,7 @@ class Transplant:
     means: tuple[Tensor, Tensor] | None = None
     source: DreamSource | None = None
     category_module: nn.Sequential | None = None
-    image_shape: tuple[int, int, int] | None = None
+    image_shape: Shape | None = None
     images_NCHW: Tensor | None = None
     mirror: bool = False
 
@@ -82,113 +79,10 @@ class Transplant:
             )
 
 
-class Learning(Protocol):
-    """An adapter being learned: `BackDistillation`, or anything that behaves like it."""
-
-    @property
-    def adapter(self) -> Adapter:
-        """The adapter as it stands."""
-        ...
-
-    @property
-    def done(self) -> bool:
-        """Whether all steps are taken."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """How many steps it takes in all, as far as it has decided; 0 if none."""
-        ...
-
-    @property
-    def report(self) -> dict[str, float]:
-        """Numbers that say how it went, by name; the closed form's where it begins with one."""
-        ...
-
-    def step(self) -> StepRecord:
-        """Take one step."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes, as plain tensors."""
-        ...
-
-    def restore(self, state: Mapping[str, Tensor]) -> Self:
-        """Carry on from a state; return the same object."""
-        ...
-
-
-class Solved:
-    """An adapter that needs no steps; `report` are the numbers of its solution."""
-
-    def __init__(
-        self, adapter: Adapter, report: Mapping[str, float] = MappingProxyType({})
-    ) -> None:
-        self._adapter = adapter.eval()
-        self._report = dict(report)
-
-    @property
-    def adapter(self) -> Adapter:
-        """The adapter."""
-        return self._adapter
-
-    @property
-    def done(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def steps(self) -> int:
-        """None."""
-        return 0
-
-    @property
-    def report(self) -> dict[str, float]:
-        """Numbers of its solution."""
-        return dict(self._report)
-
-    def step(self) -> StepRecord:
-        """Refuse.
-
-        Raises
-        ------
-        TransplantError
-            Always: there is nothing to do.
-        """
-        raise TransplantError("this adapter is solved for; it takes no steps")
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the adapter's tensors."""
-        return {f"adapter/{k}": v.detach().clone() for k, v in self._adapter.state_dict().items()}
-
-    def restore(self, state: Mapping[str, Tensor]) -> Self:
-        """Take an adapter's tensors over.
-
-        Raises
-        ------
-        TransplantError
-            If they belong to another adapter.
-        """
-        expected = {name: tensor.shape for name, tensor in self.state().items()}
-        if {name: tensor.shape for name, tensor in state.items()} != expected:
-            raise TransplantError(
-                "the state was saved for another adapter or method; start anew, or with the "
-                "settings that it was saved with"
-            )
-        self._adapter.load_state_dict({k.removeprefix("adapter/"): v for k, v in state.items()})
-        return self
-
-
 def starting_adapter(
     transplant: Transplant, start: Start, settings: MethodSettings
 ) -> tuple[Adapter, dict[str, float]]:
-    """Return the adapter that learning begins with, and the closed form's numbers if it is one.
-
-    Raises
-    ------
-    TransplantError
-        As `closed_form` and `matched`.
-    """
+    """Return the adapter that learning begins with, and the closed form's numbers if it is one."""
     learning = settings.learning
     if start == "closed-form":
         adapter, report = closed_form(
@@ -223,18 +117,12 @@ def starting_adapter(
     adapter.beta.fill_(transplant.problem.beta)
     if transplant.permutation_C is not None:
         adapter.set_permutation(transplant.permutation_C)
-    return adapter.to(next(transplant.problem.student_task.parameters()).device), {}
+    return adapter.to(device_of(transplant.problem.student_task)), {}
 
 
-def soft_labels(problem: TransplantProblem, features_NCHW: Tensor, *, batch: int = 64) -> Tensor:
+def soft_labels(problem: TransplantProblem, features_NCHW: Tensor) -> Tensor:
     """Return σ(y_T) (N), or (N, H, W), at features: what the teacher would have said."""
-    device = next(problem.teacher_task.parameters()).device
-    with torch.no_grad():
-        y_N = [
-            logits(problem.teacher_task(features_NCHW[first : first + batch].to(device)))
-            for first in range(0, len(features_NCHW), batch)
-        ]
-    return torch.sigmoid(torch.cat(y_N)).to(features_NCHW)
+    return torch.sigmoid(logits(in_batches(problem.teacher_task, features_NCHW)))
 
 
 def distilled(

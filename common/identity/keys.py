@@ -51,19 +51,10 @@ class SigningKey:
 
 
 def verify(public_key: bytes, signature: bytes, data: bytes, *, what: str) -> None:
-    """Check a signature.
+    """Check a signature; `what` is how errors name what was signed ("the manifest").
 
-    Parameters
-    ----------
-    what
-        How errors name what was signed ("the manifest", "the receipt").
-
-    Raises
-    ------
-    SchemaError
-        If the key is not 32 bytes of an Ed25519 key.
-    IntegrityError
-        If the signature is not this key's over these bytes.
+    Raises SchemaError if the key is no Ed25519 key, IntegrityError if the signature is not its own
+    over these bytes.
     """
     try:
         key = Ed25519PublicKey.from_public_bytes(public_key)
@@ -90,12 +81,7 @@ def load_or_create(path: Path) -> SigningKey:
 
     Of two processes that make one at the same time, the first wins and both get its key.
 
-    Raises
-    ------
-    ConfigurationError
-        If others can read the file, or it holds no Ed25519 key.
-    StorageError
-        If the disk is full or read-only.
+    Raises ConfigurationError if others can read the file, or it holds no Ed25519 key.
     """
     if not path.exists():
         _create(path)

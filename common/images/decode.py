@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from rootstock.common.errors import DataError
+from rootstock.common.nets.spec import Shape
 from rootstock.common.protocol import PIXEL_MEAN, PIXEL_STD
 
 _BATCH = 256
@@ -28,11 +29,8 @@ class UnreadableError(DataError):
 def read_picture(path: Path, mode: str | None) -> Image.Image:
     """Read an image file whole, and convert it to `mode` unless that is None.
 
-    Raises
-    ------
-    UnreadableError
-        If it is missing, cut short, not an image, or has more pixels than Pillow takes for safe
-        (`Image.MAX_IMAGE_PIXELS`, 89 million).
+    Raises UnreadableError also if it has more pixels than Pillow takes for safe
+    (`Image.MAX_IMAGE_PIXELS`, 89 million).
     """
     try:
         with warnings.catch_warnings():
@@ -56,8 +54,8 @@ def centre_square(picture: Image.Image) -> Image.Image:
     return picture.crop((left, top, left + side, top + side))
 
 
-def pixels(picture: Image.Image, input_shape: tuple[int, int, int]) -> Tensor:
-    """Bring a square picture to uint8 of C×H×W, C being 1 or 3."""
+def pixels(picture: Image.Image, input_shape: Shape) -> Tensor:
+    """Resize a square picture to uint8 of C×H×W, C being 1 or 3."""
     channels, height, width = input_shape
     picture = picture.convert("L" if channels == 1 else "RGB")
     picture = picture.resize((width, height), Image.Resampling.BILINEAR)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rootstock.common.errors import DataError
 from rootstock.common.images.decode import centre_square, pixels, read_picture
+from rootstock.common.nets.spec import Shape
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 SIDES = (("yes", 1.0), ("no", 0.0))
@@ -20,28 +21,10 @@ MAX_IMAGES = 2000
 """They are in memory at once."""
 
 
-def read_unlabelled(
-    folder: Path, input_shape: tuple[int, int, int], *, most: int = MAX_IMAGES
-) -> Tensor:
-    """Read all images below a folder, at any depth.
+def read_unlabelled(folder: Path, input_shape: Shape, *, most: int = MAX_IMAGES) -> Tensor:
+    """Read all images below a folder, at any depth; files of other suffixes are left alone.
 
-    Parameters
-    ----------
-    folder
-        Files of other suffixes than `SUFFIXES` are left alone.
-    input_shape
-        (C, H, W) of an image as the category module takes it, C being 1 or 3.
-    most
-        How many images there may be.
-
-    Returns
-    -------
-    (N, C, H, W), uint8, the centre squares in the order of their paths.
-
-    Raises
-    ------
-    DataError
-        If it is no folder, holds no image or too many; `UnreadableError` if one is no image.
+    Returns (N, C, H, W), uint8, the centre squares in the order of their paths: 1 to `most`.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give one that holds images")
@@ -53,6 +36,6 @@ def read_unlabelled(
     return torch.stack([read_square(path, input_shape) for path in paths])
 
 
-def read_square(path: Path, input_shape: tuple[int, int, int]) -> Tensor:
+def read_square(path: Path, input_shape: Shape) -> Tensor:
     """Read the centre square of an image file as uint8 of (C, H, W); see `read_unlabelled`."""
     return pixels(centre_square(read_picture(path, "RGB")), input_shape)

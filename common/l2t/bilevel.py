@@ -75,7 +75,7 @@ def unrolled(ahead: Lookahead, weights_NK: Tensor) -> Tensor:
 
 
 def gradient(ahead: Lookahead, weights_NK: Tensor) -> Tensor:
-    """Return the gradient of L_org after the virtual steps with respect to the weights (N, K).
+    """Return the gradient of L_org after the virtual steps with respect to the weights λ w (N, K).
 
     With a = ∂L/∂θ' and b = ∂L/∂v' after a step, and c = b − rate · a, it holds before it that
 
@@ -84,11 +84,6 @@ def gradient(ahead: Lookahead, weights_NK: Tensor) -> Tensor:
     One step's graph is held at a time: that of the step on L_org from its way forward, those of the
     steps on the matching loss made anew. The first step needs no Hessian, only how fast the
     distances change along c, which is a forward pass in forward mode.
-
-    Parameters
-    ----------
-    weights_NK
-        λ w, without a graph.
     """
     sgd = ahead.sgd
     theta, velocity = _leaves(ahead.theta), ahead.velocity

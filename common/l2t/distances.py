@@ -38,14 +38,9 @@ class Wanted(NamedTuple):
 
 
 def wanted(maps: Sequence[Tensor], channels: int, size: Size) -> Wanted:
-    """Prepare the source maps of a target layer; once for all passes over the same images.
+    """Prepare a target layer's source maps (N, S, h, w), once for all passes over the same images.
 
-    Parameters
-    ----------
-    maps
-        (N, S, h, w) a pair.
-    channels, size
-        T and (H, W) of the target's map.
+    `channels` and `size` are T and (H, W) of the target's map.
     """
     kept, squares = [], []
     for map_NShw in maps:
@@ -63,21 +58,14 @@ def wanted(maps: Sequence[Tensor], channels: int, size: Size) -> Wanted:
 def distances(map_NTHW: Tensor, regressor: nn.Conv2d, held: Wanted) -> Tensor:
     """Return the mean over pixels of (r_θ(T) − S)², (N, S) of all pairs side by side.
 
-    Parameters
-    ----------
-    map_NTHW
-        The target's.
-    regressor
-        r_θ of all pairs side by side: 1×1, with bias.
-    held
-        Of `wanted`.
+    `regressor` is r_θ of all pairs side by side: 1×1, with bias.
     """
     channels, pixels = map_NTHW.shape[1], map_NTHW.shape[2:].numel()
     if not _multiplied_out(channels, pixels):
         # Here the products of channels would be the larger matrices.
         maps_NSHW = torch.cat(held.maps, 1)
-        brought_NSHW: Tensor = regressor(map_NTHW)
-        return (brought_NSHW - maps_NSHW).square().mean((2, 3))
+        projected_NSHW: Tensor = regressor(map_NTHW)
+        return (projected_NSHW - maps_NSHW).square().mean((2, 3))
     assert regressor.bias is not None  # noqa: S101  # r_θ has one
     r_SU = torch.cat((regressor.weight.flatten(1), regressor.bias[:, None]), 1)
     # Channels last, as nets and their maps are in training: no copy, and gradients come back so.
@@ -98,7 +86,7 @@ def distances(map_NTHW: Tensor, regressor: nn.Conv2d, held: Wanted) -> Tensor:
 
 
 def resized(map_NShw: Tensor, size: Size) -> Tensor:
-    """Bring a source's map to a target's size, bilinearly."""
+    """Resize a source's map to a target's, bilinearly."""
     if map_NShw.shape[2:] == size:
         return map_NShw
     return F.interpolate(map_NShw, size, mode="bilinear", align_corners=False)
@@ -109,7 +97,6 @@ def _multiplied_out(channels: int, pixels: int) -> bool:
 
 
 def _small(map_NShw: Tensor, channels: int, size: Size) -> bool:
-    """Say whether a source map is left at its size."""
     height, width = map_NShw.shape[2:]
     enlarged = height <= size[0] and width <= size[1] and (height, width) != size
     return enlarged and _multiplied_out(channels, size[0] * size[1])

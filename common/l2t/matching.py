@@ -16,7 +16,8 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.errors import TransplantError
 from rootstock.common.l2t.distances import Wanted, wanted
 from rootstock.common.l2t.student import Matched, Readable
-from rootstock.common.l2t.taps import Shape, require_layers
+from rootstock.common.l2t.taps import require_layers
+from rootstock.common.nets.spec import Shape
 
 SourceShapes = Mapping[str, Mapping[str, Shape]]
 """(C, H, W) of the layers that are read, lowest first, by the source's name."""
@@ -69,14 +70,7 @@ CONFIGURATIONS = {"all": all_to_all, "one-to-one": one_to_one, "single": single}
 
 
 class Matching:
-    """The candidate pairs C of sources and a target (paper, section 2).
-
-    Parameters
-    ----------
-    pairs
-        In any order.
-    sources, target
-        The layers that there are.
+    """The candidate pairs C of sources and a target (paper, section 2), given in any order.
 
     Attributes
     ----------
@@ -84,12 +78,6 @@ class Matching:
         By target layer, lowest first: the order of everything that is a pair's.
     channels
         C a pair.
-
-    Raises
-    ------
-    TransplantError
-        If there is no pair, one is there twice, or has no such source or layer; names those that
-        there are.
     """
 
     def __init__(self, pairs: Sequence[Pair], sources: SourceShapes, target: Readable) -> None:
@@ -193,13 +181,7 @@ class MetaNetworks(nn.Module):
             nn.init.ones_(layer.get_parameter("bias"))
 
     def forward(self, pooled: Sequence[Tensor]) -> Weights:
-        """Return w and λ of every pair.
-
-        Parameters
-        ----------
-        pooled
-            (N, C) a pair.
-        """
+        """Return w and λ of every pair, from pooled features (N, C) a pair."""
         what = [torch.full_like(x_NC, 1 / x_NC.shape[1]) for x_NC in pooled]
         if self.what:
             what = [layer(x_NC).softmax(1) for layer, x_NC in zip(self.what, pooled, strict=True)]
@@ -214,13 +196,7 @@ class MetaNetworks(nn.Module):
 def matching_loss(distances_NK: Tensor, weights_NK: Tensor) -> Tensor:
     """Return L_wfm, the mean over images of Σ λ L over pairs, L = Σ_c w_c d_c.
 
-    Not divided by the number of pairs, as in the published runs.
-
-    Parameters
-    ----------
-    distances_NK
-        d: means over pixels, `Student`'s.
-    weights_NK
-        λ w; see `Weights.product`.
+    Not divided by the number of pairs, as in the published runs. Distances d are `Student`'s,
+    weights are λ w; see `Weights.product`.
     """
     return (distances_NK * weights_NK).sum(1).mean()

@@ -1,4 +1,4 @@
-"""The net that is trained: its layers are read as it runs, and brought to the sources' channels.
+"""The net that is trained: its layers are read as it runs, and projected to the sources' channels.
 
 Shapes: N images, T and S channels of a target's and of a source's map, H/W height and width of the
 target's map, K the channels of all pairs side by side, O outputs of a head.
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.l2t.distances import Wanted, distances
-from rootstock.common.l2t.taps import Shape, map_shapes, stage_ends
+from rootstock.common.l2t.taps import map_shapes, stage_ends
+from rootstock.common.nets.spec import Shape
 
 
 class Readable(NamedTuple):
@@ -76,8 +77,6 @@ class Student(nn.Module):
 
     Parameters
     ----------
-    category_module
-        f.
     heads
         Task modules by name.
     matched
@@ -103,17 +102,11 @@ class Student(nn.Module):
         self.read = frozenset((*self.targets, *read))
 
     def forward(self, x_NCHW: Tensor, wanted: Sequence[Wanted] = (), *, to_end: bool = True) -> Run:
-        """Run the net.
+        """Run the net on normalised images.
 
-        Parameters
-        ----------
-        x_NCHW
-            Normalised images.
-        wanted
-            Of every matched layer; none: distances are left out.
-        to_end
-            Whether heads give their outputs; otherwise nothing runs above the layers that are read,
-            which is all that matching needs.
+        `wanted` is of every matched layer; without it distances are left out. If not `to_end`,
+        heads give no outputs, and nothing runs above the layers that are read, which is all that
+        matching needs.
         """
         features: dict[str, Tensor] = {}
         above = {name: self._read_in(head, f"{name}/") for name, head in self._named()}
@@ -153,7 +146,6 @@ class Student(nn.Module):
         x: Tensor,
         features: dict[str, Tensor],
     ) -> Tensor:
-        """Run the first layers, and keep what is read of them."""
         for name, layer in list(layers.named_children())[:count]:
             x = layer(x)
             if prefix + name in self.read:

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.errors import TransplantError
-
-Shape = tuple[int, int, int]
-"""(C, H, W)."""
+from rootstock.common.nets.spec import Shape
 
 
 class Seen(NamedTuple):
@@ -39,11 +37,6 @@ class Source(nn.Module):
         Names of modules inside it, as `named_modules` has them; None reads `stage_ends`.
     image_shape
         (C, H, W) of the images that it will see.
-
-    Raises
-    ------
-    TransplantError
-        If a layer is not there or gives no feature map; names those that do.
     """
 
     def __init__(self, net: nn.Module, layers: Sequence[str] | None, image_shape: Shape) -> None:
@@ -73,13 +66,7 @@ class Source(nn.Module):
 
 
 def require_layers(layers: Sequence[str], known: Mapping[str, Shape], *, what: str) -> None:
-    """Refuse layers that give no feature map.
-
-    Raises
-    ------
-    TransplantError
-        Names the first, and all that do.
-    """
+    """Refuse layers that give no feature map; the error names the first, and all that do."""
     for layer in layers:
         if layer not in known:
             raise TransplantError(
@@ -111,15 +98,10 @@ def map_shapes(net: nn.Module, image_shape: Shape) -> dict[str, Shape]:
 
 
 def stage_ends(shapes: dict[str, Shape]) -> list[str]:
-    """Return the layers after which maps get smaller.
+    """Return the layers after which maps get smaller, given all as `map_shapes` returns them.
 
     A ResNet's stage ends and what a VGG's pools read (paper, figure 3). A map of one pixel between
     larger ones, as of squeeze and excitation, ends no stage.
-
-    Parameters
-    ----------
-    shapes
-        As `map_shapes` returns them.
     """
     names = list(shapes)
     sides = [shapes[name][1] for name in names]

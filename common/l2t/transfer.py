@@ -18,6 +18,7 @@ from rootstock.common.l2t.distances import Wanted
 from rootstock.common.l2t.matching import Matching, MetaNetworks, matching_loss
 from rootstock.common.l2t.student import Run, Student
 from rootstock.common.l2t.taps import Source
+from rootstock.common.nets.training import descend
 
 BETA = 0.5
 """Of the matching loss (published runs)."""
@@ -28,7 +29,7 @@ TaskLoss = Callable[[Mapping[str, Tensor]], Tensor]
 """L_org of the heads' outputs, by head."""
 
 
-class Told(NamedTuple):
+class TransferStep(NamedTuple):
     """What a minibatch came to."""
 
     task_loss: float
@@ -89,22 +90,11 @@ class Transfer:
         self._inner_steps = inner_steps
         self._meta_period = meta_period
 
-    def step(self, x_NCHW: Tensor, task_loss: TaskLoss, number: int = 0) -> Told:
-        """Learn from one minibatch.
+    def step(self, x_NCHW: Tensor, task_loss: TaskLoss, number: int = 0) -> TransferStep:
+        """Learn from one minibatch of normalised images.
 
-        Parameters
-        ----------
-        x_NCHW
-            Normalised images.
-        task_loss
-            Of the heads' outputs for these images.
-        number
-            Of the minibatch, from 0: whether φ moves follows from it.
-
-        Raises
-        ------
-        TransplantError
-            If the loss is not finite any more: θ was left as it was.
+        `number` counts minibatches from 0: whether φ moves follows from it. If the loss is not
+        finite any more, a TransplantError is raised and θ was left as it was.
         """
         features = {name: source(x_NCHW).features for name, source in self._sources.items()}
         wanted = self._matching.wanted(features)
@@ -118,16 +108,14 @@ class Transfer:
                 f"the loss is {float(loss.detach())} ({float(own.detach()):g} of it the tasks'): "
                 "training has diverged; lower the learning rate, or beta"
             )
-        self._theta.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._theta.step()
+        descend(self._theta, loss)
         if self._phi is not None and number % self._meta_period == 0:
             ahead = self.lookahead(x_NCHW, wanted, task_loss)
             self._phi.zero_grad(set_to_none=True)
             torch.autograd.backward(weights_NK, gradient(ahead, weights_NK.detach()))
             self._phi.step()
         where_P = torch.stack([where_N.detach().mean() for where_N in weights.where])
-        return Told(float(own.detach()), where_P)
+        return TransferStep(float(own.detach()), where_P)
 
     def lookahead(self, x_NCHW: Tensor, wanted: Sequence[Wanted], task_loss: TaskLoss) -> Lookahead:
         """Return what the virtual steps on a minibatch are made of, after θ's step.

@@ -89,10 +89,7 @@ class Adapter(nn.Module):
     def set_permutation(self, permutation_C: Tensor) -> Self:
         """Set the reorder layer; return the adapter.
 
-        Raises
-        ------
-        TransplantError
-            If it is not a permutation of the C channels.
+        Raises TransplantError if it is not a permutation of the C channels.
         """
         channels = self.spec.in_channels
         if sorted(permutation_C.tolist()) != list(range(channels)):

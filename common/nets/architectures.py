@@ -2,7 +2,9 @@
 
 An architecture is one plain sequence of named layers. A split point is the name of a layer: the
 category module f ends with it, the task module g starts after it, so f followed by g is always the
-whole net. To add one: a class with its settings and its layers, and its name in `_REGISTRY`.
+whole net. Modules have torch's default values until weights are loaded; building them leaves the
+global random state as it was. To add one: a class with its settings and layers, and its name in
+`ARCHITECTURES`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from rootstock.common.errors import SchemaError
 from rootstock.common.nets.declaration import Architecture, Layer, Segmenting, sequence
 from rootstock.common.nets.mobilenet import MobileNetV2
 from rootstock.common.nets.resnet import ResNet18, SmallResNet, WideResNet
-from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.nets.spec import ArchitectureSpec, Shape, TaskSpec
 from rootstock.common.nets.tailored.resnet import NAME as TAILORED
 from rootstock.common.nets.tailored.resnet import TailoredResNet
 from rootstock.common.nets.vgg import SCORES, SmallVgg, Vgg16
@@ -30,7 +32,7 @@ _OUTPUTS = 1
 PROJECTION = "proj"
 """Name of the 1×1 convolution that `projected` adds."""
 
-_REGISTRY: dict[str, type[Architecture]] = {
+ARCHITECTURES: dict[str, type[Architecture]] = {
     "small-vgg": SmallVgg,
     "vgg16": Vgg16,
     "small-resnet": SmallResNet,
@@ -41,44 +43,19 @@ _REGISTRY: dict[str, type[Architecture]] = {
 }
 
 
-def architectures() -> tuple[str, ...]:
-    """Return the names of all architectures, plain ones first."""
-    return tuple(_REGISTRY)
-
-
-def splits(name: str) -> tuple[str, ...]:
-    """Return an architecture's split points, lowest first.
-
-    Raises
-    ------
-    SchemaError
-        If no architecture has that name.
-    """
-    return _architecture(name).split_points
-
-
-def input_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
+def input_shape(spec: ArchitectureSpec) -> Shape:
     """Return (C, H, W) of the images I that f takes.
 
-    Raises
-    ------
-    SchemaError
-        If architecture, split or a setting is not known or breaks its bounds; if an extractor of
-        another architecture takes other images, or its map has another size.
+    Raises SchemaError if architecture, split or a setting is not known or breaks its bounds; if an
+    extractor of another architecture takes other images, or its map has another size.
     """
     if spec.extractor is not None:
         _require_extractor(spec.above(), spec.extractor)
     return _image_shape(spec)
 
 
-def feature_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
-    """Return (C, H, W) of the features x = f(I), which g takes.
-
-    Raises
-    ------
-    SchemaError
-        As `input_shape`.
-    """
+def feature_shape(spec: ArchitectureSpec) -> Shape:
+    """Return (C, H, W) of the features x = f(I), which g takes."""
     input_shape(spec)
     return _map_shape(spec.above())
 
@@ -87,13 +64,6 @@ def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
     """Build f: the layers up to and including the split point, named.
 
     An extractor of another architecture and width ends in a projection; see `projected`.
-
-    Values are torch's defaults until weights are loaded; the global random state stays as it was.
-
-    Raises
-    ------
-    SchemaError
-        As `input_shape`.
     """
     if spec.extractor is None:
         return sequence(_parts(spec)[0])
@@ -107,19 +77,12 @@ def build_task_module(spec: ArchitectureSpec, task: TaskSpec) -> nn.Sequential:
     """Build g: the layers after the split point, named, ending in the task's outputs.
 
     One logit y for an image, or for a segmentation (1, H, W) of the image's size.
-
-    Values are torch's defaults until weights are loaded; the global random state stays as it was.
-
-    Raises
-    ------
-    SchemaError
-        As `input_shape`; if the architecture has no task module of that kind.
     """
     _, layers = _parts(spec)
     if task.kind == "binary-segmentation":
         architecture = _configured(spec)
         if not isinstance(architecture, Segmenting):
-            able = [name for name, kind in _REGISTRY.items() if issubclass(kind, Segmenting)]
+            able = [name for name, kind in ARCHITECTURES.items() if issubclass(kind, Segmenting)]
             raise SchemaError(
                 f"architecture '{spec.name}' has no task module of kind '{task.kind}', which task "
                 f"'{task.name}' asks for; architectures that have one: {', '.join(able)}"
@@ -129,37 +92,16 @@ def build_task_module(spec: ArchitectureSpec, task: TaskSpec) -> nn.Sequential:
 
 
 def build_head(spec: ArchitectureSpec, outputs: int) -> nn.Sequential:
-    """Build a classifier of that many classes above f: the layers of g, with other outputs.
-
-    Raises
-    ------
-    SchemaError
-        As `input_shape`.
-    """
+    """Build a classifier of that many classes above f: the layers of g, with other outputs."""
     return sequence(_parts(spec, outputs)[1])
 
 
 def projected(category_module: nn.Sequential, spec: ArchitectureSpec, width: int) -> nn.Sequential:
     """End f with a 1×1 convolution, "proj", so that extractors of any width fit one head.
 
-    Compatible Representations, section 5.2. The map stays as large as it was; a head that ends in
-    a global pooling takes maps of any size.
-
-    Parameters
-    ----------
-    category_module, spec
-        f, and what it was built from.
-    width
-        Channels that the head takes.
-
-    Returns
-    -------
-    f's own layers, and "proj" with torch's values; the global random state stays as it was.
-
-    Raises
-    ------
-    SchemaError
-        As `input_shape`.
+    Compatible Representations, section 5.2. `spec` is what f was built from, `width` the channels
+    that the head takes. The map stays as large as it was; a head that ends in a global pooling
+    takes maps of any size.
     """
     channels, _, _ = feature_shape(spec)
     (projection,) = sequence([(PROJECTION, lambda: nn.Conv2d(channels, width, 1))])
@@ -178,13 +120,7 @@ def initial_modules(
     """Build the common initial weights of a plan: f and, by task name, every g.
 
     Common initial weights make the units of independently trained teachers correspond (METHODS
-    1g; Compatible Representations, IIW). The same seed gives the same values on every machine;
-    the global random state stays as it was.
-
-    Raises
-    ------
-    SchemaError
-        As `input_shape`.
+    1g; Compatible Representations, IIW). The same seed gives the same values on every machine.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -205,9 +141,7 @@ def _initialise(module: nn.Sequential) -> None:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-    logits: list[nn.Conv2d | nn.Linear] = [
-        layer for layer in weighted[-1:] if isinstance(layer, nn.Linear)
-    ]
+    logits: list[nn.Conv2d | nn.Linear] = [x for x in weighted[-1:] if isinstance(x, nn.Linear)]
     logits += [
         layer
         for name, layer in module.named_modules()
@@ -227,13 +161,13 @@ def initialise(module: nn.Sequential, seed: int) -> nn.Sequential:
     return module
 
 
-def _image_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
+def _image_shape(spec: ArchitectureSpec) -> Shape:
     architecture = _configured(spec)
     _parts(spec)
     return architecture.in_channels, architecture.input_size, architecture.input_size
 
 
-def _map_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
+def _map_shape(spec: ArchitectureSpec) -> Shape:
     with torch.device("meta"):  # shapes only: no memory, no arithmetic
         category_module = sequence(_parts(spec)[0]).eval()
         features = category_module(torch.empty(1, *_image_shape(spec)))
@@ -242,7 +176,6 @@ def _map_shape(spec: ArchitectureSpec) -> tuple[int, int, int]:
 
 
 def _require_extractor(above: ArchitectureSpec, extractor: ArchitectureSpec) -> None:
-    """Hold an extractor against the architecture whose g stands above it."""
     what = f"extractor '{extractor.name}', split '{extractor.split}'"
     if extractor.extractor is not None:
         raise SchemaError(f"{what}: has an extractor of its own; name that one alone")
@@ -263,7 +196,6 @@ def _require_extractor(above: ArchitectureSpec, extractor: ArchitectureSpec) -> 
 def _parts(
     spec: ArchitectureSpec, outputs: int = _OUTPUTS
 ) -> tuple[Sequence[Layer], Sequence[Layer]]:
-    """Return the layers of f and of g."""
     architecture = _configured(spec)
     layers = architecture.layers(outputs)
     names = [name for name, _ in layers]
@@ -278,11 +210,11 @@ def _parts(
 
 
 def _architecture(name: str) -> type[Architecture]:
-    if name not in _REGISTRY:
+    if name not in ARCHITECTURES:
         raise SchemaError(
-            f"unknown architecture '{name}'; known architectures: {', '.join(architectures())}"
+            f"unknown architecture '{name}'; known architectures: {', '.join(ARCHITECTURES)}"
         )
-    return _REGISTRY[name]
+    return ARCHITECTURES[name]
 
 
 def _configured(spec: ArchitectureSpec) -> Architecture:

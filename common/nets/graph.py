@@ -76,13 +76,7 @@ class NetTree(Document):
         return self
 
     def edge(self, category: str, task: str) -> Edge:
-        """Return the join of a category and a task.
-
-        Raises
-        ------
-        NotFoundError
-            If the two are not joined; says which joins there are.
-        """
+        """Return the join of a category and a task."""
         for edge in self.edges:
             if (edge.category, edge.task) == (category, task):
                 return edge
@@ -103,13 +97,7 @@ class NetTree(Document):
         return {ref.submission for ref in refs}
 
     def with_category(self, category: str, module: ModuleRef) -> NetTree:
-        """Return the net with one more category module.
-
-        Raises
-        ------
-        ConflictError
-            If the net has that category already.
-        """
+        """Return the net with one more category module."""
         if category in self.category_modules:
             raise ConflictError(
                 f"the net already has a category module '{category}'; a net version never changes "
@@ -118,13 +106,7 @@ class NetTree(Document):
         return self._grown(category_modules={**self.category_modules, category: module})
 
     def with_task(self, task: str, module: ModuleRef) -> NetTree:
-        """Return the net with one more task module.
-
-        Raises
-        ------
-        ConflictError
-            If the net has a module for that task already.
-        """
+        """Return the net with one more task module."""
         if task in self.task_modules:
             raise ConflictError(
                 f"the net already has a task module '{task}'; a net version never changes what it "
@@ -133,15 +115,7 @@ class NetTree(Document):
         return self._grown(task_modules={**self.task_modules, task: module})
 
     def with_edge(self, edge: Edge) -> NetTree:
-        """Return the net with one more join.
-
-        Raises
-        ------
-        ConflictError
-            If the two modules are joined already.
-        NotFoundError
-            If the net lacks one of the two modules.
-        """
+        """Return the net with one more join."""
         if any((edge.category, edge.task) == (old.category, old.task) for old in self.edges):
             raise ConflictError(
                 f"category '{edge.category}' is already joined to task '{edge.task}'; a net "

@@ -1,4 +1,4 @@
-"""Specifications of nets: what a manifest, a plan and a tree say about modules. No tensors here."""
+"""Specifications of nets: what a manifest, a plan and a tree say about modules. No tensors."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from rootstock.common.documents import Document
+from rootstock.common.errors import SchemaError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """Names of sites, categories, tasks, nets: safe in a path, a tag and a URL."""
 
 Setting = bool | int | float | str
+
+Shape = tuple[int, int, int]
+"""(C, H, W)."""
 
 TaskKind = Literal["binary-classification", "binary-segmentation"]
 """One logit says category or rest: for an image, or for every pixel of it."""
@@ -63,3 +67,17 @@ class AdapterSpec(Document):
     out_channels: int = Field(ge=1, le=8192)
     convs: int = Field(default=1, ge=1, le=8)
     kernel: Literal[1, 3] = 1
+
+
+def require_fit(what: str, given: Shape, wanted: Shape, spec: AdapterSpec | None) -> None:
+    """Refuse features that an adapter, or none, does not turn into what g_S takes.
+
+    `what` is how errors name the join ("candidate 'refined'").
+    """
+    channels = (given[0], wanted[0]) if spec is None else (spec.in_channels, spec.out_channels)
+    fits = channels == (given[0], wanted[0]) and given[1:] == wanted[1:]
+    if not fits or (spec is None and given[0] != wanted[0]):
+        raise SchemaError(
+            f"{what} takes {channels[0]} channels to {channels[1]}; f gives "
+            f"{'×'.join(map(str, given))}, g_S takes {'×'.join(map(str, wanted))}"
+        )

@@ -80,20 +80,7 @@ def tree_digest(tree: NetTree) -> str:
 
 
 def assembled(found: TreeRoot, read: Callable[[str], TreeShard]) -> NetTree:
-    """Put a tree together.
-
-    Parameters
-    ----------
-    found
-        The tree's root.
-    read
-        Returns the shard of a digest.
-
-    Raises
-    ------
-    SchemaError
-        If a category is in a shard that is not its own, or the parts make no tree.
-    """
+    """Put a tree together; `read` returns the shard of a digest."""
     modules: dict[str, ModuleRef] = {}
     edges: list[Edge] = []
     for key, digest in found.shards.items():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import TransplantError
+from rootstock.common.nets.spec import Shape
 from rootstock.common.nets.tailored.blocks import Proxy, UniversalBlock, total
 from rootstock.common.nets.tailored.paths import SKIPS, Path, all_paths, name_of, remaining
 
@@ -40,18 +41,7 @@ class Stages(NamedTuple):
 
 
 def stages(extractor: nn.Sequential) -> Stages:
-    """Take an extractor apart into a stem and residual blocks.
-
-    Parameters
-    ----------
-    extractor
-        Named layers that end with torchvision's `BasicBlock`s.
-
-    Raises
-    ------
-    TransplantError
-        If there are no such blocks, or other layers among or after them.
-    """
+    """Take an extractor apart into a stem and torchvision's `BasicBlock`s, its last layers."""
     from torchvision.models.resnet import BasicBlock  # takes a second, which few callers need
 
     layers = dict(extractor.named_children())
@@ -72,13 +62,7 @@ def stages(extractor: nn.Sequential) -> Stages:
 
 
 def activations(extractor: nn.Sequential, head: nn.Module, x_NCHW: Tensor) -> Activations:
-    """Return what a plain net of residual blocks, a teacher, makes of images.
-
-    Raises
-    ------
-    TransplantError
-        As `stages`.
-    """
+    """Return what a plain net of residual blocks, a teacher, makes of images."""
     stem, blocks = stages(extractor)
     nodes = {}
     x_NCHW = stem(x_NCHW)
@@ -89,7 +73,6 @@ def activations(extractor: nn.Sequential, head: nn.Module, x_NCHW: Tensor) -> Ac
 
 
 def _answers(head: nn.Module, x_NCHW: Tensor) -> tuple[Tensor, ...]:
-    """Return a head's answers, be it for one task or for several."""
     found = head(x_NCHW)
     return (found,) if isinstance(found, Tensor) else tuple(found)
 
@@ -107,8 +90,6 @@ class AugmentedNet(nn.Module):
         Pre-trained, as `stages` wants it. Copied.
     head
         From the last block's map to K logits, or to a tuple of logits, one a task. Copied.
-    input_shape_CHW
-        Of one image.
     seed
         Of the proxies' initial weights.
     skips
@@ -120,18 +101,13 @@ class AugmentedNet(nn.Module):
         The universal blocks' names, lowest first.
     kept
         Paths that are in use.
-
-    Raises
-    ------
-    TransplantError
-        As `stages` and `Proxy`.
     """
 
     def __init__(
         self,
         extractor: nn.Sequential,
         head: nn.Module,
-        input_shape_CHW: tuple[int, int, int],
+        input_shape_CHW: Shape,
         *,
         seed: int,
         skips: int = SKIPS,
@@ -169,13 +145,7 @@ class AugmentedNet(nn.Module):
         return [path for path in self._all if path in self.kept]
 
     def restricted(self, kept: Iterable[Path]) -> Self:
-        """Return a copy that uses some of its paths alone; its attention is over those.
-
-        Raises
-        ------
-        TransplantError
-            If no path is left from the stem to the last block's output.
-        """
+        """Return a copy that uses some of its paths alone; its attention is over those."""
         left = remaining(self.kept.intersection(kept), len(self.names))
         if not left:
             raise TransplantError(
@@ -254,9 +224,7 @@ def _into(paths: Iterable[Path], node: int) -> list[Path]:
 
 
 @torch.no_grad()
-def _shapes(
-    extractor: nn.Sequential, input_shape_CHW: tuple[int, int, int]
-) -> list[tuple[int, int, int]]:
+def _shapes(extractor: nn.Sequential, input_shape_CHW: Shape) -> list[Shape]:
     """Return the map's shape at every node, node 0 first."""
     stem, blocks = copy.deepcopy(stages(extractor))
     device = next(extractor.parameters()).device

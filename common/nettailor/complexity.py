@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rootstock.common.nets.spec import Shape
 from rootstock.common.nets.tailored.paths import Path
 from rootstock.common.nettailor.augmented import AugmentedNet
 
@@ -36,15 +37,10 @@ def flops(module: nn.Module, x_NCHW: Tensor) -> int:
 
 
 @torch.no_grad()
-def path_costs(net: AugmentedNet, input_shape_CHW: tuple[int, int, int]) -> dict[Path, float]:
+def path_costs(net: AugmentedNet, input_shape_CHW: Shape) -> dict[Path, float]:
     """Return c of every path, by the FLOPs of one image.
 
-    Parameters
-    ----------
-    net
-        Whole: nothing left out yet. Its mode stays as it is.
-    input_shape_CHW
-        Of an image.
+    The net is whole, nothing left out yet; its mode stays as it is.
     """
     device = next(net.parameters()).device
     training = net.training
@@ -58,26 +54,13 @@ def path_costs(net: AugmentedNet, input_shape_CHW: tuple[int, int, int]) -> dict
 
 
 def expected_complexity(alphas: Mapping[Path, Tensor], costs: Costs, nodes: int) -> Tensor:
-    """Return C = Σ c (α − P_in − P_out), differentiable, without a shape.
+    """Return C = Σ c (α − P_in − P_out) over the paths that are kept, differentiable.
 
     P_in is the probability that all paths into the node that a path reads are left out, P_out that
     all paths from the node that it merges into are; each path is left out with probability 1 − α,
-    independently (Eqs. 6 to 9). The stem always is there and the last node always is read: P_in and
-    P_out are 0 for them.
-
-    Parameters
-    ----------
-    alphas
-        α of every path that is kept.
-    costs
-        c of at least those.
-    nodes
-        B, residual blocks.
-
-    Returns
-    -------
-    1 where every universal block has α = 1 and no proxy is there. It can be below 0: the three
-    events are taken for disjoint.
+    independently (Eqs. 6 to 9). The stem always is there and the last of `nodes` always is read:
+    P_in and P_out are 0 for them. C is 1 where every universal block has α = 1 and no proxy is
+    there. It can be below 0: the three events are taken for disjoint.
     """
     one = next(iter(alphas.values())).new_ones(())
     nothing_in = dict.fromkeys(range(nodes + 1), one)

@@ -14,8 +14,6 @@ from rootstock.common.nettailor.augmented import AugmentedNet
 
 PROXY_THRESHOLD = 0.05
 """Proxies with α up to this are left out (paper, section 3.5)."""
-TOLERANCE = 0.5
-"""Points that a tailored net's error may be above its teacher's (paper, section 4.1)."""
 THINNING = (PROXY_THRESHOLD, 0.1, 0.15, 0.2, 0.25, 0.3)
 """Rising thresholds, tried in turn on the leanest net: proxies are a task's own parameters."""
 CANDIDATES = 3
@@ -25,7 +23,7 @@ ROUNDS = 4
 Tune = Callable[[AugmentedNet, int, int], None]
 """Trains a pruned net in place, without the cost of complexity.
 
-Told how many nets were tried before it, and how many times it was tuned before."""
+It gets how many nets were tried before, and how many times this one was tuned."""
 
 
 def thinned(
@@ -33,16 +31,8 @@ def thinned(
 ) -> frozenset[Path]:
     """Return the paths that are left without faint proxies, those with α up to a threshold.
 
-    Parameters
-    ----------
-    alphas
-        α of every path.
-    nodes
-        B, residual blocks.
-
-    Returns
-    -------
-    After the rules of exclusion; empty if stem and last node are cut apart.
+    The rules of exclusion are applied over the `nodes` residual blocks; empty if stem and last node
+    are cut apart.
     """
     bright = (p for p in alphas if p.universal or float(alphas[p]) > threshold)
     return remaining(bright, nodes)
@@ -78,7 +68,7 @@ class Try:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What the search came to."""
 
     net: AugmentedNet
@@ -95,37 +85,31 @@ def search(
     bar: float,
     tune: Tune,
     error: Callable[[AugmentedNet], float],
-) -> Found:
+) -> SearchResult:
     """Return the leanest net found whose error is at most a bar.
 
     Blocks are left out one after the other, and each leaner net begins with the weights and α that
     the one before was tuned to. So tuning adds up, and α says anew which block matters least once
-    the others do its work; the paper leaves all out at once, by the α before any was.
-    A net above the bar is tuned again, `ROUNDS` times in all. If it stays above, its block is put
-    back and the next faintest left out, `CANDIDATES` blocks in all; then the search ends.
-    If the fullest net stays above, leaner ones go on from it, tuned once each, as tuning adds up,
-    until one meets the bar.
-    Then the fainter proxies of the leanest net go as well, as long as it meets the bar.
+    the others do its work; the paper leaves all out at once, by the α before any was. A net above
+    the bar is tuned again, `ROUNDS` times in all. If it stays above, its block is put back and the
+    next faintest left out, `CANDIDATES` blocks in all; then the search ends. If the fullest net
+    stays above, leaner ones go on from it, tuned once each, as tuning adds up, until one meets the
+    bar. Then the fainter proxies of the leanest net go as well, as long as it meets the bar. If no
+    pruned net does, the student itself is returned, which stays as it is.
 
     Parameters
     ----------
-    student
-        Trained; stays as it is.
     bar
         In percent: the teacher's error on the same images, and the tolerance.
     tune
         Two nets that it gets may have the same paths, and other weights at the start.
     error
         Error in percent, on images that neither trained the net nor judge it in the end.
-
-    Returns
-    -------
-    The student itself, with nothing left out, if no pruned net meets the bar.
     """
     nodes = len(student.names)
     tries: list[Try] = []
 
-    def tried(start: AugmentedNet, kept: frozenset[Path], rounds: int = ROUNDS) -> Found:
+    def tried(start: AugmentedNet, kept: frozenset[Path], rounds: int = ROUNDS) -> SearchResult:
         net, found = start.restricted(kept), math.inf
         for number in range(rounds):
             tune(net, len(tries), number)
@@ -134,9 +118,9 @@ def search(
                 break
         blocks = sum(path.universal for path in net.kept)
         tries.append(Try(nodes - blocks, len(net.kept) - blocks, found))
-        return Found(net, met=found <= bar, error=found, tries=())
+        return SearchResult(net, met=found <= bar, error=found, tries=())
 
-    def next_below(best: Found) -> Found | None:
+    def next_below(best: SearchResult) -> SearchResult | None:
         for kept in islice(leaner(_alphas(best.net), nodes), CANDIDATES):
             one = tried(best.net, kept, ROUNDS if best.met else 1)
             if one.met or not best.met:
@@ -149,7 +133,7 @@ def search(
         best = below
     if best is None or not best.met:
         full = error(student)
-        return Found(student, met=full <= bar, error=full, tries=tuple(tries))
+        return SearchResult(student, met=full <= bar, error=full, tries=tuple(tries))
     for threshold in THINNING:
         kept = thinned(_alphas(best.net), nodes, threshold=threshold)
         if kept == best.net.kept:

@@ -31,12 +31,8 @@ class TailoredNet(nn.Module):
 
     Shared by all tasks, and equal to the backbone's to the last bit: stem and universal blocks,
     BatchNorm's running statistics included. One task's own: proxies, into whose convolutions their
-    BatchNorm and α are folded, the blocks' α, and the head.
-
-    Parameters
-    ----------
-    net
-        Pruned. Copied; what comes out is in evaluation mode.
+    BatchNorm and α are folded, the blocks' α, and the head. The pruned net is copied; what comes
+    out is in evaluation mode.
 
     Attributes
     ----------
@@ -112,14 +108,8 @@ class Card:
 def card(net: TailoredNet, original: nn.Module, x_NCHW: Tensor) -> Card:
     """Describe a tailored net beside the net that it was tailored from.
 
-    Parameters
-    ----------
-    net
-        Tailored.
-    original
-        The backbone with a head for the task, in evaluation mode.
-    x_NCHW
-        Images of the size to count FLOPs for.
+    `original` is the backbone with a head for the task, in evaluation mode; FLOPs are counted for
+    images of the size of `x_NCHW`.
     """
     shared = parameters(net.extractor[:-1]) + parameters(net.blocks)
     own = parameters(net) - shared + len(net.blocks)

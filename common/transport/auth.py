@@ -37,14 +37,9 @@ def signed_bytes(site: str, method: str, at: str, nonce: str) -> bytes:
 def sign_call(
     site: str, key: SigningKey, method: str, now: float
 ) -> tuple[tuple[str, str | bytes], ...]:
-    """Return the metadata that proves who calls.
+    """Return the metadata that proves who calls, at `now` in Unix time.
 
-    Parameters
-    ----------
-    method
-        Full name, "/rootstock.federation.v1.Federation/GetPlan".
-    now
-        Unix time in seconds.
+    The method is its full name, "/rootstock.federation.v1.Federation/GetPlan".
     """
     at, nonce = f"{now:.3f}", secrets.token_hex(16)
     signature = key.sign(signed_bytes(site, method, at, nonce))
@@ -79,11 +74,8 @@ class NonceMemory:
     def first(self, site: str, nonce: str, now: float) -> bool:
         """Note a nonce; False if this site has used it before.
 
-        Raises
-        ------
-        UnreachableError
-            If so many calls came in that remembering more would cost unbounded memory; the same
-            call is welcome later, signed anew.
+        Raises UnreachableError if so many calls came in that remembering more would cost unbounded
+        memory; the same call is welcome later, signed anew.
         """
         with self._lock:
             self._forget(now - 2 * MAX_SKEW_SECONDS)
@@ -117,12 +109,12 @@ def verify_call(
 ) -> str:
     """Return the name of the site that makes a call, once it has proved it.
 
+    Raises IdentityError if it has not; names the remedy.
+
     Parameters
     ----------
-    metadata
-        The call's invocation metadata.
-    method
-        Full name of the method, as the server knows it.
+    metadata, method
+        The call's invocation metadata and full name, as the server knows it.
     key_of
         Public key (32 bytes) of a site, or None if no such site has joined.
     now
@@ -130,14 +122,6 @@ def verify_call(
     seen_nonces
         Shared by all calls of one server; None for a call that does no more the second time
         than the first, and whose caller nobody knows yet: strangers fill no memory.
-
-    Raises
-    ------
-    IdentityError
-        If a part is missing or malformed, the site is unknown, the clock is off, the nonce was
-        used before, or the signature is not the site's; names the remedy.
-    UnreachableError
-        See `NonceMemory.first`.
     """
     parts = {key: value for key, value in metadata if key.startswith("rootstock-")}
     site = _text(parts, SITE_KEY, _NAME)
@@ -190,38 +174,20 @@ class SigningInterceptor(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Signs every call of a synchronous channel in a site's name.
-
-    Parameters
-    ----------
-    site
-        The site's name.
-    key
-        Its private key.
-    clock
-        Unix time in seconds.
-    """
+    """Signs every call of a synchronous channel in a site's name; `clock` tells Unix time."""
 
     def __init__(self, site: str, key: SigningKey, clock: Callable[[], float] = time.time) -> None:
         self._site = site
         self._key = key
         self._clock = clock
 
-    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        """Sign, then call."""
+    def _intercept(self, continuation: Any, details: Any, request: Any) -> Any:
         return continuation(self._signed(details), request)
 
-    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        """Sign, then call."""
-        return continuation(self._signed(details), request)
-
-    def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
-        """Sign, then call."""
-        return continuation(self._signed(details), requests)
-
-    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
-        """Sign, then call."""
-        return continuation(self._signed(details), requests)
+    intercept_unary_unary: Any = _intercept
+    intercept_unary_stream: Any = _intercept
+    intercept_stream_unary: Any = _intercept
+    intercept_stream_stream: Any = _intercept
 
     def _signed(self, details: Any) -> _Details:
         method = details.method if isinstance(details.method, str) else details.method.decode()

@@ -21,12 +21,8 @@ def keep_chunk_buffers() -> bool:
 
     A chunk is copied several times on its way through gRPC and protobuf. By default each of those
     buffers of 1 MiB is mapped, zeroed by the kernel page by page, and unmapped: measured, 1.2
-    CPU seconds a GiB on the receiving side, against 0.8 with reuse.
-
-    Returns
-    -------
-    bool
-        Whether the C library took it; others than glibc do not, and are only slower.
+    CPU seconds a GiB on the receiving side, against 0.8 with reuse. Returns whether the C library
+    took it; others than glibc do not, and are only slower.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -81,13 +81,7 @@ class Address(NamedTuple):
 
 
 def parse_address(address: str) -> Address:
-    """Read "host:port", "1.2.3.4:port" or "[::1]:port".
-
-    Raises
-    ------
-    ConfigurationError
-        If it has another form; says which forms there are.
-    """
+    """Read "host:port", "1.2.3.4:port" or "[::1]:port"."""
     host, colon, port = address.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:
@@ -105,16 +99,10 @@ def parse_address(address: str) -> Address:
     return Address(host, int(port))
 
 
-def require_loopback_or_tls(address: str, *, tls: bool = False) -> Address:
-    """Return the parsed address if it may be used.
-
-    Raises
-    ------
-    ConfigurationError
-        If it can be reached from elsewhere and there is no TLS; names the remedy.
-    """
+def require_loopback(address: str) -> Address:
+    """Return the parsed address; refuse one that can be reached from elsewhere."""
     parsed = parse_address(address)
-    if not tls and not parsed.loopback:
+    if not parsed.loopback:
         raise ConfigurationError(
             f"address '{address}' is not on loopback and has no TLS: weights and signatures would "
             "travel in the clear. Use 127.0.0.1 or localhost, or carry the port through a tunnel "
@@ -126,14 +114,8 @@ def require_loopback_or_tls(address: str, *, tls: bool = False) -> Address:
 def open_channel(
     address: str, interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = ()
 ) -> grpc.Channel:
-    """Open a client's channel; nothing is sent until the first call.
-
-    Raises
-    ------
-    ConfigurationError
-        See `require_loopback_or_tls`.
-    """
-    parsed = require_loopback_or_tls(address)
+    """Open a client's channel; nothing is sent until the first call."""
+    parsed = require_loopback(address)
     channel = grpc.insecure_channel(str(parsed), options=channel_options())
     return grpc.intercept_channel(channel, *interceptors) if interceptors else channel
 

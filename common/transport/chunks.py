@@ -39,23 +39,7 @@ def chunks(
 ) -> Iterator[Chunk]:
     """Yield a file's chunks of `size` bytes from `offset` to its end, in constant memory.
 
-    Parameters
-    ----------
-    path
-        The file.
-    offset
-        Where to begin; counts in what is sent.
-    size
-        Bytes a chunk.
-    spans
-        What of the file is sent, in this order; None: all of it.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such file.
-    SchemaError
-        If the offset lies beyond the end of what is sent, or a span beyond the file's.
+    `spans` is what of the file is sent, in this order; None: all of it. The offset counts in that.
     """
     try:
         file = path.open("rb", buffering=0)
@@ -76,7 +60,6 @@ def chunks(
 
 
 def _pieces(file: FileIO, spans: Sequence[Span], skip: int, size: int) -> Iterator[bytes]:
-    """Yield the spans' bytes after the first `skip`, end to end, `size` at a time."""
     parts: list[bytes] = []
     wanted = size
     for begin, end in spans:
@@ -102,27 +85,14 @@ class ChunkReceiver:
     The partial file is the state: whoever opens it again, after a cut or a ``kill -9``, goes on at
     `offset`. Its bytes are then read once more for the hash, so a byte that the disk lost shows at
     the end. One thread at a time may call `append`; `sync` may run beside it in another.
-    A partial file belongs to one receiver at a time; the caller sees to that.
+    A partial file belongs to one receiver at a time; the caller sees to that, and caps `size`.
 
     Parameters
     ----------
-    part
-        The partial file; made if it is not there.
-    target
-        Where the whole goes.
-    digest
-        SHA-256 of the whole.
-    size
-        Bytes of the whole; already capped by the caller.
-    max_chunk_bytes
-        The cap on one chunk.
-
-    Raises
-    ------
-    SchemaError
-        If the partial file is already larger than the whole.
-    StorageError
-        If the disk is full or read-only.
+    part, target
+        The partial file, made if it is not there, and where the whole goes.
+    digest, size
+        SHA-256 and bytes of the whole.
     """
 
     def __init__(
@@ -171,17 +141,7 @@ class ChunkReceiver:
         """Check a chunk and write it; nothing is written of one that breaks a rule.
 
         An empty chunk is allowed at the very end alone, where a resumed upload has nothing left.
-
-        Raises
-        ------
-        LimitError
-            If it is larger than the cap.
-        SchemaError
-            If it is not the next one (repeated, or after a gap), is empty, or passes the end.
-        IntegrityError
-            If its checksum is another one.
-        StorageError
-            If the disk is full; what was durable stays so.
+        On a full disk, what was durable stays so.
         """
         if len(data) > self._max_chunk_bytes:
             raise LimitError(
@@ -235,12 +195,8 @@ class ChunkReceiver:
     def finish(self) -> Path:
         """Prove the whole against its digest and move it to the target, durably.
 
-        Raises
-        ------
-        SchemaError
-            If bytes are missing; the partial file stays, to be resumed.
-        IntegrityError
-            If the SHA-256 is another one; the partial file is gone, to be sent anew.
+        If bytes are missing the partial file stays, to be resumed; if the SHA-256 is another one it
+        is deleted, to be sent anew.
         """
         self._require_complete()
         found = self._hash.hexdigest()

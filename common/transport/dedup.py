@@ -1,4 +1,4 @@
-"""A blob without the tensors that its receiver holds: what travels, and how it is filled up.
+"""Upload deduplication: a blob travels without the tensors whose bytes its receiver has.
 
 A stripped file is the blob's header as it is, then the bytes of the tensors that stay in it, in the
 order of the file. Whoever has the very bytes of the others makes the blob of it again.
@@ -33,18 +33,12 @@ class Place(NamedTuple):
 
 
 def tensor_bytes(entry: TensorEntry) -> int:
-    """Return how many bytes a tensor has."""
+    """Return the size of a tensor's data."""
     return math.prod(entry.shape) * DTYPES[entry.dtype].itemsize
 
 
 def held_bytes(entry: BlobEntry, held: Collection[str]) -> int:
-    """Return how many bytes of a blob do not travel when these tensors are left out.
-
-    Raises
-    ------
-    SchemaError
-        If the blob has no such tensor, or they have more bytes than it has.
-    """
+    """Return how many bytes of a blob do not travel when these tensors are left out."""
     for name in held:
         if name not in entry.tensors:
             raise SchemaError(
@@ -61,17 +55,7 @@ def held_bytes(entry: BlobEntry, held: Collection[str]) -> int:
 
 
 def kept_spans(header: Mapping[str, HeaderTensor], size: int, held: Collection[str]) -> list[Span]:
-    """Return which bytes of a file travel when tensors are left out, in order.
-
-    Parameters
-    ----------
-    header
-        The file's, in file order: see `rootstock.common.weights.safetensors_io.read_header`.
-    size
-        Bytes of the file.
-    held
-        Names of the tensors to leave out.
-    """
+    """Return which bytes of a file travel when the tensors named `held` are left out, in order."""
     data = next((place.begin for place in header.values()), size)
     spans = [Span(0, data)]
     for name, place in header.items():
@@ -94,29 +78,13 @@ def fill_up(
     """Make a blob of its stripped file, prove it, and put it at `whole`, durably; constant memory.
 
     It is written to `filling(whole)` first, which a crash may leave behind and the next try
-    replaces; one call at a time for each `whole`.
+    replaces; one call at a time for each `whole`. The stripped file's header is a peer's, and
+    checked against the manifest's entry.
 
     Parameters
     ----------
-    stripped
-        What travelled. Its header is a peer's, and checked against `entry`.
-    whole
-        Where the blob goes.
-    entry
-        What the manifest says of it.
-    held
-        Names of the tensors that were left out.
-    place_of
-        Returns where the bytes of one of them stand.
-
-    Raises
-    ------
-    LimitError, SchemaError
-        If the header is not what the format and the entry say, or the file is too short or long.
-    IntegrityError
-        If the blob does not match its digest.
-    StorageError
-        If the disk is full or read-only.
+    held, place_of
+        Names of the tensors that were left out, and where the bytes of each are.
     """
     aside = filling(whole)
     with storage_errors(whole):

@@ -20,7 +20,7 @@ from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
 )
 
 Progress = Callable[[int], None]
-"""Told the bytes of a blob that are behind us, resumed ones included."""
+"""Called with the bytes of a blob that are done, resumed ones included."""
 
 
 def download(
@@ -38,31 +38,17 @@ def download(
     What has come so far stands in ``<path>.part``. A file at `path` that matches the digest is
     the answer already; one that does not is replaced.
 
+    Raises UnreachableError if the peer does not answer, ends early, or sent nothing for
+    `idle_seconds`: try again. Other errors say what of the bytes, or of this disk, is wrong.
+
     Parameters
     ----------
     stub_call
         ``FederationStub(channel).Download``.
-    digest
-        SHA-256 that the bytes must have.
-    path
-        Where the blob goes.
     max_bytes
         The plan's ``limits.max_blob_bytes``: more is refused before a byte is written.
     size
         What its entry says, if there is one; the peer must say the same.
-    idle_seconds
-        How long nothing may come.
-
-    Raises
-    ------
-    UnreachableError
-        If the peer does not answer, ends early, or nothing came for `idle_seconds`; try again.
-    IntegrityError
-        If a chunk or the whole does not match; in the latter case the partial file is gone.
-    LimitError, SchemaError
-        If the peer's size or a chunk breaks a rule.
-    StorageError
-        If the disk here is full or read-only.
     """
     if path.is_file() and file_digest(path) == digest:
         return path
@@ -131,13 +117,6 @@ def download_responses(
     """Yield the messages of a blob from an offset to its end: the sender's side.
 
     If nothing is left, one empty message tells the size.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such file.
-    SchemaError
-        If the offset lies beyond the file's end.
     """
     if not path.is_file():
         raise NotFoundError(f"{path}: there is no such file to send")

@@ -18,14 +18,8 @@ class IdleWatch:
             for message in call:
                 watch.progress()
 
-    Parameters
-    ----------
-    cancel
-        Ends the call, from another thread; the call's own error then ends the block.
-    seconds
-        How long nothing may happen.
-    what
-        How the error names the call.
+    `cancel` ends the call, from another thread; the call's own error then ends the block. `what` is
+    how the error names the call.
     """
 
     def __init__(self, cancel: Callable[[], object], *, seconds: float, what: str) -> None:
@@ -47,7 +41,7 @@ class IdleWatch:
         self._thread.join()
 
     def progress(self) -> None:
-        """Note that something came or went."""
+        """Note that bytes were sent or received."""
         self._last = time.monotonic()
 
     def error(self) -> UnreachableError:

@@ -17,22 +17,11 @@ AHEAD = 4
 
 
 class ChunkMessage(Protocol):
-    """What UploadRequest and DownloadResponse have in common."""
+    """What UploadRequest and DownloadResponse have in common; see `Chunk`."""
 
-    @property
-    def offset(self) -> int:
-        """Where the chunk starts."""
-        ...
-
-    @property
-    def data(self) -> bytes:
-        """Its bytes."""
-        ...
-
-    @property
-    def crc32(self) -> int:
-        """Their CRC-32, as zlib computes it."""
-        ...
+    offset: int
+    data: bytes
+    crc32: int
 
 
 async def receive(
@@ -48,30 +37,18 @@ async def receive(
     chunks come in, a few at most. However it ends, what came is flushed and the receiver closed;
     a blob that is complete at the stream's end is proved and moved to its target.
 
+    Raises UnreachableError if nothing came for `idle_seconds`.
+
     Parameters
     ----------
-    stream
-        The call's messages.
     receiver
         An open one; opening it hashes what is there, so do that in a thread.
-    idle_seconds
-        How long nothing may come.
     sync_bytes
         Bytes between flushes.
 
     Returns
     -------
-    int
-        The durable offset: the blob's size if it is complete.
-
-    Raises
-    ------
-    UnreachableError
-        If nothing came for `idle_seconds`.
-    RefusedError
-        See `ChunkReceiver.append` and `ChunkReceiver.finish`.
-    StorageError
-        If the disk is full or read-only.
+    The durable offset: the blob's size if it is complete.
     """
     keep_chunk_buffers()
     loop = asyncio.get_running_loop()
@@ -117,10 +94,7 @@ async def _to_its_end(work: asyncio.Future[None]) -> None:
 class _Writer:
     """The thread that owns the receiver while chunks come in.
 
-    Parameters
-    ----------
-    on_room
-        Called in the thread for every chunk that is dealt with.
+    It calls `on_room` for every chunk that is dealt with.
     """
 
     def __init__(

@@ -39,16 +39,14 @@ def retrying(
 
     Parameters
     ----------
-    attempts
-        How often at most; None for as long as it takes.
-    patience_seconds
-        No new try once so many seconds have passed; None for as long as it takes.
+    attempts, patience_seconds
+        No new try after so many, or so many seconds; None for as long as it takes.
     longest_seconds, first_seconds
         Caps on the waits.
     stop
         Set it to end a wait, and the trying, at once: the last error is then raised.
     on_retry
-        Told the error and the seconds until the next try, before each wait.
+        Called with the error and the seconds until the next try, before each wait.
     """
     event = stop or threading.Event()
     limit: stop_base = stop_never if attempts is None else stop_after_attempt(attempts)

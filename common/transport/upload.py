@@ -16,7 +16,7 @@ from rootstock.common.transport.status import error_from_rpc
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import UploadRequest
 
 Progress = Callable[[int], None]
-"""Told the bytes of a blob that are behind us, resumed ones included."""
+"""Called with the bytes of a blob that are done, resumed ones included."""
 
 
 def upload_requests(
@@ -30,15 +30,8 @@ def upload_requests(
 ) -> Iterator[UploadRequest]:
     """Yield the messages of one blob from an offset to its end.
 
-    If nothing is left, one empty message at the end lets the coordinator prove the whole.
-    `spans` is what of the file is sent, if tensors are left out; the offset counts in that.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such file.
-    SchemaError
-        If the offset lies beyond its end.
+    If nothing is left, one empty message at the end lets the coordinator prove the whole. For
+    `spans` see `chunks`.
     """
     first = UploadRequest(
         upload_id=upload_id, digest=digest, offset=offset, stripped=spans is not None
@@ -65,38 +58,23 @@ def upload_blob(
     idle_seconds: float = 120.0,
     progress: Progress | None = None,
 ) -> int:
-    """Send one blob from an offset to its end; one attempt.
+    """Send one blob from an offset to its end, one attempt; return how many bytes are sent in all.
+
+    Raises UnreachableError if the coordinator does not answer or nothing moved for `idle_seconds`:
+    begin the upload again for the offset to resume at. Other errors are the coordinator's, or the
+    file's own.
 
     Parameters
     ----------
     stub_call
         ``FederationStub(channel).Upload``.
-    path
-        The blob.
     upload_id, offset
         As BeginUpload gave them.
-    digest
-        The blob's SHA-256.
     chunk_bytes
         The plan's ``limits.chunk_bytes``.
     spans
         What of the file is sent where tensors are left out
         (`rootstock.common.transport.dedup.kept_spans`); None: all of it.
-    idle_seconds
-        How long nothing may move.
-
-    Returns
-    -------
-    int
-        The coordinator's durable offset: the bytes of what is sent in all.
-
-    Raises
-    ------
-    UnreachableError
-        If the coordinator does not answer or nothing moved for `idle_seconds`. Begin the upload
-        again for the offset to resume at.
-    RootstockError
-        What the coordinator raised, or the file's own error; see `upload_requests`.
     """
     keep_chunk_buffers()
     # An error of our own file ends the messages; gRPC would log it, and report a cancelled call.

@@ -52,7 +52,7 @@ class Content(NamedTuple):
 
 
 def admit(manifest: Manifest, plan: Plan, path_of: PathOf) -> None:
-    """Let a manifest and its files in, or say why not.
+    """Let a manifest and its files in, or say why not: a refusal starts with the check's name.
 
     Parameters
     ----------
@@ -62,48 +62,30 @@ def admit(manifest: Manifest, plan: Plan, path_of: PathOf) -> None:
         What the coordinator asks for.
     path_of
         Local file of a blob by digest; may raise `NotFoundError`.
-
-    Raises
-    ------
-    SchemaError
-        Checks "architecture", "plan", "task", "metrics", "adapter", "tensors", "blobs",
-        "header", "finite", "values".
-    LimitError
-        Checks "size", "header", "norm".
-    IntegrityError
-        Check "digest".
     """
-    brought = admit_manifest(manifest, plan)
-    paths = [_path(part, path_of) for part in brought]
-    for part, path in zip(brought, paths, strict=True):
+    blobs = [(part, _path(part, path_of)) for part in admit_manifest(manifest, plan)]
+    for part, path in blobs:
         with _named("header"):
             header = read_header(path, limits=plan.limits)
             require_entry(header, part.entry, size=path.stat().st_size, what=part.what)
-    for part, path in zip(brought, paths, strict=True):
+    for part, path in blobs:
         _check_contents(part, path, plan.limits)
 
 
 def admit_manifest(manifest: Manifest, plan: Plan) -> list[Part]:
-    """Hold a manifest alone against the checks that read no file; return what it must bring.
-
-    Raises
-    ------
-    SchemaError, LimitError
-        The checks up to "tensors" of `admit`.
-    """
+    """Check a manifest alone, without reading a file; return the blobs that it must come with."""
     for name, check in MANIFEST_CHECKS:
         with _named(name):
             check(Claim(manifest, plan))
-    brought = parts(manifest, plan)
-    for part in brought:
+    blobs = parts(manifest, plan)
+    for part in blobs:
         with _named("tensors"):
             require_layout(part.expected, part.entry, what=part.what)
-    return brought
+    return blobs
 
 
 @contextmanager
 def _named(check: str) -> Iterator[None]:
-    """Put a check's name before its refusals."""
     try:
         yield
     except RefusedError as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from rootstock.common.documents import Document
+from rootstock.common.documents import Document, first_problem
 from rootstock.common.errors import NotFoundError, SchemaError
 from rootstock.common.files import storage_errors
 from rootstock.common.nets.calibration import Calibration
-from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, TaskSpec
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, Shape, TaskSpec
 from rootstock.common.protocol import PIXEL_MEAN, PIXEL_STD
 from rootstock.common.weights.manifest import BlobEntry, Digest
 
@@ -70,7 +70,7 @@ class NetCard(ModuleCard, extra="forbid"):
     task: TaskSpec
     source: NetSource | None = None
     task_architecture: ArchitectureSpec
-    input_shape: tuple[int, int, int]
+    input_shape: Shape
     """(C, H, W) of an image."""
     preprocessing: Preprocessing = Preprocessing()
     adapter: AdapterSpec | None
@@ -99,16 +99,9 @@ def card_path(weights: Path) -> Path:
 
 
 def read_card(weights: Path, kind: type[C]) -> C:
-    """Read the card beside a file of weights.
+    """Read the card beside a file of weights as a document.
 
-    Raises
-    ------
-    NotFoundError
-        If there is none.
-    SchemaError
-        If it is larger than `MAX_CARD_BYTES`, or no such card.
-    StorageError
-        If the disk cannot be read.
+    Raises NotFoundError if there is none, SchemaError if it is no such card.
     """
     beside = card_path(weights)
     try:
@@ -120,4 +113,10 @@ def read_card(weights: Path, kind: type[C]) -> C:
         ) from error
     if len(data) > MAX_CARD_BYTES:
         raise SchemaError(f"{beside}: has more than {MAX_CARD_BYTES} bytes; it is no card")
-    return kind.parse(data, what=f"card {beside}")
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise SchemaError(
+            f"{beside}: is no card of an exported or adapted net: {first_problem(error)}; export "
+            "it again"
+        ) from error

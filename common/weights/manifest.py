@@ -91,7 +91,7 @@ class TeacherManifest(Document):
     written when it may not: manifests from before keep their digests."""
 
     def blobs(self) -> list[BlobEntry]:
-        """Return every blob that the upload must bring, category module first."""
+        """Return every blob that the upload must have, category module first."""
         entries = [self.category_module, *self.task_modules.values()]
         if self.statistics is not None:
             entries.append(self.statistics)
@@ -112,7 +112,7 @@ class RefinementManifest(Document):
     software: dict[str, str] = Field(default_factory=dict, max_length=16)
 
     def blobs(self) -> list[BlobEntry]:
-        """Return every blob that the upload must bring."""
+        """Return every blob that the upload must have."""
         return [self.adapter.blob]
 
 
@@ -121,13 +121,7 @@ _ANY: TypeAdapter[Manifest] = TypeAdapter(Annotated[Manifest, Field(discriminato
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Read a manifest of either kind.
-
-    Raises
-    ------
-    SchemaError
-        If it is larger than `MAX_MANIFEST_BYTES`, is not JSON or breaks the schema.
-    """
+    """Read a manifest of either kind, capped in size."""
     if len(data) > MAX_MANIFEST_BYTES:
         raise SchemaError(
             f"the manifest has {len(data)} bytes, the limit is {MAX_MANIFEST_BYTES}; "

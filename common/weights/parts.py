@@ -1,4 +1,4 @@
-"""The blobs that a manifest brings, and what each of them must hold."""
+"""The blobs that a manifest comes with, and what each of them must hold."""
 
 from __future__ import annotations
 

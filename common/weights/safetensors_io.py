@@ -47,15 +47,8 @@ M = TypeVar("M", bound=nn.Module)
 def write(path: Path, tensors: Mapping[str, Tensor]) -> BlobEntry:
     """Write tensors to a safetensors file, durably, and describe it.
 
-    The same tensors give the same bytes, so the same digest. Constant memory beyond the
-    tensors, save for one contiguous CPU copy at a time of those that need it.
-
-    Raises
-    ------
-    SchemaError
-        If a dtype has no place in a manifest, or there are no tensors or too many.
-    StorageError
-        If the disk is full or read-only.
+    The same tensors give the same bytes, so the same digest. Constant memory beyond the tensors,
+    save for one contiguous CPU copy at a time of those that need it.
     """
     if not 0 < len(tensors) <= MAX_TENSORS:
         raise SchemaError(f"{path}: {len(tensors)} tensors; a blob holds 1 to {MAX_TENSORS}")
@@ -84,20 +77,11 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> BlobEntry:
 def read_header(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, HeaderTensor]:
     """Read a file's header, with every number in it capped before it is used.
 
-    Returns
-    -------
-    dict
-        Name to `HeaderTensor`, in file order. The tensors fill the file from the header to
-        its end, with no gap and no overlap.
+    Returns the tensors by name in file order. They fill the file from the header to its end, with
+    no gap and no overlap.
 
-    Raises
-    ------
-    LimitError
-        If the file, the header, the number of tensors or of dimensions is above its cap.
-    SchemaError
-        If the header is not what the format says, or does not fit the file's size.
-    NotFoundError
-        If there is no such file.
+    Raises LimitError if a number is above its cap, SchemaError if the header is not what the format
+    says or does not fit the file's size.
     """
     with _opened(path) as file:
         header, _ = parse_header(file, path, limits)
@@ -110,16 +94,8 @@ def stream(
     """Yield one verified tensor after the other, holding no more than one.
 
     Each tensor has matched its own digest when it is yielded; the digest of the whole file is
-    known, and checked, after the last.
-
-    Raises
-    ------
-    IntegrityError
-        If a tensor or the file does not match its digest.
-    SchemaError
-        If the file is not what the entry says.
-    LimitError
-        See `read_header`.
+    known, and checked, after the last. Raises IntegrityError if one does not match, SchemaError or
+    LimitError if the file is not what the entry says.
     """
     with _opened(path) as file:
         header, raw_header = parse_header(file, path, limits)
@@ -159,13 +135,7 @@ def read(path: Path, entry: BlobEntry, *, limits: Limits | None = None) -> dict[
 def load_module(module: nn.Module, path: Path, entry: BlobEntry) -> None:
     """Load a module's weights in place; names, shapes and dtypes must match exactly.
 
-    Raises
-    ------
-    SchemaError
-        If the entry lacks a tensor of the module, has one too many, or one of another shape or
-        dtype; names it. The module is then untouched.
-    IntegrityError
-        If the file does not match the entry.
+    The module of an entry that does not fit it is left untouched.
     """
     require_fit(module, entry, what=str(path))
     module.load_state_dict(read(path, entry), strict=True)
@@ -183,13 +153,7 @@ def load_frozen(module: M, path: Path, entry: BlobEntry, device: torch.device | 
 def require_entry(
     header: Mapping[str, HeaderTensor], entry: BlobEntry, *, size: int, what: str
 ) -> None:
-    """Hold a file's header against its manifest entry.
-
-    Raises
-    ------
-    SchemaError
-        If size, names, a dtype or a shape differ; says both sides.
-    """
+    """Refuse a file's header that differs from its manifest entry; says both sides."""
     if size != entry.size:
         raise SchemaError(f"{what}: has {size} bytes, the manifest says {entry.size}")
     if header.keys() != entry.tensors.keys():

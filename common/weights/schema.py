@@ -27,13 +27,7 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def dtype_name(name: str, dtype: torch.dtype) -> Dtype:
-    """Return safetensors' name of a dtype.
-
-    Raises
-    ------
-    SchemaError
-        If a manifest has no place for it; names the tensor.
-    """
+    """Return safetensors' name of a dtype; refuse one that a manifest has no name for."""
     if dtype not in _NAMES:
         raise SchemaError(
             f"tensor '{name}' is {dtype}; a blob holds {', '.join(DTYPES)}: convert it"
@@ -53,13 +47,7 @@ def layout(module: nn.Module) -> dict[str, tuple[str, tuple[int, ...]]]:
 def require_layout(
     expected: Mapping[str, tuple[str, tuple[int, ...]]], entry: BlobEntry, *, what: str
 ) -> None:
-    """Hold an entry against the tensors that it must list, no more and no less.
-
-    Raises
-    ------
-    SchemaError
-        Names the first tensor that is missing, one too many, or of another shape or dtype.
-    """
+    """Refuse an entry that lacks a tensor, has one too many, or one of another shape or dtype."""
     missing = sorted(expected.keys() - entry.tensors.keys())
     if missing:
         raise SchemaError(f"{what}: tensor '{missing[0]}' is missing ({len(missing)} in all)")
@@ -80,5 +68,5 @@ def require_layout(
 
 
 def require_fit(module: nn.Module, entry: BlobEntry, *, what: str) -> None:
-    """Hold an entry against a module's state; see `require_layout`."""
+    """Refuse an entry that does not list a module's very state; see `require_layout`."""
     require_layout(layout(module), entry, what=what)

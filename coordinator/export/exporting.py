@@ -17,8 +17,8 @@ from rootstock.common.files import write_bytes
 from rootstock.common.images.decode import centre_square, normalise, pixels, read_picture
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.composed import ComposedNet
-from rootstock.common.nets.fit import Shape
 from rootstock.common.nets.graph import NetTree
+from rootstock.common.nets.spec import Shape
 from rootstock.common.nets.tree_documents import tree_digest
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.card import NetCard, NetSource, Parity, card_path
@@ -46,6 +46,12 @@ def export_composed(
 ) -> NetCard:
     """Write a composed net to a file, and its cards beside it.
 
+    Raises NotFoundError if category and task are not joined; says which are; ConfigurationError if
+    the file's suffix is not the format's, or the format cannot hold a layer; names it;
+    MissingExtraError if the format needs an extra that is not installed; UnreadableError if one of
+    the images is none; IntegrityError if what was written does not answer as the composed net does;
+    nothing is left behind.
+
     Parameters
     ----------
     tree, store
@@ -61,21 +67,6 @@ def export_composed(
     images
         Pictures on which a format other than safetensors is held against the composed net, beside
         random ones.
-
-    Raises
-    ------
-    NotFoundError
-        If category and task are not joined; says which are.
-    ConfigurationError
-        If the file's suffix is not the format's, or the format cannot hold a layer; names it.
-    MissingExtraError
-        If the format needs an extra that is not installed.
-    UnreadableError
-        If one of the images is none.
-    IntegrityError
-        If what was written does not answer as the composed net does; nothing is left behind.
-    StorageError
-        If the disk is full or read-only.
     """
     chosen = format_of(format_name, out)
     digests = _source_digests(tree, category, task)

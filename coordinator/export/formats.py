@@ -52,10 +52,7 @@ FORMATS = (
 def format_of(wanted: str | None, out: Path) -> Format:
     """Return the wanted format, or the one that a file's suffix says.
 
-    Raises
-    ------
-    ConfigurationError
-        If there is no such format, or the file's suffix is another's.
+    Raises ConfigurationError if there is no such format, or the file's suffix is another's.
     """
     known = ", ".join(f"{each.name} ({each.suffix})" for each in FORMATS)
     if wanted is None:

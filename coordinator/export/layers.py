@@ -27,10 +27,7 @@ Convert = Callable[[nn.Module, Tensor], bytes]
 def converted(net: nn.Module, example_NCHW: Tensor, convert: Convert, *, format_name: str) -> bytes:
     """Write a net in a format.
 
-    Raises
-    ------
-    ConfigurationError
-        If the format cannot hold it; names the layer and the format.
+    Raises ConfigurationError if the format cannot hold it; names the layer and the format.
     """
     try:
         with _quiet():

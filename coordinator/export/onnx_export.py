@@ -46,10 +46,7 @@ def convert(net: nn.Module, example_NCHW: Tensor) -> bytes:
 def require_room(net: nn.Module) -> None:
     """Say before an hour of work that a net is too large for a file.
 
-    Raises
-    ------
-    ConfigurationError
-        If its weights have more than `MAX_BYTES`.
+    Raises ConfigurationError if its weights have more than `MAX_BYTES`.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values())
     if size > MAX_BYTES:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.errors import IntegrityError
-from rootstock.common.nets.fit import Shape
+from rootstock.common.nets.spec import Shape
 from rootstock.common.weights.card import Parity
 
 TOLERANCE = 1e-4
@@ -25,10 +25,7 @@ Run = Callable[[Tensor], Tensor]
 def compared(net: nn.Module, run: Run, shape: Shape, real_NCHW: Tensor | None) -> Parity:
     """Hold a written net against the composed one on random images, and on real ones if given.
 
-    Raises
-    ------
-    IntegrityError
-        If outputs differ by more than the tolerance, or have another shape.
+    Raises IntegrityError if outputs differ by more than the tolerance, or have another shape.
     """
     generator = torch.Generator().manual_seed(0)
     random_NCHW = torch.randn(RANDOM_IMAGES, *shape, generator=generator)

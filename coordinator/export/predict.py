@@ -19,8 +19,8 @@ from rootstock.common.errors import DataError, NotFoundError
 from rootstock.common.images.decode import centre_square, normalise, pixels, read_picture
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.composed import ComposedNet
-from rootstock.common.nets.fit import Shape
 from rootstock.common.nets.graph import NetTree
+from rootstock.common.nets.spec import Shape
 from rootstock.coordinator.net.compose import compose, load_task_module, task_of
 
 BATCH = 32
@@ -91,6 +91,9 @@ Answer = Classified | Segmented | Unreadable
 class Predictor:
     """The composed nets of one task.
 
+    Raises NotFoundError if the net has no such task, or nothing, or not that category, is joined to
+    it.
+
     Parameters
     ----------
     tree, store
@@ -99,13 +102,6 @@ class Predictor:
         A task module of the net.
     category
         Which category to ask; None asks all that are joined to the task.
-
-    Raises
-    ------
-    NotFoundError
-        If the net has no such task, or nothing, or not that category, is joined to it.
-    SchemaError, IntegrityError
-        See `compose`.
     """
 
     def __init__(self, tree: NetTree, store: BlobStore, task: str, category: str | None) -> None:

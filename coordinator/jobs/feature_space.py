@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.artifacts.store import BlobStore
-from rootstock.common.distillation.auto.imitation import in_batches
 from rootstock.common.distillation.auto.synthetic import dead_leaves
 from rootstock.common.documents import Document
 from rootstock.common.errors import NotFoundError
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.graph import NetTree
+from rootstock.common.nets.training import in_batches
 from rootstock.coordinator.net.compose import compose, loaded_task_module, task_of
 from rootstock.coordinator.net.objects import read_teacher
 

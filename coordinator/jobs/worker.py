@@ -11,7 +11,7 @@ import torch
 from rootstock.common.artifacts.uri import open_store
 from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.methods import method_named
-from rootstock.common.distillation.transplant import Learning
+from rootstock.common.distillation.solvers.learning import Learning
 from rootstock.common.errors import ConflictError, TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.weights import safetensors_io

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.auto.imitation import in_batches
 from rootstock.common.distillation.problem import Samples, TransplantProblem
 from rootstock.common.distillation.settings import BackDistillationSettings, TaskLearningSettings
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
@@ -24,6 +23,7 @@ from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import build_category_module, feature_shape, input_shape
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import AdapterSpec, TaskSpec
+from rootstock.common.nets.training import in_batches
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.own_samples import OwnSamples, read_own

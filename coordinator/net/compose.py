@@ -16,9 +16,8 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.composed import ComposedNet
-from rootstock.common.nets.fit import require_fit
 from rootstock.common.nets.graph import NetTree
-from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec, require_fit
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
 

@@ -39,10 +39,7 @@ def new_figure(width: float, height: float) -> Figure:
 def require_suffix(path: Path) -> None:
     """Say before drawing that a file's suffix is none that is written.
 
-    Raises
-    ------
-    ConfigurationError
-        Names those that there are.
+    Raises ConfigurationError: names those that there are.
     """
     if path.suffix not in SUFFIXES:
         raise ConfigurationError(
@@ -54,12 +51,7 @@ def require_suffix(path: Path) -> None:
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG or SVG, whole or not at all; the same figure gives the same bytes.
 
-    Raises
-    ------
-    ConfigurationError
-        If the file's suffix is another one.
-    StorageError
-        If the disk is full or read-only.
+    Raises ConfigurationError if the file's suffix is another one.
     """
     require_suffix(path)
     buffer = io.BytesIO()

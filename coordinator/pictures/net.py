@@ -59,6 +59,8 @@ def draw_net(
 ) -> Path:
     """Draw a transplant net as PNG or SVG.
 
+    Raises ConfigurationError if the file's suffix is another one.
+
     Parameters
     ----------
     tree
@@ -76,13 +78,6 @@ def draw_net(
     -------
     Path
         `path`.
-
-    Raises
-    ------
-    ConfigurationError
-        If the file's suffix is another one.
-    StorageError
-        If the disk is full or read-only.
     """
     require_suffix(path)
     layout = plan(tree)

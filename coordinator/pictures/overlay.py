@@ -35,11 +35,6 @@ def draw_overlay(picture: Image.Image, labels_HW: NDArray[np.integer], path: Pat
         k for the k-th category, 0 for the rest; brought to the picture's size.
     path
         Where the PNG goes.
-
-    Raises
-    ------
-    StorageError
-        If the disk is full or read-only.
     """
     side = max(picture.width, _SHORTEST_SIDE)
     size = (side, side)

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from rootstock.common.errors import AddressInUseError, ConfigurationError
 from rootstock.common.files import write_bytes
-from rootstock.common.transport.channel import Address, require_loopback_or_tls, server_options
+from rootstock.common.transport.channel import Address, require_loopback, server_options
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.merges.commit import Committer
@@ -66,7 +66,7 @@ class CoordinatorServer:
     ) -> None:
         config, registry, store = context.config, context.registry, context.store
         plan, key = context.plan, context.key
-        self._listen = require_loopback_or_tls(config.server.listen)
+        self._listen = require_loopback(config.server.listen)
         self._registry = registry
         self._paths = StatePaths(config)
         self._watchers = watchers

@@ -24,8 +24,7 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.calibration import Calibration
-from rootstock.common.nets.fit import require_fit
-from rootstock.common.nets.spec import ArchitectureSpec, TaskKind, TaskSpec
+from rootstock.common.nets.spec import ArchitectureSpec, TaskKind, TaskSpec, require_fit
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
 from rootstock.site_agent.data.images import ImageSet, LabData

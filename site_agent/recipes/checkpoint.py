@@ -8,9 +8,10 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rootstock.common.errors import StorageError
+from rootstock.common.nets.training import optimiser_state, prefixed, restore_optimiser, under
 from rootstock.common.weights import safetensors_io
 
 EPOCH = "epoch"
@@ -30,13 +31,9 @@ def save(path: Path, modules: Mapping[str, nn.Module], optimisers: Optimisers, e
     """
     tensors = {EPOCH: torch.tensor(epoch, dtype=torch.int64)}
     for name, module in modules.items():
-        for key, value in module.state_dict().items():
-            tensors[f"module/{name}/{key}"] = value.detach().cpu().contiguous()
+        tensors |= prefixed(f"module/{name}/", module.state_dict())
     for name, optimiser in optimisers.items():
-        for index, state in optimiser.state_dict()["state"].items():
-            for key, value in state.items():
-                if isinstance(value, Tensor):
-                    tensors[f"{name}/{index}/{key}"] = value.detach().cpu().contiguous()
+        tensors |= prefixed(f"{name}/", optimiser_state(optimiser))
     safetensors_io.write(path, tensors)
 
 
@@ -53,25 +50,12 @@ def restore(path: Path, modules: Mapping[str, nn.Module], optimisers: Optimisers
     try:
         tensors = safetensors.torch.load_file(path)
         for name, module in modules.items():
-            module.load_state_dict(_under(tensors, f"module/{name}/"))
+            module.load_state_dict(under(f"module/{name}/", tensors))
         for name, optimiser in optimisers.items():
-            _restore_optimiser(optimiser, _under(tensors, f"{name}/"))
+            restore_optimiser(optimiser, under(f"{name}/", tensors))
         return int(tensors[EPOCH])
     except (safetensors.SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         raise StorageError(
             f"{path}: is not a checkpoint of this teacher net ({error}); "
             "remove it, and training starts over"
         ) from error
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split("/", 1)
-        state.setdefault(int(index), {})[key] = value
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})

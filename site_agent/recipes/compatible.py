@@ -23,8 +23,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.compatible.batchnorm import re_estimate_below
 from rootstock.common.compatible.rotation import TURNS, turned
-from rootstock.common.distillation.problem import logits
-from rootstock.common.distillation.task_loss import cross_entropy
+from rootstock.common.distillation.problem import cross_entropy, logits
 from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.architectures import build_head, build_task_module
 from rootstock.common.nets.spec import Setting

@@ -19,14 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.problem import logits
-from rootstock.common.distillation.task_loss import cross_entropy
+from rootstock.common.distillation.problem import cross_entropy, logits
 from rootstock.common.errors import ConfigurationError, TransplantError
 from rootstock.common.l2t.matching import CONFIGURATIONS, Matching, MetaNetworks, Pair
 from rootstock.common.l2t.student import Student, readable
-from rootstock.common.l2t.taps import Shape
 from rootstock.common.l2t.transfer import Transfer
-from rootstock.common.nets.spec import Setting
+from rootstock.common.nets.spec import Setting, Shape
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.recipes.interface import OnProgress, Teacher

@@ -15,8 +15,9 @@ from torch import nn
 
 from rootstock.common.errors import ConfigurationError, RootstockError, SchemaError
 from rootstock.common.files import file_digest
-from rootstock.common.l2t.taps import Shape, Source
+from rootstock.common.l2t.taps import Source
 from rootstock.common.nets.architectures import build_category_module, build_head
+from rootstock.common.nets.spec import Shape
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.card import NetCard, read_card
 from rootstock.common.weights.exported import load_composed

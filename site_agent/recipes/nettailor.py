@@ -19,8 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.problem import logits
-from rootstock.common.distillation.task_loss import cross_entropy
+from rootstock.common.distillation.problem import cross_entropy, logits
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.spec import Setting
@@ -28,7 +27,7 @@ from rootstock.common.nets.tailored.resnet import tailored_spec
 from rootstock.common.nettailor.augmented import AugmentedNet, activations
 from rootstock.common.nettailor.complexity import Costs, path_costs
 from rootstock.common.nettailor.learning import Settings, loss, optimiser_of
-from rootstock.common.nettailor.pruning import Found, search
+from rootstock.common.nettailor.pruning import SearchResult, search
 from rootstock.common.nettailor.tailored import (
     OWN_STATISTICS,
     SHARED_STATISTICS,
@@ -214,7 +213,7 @@ class NettailorRecipe:
 
     def _leanest(
         self, student: AugmentedNet, rates: Settings, work: _Work, held: ImageSet
-    ) -> Found:
+    ) -> SearchResult:
         """Search on images held apart; errors are points above the fine-tuned original's."""
         config = self._config.nettailor
         tuning = replace(
@@ -323,7 +322,7 @@ class NettailorRecipe:
         net.eval().requires_grad_(False)
 
 
-def numbers(described: Card, found: Found, count: int) -> dict[str, float]:
+def numbers(described: Card, found: SearchResult, count: int) -> dict[str, float]:
     """Return a tailored net's numbers for its manifest, `count` of them at most.
 
     "nettailor/…_removed" and "nettailor/new_params_share" in percent of the fine-tuned original;

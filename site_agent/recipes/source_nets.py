@@ -14,8 +14,7 @@ from torch import nn
 
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import build_category_module, feature_shape, input_shape
-from rootstock.common.nets.fit import require_fit
-from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.spec import ArchitectureSpec, require_fit
 from rootstock.common.weights import safetensors_io, schema
 from rootstock.common.weights.card import ModuleCard, read_card
 

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.augmentation import augment, augment_labelled
-from rootstock.common.distillation.problem import logits, pixel_labels
+from rootstock.common.distillation.problem import cross_entropy, logits, pixel_labels
 from rootstock.common.distillation.settings import AugmentConfig
-from rootstock.common.distillation.task_loss import cross_entropy
 from rootstock.common.errors import DataError
 from rootstock.common.images.decode import normalise
 from rootstock.common.nets.spec import Setting
-from rootstock.common.schedules import cosine
+from rootstock.common.nets.training import cosine
 from rootstock.site_agent.config import RECIPE_TABLES, TrainingConfig
 from rootstock.site_agent.data.images import LabData, labels_like
 from rootstock.site_agent.recipes import checkpoint

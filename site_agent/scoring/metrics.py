@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rootstock.common.distillation import task_loss as losses
+from rootstock.common.distillation.problem import cross_entropy
 
 
 def confusion(logits_N: Tensor, labels_N: Tensor) -> Tensor:
@@ -53,4 +53,4 @@ def mean_iou_percent(logits_N: Tensor, labels_N: Tensor) -> float | None:
 
 def task_loss(logits_N: Tensor, labels_N: Tensor) -> float:
     """Return the mean binary cross-entropy; ties in error are broken by it."""
-    return float(losses.cross_entropy(logits_N, labels_N))
+    return float(cross_entropy(logits_N, labels_N))

@@ -21,8 +21,7 @@ from rootstock.common.compatible.adaptation import (
     AdaptationSettings,
     OnStep,
     adapt,
-    device_of,
-    told,
+    rotation_accuracy,
 )
 from rootstock.common.compatible.batchnorm import norms, re_estimate_below
 from rootstock.common.compatible.rotation import TURNS
@@ -30,6 +29,7 @@ from rootstock.common.errors import ConfigurationError, DataError, NotFoundError
 from rootstock.common.images.folder import SIDES, read_unlabelled
 from rootstock.common.nets.architectures import build_head, input_shape
 from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.nets.training import device_of
 from rootstock.common.protocol import Heads
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
@@ -109,7 +109,7 @@ def adapt_own(
         judged_on=found.judged_on,
         step=found.step,
         rotations=Rotations(
-            own=told(net.category_module, rotation_head, own_NCSS),
+            own=rotation_accuracy(net.category_module, rotation_head, own_NCSS),
             source=found.source,
             re_estimated=found.re_estimated,
             adapted=found.adapted,

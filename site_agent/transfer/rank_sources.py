@@ -15,13 +15,13 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from rootstock.common.compatible.adaptation import OnStep, device_of
+from rootstock.common.compatible.adaptation import OnStep
 from rootstock.common.compatible.batchnorm import norms, re_estimate_below
-from rootstock.common.distillation.problem import logits
-from rootstock.common.distillation.task_loss import cross_entropy
+from rootstock.common.distillation.problem import cross_entropy, logits
 from rootstock.common.documents import Document
 from rootstock.common.errors import ConfigurationError, NotFoundError, SchemaError
 from rootstock.common.nets.spec import Name, TaskSpec
+from rootstock.common.nets.training import descend, device_of
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.recipes.source_nets import SourceNet, require_source_fits
@@ -256,9 +256,7 @@ def fine_tune(
         batch = batch_of(data, chosen, config.augment, generator)
         y_N = logits(above(f(batch.x_NCHW.to(device))))
         loss = cross_entropy(y_N, batch.labels_for(y_N).to(device))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        descend(optimiser, loss)
         on_step(step)
     f.eval().requires_grad_(False)
 

@@ -9,10 +9,7 @@ Shapes: N images, C channels of a layer's output, H/W height and width.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +18,8 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.distillation.auto.synthetic import dead_leaves
 from rootstock.common.distillation.dream_source import DreamSource, distance, moments
 from rootstock.common.distillation.settings import DreamSettings
-from rootstock.common.distillation.solvers.optimiser import Adam
+from rootstock.common.distillation.solvers.learning import Stepwise
 from rootstock.common.errors import TransplantError
-from rootstock.common.schedules import cosine
 
 
 @dataclass(frozen=True)
@@ -40,77 +36,47 @@ class DreamRecord:
     smoothness: float
 
 
-class Dream:
-    """Images being dreamed.
-
-    Parameters
-    ----------
-    source
-        Modules and statistics.
-    settings
-        Numbers, weights, seed.
-
-    Raises
-    ------
-    TransplantError
-        If statistics do not fit their layers.
-    """
+class Dream(Stepwise):
+    """Images being dreamed; statistics that do not fit their layers are refused."""
 
     def __init__(self, source: DreamSource, settings: DreamSettings) -> None:
         self._source, self._settings = source, settings
-        # On the CPU whatever the device, so that a seed means the same everywhere.
-        self._generator = torch.Generator().manual_seed(settings.seed)
         device = next(source.category_module.parameters()).device
         # From dead leaves rather than noise: with edges to begin with, adapters did better on the
         # same steps (CIFAR-10, horse onto dog: 14.8 against 16.1% error, teacher 12.6).
         _, height, width = source.input_shape
         images = max(4, min(settings.images, settings.max_pixels // (height * width)))
-        start = dead_leaves(images, source.input_shape, self._generator)
+        generator = torch.Generator().manual_seed(settings.seed)
+        start = dead_leaves(images, source.input_shape, generator)
         self._images = nn.Parameter(start.to(device))
-        self._optimiser = Adam({"images": self._images}, weight_decay=0.0)
+        super().__init__(
+            "dream",
+            {"images": self._images.detach()},
+            [self._images],
+            steps=settings.steps,
+            rate=settings.learning_rate,
+            seed=settings.seed,
+        )
+        self._generator.set_state(generator.get_state())
         shown = max(1, min(images - 1, round(settings.share * images)))
         self._targets_N = (torch.arange(images, device=device) < shown).float()
         self._wanted = {
             name: tuple(moment.to(device) for moment in source.wanted(name))
             for name in source.layers()
         }
-        self._step = 0
         self.measure()  # statistics that do not fit are an error now, not at the first step
 
     def images(self) -> Tensor:
         """Return the images (N, C, H, W) as they stand."""
         return self._images.detach()
 
-    @property
-    def done(self) -> bool:
-        """Whether all steps are taken."""
-        return self._step >= self._settings.steps
-
     def step(self) -> DreamRecord:
-        """Take one step.
-
-        Raises
-        ------
-        TransplantError
-            If all steps are taken, or the loss is not finite.
-        """
-        settings = self._settings
-        if self.done:
-            raise TransplantError(
-                f"all {settings.steps} steps of the dream are taken; ask for more in the settings"
-            )
-        shift = torch.randint(
-            -settings.jitter, settings.jitter + 1, (2,), generator=self._generator
-        ).tolist()
+        """Take one step; TransplantError if all are taken, or the loss is not finite."""
+        self._require_left()
+        jitter = self._settings.jitter
+        shift = torch.randint(-jitter, jitter + 1, (2,), generator=self._generator).tolist()
         loss, record = self._losses(torch.roll(self._images, shift, (2, 3)), self._step + 1)
-        if not math.isfinite(record.loss):
-            raise TransplantError(
-                f"the dream's loss is {record.loss} at step {record.step}; lower its learning rate"
-            )
-        (gradient,) = torch.autograd.grad(loss, [self._images])
-        rate = settings.learning_rate * cosine(self._step, settings.steps)
-        self._optimiser.update({"images": gradient}, rate)
-        self._step += 1
+        self._descend(loss)
         return record
 
     def measure(self) -> DreamRecord:
@@ -121,10 +87,7 @@ class Dream:
     def require_converged(self) -> DreamRecord:
         """Return the losses of images that may be used.
 
-        Raises
-        ------
-        TransplantError
-            If the teacher is not sure of them, or they lack the shipped moments; says the numbers.
+        Refused are those of which the teacher is not sure, or that lack the shipped moments.
         """
         record, settings = self.measure(), self._settings
         for what, value, limit in (
@@ -138,40 +101,6 @@ class Dream:
                     "that does not dream"
                 )
         return record
-
-    def state(self) -> dict[str, Tensor]:
-        """Return all that changes, as plain tensors; the rest follows from the constructor's."""
-        return {
-            "images": self._images.detach().clone(),
-            **{f"optimiser/{k}": v.clone() for k, v in self._optimiser.state().items()},
-            "step": torch.tensor(self._step, dtype=torch.int64),
-            "generator": self._generator.get_state(),
-        }
-
-    def restore(self, state: Mapping[str, Tensor]) -> Self:
-        """Carry on from a state; return the same object.
-
-        Raises
-        ------
-        TransplantError
-            If the state belongs to other settings.
-        """
-        expected = {name: tensor.shape for name, tensor in self.state().items()}
-        fits = {name: tensor.shape for name, tensor in state.items()} == expected
-        if not fits or not 0 <= int(state["step"]) <= self._settings.steps:
-            raise TransplantError(
-                "the state was saved for another dream; start anew, or with the settings that it "
-                "was saved with"
-            )
-        with torch.no_grad():
-            self._images.copy_(state["images"])
-        prefix = "optimiser/"
-        self._optimiser.restore(
-            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        )
-        self._step = int(state["step"])
-        self._generator.set_state(state["generator"].cpu())
-        return self
 
     def _losses(self, images_NCHW: Tensor, step: int) -> tuple[Tensor, DreamRecord]:
         settings = self._settings

@@ -20,9 +20,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
-
-_BATCH = 128
-"""Images a pass through a module: bounds memory."""
+from rootstock.common.nets.training import in_batches
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,7 @@ class Answers:
 
     @classmethod
     def to(cls, problem: TransplantProblem, features_NCHW: Tensor) -> Self:
-        """Ask the teacher.
-
-        Raises
-        ------
-        TransplantError
-            If an answer is not finite, or all are the same.
-        """
+        """Ask the teacher; answers that are not finite, or all the same, are refused."""
         y_T_NO = in_batches(problem.teacher_task, features_NCHW)
         if not 0 < float(y_T_NO.double().var()) < float("inf"):
             raise TransplantError(
@@ -51,13 +43,7 @@ class Answers:
         return cls(features_NCHW, y_T_NO)
 
     def parted(self, share: float, generator: torch.Generator) -> tuple[Answers, Answers]:
-        """Return the answers to learn from, and a share of them to judge by.
-
-        Raises
-        ------
-        TransplantError
-            If there are fewer than two.
-        """
+        """Return the answers to learn from, and a share of them to judge by."""
         count = len(self.y_T_NO)
         if count < 2:
             raise TransplantError(
@@ -79,16 +65,7 @@ class Answers:
 class ImitationPenalty:
     """Huber's loss between y_S and y_T: squares below one logit, so that far outliers do not rule.
 
-    Parameters
-    ----------
-    problem
-        Whose y_S is held to y_T.
-    answers
-        Where.
-    weight
-        Of the term.
-    batch_size
-        Images a step.
+    A step takes `batch_size` of the images that the teacher answered.
     """
 
     def __init__(
@@ -104,10 +81,3 @@ class ImitationPenalty:
         chosen = chosen.to(answers.y_T_NO.device)
         y_S_NO = self._student_task(adapter(answers.features_NCHW[chosen]))
         return self._weight * F.smooth_l1_loss(y_S_NO, answers.y_T_NO[chosen])
-
-
-@torch.no_grad()
-def in_batches(module: nn.Module, x_NCHW: Tensor) -> Tensor:
-    """Return a frozen module's output, a bounded number of images at a time, on x's device."""
-    device = next((weight.device for weight in module.parameters()), x_NCHW.device)
-    return torch.cat([module(part.to(device)).to(x_NCHW) for part in torch.split(x_NCHW, _BATCH)])

@@ -21,21 +21,23 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.auto.dream import Dream
-from rootstock.common.distillation.auto.imitation import Answers, ImitationPenalty, in_batches
+from rootstock.common.distillation.auto.imitation import Answers, ImitationPenalty
 from rootstock.common.distillation.auto.synthetic import dead_leaves
 from rootstock.common.distillation.auto.views import strong_views
 from rootstock.common.distillation.settings import MethodSettings
-from rootstock.common.distillation.solvers.back_distillation import BackDistillation, StepRecord
-from rootstock.common.distillation.transplant import Solved, Transplant, starting_adapter
+from rootstock.common.distillation.solvers.back_distillation import BackDistillation
+from rootstock.common.distillation.solvers.learning import Learning, StepRecord
+from rootstock.common.distillation.transplant import Transplant, starting_adapter
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.training import device_of, in_batches, prefixed, under
 
 
-class AutoLearning:
+class AutoLearning(Learning):
     """An adapter that learns what the teacher says to views of dreams, samples, synthetic images.
 
-    Step records of a dream have its class loss as task loss and its statistics loss as
-    distillation loss.
+    Step records of a dream have its class loss as task loss and its statistics loss as distillation
+    loss.
 
     Parameters
     ----------
@@ -46,19 +48,13 @@ class AutoLearning:
     thrifty
         Whether the join is measured first and learning left out where it is good enough, synthetic
         images join in, and a dream that fails is left out rather than an error.
-
-    Raises
-    ------
-    TransplantError
-        If there is nothing to show the teacher, or as `Dream` and `starting_adapter`.
     """
 
     def __init__(self, transplant: Transplant, settings: MethodSettings, *, thrifty: bool) -> None:
         self._transplant, self._settings, self._thrifty = transplant, settings, thrifty
         self._dream = self._begun_dream()
-        start, report = self._started()
-        self._start = self._adapter = start.eval()
-        self._report = report
+        super().__init__(*self._started())
+        self._start = self._adapter
         self._learning: BackDistillation | None = None
         self._judged: Answers | None = None
         self._kept: tuple[list[Tensor], Tensor] | None = None
@@ -83,7 +79,7 @@ class AutoLearning:
 
     @property
     def steps(self) -> int:
-        """Of the dream, if there is one, and of learning; 0 where the join is good enough."""
+        """Steps of the dream, if there is one, and of learning; 0 where the join is good enough."""
         if self._good_enough:
             return 0
         dream = 0 if self._dream is None else self._settings.dream.steps
@@ -99,13 +95,7 @@ class AutoLearning:
         return dict(self._report)
 
     def step(self) -> StepRecord:
-        """Take one step of the dream, or of learning.
-
-        Raises
-        ------
-        TransplantError
-            If `dream`'s dream did not converge, a loss of learning is not finite, or all is done.
-        """
+        """Take one step of the dream, or of learning."""
         if self._learning is not None:
             learned = self._learning.step()
             if self._learning.done:
@@ -134,31 +124,20 @@ class AutoLearning:
     def state(self) -> dict[str, Tensor]:
         """Return all that changes, as plain tensors."""
         if self._good_enough:
-            adapter = self._adapter.state_dict()
-            return {f"adapter/{k}": v.detach().clone() for k, v in adapter.items()}
-        state: dict[str, Tensor] = {}
-        if self._dream is not None:
-            state |= {f"dream/{k}": v for k, v in self._dream.state().items()}
-        if self._learning is not None:
-            state |= {f"learning/{k}": v for k, v in self._learning.state().items()}
-        return state
+            return Learning(self._adapter).state()
+        dream = {} if self._dream is None else self._dream.state()
+        learning = {} if self._learning is None else self._learning.state()
+        return prefixed("dream/", dream) | prefixed("learning/", learning)
 
     def restore(self, state: Mapping[str, Tensor]) -> Self:
         """Carry on from a state; return the same object.
 
-        What the state's run decided holds, also where this machine would have decided otherwise.
-        A state that holds a finished dream and nothing else begins to learn from that dream.
-
-        Raises
-        ------
-        TransplantError
-            If the state belongs to another dream, adapter or settings.
+        What the state's run decided holds, also where this machine would have decided otherwise. A
+        state that holds a finished dream and nothing else begins to learn from that dream.
         """
-        adapter, dream, learning = (
-            _under(prefix, state) for prefix in ("adapter/", "dream/", "learning/")
-        )
-        if adapter:
-            solved = Solved(copy.deepcopy(self._start)).restore(state)
+        dream, learning = under("dream/", state), under("learning/", state)
+        if not dream and not learning:
+            solved = Learning(copy.deepcopy(self._start)).restore(state)
             self._adapter, self._good_enough, self._learning = solved.adapter, True, None
             return self
         self._adapter, self._good_enough, self._learning = self._start, False, None
@@ -316,7 +295,6 @@ class AutoLearning:
         generator: torch.Generator,
     ) -> Tensor:
         """Return f of images and of strong views of them."""
-        device = next(category_module.parameters()).device
         # Dreams, samples and synthetic images share the room.
         each = 4 * torch.Size(self._transplant.problem.feature_shape).numel()
         room = self._settings.teaching.max_feature_bytes // each // 3
@@ -325,9 +303,8 @@ class AutoLearning:
         views_NCHW = strong_views(
             images_NCHW, count, mirror=self._transplant.mirror, generator=generator
         )
-        return in_batches(
-            category_module, torch.cat((images_NCHW.to(views_NCHW), views_NCHW)).to(device)
-        )
+        together_NCHW = torch.cat((images_NCHW.to(views_NCHW), views_NCHW))
+        return in_batches(category_module, together_NCHW.to(device_of(category_module)))
 
     def _converged(self, dream: Dream) -> bool:
         try:
@@ -337,7 +314,3 @@ class AutoLearning:
                 raise
             return False
         return True
-
-
-def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
+from rootstock.common.nets.spec import Shape
+
 _LEAVES = 40
 """Shapes an image: enough to cover it."""
 _LARGEST, _SMALLEST = 0.5, 0.04
@@ -23,21 +25,10 @@ _RANGE = 2.0
 """Largest value of a pixel either way, in the nets' units."""
 
 
-def dead_leaves(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """Draw images.
+def dead_leaves(count: int, shape: Shape, generator: torch.Generator) -> Tensor:
+    """Draw `count` images of `shape` (C, S, S), in [−2, 2] in the units of the nets' input.
 
-    Parameters
-    ----------
-    count
-        N.
-    shape
-        (C, S, S) of an image.
-    generator
-        The only source of randomness, on the CPU.
-
-    Returns
-    -------
-    (N, C, S, S), float32, values in [−2, 2] in the units of the nets' input.
+    The generator, on the CPU, is the only source of randomness.
     """
     channels, side, _ = shape
     rows_SS, columns_SS = torch.meshgrid(

@@ -27,16 +27,8 @@ def strong_views(
 ) -> Tensor:
     """Return `count` changed images, each image's turn as often as any other's.
 
-    Parameters
-    ----------
-    images_NCHW
-        In the nets' units.
-    count
-        Views to draw.
-    mirror
-        Whether a mirrored image still shows the same thing.
-    generator
-        The only source of randomness, on the CPU.
+    Images are in the nets' units. `mirror`: whether a mirrored image still shows the same thing.
+    The generator, on the CPU, is the only source of randomness.
     """
     device = images_NCHW.device
     if count == 0:
@@ -62,7 +54,6 @@ def mixtures(first_NCHW: Tensor, second_NCHW: Tensor, generator: torch.Generator
 
 
 def _pasted(under_NCHW: Tensor, over_NCHW: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the first images with a random window of the second."""
     count, _, *size = under_NCHW.shape
     inside = torch.ones(count, 1, 1, 1, dtype=torch.bool)
     for axis, side in enumerate(size, start=2):

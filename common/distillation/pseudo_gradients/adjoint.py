@@ -95,9 +95,9 @@ def pseudo_gradient(
     module
         g, h, or any module whose layers have rules. Not called, not changed.
     G
-        (N, O) or (N, O, S, S), gradients at the module's output. S×S at a vector output treats
-        the first Linear after a Flatten of C×h×w as an h×w convolution (paper, appendix). At a
-        map, (N, O, H, W) of its size.
+        (N, O) or (N, O, S, S), gradients at the module's output. S×S at a vector output treats the
+        first Linear after a Flatten of C×h×w as an h×w convolution (paper, appendix). At a map, (N,
+        O, H, W) of its size.
     input_shape_CHW
         (C, H, W) of the module's input for an image of the nominal size.
     masks
@@ -105,15 +105,8 @@ def pseudo_gradient(
 
     Returns
     -------
-    Tensor
-        (N, C, H', W') in G's dtype. (H', W') = (H, W) at the nominal size of G; each further
-        place of an enlarged G adds the module's total stride.
-
-    Raises
-    ------
-    TransplantError
-        For a layer without a rule or with an input that does not fit (names the layer and where
-        it stands), a G of another width, a mask for a ReLU that is not there.
+    (N, C, H', W') in G's dtype. (H', W') = (H, W) at the nominal size of G; each further place of
+    an enlarged G adds the module's total stride.
     """
     masks = {} if masks is None else masks
     used: set[str] = set()
@@ -137,19 +130,8 @@ def pseudo_gradient(
 def relu_maps(module: nn.Module, *, input_shape_CHW: Shape, size: int = 1) -> dict[str, Shape]:
     """Return the shape of the gradient map at every ReLU, by path, lowest ReLU first.
 
-    Parameters
-    ----------
-    module
-        A task module g.
-    input_shape_CHW
-        As in `pseudo_gradient`.
-    size
-        S, side of the enlarged G at a vector output; at a map (segmentation) G is of its size.
-
-    Raises
-    ------
-    TransplantError
-        As `pseudo_gradient`.
+    `size` is S, the side of the enlarged G at a vector output; at a map (segmentation) G is of its
+    size.
     """
     maps: dict[str, Shape] = {}
 
@@ -166,13 +148,7 @@ def relu_maps(module: nn.Module, *, input_shape_CHW: Shape, size: int = 1) -> di
 
 
 def output_shape(module: nn.Module, input_shape_CHW: Shape) -> Shape:
-    """Return the shape of a module's output, without the batch, by its layers' rules.
-
-    Raises
-    ------
-    TransplantError
-        For a layer without a rule, or whose input does not fit.
-    """
+    """Return the shape of a module's output, without the batch, by its layers' rules."""
     return _rule(
         module, Site("", input_shape_CHW, lambda gradient, _: gradient, _rule)
     ).output_shape

@@ -25,16 +25,7 @@ MAX_BASIS_BYTES = 256 << 20
 class PseudoGradients:
     """V = J'_gS^T G (N, M, H', W') and D'_T (N, C, H', W') for the same draws.
 
-    Parameters
-    ----------
-    problem
-        The task modules.
-    channels
-        M, the channels that g_S takes.
-    signals
-        Where the draws come from.
-    draws
-        How many are going to be asked for.
+    `channels` are M, which g_S takes; `draws` is how many are going to be asked for.
     """
 
     def __init__(

@@ -48,19 +48,8 @@ class DrawPool:
     ) -> Self:
         """Draw, and compute what does not depend on the adapter's weights.
 
-        Parameters
-        ----------
-        problem, adapter
-            The task modules; the adapter's channels and device.
-        policy, size, draws, seed
-            See `Signals`. The same seed gives the same pool.
-        max_bytes
-            Memory for the maps; fewer draws are kept if they would need more.
-
-        Raises
-        ------
-        TransplantError
-            If the task modules do not fit, or a pseudo-gradient is zero or not finite.
+        The adapter gives channels, β and device. The same seed gives the same pool; fewer draws are
+        kept if the maps would need more than `max_bytes`. For the rest see `Signals`.
         """
         device = adapter.beta.device
         channels = adapter.spec.out_channels

@@ -64,13 +64,7 @@ class Site:
         return self.rule(layer, Site(path, shape, self.mask, self.rule))
 
     def expect_map(self, layer: nn.Module, channels: int | None = None) -> tuple[int, int, int]:
-        """Return (C, H, W) of the input.
-
-        Raises
-        ------
-        TransplantError
-            If it is a vector or has another number of channels; names the layer and both.
-        """
+        """Return (C, H, W) of the input; a vector, or other channels, is refused."""
         if len(self.shape) != 3 or (channels is not None and self.shape[0] != channels):
             wanted = "a map" if channels is None else f"a map of {channels} channels"
             raise TransplantError(

@@ -59,20 +59,8 @@ class Signals:
     ) -> Self:
         """Prepare draws that serve teacher and student alike.
 
-        Parameters
-        ----------
-        problem
-            The two task modules.
-        channels
-            M, the channels that g_S takes.
-        policy, size
-            `size` counts in Exp. 2 alone: Exp. 1's G is a scalar, a map's has the map's size.
-
-        Raises
-        ------
-        TransplantError
-            If the two differ in outputs, or at a ReLU that the policy masks; names it. If the
-            policy is Exp. 3's and the output is no map.
+        `channels` are M, which g_S takes. `size` counts in Exp. 2 alone: Exp. 1's G is a scalar, a
+        map's has the map's size.
         """
         teacher_shape = problem.feature_shape
         student_shape = (channels, *teacher_shape[1:])

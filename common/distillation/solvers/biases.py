@@ -23,15 +23,9 @@ def bias_from_means(adapter: Adapter, mean_x_C: Tensor, mean_target_M: Tensor) -
     ----------
     adapter
         Its other convolutions keep their biases. Changed and returned.
-    mean_x_C
-        Channel means of x = f(I) over the owning lab's images.
-    mean_target_M
-        Channel means of f_S(I) over the images that g_S was trained with.
-
-    Raises
-    ------
-    TransplantError
-        If the means do not match the adapter's channels.
+    mean_x_C, mean_target_M
+        Channel means of x = f(I) over the owning lab's images, and of f_S(I) over the images that
+        g_S was trained with.
     """
     spec = adapter.spec
     for what, mean, channels in (

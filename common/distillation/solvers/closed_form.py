@@ -36,7 +36,7 @@ from rootstock.common.nets.spec import AdapterSpec
 
 @dataclass(frozen=True)
 class Report:
-    """Numbers of a solution."""
+    """How good a solution is."""
 
     draws: int
     residual: float
@@ -89,17 +89,10 @@ class NormalEquations:
         self.teacher_norms += float(teacher_N.sqrt().sum())
 
     def solve(self, ridge: float) -> Tensor:
-        """Return W (U, C) of min Σ ‖W^T V − D'_T‖² + ridge · mean(diag A) ‖W‖².
-
-        Raises
-        ------
-        TransplantError
-            If the system is singular or not finite.
-        """
+        """Return W (U, C) of min Σ ‖W^T V − D'_T‖² + ridge · mean(diag A) ‖W‖²."""
         unknowns = len(self.A_UU)
-        damped_UU = self.A_UU + ridge * self.A_UU.trace() / unknowns * torch.eye(unknowns).to(
-            self.A_UU
-        )
+        damping = ridge * self.A_UU.trace() / unknowns
+        damped_UU = self.A_UU + damping * torch.eye(unknowns).to(self.A_UU)
         factor_UU, failed = torch.linalg.cholesky_ex(damped_UU)
         W_UC = torch.cholesky_solve(self.B_UC, factor_UU)
         if int(failed) or not bool(torch.isfinite(W_UC).all()):
@@ -131,8 +124,6 @@ def closed_form(
 
     Parameters
     ----------
-    problem
-        The frozen task modules, the shape of x, β.
     spec
         The adapter's structure; its first convolution is solved for, the others are Dirac.
     policy, draws, size, seed
@@ -147,12 +138,6 @@ def closed_form(
     Returns
     -------
     Adapter and report. Biases are zero: they never enter D' (METHODS 1d, `bias_from_means`).
-
-    Raises
-    ------
-    TransplantError
-        If the modules do not fit, a pseudo-gradient is zero or not finite, or the system is
-        singular.
     """
     device = next(problem.student_task.parameters()).device
     adapter = Adapter(spec).identity_start().to(device)

@@ -43,21 +43,10 @@ def matched(
 ) -> tuple[Adapter, float]:
     """Learn an adapter that passes every channel on to the one that it corresponds to.
 
-    Parameters
-    ----------
-    problem, spec, policy, draws, batch, seed, size, permutation_C
-        As `closed_form`.
-
-    Returns
-    -------
-    The adapter, its first convolution a permutation and the others Dirac kernels, biases zero; and
-    the mean correlation of D'_T and V of matched channels: 1 if the task modules are the same, near
-    0 if nothing corresponds. Of C ≠ M channels the smaller number is matched.
-
-    Raises
-    ------
-    TransplantError
-        If the modules do not fit, or all pseudo-gradients are zero, or one is not finite.
+    Parameters are as in `closed_form`. Returns the adapter, its first convolution a permutation and
+    the others Dirac kernels, biases zero; and the mean correlation of D'_T and V of matched
+    channels: 1 if the task modules are the same, near 0 if nothing corresponds. Of C ≠ M channels
+    the smaller number is matched.
     """
     device = next(problem.student_task.parameters()).device
     adapter = Adapter(spec).identity_start().to(device)

@@ -34,16 +34,7 @@ class Penalty(Protocol):
 class PseudoGradientPenalty:
     """λ ‖α D'_S − D'_T‖², mean over a step's draws (paper, Eq. 3).
 
-    Parameters
-    ----------
-    problem
-        The frozen task modules.
-    pool
-        Draws with V and D'_T.
-    weight
-        λ · E‖D'_T‖.
-    draws_per_step
-        Draws that a step takes from the pool.
+    `weight` is λ · E‖D'_T‖; a step takes `draws_per_step` draws from the pool.
     """
 
     def __init__(
@@ -65,24 +56,7 @@ class JacobianPenalty:
     """λ ‖∂y_S/∂x − ∂y_T/∂x‖² at the samples: the paper's baseline "Jacobian distillation".
 
     Real gradients, which depend on every ReLU and maximum of the feature maps, and no α to balance
-    student and teacher.
-
-    Parameters
-    ----------
-    problem
-        The frozen task modules.
-    samples
-        Where gradients are compared; labels do not take part.
-    weight
-        λ · E‖∂y_T/∂x‖.
-    batch_size
-        Samples a step.
-
-    Raises
-    ------
-    TransplantError
-        If the task is a segmentation, or the teacher's gradients are zero or not finite at all
-        samples.
+    student and teacher. `weight` is λ · E‖∂y_T/∂x‖; labels do not take part.
     """
 
     def __init__(

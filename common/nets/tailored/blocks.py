@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rootstock.common.errors import TransplantError
+from rootstock.common.nets.spec import Shape
 
 PROXY_STD = 0.01
 """Of a proxy's initial weights."""
@@ -24,12 +25,8 @@ class UniversalBlock(nn.Module):
     """A pre-trained residual block without its last ReLU, as it is for every task.
 
     Its weights and its BatchNorm's running statistics are the backbone's and are shared by all
-    tasks: the owner freezes it and keeps it in evaluation mode.
-
-    Parameters
-    ----------
-    block
-        torchvision's `BasicBlock`; its layers are taken over, not copied.
+    tasks: the owner freezes it and keeps it in evaluation mode. The layers of `block`,
+    torchvision's `BasicBlock`, are used as they are, not copied.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -62,17 +59,12 @@ class Proxy(nn.Sequential):
         Shapes of the maps that it reads and approximates.
     generator
         Draws its weights from N(0, 0.01²).
-
-    Raises
-    ------
-    TransplantError
-        If the map it reads is not a whole number of times as large as the other.
     """
 
     def __init__(
         self,
-        source_CHW: tuple[int, int, int],
-        target_CHW: tuple[int, int, int],
+        source_CHW: Shape,
+        target_CHW: Shape,
         generator: torch.Generator,
     ) -> None:
         (channels, *size), (out_channels, *out_size) = source_CHW, target_CHW

@@ -20,7 +20,7 @@ LAYER = "tailored"
 
 
 class Term(NamedTuple):
-    """What one path brings to the node that it merges into."""
+    """The module on one path, and how its output enters the node that the path merges into."""
 
     path: Path
     name: str
@@ -33,14 +33,10 @@ class Term(NamedTuple):
 
 
 class TailoredBlocks(nn.Module):
-    """All nodes above a stem: ReLU(Σ α block + Σ proxies), those alone that are there.
+    """All nodes above a stem: ReLU(Σ α block + Σ proxies) over the paths that are there.
 
-    Proxies that read one node at one stride share its max-pooling.
-
-    Parameters
-    ----------
-    terms
-        All, the lowest node first. Modules are taken over, not copied.
+    Proxies that read one node at one stride share its max-pooling. Terms come lowest node first;
+    their modules are used as they are, not copied.
     """
 
     def __init__(self, terms: Iterable[Term]) -> None:

@@ -40,14 +40,9 @@ class Path(NamedTuple):
 
 
 def all_paths(nodes: int, skips: int = SKIPS) -> tuple[Path, ...]:
-    """Return the universal block and the proxies of every node, lowest node first.
+    """Return the universal block and up to `skips` proxies of every node, lowest node first.
 
-    Parameters
-    ----------
-    nodes
-        B, residual blocks.
-    skips
-        Proxies a node; lower nodes have as many as there are nodes below them.
+    Lower nodes have as many proxies as there are nodes below them.
     """
     return tuple(
         Path(target, skip)
@@ -73,18 +68,10 @@ def output_excluded(path: Path, kept: Iterable[Path], nodes: int) -> bool:
 
 
 def remaining(kept: Iterable[Path], nodes: int) -> frozenset[Path]:
-    """Apply the three rules until nothing changes: one path left out may strand others.
+    """Apply the rules of exclusion until nothing changes: one path left out may strand others.
 
-    Parameters
-    ----------
-    kept
-        Paths that are not themselves left out.
-    nodes
-        B, residual blocks.
-
-    Returns
-    -------
-    The paths that lie between the stem and the last node. Empty: these are cut apart.
+    Returns the paths that lie between the stem and the last of `nodes` residual blocks, of those
+    that are not themselves left out (paper, figure 3a). Empty: stem and last node are cut apart.
     """
     left = frozenset(kept)
     while True:
@@ -101,12 +88,7 @@ def remaining(kept: Iterable[Path], nodes: int) -> frozenset[Path]:
 def name_of(path: Path, blocks: Sequence[str]) -> str:
     """Return a block's own name, or "proxy" with the block's and how far back it reads.
 
-    Parameters
-    ----------
-    path
-        Of the graph.
-    blocks
-        Names of the universal blocks, lowest first.
+    `blocks` are the universal blocks' names, lowest first.
     """
     block = blocks[path.target - 1]
     return block if path.universal else f"proxy{path.skip}_{block}"
@@ -124,18 +106,7 @@ def text_of(paths: Iterable[Path]) -> str:
 def from_text(text: str, nodes: int) -> tuple[Path, ...]:
     """Read what `text_of` writes. A peer supplies it.
 
-    Parameters
-    ----------
-    text
-        The last node that it names is the net's last.
-    nodes
-        Residual blocks that there are; a net may use the lower ones alone.
-
-    Raises
-    ------
-    SchemaError
-        If the text is too long, names paths that there are not, names them in another order or
-        twice, or names some that do not lie between the stem and the last node.
+    Of the `nodes` residual blocks that there are, the last that is named is the net's last.
     """
     if len(text) > MAX_TEXT:
         raise SchemaError(f"paths have {len(text)} characters; {MAX_TEXT} are the most")
@@ -157,7 +128,6 @@ def from_text(text: str, nodes: int) -> tuple[Path, ...]:
 
 
 def _merging(word: str, nodes: int) -> list[Path]:
-    """Return the paths that one word names."""
     match = _NODE.fullmatch(word)
     if match is None:
         raise SchemaError(

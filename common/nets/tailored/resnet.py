@@ -94,27 +94,13 @@ class _Stages(NamedTuple):
 
 
 def tailored_spec(backbone: ArchitectureSpec, paths: Sequence[Path]) -> ArchitectureSpec:
-    """Return what an extractor is of which these paths were kept.
-
-    Parameters
-    ----------
-    backbone
-        Whose blocks up to its split were tailored.
-    paths
-        Those that are left.
-    """
+    """Return the specification of an extractor of which these paths of a backbone were kept."""
     settings = {"backbone": backbone.name, "paths": text_of(paths), **backbone.settings}
     return ArchitectureSpec(name=NAME, split=LAYER, settings=settings)
 
 
 def kept_of(spec: ArchitectureSpec) -> Kept:
-    """Return what of its backbone a tailored extractor kept.
-
-    Raises
-    ------
-    SchemaError
-        If it is none.
-    """
+    """Return what of its backbone a tailored extractor kept; refuse any other."""
     try:
         return TailoredResNet.model_validate(spec.settings).kept()
     except ValidationError as error:
@@ -129,7 +115,6 @@ class Kept(NamedTuple):
 
 
 def _backbone(settings: dict[str, Any]) -> Architecture:
-    """Return the backbone with its settings."""
     own = {key: value for key, value in settings.items() if key not in ("backbone", "paths")}
     try:
         return BACKBONES[settings["backbone"]].model_validate(own)

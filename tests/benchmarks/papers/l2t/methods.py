@@ -24,7 +24,7 @@ from rootstock.common.l2t.matching import (
     single,
 )
 from rootstock.common.l2t.student import Readable, Run, Student, readable
-from rootstock.common.l2t.taps import Seen, Shape, Source
+from rootstock.common.l2t.taps import Seen, Source
 from rootstock.common.l2t.transfer import Transfer
 from rootstock.common.nets.architectures import (
     build_category_module,
@@ -32,7 +32,7 @@ from rootstock.common.nets.architectures import (
     initialise,
     input_shape,
 )
-from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.spec import ArchitectureSpec, Shape
 from tests.benchmarks.papers.l2t.baselines import attention_loss, distillation_loss
 from tests.benchmarks.papers.l2t.budget import TargetTraining
 

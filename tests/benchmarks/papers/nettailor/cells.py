@@ -24,13 +24,15 @@ from rootstock.common.nets.architectures import (
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.nettailor.augmented import AugmentedNet
 from rootstock.common.nettailor.complexity import path_costs
-from rootstock.common.nettailor.learning import Settings, learn
-from rootstock.common.nettailor.pruning import TOLERANCE, Found, search
+from rootstock.common.nettailor.learning import Settings
+from rootstock.common.nettailor.pruning import SearchResult, search
 from rootstock.common.nettailor.tailored import TailoredNet, card
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.nettailor import tasks
 from tests.benchmarks.papers.nettailor.budget import Budget
+from tests.benchmarks.papers.nettailor.goals import TOLERANCE
 from tests.benchmarks.papers.nettailor.latency import latency_ratio
+from tests.benchmarks.papers.nettailor.learning import learn
 from tests.benchmarks.papers.nettailor.rows import Row
 from tests.benchmarks.papers.nettailor.tasks import Split
 from tests.benchmarks.papers.recombine import judging
@@ -184,7 +186,7 @@ def fine_tuned(cell: Cell, split: Split) -> Net:
     return net
 
 
-def tailored(cell: Cell, split: Split, teacher: Net) -> Found:
+def tailored(cell: Cell, split: Split, teacher: Net) -> SearchResult:
     """Return the leanest net within the tolerance of the teacher (paper, steps 2 to 5).
 
     The student's head begins as the teacher's: that is what mimicry leads the last block to.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rootstock.common.distillation.auto.imitation import Answers, ImitationPenalty, in_batches
+from rootstock.common.distillation.auto.imitation import Answers, ImitationPenalty
 from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.calibration import calibrate_by_labels
 from rootstock.common.distillation.methods import method_named
@@ -31,6 +31,7 @@ from rootstock.common.distillation.transplant import Transplant, starting_adapte
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.nets.training import in_batches
 from rootstock.site_agent.scoring.metrics import error_percent
 from tests.benchmarks.papers.transplant import datasets
 from tests.benchmarks.papers.transplant.material import Judged, Material, between, features

@@ -19,10 +19,10 @@ import torch
 from rich.console import Console
 
 from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
-from rootstock.common.distillation.auto.imitation import in_batches
 from rootstock.common.errors import SchemaError
 from rootstock.common.images.decode import normalise
 from rootstock.common.nets.architectures import build_head, initialise
+from rootstock.common.nets.training import in_batches
 from rootstock.site_agent.recipes.compatible import FrozenHeads
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.scoring.metrics import error_percent

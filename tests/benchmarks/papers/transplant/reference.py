@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import nn
 
-from rootstock.common.distillation.auto.imitation import in_batches
 from rootstock.common.errors import SchemaError
 from rootstock.common.images.decode import normalise
+from rootstock.common.nets.training import in_batches
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.scoring.metrics import error_percent
 from tests.benchmarks.harness import results

@@ -12,7 +12,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.auto.imitation import in_batches
 from rootstock.common.distillation.problem import Samples, TransplantProblem
 from rootstock.common.distillation.settings import (
     BackDistillationSettings,
@@ -25,6 +24,7 @@ from rootstock.common.images.decode import normalise
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.nets.training import in_batches
 from tests.benchmarks.papers.transplant import datasets, segmentation
 from tests.benchmarks.papers.transplant.cells import Cell, Row, learned
 from tests.benchmarks.papers.transplant.segmentation import Masked, pixel_accuracy

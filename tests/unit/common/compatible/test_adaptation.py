@@ -10,7 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.compatible.adaptation import Adaptation, AdaptationSettings, adapt, told
+from rootstock.common.compatible.adaptation import (
+    Adaptation,
+    AdaptationSettings,
+    adapt,
+    rotation_accuracy,
+)
 from rootstock.common.compatible.batchnorm import re_estimate
 from rootstock.common.errors import DataError
 from rootstock.common.images.decode import batches
@@ -96,7 +101,7 @@ def test_every_turn_of_every_image_is_told() -> None:
     with torch.no_grad():
         weight(upright, "2").zero_()
         upright.get_parameter("2.bias").copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
-    found = told(f, upright, target()[:10])
+    found = rotation_accuracy(f, upright, target()[:10])
     assert found.accuracy == 25
     assert found.loss == pytest.approx(math.log(math.e + 3) - 1 / 4, abs=1e-5)
 

@@ -5,13 +5,12 @@ from torch import nn
 
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import (
-    architectures,
+    ARCHITECTURES,
     build_category_module,
     build_task_module,
     feature_shape,
     initial_modules,
     input_shape,
-    splits,
 )
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from tests.support.layers import weight
@@ -29,9 +28,9 @@ def names(*modules: nn.Module) -> list[str]:
 
 
 def test_architectures_are_known_by_name() -> None:
-    resnets = ("small-resnet", "wide-resnet", "resnet18")
-    assert architectures() == ("small-vgg", "vgg16", *resnets, "mobilenetv2", "tailored-resnet")
-    assert splits("vgg16") == ("pool1", "pool2", "pool3", "pool4", "pool5")
+    others = ("small-resnet", "wide-resnet", "resnet18", "mobilenetv2", "tailored-resnet")
+    assert tuple(ARCHITECTURES) == ("small-vgg", "vgg16", *others)
+    assert ARCHITECTURES["vgg16"].split_points == ("pool1", "pool2", "pool3", "pool4", "pool5")
 
 
 @pytest.mark.parametrize("split", ["pool1", "pool2", "pool3"])
@@ -130,7 +129,7 @@ FCN8S = {
 """The published net above pool1, for one class (Long et al., 2015)."""
 
 
-@pytest.mark.parametrize("split", splits("vgg16"))
+@pytest.mark.parametrize("split", ARCHITECTURES["vgg16"].split_points)
 def test_vgg16_segments_as_fcn8s(split: str) -> None:
     """Widths and places of the published net, for whatever multiple of 32 pixels."""
     spec = ArchitectureSpec(name="vgg16", split=split, settings={"input_size": 96})
@@ -274,8 +273,3 @@ def test_what_is_not_known_is_refused_with_what_is(spec: ArchitectureSpec, messa
     for use in (input_shape, feature_shape, build_category_module):
         with pytest.raises(SchemaError, match=message):
             use(spec)
-
-
-def test_splits_of_an_unknown_architecture() -> None:
-    with pytest.raises(SchemaError, match="known architectures"):
-        splits("alexnet")

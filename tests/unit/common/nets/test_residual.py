@@ -11,6 +11,7 @@ from torchvision.models import mobilenet_v2, resnet18
 from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape, relu_maps
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import (
+    ARCHITECTURES,
     build_category_module,
     build_task_module,
     feature_shape,
@@ -18,7 +19,6 @@ from rootstock.common.nets.architectures import (
     input_shape,
     last_layer,
     projected,
-    splits,
 )
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.weights import safetensors_io
@@ -137,10 +137,10 @@ def test_features_and_outputs(architecture: ArchitectureSpec, shape: tuple[int, 
 def test_every_split_point_gives_the_whole_net(
     name: str, settings: dict[str, Any], count: int
 ) -> None:
-    assert len(splits(name)) == count
+    assert len(ARCHITECTURES[name].split_points) == count
     with torch.device("meta"):
         names = set()
-        for split in splits(name):
+        for split in ARCHITECTURES[name].split_points:
             architecture = spec(name, split, **settings)
             f, g = build_category_module(architecture), build_task_module(architecture, TASK)
             names.add(tuple(child for part in (f, g) for child, _ in part.named_children()))

@@ -12,10 +12,11 @@ from torch.nn import functional as F  # noqa: N812
 from rootstock.common.nets.tailored.paths import Path
 from rootstock.common.nettailor.augmented import Activations, AugmentedNet, activations
 from rootstock.common.nettailor.complexity import expected_complexity, flops, parameters, path_costs
-from rootstock.common.nettailor.learning import Settings, learn, loss, mimicry
+from rootstock.common.nettailor.learning import Settings, loss, mimicry
 from rootstock.common.nettailor.pruning import ROUNDS, Try, leaner, search, thinned
 from rootstock.common.nettailor.tailored import TailoredNet, card
 from tests.benchmarks.papers.nettailor.latency import latency_ratio
+from tests.benchmarks.papers.nettailor.learning import learn
 from tests.support.nettailor_nets import CLASSES, SHAPE, augmented, backbone, images, stir
 
 

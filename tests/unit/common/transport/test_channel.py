@@ -7,7 +7,7 @@ from rootstock.common.transport.channel import (
     channel_options,
     open_channel,
     parse_address,
-    require_loopback_or_tls,
+    require_loopback,
     server_options,
 )
 from rootstock.common.weights.manifest import MAX_MANIFEST_BYTES
@@ -39,7 +39,7 @@ def test_other_forms_are_refused_with_examples(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1"])
 def test_loopback_may_be_plaintext(text: str) -> None:
-    assert str(require_loopback_or_tls(text)) == text
+    assert str(require_loopback(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,9 @@ def test_loopback_may_be_plaintext(text: str) -> None:
 )
 def test_other_addresses_need_tls(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"has no TLS.*ssh -L"):
-        require_loopback_or_tls(text)
+        require_loopback(text)
     with pytest.raises(ConfigurationError, match="has no TLS"):
         open_channel(text)
-    assert str(require_loopback_or_tls(text, tls=True)) == text
 
 
 def test_both_sides_agree() -> None:

@@ -7,7 +7,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from rootstock.common.distillation.auto.dream import Dream
-from rootstock.common.distillation.auto.imitation import Answers, in_batches
+from rootstock.common.distillation.auto.imitation import Answers
 from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.methods import method_named
 from rootstock.common.distillation.problem import Samples, TransplantProblem
@@ -18,6 +18,7 @@ from rootstock.common.distillation.settings import (
 )
 from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import TransplantError
+from rootstock.common.nets.training import in_batches
 from tests.support.dreams import IMAGE, QUICK, category_module, centred_teacher, digits, source
 from tests.support.solver_nets import SHAPE, adapter_spec, features, task_module
 
@@ -217,7 +218,8 @@ def test_what_a_state_decided_holds_where_this_run_would_decide_otherwise() -> N
     # A distance of exactly 0 is good enough for both, so the two are told apart by hand.
     assert satisfied.done
     state = satisfied.state()
-    assert state.keys() == {f"adapter/{key}" for key in satisfied.adapter.state_dict()}
+    own = {f"adapter/{key}" for key in satisfied.adapter.state_dict()}
+    assert state.keys() == own | {"step", "generator"}
     assert learning.restore(state).done
     other = given(dreams=False, samples=True)
     running = AutoLearning(other, settings(), thrifty=True)

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rootstock.common.errors import SchemaError
-from rootstock.common.nets.fit import require_fit
-from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.nets.spec import AdapterSpec, require_fit
 
 SPEC = AdapterSpec(in_channels=8, out_channels=8)
 

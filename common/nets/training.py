@@ -1,0 +1,95 @@
+"""What all trainings share: rates, a step, an optimiser's state as plain tensors, frozen passes.
+
+Shapes: N inputs, C channels, H/W height and width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+_BATCH = 128
+"""Inputs of a frozen pass: bounds memory."""
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module's weights are."""
+    return next(module.parameters()).device
+
+
+def cosine(step: int, steps: int) -> float:
+    """Return a rate's factor after so many of all steps: half a cosine, from 1 down to 0."""
+    return 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float | None = None) -> None:
+    """Take one step down a loss.
+
+    Gradients reach the optimiser's own parameters and nothing else. A rate holds for every group,
+    times the group's "factor" if it has one; None leaves the groups' own.
+    """
+    if rate is not None:
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group.get("factor", 1.0)
+    optimiser.zero_grad(set_to_none=True)
+    own = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    loss.backward(inputs=own)  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return copies of all that an optimiser remembers, as <parameter's number>/<what>.
+
+    Plain tensors, so that a checkpoint is a safetensors file and nothing is ever unpickled.
+    """
+    return {
+        f"{number}/{key}": value.detach().clone()
+        for number, state in optimiser.state_dict()["state"].items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimiser_state` returned; rates and other settings stay as they are.
+
+    Raises ValueError if it is another optimiser's: there is no such parameter, or it has another
+    shape.
+    """
+    own = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, _, key = name.partition("/")
+        if not number.isdecimal() or int(number) >= len(own):
+            raise ValueError(f"'{name}' is no state of an optimiser of {len(own)} parameters")
+        if value.ndim and value.shape != own[int(number)].shape:
+            raise ValueError(
+                f"'{name}' has shape {tuple(value.shape)}, the parameter has "
+                f"{tuple(own[int(number)].shape)}"
+            )
+        # Counts stay on the CPU, as torch has them; the rest follows its parameter.
+        state.setdefault(int(number), {})[key] = (
+            value.clone() if value.ndim else value.cpu().clone()
+        )
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return named tensors with a prefix before each name."""
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those named tensors that have a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+@torch.no_grad()
+def in_batches(module: nn.Module, x_NCHW: Tensor) -> Tensor:
+    """Return a frozen module's output, a bounded number of inputs at a time, on x's device."""
+    device = next((weight.device for weight in module.parameters()), x_NCHW.device)
+    return torch.cat([module(part.to(device)).to(x_NCHW) for part in torch.split(x_NCHW, _BATCH)])
