@@ -19,15 +19,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.problem import Samples
-from rootstock.common.distillation.settings import MethodName, MethodSettings
+from rootstock.common.distillation.settings import MethodName, MethodSettings, Start
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.learning import Learning
-from rootstock.common.distillation.solvers.penalties import JacobianPenalty
-from rootstock.common.distillation.transplant import Transplant, distilled, starting_adapter
+from rootstock.common.distillation.solvers.penalties import JacobianPenalty, Penalty
+from rootstock.common.distillation.transplant import Transplant, soft_labels, starting_adapter
 from rootstock.common.errors import TransplantError
+
+_Begin = Callable[[Transplant, MethodSettings], Learning]
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Method:
     """A way to find an adapter."""
 
     name: MethodName
-    function: Callable[[Transplant, MethodSettings], Learning]
+    function: _Begin
 
     def begin(self, transplant: Transplant, settings: MethodSettings) -> Learning:
         """Prepare the learning; the same input and seed give the same adapter."""
@@ -51,61 +54,53 @@ class Method:
 def method_named(name: str) -> Method:
     """Return the method of a name; an unknown one is refused with those that there are."""
     try:
-        return _METHODS[MethodName(name)]
+        return Method(MethodName(name), _METHODS[MethodName(name)])
     except ValueError:
         known = ", ".join(MethodName)
         raise TransplantError(f"unknown method '{name}'; known methods: {known}") from None
 
 
-def _identity(transplant: Transplant, settings: MethodSettings) -> Learning:
-    return Learning(*starting_adapter(transplant, "identity", settings))
+def _solved(start: Start) -> _Begin:
+    return lambda transplant, settings: Learning(*starting_adapter(transplant, start, settings))
 
 
-def _closed_form(transplant: Transplant, settings: MethodSettings) -> Learning:
-    return Learning(*starting_adapter(transplant, "closed-form", settings))
-
-
-def _back_distill(transplant: Transplant, settings: MethodSettings) -> Learning:
+def _back_distillation(
+    transplant: Transplant,
+    settings: MethodSettings,
+    *,
+    samples: Samples | None = None,
+    penalty: Penalty | None = None,
+    distils: bool = True,
+) -> Learning:
     adapter, report = starting_adapter(transplant, settings.start or "random", settings)
-    return BackDistillation(
-        transplant.problem, adapter, transplant.samples, settings.learning, report=report
-    )
-
-
-def _direct_learn(transplant: Transplant, settings: MethodSettings) -> Learning:
-    adapter, report = starting_adapter(transplant, settings.start or "random", settings)
-    learning = settings.learning.model_copy(update={"distillation": 0.0})
-    return BackDistillation(
-        transplant.problem, adapter, transplant.samples, learning, report=report
-    )
+    learning = settings.learning
+    if not distils:
+        learning = learning.model_copy(update={"distillation": 0.0})
+    given = transplant.samples if samples is None else samples
+    return BackDistillation(transplant.problem, adapter, given, learning, penalty, report=report)
 
 
 def _distill(transplant: Transplant, settings: MethodSettings) -> Learning:
-    adapter, report = starting_adapter(transplant, settings.start or "random", settings)
-    return distilled(transplant, _samples(transplant).features_NCHW, adapter, settings, report)
+    x_NCHW = _samples(transplant).features_NCHW
+    soft = Samples(x_NCHW, soft_labels(transplant.problem, x_NCHW))
+    return _back_distillation(transplant, settings, samples=soft, distils=False)
 
 
 def _jacobian(transplant: Transplant, settings: MethodSettings) -> Learning:
-    samples, learning = _samples(transplant), settings.learning
     penalty = JacobianPenalty(
         transplant.problem,
-        samples,
-        weight=learning.distillation,
-        batch_size=learning.batch_size,
+        _samples(transplant),
+        weight=settings.learning.distillation,
+        batch_size=settings.learning.batch_size,
     )
-    adapter, report = starting_adapter(transplant, settings.start or "random", settings)
-    return BackDistillation(transplant.problem, adapter, samples, learning, penalty, report=report)
-
-
-def _dream(transplant: Transplant, settings: MethodSettings) -> Learning:
-    return AutoLearning(transplant, settings, thrifty=False)
+    return _back_distillation(transplant, settings, penalty=penalty)
 
 
 def _auto(transplant: Transplant, settings: MethodSettings) -> Learning:
     showable = (transplant.source, transplant.image_shape, transplant.samples)
     if all(thing is None for thing in showable):
         # Nothing to show the teacher, so nothing to measure by: pseudo-gradients have to do.
-        return _closed_form(transplant, settings)
+        return _METHODS[MethodName.CLOSED_FORM](transplant, settings)
     return AutoLearning(transplant, settings, thrifty=True)
 
 
@@ -114,16 +109,13 @@ def _samples(transplant: Transplant) -> Samples:
     return transplant.samples
 
 
-_METHODS: dict[MethodName, Method] = {
-    method.name: method
-    for method in (
-        Method(MethodName.IDENTITY, _identity),
-        Method(MethodName.CLOSED_FORM, _closed_form),
-        Method(MethodName.BACK_DISTILL, _back_distill),
-        Method(MethodName.DIRECT_LEARN, _direct_learn),
-        Method(MethodName.DISTILL, _distill),
-        Method(MethodName.JACOBIAN, _jacobian),
-        Method(MethodName.DREAM, _dream),
-        Method(MethodName.AUTO, _auto),
-    )
+_METHODS: dict[MethodName, _Begin] = {
+    MethodName.IDENTITY: _solved("identity"),
+    MethodName.CLOSED_FORM: _solved("closed-form"),
+    MethodName.BACK_DISTILL: _back_distillation,
+    MethodName.DIRECT_LEARN: partial(_back_distillation, distils=False),
+    MethodName.DISTILL: _distill,
+    MethodName.JACOBIAN: _jacobian,
+    MethodName.DREAM: partial(AutoLearning, thrifty=False),
+    MethodName.AUTO: _auto,
 }

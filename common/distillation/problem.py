@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import TransplantError
-from rootstock.common.nets.spec import Shape
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.spec import AdapterSpec, Shape
+from rootstock.common.nets.training import device_of
 from rootstock.common.protocol import NO_LABEL
 
 UNLABELLED = float("nan")
@@ -53,6 +55,12 @@ class TransplantProblem:
             )
         for module in (self.teacher_task, self.student_task):
             module.eval().requires_grad_(False)
+
+    def identity_start(self, spec: AdapterSpec, permutation_C: Tensor | None = None) -> Adapter:
+        """Return an adapter that passes x on, with β and the reorder layer, on g_S's device."""
+        adapter = Adapter(spec).identity_start().to(device_of(self.student_task))
+        adapter.beta.fill_(self.beta)
+        return adapter if permutation_C is None else adapter.set_permutation(permutation_C)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ Shapes: N samples, C channels of x = f(I), M channels of h(x).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +13,13 @@ from torch import Tensor, nn
 from rootstock.common.distillation.dream_source import DreamSource
 from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
 from rootstock.common.distillation.settings import MethodSettings, Start
-from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.biases import bias_from_means
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.solvers.matching import matched
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec, Shape
-from rootstock.common.nets.training import device_of, in_batches
+from rootstock.common.nets.training import in_batches
 
 
 @dataclass(frozen=True)
@@ -109,35 +106,12 @@ def starting_adapter(
             permutation_C=transplant.permutation_C,
         )
         return adapter, {}
-    adapter = Adapter(transplant.spec)
-    if start == "identity":
-        adapter.identity_start()
-    else:
+    adapter = transplant.problem.identity_start(transplant.spec, transplant.permutation_C)
+    if start == "random":
         adapter.random_start(torch.Generator().manual_seed(learning.seed))
-    adapter.beta.fill_(transplant.problem.beta)
-    if transplant.permutation_C is not None:
-        adapter.set_permutation(transplant.permutation_C)
-    return adapter.to(device_of(transplant.problem.student_task)), {}
+    return adapter, {}
 
 
 def soft_labels(problem: TransplantProblem, features_NCHW: Tensor) -> Tensor:
     """Return σ(y_T) (N), or (N, H, W), at features: what the teacher would have said."""
     return torch.sigmoid(logits(in_batches(problem.teacher_task, features_NCHW)))
-
-
-def distilled(
-    transplant: Transplant,
-    features_NCHW: Tensor,
-    adapter: Adapter,
-    settings: MethodSettings,
-    report: Mapping[str, float] = MappingProxyType({}),
-) -> BackDistillation:
-    """Begin to learn y_T from y_S by cross-entropy at features; no label takes part."""
-    samples = Samples(features_NCHW, soft_labels(transplant.problem, features_NCHW))
-    return BackDistillation(
-        transplant.problem,
-        adapter,
-        samples,
-        settings.learning.model_copy(update={"distillation": 0.0}),
-        report=report,
-    )

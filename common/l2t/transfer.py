@@ -6,6 +6,7 @@ Shapes: N images, C channels, H/W height and width, K channels of all pairs side
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,7 @@ class TransferStep(NamedTuple):
     """Mean λ of every pair."""
 
 
+@dataclass(frozen=True)
 class Transfer:
     """The bilevel step of the paper's algorithm 1, on one minibatch.
 
@@ -45,50 +47,25 @@ class Transfer:
     follow, with the same rate, momentum and weight decay; (4) L_org is taken again, its gradient
     back through them to φ; (5) φ moves. Virtual steps leave no trace in θ, in its momentum, or in
     BatchNorm's statistics. As in the published runs β is part of them, too.
-
-    Parameters
-    ----------
-    student
-        θ, in training.
-    sources
-        By the name that pairs have.
-    matching
-        The pairs.
-    metas
-        φ; one that learns nothing takes no virtual step.
-    theta
-        Steps θ. Its rate is set from outside.
-    phi
-        Steps φ; None where it learns nothing.
-    beta, inner_steps
-        β and T.
-    meta_period
-        φ moves on every that many minibatches; the published runs can do so and did not. Most of
-        the time goes into φ's gradient.
     """
 
-    def __init__(
-        self,
-        student: Student,
-        sources: Mapping[str, Source],
-        matching: Matching,
-        metas: MetaNetworks,
-        theta: torch.optim.SGD,
-        phi: torch.optim.Optimizer | None,
-        *,
-        beta: float = BETA,
-        inner_steps: int = INNER_STEPS,
-        meta_period: int = 1,
-    ) -> None:
-        self._student = student
-        self._sources = sources
-        self._matching = matching
-        self._metas = metas
-        self._theta = theta
-        self._phi = phi
-        self._beta = beta
-        self._inner_steps = inner_steps
-        self._meta_period = meta_period
+    student: Student
+    """θ, in training."""
+    sources: Mapping[str, Source]
+    """By the name that pairs have."""
+    matching: Matching
+    metas: MetaNetworks
+    """φ; one that learns nothing takes no virtual step."""
+    theta: torch.optim.SGD
+    """Steps θ. Its rate is set from outside."""
+    phi: torch.optim.Optimizer | None
+    """Steps φ; None where it learns nothing."""
+    beta: float = BETA
+    inner_steps: int = INNER_STEPS
+    """T."""
+    meta_period: int = 1
+    """φ moves on every that many minibatches; the published runs can do so and did not. Most of
+    the time goes into φ's gradient."""
 
     def step(self, x_NCHW: Tensor, task_loss: TaskLoss, number: int = 0) -> TransferStep:
         """Learn from one minibatch of normalised images.
@@ -96,24 +73,24 @@ class Transfer:
         `number` counts minibatches from 0: whether φ moves follows from it. If the loss is not
         finite any more, a TransplantError is raised and θ was left as it was.
         """
-        features = {name: source(x_NCHW).features for name, source in self._sources.items()}
-        wanted = self._matching.wanted(features)
-        weights = self._metas(self._matching.pooled(features))
+        features = {name: source(x_NCHW).features for name, source in self.sources.items()}
+        wanted = self.matching.wanted(features)
+        weights = self.metas(self.matching.pooled(features))
         weights_NK = weights.product()
-        run = self._student(x_NCHW, wanted)
+        run = self.student(x_NCHW, wanted)
         own = task_loss(run.outputs)
-        loss = own + self._beta * matching_loss(run.distances_NK, weights_NK.detach())
+        loss = own + self.beta * matching_loss(run.distances_NK, weights_NK.detach())
         if not bool(loss.isfinite()):
             raise TransplantError(
                 f"the loss is {float(loss.detach())} ({float(own.detach()):g} of it the tasks'): "
                 "training has diverged; lower the learning rate, or beta"
             )
-        descend(self._theta, loss)
-        if self._phi is not None and number % self._meta_period == 0:
+        descend(self.theta, loss)
+        if self.phi is not None and number % self.meta_period == 0:
             ahead = self.lookahead(x_NCHW, wanted, task_loss)
-            self._phi.zero_grad(set_to_none=True)
+            self.phi.zero_grad(set_to_none=True)
             torch.autograd.backward(weights_NK, gradient(ahead, weights_NK.detach()))
-            self._phi.step()
+            self.phi.step()
         where_P = torch.stack([where_N.detach().mean() for where_N in weights.where])
         return TransferStep(float(own.detach()), where_P)
 
@@ -127,7 +104,7 @@ class Transfer:
         wanted
             The source maps of the minibatch.
         """
-        student, beta = self._student, self._beta
+        student, beta = self.student, self.beta
         parameters = dict(student.named_parameters())
         buffers = {name: buffer.clone() for name, buffer in student.named_buffers()}
         # One draw of dropout for all passes: the loss has to be the same function each time.
@@ -146,8 +123,8 @@ class Transfer:
             run_ = run(theta, wanted, to_end=False)
             return beta * matching_loss(run_.distances_NK, weights_NK)
 
-        (group,) = self._theta.param_groups
-        state = self._theta.state
+        (group,) = self.theta.param_groups
+        state = self.theta.state
         return Lookahead(
             matching=matching,
             task=lambda theta: task_loss(run(theta, (), to_end=True).outputs),
@@ -157,5 +134,5 @@ class Transfer:
                 for name, parameter in parameters.items()
             },
             sgd=Sgd(group["lr"], group["momentum"], group["weight_decay"]),
-            steps=self._inner_steps,
+            steps=self.inner_steps,
         )

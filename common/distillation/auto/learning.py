@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -101,12 +102,7 @@ class AutoLearning(Learning):
             if self._learning.done:
                 self._settle()
             before = 0 if self._dream is None else self._settings.dream.steps
-            return StepRecord(
-                before + learned.step,
-                learned.loss,
-                learned.task_loss,
-                learned.distillation_loss,
-            )
+            return replace(learned, step=before + learned.step)
         if self._dream is None or self._good_enough:
             raise TransplantError("this adapter is good enough as it is; it takes no steps")
         try:
@@ -197,10 +193,7 @@ class AutoLearning(Learning):
             transplant.samples,
             settings.model_copy(update={"distillation": 0.0, "steps": teaching.steps}),
             ImitationPenalty(
-                transplant.problem,
-                answers,
-                weight=teaching.weight,
-                batch_size=teaching.batch_size,
+                transplant.problem, answers, weight=teaching.weight, batch_size=teaching.batch_size
             ),
         )
 
@@ -242,14 +235,8 @@ class AutoLearning(Learning):
             generator.set_state(after)
         if self._dream is not None and self._converged(self._dream):
             assert self._transplant.source is not None  # noqa: S101  # what was dreamed from
-            shown.append(
-                self._views(
-                    self._transplant.source.category_module,
-                    self._dream.images(),
-                    self._settings.teaching.dream_views,
-                    generator,
-                )
-            )
+            f, count = self._transplant.source.category_module, self._settings.teaching.dream_views
+            shown.append(self._views(f, self._dream.images(), count, generator))
         if not shown:
             raise TransplantError(
                 "there is nothing to show the teacher: give samples, or the category module and "
@@ -260,31 +247,14 @@ class AutoLearning(Learning):
     def _shown(self, generator: torch.Generator) -> list[Tensor]:
         """Return f of what needs no dream: samples, views of them, synthetic images."""
         transplant, teaching = self._transplant, self._settings.teaching
-        shown: list[Tensor] = []
-        if transplant.samples is not None:
-            shown.append(transplant.samples.features_NCHW)
-        if transplant.category_module is None:
-            return shown
-        if transplant.images_NCHW is not None:
-            shown.append(
-                self._views(
-                    transplant.category_module,
-                    transplant.images_NCHW,
-                    teaching.sample_views,
-                    generator,
-                )
-            )
-        shape = transplant.image_shape
-        if self._thrifty and shape is not None and teaching.synthetic > 0:
+        f, shape = transplant.category_module, transplant.image_shape
+        images_NCHW = transplant.images_NCHW
+        shown = [] if transplant.samples is None else [transplant.samples.features_NCHW]
+        if f is not None and images_NCHW is not None:
+            shown.append(self._views(f, images_NCHW, teaching.sample_views, generator))
+        if f is not None and self._thrifty and shape is not None and teaching.synthetic > 0:
             leaves_NCHW = dead_leaves(teaching.synthetic, shape, generator)
-            shown.append(
-                self._views(
-                    transplant.category_module,
-                    leaves_NCHW,
-                    teaching.synthetic_views,
-                    generator,
-                )
-            )
+            shown.append(self._views(f, leaves_NCHW, teaching.synthetic_views, generator))
         return [part.to(shown[0]) for part in shown]
 
     def _views(

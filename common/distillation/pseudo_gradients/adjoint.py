@@ -15,33 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.pseudo_gradients.fusion_rules import (
-    ConvTranspose2dRule,
-    SkipFusionRule,
-)
-from rootstock.common.distillation.pseudo_gradients.pooling_rules import (
-    AdaptiveAvgPool2dRule,
-    AvgPool2dRule,
-)
-from rootstock.common.distillation.pseudo_gradients.residual_rules import (
-    BasicBlockRule,
-    BottleneckRule,
-    InvertedResidualRule,
-    PaddedShortcutRule,
-)
-from rootstock.common.distillation.pseudo_gradients.rules import (
-    AdapterRule,
-    BatchNorm2dRule,
-    Conv2dRule,
-    FlattenRule,
-    IdentityRule,
-    LinearRule,
-    ReluRule,
-    Rule,
-    SequentialRule,
-    Shape,
-    Site,
-)
+from rootstock.common.distillation.pseudo_gradients import branch_rules, rules
+from rootstock.common.distillation.pseudo_gradients.rules import Rule, Shape, Site
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.branches import PaddedShortcut, SkipFusion
@@ -52,31 +27,31 @@ Masks = Mapping[str, Tensor]
 RuleClass = Callable[[Any, Site], Rule]
 
 RULES: dict[type[nn.Module], RuleClass] = {
-    Adapter: AdapterRule,
-    PaddedShortcut: PaddedShortcutRule,
-    SkipFusion: SkipFusionRule,
-    nn.AdaptiveAvgPool2d: AdaptiveAvgPool2dRule,
-    nn.AvgPool2d: AvgPool2dRule,
-    nn.BatchNorm2d: BatchNorm2dRule,
-    nn.Conv2d: Conv2dRule,
-    nn.ConvTranspose2d: ConvTranspose2dRule,
-    nn.Dropout: IdentityRule,
-    nn.Dropout2d: IdentityRule,
-    nn.Flatten: FlattenRule,
-    nn.Identity: IdentityRule,
-    nn.Linear: LinearRule,
-    nn.MaxPool2d: AvgPool2dRule,
-    nn.ReLU: ReluRule,
-    nn.ReLU6: ReluRule,
-    nn.Sequential: SequentialRule,
+    Adapter: rules.AdapterRule,
+    PaddedShortcut: branch_rules.PaddedShortcutRule,
+    SkipFusion: branch_rules.SkipFusionRule,
+    nn.AdaptiveAvgPool2d: rules.AdaptiveAvgPool2dRule,
+    nn.AvgPool2d: rules.AvgPool2dRule,
+    nn.BatchNorm2d: rules.BatchNorm2dRule,
+    nn.Conv2d: rules.Conv2dRule,
+    nn.ConvTranspose2d: branch_rules.ConvTranspose2dRule,
+    nn.Dropout: rules.IdentityRule,
+    nn.Dropout2d: rules.IdentityRule,
+    nn.Flatten: rules.FlattenRule,
+    nn.Identity: rules.IdentityRule,
+    nn.Linear: rules.LinearRule,
+    nn.MaxPool2d: rules.AvgPool2dRule,
+    nn.ReLU: rules.ReluRule,
+    nn.ReLU6: rules.ReluRule,
+    nn.Sequential: rules.SequentialRule,
 }
 """Rules by layer type: that very type, not its subclasses. What is added here takes part."""
 
 _RULES_BY_NAME: dict[str, RuleClass] = {
-    "torchvision.models.mobilenetv2.InvertedResidual": InvertedResidualRule,
-    "torchvision.models.resnet.BasicBlock": BasicBlockRule,
-    "torchvision.models.resnet.Bottleneck": BottleneckRule,
-    "torchvision.ops.misc.Conv2dNormActivation": SequentialRule,
+    "torchvision.models.mobilenetv2.InvertedResidual": branch_rules.InvertedResidualRule,
+    "torchvision.models.resnet.BasicBlock": branch_rules.BasicBlockRule,
+    "torchvision.models.resnet.Bottleneck": branch_rules.BottleneckRule,
+    "torchvision.ops.misc.Conv2dNormActivation": rules.SequentialRule,
 }
 """torchvision's own modules, by name: importing it takes a second that few callers need."""
 

@@ -139,11 +139,7 @@ def closed_form(
     -------
     Adapter and report. Biases are zero: they never enter D' (METHODS 1d, `bias_from_means`).
     """
-    device = next(problem.student_task.parameters()).device
-    adapter = Adapter(spec).identity_start().to(device)
-    adapter.beta.fill_(problem.beta)
-    if permutation_C is not None:
-        adapter.set_permutation(permutation_C)
+    adapter = problem.identity_start(spec, permutation_C)
     equations = normal_equations(
         problem, adapter, policy=policy, draws=draws, batch=batch, seed=seed, size=size
     )

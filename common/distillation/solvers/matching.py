@@ -16,9 +16,7 @@ Shapes: N draws, C channels of x, M channels of h(x), P places of all draws.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rootstock.common.distillation.problem import TransplantProblem
@@ -48,18 +46,16 @@ def matched(
     channels: 1 if the task modules are the same, near 0 if nothing corresponds. Of C ≠ M channels
     the smaller number is matched.
     """
-    device = next(problem.student_task.parameters()).device
-    adapter = Adapter(spec).identity_start().to(device)
-    adapter.beta.fill_(problem.beta)
-    if permutation_C is not None:
-        adapter.set_permutation(permutation_C)
+    from scipy.optimize import linear_sum_assignment  # the coordinator has it, a lab has not
+
+    adapter = problem.identity_start(spec, permutation_C)
     signals = Signals.between(problem, spec.out_channels, policy=policy, size=size)
     pseudo_gradients = PseudoGradients(problem, spec.out_channels, signals, draws=draws)
     generator = torch.Generator().manual_seed(seed)
     products_MC = torch.zeros(spec.out_channels, spec.in_channels, dtype=torch.float64)
     squares_M, squares_C = (torch.zeros(n, dtype=torch.float64) for n in products_MC.shape)
     for first in range(0, draws, batch):
-        draw = signals.draw(min(batch, draws - first), generator).to(device)
+        draw = signals.draw(min(batch, draws - first), generator).to(adapter.beta.device)
         V_MP, D_CP = (
             maps_NCHW.transpose(0, 1).flatten(1).double() for maps_NCHW in pseudo_gradients(draw)
         )
@@ -75,51 +71,10 @@ def matched(
         )
     # A dead channel is like none: its products are zero as well.
     correlation_MC = products_MC / scale_MC.clamp_min(torch.finfo(torch.float64).tiny)
-    rows, columns = assignment(correlation_MC.numpy())
+    rows, columns = linear_sum_assignment(correlation_MC.numpy(), maximize=True)
     first_conv = adapter.convolutions()[0]
     centre = spec.kernel // 2
     with torch.no_grad():
         first_conv.weight.zero_()
         first_conv.weight[rows, columns, centre, centre] = 1.0
     return adapter, float(correlation_MC[rows, columns].mean())
-
-
-def assignment(gain: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return pairs (rows, columns) of the largest total gain, no row or column twice.
-
-    The Hungarian method with shortest augmenting paths (Jonker and Volgenant, 1987), in
-    O(rows² · columns).
-    """
-    if gain.shape[0] > gain.shape[1]:
-        columns, rows = assignment(gain.T)
-        return rows, columns
-    count, width = gain.shape
-    cost = -gain
-    price_row, price_column = np.zeros(count), np.zeros(width)
-    taken_by = np.full(width, -1)
-    for row in range(count):
-        # Dijkstra over columns: how dear it is to free one for `row` by moving others on.
-        shortest, came_from = np.full(width, np.inf), np.full(width, -1)
-        done, at, distance, column = np.zeros(width, dtype=bool), row, 0.0, -1
-        while True:
-            through = distance + cost[at] - price_row[at] - price_column
-            better = ~done & (through < shortest)
-            shortest[better], came_from[better] = through[better], at
-            column = int(np.argmin(np.where(done, np.inf, shortest)))
-            distance = float(shortest[column])
-            done[column] = True
-            if taken_by[column] < 0:
-                break
-            at = int(taken_by[column])
-        # Prices keep every reduced cost from going below zero.
-        settled = np.flatnonzero(done & (taken_by >= 0))
-        price_row[row] += distance
-        price_row[taken_by[settled]] += distance - shortest[settled]
-        price_column[settled] -= distance - shortest[settled]
-        while column >= 0:
-            at = int(came_from[column])
-            freed = np.flatnonzero(taken_by == at)
-            taken_by[column] = at
-            column = -1 if at == row else int(freed[0])
-    columns = np.flatnonzero(taken_by >= 0)
-    return taken_by[columns].astype(np.int64), columns.astype(np.int64)

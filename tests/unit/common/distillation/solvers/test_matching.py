@@ -1,19 +1,14 @@
 """Channels that correspond are found by pseudo-gradients, whatever order hides them."""
 
-import itertools
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.solvers.closed_form import closed_form
-from rootstock.common.distillation.solvers.matching import assignment, matched
+from rootstock.common.distillation.solvers.matching import matched
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
@@ -102,21 +97,3 @@ def test_a_dead_task_module_is_refused() -> None:
     problem = TransplantProblem(dead, solver_nets.task_module(2), solver_nets.SHAPE)
     with pytest.raises(TransplantError, match="zero or not finite"):
         matched(problem, solver_nets.adapter_spec())
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    gain=st.tuples(st.integers(1, 5), st.integers(1, 5)).flatmap(
-        lambda shape: arrays(np.float64, shape, elements=st.integers(-4, 4).map(float))
-    )
-)
-def test_no_assignment_gains_more(gain: Any) -> None:
-    rows, columns = assignment(gain)
-    wide = gain if gain.shape[0] <= gain.shape[1] else gain.T
-    count = len(wide)
-    best = max(
-        sum(wide[row, column] for row, column in enumerate(chosen))
-        for chosen in itertools.permutations(range(wide.shape[1]), count)
-    )
-    assert len(set(rows)) == len(set(columns)) == count
-    assert gain[rows, columns].sum() == pytest.approx(best)

@@ -1,0 +1,196 @@
+"""The adjoint of layers that branch, or give a map: blocks, skip fusion, transposed convolution.
+
+A sum of branches gives back the sum of their gradients. torchvision's blocks are taken as they are.
+Theirs use one ReLU layer at several places, so each has a name of its own, by the convolution
+before it: `block.relu1`, `block.relu2`, …. A transposed convolution of stride s makes s pixels out
+of one, so a gradient map at its output may be larger than the nominal one by multiples of s only.
+
+Shapes: N batch, C channels of the input, O out-channels, H/W height and width of a gradient map.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
+
+from rootstock.common.distillation.pseudo_gradients.rules import Shape, Site
+from rootstock.common.errors import TransplantError
+from rootstock.common.nets.branches import PaddedShortcut, SkipFusion
+
+
+class _ResNetBlock(Protocol):
+    """What torchvision's BasicBlock and Bottleneck have in common."""
+
+    relu: nn.Module
+    downsample: nn.Module | None
+
+    def get_submodule(self, target: str) -> nn.Module: ...
+
+
+class _InvertedResidual(Protocol):
+    """What torchvision's InvertedResidual (MobileNetV2) has."""
+
+    conv: nn.Sequential
+    use_res_connect: bool
+
+
+class BasicBlockRule:
+    """relu(bn2(conv2(relu1(bn1(conv1(x))))) + shortcut(x)), after He et al., 2016."""
+
+    convs = 2
+
+    def __init__(self, layer: _ResNetBlock, site: Site) -> None:
+        above: OrderedDict[str, nn.Module] = OrderedDict()
+        for place in range(1, self.convs + 1):
+            above[f"conv{place}"] = layer.get_submodule(f"conv{place}")
+            above[f"bn{place}"] = layer.get_submodule(f"bn{place}")
+            if place < self.convs:
+                above[f"relu{place}"] = layer.relu
+        # A chain of the block's own layers, which keep their own paths.
+        self._branch = site.rule(nn.Sequential(above), site)
+        self.output_shape: Shape = self._branch.output_shape
+        self._shortcut = (
+            None
+            if layer.downsample is None
+            else site.inner("downsample", layer.downsample, site.shape)
+        )
+        _require_one_shape(
+            site, self.output_shape, self._shortcut.output_shape if self._shortcut else site.shape
+        )
+        self._last = site.inner(f"relu{self.convs}", layer.relu, self.output_shape)
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Go down both branches and add up."""
+        gradient = self._last.adjoint(gradient)
+        back = self._branch.adjoint(gradient)
+        return back + (self._shortcut.adjoint(gradient) if self._shortcut else gradient)
+
+
+class BottleneckRule(BasicBlockRule):
+    """As a basic block, with 1×1, 3×3 (strided) and 1×1 convolutions."""
+
+    convs = 3
+
+
+class InvertedResidualRule:
+    """conv(x), plus x where the size stays (Sandler et al., 2018); no ReLU after the sum."""
+
+    def __init__(self, layer: _InvertedResidual, site: Site) -> None:
+        self._branch = site.inner("conv", layer.conv, site.shape)
+        self.output_shape: Shape = self._branch.output_shape
+        self._adds = layer.use_res_connect
+        if self._adds:
+            _require_one_shape(site, self.output_shape, site.shape)
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Go down the branch; the shortcut passes the gradient on."""
+        back = self._branch.adjoint(gradient)
+        return back + gradient if self._adds else back
+
+
+class PaddedShortcutRule:
+    """Every stride-th pixel and zero channels: the gradient of those that were kept, put back."""
+
+    def __init__(self, layer: PaddedShortcut, site: Site) -> None:
+        _, height, width = site.expect_map(layer, channels=layer.in_channels)
+        self._layer, self._site = layer, site
+        thinned = (-(-n // layer.stride) for n in (height, width))
+        self.output_shape: Shape = (layer.out_channels, *thinned)
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Drop the new channels' gradient and spread the rest over the strides."""
+        layer = self._layer
+        height, width = self._site.grown(gradient, self.output_shape, (layer.stride, layer.stride))
+        back = gradient.new_zeros(len(gradient), layer.in_channels, height, width)
+        back[:, :, :: layer.stride, :: layer.stride] = gradient[
+            :, layer.before : layer.before + layer.in_channels
+        ]
+        return back
+
+
+class ConvTranspose2dRule:
+    """Transposed convolution: the convolution with the same weight."""
+
+    def __init__(self, layer: nn.ConvTranspose2d, site: Site) -> None:
+        shape = site.expect_map(layer, channels=layer.in_channels)
+        sizes = [
+            (size - 1) * stride - 2 * int(padding) + dilation * (kernel - 1) + spare + 1
+            for size, stride, padding, dilation, kernel, spare in zip(
+                shape[1:],
+                layer.stride,
+                layer.padding,
+                layer.dilation,
+                layer.kernel_size,
+                layer.output_padding,
+                strict=True,
+            )
+        ]
+        if min(sizes) < 1:
+            raise TransplantError(
+                f"layer '{site.path}' pads away its whole output; use larger images"
+            )
+        self._layer, self._site = layer, site
+        self.output_shape: Shape = (layer.out_channels, *sizes)
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Convolve; what the output padding added gets no weight."""
+        layer = self._layer
+        steps = [
+            n - size for n, size in zip(gradient.shape[2:], self.output_shape[1:], strict=True)
+        ]
+        if any(step % stride for step, stride in zip(steps, layer.stride, strict=True)):
+            raise TransplantError(
+                f"layer '{self._site.path}' upsamples by {layer.stride} and gets a gradient map "
+                f"{steps} pixels larger than its output; enlarge G by multiples of its stride"
+            )
+        height, width = (
+            size + step // stride
+            for size, step, stride in zip(self._site.shape[1:], steps, layer.stride, strict=True)
+        )
+        back = F.conv2d(
+            gradient,
+            layer.weight.to(gradient.dtype),
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
+        )
+        return back[:, :, :height, :width]
+
+
+class SkipFusionRule:
+    """deep(x) + skip(x): the sum of both branches' gradients."""
+
+    def __init__(self, layer: SkipFusion, site: Site) -> None:
+        self._site = site
+        self._deep = site.inner("deep", layer.deep, site.shape)
+        self._skip = site.inner("skip", layer.skip, site.shape)
+        self.output_shape: Shape = self._deep.output_shape
+        if self._skip.output_shape != self.output_shape:
+            raise TransplantError(
+                f"layer '{site.path}' adds a map of {self._skip.output_shape} to one of "
+                f"{self.output_shape} (channels, height, width); both branches must give one shape"
+            )
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        """Go down both branches and add up."""
+        deep, skip = self._deep.adjoint(gradient), self._skip.adjoint(gradient)
+        if deep.shape != skip.shape:
+            raise TransplantError(
+                f"layer '{self._site.path}' gets a gradient map of {tuple(gradient.shape[2:])}, "
+                f"which belongs to an input of {tuple(deep.shape[2:])} by one branch and of "
+                f"{tuple(skip.shape[2:])} by the other; use a G of the output's nominal size, "
+                f"{self.output_shape[1:]}, or one larger by a multiple of the module's strides"
+            )
+        return deep + skip
+
+
+def _require_one_shape(site: Site, branch: Shape, shortcut: Shape) -> None:
+    if branch != shortcut:
+        raise TransplantError(
+            f"block '{site.path}' adds a branch of shape {branch} to a shortcut of {shortcut}; "
+            "give it a downsample layer that matches"
+        )
