@@ -1,6 +1,6 @@
 """The net as a picture, in the manner of the paper's figure 1, new modules in red.
 
-A net of many categories is drawn as a crossbar (`rootstock.coordinator.pictures.crossbar`).
+A net of many categories is drawn as a table: a line a category, a column a task.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from matplotlib.patches import Circle, FancyBboxPatch, PathPatch
 from matplotlib.path import Path as Curve
 
 from rootstock.common.nets.graph import NetTree
-from rootstock.coordinator.pictures.boxes import MARGIN, Box, Layout
 from rootstock.coordinator.pictures.canvas import (
     ADAPTER,
     CATEGORY,
@@ -27,11 +26,10 @@ from rootstock.coordinator.pictures.canvas import (
     save,
     shortened,
 )
-from rootstock.coordinator.pictures.crossbar import MOST_LETTERS
-from rootstock.coordinator.pictures.layout import plan
+from rootstock.coordinator.pictures.layout import MARGIN, MOST_LETTERS, Box, Layout, plan
 
 DOT = 0.045
-"""Radius of a crossing that joins without an adapter."""
+"""Radius of what stands in a table for a join without an adapter."""
 
 
 def category_mark(category: str) -> str:
@@ -57,27 +55,18 @@ def draw_net(
     *,
     title: str = "",
 ) -> Path:
-    """Draw a transplant net as PNG or SVG.
-
-    Raises ConfigurationError if the file's suffix is another one.
+    """Draw a transplant net as PNG or SVG; return the file's path.
 
     Parameters
     ----------
-    tree
-        The net.
     path
-        Where it goes: NAME.png or NAME.svg.
+        NAME.png or NAME.svg.
     highlight
         What is new, in red: `category_mark`, `task_mark`, `edge_mark` of each.
     errors
         Errors in percent by (category, task); those of the tree's edges if None.
     title
         Written on top.
-
-    Returns
-    -------
-    Path
-        `path`.
     """
     require_suffix(path)
     layout = plan(tree)
@@ -105,14 +94,14 @@ def draw_net(
             error=errors.get((edge.category, edge.task)),
         )
     for name, box in layout.categories.items():
-        letters = MOST_LETTERS if layout.routes else max(13, int(box.width * 10))
+        letters = MOST_LETTERS if layout.table else max(13, int(box.width * 10))
         _draw_box(
             axes, box, shortened(name, letters), CATEGORY, new=category_mark(name) in highlight
         )
-    for name, box in layout.tasks.items():
-        letters = max(6, int(box.width * 10))
+    for name, box in layout.tasks:
+        letters = MOST_LETTERS if layout.table else max(6, int(box.width * 10))
         _draw_box(axes, box, shortened(name, letters), TASK, new=task_mark(name) in highlight)
-    direct = layout.routes is not None and any(edge.adapter is None for edge in tree.edges)
+    direct = layout.table and any(edge.adapter is None for edge in tree.edges)
     _draw_legend(axes, new=bool(highlight), direct=direct)
     return save(figure, path)
 
@@ -153,27 +142,27 @@ def _draw_edge(
     error: float | None,
 ) -> None:
     place = layout.adapters[key]
-    axes.add_patch(
-        PathPatch(
-            _curve(layout, key) if layout.routes is None else Curve(layout.routes[key]),
-            fill=False,
-            edgecolor=NEW if new else QUIET,
-            linewidth=1.8 if new else 0.9,
-            zorder=3 if new else 2,
+    if not layout.table:
+        axes.add_patch(
+            PathPatch(
+                _curve(layout, key),
+                fill=False,
+                edgecolor=NEW if new else QUIET,
+                linewidth=1.8 if new else 0.9,
+                zorder=3 if new else 2,
+            )
         )
-    )
     if adapter:
         _draw_box(axes, place, "h", ADAPTER, new=new)
-    elif layout.routes is not None:
+    elif layout.table:
         axes.add_patch(Circle((place.x, place.y), DOT, color=NEW if new else INK, zorder=4))
     if error is not None:
-        beside = layout.routes is not None
         axes.text(
-            place.right + 0.05 if beside else place.x,
-            place.y if beside else place.top + 0.06,
+            place.right + 0.05 if layout.table else place.x,
+            place.y if layout.table else place.top + 0.06,
             f"{error:.1f}%",
-            ha="left" if beside else "center",
-            va="center" if beside else "bottom",
+            ha="left" if layout.table else "center",
+            va="center" if layout.table else "bottom",
             size=7.5,
             color=NEW if new else INK,
             zorder=5,
@@ -183,7 +172,8 @@ def _draw_edge(
 
 def _curve(layout: Layout, key: tuple[str, str]) -> Curve:
     """Return an edge's line from its category module up to its task module."""
-    category, task, place = layout.categories[key[0]], layout.tasks[key[1]], layout.adapters[key]
+    category, task = layout.categories[key[0]], dict(layout.tasks)[key[1]]
+    place = layout.adapters[key]
     # Edges reach a task module side by side, in the order of their categories.
     spread = 0.8 * task.width * (place.x / layout.width - 0.5)
     start, end = place.y, task.bottom

@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from rootstock.common.errors import StorageError
-from rootstock.coordinator.pictures.boxes import Box
-from rootstock.coordinator.pictures.layout import plan
+from rootstock.coordinator.pictures.layout import Box, plan
 from rootstock.coordinator.pictures.net import category_mark, draw_net, edge_mark
 from tests.support.merge_records import net
 
@@ -26,10 +25,11 @@ def test_no_two_boxes_overlap_and_all_are_inside(count: int, tasks: list[str]) -
     layout = plan(net([f"c{i}" for i in range(count)], tasks))
     boxes: list[Box] = [
         *layout.categories.values(),
-        *layout.tasks.values(),
+        *(box for _, box in layout.tasks),
         *layout.adapters.values(),
     ]
-    assert len(boxes) == count + len(tasks) + count * len(tasks)
+    assert {name for name, _ in layout.tasks} == set(tasks)
+    assert len(boxes) == count + len(layout.tasks) + count * len(tasks)
     for place, one in enumerate(boxes):
         assert one.x - one.width / 2 > 0
         assert one.x + one.width / 2 < layout.width
@@ -45,7 +45,7 @@ def test_category_modules_are_below_adapters_below_task_modules() -> None:
     layout = plan(net(["cat", "cow"]))
     adapter = layout.adapters["cow", "classification"]
     assert layout.categories["cow"].top < adapter.bottom
-    assert adapter.top < layout.tasks["classification"].bottom
+    assert adapter.top < dict(layout.tasks)["classification"].bottom
 
 
 def test_only_what_is_new_is_red(tmp_path: Path) -> None:
