@@ -9,7 +9,7 @@ from rootstock.common.weights.card import NetCard, Parity
 
 
 def text_path(weights: Path) -> Path:
-    """Return where it stands: net.onnx → net.onnx.card.md."""
+    """Return where the text is: net.onnx → net.onnx.card.md."""
     return weights.with_name(f"{weights.name}.card.md")
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rootstock.common.artifacts.store import BlobStore
+from rootstock.common.errors import IntegrityError
 from rootstock.common.files import write_bytes
 from rootstock.common.images.decode import centre_square, normalise, pixels, read_picture
 from rootstock.common.nets.architectures import input_shape
@@ -25,12 +26,14 @@ from rootstock.common.weights.card import NetCard, NetSource, Parity, card_path
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.export.card_text import card_text, text_path
 from rootstock.coordinator.export.formats import Format, format_of
-from rootstock.coordinator.export.layers import Convert, converted
-from rootstock.coordinator.export.parity import Run, compared
+from rootstock.coordinator.export.layers import Convert, Run, converted
 from rootstock.coordinator.net.compose import compose, task_of
 
 EXAMPLES = 2
 """Images that a net is traced with: torch takes 1 for a constant."""
+TOLERANCE = 1e-4
+RANDOM_IMAGES = 5
+"""Another number than the example has that a net is traced with."""
 
 
 def export_composed(
@@ -44,28 +47,21 @@ def export_composed(
     source: NetSource | None = None,
     images: Sequence[Path] = (),
 ) -> NetCard:
-    """Write a composed net to a file, and its cards beside it.
+    """Write a composed net to a file, and its cards `.card.json` and `.card.md` beside it.
 
-    Raises NotFoundError if category and task are not joined; says which are; ConfigurationError if
-    the file's suffix is not the format's, or the format cannot hold a layer; names it;
-    MissingExtraError if the format needs an extra that is not installed; UnreadableError if one of
-    the images is none; IntegrityError if what was written does not answer as the composed net does;
-    nothing is left behind.
+    Raises ConfigurationError if the format cannot hold a layer, IntegrityError if what was written
+    does not answer as the composed net does; nothing is left behind then.
 
     Parameters
     ----------
-    tree, store
-        The net and where its blobs are.
     category, task
         Which two modules; the adapter that joins them and its calibration come along.
-    out
-        The file; the cards' names are its name and `.card.json`, `.card.md`.
     format_name
         One of `FORMATS`; None is the one of `out`'s suffix.
     source
         Which net's version it is taken from, for the card.
     images
-        Pictures on which a format other than safetensors is held against the composed net, beside
+        Pictures on which a format other than safetensors is compared with the composed net, beside
         random ones.
     """
     chosen = format_of(format_name, out)
@@ -124,7 +120,6 @@ def _written(
 
 
 def _converter(net: ComposedNet, chosen: Format) -> tuple[Convert, Callable[[bytes], Run]]:
-    """Return what writes a format, and what runs it."""
     if chosen.name == "onnx":
         from rootstock.coordinator.export import onnx_export
 
@@ -140,3 +135,37 @@ def _inputs(images: Sequence[Path], shape: Shape) -> Tensor | None:
         return None
     squares = (centre_square(read_picture(path, "RGB")) for path in images)
     return normalise(torch.stack([pixels(square, shape) for square in squares]))
+
+
+def compared(net: nn.Module, run: Run, shape: Shape, real_NCHW: Tensor | None) -> Parity:
+    """Compare a written net with the composed one on random images, and on real ones if given.
+
+    Raises IntegrityError if outputs differ by more than the tolerance, or have another shape.
+    """
+    generator = torch.Generator().manual_seed(0)
+    random_NCHW = torch.randn(RANDOM_IMAGES, *shape, generator=generator)
+    return Parity(
+        tolerance=TOLERANCE,
+        random_images=RANDOM_IMAGES,
+        random_difference=_difference(net, run, random_NCHW, "random"),
+        real_images=0 if real_NCHW is None else len(real_NCHW),
+        real_difference=None if real_NCHW is None else _difference(net, run, real_NCHW, "real"),
+    )
+
+
+@torch.no_grad()
+def _difference(net: nn.Module, run: Run, images_NCHW: Tensor, kind: str) -> float:
+    wanted: Tensor = net(images_NCHW)
+    given = run(images_NCHW)
+    if given.shape != wanted.shape:
+        raise IntegrityError(
+            f"the written net gives {list(given.shape)} for {kind} images, the composed one "
+            f"{list(wanted.shape)}; export as safetensors"
+        )
+    difference = float(((given - wanted).abs() / wanted.abs().clamp(min=1)).max())
+    if not difference <= TOLERANCE:
+        raise IntegrityError(
+            f"the written net's outputs for {kind} images differ from the composed one's by "
+            f"{difference:.2g}, the tolerance is {TOLERANCE:g}; export as safetensors"
+        )
+    return difference

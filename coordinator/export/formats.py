@@ -11,15 +11,7 @@ from rootstock.common.weights.card import FormatName
 
 @dataclass(frozen=True)
 class Format:
-    """One format.
-
-    Attributes
-    ----------
-    suffix
-        Of its files.
-    how_to_load
-        Python, with the file's name for `{file}`.
-    """
+    """A format: its files' suffix, and how Python loads them, with the file's name for `{file}`."""
 
     name: FormatName
     suffix: str
@@ -50,10 +42,7 @@ FORMATS = (
 
 
 def format_of(wanted: str | None, out: Path) -> Format:
-    """Return the wanted format, or the one that a file's suffix says.
-
-    Raises ConfigurationError if there is no such format, or the file's suffix is another's.
-    """
+    """Return the wanted format, or the one that a file's suffix says."""
     known = ", ".join(f"{each.name} ({each.suffix})" for each in FORMATS)
     if wanted is None:
         for each in FORMATS:

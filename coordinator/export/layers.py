@@ -1,4 +1,4 @@
-"""Which layer keeps a net from being written in a format.
+"""Writes a net in a format, and finds the layer that keeps it from being written.
 
 Shapes: N images, C channels, H/W height and width.
 """
@@ -22,13 +22,12 @@ FAILURES = (RuntimeError, TypeError, ValueError)
 
 Convert = Callable[[nn.Module, Tensor], bytes]
 """Writes a module, traced with an example input, in a format."""
+Run = Callable[[Tensor], Tensor]
+"""Runs a written net: takes images (N,C,H,W), gives outputs."""
 
 
 def converted(net: nn.Module, example_NCHW: Tensor, convert: Convert, *, format_name: str) -> bytes:
-    """Write a net in a format.
-
-    Raises ConfigurationError if the format cannot hold it; names the layer and the format.
-    """
+    """Write a net in a format; if it cannot hold the net, name the layer and the format."""
     try:
         with _quiet():
             return convert(net, example_NCHW)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.errors import ConfigurationError, MissingExtraError
-from rootstock.coordinator.export.parity import Run
+from rootstock.coordinator.export.layers import Run
 from rootstock.coordinator.export.torch_export import traced
 
 try:
@@ -44,10 +44,7 @@ def convert(net: nn.Module, example_NCHW: Tensor) -> bytes:
 
 
 def require_room(net: nn.Module) -> None:
-    """Say before an hour of work that a net is too large for a file.
-
-    Raises ConfigurationError if its weights have more than `MAX_BYTES`.
-    """
+    """Refuse a net that is too large for a file, before an hour of work."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values())
     if size > MAX_BYTES:
         raise ConfigurationError(

@@ -59,8 +59,8 @@ class Segmented:
     categories
         The categories asked.
     labels_HW
-        int16, at the net's input size: k for `categories[k − 1]`, 0 for the rest. Where
-        several claim a pixel, it is the most probable's.
+        int16, at the net's input size: k for `categories[k − 1]`, 0 for the rest. Where several
+        claim a pixel, it is the most probable's.
     picture
         The square that the net saw, in its own resolution, `SHOWN_SIDE` at most.
     """
@@ -89,20 +89,7 @@ Answer = Classified | Segmented | Unreadable
 
 
 class Predictor:
-    """The composed nets of one task.
-
-    Raises NotFoundError if the net has no such task, or nothing, or not that category, is joined to
-    it.
-
-    Parameters
-    ----------
-    tree, store
-        The net and where its blobs are.
-    task
-        A task module of the net.
-    category
-        Which category to ask; None asks all that are joined to the task.
-    """
+    """The composed nets of one task, of one category or of all that are joined to it."""
 
     def __init__(self, tree: NetTree, store: BlobStore, task: str, category: str | None) -> None:
         self.task = task_of(tree, task)
@@ -165,7 +152,6 @@ class Predictor:
 
     @torch.no_grad()
     def _outputs(self, pictures: list[_Picture]) -> Iterator[tuple[str, Tensor]]:
-        """Yield each category's output for all pictures."""
         inputs = {
             shape: normalise(torch.stack([picture.inputs[shape] for picture in pictures]))
             for shape in set(self._shapes.values())

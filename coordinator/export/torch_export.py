@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from rootstock.coordinator.export.parity import Run
+from rootstock.coordinator.export.layers import Run
 
 
 def traced(net: nn.Module, example_NCHW: Tensor) -> ExportedProgram:

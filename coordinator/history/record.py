@@ -7,6 +7,7 @@ from pydantic import Field
 from rootstock.common.documents import Document
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import Name, Setting
+from rootstock.common.nets.tailored.paths import KeptPath
 from rootstock.common.weights.manifest import Digest
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
@@ -29,8 +30,7 @@ class Tailored(Document):
 
     blocks: tuple[str, ...]
     """Names of the backbone's blocks up to the split, lowest first."""
-    paths: tuple[tuple[int, int, float], ...]
-    """(node, skip, α) of each path that was kept; skip 0 is the block."""
+    paths: tuple[KeptPath, ...]
 
 
 class MergeRecord(Document):

@@ -37,10 +37,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def require_suffix(path: Path) -> None:
-    """Say before drawing that a file's suffix is none that is written.
-
-    Raises ConfigurationError: names those that there are.
-    """
+    """Refuse a file's suffix that is not written, before drawing."""
     if path.suffix not in SUFFIXES:
         raise ConfigurationError(
             f"{path}: a picture is written as {' or '.join(SUFFIXES)}, not as '{path.suffix}'; "
@@ -49,10 +46,7 @@ def require_suffix(path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG or SVG, whole or not at all; the same figure gives the same bytes.
-
-    Raises ConfigurationError if the file's suffix is another one.
-    """
+    """Write a figure as PNG or SVG, whole or not at all; the same figure gives the same bytes."""
     require_suffix(path)
     buffer = io.BytesIO()
     if path.suffix == ".svg":

@@ -27,14 +27,8 @@ _SHORTEST_SIDE = 256
 def draw_overlay(picture: Image.Image, labels_HW: NDArray[np.integer], path: Path) -> Path:
     """Write a picture as PNG, each category's pixels tinted in its colour.
 
-    Parameters
-    ----------
-    picture
-        A square; one smaller than 256 pixels is enlarged.
-    labels_HW
-        k for the k-th category, 0 for the rest; brought to the picture's size.
-    path
-        Where the PNG goes.
+    The picture is a square; one smaller than 256 pixels is enlarged. Labels are k for the k-th
+    category, 0 for the rest, and are resized to the picture.
     """
     side = max(picture.width, _SHORTEST_SIDE)
     size = (side, side)

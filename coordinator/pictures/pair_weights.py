@@ -36,15 +36,11 @@ def heat_map(
 
     Parameters
     ----------
-    axes
-        Empty.
     by_pair
         λ, 0 to 6, by (source layer, target layer); at least one.
     layers, targets
         Source layers from the top down, target layers from left to right, as `ends` has them or in
         another order. Plain text without "$", which matplotlib reads as a formula.
-    title
-        Above it.
     brightest
         λ that is drawn brightest, alike for maps that stand side by side.
     """

@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Curve
 
+from rootstock.common.nets.tailored.paths import KeptPath
+
 _UNIVERSAL = "#2e6fb7"
 _PROXY = "#f18f43"
 _GONE = "#d9d9d9"
@@ -15,25 +17,11 @@ _WIDEST = 4.0
 """Points that a path with α = 1 is wide."""
 
 
-def draw_tailored(
-    axes: Axes, blocks: Sequence[str], paths: Sequence[tuple[int, int, float]], title: str
-) -> None:
+def draw_tailored(axes: Axes, blocks: Sequence[str], paths: Sequence[KeptPath], title: str) -> None:
     """Draw a net of which some paths were kept.
 
     A node is a dot. A box is a universal block, dashed if it was left out; an arc is a proxy. Lines
-    are as wide as α.
-
-    Parameters
-    ----------
-    axes
-        Empty.
-    blocks
-        Names of the backbone's blocks, lowest first.
-    paths
-        (node, skip, α) of each path that was kept; skip 0 is the block, j the proxy that reads
-        j nodes below.
-    title
-        Above it.
+    are as wide as α. `blocks` are the names of the backbone's, lowest first.
     """
     universal = {node: alpha for node, skip, alpha in paths if skip == 0}
     alive = {node for node, _, _ in paths}

@@ -20,6 +20,10 @@ MAX_TEXT = 512
 _NODE = re.compile(r"([1-9][0-9]?):([0-9]{1,4})")
 
 
+KeptPath = tuple[int, int, float]
+"""(target, skip, α) of a path that was kept; see `Path`."""
+
+
 class Path(NamedTuple):
     """One path of the graph."""
 

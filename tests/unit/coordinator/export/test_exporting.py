@@ -26,10 +26,9 @@ from rootstock.common.weights.card import NetCard, card_path
 from rootstock.common.weights.exported import load_composed
 from rootstock.coordinator.export import onnx_export, torch_export
 from rootstock.coordinator.export.card_text import text_path
-from rootstock.coordinator.export.exporting import export_composed
+from rootstock.coordinator.export.exporting import TOLERANCE, compared, export_composed
 from rootstock.coordinator.export.formats import FORMATS, Format, format_of
 from rootstock.coordinator.export.layers import Convert, converted
-from rootstock.coordinator.export.parity import TOLERANCE, compared
 from rootstock.coordinator.net.compose import compose
 from tests.support.grown_net import Command, GrownNet, animals
 
