@@ -1,1 +1,1 @@
-"""What a lab and the coordinator share; imports neither."""
+"""Both sides share this package, which imports neither the lab's nor the coordinator's."""

@@ -17,7 +17,7 @@
     ├── ProtocolVersionError (RuntimeError) exit 10 the two sides speak no common version
     ├── NotFoundError (LookupError)        exit 11  nothing has that name or digest
     ├── ConflictError (RuntimeError)       exit 12  a name is taken, a race is lost
-    └── TransplantError (ArithmeticError)  exit 13  the maths has no answer for this net
+    └── TransplantError (ArithmeticError)  exit 13  no adapter can be computed for this net
 
 Every message names the value, the rule and the remedy. Exit 0 is success, 1 a fault of ours,
 130 an interruption. The status codes of the wire come from one map: ``common.transport.status``.
@@ -113,6 +113,6 @@ class ConflictError(RootstockError, RuntimeError):
 
 
 class TransplantError(RootstockError, ArithmeticError):
-    """The maths has no answer: an unknown layer, shapes that do not fit, a singular system."""
+    """No adapter can be computed: shapes that do not fit, a singular system, divergence."""
 
     exit_code = 13

@@ -1,4 +1,4 @@
-"""Where the coordinator's structured log goes."""
+"""Sends the coordinator's structured log to a stream."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What makes independently trained nets fit together before any adapter (paper 004; METHODS 4)."""
+"""Makes independently trained nets fit together before any adapter (paper 004; METHODS 4)."""

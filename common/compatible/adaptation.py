@@ -38,12 +38,12 @@ OnStep = Callable[[int, int, str], None]
 
 
 class AdaptationSettings(Document):
-    """How long and how fast f learns."""
+    """Settings of an adaptation: how long and how fast f learns."""
 
     steps: int = Field(default=300, ge=1, le=1_000_000)
     """At most; the paper takes 1,000 with a rate of 1e-5 and minibatches of 512."""
     learning_rate: float = Field(default=1e-4, gt=0, le=10)
-    """Of Adam, constant."""
+    """Adam's, constant."""
     batch_size: int = Field(default=64, ge=2, le=65_536)
     check_steps: int = Field(default=20, ge=1)
     """Steps between looks at the images that judge, where the best f so far is kept."""
@@ -61,25 +61,16 @@ class RotationAccuracy(Document):
 
 @dataclass(frozen=True)
 class Adaptation:
-    """An adapted category module.
-
-    Attributes
-    ----------
-    category_module
-        f, frozen and in evaluation mode. BatchNorm statistics are of the images learned from.
-    step
-        After which it was the best; 0: no step of learning made it better.
-    source, re_estimated, adapted
-        Accuracy on the images that judge: above f as it was, above f with BatchNorm statistics of
-        the images learned from, and above the f that is kept.
-    learned_from, judged_on
-        Numbers of images.
-    """
+    """An adapted category module."""
 
     category_module: nn.Sequential
+    """f, frozen and in evaluation mode. BatchNorm statistics are of the images learned from."""
     step: int
+    """After which it was the best; 0: no step of learning made it better."""
     source: RotationAccuracy
+    """On the images that judge, as the others, above f as it was."""
     re_estimated: RotationAccuracy
+    """Above f with BatchNorm statistics of the images learned from."""
     adapted: RotationAccuracy
     learned_from: int
     judged_on: int
@@ -98,19 +89,9 @@ def adapt(
     with BatchNorm statistics of the new domain. No label has a part in it. Too few images for
     rotations or for BatchNorm statistics, and images that f does not take, are refused.
 
-    Parameters
-    ----------
-    category_module
-        f, trained; stays as it is.
-    rotation_head
-        Frozen, with `TURNS` outputs; stays as it is, its BatchNorm statistics as well: they are of
-        the features that f is to give again.
-    images_NCSS
-        uint8, of the new domain, on the CPU.
-    settings
-        The same give the same bits on one device.
-    on_step
-        Called after every step.
+    Category module and rotation head, of `TURNS` outputs, stay as they are, the head's BatchNorm
+    statistics as well: they are of the features that f is to give again. Images are uint8, on the
+    CPU. The same settings give the same bits on one device.
     """
     judged_NCSS, learned_NCSS = _parts(category_module, images_NCSS, settings.seed)
     f = copy.deepcopy(category_module).eval().requires_grad_(False)
@@ -154,7 +135,6 @@ def rotation_accuracy(
 
 
 def _parts(f: nn.Module, images_NCSS: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the images that judge, and those that f learns from."""
     count = len(images_NCSS)
     _require_channels(f, images_NCSS)
     if count < FEWEST_IMAGES:

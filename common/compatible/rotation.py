@@ -46,11 +46,11 @@ def quarter_turned(images_NCSS: Tensor, turns: int) -> Tensor:
 
 
 class RotationSettings(Document):
-    """How a rotation head is learned on a few hundred images."""
+    """Settings that train a rotation head on a few hundred images."""
 
     steps: int = Field(default=400, ge=1, le=1_000_000)
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
-    """Of AdamW, at the start; a cosine takes it to zero over the steps."""
+    """AdamW's at the start; a cosine takes it to zero over the steps."""
     weight_decay: float = Field(default=1e-2, ge=0, le=10)
     batch_size: int = Field(default=64, ge=2, le=65_536)
     seed: int = Field(default=0, ge=0, lt=1 << 63)

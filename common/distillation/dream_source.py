@@ -1,4 +1,4 @@
-"""What images are dreamed from: modules, and the moments that their layers' outputs are to have.
+"""The source of a dream: modules, and the moments that their layers' outputs are to have.
 
 Shapes: N images, C channels of a layer's output, H/W height and width.
 """
@@ -17,7 +17,7 @@ from rootstock.common.errors import TransplantError
 from rootstock.common.nets.spec import Shape
 
 _FLOOR = 1e-2
-"""Of a channel's variance, in units of its layer's mean: dead channels would weigh infinitely."""
+"""Least variance of a channel, in units of its layer's mean: dead ones would weigh infinitely."""
 
 
 @dataclass(frozen=True)

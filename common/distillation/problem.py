@@ -1,4 +1,4 @@
-"""What is to be transplanted: the frozen modules around the adapter, and samples if there are any.
+"""The problem to be solved: the frozen modules around the adapter, and samples if there are any.
 
 Shapes: N samples, C/H/W of x = f(I), or H/W of a mask; (N) also stands for (N, H', W') of a
 segmentation.
@@ -29,21 +29,16 @@ class TransplantProblem:
 
     The task modules are frozen: making a problem puts them in evaluation mode and stops their
     gradients. They are never changed.
-
-    Parameters
-    ----------
-    teacher_task, student_task
-        g_T, the teacher's task module, and g_S, the transplant net's.
-    feature_shape
-        (C, H, W) of x = f(I).
-    beta
-        β of the rescale layer: E‖f_S(I)‖_F / E‖f(I)‖_F; 1 if the norms are not known.
     """
 
     teacher_task: nn.Sequential
+    """g_T."""
     student_task: nn.Sequential
+    """g_S."""
     feature_shape: Shape
+    """(C, H, W) of x = f(I)."""
     beta: float = 1.0
+    """β of the rescale layer: E‖f_S(I)‖_F / E‖f(I)‖_F; 1 if the norms are not known."""
 
     def __post_init__(self) -> None:
         # β is a quotient of what two labs say: each may be sound, and the quotient overflow.
@@ -65,19 +60,12 @@ class TransplantProblem:
 
 @dataclass(frozen=True)
 class Samples:
-    """Features of images and what they show.
-
-    Parameters
-    ----------
-    features_NCHW
-        x = f(I).
-    labels_N
-        1 for the category, 0 for the rest; between the two, a teacher's σ(y_T). (N), or for a
-        segmentation (N, H', W'), a label for every pixel of y or `UNLABELLED`.
-    """
+    """Features of images and what they show."""
 
     features_NCHW: Tensor
     labels_N: Tensor
+    """1 for the category, 0 for the rest; between the two, a teacher's σ(y_T). (N), or for a
+    segmentation (N, H', W'), a label for every pixel of y or `UNLABELLED`."""
 
     def __post_init__(self) -> None:
         count = len(self.features_NCHW)

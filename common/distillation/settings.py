@@ -39,11 +39,11 @@ Start = Literal["random", "identity", "closed-form", "matched"]
 
 
 class BackDistillationSettings(Document):
-    """How an adapter is learned. The defaults served best with 10 samples of 32-pixel digits."""
+    """Settings of back-distillation; defaults served best with 10 samples of 32-pixel digits."""
 
     steps: int = Field(default=200, ge=0, le=1_000_000)
     learning_rate: float = Field(default=3e-3, gt=0, le=10)
-    """Of Adam, at the start; a cosine takes it to zero over the steps."""
+    """Adam's at the start; a cosine takes it to zero over the steps."""
     weight_decay: float = Field(default=0.0, ge=0, le=10)
     """Decoupled, on the distance to the adapter's starting point: few samples move it little."""
     batch_size: int = Field(default=64, ge=1, le=65_536)
@@ -64,15 +64,15 @@ class BackDistillationSettings(Document):
 
 
 class DreamSettings(Document):
-    """How images are dreamed."""
+    """Settings of a dream."""
 
     images: int = Field(default=96, ge=4, le=4096)
     max_pixels: int = Field(default=1 << 20, ge=1 << 12)
-    """Of all images together: above it there are fewer, but 4 at least. They go through the net in
+    """Cap on all images together: there are fewer then, but 4 at least. They go through the net in
     one batch; 17 of 224 pixels take about 2 GB of VGG-16."""
     steps: int = Field(default=150, ge=1, le=100_000)
     learning_rate: float = Field(default=0.1, gt=0, le=10)
-    """Of Adam, in units of the nets' input; a cosine takes it to zero."""
+    """Adam's, in units of the nets' input; a cosine takes it to zero."""
     statistics: float = Field(default=1.0, ge=0, le=1e4)
     """Weight of the moments' loss."""
     confidence: float = Field(default=1.0, ge=0, le=1e4)
@@ -80,7 +80,7 @@ class DreamSettings(Document):
     smoothness: float = Field(default=0.05, ge=0, le=1e4)
     """Weight of the mean squared difference of neighbouring pixels."""
     share: float = Field(default=0.5, gt=0, lt=1)
-    """Of the images that show the category."""
+    """Share of the images that show the category."""
     jitter: int = Field(default=2, ge=0, le=32)
     """Pixels by which images are rolled at most in a step, so that none is tied to a grid."""
     max_class_loss: float = Field(default=0.2, gt=0)
@@ -92,7 +92,7 @@ class DreamSettings(Document):
 
 
 class TeachingSettings(Document):
-    """What the methods `dream` and `auto` show the teacher, and how the adapter imitates it."""
+    """Settings of the methods `dream` and `auto`: images for the teacher, and their imitation."""
 
     dream_views: int = Field(default=1400, ge=0, le=1_000_000)
     """Strong views of all dreams together; these and the others are shown besides the images."""
@@ -110,17 +110,17 @@ class TeachingSettings(Document):
     steps: int = Field(default=400, ge=1, le=1_000_000)
     batch_size: int = Field(default=64, ge=1, le=65_536)
     weight: float = Field(default=1.0, gt=0, le=1e6)
-    """Of imitation, where the task loss of samples weighs 1."""
+    """Weight of imitation, where the task loss of samples weighs 1."""
 
 
 class MethodSettings(Document):
-    """How a method works. Each uses what concerns it."""
+    """Settings of all methods. Each uses those that concern it."""
 
     start: Start | None = None
     """None is the method's own: the closed form for `dream` and `auto`, else random, as in the
     paper."""
     ridge: float = Field(default=1e-6, ge=0, le=1e6)
-    """Of the closed form."""
+    """The closed form's damping."""
     dream: DreamSettings = DreamSettings()
     teaching: TeachingSettings = TeachingSettings()
     learning: BackDistillationSettings = BackDistillationSettings()
@@ -128,12 +128,12 @@ class MethodSettings(Document):
 
 
 class TaskLearningSettings(Document):
-    """How a task module is learned on a few dozens to thousands of samples."""
+    """Settings that train a task module on a few dozens to thousands of samples."""
 
     steps: int = Field(default=400, ge=1, le=1_000_000)
     """Batches in all, whatever the number of categories."""
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
-    """Of AdamW, at the start; a cosine takes it to zero over the steps."""
+    """AdamW's at the start; a cosine takes it to zero over the steps."""
     weight_decay: float = Field(default=1e-2, ge=0, le=10)
     batch_size: int = Field(default=32, ge=2, le=65_536)
     """Half of it of the category, half of the rest."""

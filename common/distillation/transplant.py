@@ -1,4 +1,4 @@
-"""What every method is given, what it gives back, and where adapters begin.
+"""The input of every method, and the adapters that learning starts from.
 
 Shapes: N samples, C channels of x = f(I), M channels of h(x).
 """
@@ -24,40 +24,24 @@ from rootstock.common.nets.training import in_batches
 
 @dataclass(frozen=True)
 class Transplant:
-    """All that a method may use.
-
-    Raises TransplantError if there are images without f, or not as many as samples.
-
-    Parameters
-    ----------
-    problem
-        The frozen task modules around the adapter.
-    spec
-        The adapter's structure.
-    samples
-        Features and labels, if there are any.
-    permutation_C
-        The reorder layer; None leaves channels as they are.
-    means
-        Channel means of x (C) and of f_S(I) (M), if labs shipped them: biases of the closed form.
-    source
-        What images can be dreamed from, if the lab shipped its statistics.
-    category_module, image_shape
-        f, and (C, H, W) of the images that it takes: where features of synthetic images come from.
-    images_NCHW, mirror
-        The samples' images as f takes them, and whether a mirrored one shows the same thing: where
-        more features come from than the samples' own.
-    """
+    """All that a method may use."""
 
     problem: TransplantProblem
     spec: AdapterSpec
     samples: Samples | None = None
     permutation_C: Tensor | None = None
+    """The reorder layer; None leaves channels as they are."""
     means: tuple[Tensor, Tensor] | None = None
+    """Channel means of x (C) and of f_S(I) (M), if labs shipped them: biases of the closed form."""
     source: DreamSource | None = None
+    """What images can be dreamed from, if the lab shipped its statistics."""
     category_module: nn.Sequential | None = None
+    """f, and (C, H, W) of the images that it takes: where features of synthetic images come
+    from."""
     image_shape: Shape | None = None
     images_NCHW: Tensor | None = None
+    """The samples' images as f takes them, and whether a mirrored one shows the same thing: where
+    more features come from than the samples' own."""
     mirror: bool = False
 
     def __post_init__(self) -> None:

@@ -46,7 +46,7 @@ class SigningKey:
         return self._key.sign(data)
 
     def to_pem(self) -> bytes:
-        """Return the private key as it stands in its file (PKCS #8, PEM)."""
+        """Return the private key as it is in its file (PKCS #8, PEM)."""
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 

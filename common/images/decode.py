@@ -1,4 +1,4 @@
-"""How a picture becomes a net's input: alike at every lab and wherever a net is applied.
+"""Turns a picture into a net's input: alike at every lab and wherever a net is applied.
 
 N images, C channels, H/W height and width.
 """

@@ -36,29 +36,19 @@ class Sgd:
 
 @dataclass(frozen=True)
 class Lookahead:
-    """What the virtual steps on one minibatch are made of.
-
-    Attributes
-    ----------
-    matching
-        The matching loss at θ with weights λ w (N, K). Called several times at one θ, which must
-        give the same: dropout draws alike.
-    task
-        L_org at θ; likewise.
-    theta, velocity
-        θ and v where the virtual steps begin; neither is changed.
-    sgd
-        Coefficients.
-    steps
-        T, 0 or more.
-    """
+    """The virtual steps on one minibatch."""
 
     matching: Callable[[Tensors, Tensor], Tensor]
+    """The matching loss at θ with weights λ w (N, K). Called several times at one θ, which must
+    give the same: dropout draws alike."""
     task: Callable[[Tensors], Tensor]
+    """L_org at θ; likewise."""
     theta: Tensors
+    """θ, and v below, where the virtual steps begin; neither is changed."""
     velocity: Tensors
     sgd: Sgd
     steps: int
+    """T, 0 or more."""
 
 
 def unrolled(ahead: Lookahead, weights_NK: Tensor) -> Tensor:

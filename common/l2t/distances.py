@@ -1,4 +1,4 @@
-"""How far r_θ of a target's map is from source maps, without making r_θ of it.
+"""Distances of r_θ of a target's map from source maps, without making r_θ of it.
 
 All-to-all matching on maps takes several times as long as the net itself: each pair has a map of
 the source's channels at the target's size, which is written, subtracted, squared and averaged. But
@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 
 class Wanted(NamedTuple):
-    """What the maps of one target layer are held against: the source maps of all its pairs."""
+    """The source maps that one target layer's map is compared with: those of all its pairs."""
 
     maps: list[Tensor]
     """(N, S, h, w) a pair; one that is smaller than the target's stands for its enlargement."""

@@ -1,4 +1,4 @@
-"""Which layers are matched, and the meta-networks that say what of them and how much.
+"""The pairs of layers that are matched, and the meta-networks that weigh them.
 
 Shapes: N images, C channels of a source's map, H/W its height and width, K the channels of all
 pairs side by side.
@@ -137,7 +137,7 @@ def _require(pairs: Sequence[Pair], sources: SourceShapes, target: Readable) -> 
 
 
 class Weights(NamedTuple):
-    """What the meta-networks say of every image."""
+    """The meta-networks' answer to every image."""
 
     what: list[Tensor]
     """w (N, C) a pair, of sum 1 over channels."""

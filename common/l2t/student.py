@@ -40,7 +40,7 @@ class Matched(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What one pass of the student gives."""
+    """The result of one pass of the student."""
 
     features: dict[str, Tensor]
     """(N, T, H, W) by layer, of those that are read."""

@@ -1,4 +1,4 @@
-"""Which layers of a net are read, and reading them.
+"""Reads layers of a net while it runs.
 
 Shapes: N images, C channels, H/W height and width.
 """
@@ -17,7 +17,7 @@ from rootstock.common.nets.spec import Shape
 
 
 class Seen(NamedTuple):
-    """What a source makes of images."""
+    """The result of one pass of a source."""
 
     features: dict[str, Tensor]
     """(N, C, H, W) by layer."""

@@ -22,7 +22,7 @@ from rootstock.common.l2t.taps import Source
 from rootstock.common.nets.training import descend
 
 BETA = 0.5
-"""Of the matching loss (published runs)."""
+"""Weight of the matching loss (published runs)."""
 INNER_STEPS = 2
 """T of the published runs."""
 
@@ -31,7 +31,7 @@ TaskLoss = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 class TransferStep(NamedTuple):
-    """What a minibatch came to."""
+    """The result of one minibatch."""
 
     task_loss: float
     """L_org."""
@@ -95,15 +95,7 @@ class Transfer:
         return TransferStep(float(own.detach()), where_P)
 
     def lookahead(self, x_NCHW: Tensor, wanted: Sequence[Wanted], task_loss: TaskLoss) -> Lookahead:
-        """Return what the virtual steps on a minibatch are made of, after θ's step.
-
-        Parameters
-        ----------
-        x_NCHW, task_loss
-            See `step`.
-        wanted
-            The source maps of the minibatch.
-        """
+        """Return what the virtual steps on a minibatch are made of, after θ's step; see `step`."""
         student, beta = self.student, self.beta
         parameters = dict(student.named_parameters())
         buffers = {name: buffer.clone() for name, buffer in student.named_buffers()}

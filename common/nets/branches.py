@@ -15,16 +15,7 @@ class PaddedShortcut(nn.Module):
     """A shortcut without weights: every stride-th pixel, and zeros for the channels that are new.
 
     Option A of Deep Residual Learning (He et al., 2016, section 3.3), which its nets for 32 pixels
-    use; option B is a 1×1 convolution.
-
-    Raises TransplantError if there are fewer channels above than below.
-
-    Parameters
-    ----------
-    in_channels, out_channels
-        C and O; the O − C new channels are half below, half above.
-    stride
-        Of the block whose shortcut it is.
+    use; option B is a 1×1 convolution. Of O − C new channels half are below, half above.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:

@@ -1,4 +1,4 @@
-"""What an edge does to the output of its task module: y ↦ scale · y + bias (METHODS 1i).
+"""The calibration of a join's output: y ↦ scale · y + bias (METHODS 1i).
 
 Shapes: y of any shape.
 """

@@ -1,4 +1,4 @@
-"""What a transplant net's graph becomes for an application: one net, ready to run.
+"""The net of one application, composed out of a transplant net: ready to run.
 
 Apart from the graph, so that a net's history can be read without torch.
 

@@ -1,4 +1,4 @@
-"""What an architecture declares: typed settings, named split points, layers in order."""
+"""An architecture's declaration: typed settings, named split points, layers in order."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Edge(Document):
     adapter: AdapterEntry | None = None
     """None joins them directly: the two were trained together, or are compatible as they are."""
     calibration: Calibration = Field(default=Calibration(), exclude_if=lambda found: found.identity)
-    """Of the output of this join. The identity is not written, so trees from before there were
+    """Scales the output of this join. The identity is not written, so trees from before there were
     calibrations keep their digests."""
     error: float | None = Field(default=None, ge=0, le=100)
     """Percent on the owning lab's private validation data when it was merged, calibrated."""

@@ -1,4 +1,4 @@
-"""What all trainings share: rates, a step, an optimiser's state as plain tensors, frozen passes.
+"""The common parts of all trainings: rates, a step, an optimiser's state, frozen passes.
 
 Shapes: N inputs, C channels, H/W height and width.
 """

@@ -1,4 +1,4 @@
-"""A tree as it is stored: a root that names shards, each with a share of the categories.
+"""A tree's documents: a root that names shards, each with a share of the categories.
 
 A merge writes the root and one shard anew and shares the others with its parent, as git's trees do:
 what a version costs on the disk does not grow with the net. Which shard a category is in follows
@@ -34,7 +34,7 @@ class TreeShard(Document):
 
 
 class TreeRoot(Document):
-    """What the net is made of: task modules here, categories in shards, by digest."""
+    """A tree's root: task modules here, categories in shards, by digest."""
 
     architecture: ArchitectureSpec
     tasks: tuple[TaskSpec, ...] = Field(min_length=1, max_length=16)

@@ -98,26 +98,17 @@ class Fcn:
     The published net pads the image by 100 pixels and crops what comes out. A category module that
     serves a classification too does not pad, so above it every layer keeps maps aligned: fc6 pads
     by half its kernel, and upsampling by s makes exactly s pixels out of one.
-
-    Parameters
-    ----------
-    widths
-        Of each block's convolutions, by the block's number.
-    deepest
-        Number of the deepest pool. The scores above it are fused with those of the two pools
-        below it.
-    hidden
-        Widths of fc6, fc7, …, which are convolutions.
-    kernel
-        Of fc6; odd.
-    outputs
-        Classes.
     """
 
     widths: Mapping[int, Sequence[int]]
+    """Out-channels of each block's convolutions, by the block's number."""
     deepest: int
+    """Number of the deepest pool. The scores above it are fused with those of the two pools
+    below it."""
     hidden: Sequence[int]
+    """Widths of fc6, fc7, …, which are convolutions."""
     kernel: int
+    """Side of fc6's kernel; odd."""
     outputs: int
 
     def layers(self, split: int, channels: int) -> list[Layer]:

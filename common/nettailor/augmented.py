@@ -24,7 +24,7 @@ PROXY_LOGIT = -2.0
 
 
 class Activations(NamedTuple):
-    """What a net makes of images."""
+    """The activations of a net on images."""
 
     nodes: dict[int, Tensor]
     """(N, C, H, W) by node, from 1; nodes that were left out are not there."""
@@ -225,7 +225,6 @@ def _into(paths: Iterable[Path], node: int) -> list[Path]:
 
 @torch.no_grad()
 def _shapes(extractor: nn.Sequential, input_shape_CHW: Shape) -> list[Shape]:
-    """Return the map's shape at every node, node 0 first."""
     stem, blocks = copy.deepcopy(stages(extractor))
     device = next(extractor.parameters()).device
     x_NCHW = stem.eval()(torch.zeros(1, *input_shape_CHW, device=device))

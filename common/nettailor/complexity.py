@@ -1,4 +1,4 @@
-"""What paths cost, and the cost that attention lets expect (paper, Eqs. 5 to 10).
+"""Paths' costs, and the cost that attention lets expect (paper, Eqs. 5 to 10).
 
 Shapes: N batch, C channels, H/W height and width.
 """

@@ -1,4 +1,4 @@
-"""How a net is tailored: it learns the task, to be cheap, and to do as its teacher (section 3.4).
+"""The loss of a tailored net: learn the task, be cheap, do as the teacher (paper, section 3.4).
 
 Shapes: N batch, C channels, H/W height and width, K classes.
 """
@@ -17,7 +17,7 @@ from rootstock.common.nettailor.complexity import Costs, expected_complexity
 
 @dataclass(frozen=True)
 class Settings:
-    """How one training is optimised: SGD, the rate falling as half a cosine.
+    """Settings of one training by SGD, the rate falling as half a cosine.
 
     The defaults are those of the authors' published runs.
     """
@@ -26,7 +26,7 @@ class Settings:
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    """Of the task's own weights; attention has none."""
+    """For the task's own weights; attention has none."""
     attention_rate: float = 1.0
     """Multiplies attention's learning rate: short trainings need more to move it."""
     complexity: float = 0.3

@@ -69,7 +69,7 @@ class Try:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the search came to."""
+    """The result of the search."""
 
     net: AugmentedNet
     met: bool

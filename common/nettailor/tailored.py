@@ -1,4 +1,4 @@
-"""A tailored net as it is used: what was left out is gone, nothing is masked.
+"""A tailored net as it is used: what was left out is not there, nothing is masked.
 
 Shapes: N batch, C channels, H/W height and width, K classes.
 """
@@ -86,7 +86,7 @@ def _term(net: AugmentedNet, path: Path, alpha: Tensor) -> Term:
 
 @dataclass(frozen=True)
 class Card:
-    """What is to be known about a tailored net; shares and what is removed in percent."""
+    """Facts about a tailored net; shares and reductions in percent."""
 
     alphas: dict[str, float]
     """By the name of the path, those that were kept."""
@@ -95,7 +95,7 @@ class Card:
     blocks_removed: int
     parameters: int
     own_parameters: int
-    """Of this task alone, α among them; the others are in the backbone already."""
+    """Those of this task alone, α among them; the others are in the backbone already."""
     params_removed: float
     """Below 0: more were added than left out."""
     flops_removed: float

@@ -20,7 +20,7 @@ _COMMON: list[tuple[str, int]] = [
     # Both ends may ping while no call is open: a lab watches for hours between merges, and
     # gateways drop silent connections after a few minutes (4 on some clouds).
     ("grpc.keepalive_time_ms", 60_000),
-    # A peer that does not answer a ping for this long is gone.
+    # A peer that does not answer a ping for this long is lost.
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # The default stops pinging after two pings without data, which is what a quiet watch is.
@@ -61,7 +61,7 @@ def server_options() -> list[tuple[str, int]]:
 
 
 class Address(NamedTuple):
-    """Where a server listens."""
+    """The address that a server listens at."""
 
     host: str
     port: int

@@ -82,17 +82,11 @@ def _pieces(file: FileIO, spans: Sequence[Span], skip: int, size: int) -> Iterat
 class ChunkReceiver:
     """Writes one blob's chunks to a partial file, in order, and proves the whole at the end.
 
-    The partial file is the state: whoever opens it again, after a cut or a ``kill -9``, goes on at
-    `offset`. Its bytes are then read once more for the hash, so a byte that the disk lost shows at
-    the end. One thread at a time may call `append`; `sync` may run beside it in another.
-    A partial file belongs to one receiver at a time; the caller sees to that, and caps `size`.
-
-    Parameters
-    ----------
-    part, target
-        The partial file, made if it is not there, and where the whole goes.
-    digest, size
-        SHA-256 and bytes of the whole.
+    The partial file, made if it is not there, is the state: whoever opens it again, after a cut or
+    a ``kill -9``, goes on at `offset`. Its bytes are then read once more for the hash, so a byte
+    that the disk lost shows at the end. One thread at a time may call `append`; `sync` may run
+    beside it in another. A partial file belongs to one receiver at a time; the caller sees to that,
+    and caps `size`, the bytes of the whole.
     """
 
     def __init__(
@@ -115,12 +109,6 @@ class ChunkReceiver:
             except BaseException:
                 self._file.close()
                 raise
-
-    def __enter__(self) -> ChunkReceiver:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def offset(self) -> int:

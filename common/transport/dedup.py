@@ -25,7 +25,7 @@ from rootstock.common.weights.schema import DTYPES
 
 
 class Place(NamedTuple):
-    """Where the bytes of a tensor stand: a file, and the bytes from `begin` up to `end`."""
+    """The bytes of a tensor: in a file, from `begin` up to `end`."""
 
     path: Path
     begin: int
@@ -79,12 +79,8 @@ def fill_up(
 
     It is written to `filling(whole)` first, which a crash may leave behind and the next try
     replaces; one call at a time for each `whole`. The stripped file's header is a peer's, and
-    checked against the manifest's entry.
-
-    Parameters
-    ----------
-    held, place_of
-        Names of the tensors that were left out, and where the bytes of each are.
+    checked against the manifest's entry. `held` are the tensors that were left out, and `place_of`
+    says where each is.
     """
     aside = filling(whole)
     with storage_errors(whole):

@@ -17,7 +17,7 @@ AHEAD = 4
 
 
 class ChunkMessage(Protocol):
-    """What UploadRequest and DownloadResponse have in common; see `Chunk`."""
+    """The fields that UploadRequest and DownloadResponse have in common; see `Chunk`."""
 
     offset: int
     data: bytes
@@ -31,24 +31,14 @@ async def receive(
     idle_seconds: float = 120.0,
     sync_bytes: int = SYNC_BYTES,
 ) -> int:
-    """Take a stream of chunks into a receiver, to the stream's end.
+    """Take a stream of chunks into a receiver, to the stream's end; return the durable offset.
 
     While one thread checks, writes and hashes a chunk and another flushes to the disk, the next
-    chunks come in, a few at most. However it ends, what came is flushed and the receiver closed;
-    a blob that is complete at the stream's end is proved and moved to its target.
+    chunks come in, a few at most. However it ends, what came is flushed and the receiver closed; a
+    blob that is complete at the stream's end is proved and moved to its target. Opening a receiver
+    hashes what is there, so do that in a thread.
 
     Raises UnreachableError if nothing came for `idle_seconds`.
-
-    Parameters
-    ----------
-    receiver
-        An open one; opening it hashes what is there, so do that in a thread.
-    sync_bytes
-        Bytes between flushes.
-
-    Returns
-    -------
-    The durable offset: the blob's size if it is complete.
     """
     keep_chunk_buffers()
     loop = asyncio.get_running_loop()

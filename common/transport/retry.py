@@ -1,4 +1,4 @@
-"""When to try again: after `UnreachableError` alone, with full jitter."""
+"""The retry policy: after `UnreachableError` alone, with full jitter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one gate: what a lab ships is held against a list of named checks, cheapest first.
+"""The admission checks: a list of named checks on all that a lab ships, cheapest first.
 
 Checks of the manifest come first and read no file; then the headers; then every tensor is
 streamed once, one in memory at a time, through the checks of contents. A refusal starts with the
@@ -32,14 +32,14 @@ PathOf = Callable[[str], Path]
 
 
 class Claim(NamedTuple):
-    """What the checks of the manifest look at."""
+    """The input of the checks of a manifest."""
 
     manifest: Manifest
     plan: Plan
 
 
 class Content(NamedTuple):
-    """What the checks of contents look at: one tensor of one blob."""
+    """The input of the checks of contents: one tensor of one blob."""
 
     part: Part
     name: str
@@ -54,14 +54,8 @@ class Content(NamedTuple):
 def admit(manifest: Manifest, plan: Plan, path_of: PathOf) -> None:
     """Let a manifest and its files in, or say why not: a refusal starts with the check's name.
 
-    Parameters
-    ----------
-    manifest
-        Whose signature has been verified.
-    plan
-        What the coordinator asks for.
-    path_of
-        Local file of a blob by digest; may raise `NotFoundError`.
+    The manifest's signature has been verified. `path_of` gives a blob's local file by digest, and
+    may raise `NotFoundError`.
     """
     blobs = [(part, _path(part, path_of)) for part in admit_manifest(manifest, plan)]
     for part, path in blobs:

@@ -21,7 +21,7 @@ FormatName = Literal["safetensors", "torch", "onnx"]
 
 
 class ModuleCard(Document, extra="ignore"):
-    """What every card says of the category module in its file, whoever wrote it.
+    """The part of every card that is about the category module in its file, whoever wrote it.
 
     Read as this document, the card of an exported net and that of an adapted module are alike.
     """
@@ -43,7 +43,7 @@ class NetSource(Document):
 
 
 class Preprocessing(Document):
-    """How an image becomes the net's input: as at every lab."""
+    """The steps from an image to the net's input: as at every lab."""
 
     crop: str = "centre square"
     resize: str = "bilinear"

@@ -16,7 +16,6 @@ from rootstock.common.nets.architectures import (
     input_shape,
     last_layer,
 )
-from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import Plan
 from rootstock.common.weights.manifest import (
     BlobEntry,
@@ -55,9 +54,10 @@ def parts(manifest: Manifest, plan: Plan) -> list[Part]:
 
 def _teacher_parts(manifest: TeacherManifest, plan: Plan) -> Iterator[Part]:
     tasks = {task.name: task for task in plan.tasks}
-    category_module, task_modules = _modules(
-        manifest.architecture, [tasks[name] for name in manifest.task_modules]
-    )
+    spec = manifest.architecture
+    with torch.device("meta"):
+        category_module = build_category_module(spec)
+        task_modules = {n: build_task_module(spec, tasks[n]) for n in manifest.task_modules}
     yield Part("module", "category module", manifest.category_module, layout(category_module))
     for name, entry in manifest.task_modules.items():
         yield Part("module", f"task module '{name}'", entry, layout(task_modules[name]))
@@ -73,13 +73,6 @@ def _teacher_parts(manifest: TeacherManifest, plan: Plan) -> Iterator[Part]:
         masks = any(tasks[n].kind == "binary-segmentation" for n in manifest.task_modules)
         expected = _samples(manifest, samples, masks=masks)
         yield Part("samples", "shared samples", samples.blob, expected)
-
-
-def _modules(
-    spec: ArchitectureSpec, tasks: list[TaskSpec]
-) -> tuple[nn.Sequential, dict[str, nn.Sequential]]:
-    with torch.device("meta"):
-        return build_category_module(spec), {t.name: build_task_module(spec, t) for t in tasks}
 
 
 def _samples(manifest: TeacherManifest, samples: SharedSamples, *, masks: bool) -> Layout:

@@ -28,7 +28,7 @@ _Natural = Annotated[int, Field(ge=0, lt=1 << 53)]
 
 
 class _Entry(Document):
-    """What the header says of a tensor: offsets count from the header's end."""
+    """A tensor's entry in the header: offsets count from the header's end."""
 
     model_config = ConfigDict(strict=True)
 

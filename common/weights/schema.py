@@ -1,4 +1,4 @@
-"""What a blob must hold to fit a module: the same names, shapes and dtypes, no more, no less."""
+"""A blob's fit to a module: the same names, shapes and dtypes, no more, no less."""
 
 from __future__ import annotations
 

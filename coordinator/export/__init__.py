@@ -1,1 +1,1 @@
-"""A composed net for an application."""
+"""Composed nets for applications: exported, and at work on pictures."""

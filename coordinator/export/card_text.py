@@ -1,4 +1,4 @@
-"""The card as people read it: Markdown."""
+"""Writes the card as people read it, in Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A composition taken away: one file in a chosen format, and cards for programs and for people.
+"""Exports a composed net: one file in a chosen format, and cards for programs and for people.
 
 Shapes: N images, C channels, H/W height and width.
 """

@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 MAX_BYTES = 2_000_000_000
-"""Of the weights: one protobuf message, which an ONNX file is, has less than 2 GiB."""
+"""The most that weights may have: an ONNX file is one protobuf message, of less than 2 GiB."""
 
 INPUT = "images"
 OUTPUT = "logits"

@@ -23,7 +23,7 @@ DOTS_PER_INCH = 150
 
 
 MOST_DOTS = 12_000
-"""Of a picture's longer side; a larger net is drawn with fewer dots an inch."""
+"""The most along a picture's longer side; a larger net is drawn with fewer dots an inch."""
 
 SUFFIXES = (".png", ".svg")
 

@@ -1,4 +1,4 @@
-"""Where the boxes of a net's picture are; sizes and positions in inches, no drawing here."""
+"""The layout of a net's picture: sizes and positions in inches, no drawing here."""
 
 from __future__ import annotations
 

@@ -171,7 +171,6 @@ def _draw_edge(
 
 
 def _curve(layout: Layout, key: tuple[str, str]) -> Curve:
-    """Return an edge's line from its category module up to its task module."""
     category, task = layout.categories[key[0]], dict(layout.tasks)[key[1]]
     place = layout.adapters[key]
     # Edges reach a task module side by side, in the order of their categories.
@@ -189,7 +188,6 @@ def _curve(layout: Layout, key: tuple[str, str]) -> Curve:
 
 
 def _draw_legend(axes: Axes, *, new: bool, direct: bool) -> None:
-    """Say what the colours mean, in a row below the net."""
     entries = [("category module f", CATEGORY), ("adapter h", ADAPTER), ("task module g", TASK)]
     if new:
         entries.append(("new", NEW_FILL))

@@ -1,4 +1,4 @@
-"""A segmentation over its picture.
+"""Draws a segmentation over its picture.
 
 H/W height and width.
 """
@@ -18,7 +18,7 @@ COLOURS = (
     (214, 39, 40), (31, 119, 180), (44, 160, 44), (255, 127, 14), (148, 103, 189),
     (23, 190, 207), (227, 119, 194), (188, 189, 34), (140, 86, 75), (127, 127, 127),
 )  # fmt: skip
-"""Of the first, second, … category; an eleventh has the first's again."""
+"""The first, second, … category's; an eleventh has the first's again."""
 
 _OPACITY = 0.5
 _SHORTEST_SIDE = 256

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from rootstock.coordinator.pictures.canvas import shortened
 
 _LETTERS = 28
-"""Of a layer's name."""
+"""The most that are shown of a layer's name."""
 
 MOST = 6.0
 """λ is a ReLU6's output."""

@@ -67,7 +67,7 @@ class Dream(Stepwise):
         self.measure()  # statistics that do not fit are an error now, not at the first step
 
     def images(self) -> Tensor:
-        """Return the images (N, C, H, W) as they stand."""
+        """Return the images (N, C, H, W) as they are."""
         return self._images.detach()
 
     def step(self) -> DreamRecord:
@@ -80,7 +80,7 @@ class Dream(Stepwise):
         return record
 
     def measure(self) -> DreamRecord:
-        """Return the losses of the images as they stand."""
+        """Return the losses of the images as they are."""
         with torch.no_grad():
             return self._losses(self._images, self._step)[1]
 

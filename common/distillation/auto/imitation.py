@@ -1,4 +1,4 @@
-"""Imitation: hold y_S = g_S(h(x)) to y_T = g_T(x) at features of any images (METHODS 1f, 1i).
+"""Imitation keeps y_S = g_S(h(x)) near y_T = g_T(x) at features of any images (METHODS 1f, 1i).
 
 The teacher is at hand, so every image is a training pair, whatever it shows: a sample, a view of
 one, a dream, a synthetic image. Outputs are compared as they are, not as probabilities: where both
@@ -25,7 +25,7 @@ from rootstock.common.nets.training import in_batches
 
 @dataclass(frozen=True)
 class Answers:
-    """Features, and what the teacher says to them."""
+    """Features, and the teacher's answers to them."""
 
     features_NCHW: Tensor
     y_T_NO: Tensor

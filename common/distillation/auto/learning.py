@@ -68,7 +68,7 @@ class AutoLearning(Learning):
 
     @property
     def adapter(self) -> Adapter:
-        """The adapter as it stands; the start, while a dream lasts."""
+        """The adapter as it is; the start, while a dream lasts."""
         if self._learning is None or self._learning.done:
             return self._adapter
         return self._learning.adapter
@@ -264,7 +264,6 @@ class AutoLearning(Learning):
         count: int,
         generator: torch.Generator,
     ) -> Tensor:
-        """Return f of images and of strong views of them."""
         # Dreams, samples and synthetic images share the room.
         each = 4 * torch.Size(self._transplant.problem.feature_shape).numel()
         room = self._settings.teaching.max_feature_bytes // each // 3

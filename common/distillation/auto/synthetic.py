@@ -20,7 +20,7 @@ from rootstock.common.nets.spec import Shape
 _LEAVES = 40
 """Shapes an image: enough to cover it."""
 _LARGEST, _SMALLEST = 0.5, 0.04
-"""Of a leaf's radius, as shares of the side."""
+"""A leaf's radius, as shares of the side."""
 _RANGE = 2.0
 """Largest value of a pixel either way, in the nets' units."""
 

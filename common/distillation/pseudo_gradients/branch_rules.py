@@ -22,7 +22,7 @@ from rootstock.common.nets.branches import PaddedShortcut, SkipFusion
 
 
 class _ResNetBlock(Protocol):
-    """What torchvision's BasicBlock and Bottleneck have in common."""
+    """The members that torchvision's BasicBlock and Bottleneck have in common."""
 
     relu: nn.Module
     downsample: nn.Module | None
@@ -31,7 +31,7 @@ class _ResNetBlock(Protocol):
 
 
 class _InvertedResidual(Protocol):
-    """What torchvision's InvertedResidual (MobileNetV2) has."""
+    """The members of torchvision's InvertedResidual (MobileNetV2)."""
 
     conv: nn.Sequential
     use_res_connect: bool

@@ -1,4 +1,4 @@
-"""V and D'_T of many draws: what a transplant's pseudo-gradients are made of (METHODS 1a).
+"""V and D'_T of many draws, which a transplant's pseudo-gradients are made of (METHODS 1a).
 
 Neither holds an adapter weight, so no graph is recorded. In Exp. 2 no ReLU but the lowest has a
 mask, so all that stands above it is one linear map of G, the same for every draw: it is worked out
@@ -42,7 +42,7 @@ class PseudoGradients:
 
 
 class _Source:
-    """D' of one task module."""
+    """Computes D' of one task module."""
 
     def __init__(self, module: nn.Sequential, shape: Shape, signals: Signals, draws: int) -> None:
         self._module, self._shape = module, shape

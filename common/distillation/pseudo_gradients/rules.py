@@ -31,7 +31,7 @@ Shape = tuple[int, ...]
 
 
 class Rule(Protocol):
-    """How one layer takes part in a pseudo-gradient.
+    """A rule takes one layer's part in a pseudo-gradient.
 
     To add a layer type: write a class that takes (layer, site), raises TransplantError if the layer
     cannot stand there, and has these two members; then add it to `adjoint.RULES`.
@@ -47,7 +47,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Site:
-    """Where a layer stands."""
+    """The position of a layer in its net."""
 
     path: str
     """Names of its containers and its own, with dots; errors and masks go by it."""

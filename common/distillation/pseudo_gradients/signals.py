@@ -1,4 +1,4 @@
-"""Draws of G and x_rand: what pseudo-gradients are asked about (paper, section 3.2).
+"""Draws of G and x_rand, at which pseudo-gradients are taken (paper, section 3.2).
 
 A draw holds, for each of N backward passes, G at the output and the dummy-2 masks. The same draw
 serves teacher and student, so that their D' are comparable.
@@ -42,7 +42,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Signals:
-    """Where draws come from, for one pair of task modules.
+    """The source of draws for one pair of task modules.
 
     Draws are made on the CPU, whatever the device, so that a seed means the same everywhere.
     """

@@ -33,14 +33,8 @@ from rootstock.common.nets.adapter import Adapter
 class BackDistillation(Learning):
     """An adapter that is learned by back-distillation, from the start that it is given.
 
-    Parameters
-    ----------
-    samples
-        x and labels, or None to distil without any.
-    penalty
-        Stands in for the term of pseudo-gradients, which the settings describe.
-    report
-        Numbers of the start, kept beside what is learned from it.
+    Without samples the pseudo-gradients alone are learned from. A penalty stands in for their term,
+    which the settings describe. The report is numbers of the start.
     """
 
     def __init__(

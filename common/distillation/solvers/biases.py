@@ -19,13 +19,9 @@ from rootstock.common.nets.architectures import last_layer
 def bias_from_means(adapter: Adapter, mean_x_C: Tensor, mean_target_M: Tensor) -> Adapter:
     """Set the first convolution's bias so that its mean output is what g_S is used to.
 
-    Parameters
-    ----------
-    adapter
-        Its other convolutions keep their biases. Changed and returned.
-    mean_x_C, mean_target_M
-        Channel means of x = f(I) over the owning lab's images, and of f_S(I) over the images that
-        g_S was trained with.
+    Means are by channel, of x = f(I) over the owning lab's images and of f_S(I) over the images
+    that g_S was trained with. The adapter, whose other convolutions keep their biases, is changed
+    and returned.
     """
     spec = adapter.spec
     for what, mean, channels in (

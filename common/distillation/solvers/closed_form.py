@@ -36,7 +36,7 @@ from rootstock.common.nets.spec import AdapterSpec
 
 @dataclass(frozen=True)
 class Report:
-    """How good a solution is."""
+    """Numbers that say how good a solution is."""
 
     draws: int
     residual: float

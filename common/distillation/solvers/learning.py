@@ -191,7 +191,7 @@ class Learning(Stepwise):
 
     @property
     def adapter(self) -> Adapter:
-        """The adapter as it stands."""
+        """The adapter as it is."""
         return self._adapter
 
     @property

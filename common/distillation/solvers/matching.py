@@ -1,4 +1,4 @@
-"""Which channels of teacher and student correspond, by their pseudo-gradients alone.
+"""Finds which channels of teacher and student correspond, by their pseudo-gradients alone.
 
 Nets that grew from common initial weights hold much the same units, in an order that the reorder
 layer hides. The closed form (`closed_form`) fits any linear map, and where teacher and student

@@ -1,4 +1,4 @@
-"""What an adapter's learning can be held to beside the task: pseudo-gradients, or real ones.
+"""Terms of an adapter's loss beside the task: pseudo-gradients are compared, or real ones.
 
 A penalty is one term of the loss. Back-distillation's (paper, Eq. 3) needs no image; the Jacobian
 baseline's compares real gradients at the features of samples.
@@ -24,7 +24,7 @@ class Penalty(Protocol):
     """A term of the loss."""
 
     def loss(self, adapter: Adapter, generator: torch.Generator) -> Tensor:
-        """Return the term () for the adapter as it stands, its graph reaching the weights.
+        """Return the term () for the adapter as it is, its graph reaching the weights.
 
         All that is random in it comes from the generator, so that a resumed run repeats it.
         """

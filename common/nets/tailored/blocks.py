@@ -1,4 +1,4 @@
-"""What stands on a path: a pre-trained block, or a lean proxy for it (paper, section 3.3).
+"""The modules on paths: a pre-trained block, or a lean proxy for it (paper, section 3.3).
 
 Shapes: N batch, C channels, O out-channels, H/W height and width.
 """
@@ -18,7 +18,7 @@ from rootstock.common.errors import TransplantError
 from rootstock.common.nets.spec import Shape
 
 PROXY_STD = 0.01
-"""Of a proxy's initial weights."""
+"""Standard deviation of a proxy's initial weights."""
 
 
 class UniversalBlock(nn.Module):
@@ -51,14 +51,8 @@ def pooling(stride: int) -> nn.MaxPool2d:
 class Proxy(nn.Sequential):
     """Max-pooling where maps shrink, a 1×1 convolution without bias, BatchNorm.
 
-    All of it, BatchNorm's statistics included, belongs to one task.
-
-    Parameters
-    ----------
-    source_CHW, target_CHW
-        Shapes of the maps that it reads and approximates.
-    generator
-        Draws its weights from N(0, 0.01²).
+    All of it, BatchNorm's statistics included, belongs to one task. It reads a map of one shape and
+    approximates one of the other; the generator draws its weights from N(0, 0.01²).
     """
 
     def __init__(

@@ -27,9 +27,9 @@ class Term(NamedTuple):
     module: UniversalBlock | nn.Conv2d
     """A proxy is one 1×1 convolution, BatchNorm and α folded into it."""
     stride: int = 1
-    """Of a proxy's max-pooling."""
+    """A proxy's max-pooling has it."""
     alpha: Tensor | None = None
-    """Of a universal block, without a shape."""
+    """A universal block's weight, without a shape."""
 
 
 class TailoredBlocks(nn.Module):

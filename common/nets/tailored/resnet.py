@@ -54,7 +54,6 @@ class TailoredResNet(Architecture):
     @model_validator(mode="before")
     @classmethod
     def _by_the_backbone(cls, given: Any) -> Any:
-        """Let the backbone check its settings and say what images it takes."""
         if not isinstance(given, dict) or given.get("backbone") not in BACKBONES:
             return given
         below = _backbone(given)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_a_blob_goes_through(source: Path, tmp_path: Path) -> None:
-    with receiver(tmp_path) as target:
+    with closing(receiver(tmp_path)) as target:
         for chunk in chunks(source, 0, SIZE):
             assert not target.complete
             target.append(*chunk)
@@ -127,7 +128,7 @@ def test_chunks_of_what_is_not_there(source: Path, tmp_path: Path) -> None:
 def test_a_bad_chunk_is_refused_and_the_good_one_still_fits(
     tmp_path: Path, offset: int, data: bytes, crc32: int | None, kind: type[RefusedError], rule: str
 ) -> None:
-    with receiver(tmp_path) as target:
+    with closing(receiver(tmp_path)) as target:
         send(target, DATA[:SIZE], 0)
         with pytest.raises(kind, match=rule):
             target.append(offset, data, zlib.crc32(data) if crc32 is None else crc32)
@@ -140,7 +141,7 @@ def test_a_bad_chunk_is_refused_and_the_good_one_still_fits(
 
 
 def test_a_chunk_beyond_the_declared_size_is_refused(tmp_path: Path) -> None:
-    with receiver(tmp_path, DATA[:100]) as target:
+    with closing(receiver(tmp_path, DATA[:100])) as target:
         with pytest.raises(SchemaError, match="ends at 101, the manifest says 100 bytes"):
             send(target, DATA[:101], 0)
         send(target, DATA[:100], 0)
@@ -151,11 +152,11 @@ def test_a_chunk_beyond_the_declared_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_truncated_blob_is_refused_and_can_be_resumed(tmp_path: Path) -> None:
-    with receiver(tmp_path) as target:
+    with closing(receiver(tmp_path)) as target:
         send(target, DATA[:SIZE], 0)
         with pytest.raises(SchemaError, match="truncated: 4096 of 10240 bytes"):
             target.finish()
-    with receiver(tmp_path) as target:
+    with closing(receiver(tmp_path)) as target:
         assert target.offset == target.durable_offset == SIZE
         send(target, DATA[SIZE : 2 * SIZE], SIZE)
         send(target, DATA[2 * SIZE :], 2 * SIZE)
@@ -166,7 +167,7 @@ def test_a_truncated_blob_is_refused_and_can_be_resumed(tmp_path: Path) -> None:
 def test_wrong_bytes_are_dropped_and_the_right_ones_then_fit(tmp_path: Path) -> None:
     wrong = bytes([DATA[0] ^ 1]) + DATA[1:]
     for data, good in ((wrong, False), (DATA, True)):
-        with receiver(tmp_path, cap=len(DATA)) as target:
+        with closing(receiver(tmp_path, cap=len(DATA))) as target:
             assert target.offset == 0
             send(target, data, 0)
             if good:
@@ -180,11 +181,11 @@ def test_wrong_bytes_are_dropped_and_the_right_ones_then_fit(tmp_path: Path) -> 
 
 
 def test_a_byte_that_the_disk_lost_shows_at_the_end(tmp_path: Path) -> None:
-    with receiver(tmp_path, cap=len(DATA)) as target:
+    with closing(receiver(tmp_path, cap=len(DATA))) as target:
         send(target, DATA[:SIZE], 0)
     part = tmp_path / "x.part"
     part.write_bytes(bytes([1]) + part.read_bytes()[1:])
-    with receiver(tmp_path, cap=len(DATA)) as target:
+    with closing(receiver(tmp_path, cap=len(DATA))) as target:
         send(target, DATA[SIZE:], SIZE)
         with pytest.raises(IntegrityError, match="have SHA-256"):
             target.finish()
@@ -197,7 +198,7 @@ def test_a_partial_file_larger_than_the_whole_is_refused(tmp_path: Path) -> None
 
 
 def test_nothing_is_durable_before_a_flush(tmp_path: Path) -> None:
-    with receiver(tmp_path) as target:
+    with closing(receiver(tmp_path)) as target:
         send(target, DATA[:SIZE], 0)
         assert (target.offset, target.durable_offset) == (SIZE, 0)
         assert target.sync() == SIZE
@@ -206,7 +207,7 @@ def test_nothing_is_durable_before_a_flush(tmp_path: Path) -> None:
 
 def test_long_stretches_between_flushes_come_back_as_they_were(tmp_path: Path) -> None:
     data = os.urandom(1 << 20) * 40
-    with receiver(tmp_path, data, cap=1 << 20) as target:
+    with closing(receiver(tmp_path, data, cap=1 << 20)) as target:
         for offset in range(0, len(data), 1 << 20):
             send(target, data[offset : offset + (1 << 20)], offset)
             if target.offset - target.durable_offset > SYNC_BYTES:
@@ -231,7 +232,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path), digest(DATA)])
     assert done.returncode == -signal.SIGKILL
-    with receiver(tmp_path) as target:
+    with closing(receiver(tmp_path)) as target:
         assert target.offset == 2 * SIZE
         send(target, DATA[2 * SIZE :], 2 * SIZE)
         target.finish()
@@ -243,6 +244,7 @@ def test_a_full_disk_is_named_and_the_upload_resumes_after_it(tmp_path: Path) ->
         tmp_path,
         """
 import hashlib, zlib
+from contextlib import closing
 from rootstock.common.transport.chunks import ChunkReceiver
 data = bytes(700_000)
 ballast = disk / "ballast"
@@ -266,7 +268,7 @@ offset = target.offset
 target.leave()
 assert offset == (disk / "x.part").stat().st_size == target.durable_offset > 0
 ballast.unlink()
-with open_receiver() as target:
+with closing(open_receiver()) as target:
     assert target.offset == offset
     send(target)
     print(target.finish().stat().st_size)
