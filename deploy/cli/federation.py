@@ -37,7 +37,7 @@ def demo(
     Starts afresh each time; an earlier demo's folder is replaced.
     """
     _remove_earlier(state)
-    with as_file(files("deploy") / "examples" / "digits.toml") as file:
+    with as_file(files("rootstock.deploy") / "examples" / "digits.toml") as file:
         _run(file, state, data=None, sites=(), as_json=as_json, keep_ui=keep_ui)
 
 

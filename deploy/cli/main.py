@@ -1,14 +1,14 @@
 """``rootstock``: the one command line.
 
-Errors of ours end with one line and the exit code of their class (``rootstock.common.errors``); an
-interruption ends with 130; anything else is a fault of ours and keeps its traceback.
+Errors of ours end with one line and the exit code of their class (``rootstock.common.errors``); a
+command line that is none ends with 2, an interruption with 130; anything else is a fault of ours
+and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from rootstock import __version__
@@ -17,6 +17,9 @@ from rootstock.deploy.cli import bench, federation
 from rootstock.deploy.cli.coordinator import app as coordinator
 from rootstock.deploy.cli.net import app as net
 from rootstock.deploy.cli.site import app as site
+
+INTERRUPTED = 130
+"""What typer ends with after Ctrl-C."""
 
 app = typer.Typer(
     name="rootstock",
@@ -51,17 +54,14 @@ def _root(
 def main() -> None:
     """Run the command line; the entry point of the ``rootstock`` script."""
     try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("interrupted", err=True)
-        code = 130
+        app()
     except RootstockError as error:
         typer.echo(f"error: {error}", err=True)
-        code = error.exit_code
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(error.exit_code)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("interrupted", err=True)
+        raise
 
 
 if __name__ == "__main__":

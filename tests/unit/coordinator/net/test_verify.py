@@ -105,6 +105,17 @@ def test_a_join_that_answers_otherwise_than_when_it_was_added(founded: Coordinat
     assert "outputs are" not in " ".join(problem.rule for problem in without)
 
 
+def test_a_join_that_cannot_be_composed(founded: CoordinatorContext) -> None:
+    """Every blob is whole, and the tree says of a module what its weights do not fit."""
+    tree = founded.tree()
+    assert tree is not None
+    module = tree.category_modules["cat"]
+    wider = module.architecture.model_copy(update={"settings": {"width": 8}})
+    modules = {"cat": module.model_copy(update={"architecture": wider})}
+    commit(founded, tree.model_copy(update={"category_modules": modules}))
+    assert "every join can be composed" in rules(founded, 2)
+
+
 def test_a_commit_by_another_key(founded: CoordinatorContext) -> None:
     other = SigningKey.generate().public_key
     assert rules(founded, 1, other) == ["commit and tree are signed"]
