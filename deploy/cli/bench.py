@@ -15,25 +15,19 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 """The repository's root, where this package runs from one."""
 
 
-def group() -> typer.Typer:
-    """Return the checkout's commands, or in an installed package one that says where they are."""
+def add_to(app: typer.Typer) -> None:
+    """Add the checkout's commands, or in an installed package one that says where they are."""
     if not (CHECKOUT / "tests" / "benchmarks" / "cli.py").is_file():
-        return _elsewhere
+        anything = {"allow_extra_args": True, "ignore_unknown_options": True}
+        app.command("bench", context_settings=anything, add_help_option=False)(_not_installed)
+        return
     if str(CHECKOUT) not in sys.path:
         sys.path.append(str(CHECKOUT))
-    return cast(typer.Typer, import_module("tests.benchmarks.cli").app)
+    app.add_typer(cast(typer.Typer, import_module("tests.benchmarks.cli").app), name="bench")
 
 
-_elsewhere = typer.Typer(
-    help="Measure (from a checkout of the repository).",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    invoke_without_command=True,
-    add_help_option=False,
-)
-
-
-@_elsewhere.callback()
 def _not_installed() -> None:
+    """Measure (from a checkout of the repository)."""
     raise MissingExtraError(
         "bench: the measurements are part of a checkout, not of the installed package; clone the "
         "repository, run `make .venv/.dev` there, then `.venv/bin/rootstock bench`"

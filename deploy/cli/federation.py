@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,8 +38,13 @@ def demo(
     Starts afresh each time; an earlier demo's folder is replaced.
     """
     _remove_earlier(state)
-    with as_file(files("rootstock.deploy") / "examples" / "digits.toml") as file:
+    with demo_file() as file:
         _run(file, state, data=None, sites=(), as_json=as_json, keep_ui=keep_ui)
+
+
+def demo_file() -> AbstractContextManager[Path]:
+    """Return the FEDERATION.toml of the demo, wherever the package is installed."""
+    return as_file(files("rootstock.deploy") / "examples" / "digits.toml")
 
 
 def up(

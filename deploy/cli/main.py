@@ -31,7 +31,7 @@ app = typer.Typer(
 app.add_typer(coordinator.app, name="coordinator")
 app.add_typer(site.app, name="site")
 app.add_typer(net.app, name="net")
-app.add_typer(bench.group(), name="bench")
+bench.add_to(app)
 app.command()(federation.demo)
 app.command()(federation.up)
 

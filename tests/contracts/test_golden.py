@@ -14,7 +14,7 @@ from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.processes import Processes, free_ports
 from rootstock.protos.rootstock.operator.v1 import operator_pb2
 from tests.contracts.golden import opening
-from tests.contracts.holding import require
+from tests.contracts.promises import require
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -69,7 +69,7 @@ def test_its_history_is_made_again(
 ) -> None:
     mlflow.wait()
     opening.serve(config, mlflow.uri)
-    found = opening.rootstock(config, "coordinator", "history", "rebuild", "--json")
+    found = opening.answer(config, "coordinator", "history", "rebuild")
     ended = {merge["merge_id"]: merge for merge in promised["merges"] if merge["state"] in ENDED}
     assert (found["made"], found["mended"], found["unchanged"]) == (len(ended), 0, 0)
     assert {merge["merge_id"] for merge in found["merges"]} == ended.keys()
@@ -114,10 +114,10 @@ def test_a_coordinator_carries_it_on(
         word = ("approve", reviewed["merge_id"], "--reason", "golden")
         opening.rootstock(config, "coordinator", *word)
         _until(processes, lambda: _status(address.parent).net_version == head + 1)
-    log = opening.rootstock(config, "net", "log", "--json")["versions"]
+    log = opening.answer(config, "net", "log")["versions"]
     require(log[1:], promised["commands"]["log"]["versions"])
     assert log[0]["merge"]["approved"] == "golden"
-    verified = opening.rootstock(config, "net", "verify", "--json")
+    verified = opening.answer(config, "net", "verify")
     assert verified == {"ok": True, "version": head + 1, "problems": []}
 
 

@@ -53,6 +53,7 @@ from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import Merge, MergeState, Receipt, Registry, SubmissionState
 from rootstock.coordinator.service.reports import take_report
+from rootstock.deploy.federation.config import merge as merged
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
@@ -344,15 +345,11 @@ class Golden:
 
         Labs answer as `_answers` says, those that are not in it never.
         """
-        config = self._context.config
-        config = config.model_copy(
-            update={
-                "acceptance": config.acceptance.model_copy(update={"review": review, "take": take}),
-                "distillation": config.distillation.model_copy(
-                    update={"zero_sample_method": zero_sample_method}
-                ),
-            }
-        )
+        changes = {
+            "acceptance": {"review": review, "take": take},
+            "distillation": {"zero_sample_method": zero_sample_method},
+        }
+        config = check(merged(tomllib.loads(TOML), changes), CoordinatorConfig, source="golden")
         context = replace(self._context, config=config)
         asyncio.run(
             asyncio.wait_for(self._conduct(context, approve, release, (*ENDED, *open_states)), 120)

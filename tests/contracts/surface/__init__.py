@@ -1,0 +1,1 @@
+"""What others see of the present code, as lines that can be recorded and compared."""
