@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
-from rootstock.common.errors import RootstockError, UnreachableError
+from rootstock.common.errors import RootstockError, SchemaError, UnreachableError
 from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.tailored import resnet as tailored_resnet
 from rootstock.common.nets.tailored.paths import name_of
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
-from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.record import Join, MergeRecord, Tailored
 from rootstock.coordinator.jobs.inspection import Inspection
 from rootstock.coordinator.jobs.model import JobResult
+from rootstock.coordinator.merges.result import stored_result
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge, MergeState, NetVersion, Submission
 
@@ -88,8 +86,13 @@ def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> Merg
     registry = context.registry
     submission = registry.submissions.get(merge.submission_id)
     manifest = context.teacher(submission)
-    distilled = merge.job_result is not None and merge.operation is OperationKind.NEW_CATEGORY
-    result = JobResult.model_validate(merge.job_result) if distilled else None
+    parameters: dict[str, Setting] = {}
+    result: JobResult | None = None
+    try:
+        learned = stored_result(merge)
+        result = learned if isinstance(learned, JobResult) else None
+    except SchemaError as error:  # costs the details, not the record
+        parameters["unreadable_result"] = str(error)
     version = registry.versions.get(merge.net_version) if merge.net_version else None
     before = version.parent if version else merge.parent_version
     parent = registry.versions.get(before) if before else None
@@ -103,19 +106,19 @@ def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> Merg
         if adapter is not None:
             digests["adapter"] = adapter.blob.digest
             adapter_uri = f"{paths.artifacts}#sha256:{adapter.blob.digest}"
-    parameters: dict[str, Setting] = {
+    parameters |= {
         "recipe": manifest.recipe.name,
         "architecture": manifest.architecture.name,
         "split": manifest.architecture.split,
     }
     if (extractor := manifest.architecture.extractor) is not None:
         parameters |= {"extractor": extractor.name, "extractor_split": extractor.split}
-        parameters |= _flat("extractor", extractor.settings)
+        parameters |= {f"extractor.{name}": value for name, value in extractor.settings.items()}
     numbers = merge.numbers.flat()
     if "samples/validation" in manifest.metrics:
         numbers["validation_samples"] = manifest.metrics["samples/validation"]
     if result is not None:
-        parameters |= _flat("distillation", result.settings.model_dump())
+        parameters |= {f"distillation.{name}": value for name, value in result.settings.items()}
         parameters |= result.learned_by()
         numbers |= result.report
     inspection = None
@@ -189,17 +192,6 @@ def _tailored(manifest: TeacherManifest) -> Tailored | None:
         alpha = manifest.metrics.get(f"alpha/{name_of(path, kept.blocks)}", 0.0)
         paths.append((path.target, path.skip, alpha if 0 <= alpha <= 1 else 0.0))
     return Tailored(blocks=kept.blocks, paths=tuple(paths))
-
-
-def _flat(prefix: str, settings: Mapping[str, Any]) -> dict[str, Setting]:
-    """Return nested settings under dotted names."""
-    flat: dict[str, Setting] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(f"{prefix}.{name}", value)
-        else:
-            flat[f"{prefix}.{name}"] = value
-    return flat
 
 
 def _digests(

@@ -1,13 +1,14 @@
-"""What a back-distillation job is told and what it gives back; plain documents, no Ray."""
+"""What a back-distillation job takes and what it returns; plain documents, no Ray."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from rootstock.common.documents import Document
-from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
+from rootstock.common.nets.spec import ArchitectureSpec, Name, Setting, TaskSpec
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from rootstock.coordinator.config import DistillationConfig
 from rootstock.coordinator.growth.candidates import Candidate
@@ -66,6 +67,8 @@ class Progress(Document):
 class CurvePoint(Document):
     """Losses of one step of one stage."""
 
+    model_config = ConfigDict(extra="ignore")
+
     stage: str
     step: int = Field(ge=0)
     loss: float
@@ -74,13 +77,21 @@ class CurvePoint(Document):
 
 
 class JobResult(Document):
-    """The adapters that a job learned, each already in the store."""
+    """The adapters that a job learned, each already in the store.
 
+    A merge keeps it for good. What another version of this program wrote besides is left out.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: Literal["learned"] = "learned"
+    format: int = Field(default=1, ge=1)
+    """Raised when a key changes its meaning."""
     closed_form: AdapterEntry | None = None
     """What least squares alone gave, where a merge takes the first candidate that will do."""
-    zero_sample: AdapterEntry | None
+    zero_sample: AdapterEntry | None = None
     """None while only what needs no learning was asked for."""
-    few_sample: AdapterEntry | None
+    few_sample: AdapterEntry | None = None
     student_task_module: Digest
     """What the adapters were learned for: an adapter fits no other."""
     curves: tuple[CurvePoint, ...]
@@ -94,8 +105,9 @@ class JobResult(Document):
     """Why a stage's method was given up for another; empty where none was."""
     turn: int = Field(default=1, ge=1)
     """Counts the questions to the lab that candidates of this merge were part of."""
-    settings: DistillationConfig
-    """What it was learned with: the configuration may have changed since."""
+    settings: dict[str, Setting]
+    """What it was learned with, by dotted name. Not a configuration: that may have lost a key, or
+    its meaning, since."""
 
     def adapters(self) -> dict[Candidate, AdapterEntry]:
         """Return what was learned, simplest first."""
@@ -106,8 +118,8 @@ class JobResult(Document):
         }
         return {name: adapter for name, adapter in named.items() if adapter is not None}
 
-    def as_rung(self) -> JobResult:
-        """Return a job's closed form as what it is: a candidate before anything is learned."""
+    def closed_form_only(self) -> JobResult:
+        """Return the zero-sample adapter of a job that only solved as the closed-form one."""
         return self.model_copy(
             update={
                 "closed_form": self.zero_sample,
@@ -117,21 +129,29 @@ class JobResult(Document):
             }
         )
 
-    def above(self, rung: JobResult) -> JobResult:
-        """Return what was learned after a rung that was not good enough."""
+    def after(self, earlier: JobResult) -> JobResult:
+        """Return what was learned once the closed form alone was not good enough."""
         return self.model_copy(
             update={
-                "closed_form": rung.closed_form,
-                "seconds": {**rung.seconds, **self.seconds},
-                "turn": rung.turn + 1,
+                "closed_form": earlier.closed_form,
+                "seconds": {**earlier.seconds, **self.seconds},
+                "turn": earlier.turn + 1,
             }
         )
 
     def learned_by(self) -> dict[str, str]:
-        """Return what a merge's record says: the stages' methods, and why any was given up."""
-        told = {f"{_key(stage)}_method": method for stage, method in self.methods.items()}
-        return told | {f"{_key(stage)}_fallback": why for stage, why in self.fallbacks.items()}
+        """Return the stages' methods, and why any was given up, as a merge's record names them."""
+        words = {f"{stage}_method": method for stage, method in self.methods.items()}
+        words |= {f"{stage}_fallback": reason for stage, reason in self.fallbacks.items()}
+        return {key.replace("-", "_"): word for key, word in words.items()}
 
 
-def _key(stage: Stage) -> str:
-    return stage.replace("-", "_")
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Setting]:
+    """Return nested settings by dotted name, without those that are not set."""
+    flat: dict[str, Setting] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flat_settings(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -19,7 +19,14 @@ from rootstock.common.weights.manifest import AdapterEntry
 from rootstock.coordinator.jobs import checkpoint as checkpoints
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.material import Material, read_samples
-from rootstock.coordinator.jobs.model import CurvePoint, JobResult, Progress, Stage, TransplantJob
+from rootstock.coordinator.jobs.model import (
+    CurvePoint,
+    JobResult,
+    Progress,
+    Stage,
+    TransplantJob,
+    flat_settings,
+)
 from rootstock.coordinator.paths import job_area
 
 CURVE_POINTS = 200
@@ -116,7 +123,7 @@ class TransplantWorker:
             report=self._at.report,
             methods={stage: self._method(stage) for stage in stages},
             fallbacks=self._at.fallbacks,
-            settings=self._job.settings,
+            settings=flat_settings(self._job.settings.model_dump(mode="json")),
         )
 
     @property

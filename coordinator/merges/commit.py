@@ -63,12 +63,14 @@ def next_tree(
         If the net has changed in a way that the merge does not fit.
     """
     held = context.tree()
-    if merge.job_result is not None and merge.operation is OperationKind.NEW_CATEGORY:
-        result = JobResult.model_validate(merge.job_result)
-        _require_student(held, merge, result.student_task_module)
-    if merge.job_result is not None and merge.operation is OperationKind.CONNECT:
-        learned = OperatorJoin.model_validate(merge.job_result)
-        _require_student(held, merge, learned.task_module)
+    learned: ModuleRef | None = None
+    match join.result:
+        case JobResult():
+            _require_student(held, merge, join.result.student_task_module)
+        case OperatorJoin() if merge.operation is OperationKind.CONNECT:
+            _require_student(held, merge, join.result.task_module)
+        case OperatorJoin(submission=str(digest)) if merge.operation is OperationKind.FOUND:
+            learned = task_ref(context.teacher_of(digest), merge.task, digest)
     return grown(
         held,
         Operation(merge.operation, merge.category, merge.task),
@@ -78,7 +80,7 @@ def next_tree(
         adapter=join.adapter,
         calibration=join.calibration,
         error=merge.numbers.error_of(join.candidate),
-        learned=_learned_module(context, merge),
+        learned=learned,
     )
 
 
@@ -107,8 +109,8 @@ def commit(
     }
     if merge.decision is not None:
         record["approved"] = merge.decision_reason
-    if merge.job_result is not None and merge.operation is OperationKind.NEW_CATEGORY:
-        record |= JobResult.model_validate(merge.job_result).learned_by()
+    if isinstance(join.result, JobResult):
+        record |= join.result.learned_by()
     record["probe"] = inspection.fingerprint
     unsigned = VersionCommit(
         tree=context.put_tree(tree, head),
@@ -173,17 +175,6 @@ def roll_back(
 
     sites = {submission.id: submission.site for submission in submissions.all()}
     return context.registry.versions.roll_back(number, reason, and_later=and_later, events=tell)
-
-
-def _learned_module(context: CoordinatorContext, merge: Merge) -> ModuleRef | None:
-    """Return the task module that a founding merge brings instead of its submission's."""
-    if merge.job_result is None or merge.operation is not OperationKind.FOUND:
-        return None
-    learned = OperatorJoin.model_validate(merge.job_result)
-    if learned.submission is None:
-        return None
-    manifest = context.teacher_of(learned.submission)
-    return task_ref(manifest, merge.task, learned.submission)
 
 
 def _require_student(tree: NetTree | None, merge: Merge, digest: str) -> None:

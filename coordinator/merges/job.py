@@ -15,7 +15,7 @@ from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob
-from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
+from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob, flat_settings
 from rootstock.coordinator.merges.samples import FewSamples, few_samples
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge
@@ -54,24 +54,24 @@ class Distiller:
         self._paths = paths
         self._log = structlog.get_logger("transplant")
 
-    async def rung(self, merge: Merge, manifest: TeacherManifest, task: TaskSpec) -> JobResult:
+    async def closed_form(
+        self, merge: Merge, manifest: TeacherManifest, task: TaskSpec
+    ) -> JobResult:
         """Solve for the closed form alone, which takes seconds, and learn nothing."""
         job = await asyncio.to_thread(self._job, merge, manifest, task, FewSamples(None, None))
         closed_form = job.settings.model_copy(update={"zero_sample_method": MethodName.CLOSED_FORM})
         job = job.model_copy(update={"settings": closed_form})
         try:
-            return (await self._run(merge, job)).as_rung()
+            return (await self._run(merge, job)).closed_form_only()
         except TransplantError as error:
             # No adapter can be asked about all the same, and other methods may have an answer.
             self._log.warning("no closed form", merge=merge.id, error=str(error))
             return JobResult(
-                zero_sample=None,
-                few_sample=None,
                 student_task_module=job.student_task_module.digest,
                 curves=(),
                 seconds={},
                 report={},
-                settings=job.settings,
+                settings=flat_settings(job.settings.model_dump(mode="json")),
             )
 
     async def learned(
@@ -81,8 +81,6 @@ class Distiller:
         samples = await asyncio.to_thread(few_samples, self._context, merge, manifest, task)
         job = await asyncio.to_thread(self._job, merge, manifest, task, samples)
         result = await self._run(merge, job)
-        if merge.job_result is not None:
-            result = result.above(JobResult.model_validate(merge.job_result))
         return result, samples.numbers()
 
     async def _run(self, merge: Merge, job: TransplantJob) -> JobResult:

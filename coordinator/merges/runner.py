@@ -26,7 +26,12 @@ from rootstock.coordinator.merges.evaluation import (
     refined_adapter,
 )
 from rootstock.coordinator.merges.job import Distiller, Runner
-from rootstock.coordinator.merges.result import AcceptedJoin, OperatorJoin
+from rootstock.coordinator.merges.result import (
+    AcceptedJoin,
+    MergeResult,
+    OperatorJoin,
+    stored_result,
+)
 from rootstock.coordinator.paths import StatePaths, job_area
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
 from rootstock.coordinator.registry.wait import wait_for
@@ -96,34 +101,37 @@ class MergeRunner:
         registry = self._context.registry
         if await self._rejected(merge, submission):
             return
+        learned = stored_result(merge)
         if merge.operation.is_direct:
-            await self._join(merge, submission)
+            await self._join(merge, submission, learned)
             return
+        result = learned if isinstance(learned, JobResult) else None
         if merge.state is MergeState.QUEUED:
             merge = await asyncio.to_thread(
                 registry.merges.advance, merge.id, MergeState.DISTILLING
             )
         while True:
-            if merge.state is MergeState.DISTILLING:
-                merge = await self._distil(merge, submission)
+            if merge.state is MergeState.DISTILLING or result is None:
+                merge, result = await self._distil(merge, submission, result)
                 if await self._rejected(merge, submission):
                     return
-            if not await self._conclude(merge, submission):
+            if not await self._conclude(merge, submission, result):
                 return
             # Neither no adapter nor the closed form will do: learn one.
             merge = await asyncio.to_thread(
                 registry.merges.advance, merge.id, MergeState.DISTILLING, step=0, steps=0
             )
 
-    async def _join(self, merge: Merge, submission: Submission) -> None:
+    async def _join(
+        self, merge: Merge, submission: Submission, learned: MergeResult | None
+    ) -> None:
         """Join what was trained together, or learned before the merge was queued."""
-        if merge.job_result is None:
-            manifest = self._context.teacher(submission)
-            numbers = teacher_numbers(manifest, merge.task)
-            join, what = AcceptedJoin(), "the teacher net"
+        if isinstance(learned, OperatorJoin):
+            numbers, what = learned.numbers(), "what was learned"
+            join = AcceptedJoin(Candidate.OWN_SAMPLES, learned.adapter, result=learned)
         else:
-            learned = OperatorJoin.model_validate(merge.job_result)
-            numbers, join, what = learned.numbers(), learned.join(), "what was learned"
+            numbers = teacher_numbers(self._context.teacher(submission), merge.task)
+            join, what = AcceptedJoin(), "the teacher net"
         merge = await asyncio.to_thread(
             self._context.registry.merges.update, merge.id, numbers=numbers
         )
@@ -142,18 +150,23 @@ class MergeRunner:
         )
         return True
 
-    async def _distil(self, merge: Merge, submission: Submission) -> Merge:
+    async def _distil(
+        self, merge: Merge, submission: Submission, earlier: JobResult | None
+    ) -> tuple[Merge, JobResult]:
+        """Have a job solve for an adapter, or learn one after an earlier job that only solved."""
         registry = self._context.registry
         manifest = self._context.teacher(submission)
         task = self._context.plan.task(merge.task)
         if task is None:
             raise ConflictError(f"merge {merge.id}: the plan has no task {merge.task!r} any more")
         rule = self._context.config.acceptance.rule(merge.task)
-        if rule.take == "first" and merge.job_result is None:
-            result = await self._distiller.rung(merge, manifest, task)
+        if rule.take == "first" and earlier is None:
+            result = await self._distiller.closed_form(merge, manifest, task)
             numbers = MergeNumbers()
         else:
             result, numbers = await self._distiller.learned(merge, manifest, task)
+            if earlier is not None:
+                result = result.after(earlier)
         for stage, reason in result.fallbacks.items():
             self._log.warning("fell back", merge=merge.id, stage=stage, reason=reason)
         numbers |= teacher_numbers(manifest, merge.task) | MergeNumbers(seconds=result.seconds)
@@ -165,9 +178,9 @@ class MergeRunner:
             numbers=numbers,
         )
         await asyncio.to_thread(self._context.store.drop, job_area(merge.id))
-        return merge
+        return merge, result
 
-    async def _conclude(self, merge: Merge, submission: Submission) -> bool:
+    async def _conclude(self, merge: Merge, submission: Submission, result: JobResult) -> bool:
         """Ask the owning lab, wait for its numbers however long that takes, and decide.
 
         Returns
@@ -176,7 +189,6 @@ class MergeRunner:
             True if the merge goes on: nothing that was asked about is good enough, and nothing was
             learned yet.
         """
-        result = JobResult.model_validate(merge.job_result)
         candidates = candidates_of(result)
         learned = result.zero_sample
         wanted = learned is not None and self._context.config.evaluation.refine
@@ -211,7 +223,10 @@ class MergeRunner:
         if verdict.candidate is not None:
             calibration = merge.numbers.candidates[verdict.candidate].calibration
             join = AcceptedJoin(
-                verdict.candidate, candidates[verdict.candidate], calibration or Calibration()
+                verdict.candidate,
+                candidates[verdict.candidate],
+                calibration or Calibration(),
+                result,
             )
         await self._decide(merge, submission, verdict, join)
         return False

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from rootstock.common.distillation.settings import MethodName
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
@@ -16,7 +17,7 @@ from rootstock.coordinator.config import AcceptanceConfig, DistillationConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
-from rootstock.coordinator.jobs.model import JobResult
+from rootstock.coordinator.jobs.model import JobResult, flat_settings
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.evaluation import ask, candidates_of
@@ -70,7 +71,9 @@ def evaluating(context: CoordinatorContext, tmp_path: Path) -> Merge:
         report={"zero-sample/residual": 0.4},
         methods={"zero-sample": "closed-form"},
         fallbacks={"zero-sample": "dream: the dream did not converge"},
-        settings=DistillationConfig(zero_sample_method="dream"),
+        settings=flat_settings(
+            DistillationConfig(zero_sample_method=MethodName.DREAM).model_dump(mode="json")
+        ),
     )
     context.registry.merges.advance(merge.id, MergeState.DISTILLING)
     merge = context.registry.merges.advance(

@@ -15,6 +15,7 @@ from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
 from rootstock.coordinator.merges.evaluation import numbers_of
 from rootstock.coordinator.merges.job import OnJobProgress
+from rootstock.coordinator.merges.result import stored_result
 from rootstock.coordinator.net.objects import read_commit
 from rootstock.coordinator.registry import Merge, MergeState, SubmissionState, evaluation_id
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -138,7 +139,9 @@ def test_the_closed_form_is_taken_where_no_adapter_will_not_do(context: Coordina
     assert tree is not None
     edge = tree.edge("dog", "classification")
     assert edge.adapter is not None
-    assert edge.adapter == JobResult.model_validate(merge.job_result).closed_form
+    result = stored_result(merge)
+    assert isinstance(result, JobResult)
+    assert edge.adapter == result.closed_form
     assert edge.error == 9.0
     assert merge.candidate == "closed_form"
     assert len(runner.jobs) == 1
