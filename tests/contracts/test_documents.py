@@ -28,7 +28,7 @@ def test_stored_documents_keep_their_bytes(release: str, tmp_path: Path) -> None
     """A digest names bytes: what an old document says is written as it was."""
     state = opening.unpack(release, tmp_path).parent / "state"
     store = LocalStore(state / "artifacts")
-    found = [data for digest in store.digests() if (data := _json(store, digest)) is not None]
+    found = [data for blob in store.blobs() if (data := _json(store, blob.digest)) is not None]
     found += [(state / name).read_bytes() for name in ("plan.json", "heads.json")]
     seen = dict.fromkeys(STORED, 0)
     for data in found:
