@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from rootstock.common.errors import ConfigurationError, IntegrityError, SchemaError
+from rootstock.common.errors import ConfigurationError, IntegrityError, NotFoundError, SchemaError
 from rootstock.common.files import aside, storage_errors, sync_folder
 
 PUBLIC_KEY_BYTES = 32
@@ -85,7 +85,7 @@ def load_or_create(path: Path) -> SigningKey:
     """
     if not path.exists():
         _create(path)
-    return _load(path)
+    return load(path)
 
 
 def _create(path: Path) -> None:
@@ -100,10 +100,26 @@ def _create(path: Path) -> None:
         sync_folder(path.parent)
 
 
-def _load(path: Path) -> SigningKey:
-    with storage_errors(path), path.open("rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        pem = file.read(_MAX_KEY_FILE_BYTES)
+def load(path: Path) -> SigningKey:
+    """Read a private key; a missing one stays missing.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such file.
+    ConfigurationError
+        If others can read the file, or it holds no Ed25519 key.
+    """
+    try:
+        with storage_errors(path), path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            pem = file.read(_MAX_KEY_FILE_BYTES)
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"{path}: the private key is not there; put the file back from a backup, or name the "
+            "state folder that has it. A new key could not stand in for it: what was signed so far "
+            "is checked against this one"
+        ) from error
     if mode & 0o077:
         raise ConfigurationError(
             f"{path}: a private key that others can read (mode {mode:04o}); run chmod 600 {path}"
