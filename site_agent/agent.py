@@ -1,7 +1,7 @@
 """The daemon at a lab: trains the teacher net, ships it, evaluates and refines on request.
 
 Everything that it has done is on the disk before it is acted on, so it may be stopped, or killed,
-anywhere, and goes on from there::
+anywhere, and resumes from there::
 
     <state>/
       identity/     site.key, coordinator.pub
@@ -32,15 +32,12 @@ from rootstock.common.errors import (
 )
 from rootstock.common.files import only_one, storage_errors
 from rootstock.common.identity.keys import fingerprint, load_or_create
-from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.config import SiteConfig
-from rootstock.site_agent.cursor import read_cursor, write_cursor
-from rootstock.site_agent.evaluation.evaluator import Evaluator
-from rootstock.site_agent.lab import Lab, device_of
+from rootstock.site_agent.evaluation.answer import answer
+from rootstock.site_agent.lab import AgentLab, set_up_torch
 from rootstock.site_agent.spool.documents import EvaluationReport
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
-from rootstock.site_agent.state import Log, StatusFile, open_log
-from rootstock.site_agent.stopping import Stopped
+from rootstock.site_agent.state import Log, StatusFile, Stopped, open_log, read_cursor, write_cursor
 from rootstock.site_agent.teacher.train import (
     heads_under,
     teach,
@@ -48,6 +45,7 @@ from rootstock.site_agent.teacher.train import (
     waits_for_heads,
     withdraw_others,
 )
+from rootstock.site_agent.wire import messages
 from rootstock.site_agent.wire.client import CoordinatorClient
 from rootstock.site_agent.wire.upload import Shipment, readable, what_was_sent
 from rootstock.site_agent.wire.watch import Watcher
@@ -56,23 +54,14 @@ _NO_LONGER_WANTED = (RefusedError, ConflictError, NotFoundError)
 
 
 def run(config: SiteConfig, stop: threading.Event) -> None:
-    """Be the lab's agent until `stop` is set.
+    """Run the lab's agent until `stop` is set.
 
-    Joins, fetches the plan, trains the teacher net (or goes on with it, or finds it trained), ships
+    It joins, fetches the plan, trains the teacher net (or resumes it, or finds it trained), ships
     what the spool holds, then watches for the coordinator's events.
 
-    Parameters
-    ----------
-    config
-        The site's configuration.
-    stop
-        Set it, from a signal handler say, to end within a second or so; everything is resumable.
-
-    Raises
-    ------
-    RootstockError
-        What makes going on pointless; its class says what, its message the remedy. What is
-        unreachable after joining is waited for instead.
+    After `stop` is set, by a signal handler say, it ends within a second or so; everything is
+    resumable. A RootstockError that ends it makes going on pointless, and names the remedy; what is
+    unreachable after joining is waited for instead.
     """
     with only_one(config.state, "agent"):
         log, file = open_log(config.state / "agent.log", config.site)
@@ -107,16 +96,20 @@ class _Agent:
 
     def run(self) -> None:
         config, log = self._config, self._log
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        device = device_of(config)
-        log.info("starts", coordinator=config.coordinator, key=fingerprint(self._key.public_key))
-        spool = Spool(config.state / "spool", lambda text: log.warning("set aside", reason=text))
+        device = set_up_torch(config)
+        log.info(
+            "agent.started",
+            coordinator=config.coordinator,
+            key=fingerprint(self._key.public_key),
+        )
+        spool = Spool(
+            config.state / "spool", lambda text: log.warning("spool.quarantined", reason=text)
+        )
         try:
             self._status.progress("joining", message=f"joins {config.coordinator}")
             self._coordinator_key = self._join()
             lab = self._teach_and_ship(spool, device)
-            self._watch(spool, Evaluator(lab))
+            self._watch(lab)
         finally:
             self._client.close()
 
@@ -131,7 +124,7 @@ class _Agent:
                 "the address, and that the coordinator runs there"
             ) from error
 
-    def _teach_and_ship(self, spool: Spool, device: torch.device) -> Lab:
+    def _teach_and_ship(self, spool: Spool, device: torch.device) -> AgentLab:
         """Train and ship under the plan as it is; again if its heads are replaced meanwhile."""
         while True:
             lab = self._lab(spool, device)
@@ -145,46 +138,51 @@ class _Agent:
             except SchemaError as error:
                 if heads_under(entry) is None or not self._heads_replaced(lab):
                     raise
-                self._log.warning("heads were replaced; trains again", reason=str(error))
+                self._log.warning("training.heads_replaced", reason=str(error))
             else:
                 return lab
 
-    def _lab(self, spool: Spool, device: torch.device) -> Lab:
+    def _lab(self, spool: Spool, device: torch.device) -> AgentLab:
         """Fetch the plan; for recipe `compatible`, wait until it has auxiliary heads."""
-        config, log = self._config, self._log
+        config, log, client = self._config, self._log, self._client
         self._status.progress("planning", message="fetches the plan")
-        published = self._client.patient(self._client.plan)
+        published = client.patient(client.plan)
         while waits_for_heads(config, published, spool):
             self._status.progress("planning", message="waits for the plan's auxiliary heads")
             if self._stop.wait(config.training.compatible.wait_seconds):
                 raise Stopped
-            published = self._client.patient(self._client.plan)
-        heads = published.heads if config.training.recipe == "compatible" else None
-        log.info("plan", net=published.plan.net, digest=published.digest)
-        if heads is not None:
-            log.info("heads", number=heads.number, origin=heads.origin)
-        return Lab(
+            published = client.patient(client.plan)
+        lab = AgentLab(
             config=config,
-            plan=published.plan,
-            plan_digest=published.digest,
-            heads=heads,
-            client=self._client,
+            published=published,
+            device=device,
+            download=lambda blob, folder: client.download(
+                blob,
+                config.state / folder,
+                lambda done, total: self._status.progress(
+                    "downloading", done, total, "fetches weights"
+                ),
+            ),
+            warn=lambda text: log.warning("lab.warning", reason=text),
             key=self._key,
             spool=spool,
-            device=device,
             status=self._status,
             log=log,
             stop=self._stop,
         )
+        log.info("plan.fetched", net=lab.plan.net, digest=published.digest)
+        if lab.heads is not None:
+            log.info("heads.fetched", number=lab.heads.number, origin=lab.heads.origin)
+        return lab
 
-    def _heads_replaced(self, lab: Lab) -> bool:
+    def _heads_replaced(self, lab: AgentLab) -> bool:
         return self._client.patient(self._client.plan).heads != lab.heads
 
     def _ship(self, spool: Spool) -> None:
         """Ship all entries, then send all reports, which may name them.
 
         A teacher that is refused ends the agent with the coordinator's reason. A refined adapter
-        or a report that is refused (its merge may be long over) is set aside; the numbers of the
+        or a report that is refused (its merge may be long over) is quarantined; the numbers of the
         other candidates are reported without the adapter, and a refused report's reason as a
         failure, or the merge would wait for ever.
         """
@@ -197,7 +195,7 @@ class _Agent:
             try:
                 self._ship_entry(spool, entry, "ships the refined adapter")
             except _NO_LONGER_WANTED as error:
-                self._log.error("adapter refused", manifest=entry.digest, reason=str(error))
+                self._log.error("adapter.refused", manifest=entry.digest, reason=str(error))
                 spool.withdraw(entry, str(error))
         shipped = {entry.digest for entry in spool.acknowledged()}
         for report in spool.reports():
@@ -205,39 +203,38 @@ class _Agent:
                 first = self._client.report(_without_missing(report, shipped))
             except _NO_LONGER_WANTED as error:
                 name = report.evaluation_id
-                self._log.error("report refused", evaluation=name, reason=str(error))
+                self._log.error("report.refused", evaluation=name, reason=str(error))
                 self._report_failure(name, f"report refused: {type(error).__name__}: {error}")
                 spool.withdraw_report(report, str(error))
                 continue
             spool.acknowledge_report(report.evaluation_id)
-            self._log.info("reported", evaluation=report.evaluation_id, first=first)
+            self._log.info("report.sent", evaluation=report.evaluation_id, first=first)
 
     def _report_failure(self, name: str, reason: str) -> None:
-        """Tell why no numbers come; tried once, as the question itself may be gone."""
+        """Report why there are no numbers; tried once, as the request itself may be withdrawn."""
         try:
             self._client.report(EvaluationReport(evaluation_id=name, failure=reason[:1000]))
         except _NO_LONGER_WANTED as error:
-            self._log.error("failure refused", evaluation=name, reason=str(error))
+            self._log.error("report.failure_refused", evaluation=name, reason=str(error))
 
     def _ship_entry(self, spool: Spool, entry: SpoolEntry, message: str) -> None:
-        self._log.info("ships", kind=entry.manifest.kind, manifest=entry.digest)
+        self._log.info("upload.begun", kind=entry.manifest.kind, manifest=entry.digest)
 
         def on_bytes(done: int, total: int) -> None:
-            left_out = (
-                f": {readable(total - shipment.held)} of {readable(total)}, the coordinator holds "
-                "the rest"
-            )
-            said = message + left_out if shipment.held else message
-            self._status.progress("shipping", done, total, said)
+            sentence = message
+            if shipment.left_out:
+                sent = readable(total - shipment.left_out)
+                sentence += f": {sent} of {readable(total)}, the coordinator holds the rest"
+            self._status.progress("shipping", done, total, sentence)
 
-        shipment = Shipment(entry, on_bytes)
+        shipment = Shipment(self._client, entry, on_bytes)
         try:
-            receipt = self._client.ship(shipment)
+            receipt = shipment.send()
         finally:
             spool.note_sent(entry, shipment.sent)
         entry = spool.acknowledge(entry, receipt, self._coordinator_key)
         self._log.info(
-            "receipt",
+            "upload.acknowledged",
             manifest=entry.digest,
             submission=receipt.submission_id,
             sent_bytes=entry.sent,
@@ -247,62 +244,48 @@ class _Agent:
         if entry.manifest.kind == "teacher":
             self._status.shipped = what_was_sent(entry.sent, entry.size)
 
-    def _watch(self, spool: Spool, evaluator: Evaluator) -> None:
+    def _watch(self, lab: AgentLab) -> None:
         path = self._config.state / "cursor.json"
-        cursor = read_cursor(path)
-        with Watcher(self._client, self._config.network, cursor, self._on_retry) as watcher:
+        with Watcher(self._client, read_cursor(path), self._on_retry) as watcher:
             self._status.progress("watching", message=self._watching)
-            for event in watcher.events(self._stop):
-                self._handle(event, spool, evaluator)
+            for cursor, event in watcher.events(self._stop):
+                self._handle(event, lab)
                 # Only now: an event that a crash cut short is seen again.
-                if event.cursor:
-                    write_cursor(path, event.cursor)
+                if cursor:
+                    write_cursor(path, cursor)
                 self._status.progress("watching", message=self._watching)
 
-    def _handle(self, event: pb.WatchResponse, spool: Spool, evaluator: Evaluator) -> None:
-        kind = event.WhichOneof("event")
-        if kind == "superseded":
-            raise IdentityError(
-                f"another agent watches as site '{self._config.site}' with this site's key "
-                f"(instance {event.superseded.instance[:64]}), and the newer one stays; stop it "
-                "if this one is to run, and give each lab a name and a key of its own"
-            )
-        if kind == "evaluation":
-            evaluator.answer(event.evaluation)
-            self._ship(spool)
-        elif kind == "submission":
-            submission = event.submission
-            self._log.info(
-                "submission",
-                id=submission.submission_id,
-                state=submission.state,
-                reason=submission.reason,
-            )
-            self._watching = _sentence("teacher net", submission.state, submission.reason)
-        elif kind == "samples":
-            gone = event.samples
-            self._log.info("samples deleted", submission=gone.submission_id, count=gone.count)
-        elif kind == "merge":
-            merge = event.merge
-            self._log.info("merge", id=merge.merge_id, state=merge.state, reason=merge.reason)
-            self._watching = _sentence("merge", merge.state, merge.reason)
-        elif kind == "heads":
-            change = event.heads
-            self._log.info("heads changed", number=change.number, origin=change.origin)
-        elif kind == "version":
-            version = event.version
-            self._log.info(
-                "version",
-                number=version.number,
-                digest=version.digest,
-                category=version.category,
-                task=version.task,
-            )
-            if version.category == self._config.category:
-                self._watching = f"merged into net version {version.number}"
+    def _handle(self, event: messages.Event, lab: AgentLab) -> None:
+        log = self._log
+        match event:
+            case messages.Superseded(instance):
+                raise IdentityError(
+                    f"another agent watches as site '{self._config.site}' with this site's key "
+                    f"(instance {instance[:64]}), and the newer one stays; stop it if this one is "
+                    "to run, and give each lab a name and a key of its own"
+                )
+            case messages.EvaluationAsked():
+                answer(lab, event)
+                self._ship(lab.spool)
+            case messages.SubmissionChanged(_, state, reason):
+                log.info("submission.changed", **vars(event))
+                self._watching = _sentence("teacher net", state, reason)
+            case messages.MergeChanged(_, state, reason):
+                log.info("merge.changed", **vars(event))
+                self._watching = _sentence("merge", state, reason)
+            case messages.SamplesForgotten():
+                log.info("samples.forgotten", **vars(event))
+            case messages.HeadsChanged():
+                log.info("heads.changed", **vars(event))
+            case messages.VersionCommitted(number=number, category=category):
+                log.info("version.committed", **vars(event))
+                if category == self._config.category:
+                    self._watching = f"merged into net version {number}"
 
     def _on_retry(self, error: BaseException, seconds: float) -> None:
-        self._log.warning("tries again", seconds=round(seconds, 2), error=str(error))
+        self._log.warning(
+            "coordinator.retry_scheduled", seconds=round(seconds, 2), error=str(error)
+        )
 
 
 def _sentence(what: str, state: str, reason: str) -> str:
@@ -310,7 +293,7 @@ def _sentence(what: str, state: str, reason: str) -> str:
 
 
 def _without_missing(report: EvaluationReport, shipped: set[str]) -> EvaluationReport:
-    """Take out a refined adapter that never arrived: refused, or damaged on the disk here."""
+    """Leave out a refined adapter that never arrived: refused, or damaged on the disk here."""
     if report.refinement_manifest_digest in {None, *shipped}:
         return report
     return EvaluationReport(evaluation_id=report.evaluation_id, results=report.results)
@@ -320,6 +303,6 @@ def _farewell(status: StatusFile, log: Log, phase: str, message: str) -> None:
     """Say how it ended; a disk that is full may leave that unsaid, the error itself is raised."""
     try:
         status.progress(phase, message=message)
-        log.info("ends", phase=phase, message=message)
+        log.info("agent.ended", phase=phase, message=message)
     except OSError:
         return

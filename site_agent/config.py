@@ -1,25 +1,26 @@
-"""site.toml: everything that a site agent is told."""
+"""site.toml: the whole configuration of a site agent."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from rootstock.common.distillation.settings import AugmentConfig
-from rootstock.common.documents import Document
-from rootstock.common.nets.spec import ArchitectureSpec, Name
+from rootstock.common.documents import Document, canonical_json
+from rootstock.common.nets.spec import ArchitectureSpec, Name, Setting
 
 DatasetKind = Literal["digits", "image-folder", "voc", "fashion-mnist", "mnist", "cifar10"]
 
 
 class DataConfig(Document):
-    """The lab's private images: its category, and "the rest" that the category is told from.
+    """The lab's private images: its category, and "the rest" that the category is opposed to.
 
-    An image's place (which lab's share of the rest, reserved or not, validation, holdout) follows
-    from a stable hash of its name in the dataset. Labs that read one dataset with the same
-    `parts`, `reserve` and list of classes therefore never hold one image twice.
+    Which lab's share of the rest an image is in, and whether it is reserved or serves validation or
+    the holdout, follows from a stable hash of its name in the dataset. Labs that read one dataset
+    with the same `parts`, `reserve` and list of classes therefore never have an image in common.
     """
 
     kind: DatasetKind
@@ -35,7 +36,7 @@ class DataConfig(Document):
     reserve: float = Field(default=0.0, ge=0, lt=1)
     """Share of every class's images that serve other labs as "the rest". Above zero, the
     category keeps only its unreserved images and the rest takes only reserved ones, so that labs
-    whose categories are each other's rest hold no image twice."""
+    whose categories are each other's rest have no image in common."""
     validation_fraction: float = Field(default=0.3, gt=0, lt=0.9)
     """Share of the smaller side (category or rest) that is kept for validation; the larger side
     gives as many, so that plain error on it means something at threshold 0."""
@@ -67,7 +68,22 @@ class DataConfig(Document):
         return self
 
 
-class CompatibleConfig(Document):
+class RecipeConfig(Document):
+    """The settings of one recipe: the table of `training` that has the recipe's name."""
+
+    def describe(self) -> dict[str, Setting]:
+        """Return the settings that the manifest lists; a path of the lab's disk is none of them."""
+        return self.model_dump(mode="json")
+
+    def require(self, training: TrainingConfig) -> None:
+        """Raise ValueError for settings of `training` that the recipe cannot work with."""
+
+
+class SupervisedConfig(RecipeConfig):
+    """Recipe `supervised`: all its settings are those of `training` itself."""
+
+
+class CompatibleConfig(RecipeConfig):
     """Recipe `compatible`: what frozen heads that the coordinator publishes add to training."""
 
     task_weight: float = Field(default=1.0, ge=0, le=1000)
@@ -79,6 +95,10 @@ class CompatibleConfig(Document):
     training images as they are, with the final weights."""
     wait_seconds: float = Field(default=5.0, gt=0, le=3600)
     """Pause between looks for heads while the coordinator publishes none."""
+
+    def describe(self) -> dict[str, Setting]:
+        """Return all but the pause, which shapes nothing."""
+        return self.model_dump(mode="json", exclude={"wait_seconds"})
 
 
 class L2tSource(Document):
@@ -107,7 +127,7 @@ PairNames = tuple[Name, str, str]
 """Source, its layer, the target's layer: those of a task module as "task/layer"."""
 
 
-class L2tConfig(Document):
+class L2tConfig(RecipeConfig):
     """Recipe `l2t`: which trained nets are learned from, and how."""
 
     sources: tuple[L2tSource, ...] = Field(default=(), max_length=8)
@@ -134,6 +154,21 @@ class L2tConfig(Document):
             raise ValueError(f"two sources are named '{twice[0]}'")
         return self
 
+    def describe(self) -> dict[str, Setting]:
+        """Return how sources are used; the recipe adds what they are."""
+        pairs = self.pairs if isinstance(self.pairs, str) else len(self.pairs)
+        return self.model_dump(mode="json", exclude={"sources", "pairs"}) | {"pairs": pairs}
+
+    def require(self, training: TrainingConfig) -> None:
+        """Look-ahead is by steps of SGD, and there must be something to learn from."""
+        if training.optimiser != "sgd":
+            raise ValueError(
+                "recipe 'l2t' looks ahead by steps of SGD; set optimiser = \"sgd\" and a "
+                "learning_rate for it, as 0.05"
+            )
+        if not self.sources:
+            raise ValueError("recipe 'l2t' needs [[training.l2t.sources]], one or more")
+
 
 class NettailorBackbone(Document):
     """The trained net whose blocks recipe `nettailor` keeps or replaces: a safetensors file."""
@@ -145,11 +180,11 @@ class NettailorBackbone(Document):
     path: Path
 
 
-class NettailorConfig(Document):
+class NettailorConfig(RecipeConfig):
     """Recipe `nettailor`: a net's frozen blocks are kept or replaced by lean proxies.
 
     `training`'s own epochs and rates are those of the fine-tuned original, which the tailored net
-    is held against. What follows it is trained by SGD.
+    is compared with. What follows it is trained by SGD.
     """
 
     backbone: NettailorBackbone | None = None
@@ -170,12 +205,25 @@ class NettailorConfig(Document):
     tolerance: float = Field(default=0.5, ge=0, le=100)
     """Points that a tailored net's error may be above the fine-tuned original's, in every task."""
     held_share: float = Field(default=0.2, gt=0, le=0.5)
-    """Share of the smaller side's training images that is held apart, and as many of the other
+    """Share of the smaller side's training images that is set apart, and as many of the other
     side's: the search is judged on them and nothing learns from them."""
 
+    def describe(self) -> dict[str, Setting]:
+        """Return how the net is tailored; the recipe adds what the backbone is."""
+        return self.model_dump(mode="json", exclude={"backbone"})
 
-RECIPE_TABLES = ("compatible", "l2t", "nettailor")
-"""Recipes that have settings of their own, in a table of `training` that is named as they are."""
+    def require(self, training: TrainingConfig) -> None:
+        """There must be a backbone, and no other extractor."""
+        if self.backbone is None:
+            raise ValueError(
+                "recipe 'nettailor' needs [training.nettailor.backbone], a file of trained weights "
+                "as `rootstock net export` writes it"
+            )
+        if training.extractor is not None:
+            raise ValueError(
+                "recipe 'nettailor' makes its extractor of the plan's own; remove "
+                "training.extractor"
+            )
 
 
 class TrainingConfig(Document):
@@ -183,14 +231,11 @@ class TrainingConfig(Document):
 
     recipe: Literal["supervised", "compatible", "l2t", "nettailor"] = "supervised"
     compatible: CompatibleConfig = CompatibleConfig()
-    """Of that recipe."""
     l2t: L2tConfig = L2tConfig()
-    """Of that recipe."""
     nettailor: NettailorConfig = NettailorConfig()
-    """Of that recipe."""
     extractor: ArchitectureSpec | None = Field(default=None, exclude_if=lambda spec: spec is None)
     """What the category module is, if not of the plan's architecture; task modules are the plan's
-    in any case. Its map must be as large as the plan's, its width is brought to the plan's."""
+    in any case. Its map must be as large as the plan's, its width is projected to the plan's."""
     epochs: int = Field(default=30, ge=1, le=100_000)
     batch_size: int = Field(default=32, ge=2, le=65_536)
     optimiser: Literal["adamw", "sgd"] = "adamw"
@@ -205,28 +250,38 @@ class TrainingConfig(Document):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.recipe == "l2t" and self.optimiser != "sgd":
-            raise ValueError(
-                "recipe 'l2t' looks ahead by steps of SGD; set optimiser = \"sgd\" and a "
-                "learning_rate for it, as 0.05"
-            )
-        if self.recipe == "l2t" and not self.l2t.sources:
-            raise ValueError("recipe 'l2t' needs [[training.l2t.sources]], one or more")
-        if self.recipe == "nettailor" and self.nettailor.backbone is None:
-            raise ValueError(
-                "recipe 'nettailor' needs [training.nettailor.backbone], a file of trained weights "
-                "as `rootstock net export` writes it"
-            )
-        if self.recipe == "nettailor" and self.extractor is not None:
-            raise ValueError(
-                "recipe 'nettailor' makes its extractor of the plan's own; remove "
-                "training.extractor"
-            )
+        self.chosen.require(self)
         return self
+
+    @property
+    def _tables(self) -> dict[str, RecipeConfig]:
+        return {"compatible": self.compatible, "l2t": self.l2t, "nettailor": self.nettailor}
+
+    @property
+    def chosen(self) -> RecipeConfig:
+        """The settings of the recipe; tables of other recipes are checked and not used."""
+        return self._tables.get(self.recipe, SupervisedConfig())
+
+    def describe(self) -> dict[str, Setting]:
+        """Return the settings that the manifest lists; its architecture names the extractor."""
+        flat: dict[str, Setting] = {}
+        left_out = {"recipe", "checkpoint_epochs", "extractor", *self._tables}
+        for key, value in self.model_dump(mode="json", exclude=left_out).items():
+            if isinstance(value, dict):
+                flat |= {f"{key}.{k}": v for k, v in value.items() if v is not None}
+            else:
+                flat[key] = value
+        return flat | {f"{self.recipe}.{k}": v for k, v in self.chosen.describe().items()}
+
+    def shaping(self) -> dict[str, Any]:
+        """Return as JSON the settings that the trained weights follow from."""
+        others = self._tables.keys() - {self.recipe}
+        left_out: dict[str, Any] = dict.fromkeys(("checkpoint_epochs", *others), True)
+        return self.model_dump(mode="json", exclude={"compatible": {"wait_seconds"}} | left_out)
 
 
 class EvaluationConfig(Document):
-    """What the lab tells about candidates besides their errors."""
+    """What the lab reports of candidates besides their errors."""
 
     calibration: bool = True
     """Two numbers a candidate: scale and bias of its output, fitted on the holdout."""
@@ -286,7 +341,7 @@ class SiteConfig(Document):
     """Folder of the key, checkpoints, the spool, the cursor, the log and status.json."""
     category: Name
     new_version: bool = False
-    """Lets another teacher of this category stand beside one that this lab brought before: the net
+    """Allows another teacher of this category beside one that this lab shipped before: the net
     calls it CATEGORY-v2. Without it such a teacher is refused: a merge never changes anything."""
     tasks: tuple[Name, ...] | None = Field(default=None, min_length=1, max_length=16)
     """Those of the plan's tasks that the teacher learns; None: all. A lab leaves out what it has no
@@ -303,3 +358,20 @@ class SiteConfig(Document):
     refinement: RefinementConfig = RefinementConfig()
     statistics: StatisticsConfig = StatisticsConfig()
     network: NetworkConfig = NetworkConfig()
+
+    def run_digest(self, plan_digest: str) -> str:
+        """Return what names a teacher before it is trained: the plan and what shapes the teacher.
+
+        Auxiliary heads are left out: a teacher that was shipped stays when they are replaced.
+        """
+        parts = {
+            "plan": plan_digest,
+            "category": self.category,
+            "data": self.data.model_dump(mode="json"),
+            "training": self.training.shaping(),
+            "statistics": self.statistics.model_dump(mode="json"),
+            "share_samples": self.share_samples,
+            "tasks": self.tasks,
+            **({"new_version": True} if self.new_version else {}),
+        }
+        return hashlib.sha256(canonical_json(parts)).hexdigest()

@@ -1,8 +1,9 @@
-"""What the parts of an agent share while it runs."""
+"""The context of all work at a lab, in the agent and in commands beside it."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,87 +23,90 @@ from rootstock.site_agent.data.tasks import needs_masks, tasks_of
 from rootstock.site_agent.recipes.interface import OnProgress
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.state import Log, StatusFile
-from rootstock.site_agent.wire.client import CoordinatorClient
+from rootstock.site_agent.wire.client import Published
 
 
 @dataclass(frozen=True)
 class Lab:
-    """One run of an agent: its settings, its plan, its connections."""
+    """A lab's settings, what the coordinator publishes, and where nets run."""
 
     config: SiteConfig
-    plan: Plan
-    plan_digest: str
-    heads: Heads | None
-    """What recipe `compatible` trains below; None for other recipes."""
-    client: CoordinatorClient
+    published: Published
+    """The plan and auxiliary heads."""
+    device: torch.device
+    """See `set_up_torch`."""
+    download: Callable[[BlobEntry, str], Path]
+    """Fetches a blob into a folder of the state, verified; one that is there costs nothing."""
+    warn: Callable[[str], None]
+    """Called with what the operator should know."""
+
+    @property
+    def plan(self) -> Plan:
+        """What the coordinator asks of labs."""
+        return self.published.plan
+
+    @property
+    def heads(self) -> Heads | None:
+        """The auxiliary heads that recipe `compatible` trains below; None for other recipes."""
+        return self.published.heads if self.config.training.recipe == "compatible" else None
+
+    @cached_property
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        """The tasks that this lab teaches; see `tasks_of`."""
+        return tasks_of(self.config, self.plan)
+
+    @cached_property
+    def data(self) -> LabData:
+        """The private images, and masks if a task needs them, read when they are first needed."""
+        return load(
+            self.config.data,
+            self.config.category,
+            input_shape(self.plan.architecture),
+            batch_size=self.config.training.batch_size,
+            warn=self.warn,
+            masks=needs_masks(self.tasks),
+        )
+
+    def fetch(self, blob: BlobEntry) -> Path:
+        """Download a blob of the plan or of the published heads."""
+        return self.download(blob, "plan")
+
+
+@dataclass(frozen=True)
+class AgentLab(Lab):
+    """What the parts of an agent share besides."""
+
     key: SigningKey
     spool: Spool
-    device: torch.device
     status: StatusFile
     log: Log
     stop: threading.Event
 
     @cached_property
-    def tasks(self) -> tuple[TaskSpec, ...]:
-        """The tasks that this lab teaches.
-
-        Raises
-        ------
-        ConfigurationError
-            See `tasks_of`.
-        """
-        return tasks_of(self.config, self.plan)
-
-    @cached_property
     def data(self) -> LabData:
-        """The private images, read when they are first needed.
-
-        Raises
-        ------
-        DataError
-            See `rootstock.site_agent.data.load.load`.
-        """
+        """The private images; their numbers are logged."""
         self.status.progress("loading", message="reads the private images")
-        data = load(
-            self.config.data,
-            self.config.category,
-            input_shape(self.plan.architecture),
-            batch_size=self.config.training.batch_size,
-            warn=lambda text: self.log.warning("image", reason=text),
-            masks=needs_masks(self.tasks),
-        )
+        data = super().data
         for part in ("training", "holdout", "validation"):
             category, rest = getattr(data, part).counts()
-            self.log.info("images", part=part, category=category, rest=rest)
+            self.log.info("data.loaded", part=part, category=category, rest=rest)
         return data
-
-    def fetch(self, blob: BlobEntry, folder: str) -> Path:
-        """Bring a blob into a folder of the state, verified."""
-        return self.client.download(
-            blob,
-            self.config.state / folder,
-            lambda done, total: self.status.progress("downloading", done, total, "fetches weights"),
-        )
 
     def commit(self, staging: Path, manifest: Manifest, run: str) -> SpoolEntry:
         """Sign a manifest and put it and its blobs into the spool."""
         return self.spool.commit(staging, manifest, self.key.sign(manifest.canonical()), run)
 
     def progress(self, phase: str, what: str) -> OnProgress:
-        """Return what long work tells its steps to."""
+        """Return what long work calls with its steps."""
         return lambda step, steps, message: self.status.progress(
             phase, step, steps, f"{what}: {message}"
         )
 
 
-def device_of(config: SiteConfig) -> torch.device:
-    """Return the configured device.
-
-    Raises
-    ------
-    ConfigurationError
-        If PyTorch does not see it here.
-    """
+def set_up_torch(config: SiteConfig) -> torch.device:
+    """Set the configured number of threads, and return the configured device."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     device = torch.device(config.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigurationError(

@@ -1,19 +1,32 @@
-"""What people and programs see of a running agent: agent.log (JSON lines) and status.json."""
+"""What a running agent keeps of itself: agent.log (JSON lines), status.json, the watch's cursor."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
 import structlog
+from pydantic import Field
 
 from rootstock.common.documents import Document
+from rootstock.common.errors import SchemaError
 from rootstock.common.files import storage_errors, write_bytes
 
 Log = structlog.typing.FilteringBoundLogger
+
+
+class Stopped(Exception):  # noqa: N818  (nothing went wrong)
+    """The operator asked the agent to stop; everything on disk is resumable."""
+
+
+def check(stop: threading.Event | None) -> None:
+    """Raise `Stopped` if a stop was asked for; a command has nothing but Ctrl-C: None."""
+    if stop is not None and stop.is_set():
+        raise Stopped
 
 
 class Status(Document):
@@ -36,13 +49,6 @@ class Status(Document):
     """When this was written, RFC 3339 in UTC."""
 
 
-class Reporter(Protocol):
-    """What long work tells about its progress."""
-
-    def progress(self, phase: str, step: int, steps: int, message: str = "") -> None:
-        """Say that `step` of `steps` of `phase` are done."""
-
-
 class StatusFile:
     """Writes status.json: at once when the phase changes, else a few times a second at most."""
 
@@ -58,13 +64,7 @@ class StatusFile:
         self.shipped = ""
 
     def progress(self, phase: str, step: int = 0, steps: int = 0, message: str = "") -> None:
-        """Say that `step` of `steps` of `phase` are done.
-
-        Raises
-        ------
-        StorageError
-            If the file cannot be written.
-        """
+        """Say that `step` of `steps` of `phase` are done."""
         now = time.monotonic()
         recent = now - self._written < self.PAUSE_SECONDS
         if phase == self._phase and recent and step != steps:
@@ -85,13 +85,7 @@ class StatusFile:
 
 
 def open_log(path: Path, site: str) -> tuple[Log, TextIO]:
-    """Open the agent's log: one JSON object a line, appended.
-
-    Raises
-    ------
-    StorageError
-        If the file cannot be opened for writing.
-    """
+    """Open the agent's log: one JSON object a line, appended."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a", encoding="utf-8", buffering=1)
@@ -106,3 +100,34 @@ def open_log(path: Path, site: str) -> tuple[Log, TextIO]:
         ],
     )
     return logger.bind(site=site), file
+
+
+class Cursor(Document):
+    """The last event of the watch stream that was dealt with."""
+
+    cursor: int = Field(ge=0, lt=1 << 64)
+
+
+def read_cursor(path: Path) -> int:
+    """Return the saved cursor, or 0: every event is then seen again, which costs no more than time.
+
+    Raises
+    ------
+    SchemaError
+        If the file is damaged; names the remedy.
+    """
+    if not path.exists():
+        return 0
+    with storage_errors(path):
+        data = path.read_bytes()
+    try:
+        return Cursor.parse(data, what=str(path)).cursor
+    except SchemaError as error:
+        raise SchemaError(
+            f"{error}; remove the file, and all events are looked at again"
+        ) from error
+
+
+def write_cursor(path: Path, cursor: int) -> None:
+    """Save the cursor durably."""
+    write_bytes(path, Cursor(cursor=cursor).canonical())

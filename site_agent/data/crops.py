@@ -1,17 +1,29 @@
-"""Squares out of photographs."""
+"""Photographs: read whole or refused by name, and squares out of them."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from rootstock.common.images.decode import UnreadableError, read_picture
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom; right and bottom are outside."""
 
 Fill = int | tuple[int, int, int]
 MID_GREY = (128, 128, 128)
-"""What stands beyond the picture's edge: the mean that inputs are normalised by, so 0."""
+"""What is put beyond the picture's edge: the mean that inputs are normalised by, so 0."""
+
+
+def read(path: Path, mode: str | None) -> Image.Image:
+    """Read an image file whole, and convert it to `mode` unless that is None."""
+    try:
+        return read_picture(path, mode)
+    except UnreadableError as error:
+        raise UnreadableError(f"{error}, or set data.skip_unreadable = true") from error
 
 
 def bounding_box(mask_HW: NDArray[np.bool_]) -> Box:
@@ -30,25 +42,21 @@ def square_around(
 
     Parameters
     ----------
-    image
-        A picture in RGB, or its mask.
-    box
-        Around the thing, in pixels.
     context
         Margin on each side, as a share of the box's longer side.
     beyond
-        What stands beyond the picture.
+        What is put beyond the picture.
     """
     left, top, right, bottom = box
     side = max(1, round(max(right - left, bottom - top) * (1 + 2 * context)))
-    x = _place((left + right - side) // 2, side, image.width)
-    y = _place((top + bottom - side) // 2, side, image.height)
+    x = _start((left + right - side) // 2, side, image.width)
+    y = _start((top + bottom - side) // 2, side, image.height)
     square = Image.new(image.mode, (side, side), beyond)
     square.paste(image, (-x, -y))
     return square
 
 
-def _place(start: int, side: int, length: int) -> int:
+def _start(start: int, side: int, length: int) -> int:
     if side >= length:
         return (length - side) // 2
     return min(max(start, 0), length - side)

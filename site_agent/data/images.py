@@ -6,6 +6,7 @@ N images, C channels, H/W height and width (both S, the plan's input size).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,26 +18,18 @@ from rootstock.common.errors import DataError, SchemaError
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of the category and of the rest.
-
-    Attributes
-    ----------
-    images_NCHW
-        uint8, 0 to 255.
-    labels_N
-        float32, 1 the category, 0 the rest.
-    keys
-        The images' names in the dataset; one each, none twice.
-    masks_NHW
-        uint8, 1 the category's pixels, 0 what stands around it, `NO_LABEL` nobody's. Images of the
-        rest have no label: a segmentation finds the category where it is, as in the paper. None
-        where the dataset has no masks or no task asks for them.
-    """
+    """Images of the category and of the rest."""
 
     images_NCHW: Tensor
+    """uint8, 0 to 255."""
     labels_N: Tensor
+    """float32, 1 the category, 0 the rest."""
     keys: tuple[str, ...]
+    """The images' names in the dataset; one each, none twice."""
     masks_NHW: Tensor | None = None
+    """uint8, 1 the category's pixels, 0 what is around it, `NO_LABEL` nobody's. Images of
+    the rest have no label: a segmentation finds the category where it is, as in the paper. None
+    where the dataset has no masks or no task asks for them."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -58,7 +51,7 @@ class ImageSet:
         return positive, len(self) - positive
 
     def labels_for(self, y: Tensor) -> Tensor:
-        """Return what a task module's answers are held against.
+        """Return the labels for a task module's answers y.
 
         Parameters
         ----------
@@ -68,13 +61,6 @@ class ImageSet:
         Returns
         -------
         float32 of y's shape: 1 the category, 0 the rest, for a pixel that nobody labelled NaN.
-
-        Raises
-        ------
-        DataError
-            If pixels are asked about and the images have no masks.
-        SchemaError
-            If the answers' shape is not the images'.
         """
         masks_NHW = self.masks_NHW
         labels_NHW = None if masks_NHW is None else pixel_labels(masks_NHW)
@@ -95,24 +81,16 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class LabData:
-    """A lab's private images, in three parts that share none.
-
-    Attributes
-    ----------
-    training
-        What the teacher net and refined adapters learn from. May be unbalanced.
-    holdout
-        Unseen by the teacher; refinement picks its start and its end on it. Balanced.
-    validation
-        Numbers are reported on it; nothing is chosen on it. Balanced.
-    mirror
-        Whether a mirrored image still shows the same thing (a digit does not).
-    """
+    """A lab's private images, in three parts that share none."""
 
     training: ImageSet
+    """What the teacher net and refined adapters learn from. May be unbalanced."""
     holdout: ImageSet
+    """Unseen by the teacher; refinement picks its start and its end on it. Balanced."""
     validation: ImageSet
+    """Numbers are reported on it; nothing is chosen on it. Balanced."""
     mirror: bool
+    """Whether a mirrored image still shows the same thing (a digit does not)."""
 
     def digest(self) -> str:
         """Return a SHA-256 over all three parts."""
@@ -133,11 +111,12 @@ def labels_like(y: Tensor, labels_N: Tensor, labels_NHW: Tensor | None) -> Tenso
         labels = labels_NHW
     if y.shape != labels.shape:
         raise SchemaError(
-            f"the task module answers with {_by(y)} and the lab's labels are {_by(labels)}; join "
-            "task modules that were trained on images of this size"
+            f"the task module answers with {by(y.shape)} and the lab's labels are "
+            f"{by(labels.shape)}; join task modules that were trained on images of this size"
         )
     return labels
 
 
-def _by(values: Tensor) -> str:
-    return "×".join(map(str, values.shape))
+def by(shape: Iterable[int]) -> str:
+    """Return a shape as people read it: 3×32×32."""
+    return "×".join(map(str, shape))

@@ -35,25 +35,20 @@ def load(
 
     Parameters
     ----------
-    config
-        Where the images are, and which of them are this lab's.
-    category
-        The lab's category; `config.class_name` says what the dataset calls it.
     input_shape
         (C, H, W) that the plan's architecture takes; C is 1 or 3.
     batch_size
         Training must have at least so many images.
     warn
-        Told of every image that is left out because it cannot be read.
+        Called for every image that is left out because it cannot be read.
     masks
         Whether the labels of pixels are wanted as well.
 
     Raises
     ------
     DataError
-        If the dataset is missing, lacks a class, has one class only or too few images, or holds
-        an unreadable one and `skip_unreadable` is off; if masks are wanted and there are none, or
-        none with a pixel of the category. Names the remedy.
+        If the dataset is missing, lacks a class or the masks that are wanted, or has too few
+        images or an unreadable one. Names the remedy.
     MissingExtraError
         If `digits` is asked for and scikit-learn is not installed.
     """
@@ -134,7 +129,7 @@ def _classes(source: Source, config: DataConfig, category: str) -> tuple[str, tu
 
 
 def _pixel_classes(mask: Image.Image | None, input_shape: tuple[int, int, int]) -> Tensor:
-    """Bring a square mask to uint8 of S×S, no value that it did not hold; None has no label."""
+    """Resize a square mask to uint8 of S×S, with no new values; None has no label."""
     _, height, width = input_shape
     if mask is None:
         return torch.full((height, width), NO_LABEL, dtype=torch.uint8)

@@ -20,18 +20,14 @@ def share(key: str, purpose: str) -> float:
 def select(
     labels: Sequence[tuple[str, str]], config: DataConfig, category: str, rest: Sequence[str]
 ) -> tuple[list[int], list[int]]:
-    """Pick this lab's images out of a dataset.
+    """Pick this lab's images out of a dataset, by `part`, `parts`, `reserve` and `max_images`.
 
     Parameters
     ----------
     labels
         (name, class) of every image in the dataset.
-    config
-        `part`, `parts`, `reserve` and `max_images` decide.
-    category
-        The class that is the lab's category.
-    rest
-        The classes that are "the rest".
+    category, rest
+        Classes.
 
     Returns
     -------
@@ -41,7 +37,7 @@ def select(
     -----
     With `reserve` above zero the category takes unreserved images only and the rest takes
     reserved ones only. With one `reserve`, one `parts` and a `part` of its own, no lab then
-    holds an image that another lab holds.
+    has an image that another lab has.
     """
     others = frozenset(rest)
     positive, negative = [], []
@@ -64,15 +60,13 @@ def split(
 ) -> tuple[list[int], list[int], list[int]]:
     """Split a lab's images into training, holdout and validation.
 
-    Validation and holdout hold equally many images of the category and of the rest, so that
+    Validation and holdout have equally many images of the category and of the rest, so that
     plain error on them is balanced; what the larger side has left over goes to training.
 
     Parameters
     ----------
     positive, negative
         Indices of the category's and of the rest's images, in hash order.
-    config
-        `validation_fraction` and `holdout_fraction`, both of the smaller side.
 
     Returns
     -------

@@ -14,7 +14,7 @@ from torchvision import datasets
 from rootstock.common.errors import DataError, MissingExtraError
 from rootstock.common.images.decode import UnreadableError, centre_square
 from rootstock.site_agent.config import DataConfig
-from rootstock.site_agent.data.pictures import read
+from rootstock.site_agent.data.crops import read
 from rootstock.site_agent.data.voc import VocSource
 
 
@@ -33,13 +33,7 @@ class Source(Protocol):
         """Return (name, class) of every image; class "" where it is none of `wanted`."""
 
     def image(self, index: int) -> Image.Image:
-        """Read a square image.
-
-        Raises
-        ------
-        UnreadableError
-            If the file is not an image; names it.
-        """
+        """Read a square image; UnreadableError names a file that is none."""
 
 
 class ArraySource:
@@ -119,15 +113,7 @@ class FolderSource:
 
 
 def open_source(config: DataConfig) -> Source:
-    """Open the dataset that the configuration names.
-
-    Raises
-    ------
-    DataError
-        If the path is wrong or the dataset is not there.
-    MissingExtraError
-        If `digits` is asked for and scikit-learn is not installed.
-    """
+    """Open the dataset that the configuration names; DataError if it is not there."""
     if config.kind == "digits":
         return _digits()
     root = config.path

@@ -19,8 +19,7 @@ def tasks_of(config: SiteConfig, plan: Plan) -> tuple[TaskSpec, ...]:
     Raises
     ------
     ConfigurationError
-        If `tasks` names one that the plan does not have, or a task needs masks and the lab's kind
-        of data has none.
+        If `tasks` names one that the plan does not have, or a task needs masks that the lab lacks.
     """
     wanted = [task.name for task in plan.tasks] if config.tasks is None else config.tasks
     for name in wanted:

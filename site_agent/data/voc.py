@@ -18,7 +18,7 @@ from rootstock.common.images.decode import UnreadableError, centre_square
 from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import crops
-from rootstock.site_agent.data.pictures import read
+from rootstock.site_agent.data.crops import read
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -81,11 +81,6 @@ class VocSource:
         """Read the mask of the same square: 1 where `name` is, `NO_LABEL` where nobody said.
 
         What lies beyond the picture has no label.
-
-        Raises
-        ------
-        UnreadableError
-            If the file is no mask, or not of its picture's size; names it.
         """
         path = Path(self._dataset.masks[index])
         mask_HW = read_mask(path)
@@ -106,13 +101,7 @@ class VocSource:
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
-    """Read the classes (H, W) of an image's pixels.
-
-    Raises
-    ------
-    UnreadableError
-        If the file cannot be read, has more than one channel, or values that are no class.
-    """
+    """Read the classes (H, W) of an image's pixels."""
     image = read(path, None)
     if image.mode not in ("P", "L"):
         raise UnreadableError(

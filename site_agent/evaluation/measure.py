@@ -28,10 +28,10 @@ from rootstock.common.nets.spec import ArchitectureSpec, TaskKind, TaskSpec, req
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
 from rootstock.site_agent.data.images import ImageSet, LabData
-from rootstock.site_agent.evaluation.request import Request
 from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.spool.documents import CalibratedError, CandidateError
 from rootstock.site_agent.spool.spool import SpoolEntry
+from rootstock.site_agent.wire.messages import EvaluationRequest
 
 Fetch = Callable[[BlobEntry], Path]
 """Brings a blob to a local file, verified."""
@@ -39,24 +39,16 @@ Fetch = Callable[[BlobEntry], Path]
 
 @dataclass(frozen=True)
 class Joins:
-    """One f and one g_S, and the candidates between them, all frozen and in evaluation mode.
-
-    Attributes
-    ----------
-    category_module
-        f of the lab's own teacher.
-    task_module
-        g_S.
-    adapters
-        Candidates by name; None joins directly.
-    kind
-        What g_S labels: images or pixels.
-    """
+    """One f and one g_S, and the candidates between them, all frozen and in evaluation mode."""
 
     category_module: nn.Sequential
+    """f of the lab's own teacher."""
     task_module: nn.Sequential
+    """g_S."""
     adapters: dict[str, Adapter | None]
+    """Candidates by name; None joins directly."""
     kind: TaskKind = "binary-classification"
+    """What g_S labels: images or pixels."""
 
     def heads(self) -> dict[str, nn.Sequential]:
         """Return g_S∘h of every candidate."""
@@ -73,28 +65,13 @@ def head(adapter: Adapter | None, task_module: nn.Sequential) -> nn.Sequential:
 
 
 def join(
-    request: Request, teacher: SpoolEntry, task: TaskSpec, fetch: Fetch, device: torch.device
+    request: EvaluationRequest,
+    teacher: SpoolEntry,
+    task: TaskSpec,
+    fetch: Fetch,
+    device: torch.device,
 ) -> Joins:
-    """Load everything that a request names.
-
-    Parameters
-    ----------
-    request
-        What to measure.
-    teacher
-        The lab's own submission, whose f is joined.
-    task
-        The plan's task of that name.
-    fetch
-        Downloads g_S and adapters.
-
-    Raises
-    ------
-    SchemaError
-        If the modules do not fit together or are not what their entries say.
-    IntegrityError
-        If a file does not match its digest.
-    """
+    """Load the lab's own f and what a request names; SchemaError if they do not fit together."""
     manifest = teacher.manifest
     if not isinstance(manifest, TeacherManifest):
         raise SchemaError(f"manifest {teacher.digest} is no teacher; ask for one that is")
@@ -121,13 +98,7 @@ def join(
 
 
 def require_maps_fit(own: ArchitectureSpec, other: ArchitectureSpec, task: TaskSpec) -> None:
-    """Hold the size of the maps that g_S gives against the lab's images.
-
-    Raises
-    ------
-    SchemaError
-        If a segmentation's differ; says both sizes.
-    """
+    """Raise SchemaError if a segmentation's maps are of another size than the lab's images."""
     (_, *images), (_, *maps) = input_shape(own), input_shape(other)
     if task.kind == "binary-segmentation" and images != maps:
         raise SchemaError(
@@ -137,68 +108,54 @@ def require_maps_fit(own: ArchitectureSpec, other: ArchitectureSpec, task: TaskS
 
 
 def measure(
-    joins: Joins,
-    data: LabData,
-    device: torch.device,
-    stop: threading.Event,
-    *,
-    calibrates: bool,
+    joins: Joins, data: LabData, stop: threading.Event | None = None, *, calibrates: bool
 ) -> tuple[CandidateError, ...]:
     """Return how every candidate does on the lab's validation images.
 
     Parameters
     ----------
-    joins
-        f, g_S and the candidates.
     data
         Errors are measured on `validation`, calibrations fitted on `holdout`.
     calibrates
         Whether to look for a calibration of each candidate's output.
-
-    Raises
-    ------
-    Stopped
-        If `stop` is set.
     """
-    heads = joins.heads()
-    held: dict[str, Tensor] = {}
-    if calibrates:
-        held = inference.logits(joins.category_module, heads, data.holdout, device, stop)
-    found = {name: calibration(y_N, data.holdout.labels_for(y_N)) for name, y_N in held.items()}
-    measured = inference.logits(joins.category_module, heads, data.validation, device, stop)
+    f, heads = joins.category_module, joins.heads()
+    holdout = inference.logits(f, heads, data.holdout, stop) if calibrates else {}
+    fitted = {name: calibration(y_N, data.holdout.labels_for(y_N)) for name, y_N in holdout.items()}
+    validation = inference.logits(f, heads, data.validation, stop)
     return tuple(
-        _result(name, y_N, data.validation, found.get(name)) for name, y_N in measured.items()
+        _result(name, y_N, data.validation, fitted.get(name)) for name, y_N in validation.items()
     )
 
 
-def calibration(held_N: Tensor, labels_N: Tensor) -> Calibration | None:
+def calibration(holdout_N: Tensor, labels_N: Tensor) -> Calibration | None:
     """Fit a calibration to a candidate's outputs on the holdout; None if it would not serve.
 
-    The holdout decides whether it serves, too: validation images only tell the error. Where the
-    maths has no answer, or no fewer of the holdout would be on the wrong side, outputs stay as
-    they are: a holdout of a few dozen images is too small to move what it cannot fault.
+    The holdout decides whether it serves, too: on validation images the error is measured only.
+    Where the maths has no answer, or no fewer of the holdout would be on the wrong side, outputs
+    stay as they are: a holdout of a few dozen images is too small to move what it cannot fault.
 
     Of a segmentation all labelled pixels weigh the same, as they do in its error.
     """
     labelled = ~labels_N.isnan()
     try:
-        found = calibrate_by_labels(
-            held_N[labelled], labels_N[labelled], balanced=labels_N.ndim == 1
+        fitted = calibrate_by_labels(
+            holdout_N[labelled], labels_N[labelled], balanced=labels_N.ndim == 1
         )
     except TransplantError:
         return None
-    before = metrics.error_percent(held_N, labels_N)
-    return found if metrics.error_percent(found.apply(held_N), labels_N) < before else None
+    before = metrics.error_percent(holdout_N, labels_N)
+    return fitted if metrics.error_percent(fitted.apply(holdout_N), labels_N) < before else None
 
 
-def _result(name: str, y_N: Tensor, images: ImageSet, found: Calibration | None) -> CandidateError:
+def _result(name: str, y_N: Tensor, images: ImageSet, fitted: Calibration | None) -> CandidateError:
     labels_N = images.labels_for(y_N)
     calibrated = None
-    if found is not None:
-        calibrated_N = found.apply(y_N)
+    if fitted is not None:
+        calibrated_N = fitted.apply(y_N)
         calibrated = CalibratedError(
-            scale=found.scale,
-            bias=found.bias,
+            scale=fitted.scale,
+            bias=fitted.bias,
             error=metrics.error_percent(calibrated_N, labels_N),
             mean_iou=metrics.mean_iou_percent(calibrated_N, labels_N),
         )

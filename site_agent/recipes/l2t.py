@@ -11,34 +11,23 @@ N batch, C channels, H/W height and width, E epochs, P pairs.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.problem import cross_entropy, logits
+from rootstock.common.distillation.problem import logits
 from rootstock.common.errors import ConfigurationError, TransplantError
 from rootstock.common.l2t.matching import CONFIGURATIONS, Matching, MetaNetworks, Pair
 from rootstock.common.l2t.student import Student, readable
 from rootstock.common.l2t.transfer import Transfer
 from rootstock.common.nets.spec import Setting, Shape
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.recipes.interface import OnProgress, Teacher
-from rootstock.site_agent.recipes.l2t_sources import LoadedSource
-from rootstock.site_agent.recipes.numbers import largest, room
-from rootstock.site_agent.recipes.supervised import (
-    CHECKPOINT,
-    OPTIMISER,
-    Kept,
-    SupervisedRecipe,
-    batch_of,
-    epochs,
-    ship_shape,
-)
+from rootstock.site_agent.data.batches import batch_of
+from rootstock.site_agent.recipes.fit import OPTIMISER, fit, ship_shape, train_shape
+from rootstock.site_agent.recipes.interface import Teacher, TrainingRun, largest, room
+from rootstock.site_agent.recipes.sources import LoadedSource
 
 META_OPTIMISER = "meta-optimiser"
 
@@ -58,10 +47,6 @@ class L2tRecipe:
 
     Parameters
     ----------
-    config
-        Of training; `config.l2t` says how sources are used.
-    device
-        Where to train.
     sources
         By name, loaded.
     image_shape
@@ -84,40 +69,17 @@ class L2tRecipe:
         self._image_shape = image_shape
 
     def settings(self) -> dict[str, Setting]:
-        """Return what the manifest says about the recipe: no path of the lab's disk."""
-        l2t = self._config.l2t
-        chosen = l2t.model_dump(mode="json", exclude={"sources", "pairs"})
-        pairs = l2t.pairs if isinstance(l2t.pairs, str) else len(l2t.pairs)
-        return (
-            SupervisedRecipe(self._config, self._device).settings()
-            | {f"l2t.{key}": value for key, value in chosen.items()}
-            | {f"l2t.source.{name}": text for name, text in self._described.items()}
-            | {"l2t.pairs": pairs}
-        )
+        """Return what the manifest says about the recipe, its sources by their digests."""
+        sources = {f"l2t.source.{name}": text for name, text in self._described.items()}
+        return self._config.describe() | sources
 
-    def train(
-        self,
-        start: Teacher,
-        data: LabData,
-        folder: Path,
-        on_progress: OnProgress,
-        stop: threading.Event,
-    ) -> Teacher:
-        """Train on `data.training`; see `Recipe.train`.
+    def train(self, start: Teacher, run: TrainingRun) -> Teacher:
+        """Train; see `Recipe.train`.
 
         Returns
         -------
         The teacher, with the last epoch's mean λ of every pair among its numbers; see
         `lambda_metrics`.
-
-        Raises
-        ------
-        ConfigurationError
-            If there is no such pair of layers.
-        DataError
-            If there are fewer images than a batch.
-        TransplantError
-            If training diverges.
         """
         config = self._config
         matching = self._matching(start)
@@ -125,8 +87,7 @@ class L2tRecipe:
             torch.manual_seed(config.seed)
             student = Student(start.category_module, start.task_modules, matching.layers())
             metas = MetaNetworks(matching.channels)
-        for module in (student, metas):
-            module.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        train_shape({"student": student, "meta": metas}, self._device)
         theta = torch.optim.SGD(
             student.parameters(),
             lr=config.learning_rate,
@@ -154,33 +115,28 @@ class L2tRecipe:
 
         def step(indices: Tensor, generator: torch.Generator) -> float:
             student.train()
-            batch = batch_of(data, indices, config.augment, generator)
+            batch = batch_of(run.data, indices, config.augment, generator)
 
             def task_loss(outputs: Mapping[str, Tensor]) -> Tensor:
-                losses = []
-                for output in outputs.values():
-                    y_N = logits(output)
-                    losses.append(cross_entropy(y_N, batch.labels_for(y_N).to(self._device)))
-                return torch.stack(losses).sum()
+                return torch.stack(
+                    [batch.loss(logits(output)) for output in outputs.values()]
+                ).sum()
 
             x_NCHW = batch.x_NCHW.to(self._device, memory_format=torch.channels_last)
-            # By its place in the epoch: a run that is resumed counts alike.
-            told = transfer.step(x_NCHW, task_loss, len(seen))
-            seen.append(told.where_P.cpu())
-            return told.task_loss
+            # By its number in the epoch: a run that is resumed counts alike.
+            result = transfer.step(x_NCHW, task_loss, len(seen))
+            seen.append(result.where_P.cpu())
+            return result.task_loss
 
-        def done(epoch: int) -> None:
+        def epoch_done(epoch: int) -> None:
             history.where_EP[epoch] = torch.stack(seen).mean(0)
             seen.clear()
 
         modules = start.modules()
         more = {"regressors": student.regressors, "meta": metas, "lambda": history}
-        place = folder / self._sources_digest()
-        place.mkdir(parents=True, exist_ok=True)
-        kept = Kept(
-            place / CHECKPOINT, {**modules, **more}, {OPTIMISER: theta, META_OPTIMISER: phi}
-        )
-        epochs(config, self._device, data, kept, step, on_progress, stop, done)
+        run = replace(run, folder=run.folder / self._sources_digest())
+        optimisers = {OPTIMISER: theta, META_OPTIMISER: phi}
+        fit(config, run, {**modules, **more}, optimisers, step, epoch_done)
         ship_shape(modules)
         where, tasks = history.where_EP[-1].tolist(), len(start.task_modules)
         return replace(start, numbers=lambda_metrics(matching.pairs, where, room(tasks)))
@@ -206,14 +162,6 @@ class L2tRecipe:
 
 
 def lambda_metrics(pairs: tuple[Pair, ...], where: list[float], count: int) -> dict[str, float]:
-    """Return the pairs' λ as numbers of a manifest, "lambda/source/m->n", as many as it takes.
-
-    Parameters
-    ----------
-    pairs, where
-        Mean λ a pair.
-    count
-        As many at most; see `largest`.
-    """
+    """Return the pairs' mean λ as at most `count` numbers of a manifest, "lambda/source/m->n"."""
     named = {f"lambda/{pair}": value for pair, value in zip(pairs, where, strict=True)}
     return largest(named, count, "lambda/left_out")

@@ -1,7 +1,7 @@
 """Recipe `nettailor`: a trained net's frozen blocks, kept or replaced to suit the lab's tasks.
 
 The original is fine-tuned below the lab's tasks; its blocks as they were before, and lean proxies
-beside them, learn to do as it does and to be cheap; the leanest net that is as good on images held
+beside them, learn to do as it does and to be cheap; the leanest net that is as good on images set
 apart ships (NetTailor). The blocks that it kept are the backbone's to the last bit.
 
 N batch, C channels, H/W height and width.
@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.problem import cross_entropy, logits
-from rootstock.common.errors import TransplantError
+from rootstock.common.distillation.problem import logits
+from rootstock.common.errors import DataError, TransplantError
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.tailored.resnet import tailored_spec
+from rootstock.common.nets.training import descend
 from rootstock.common.nettailor.augmented import AugmentedNet, activations
 from rootstock.common.nettailor.complexity import Costs, path_costs
 from rootstock.common.nettailor.learning import Settings, loss, optimiser_of
@@ -36,20 +35,12 @@ from rootstock.common.nettailor.tailored import (
     card,
 )
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.data.images import ImageSet, LabData
-from rootstock.site_agent.recipes.held import held_apart
-from rootstock.site_agent.recipes.interface import OnProgress, Teacher
-from rootstock.site_agent.recipes.nettailor_backbone import Backbone
-from rootstock.site_agent.recipes.numbers import largest, room
-from rootstock.site_agent.recipes.supervised import (
-    CHECKPOINT,
-    OPTIMISER,
-    Kept,
-    SupervisedRecipe,
-    batch_of,
-    epochs,
-    ship_shape,
-)
+from rootstock.site_agent.data.batches import batch_of
+from rootstock.site_agent.data.images import ImageSet
+from rootstock.site_agent.recipes.fit import OPTIMISER, fit, ship_shape, train_shape
+from rootstock.site_agent.recipes.interface import Teacher, TrainingRun, largest, room
+from rootstock.site_agent.recipes.sources import Backbone
+from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from rootstock.site_agent.scoring import inference, metrics
 
 _ROUNDING = 1e-9
@@ -85,13 +76,11 @@ class TaskHeads(nn.Module):
 class _Work:
     """What all phases after the first share."""
 
+    run: TrainingRun
+    """On the images that are not set apart."""
     teacher: tuple[nn.Sequential, TaskHeads]
     """The fine-tuned original, frozen."""
     costs: Costs
-    data: LabData
-    folder: Path
-    on_progress: OnProgress
-    stop: threading.Event
 
 
 class NettailorRecipe:
@@ -99,14 +88,10 @@ class NettailorRecipe:
 
     Parameters
     ----------
-    config
-        Of training; `config.nettailor` says how the net is tailored.
-    device
-        Where to train.
     backbone
         Whose blocks are kept or replaced.
     warn
-        Told if no net is within the tolerance.
+        Called if no net is within the tolerance.
     """
 
     name = "nettailor"
@@ -124,29 +109,18 @@ class NettailorRecipe:
         self._warn = warn
 
     def settings(self) -> dict[str, Setting]:
-        """Return what the manifest says about the recipe: no path of the lab's disk."""
-        chosen = self._config.nettailor.model_dump(mode="json", exclude={"backbone"})
-        return (
-            SupervisedRecipe(self._config, self._device).settings()
-            | {f"nettailor.{key}": value for key, value in chosen.items()}
-            | {
-                "nettailor.backbone": self._backbone.description,
-                "nettailor.shared_statistics": SHARED_STATISTICS,
-                "nettailor.own_statistics": OWN_STATISTICS,
-            }
-        )
+        """Return what the manifest says about the recipe, its backbone by its digest."""
+        return self._config.describe() | {
+            "nettailor.backbone": self._backbone.description,
+            "nettailor.shared_statistics": SHARED_STATISTICS,
+            "nettailor.own_statistics": OWN_STATISTICS,
+        }
 
-    def train(
-        self,
-        start: Teacher,
-        data: LabData,
-        folder: Path,
-        on_progress: OnProgress,
-        stop: threading.Event,
-    ) -> Teacher:
-        """Train on `data.training`; see `Recipe.train`.
+    def train(self, start: Teacher, run: TrainingRun) -> Teacher:
+        """Train; see `Recipe.train`.
 
-        Every phase checkpoints into a folder of its own, so that what is done is not done again.
+        Every phase checkpoints into a folder of its own, so that what is done is not done again. A
+        net that diverges in the search is given up.
 
         Parameters
         ----------
@@ -156,31 +130,21 @@ class NettailorRecipe:
         Returns
         -------
         The tailored net, with what was left out and every α among its numbers.
-
-        Raises
-        ------
-        DataError
-            If images held apart are none, or those left are fewer than a batch.
-        TransplantError
-            If training diverges before the search; a net that diverges in it is given up.
         """
         config = self._config.nettailor
-        rest, held = held_apart(data.training, config.held_share, self._config.seed)
-        data = replace(data, training=rest)
+        rest, judged_on = set_apart(run.data.training, config.held_share, self._config.seed)
         # A checkpoint is of no other backbone.
-        place = folder / self._backbone.description.rpartition(" ")[2][:16]
+        folder = run.folder / self._backbone.description.rpartition(" ")[2][:16]
+        run = replace(run, data=replace(run.data, training=rest), folder=folder)
         original = SupervisedRecipe(self._config, self._device).train(
             Teacher(copy.deepcopy(self._backbone.extractor).requires_grad_(), start.task_modules),
-            data,
-            place / "original",
-            _saying(on_progress, "fine-tunes the original"),
-            stop,
+            run.phase("original", "fine-tunes the original"),
         )
         teacher = (original.category_module, TaskHeads(original.task_modules))
         shape = input_shape(self._backbone.architecture)
         student = AugmentedNet(self._backbone.extractor, teacher[1], shape, seed=self._config.seed)
-        student.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        work = _Work(teacher, path_costs(student, shape), data, place, on_progress, stop)
+        train_shape({"student": student}, self._device)
+        work = _Work(run, teacher, path_costs(student, shape))
         rates = Settings(
             steps=config.student_epochs,
             learning_rate=config.student_learning_rate,
@@ -191,15 +155,15 @@ class NettailorRecipe:
             mimicry=config.mimicry,
         )
         self._learn(student, rates, work, "student", "learns with every block and proxy")
-        found = self._leanest(student, rates, work, held)
-        if not found.met:
+        result = self._leanest(student, rates, work, judged_on)
+        if not result.met:
             self._warn(
-                f"none of {len(found.tries)} tailored nets is within {config.tolerance:g} points "
-                f"of the fine-tuned original's error on {len(held)} images held apart; ships the "
-                f"net with nothing left out, {found.error:.1f} points above; raise "
+                f"none of {len(result.tries)} tailored nets is within {config.tolerance:g} points "
+                f"of the fine-tuned original's error on {len(judged_on)} images held apart; ships "
+                f"the net with nothing left out, {result.error:.1f} points above; raise "
                 "training.nettailor.tolerance, student_epochs or tuning_epochs"
             )
-        tailored = TailoredNet(found.net)
+        tailored = TailoredNet(result.net)
         image = torch.zeros(1, *shape, device=self._device)
         described = card(tailored, nn.Sequential(*teacher), image)
         task_modules = _heads(tailored.head).by_name()
@@ -207,14 +171,14 @@ class NettailorRecipe:
         return Teacher(
             tailored.extractor,
             task_modules,
-            numbers(described, found, room(len(task_modules))),
-            tailored_spec(self._backbone.architecture, found.net.ordered()),
+            numbers(described, result, room(len(task_modules))),
+            tailored_spec(self._backbone.architecture, result.net.ordered()),
         )
 
     def _leanest(
-        self, student: AugmentedNet, rates: Settings, work: _Work, held: ImageSet
+        self, student: AugmentedNet, rates: Settings, work: _Work, judged_on: ImageSet
     ) -> SearchResult:
-        """Search on images held apart; errors are points above the fine-tuned original's."""
+        """Search on images set apart; errors are points above the fine-tuned original's."""
         config = self._config.nettailor
         tuning = replace(
             rates,
@@ -222,7 +186,7 @@ class NettailorRecipe:
             learning_rate=config.tuning_learning_rate,
             complexity=0.0,
         )
-        original = self._errors(*work.teacher, held, work.stop)
+        original = self._errors(*work.teacher, judged_on, work.run)
 
         diverged: set[AugmentedNet] = set()
 
@@ -239,18 +203,19 @@ class NettailorRecipe:
             if net in diverged:
                 return math.inf
             tailored = TailoredNet(net)  # what would ship is what is judged
-            errors = self._errors(tailored.extractor, tailored.head, held, work.stop)
+            errors = self._errors(tailored.extractor, tailored.head, judged_on, work.run)
             return max(errors[task] - original[task] for task in errors)
 
         return search(student, config.tolerance + _ROUNDING, tune, above)
 
     def _errors(
-        self, extractor: nn.Module, heads: nn.Module, held: ImageSet, stop: threading.Event
+        self, extractor: nn.Module, heads: nn.Module, judged_on: ImageSet, run: TrainingRun
     ) -> dict[str, float]:
         """Return the error of every task in percent."""
-        found = inference.logits(extractor, _heads(heads).by_name(), held, self._device, stop)
+        outputs = inference.logits(extractor, _heads(heads).by_name(), judged_on, run.stop)
         return {
-            task: metrics.error_percent(y_N, held.labels_for(y_N)) for task, y_N in found.items()
+            task: metrics.error_percent(y_N, judged_on.labels_for(y_N))
+            for task, y_N in outputs.items()
         }
 
     def _learn(
@@ -268,78 +233,60 @@ class NettailorRecipe:
         ----------
         settings
             `steps` counts epochs here.
-        name
-            Of the phase's folder.
-        what
-            For who watches.
+        name, what
+            The phase's folder, and a sentence on it.
         draw
-            Of the order of images and their random views.
-
-        Raises
-        ------
-        TransplantError
-            If it diverges.
+            Added to the seed of the order of images and of their random views.
         """
+        phase = work.run.phase(name, what)
         optimiser = optimiser_of(net, settings)
         net.requires_grad_()
 
         def step(indices: Tensor, generator: torch.Generator) -> float:
             net.train()
-            batch = batch_of(work.data, indices, self._config.augment, generator)
+            batch = batch_of(phase.data, indices, self._config.augment, generator)
             x_NCHW = batch.x_NCHW.to(self._device, memory_format=torch.channels_last)
             with torch.no_grad():
                 shown = activations(*work.teacher, x_NCHW)
             ours = net.activations(x_NCHW)
-            told = [
-                cross_entropy(y_N, batch.labels_for(y_N).to(self._device)) for y_N in ours.logits
-            ]
-            found = loss(net, ours, shown, torch.stack(told).sum(), work.costs, settings)
-            value = float(found.detach())
-            if not math.isfinite(value):
+            tasks = torch.stack([batch.loss(y_N) for y_N in ours.logits]).sum()
+            whole = loss(net, ours, shown, tasks, work.costs, settings)
+            if not bool(whole.isfinite()):
                 raise _DivergedError(
-                    f"recipe 'nettailor' {what} and diverged (loss {value:g}); lower "
+                    f"recipe 'nettailor' {what} and diverged (loss {whole.item():g}); lower "
                     "student_learning_rate, tuning_learning_rate or mimicry"
                 )
-            optimiser.zero_grad(set_to_none=True)
-            found.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            return value
+            descend(optimiser, whole)
+            return float(whole.detach())
 
         changes = {
             "epochs": settings.steps,
             "learning_rate": settings.learning_rate,
             "seed": self._config.seed + draw,
         }
-        epochs(
-            self._config.model_copy(update=changes),
-            self._device,
-            work.data,
-            Kept(work.folder / name / CHECKPOINT, {"net": net.changing()}, {OPTIMISER: optimiser}),
-            step,
-            _saying(work.on_progress, what),
-            work.stop,
-        )
+        config = self._config.model_copy(update=changes)
+        fit(config, phase, {"net": net.changing()}, {OPTIMISER: optimiser}, step)
         net.eval().requires_grad_(False)
 
 
-def numbers(described: Card, found: SearchResult, count: int) -> dict[str, float]:
+def numbers(described: Card, result: SearchResult, count: int) -> dict[str, float]:
     """Return a tailored net's numbers for its manifest, `count` of them at most.
 
     "nettailor/…_removed" and "nettailor/new_params_share" in percent of the fine-tuned original;
-    "nettailor/points_above" it, the error on images held apart; "nettailor/tolerance_met" 1 or 0;
+    "nettailor/points_above" it, the error on images set apart; "nettailor/tolerance_met" 1 or 0;
     "alpha/<path>" of every path that was kept, of too many the largest and "alpha/left_out".
     """
-    told = {
+    named = {
         "nettailor/params_removed": described.params_removed,
         "nettailor/flops_removed": described.flops_removed,
         "nettailor/new_params_share": described.new_params_share,
         "nettailor/blocks_removed": float(described.blocks_removed),
-        "nettailor/nets_tried": float(len(found.tries)),
-        "nettailor/points_above": found.error,
-        "nettailor/tolerance_met": float(found.met),
+        "nettailor/nets_tried": float(len(result.tries)),
+        "nettailor/points_above": result.error,
+        "nettailor/tolerance_met": float(result.met),
     }
     alphas = {f"alpha/{name}": alpha for name, alpha in described.alphas.items()}
-    return told | largest(alphas, count - len(told), "alpha/left_out")
+    return named | largest(alphas, count - len(named), "alpha/left_out")
 
 
 def _heads(head: nn.Module) -> TaskHeads:
@@ -347,6 +294,25 @@ def _heads(head: nn.Module) -> TaskHeads:
     return head
 
 
-def _saying(on_progress: OnProgress, what: str) -> OnProgress:
-    """Return what a phase tells its steps to."""
-    return lambda step, steps, message: on_progress(step, steps, f"{what}: {message}")
+def set_apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Split training images into what to train on and what the search is judged on, balanced.
+
+    Parameters
+    ----------
+    share
+        Of the smaller side's images that are set apart, with as many of the other side's.
+    """
+    count = int(share * min(images.counts()))
+    if count == 0:
+        category, rest = images.counts()
+        raise DataError(
+            f"a held share of {share:g} of {category} training images of the category and {rest} "
+            "of the rest holds none apart; raise it or add images"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    apart: set[int] = set()
+    for label in (0.0, 1.0):
+        side = torch.nonzero(images.labels_N == label).flatten()
+        apart |= set(side[torch.randperm(len(side), generator=generator)[:count]].tolist())
+    others = [index for index in range(len(images)) if index not in apart]
+    return images.subset(others), images.subset(sorted(apart))

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from rootstock.common.distillation import problem
 from rootstock.common.images.decode import normalise
-from rootstock.site_agent import stopping
+from rootstock.common.nets.training import device_of
 from rootstock.site_agent.data.images import ImageSet
+from rootstock.site_agent.state import check
 
 BATCH = 64
 """Images at once: enough to keep the cores busy, 200 MB of features for VGG-16 at 224 pixels."""
@@ -31,8 +32,7 @@ def logits(
     category_module: nn.Module,
     heads: Mapping[str, nn.Module],
     images: ImageSet,
-    device: torch.device,
-    stop: threading.Event,
+    stop: threading.Event | None = None,
 ) -> dict[str, Tensor]:
     """Run f once and every head on its features.
 
@@ -42,21 +42,14 @@ def logits(
         f, in evaluation mode.
     heads
         What follows f, by name: g, or g_S∘h. In evaluation mode.
-    images
-        Any of the lab's image sets.
 
     Returns
     -------
     Logits on the CPU, by the heads' names: (N), or (N, H, W) of a segmentation.
-
-    Raises
-    ------
-    Stopped
-        If `stop` is set.
     """
     collected: dict[str, list[Tensor]] = {name: [] for name in heads}
-    for x_NCHW in batches(images, device):
-        stopping.check(stop)
+    for x_NCHW in batches(images, device_of(category_module)):
+        check(stop)
         features_NCHW = category_module(x_NCHW)
         for name, head in heads.items():
             collected[name].append(problem.logits(head(features_NCHW)).cpu())

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import Field
 
-from rootstock.common.documents import Document, canonical_json
+from rootstock.common.documents import Document
 from rootstock.common.errors import IntegrityError
 from rootstock.common.identity import keys
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import Name
 from rootstock.common.weights.manifest import Digest
-from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 MeanIou = Annotated[float | None, Field(ge=0, le=100)]
 """Percent; None where images are labelled, not pixels."""
@@ -27,38 +26,15 @@ class SignedReceipt(Document):
     signature: str = Field(pattern=r"^[0-9a-f]{128}$")
     """Ed25519, in hex, over "manifest_digest submission_id received_at"."""
 
-    @classmethod
-    def of(cls, receipt: pb.Receipt) -> Self:
-        """Read the wire's form.
-
-        Raises
-        ------
-        SchemaError
-            If a field is malformed.
-        """
-        fields = {
-            "manifest_digest": receipt.manifest_digest,
-            "submission_id": receipt.submission_id,
-            "received_at": receipt.received_at,
-            "signature": receipt.signature.hex(),
-        }
-        return cls.parse(canonical_json(fields), what="receipt")
-
     def verify(self, manifest_digest: str, coordinator_key: bytes) -> None:
-        """Check that this is the coordinator's receipt for that manifest.
-
-        Raises
-        ------
-        IntegrityError
-            If it is for another manifest, or signed by another key.
-        """
+        """Raise IntegrityError if it is for another manifest, or signed by another key."""
         if self.manifest_digest != manifest_digest:
             raise IntegrityError(
                 f"the receipt is for manifest {self.manifest_digest}, not {manifest_digest}; "
                 "the teacher stays in the spool: ship it again"
             )
-        said = f"{self.manifest_digest} {self.submission_id} {self.received_at}".encode()
-        keys.verify(coordinator_key, bytes.fromhex(self.signature), said, what="the receipt")
+        signed = f"{self.manifest_digest} {self.submission_id} {self.received_at}".encode()
+        keys.verify(coordinator_key, bytes.fromhex(self.signature), signed, what="the receipt")
 
 
 class CalibratedError(Calibration):
@@ -67,12 +43,6 @@ class CalibratedError(Calibration):
     error: float = Field(ge=0, le=100)
     """Percent."""
     mean_iou: MeanIou = None
-
-    def message(self) -> pb.OutputCalibration:
-        """Return the wire's form."""
-        return pb.OutputCalibration(
-            scale=self.scale, bias=self.bias, error=self.error, mean_iou=self.mean_iou
-        )
 
 
 class CandidateError(Document):

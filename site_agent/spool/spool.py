@@ -30,24 +30,16 @@ _MAX_DOCUMENT_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class SpoolEntry:
-    """A signed manifest and its blobs, all on the disk.
-
-    Attributes
-    ----------
-    folder
-        Where they are.
-    manifest, manifest_bytes, signature
-        What is shipped; the signature is the site's, over the bytes.
-    run
-        What it came from (digest of plan and settings, or an evaluation's id), so that it is not
-        made twice.
-    """
+    """A signed manifest and its blobs, all on the disk."""
 
     folder: Path
     manifest: Manifest
     manifest_bytes: bytes
     signature: bytes
+    """What is shipped; the signature is the site's, over the bytes."""
     run: str
+    """What it came from (digest of plan and settings, or an evaluation's id), so that it is not
+    made twice."""
 
     @property
     def acknowledged(self) -> bool:
@@ -80,19 +72,8 @@ class SpoolEntry:
 class Spool:
     """A folder that only signed receipts empty.
 
-    Opening it sets aside what a crash left unfinished and what the disk has damaged.
-
-    Parameters
-    ----------
-    root
-        The folder; made if it is not there.
-    warn
-        Told of everything that is set aside, and why.
-
-    Raises
-    ------
-    StorageError
-        If the disk is full or read-only.
+    Opening it quarantines in `aside` what a crash left unfinished and what the disk has damaged;
+    `warn` is called with everything that is quarantined, and why.
     """
 
     def __init__(self, root: Path, warn: Callable[[str], None]) -> None:
@@ -102,19 +83,12 @@ class Spool:
             for name in ("staging", "entries", "acknowledged", "reports", "reported", "aside"):
                 (root / name).mkdir(parents=True, exist_ok=True)
             for folder in sorted((root / "staging").iterdir()):
-                self._set_aside(folder, "the agent ended while it was being written")
-            for folder in sorted((root / "entries").iterdir()):
-                self._check_bytes(folder)
+                self._quarantine(folder, "the agent ended while it was being written")
+            read_entries(root / "entries", self._quarantine, blobs=True)
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """Give a folder to write blobs into, each named by its digest; see `commit`.
-
-        Raises
-        ------
-        StorageError
-            If the disk is full; what was written is removed again.
-        """
+        """Give a folder to write blobs into, each named by its digest; see `commit`."""
         folder = self._root / "staging" / secrets.token_hex(8)
         with storage_errors(folder):
             folder.mkdir()
@@ -129,20 +103,11 @@ class Spool:
         Parameters
         ----------
         staging
-            What `staging` gave; holds every blob of the manifest, flushed, named by digest.
-        manifest
-            What to ship.
+            The folder of `self.staging`: every blob of the manifest, flushed, named by digest.
         signature
             The site's, over `manifest.canonical()`.
         run
-            What it came from.
-
-        Raises
-        ------
-        SchemaError
-            If a blob is missing or has another size.
-        StorageError
-            If the disk is full; no entry is made.
+            See `SpoolEntry.run`.
         """
         for blob in manifest.blobs():
             path = staging / blob.digest
@@ -170,25 +135,23 @@ class Spool:
         return read_entry(target)
 
     def entries(self) -> list[SpoolEntry]:
-        """Return what waits to be shipped. Damaged entries are set aside with a warning."""
-        return self._valid("entries")
+        """Return what waits to be shipped. Damaged entries are quarantined with a warning."""
+        return read_entries(self._root / "entries", self._quarantine)
 
     def acknowledged(self) -> list[SpoolEntry]:
         """Return what the coordinator has given receipts for."""
-        return self._valid("acknowledged")
+        return read_entries(self._root / "acknowledged", self._quarantine)
 
     def find(self, digest: str) -> SpoolEntry | None:
         """Return the entry of that manifest, shipped or not, or None."""
-        both = [*self.entries(), *self.acknowledged()]
-        return next((entry for entry in both if entry.digest == digest), None)
-
-    def shipped_by(self, run: str) -> SpoolEntry | None:
-        """Return the entry that a run made and the coordinator has, or None."""
-        return next((entry for entry in self.acknowledged() if entry.run == run), None)
+        for kind in ("entries", "acknowledged"):
+            for entry in read_entries(self._root / kind, self._quarantine, name=digest):
+                return entry
+        return None
 
     def made_by(self, run: str) -> SpoolEntry | None:
-        """Return the entry that a run made, shipped or not, or None."""
-        both = [*self.entries(), *self.acknowledged()]
+        """Return the entry that a run made, an acknowledged one first, or None."""
+        both = [*self.acknowledged(), *self.entries()]
         return next((entry for entry in both if entry.run == run), None)
 
     def note_sent(self, entry: SpoolEntry, count: int) -> None:
@@ -201,13 +164,9 @@ class Spool:
     ) -> SpoolEntry:
         """Take an entry out of the queue, once its receipt proves to be the coordinator's.
 
-        Once more does no harm. Where the entry stands in both places (a state folder that was
-        copied back, say) the one whose bytes were checked when the spool was opened stays.
-
-        Raises
-        ------
-        IntegrityError
-            If the receipt is another's or for another manifest; the entry stays.
+        Once more does no harm. Where the entry is in both folders (a state folder that was
+        copied back, say) the one whose bytes were checked when the spool was opened stays. An entry
+        whose receipt is for another manifest or by another key stays, and IntegrityError is raised.
         """
         receipt.verify(entry.digest, coordinator_key)
         target = self._root / "acknowledged" / entry.digest
@@ -228,13 +187,13 @@ class Spool:
 
     def reports(self) -> list[EvaluationReport]:
         """Return the reports that the coordinator does not have yet."""
-        found = []
+        reports = []
         for path in sorted((self._root / "reports").glob("*.json")):
             try:
-                found.append(EvaluationReport.parse(_read_capped(path), what=str(path)))
+                reports.append(EvaluationReport.parse(_read_capped(path), what=str(path)))
             except SchemaError as error:
-                self._set_aside(path, str(error))
-        return found
+                self._quarantine(path, str(error))
+        return reports
 
     def acknowledge_report(self, evaluation_id: str) -> None:
         """Note that the coordinator has a report."""
@@ -261,33 +220,14 @@ class Spool:
         return True
 
     def withdraw(self, entry: SpoolEntry, why: str) -> None:
-        """Set an entry aside that must not be shipped any more."""
-        self._set_aside(entry.folder, why)
+        """Quarantine an entry that must not be shipped any more."""
+        self._quarantine(entry.folder, why)
 
     def withdraw_report(self, report: EvaluationReport, why: str) -> None:
-        """Set a report aside that the coordinator does not take."""
-        self._set_aside(self._root / "reports" / f"{report.evaluation_id}.json", why)
+        """Quarantine a report that the coordinator does not take."""
+        self._quarantine(self._root / "reports" / f"{report.evaluation_id}.json", why)
 
-    def _valid(self, kind: str) -> list[SpoolEntry]:
-        found = []
-        for folder in sorted((self._root / kind).iterdir()):
-            try:
-                found.append(read_entry(folder))
-            except (RefusedError, FileNotFoundError, NotADirectoryError) as error:
-                self._set_aside(folder, str(error))
-        return found
-
-    def _check_bytes(self, folder: Path) -> None:
-        """Set an entry aside if a blob is missing or does not match its digest."""
-        try:
-            entry = read_entry(folder)
-            for blob in entry.manifest.blobs():
-                if file_digest(entry.blob(blob.digest)) != blob.digest:
-                    raise IntegrityError(f"blob {blob.digest} does not match its digest")
-        except (RefusedError, FileNotFoundError, NotADirectoryError) as error:
-            self._set_aside(folder, str(error))
-
-    def _set_aside(self, path: Path, why: str) -> None:
+    def _quarantine(self, path: Path, why: str) -> None:
         target = self._root / "aside" / f"{path.name}-{secrets.token_hex(4)}"
         with storage_errors(path):
             path.rename(target)
@@ -296,15 +236,44 @@ class Spool:
         self._warn(f"{path}: set aside as {target}: {why}; remove it once you have looked at it")
 
 
+def read_entries(
+    folder: Path,
+    damaged: Callable[[Path, str], None],
+    *,
+    name: str = "*",
+    blobs: bool = False,
+) -> list[SpoolEntry]:
+    """Read the entries of a spool's folder.
+
+    Parameters
+    ----------
+    damaged
+        Called with the folder of an entry that is not whole, and why.
+    name
+        Of the entry, if one is wanted.
+    blobs
+        Whether to check the bytes of every blob.
+    """
+    entries = []
+    for path in sorted(folder.glob(name)):
+        try:
+            entry = read_entry(path)
+            for blob in entry.manifest.blobs() if blobs else ():
+                if file_digest(entry.blob(blob.digest)) != blob.digest:
+                    raise IntegrityError(f"blob {blob.digest} does not match its digest")
+            entries.append(entry)
+        except (RefusedError, FileNotFoundError, NotADirectoryError) as error:
+            damaged(path, str(error))
+    return entries
+
+
 def read_entry(folder: Path) -> SpoolEntry:
     """Read an entry, its blobs left unread, and change nothing.
 
     Raises
     ------
-    SchemaError, IntegrityError
-        If its manifest is malformed, or another's.
-    FileNotFoundError, NotADirectoryError
-        If it is not whole, or not there any more.
+    SchemaError, IntegrityError, FileNotFoundError, NotADirectoryError
+        If its manifest is malformed or another's, or it is not whole.
     """
     with storage_errors(folder):
         data = _read_capped(folder / "manifest.json", MAX_MANIFEST_BYTES)

@@ -16,25 +16,19 @@ from torch import Tensor
 from rootstock import __version__
 from rootstock.common.errors import ConfigurationError, DataError
 from rootstock.common.images.decode import normalise
-from rootstock.common.nets.spec import Setting
 from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, Recipe, SharedSamples, TeacherManifest
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.statistics import statistics
 
 
 def write_blob(folder: Path, tensors: dict[str, Tensor]) -> BlobEntry:
-    """Write tensors into a folder, in a file named by its digest.
-
-    Raises
-    ------
-    StorageError
-        If the disk is full or read-only.
-    """
+    """Write tensors into a folder, in a file named by its digest."""
     aside = folder / "blob.aside"
     entry = safetensors_io.write(aside, {k: v.detach().cpu() for k, v in tensors.items()})
     aside.replace(folder / entry.digest)
@@ -42,47 +36,36 @@ def write_blob(folder: Path, tensors: dict[str, Tensor]) -> BlobEntry:
 
 
 def build(
-    folder: Path,
+    lab: Lab,
     teacher: Teacher,
     data: LabData,
-    config: SiteConfig,
-    plan: Plan,
-    plan_digest: str,
-    heads_digest: str | None,
-    recipe: tuple[str, dict[str, Setting]],
-    device: torch.device,
-    stop: threading.Event,
+    recipe: Recipe,
+    folder: Path,
+    stop: threading.Event | None = None,
 ) -> TeacherManifest:
     """Measure a teacher net and write everything that its manifest names.
 
     Parameters
     ----------
-    folder
-        Takes the blobs, named by digest.
     teacher
         The trained net, in evaluation mode.
     data
         Error is measured on `validation`, statistics on `training`; shared samples, if any, come
         from `training`.
-    heads_digest
-        Of the auxiliary heads that it was trained below, if any.
     recipe
         Name and settings of how it was trained.
+    folder
+        Takes the blobs, named by digest.
 
     Raises
     ------
-    DataError
-        If more samples are to be shared than there are training images.
-    ConfigurationError
-        If more are to be shared than the plan accepts.
-    Stopped
-        If `stop` is set.
-    StorageError
-        If the disk is full or read-only.
+    DataError, ConfigurationError
+        If more samples are to be shared than there are, or than the plan accepts.
     """
-    shared = shared_samples(data.training, config, plan)
+    config = lab.config
+    shared = shared_samples(data.training, config, lab.plan)
     heads = teacher.task_modules
-    logits = inference.logits(teacher.category_module, heads, data.validation, device, stop)
+    logits = inference.logits(teacher.category_module, heads, data.validation, stop)
     numbers = {
         "samples/training": float(len(data.training)),
         "samples/validation": float(len(data.validation)),
@@ -93,18 +76,18 @@ def build(
         mean_iou = metrics.mean_iou_percent(y_N, labels_N)
         if mean_iou is not None:
             numbers[f"mean_iou/{task}"] = mean_iou
-    named = statistics(teacher, data.training, config.statistics, device, stop)
+    named = statistics(teacher, data.training, config.statistics, stop)
     return TeacherManifest(
         site=config.site,
         category=config.category,
-        architecture=plan.architecture.model_copy(update={"extractor": teacher.extractor}),
+        architecture=lab.plan.architecture.model_copy(update={"extractor": teacher.extractor}),
         category_module=write_blob(folder, teacher.category_module.state_dict()),
         task_modules={task: write_blob(folder, heads[task].state_dict()) for task in sorted(heads)},
         metrics=numbers | teacher.numbers,
-        recipe=Recipe(name=recipe[0], settings=recipe[1]),
+        recipe=recipe,
         software=software(),
-        plan=plan_digest,
-        heads=heads_digest,
+        plan=lab.published.digest,
+        heads=None if lab.heads is None else lab.heads.content_digest(),
         new_version=config.new_version,
         statistics=write_blob(folder, named) if named else None,
         shared_samples=None
@@ -121,13 +104,6 @@ def shared_samples(training: ImageSet, config: SiteConfig, plan: Plan) -> dict[s
     `images` (N,C,H,W) float32, normalised, and `labels` (N) float32, half of them (rounded up) of
     the category as far as both sides have enough. If a task labels pixels, `masks` (N,H,W) uint8 of
     the same images.
-
-    Raises
-    ------
-    DataError
-        If there are fewer training images.
-    ConfigurationError
-        If the plan accepts fewer.
     """
     count = config.share_samples
     if count == 0:

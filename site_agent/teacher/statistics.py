@@ -6,28 +6,28 @@ N images, C channels, H/W height and width.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from rootstock.common.nets.architectures import last_layer
-from rootstock.site_agent import stopping
+from rootstock.common.nets.training import device_of
 from rootstock.site_agent.config import StatisticsConfig
 from rootstock.site_agent.data.images import ImageSet
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.scoring.inference import batches
+from rootstock.site_agent.state import check
 
 
 class _Moments:
-    """Sums of one layer's output per channel, in float64."""
+    """A forward hook that sums a layer's output per channel, in float64."""
 
     def __init__(self) -> None:
         self.count = 0
         self.sum_C = torch.zeros(())
         self.squares_C = torch.zeros(())
 
-    def add(self, output_NCHW: Tensor) -> None:
+    def __call__(self, _layer: nn.Module, _inputs: object, output_NCHW: Tensor) -> None:
         values = output_NCHW.detach().to(torch.float64)
         self.count += values.shape[0] * values.shape[2] * values.shape[3]
         self.sum_C = self.sum_C + values.sum((0, 2, 3)).cpu()
@@ -45,34 +45,18 @@ def statistics(
     teacher: Teacher,
     images: ImageSet,
     config: StatisticsConfig,
-    device: torch.device,
-    stop: threading.Event,
+    stop: threading.Event | None = None,
 ) -> dict[str, Tensor]:
-    """Measure a teacher net on the lab's training images.
-
-    Parameters
-    ----------
-    teacher
-        The trained net, in evaluation mode.
-    images
-        The training images.
-    config
-        Which statistics may travel.
+    """Measure a trained net, in evaluation mode, on the lab's training images.
 
     Returns
     -------
     float32 tensors by name. `feature_norm` (1): E‖f(I)‖_F, which the rescale layer's β needs
     (Network Transplanting, section 4). `mean/<layer>` and `variance/<layer>` (C): of every
     channel of every conv's output before its ReLU, and of x = f(I) under the name of f's last
-    layer, over images and places, the layer named as in the state dict; what a BatchNorm's
-    running statistics would hold (METHODS 1d, 1i). Task
-    modules share their layers' names, so only the first task's (by name) are measured. Empty if
-    all are switched off.
-
-    Raises
-    ------
-    Stopped
-        If `stop` is set.
+    layer, over images and pixels, the layer named as in the state dict; what a BatchNorm's
+    running statistics would be (METHODS 1d, 1i). Task modules share their layers' names, so only
+    the first task's (by name) are measured. Empty if all are switched off.
     """
     wants_moments = config.channel_means or config.channel_variances
     if not wants_moments and not config.feature_norm:
@@ -82,11 +66,11 @@ def statistics(
     if wants_moments:
         for name, layer in measured_layers(teacher).items():
             moments[name] = _Moments()
-            hooks.append(layer.register_forward_hook(_into(moments[name])))
+            hooks.append(layer.register_forward_hook(moments[name]))
     norms = 0.0
     try:
-        for x_NCHW in batches(images, device):
-            stopping.check(stop)
+        for x_NCHW in batches(images, device_of(teacher.category_module)):
+            check(stop)
             features_NCHW = teacher.category_module(x_NCHW)
             norms += float(features_NCHW.flatten(1).to(torch.float64).norm(dim=1).sum())
             if wants_moments:
@@ -118,10 +102,3 @@ def measured_layers(teacher: Teacher) -> dict[str, nn.Module]:
                 convolutions.setdefault(name, layer)
     name = last_layer(teacher.category_module)
     return convolutions | {name: teacher.category_module.get_submodule(name)}
-
-
-def _into(moments: _Moments) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def hook(_layer: nn.Module, _inputs: tuple[Tensor, ...], output_NCHW: Tensor) -> None:
-        moments.add(output_NCHW)
-
-    return hook

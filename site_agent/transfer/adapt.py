@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -34,11 +32,12 @@ from rootstock.common.protocol import Heads
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.site_agent.data.images import ImageSet
+from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.package import software
 from rootstock.site_agent.transfer.adapt_card import Adapted, AdaptedFacts, Rotations, TargetErrors
-from rootstock.site_agent.transfer.snapshot import NEVER, LabSnapshot
+from rootstock.site_agent.transfer.snapshot import LabSnapshot
 
 _REMEDY = "ask its operator for `rootstock coordinator heads publish --images FOLDER`"
 
@@ -49,46 +48,34 @@ def adapt_own(
     labelled: Path | None,
     settings: AdaptationSettings,
     on_step: OnStep,
-    warn: Callable[[str], None],
 ) -> Adapted:
     """Adapt the lab's own net; see `rootstock.common.compatible.adaptation.adapt`.
 
     Parameters
     ----------
-    lab
-        Its net, and the published heads.
     images
         Folder of the target's images, at any depth.
     labelled
         Folder of yes/… and no/… images of the target: errors are measured on them, and nothing
         is chosen; None: without.
-    settings
-        Steps and rates.
-    on_step, warn
-        Told of every step, and of what the operator should know.
 
     Raises
     ------
     NotFoundError
         If the coordinator publishes no rotation head.
-    SchemaError
-        If the head does not fit the net's architecture.
     ConfigurationError
         If images are labelled and no task of the lab's labels images.
-    DataError
-        If there are too few images, one is none, or a side of the labelled ones is missing.
     """
-    heads = _published_heads(lab)
-    rotation_head = _rotation_head(lab, heads)
+    rotation_head = _rotation_head(lab)
     shape = input_shape(lab.architecture)
     judging = [task.name for task in _judging(lab, labelled)]
     images_NCSS = read_unlabelled(images, shape, most=lab.config.data.max_images)
     test = None if labelled is None else read_labelled(labelled, shape)
-    own_NCSS = lab.data([], warn).holdout.images_NCHW
+    own_NCSS = lab.data.holdout.images_NCHW
     net = lab.net()
-    found = adapt(net.category_module, rotation_head, images_NCSS, settings, on_step)
+    result = adapt(net.category_module, rotation_head, images_NCSS, settings, on_step)
     re_estimated = recombined(net.category_module, net.task_modules, images_NCSS)
-    adapted = recombined(found.category_module, net.task_modules, images_NCSS)
+    adapted = recombined(result.category_module, net.task_modules, images_NCSS)
     errors = {}
     if test is not None:
         before, between, after = (_errors(each, test) for each in (net, re_estimated, adapted))
@@ -101,18 +88,18 @@ def adapt_own(
         site=lab.config.site,
         category=lab.config.category,
         category_architecture=lab.architecture,
-        made_of=_made_of(lab, heads, images_NCSS, test),
+        made_of=_made_of(lab, images_NCSS, test),
         settings=settings,
         batch_norm_layers=max(layers),
         images=len(images_NCSS),
-        learned_from=found.learned_from,
-        judged_on=found.judged_on,
-        step=found.step,
+        learned_from=result.learned_from,
+        judged_on=result.judged_on,
+        step=result.step,
         rotations=Rotations(
             own=rotation_accuracy(net.category_module, rotation_head, own_NCSS),
-            source=found.source,
-            re_estimated=found.re_estimated,
-            adapted=found.adapted,
+            source=result.source,
+            re_estimated=result.re_estimated,
+            adapted=result.adapted,
         ),
         changed_answers=_changed(re_estimated, adapted, images_NCSS),
         labelled=0 if test is None else len(test),
@@ -125,13 +112,7 @@ def adapt_own(
 def recombined(
     category_module: nn.Sequential, task_modules: dict[str, nn.Sequential], images_NCSS: Tensor
 ) -> Teacher:
-    """Put copies of f and every g together, with BatchNorm statistics of unlabelled images.
-
-    Raises
-    ------
-    DataError
-        If there are too few images for statistics.
-    """
+    """Put copies of f and every g together, with BatchNorm statistics of unlabelled images."""
     f = copy.deepcopy(category_module)
     heads = copy.deepcopy(task_modules)
     re_estimate_below(f, heads.values(), images_NCSS, device_of(f))
@@ -139,13 +120,7 @@ def recombined(
 
 
 def read_labelled(folder: Path, input_shape: tuple[int, int, int]) -> ImageSet:
-    """Read yes/… and no/… images below a folder.
-
-    Raises
-    ------
-    DataError
-        If a side is missing or empty, or a file is no image.
-    """
+    """Read yes/… and no/… images below a folder."""
     parts, labels = [], []
     for side, label in SIDES:
         if not (folder / side).is_dir():
@@ -160,15 +135,7 @@ def read_labelled(folder: Path, input_shape: tuple[int, int, int]) -> ImageSet:
     return ImageSet(images_NCSS, torch.cat(labels), keys)
 
 
-@dataclass(frozen=True)
-class _PublishedHeads:
-    """Heads that have one for rotations."""
-
-    heads: Heads
-    rotation: BlobEntry
-
-
-def _published_heads(lab: LabSnapshot) -> _PublishedHeads:
+def _published_rotation_head(lab: Lab) -> tuple[Heads, BlobEntry]:
     heads = lab.published.heads
     if heads is None or heads.rotation is None:
         there = "no heads" if heads is None else f"heads number {heads.number} ({heads.origin})"
@@ -176,11 +143,11 @@ def _published_heads(lab: LabSnapshot) -> _PublishedHeads:
             f"the coordinator publishes {there} and no rotation head, which adapting needs; "
             f"{_REMEDY}"
         )
-    return _PublishedHeads(heads, heads.rotation)
+    return heads, heads.rotation
 
 
-def _rotation_head(lab: LabSnapshot, published: _PublishedHeads) -> nn.Sequential:
-    heads, blob = published.heads, published.rotation
+def _rotation_head(lab: LabSnapshot) -> nn.Sequential:
+    heads, blob = _published_rotation_head(lab)
     head = build_head(lab.architecture, TURNS)
     try:
         return safetensors_io.load_frozen(head, lab.fetch(blob), blob, lab.device)
@@ -191,20 +158,19 @@ def _rotation_head(lab: LabSnapshot, published: _PublishedHeads) -> nn.Sequentia
         ) from error
 
 
-def _judging(lab: LabSnapshot, labelled: Path | None) -> list[TaskSpec]:
+def _judging(lab: Lab, labelled: Path | None) -> list[TaskSpec]:
     """Return the tasks that labels of images say something about."""
-    tasks = [task for task in lab.tasks() if task.kind == "binary-classification"]
+    tasks = [task for task in lab.tasks if task.kind == "binary-classification"]
     if labelled is not None and not tasks:
         raise ConfigurationError(
             f"--labelled {labelled}: says yes or no of images, and this lab's tasks "
-            f"({', '.join(task.name for task in lab.tasks())}) label pixels; leave it out"
+            f"({', '.join(task.name for task in lab.tasks)}) label pixels; leave it out"
         )
     return tasks
 
 
 def _answers(net: Teacher, images: ImageSet) -> dict[str, Tensor]:
-    device = device_of(net.category_module)
-    return inference.logits(net.category_module, net.task_modules, images, device, NEVER)
+    return inference.logits(net.category_module, net.task_modules, images)
 
 
 def _errors(net: Teacher, images: ImageSet) -> dict[str, float]:
@@ -226,16 +192,15 @@ def _changed(before: Teacher, after: Teacher, images_NCSS: Tensor) -> dict[str, 
     }
 
 
-def _made_of(
-    lab: LabSnapshot, published: _PublishedHeads, images_NCSS: Tensor, test: ImageSet | None
-) -> dict[str, str]:
+def _made_of(lab: LabSnapshot, images_NCSS: Tensor, test: ImageSet | None) -> dict[str, str]:
     manifest = lab.own.manifest
+    heads, rotation = _published_rotation_head(lab)
     return {
         "teacher": lab.own.entry.digest,
         "category_module": manifest.category_module.digest,
         **{f"task_module/{task}": blob.digest for task, blob in manifest.task_modules.items()},
-        "heads": published.heads.content_digest(),
-        "rotation_head": published.rotation.digest,
+        "heads": heads.content_digest(),
+        "rotation_head": rotation.digest,
         "images": hashlib.sha256(images_NCSS.numpy().tobytes()).hexdigest(),
         **({} if test is None else {"labelled": test.digest()}),
     }

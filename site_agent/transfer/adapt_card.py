@@ -34,10 +34,10 @@ CATEGORY_MODULE = "category_module.safetensors"
 
 
 class Rotations(Document):
-    """How the frozen rotation head tells turns of images that f did not learn from."""
+    """Accuracy of the frozen rotation head on images that f did not learn from."""
 
     own: RotationAccuracy
-    """On the lab's own holdout images, above f as it was: what the target's are held against."""
+    """On the lab's own holdout images, above f as it was: what the target's are compared with."""
     source: RotationAccuracy
     """On target images set apart, above f as it was."""
     re_estimated: RotationAccuracy
@@ -91,52 +91,29 @@ class AdaptedCard(AdaptedFacts, ModuleCard, extra="forbid"):
 
 @dataclass(frozen=True)
 class Adapted:
-    """An adapted net in memory.
-
-    Attributes
-    ----------
-    net
-        f adapted below every g, all with BatchNorm statistics of target images.
-    facts
-        For its card.
-    """
+    """An adapted net in memory."""
 
     net: Teacher
+    """f adapted below every g, all with BatchNorm statistics of target images."""
     facts: AdaptedFacts
+    """For its card."""
 
 
 def require_free(out: Path) -> None:
-    """Refuse a folder that holds something, before any work is done.
-
-    Raises
-    ------
-    ConflictError
-        If it exists and is not an empty folder.
-    """
+    """Raise ConflictError if there is anything at `out` but an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConflictError(f"--out {out}: is there already and not empty; name another folder")
 
 
 def write(adapted: Adapted, root: Path, out: Path | None) -> tuple[Path, AdaptedCard]:
-    """Write an adapted net and its card: all of it or nothing.
+    """Write an adapted net and its card, all or nothing, and return the folder and the card.
 
     Parameters
     ----------
     root
-        Where folders named by their cards' digests are.
+        Holds folders that are named by their cards' digests.
     out
         The folder; None: one in `root`.
-
-    Returns
-    -------
-    The folder, and the card.
-
-    Raises
-    ------
-    ConflictError
-        If `out` is not empty.
-    StorageError
-        If the disk is full or read-only.
     """
     parent = root if out is None else out.parent
     aside = parent / f".{secrets.token_hex(8)}.aside"

@@ -17,18 +17,19 @@ from torch import nn
 
 from rootstock.common.compatible.adaptation import OnStep
 from rootstock.common.compatible.batchnorm import norms, re_estimate_below
-from rootstock.common.distillation.problem import cross_entropy, logits
+from rootstock.common.distillation.problem import logits
 from rootstock.common.documents import Document
 from rootstock.common.errors import ConfigurationError, NotFoundError, SchemaError
 from rootstock.common.nets.spec import Name, TaskSpec
 from rootstock.common.nets.training import descend, device_of
 from rootstock.site_agent.config import TrainingConfig
+from rootstock.site_agent.data.batches import balanced_order, batch_of
 from rootstock.site_agent.data.images import ImageSet, LabData
-from rootstock.site_agent.recipes.source_nets import SourceNet, require_source_fits
-from rootstock.site_agent.recipes.supervised import balanced_order, batch_of
+from rootstock.site_agent.lab import Lab
+from rootstock.site_agent.recipes.sources import SourceNet, require_source_fits
 from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.train import initial_category_module
-from rootstock.site_agent.transfer.snapshot import NEVER, LabSnapshot, StoredTeacher
+from rootstock.site_agent.transfer.snapshot import LabSnapshot, StoredTeacher
 
 
 class Score(Document):
@@ -50,9 +51,9 @@ class Ranked(Document):
     """One source, at once and after a few steps of fine-tuning."""
 
     source: str
-    rank_at_once: int | None
-    """From 1; None for a net that the sources are held against."""
-    rank_fine_tuned: int | None
+    rank_at_once: int | None = None
+    """From 1; None for a net that the sources are compared with."""
+    rank_fine_tuned: int | None = None
     """The same; None, too, without a step."""
     at_once: Score
     fine_tuned: Score | None
@@ -80,53 +81,36 @@ def from_spool(teacher: StoredTeacher, device: torch.device) -> SourceNet:
     return SourceNet(name, manifest.architecture, teacher.category_module(device))
 
 
-def candidates(
-    lab: LabSnapshot, given: Sequence[SourceNet], warn: Callable[[str], None]
-) -> list[SourceNet]:
-    """Return the nets that were given, and those older teachers in the spool that fit.
-
-    Raises
-    ------
-    SchemaError
-        If one that was given does not fit.
-    NotFoundError
-        If there is none.
-    """
+def candidates(lab: LabSnapshot, given: Sequence[SourceNet]) -> list[SourceNet]:
+    """Return the nets that were given, all of which must fit, and older teachers that do."""
     for source in given:
         require_source_fits(source, lab.architecture)
-    found = list(given)
+    fitting = list(given)
     for teacher in lab.others:
         source = from_spool(teacher, lab.device)
         try:
             require_source_fits(source, lab.architecture)
         except SchemaError as error:
-            warn(f"left out: {error}")
+            lab.warn(f"left out: {error}")
             continue
-        found.append(source)
-    if not found:
+        fitting.append(source)
+    if not fitting:
         raise NotFoundError(
             f"{lab.config.state}: holds no older teacher net, and no file was given: there is "
             "nothing to rank; give --from NAME.safetensors, which `rootstock net export` writes"
         )
-    return found
+    return fitting
 
 
-def task_named(lab: LabSnapshot, name: str | None) -> TaskSpec:
-    """Return the task of that name, or the lab's first.
-
-    Raises
-    ------
-    ConfigurationError
-        If the lab's net has no such task.
-    """
-    tasks = lab.tasks()
-    found = next((task for task in tasks if name in (None, task.name)), None)
-    if found is None:
+def task_named(lab: Lab, name: str | None) -> TaskSpec:
+    """Return the task of that name, or the lab's first."""
+    chosen = next((task for task in lab.tasks if name in (None, task.name)), None)
+    if chosen is None:
         raise ConfigurationError(
             f"--task {name}: the lab's net has no such task; it has "
-            + ", ".join(task.name for task in tasks)
+            + ", ".join(task.name for task in lab.tasks)
         )
-    return found
+    return chosen
 
 
 def rank(
@@ -135,7 +119,6 @@ def rank(
     task: TaskSpec,
     steps: int,
     on_step: OnStep,
-    warn: Callable[[str], None],
 ) -> Ranking:
     """Put every source below the lab's g, and judge it at once and after fine-tuning f.
 
@@ -145,8 +128,6 @@ def rank(
 
     Parameters
     ----------
-    lab
-        Its g, and its images.
     sources
         See `candidates`.
     task
@@ -154,47 +135,40 @@ def rank(
     steps
         Of fine-tuning; 0 judges at once only.
     on_step
-        Told of every step, over all sources.
-
-    Raises
-    ------
-    DataError
-        If the lab's images cannot be used, or are too few for BatchNorm statistics.
+        Called after every step, counted over all sources.
     """
-    data = lab.data([task], warn)
+    data = lab.data
     g = lab.own.task_module(task, lab.device)
     references = [
         SourceNet("this lab's own", lab.architecture, lab.own.category_module(lab.device)),
-        SourceNet("initial weights", lab.architecture, _initial(lab)),
+        SourceNet(
+            "initial weights",
+            lab.architecture,
+            initial_category_module(lab, lab.architecture)
+            .to(lab.device)
+            .eval()
+            .requires_grad_(False),
+        ),
     ]
     everything = [*sources, *references]
-    scores = []
+    rows = []
     for index, source in enumerate(everything):
 
-        def told(step: int, index: int = index, source: SourceNet = source) -> None:
+        def on_tuned(step: int, index: int = index, source: SourceNet = source) -> None:
             on_step(index * steps + step, len(everything) * steps, source.name)
 
         f = copy.deepcopy(source.category_module)
         at_once = judged(f, g, data)
         tuned = None
         if steps > 0:
-            fine_tune(f, g, data, lab.config.training, steps, told)
+            fine_tune(f, g, data, lab.config.training, steps, on_tuned)
             tuned = judged(f, g, data)
-        scores.append((at_once, tuned))
+        rows.append(Ranked(source=source.name, at_once=at_once, fine_tuned=tuned))
     return Ranking(
         task=task.name,
         steps=steps,
-        sources=_ranked(sources, scores[: len(sources)]),
-        references=tuple(
-            Ranked(
-                source=each.name,
-                rank_at_once=None,
-                rank_fine_tuned=None,
-                at_once=at_once,
-                fine_tuned=tuned,
-            )
-            for each, (at_once, tuned) in zip(references, scores[len(sources) :], strict=True)
-        ),
+        sources=_ranked(rows[: len(sources)]),
+        references=tuple(rows[len(sources) :]),
         training=len(data.training),
         holdout=len(data.holdout),
         validation=len(data.validation),
@@ -202,25 +176,17 @@ def rank(
 
 
 def judged(f: nn.Sequential, g: nn.Sequential, data: LabData) -> Score:
-    """Judge f below g, with BatchNorm statistics of the training images; both stay as they are.
-
-    Raises
-    ------
-    DataError
-        If there are too few images for statistics.
-    """
+    """Judge f below g, with BatchNorm statistics of the training images; both stay as they are."""
     below, above = copy.deepcopy(f), copy.deepcopy(g)
-    device = device_of(below)
-    re_estimate_below(below, [above], data.training.images_NCHW, device)
+    re_estimate_below(below, [above], data.training.images_NCHW, device_of(below))
 
-    def measured(images: ImageSet) -> tuple[float, float]:
-        y_N = inference.logits(below, {"task": above}, images, device, NEVER)["task"]
-        labels_N = images.labels_for(y_N)
-        return metrics.error_percent(y_N, labels_N), metrics.task_loss(y_N, labels_N)
+    def score(images: ImageSet) -> metrics.Score:
+        y_N = inference.logits(below, {"task": above}, images)["task"]
+        return metrics.score(y_N, images.labels_for(y_N))
 
-    error, loss = measured(data.holdout)
+    error, loss = score(data.holdout)
     return Score(
-        holdout_error=error, holdout_loss=loss, validation_error=measured(data.validation)[0]
+        holdout_error=error, holdout_loss=loss, validation_error=score(data.validation).error
     )
 
 
@@ -234,12 +200,8 @@ def fine_tune(
 ) -> None:
     """Train f, in place, below a g that stays as it is, on `data.training` alone.
 
-    Parameters
-    ----------
-    config
-        Rate (constant), minibatches, augmentation and seed; the same give the same bits.
-    on_step
-        Told how many steps are done.
+    `config` says the rate (constant), minibatches, augmentation and seed; the same give the same
+    bits. `on_step` is called with the number of steps done.
     """
     device = device_of(f)
     above = copy.deepcopy(g).eval().requires_grad_(False)
@@ -254,38 +216,21 @@ def fine_tune(
             order = torch.cat((order, balanced_order(data.training.labels_N, generator)))
         chosen, order = order[: config.batch_size], order[config.batch_size :]
         batch = batch_of(data, chosen, config.augment, generator)
-        y_N = logits(above(f(batch.x_NCHW.to(device))))
-        loss = cross_entropy(y_N, batch.labels_for(y_N).to(device))
-        descend(optimiser, loss)
+        descend(optimiser, batch.loss(logits(above(f(batch.x_NCHW.to(device))))))
         on_step(step)
     f.eval().requires_grad_(False)
 
 
-def _initial(lab: LabSnapshot) -> nn.Sequential:
-    """Return what a training from nothing starts from."""
-    plan, digest = lab.published.plan, lab.published.digest
-    f = initial_category_module(lab.architecture, plan, digest, lab.fetch)
-    return f.to(lab.device).eval().requires_grad_(False)
+def _ranked(rows: Sequence[Ranked]) -> tuple[Ranked, ...]:
+    at_once = _ranks([row.at_once.key() for row in rows])
+    tuned = _ranks([(row.fine_tuned or row.at_once).key() for row in rows])
+    ranked = []
+    for row, first, last in zip(rows, at_once, tuned, strict=True):
+        ranks = {"rank_at_once": first, "rank_fine_tuned": last if row.fine_tuned else None}
+        ranked.append(row.model_copy(update=ranks))
+    return tuple(ranked[index] for index in sorted(range(len(rows)), key=tuned.__getitem__))
 
 
-def _ranked(
-    sources: Sequence[SourceNet], scores: Sequence[tuple[Score, Score | None]]
-) -> tuple[Ranked, ...]:
-    at_once = _places([first.key() for first, _ in scores])
-    tuned = _places([(last or first).key() for first, last in scores])
-    rows = [
-        Ranked(
-            source=source.name,
-            rank_at_once=at_once[index],
-            rank_fine_tuned=None if last is None else tuned[index],
-            at_once=first,
-            fine_tuned=last,
-        )
-        for index, (source, (first, last)) in enumerate(zip(sources, scores, strict=True))
-    ]
-    return tuple(rows[index] for index in sorted(range(len(rows)), key=tuned.__getitem__))
-
-
-def _places(keys: Sequence[tuple[float, float]]) -> list[int]:
-    """Return each key's place among all, from 1."""
+def _ranks(keys: Sequence[tuple[float, float]]) -> list[int]:
+    """Return each key's rank among all, from 1."""
     return [1 + sum(other < key for other in keys) for key in keys]

@@ -32,16 +32,18 @@ from rootstock.common.transport.status import error_from_rpc
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
-from rootstock.site_agent import stopping
 from rootstock.site_agent.config import SiteConfig
-from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
-from rootstock.site_agent.wire.upload import OnBytes, Shipment
+from rootstock.site_agent.spool.documents import EvaluationReport
+from rootstock.site_agent.state import check
+from rootstock.site_agent.wire import messages
 
 T = TypeVar("T")
+OnBytes = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
 OnRetry = Callable[[BaseException, float], None]
 """Called with what failed and the seconds until the next try."""
 
-_ATTEMPTS = 3
+DAMAGED_TRIES = 3
 """How often a blob that arrives damaged is tried: the network did it, or one side's disk does."""
 
 
@@ -70,58 +72,51 @@ class CoordinatorClient:
 
     Parameters
     ----------
-    config
-        The site's configuration.
     key
         The site's key; signs every call.
     stop
-        Ends waiting and sending.
+        Ends waiting and sending; None: nothing but Ctrl-C does.
     on_retry
-        Told of every failed try.
-
-    Raises
-    ------
-    ConfigurationError
-        If the address is malformed, or not on loopback without TLS.
+        Called after every failed try.
     """
 
     def __init__(
-        self, config: SiteConfig, key: SigningKey, stop: threading.Event, on_retry: OnRetry
+        self, config: SiteConfig, key: SigningKey, stop: threading.Event | None, on_retry: OnRetry
     ) -> None:
         self._config = config
         self._key = key
-        self._stop = stop
         self._on_retry = on_retry
         self._channel = open_channel(config.coordinator, [SigningInterceptor(config.site, key)])
-        self.stub = FederationStub(self._channel)
         self._plan: Plan | None = None
+        self.stop = stop
+        self.network = config.network
+        self.stub = FederationStub(self._channel)
 
     def close(self) -> None:
         """End all calls."""
         self._channel.close()
 
-    def patient(self, attempt: Callable[[], T], *, patience_seconds: float | None = None) -> T:
-        """Call until the peer answers.
+    def patient(
+        self,
+        attempt: Callable[[], T],
+        *,
+        patience_seconds: float | None = None,
+        damaged_tries: int = 1,
+    ) -> T:
+        """Call until the coordinator answers.
 
         Parameters
         ----------
         attempt
             One try.
         patience_seconds
-            After so long no new try is made; None: for as long as it takes.
-
-        Raises
-        ------
-        Stopped
-            If the agent is asked to stop meanwhile.
-        UnreachableError
-            If it has not answered for `patience_seconds`.
-        RootstockError
-            Whatever else the call raises, at once.
+            After so long UnreachableError is raised; None: it goes on for as long as it takes.
+        damaged_tries
+            After so many tries whose bytes arrived damaged IntegrityError is raised.
         """
 
         def once() -> T:
-            stopping.check(self._stop)
+            check(self.stop)
             try:
                 return attempt()
             except StorageError as error:
@@ -132,15 +127,34 @@ class CoordinatorClient:
 
         policy = retrying(
             patience_seconds=patience_seconds,
-            longest_seconds=self._config.network.retry_cap_seconds,
-            stop=self._stop,
+            longest_seconds=self.network.retry_cap_seconds,
+            stop=self.stop,
             on_retry=self._on_retry,
         )
+        while True:
+            damaged_tries -= 1
+            try:
+                return policy(once)
+            except IntegrityError:
+                if damaged_tries == 0:
+                    raise
+            except UnreachableError:
+                check(self.stop)
+                raise
+
+    def unary(self, method: Any, request: Any) -> Any:
+        """Make one call, whose error is raised in the class that the coordinator raised."""
         try:
-            return policy(once)
-        except UnreachableError:
-            stopping.check(self._stop)
-            raise
+            return method(request, timeout=self.network.call_seconds)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
+
+    @property
+    def limits(self) -> Limits:
+        """The caps of the plan that was fetched last."""
+        if self._plan is None:
+            raise ConfigurationError("the plan's limits are not known; call plan() first")
+        return self._plan.limits
 
     def join(self) -> bytes:
         """Bind the site's name to its key, and the coordinator's name to its own.
@@ -154,49 +168,39 @@ class CoordinatorClient:
         ------
         IdentityError
             If the name belongs to another key, or the coordinator's key has changed.
-        UnreachableError
-            If the coordinator does not answer.
         """
         request = pb.JoinRequest(
             site=self._config.site,
             public_key=self._key.public_key,
             agent_version=__version__,
         )
-        response = self._unary(self.stub.Join, request)
-        found: bytes = response.coordinator_public_key
-        if len(found) != PUBLIC_KEY_BYTES:
+        response = self.unary(self.stub.Join, request)
+        key: bytes = response.coordinator_public_key
+        if len(key) != PUBLIC_KEY_BYTES:
             raise SchemaError(
-                f"the coordinator's key has {len(found)} bytes, an Ed25519 key has "
+                f"the coordinator's key has {len(key)} bytes, an Ed25519 key has "
                 f"{PUBLIC_KEY_BYTES}; check the coordinator's version"
             )
         path = self._config.state / "identity" / "coordinator.pub"
         with storage_errors(path):
             known = bytes.fromhex(path.read_text(encoding="ascii")) if path.exists() else None
         if known is None:
-            write_bytes(path, found.hex().encode())
-        elif known != found:
+            write_bytes(path, key.hex().encode())
+        elif known != key:
             raise IdentityError(
-                f"{self._config.coordinator} has key {fingerprint(found)}, this lab joined "
+                f"{self._config.coordinator} has key {fingerprint(key)}, this lab joined "
                 f"{fingerprint(known)}; check the address. If the coordinator was set up anew, "
                 f"remove {path}"
             )
-        return found
+        return key
 
     def plan(self) -> Published:
-        """Negotiate the protocol version and fetch the plan.
-
-        Raises
-        ------
-        ProtocolVersionError
-            If the two sides speak no common version; names both.
-        SchemaError, IntegrityError
-            If plan or heads are malformed, or the plan does not match its digest.
-        """
+        """Negotiate the protocol version and fetch the plan and the heads, both checked."""
         request = pb.GetPlanRequest(
             protocol=pb.VersionRange(minimum=PROTOCOL_MINIMUM, maximum=PROTOCOL_MAXIMUM),
             agent_version=__version__,
         )
-        response = self._unary(self.stub.GetPlan, request)
+        response = self.unary(self.stub.GetPlan, request)
         if not PROTOCOL_MINIMUM <= response.protocol <= PROTOCOL_MAXIMUM:
             raise ProtocolVersionError(
                 f"the coordinator (version {response.coordinator_version}) chose protocol "
@@ -213,26 +217,6 @@ class CoordinatorClient:
         heads = Heads.parse(response.heads, what="plan's heads") if response.heads else None
         return Published(plan, response.plan_digest, heads)
 
-    def ship(self, shipment: Shipment) -> SignedReceipt:
-        """Send what the coordinator lacks of an entry, from where it was cut, and commit it.
-
-        Raises
-        ------
-        Stopped
-            If the agent is asked to stop; the coordinator keeps what it has.
-        RefusedError
-            If the coordinator refuses the manifest or a blob; says the check.
-        """
-        return self._unharmed(
-            lambda: shipment.send(
-                self.stub,
-                self._unary,
-                limits=self._limits(),
-                idle_seconds=self._config.network.idle_seconds,
-                stop=self._stop,
-            )
-        )
-
     def download(self, blob: BlobEntry, folder: Path, on_bytes: OnBytes) -> Path:
         """Fetch a blob into a folder, named by its digest; one that is there costs nothing.
 
@@ -240,15 +224,13 @@ class CoordinatorClient:
         ------
         LimitError
             If the blob is larger than the plan allows.
-        IntegrityError
-            If what came does not match the digest, several times over.
         """
-        limit = self._limits().max_blob_bytes
+        limit = self.limits.max_blob_bytes
         if blob.size > limit:
             raise LimitError(f"blob {blob.digest} has {blob.size} bytes, the limit is {limit}")
 
         def progress(done: int) -> None:
-            stopping.check(self._stop)
+            check(self.stop)
             on_bytes(done, blob.size)
 
         def once() -> Path:
@@ -258,54 +240,14 @@ class CoordinatorClient:
                 folder / blob.digest,
                 max_bytes=limit,
                 size=blob.size,
-                idle_seconds=self._config.network.idle_seconds,
+                idle_seconds=self.network.idle_seconds,
                 progress=progress,
             )
 
-        return self._unharmed(once)
+        return self.patient(once, damaged_tries=DAMAGED_TRIES)
 
     def report(self, report: EvaluationReport) -> bool:
         """Send numbers; False if the coordinator knew them already."""
-        refined = report.refined_calibration
-        request = pb.ReportEvaluationRequest(
-            evaluation_id=report.evaluation_id,
-            results=[
-                pb.CandidateResult(
-                    name=result.name,
-                    error=result.error,
-                    mean_iou=result.mean_iou,
-                    samples=result.samples,
-                    calibration=result.calibration.message() if result.calibration else None,
-                )
-                for result in report.results
-            ],
-            refinement_manifest_digest=report.refinement_manifest_digest or "",
-            refined_error=report.refined_error or 0.0,
-            refined_mean_iou=report.refined_mean_iou,
-            refinement_seconds=report.refinement_seconds,
-            refinement_steps=report.refinement_steps,
-            failure=report.failure,
-            refined_calibration=refined.message() if refined else None,
-        )
-        response = self.patient(lambda: self._unary(self.stub.ReportEvaluation, request))
+        request = messages.report_request(report)
+        response = self.patient(lambda: self.unary(self.stub.ReportEvaluation, request))
         return bool(response.first)
-
-    def _unharmed(self, attempt: Callable[[], T]) -> T:
-        """Be patient, and try anew what arrives damaged."""
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return self.patient(attempt)
-            except IntegrityError:
-                continue
-        return self.patient(attempt)
-
-    def _unary(self, method: Any, request: Any) -> Any:
-        try:
-            return method(request, timeout=self._config.network.call_seconds)
-        except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
-
-    def _limits(self) -> Limits:
-        if self._plan is None:
-            raise ConfigurationError("the plan's limits are not known; call plan() first")
-        return self._plan.limits

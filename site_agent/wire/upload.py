@@ -2,93 +2,68 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rootstock.common.errors import SchemaError
 from rootstock.common.protocol import Limits
 from rootstock.common.transport.chunks import Span
 from rootstock.common.transport.dedup import held_bytes, kept_spans
 from rootstock.common.transport.upload import upload_blob
-from rootstock.common.weights.manifest import BlobEntry
 from rootstock.common.weights.safetensors_io import read_header
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
-from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
-from rootstock.site_agent import stopping
 from rootstock.site_agent.spool.documents import SignedReceipt
 from rootstock.site_agent.spool.spool import SpoolEntry
-
-OnBytes = Callable[[int, int], None]
-"""Called with bytes done and bytes in all."""
+from rootstock.site_agent.state import check
+from rootstock.site_agent.wire import messages
+from rootstock.site_agent.wire.client import DAMAGED_TRIES, CoordinatorClient, OnBytes
 
 
 class Shipment:
-    """One entry, over as many tries as it takes.
+    """The upload of one entry, over as many tries as it takes.
 
     Parameters
     ----------
-    entry
-        What is shipped.
+    client
+        Whose plan has been fetched.
     on_bytes
-        Told the bytes that the coordinator has, those it held before included, and those in all.
+        Called with the bytes that the coordinator has, those it had before included, and with those
+        in all.
 
     Attributes
     ----------
-    total
-        Bytes of the entry's blobs.
     sent
         Bytes of blobs that went over the wire, by earlier runs of the agent as well.
-    held
-        Bytes that the coordinator holds and that are left out of the blobs on their way.
+    left_out
+        Bytes of the blobs on their way that are not sent, as the coordinator has them.
     """
 
-    def __init__(self, entry: SpoolEntry, on_bytes: OnBytes = lambda _done, _total: None) -> None:
+    def __init__(
+        self,
+        client: CoordinatorClient,
+        entry: SpoolEntry,
+        on_bytes: OnBytes = lambda _done, _total: None,
+    ) -> None:
         self.entry = entry
         self.total = entry.size
         self.sent = entry.sent
-        self.held = 0
+        self.left_out = 0
+        self._client = client
         self._on_bytes = on_bytes
 
-    def send(
-        self,
-        stub: FederationStub,
-        unary: Callable[[Any, Any], Any],
-        *,
-        limits: Limits,
-        idle_seconds: float,
-        stop: threading.Event,
-    ) -> SignedReceipt:
-        """Send what the coordinator lacks, from where it was cut, and commit it; one try.
+    def send(self) -> SignedReceipt:
+        """Send what the coordinator lacks, from where it was cut, and commit it."""
+        return self._client.patient(self._once, damaged_tries=DAMAGED_TRIES)
 
-        Parameters
-        ----------
-        stub
-            The coordinator's.
-        unary
-            Makes a unary call: its method, its request.
-        limits
-            The plan's.
-        idle_seconds
-            How long nothing may move.
-        stop
-            Ends the sending.
-
-        Raises
-        ------
-        SchemaError
-            If the coordinator asks for what the manifest does not have.
-        Stopped, UnreachableError, RefusedError
-            See `CoordinatorClient.ship`.
-        """
+    def _once(self) -> SignedReceipt:
+        client, limits = self._client, self._client.limits
         entry = self.entry
         request = pb.BeginUploadRequest(
             manifest=entry.manifest_bytes, signature=entry.signature, leaves_out=True
         )
-        begun = unary(stub.BeginUpload, request)
+        begun = client.unary(client.stub.BeginUpload, request)
         if begun.HasField("receipt"):
-            return SignedReceipt.of(begun.receipt)
+            return messages.receipt(begun.receipt)
         blobs = {blob.digest: blob for blob in entry.manifest.blobs()}
         for missing in begun.missing:
             if missing.digest not in blobs:
@@ -96,36 +71,38 @@ class Shipment:
                     f"the coordinator asks for blob {missing.digest[:80]!r}, which manifest "
                     f"{entry.digest} does not have; check the coordinator's version"
                 )
-        held = {each.digest: _held(blobs[each.digest], each) for each in begun.missing}
-        self.held = sum(held.values())
-        to_send = {digest: blobs[digest].size - count for digest, count in held.items()}
+        left_out = {
+            each.digest: held_bytes(blobs[each.digest], set(each.held_tensors))
+            for each in begun.missing
+        }
+        self.left_out = sum(left_out.values())
+        to_send = {digest: blobs[digest].size - count for digest, count in left_out.items()}
         done = self.total - sum(to_send.values())
         for missing in begun.missing:
             path = entry.blob(missing.digest)
             upload_blob(
-                stub.Upload,
+                client.stub.Upload,
                 path,
                 upload_id=begun.upload_id,
                 digest=missing.digest,
                 offset=missing.durable_offset,
                 chunk_bytes=limits.chunk_bytes,
                 spans=_spans(path, missing, limits) if missing.held_tensors else None,
-                idle_seconds=idle_seconds,
-                progress=self._progress(done, missing.durable_offset, stop),
+                idle_seconds=client.network.idle_seconds,
+                progress=self._progress(done, missing.durable_offset),
             )
             done += to_send[missing.digest]
-        return SignedReceipt.of(
-            unary(stub.CommitUpload, pb.CommitUploadRequest(upload_id=begun.upload_id)).receipt
-        )
+        committed = pb.CommitUploadRequest(upload_id=begun.upload_id)
+        return messages.receipt(client.unary(client.stub.CommitUpload, committed).receipt)
 
-    def _progress(self, before: int, offset: int, stop: threading.Event) -> Callable[[int], None]:
+    def _progress(self, before: int, offset: int) -> Callable[[int], None]:
         last = offset
 
         def progress(behind: int) -> None:
             nonlocal last
             self.sent += behind - last
             last = behind
-            stopping.check(stop)
+            check(self._client.stop)
             self._on_bytes(before + behind, self.total)
 
         return progress
@@ -145,10 +122,6 @@ def readable(count: int) -> str:
     if count < 1_000_000:
         return f"{count / 1e3:.1f} KB"
     return f"{count / 1e6:.1f} MB"
-
-
-def _held(blob: BlobEntry, missing: pb.MissingBlob) -> int:
-    return held_bytes(blob, set(missing.held_tensors))
 
 
 def _spans(path: Path, missing: pb.MissingBlob, limits: Limits) -> list[Span]:

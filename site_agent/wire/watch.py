@@ -6,6 +6,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import grpc
 
@@ -14,14 +15,22 @@ from rootstock.common.transport.idle import IdleWatch
 from rootstock.common.transport.retry import retrying
 from rootstock.common.transport.status import error_from_rpc
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
-from rootstock.site_agent.config import NetworkConfig
+from rootstock.site_agent.wire import messages
 from rootstock.site_agent.wire.client import CoordinatorClient, OnRetry, waited_for
+from rootstock.site_agent.wire.messages import Event
 
 _MAX_WAITING = 1000
-"""Events held before the stream is left to wait: the coordinator keeps the rest."""
+"""Events in the queue before the stream is left to wait: the coordinator keeps the rest."""
 
 _PAUSE_SECONDS = 0.5
 """Before a stream that had worked is opened anew: a server that drains needs a moment."""
+
+
+class Received(NamedTuple):
+    """An event, and the cursor that says it was dealt with; 0: it is not to be remembered."""
+
+    cursor: int
+    event: Event
 
 
 class Watcher:
@@ -29,25 +38,18 @@ class Watcher:
 
     Parameters
     ----------
-    client
-        Makes the call.
-    network
-        Idle time-out and pauses.
     cursor
         The last event that was dealt with; 0 for all.
     on_retry
-        Told of every broken stream.
+        Called for every broken stream.
     """
 
-    def __init__(
-        self, client: CoordinatorClient, network: NetworkConfig, cursor: int, on_retry: OnRetry
-    ) -> None:
+    def __init__(self, client: CoordinatorClient, cursor: int, on_retry: OnRetry) -> None:
         self._client = client
-        self._network = network
         self._cursor = cursor
         self._on_retry = on_retry
         self._instance = secrets.token_hex(8)
-        self._queue: queue.Queue[pb.WatchResponse | BaseException] = queue.Queue(_MAX_WAITING)
+        self._queue: queue.Queue[Received | BaseException] = queue.Queue(_MAX_WAITING)
         self._closing = threading.Event()
         self._call: grpc.Call | None = None
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -62,14 +64,8 @@ class Watcher:
             self._call.cancel()
         self._thread.join(timeout=5)
 
-    def events(self, stop: threading.Event) -> Iterator[pb.WatchResponse]:
-        """Yield events in order until `stop` is set; heartbeats are left out.
-
-        Raises
-        ------
-        RootstockError
-            What the coordinator refuses the watch with, or any fault of the thread.
-        """
+    def events(self, stop: threading.Event) -> Iterator[Received]:
+        """Yield events in order until `stop` is set; raise a refusal, or a fault of the thread."""
         while not stop.is_set():
             try:
                 item = self._queue.get(timeout=0.2)
@@ -81,13 +77,13 @@ class Watcher:
 
     def _run(self) -> None:
         policy = retrying(
-            longest_seconds=self._network.retry_cap_seconds,
+            longest_seconds=self._client.network.retry_cap_seconds,
             stop=self._closing,
             on_retry=self._on_retry,
         )
         try:
             while not self._closing.is_set():
-                # Returns when a stream that had brought something ends: pauses start small again.
+                # Returns when a stream that had worked ends: pauses start small again.
                 policy(self._stream)
         except RootstockError as error:
             if not self._closing.is_set():
@@ -100,13 +96,13 @@ class Watcher:
         request = pb.WatchRequest(cursor=self._cursor, instance=self._instance)
         call = self._client.stub.Watch(request)
         self._call = call
-        brought = False
-        seconds = self._network.idle_seconds
+        worked = False
+        seconds = self._client.network.idle_seconds
         watch = IdleWatch(call.cancel, seconds=seconds, what="the watch stream")
         try:
             with watch:
                 for message in call:
-                    brought = True
+                    worked = True
                     watch.progress()
                     if self._closing.is_set():
                         return
@@ -116,23 +112,23 @@ class Watcher:
             if self._closing.is_set():
                 return
             ended = watch.error() if watch.expired else waited_for(error_from_rpc(error))
-        if brought and isinstance(ended, UnreachableError):
+        if worked and isinstance(ended, UnreachableError):
             self._on_retry(ended, _PAUSE_SECONDS)
             self._closing.wait(_PAUSE_SECONDS)
             return
         raise ended
 
     def _take(self, message: pb.WatchResponse) -> None:
-        kind = message.WhichOneof("event")
-        if kind is None or kind == "heartbeat":
+        event = messages.event(message)
+        if event is None:
             return
         if message.cursor:
             if message.cursor <= self._cursor:
                 return  # known: the stream was opened anew
             self._cursor = message.cursor
-        self._put(message)
+        self._put(Received(message.cursor, event))
 
-    def _put(self, item: pb.WatchResponse | BaseException) -> None:
+    def _put(self, item: Received | BaseException) -> None:
         while not self._closing.is_set():
             try:
                 self._queue.put(item, timeout=0.2)

@@ -52,7 +52,7 @@ def test_labs_that_train_below_the_net_s_task_module_join_it_as_they_are(
     def told(_: Any) -> bool:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         return any(
-            line["event"] == "heads changed" and line["origin"] == "retired: a test"
+            line["event"] == "heads.changed" and line["origin"] == "retired: a test"
             for line in lines
         )
 

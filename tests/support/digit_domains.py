@@ -20,7 +20,7 @@ from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.data.load import load
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
-from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 from rootstock.site_agent.scoring import inference, metrics
 from tests.support import digits_lab
 
@@ -60,7 +60,7 @@ def trained() -> Trained:
     learn_rotation_head(head, net.category_module, normalise(images), RotationSettings(steps=200))
     recipe = CompatibleRecipe(TRAINING, digits_lab.CPU, FrozenHeads({}, head))
     with TemporaryDirectory() as folder:
-        net = recipe.train(net, data(), Path(folder), lambda *_: None, digits_lab.NEVER)
+        net = recipe.train(net, TrainingRun(data(), Path(folder)))
     return Trained(net, head)
 
 
@@ -81,7 +81,7 @@ def target_test() -> ImageSet:
 
 
 def error(f: nn.Module, g: nn.Module, images: ImageSet) -> float:
-    y_N = inference.logits(f, {TASK: g}, images, digits_lab.CPU, digits_lab.NEVER)[TASK]
+    y_N = inference.logits(f, {TASK: g}, images)[TASK]
     return metrics.error_percent(y_N, images.labels_N)
 
 

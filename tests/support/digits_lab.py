@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from functools import cache
 from pathlib import Path
 
@@ -12,21 +11,21 @@ from rootstock.common.identity.keys import SigningKey
 from rootstock.common.nets.architectures import initial_modules, input_shape
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import Plan
-from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.common.weights.manifest import Recipe, TeacherManifest
 from rootstock.site_agent.config import DataConfig, SiteConfig, TrainingConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load
-from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.lab import Lab
+from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from rootstock.site_agent.teacher.package import build, write_blob
-from tests.support import digits_lab
+from rootstock.site_agent.wire.client import Published
 
 CPU = torch.device("cpu")
 SPEC = ArchitectureSpec(name="small-vgg", settings={"input_size": 32, "width": 8}, split="pool1")
 TASK = TaskSpec(name="classification")
 PLAN_DIGEST = "ab" * 32
-NEVER = threading.Event()
-"""A stop that nobody asks for."""
+SUPERVISED = Recipe(name="supervised", settings={})
 
 
 def digits(digit: int, **changes: object) -> DataConfig:
@@ -56,7 +55,7 @@ def start() -> Teacher:
 @cache
 def teacher(digit: int, folder: Path) -> Teacher:
     recipe = SupervisedRecipe(TrainingConfig(epochs=5), CPU)
-    return recipe.train(start(), data(digit), folder, lambda *_: None, NEVER)
+    return recipe.train(start(), TrainingRun(data(digit), folder))
 
 
 def config(state: Path, **changes: object) -> SiteConfig:
@@ -83,20 +82,18 @@ def plan(folder: Path) -> Plan:
     )
 
 
+def lab(config: SiteConfig, plan: Plan, digest: str = "") -> Lab:
+    """Return a lab whose plan's blobs are in its state folder, as after a first start."""
+    published = Published(plan, digest or plan.content_digest(), None)
+    return Lab(
+        config, published, CPU, lambda blob, folder: config.state / folder / blob.digest, fail
+    )
+
+
 def untrained(folder: Path, **changes: object) -> TeacherManifest:
     """Write the initial net as if it were a teacher; blobs go into `folder`."""
-    return build(
-        folder,
-        Teacher(*(eval_all(start()))),
-        data(0),
-        config(folder, **changes),
-        plan(folder / "plan"),
-        PLAN_DIGEST,
-        None,
-        ("supervised", {}),
-        CPU,
-        NEVER,
-    )
+    own = lab(config(folder, **changes), plan(folder / "plan"), PLAN_DIGEST)
+    return build(own, Teacher(*(eval_all(start()))), data(0), SUPERVISED, folder)
 
 
 def eval_all(net: Teacher) -> tuple[torch.nn.Sequential, dict[str, torch.nn.Sequential]]:
@@ -110,7 +107,4 @@ CONFIG = TrainingConfig(epochs=4, checkpoint_epochs=1)
 
 
 def train(folder: Path, config: TrainingConfig = CONFIG) -> Teacher:
-    recipe = SupervisedRecipe(config, digits_lab.CPU)
-    return recipe.train(
-        digits_lab.start(), digits_lab.data(1), folder, lambda *_: None, threading.Event()
-    )
+    return SupervisedRecipe(config, CPU).train(start(), TrainingRun(data(1), folder))

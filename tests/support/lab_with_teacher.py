@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rootstock.common.protocol import Heads
+from rootstock.common.weights.manifest import Recipe
 from rootstock.site_agent.spool.spool import Spool
 from rootstock.site_agent.teacher.package import build, write_blob
 from rootstock.site_agent.transfer.snapshot import LabSnapshot, stored_teachers
@@ -28,18 +29,8 @@ def lab_in(root: Path) -> LabSnapshot:
     )
     spool = Spool(root / "state" / "spool", digits_lab.fail)
     with spool.staging() as staging:
-        manifest = build(
-            staging,
-            net,
-            digit_domains.data(),
-            config,
-            plan,
-            plan.content_digest(),
-            None,
-            ("compatible", {}),
-            digits_lab.CPU,
-            digits_lab.NEVER,
-        )
+        recipe = Recipe(name="compatible", settings={})
+        manifest = build(digits_lab.lab(config, plan), net, digit_domains.data(), recipe, staging)
         spool.commit(staging, manifest, digits_lab.KEY.sign(manifest.canonical()), "run")
     rotation = write_blob(blobs, head.state_dict())
     heads = Heads(number=1, origin="test", task_modules={}, rotation=rotation)
@@ -47,8 +38,9 @@ def lab_in(root: Path) -> LabSnapshot:
     return LabSnapshot(
         config=config,
         published=Published(plan, plan.content_digest(), heads),
+        device=digits_lab.CPU,
+        download=lambda blob, _: blobs / blob.digest,
+        warn=digits_lab.fail,
         own=own,
         others=(),
-        fetch=lambda blob: blobs / blob.digest,
-        device=digits_lab.CPU,
     )

@@ -12,7 +12,7 @@ from rootstock.common.protocol import Plan
 from rootstock.site_agent.config import DataConfig, TrainingConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load
-from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from rootstock.site_agent.teacher.package import write_blob
 from tests.support import digits_lab
@@ -47,7 +47,7 @@ def train(category: str, folder: Path, epochs: int) -> Teacher:
     recipe = SupervisedRecipe(
         TrainingConfig(epochs=epochs, batch_size=16, learning_rate=3e-3), digits_lab.CPU
     )
-    return recipe.train(start(), data(category), folder, lambda *_: None, digits_lab.NEVER)
+    return recipe.train(start(), TrainingRun(data(category), folder))
 
 
 @cache

@@ -51,7 +51,7 @@ def adapt(
     from rootstock.deploy.cli.site.progress import progress, retrying, warn
     from rootstock.site_agent.transfer.adapt import adapt_own
     from rootstock.site_agent.transfer.adapt_card import require_free, write
-    from rootstock.site_agent.transfer.snapshot import standing
+    from rootstock.site_agent.transfer.snapshot import snapshot
 
     adaptation = check(
         {"steps": steps, "learning_rate": learning_rate, "seed": seed},
@@ -60,8 +60,8 @@ def adapt(
     )
     if out is not None:
         require_free(out)
-    with standing(settings, retrying) as lab, progress("adapts") as on_step:
-        adapted = adapt_own(lab, images, labelled, adaptation, on_step, warn)
+    with snapshot(settings, retrying, warn) as lab, progress("adapts") as on_step:
+        adapted = adapt_own(lab, images, labelled, adaptation, on_step)
     folder, card = write(adapted, settings.state / "adapted", out)
     if as_json:
         print_json({"out": str(folder), **card.model_dump(mode="json")})
@@ -86,10 +86,10 @@ def lines(card: AdaptedCard) -> Iterator[str]:
     yield ""
     yield _row("", ["as it is", "BatchNorm", "adapted", "own images"])
     turns = card.rotations
-    told = [turns.source, turns.re_estimated, turns.adapted, turns.own]
-    yield _row("turns told, %", [f"{each.accuracy:.1f}" for each in told])
-    for task, found in sorted(card.errors.items()):
-        errors = [found.source, found.re_estimated, found.adapted]
+    accuracies = [turns.source, turns.re_estimated, turns.adapted, turns.own]
+    yield _row("turns told, %", [f"{each.accuracy:.1f}" for each in accuracies])
+    for task, error in sorted(card.errors.items()):
+        errors = [error.source, error.re_estimated, error.adapted]
         yield _row(f"error, {task}, %", [f"{error:.1f}" for error in errors])
     yield ""
     if card.batch_norm_layers == 0:

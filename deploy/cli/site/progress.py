@@ -12,7 +12,7 @@ from rootstock.deploy.output import PEOPLE
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar on a terminal, nothing elsewhere; gives what is to be told of every step."""
+    """Show a bar on a terminal, nothing elsewhere; the context is a function for every step."""
     columns = (TextColumn(what), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(
         *columns, console=PEOPLE, transient=True, disable=not PEOPLE.is_terminal
@@ -24,7 +24,7 @@ def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def warn(text: str) -> None:
-    """Tell the operator something."""
+    """Print something that the operator should know."""
     PEOPLE.print(f"note: {text}", soft_wrap=True)
 
 

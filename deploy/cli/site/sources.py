@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rootstock.site_agent.transfer.rank_sources import Ranked, Ranking, Score
 
 _NAME = 32
-"""Width of names: 80 with the place and four numbers."""
+"""Width of names: 80 with the rank and four numbers."""
 
 
 def sources(
@@ -42,14 +42,14 @@ def sources(
 
     settings = load(config, SiteConfig)
     from rootstock.deploy.cli.site.progress import progress, retrying, warn
-    from rootstock.site_agent.recipes.source_nets import from_file
+    from rootstock.site_agent.recipes.sources import from_file
     from rootstock.site_agent.transfer.rank_sources import candidates, rank, task_named
-    from rootstock.site_agent.transfer.snapshot import standing
+    from rootstock.site_agent.transfer.snapshot import snapshot
 
-    with standing(settings, retrying) as lab, progress("ranks") as on_step:
+    with snapshot(settings, retrying, warn) as lab, progress("ranks") as on_step:
         chosen = task_named(lab, task)
         files = [from_file(path, lab.device) for path in given or ()]
-        ranking = rank(lab, candidates(lab, files, warn), chosen, steps, on_step, warn)
+        ranking = rank(lab, candidates(lab, files), chosen, steps, on_step)
     if as_json:
         print_json(ranking.model_dump(mode="json"))
         return
@@ -66,8 +66,8 @@ def lines(ranking: Ranking) -> Iterator[str]:
     yield f"    {'source':<{_NAME}}{columns}  {columns if ranking.steps else ''}".rstrip()
     yield "─" * 78
     for row in ranking.sources:
-        place = row.rank_at_once if row.rank_fine_tuned is None else row.rank_fine_tuned
-        yield _row(f"{place:>2}.", row)
+        rank = row.rank_at_once if row.rank_fine_tuned is None else row.rank_fine_tuned
+        yield _row(f"{rank:>2}.", row)
     yield "─" * 78
     for row in ranking.references:
         yield _row("", row)
@@ -76,9 +76,9 @@ def lines(ranking: Ranking) -> Iterator[str]:
     yield f"{counts} decide nothing."
 
 
-def _row(place: str, row: Ranked) -> str:
+def _row(rank: str, row: Ranked) -> str:
     name = row.source if len(row.source) <= _NAME else row.source[: _NAME - 1] + "…"
-    return f"{place:<4}{name:<{_NAME}}{_pair(row.at_once)}  {_pair(row.fine_tuned)}".rstrip()
+    return f"{rank:<4}{name:<{_NAME}}{_pair(row.at_once)}  {_pair(row.fine_tuned)}".rstrip()
 
 
 def _pair(score: Score | None) -> str:

@@ -136,7 +136,7 @@ def ship(folder: Path, address: str) -> dict[str, Any]:
         (entry,) = spool.entries()
         memory = PeakMemory()
         begun = time.perf_counter()
-        receipt = client.ship(Shipment(entry))
+        receipt = Shipment(client, entry).send()
         seconds = time.perf_counter() - begun
         growth = memory.growth()
         receipt.verify(entry.digest, coordinator_key)

@@ -27,7 +27,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import torch
@@ -41,7 +40,7 @@ from rootstock.common.identity.keys import SigningKey, load_or_create
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
-from rootstock.common.weights.manifest import AdapterEntry, Manifest, RefinementManifest
+from rootstock.common.weights.manifest import AdapterEntry, Manifest, Recipe, RefinementManifest
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.jobs.checkpoint import put_tensors
@@ -57,8 +56,10 @@ from rootstock.deploy.federation.config import merge as merged
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.teacher.package import build
+from rootstock.site_agent.wire.client import Published
 from tests.contracts.golden import opening
 from tests.support.in_process_jobs import InThisProcess
 
@@ -296,21 +297,24 @@ class Golden:
                 "share_samples": samples,
                 "statistics": measured,
                 "new_version": new_version,
+                "training": {"recipe": "compatible" if heads else "supervised"},
             },
             SiteConfig,
             source="site.toml",
         )
+        lab = Lab(
+            config=site_config,
+            published=Published(plan, plan.content_digest(), published),
+            device=torch.device("cpu"),
+            download=lambda blob, _: self._blobs / blob.digest,
+            warn=print,
+        )
         manifest = build(
-            self._blobs,
+            lab,
             Teacher(f.eval(), {name: module.eval() for name, module in g.items()}, {}, extractor),
             images(masks="segmentation" in tasks),
-            site_config,
-            plan,
-            plan.content_digest(),
-            published.content_digest() if heads and published is not None else None,
-            ("supervised", {"epochs": 1, "seed": 0}),
-            torch.device("cpu"),
-            Event(),
+            Recipe(name="supervised", settings={"epochs": 1, "seed": 0}),
+            self._blobs,
         )
         manifest = manifest.model_copy(
             update={"metrics": manifest.metrics | {f"error/{task}": 5.0 for task in tasks}}

@@ -136,15 +136,15 @@ def test_a_blob_of_which_the_net_holds_nine_tenths_travels_as_one_tenth(
     with slow_line(int(coordinator.address.rpartition(":")[2]), 1e9) as line:
         client, spool, entry = client_of(dog, line.address, tmp_path / "site", teacher)
         before = line.sent
-        shipment = Shipment(entry, lambda done, total: seen.append((done, total)))
-        receipt = client.ship(shipment)
+        shipment = Shipment(client, entry, lambda done, total: seen.append((done, total)))
+        receipt = shipment.send()
         on_the_wire = line.sent - before
         client.close()
     assert arrived(coordinator, teacher)
     small = sum(each.size for each in teacher.manifest.blobs() if each.digest != blob.digest)
     assert shipment.sent - small < blob.size / 10 < blob.size
-    assert shipment.held == held_bytes(blob, set(blob.tensors) - {NEW})
-    assert shipment.sent == entry.size - shipment.held
+    assert shipment.left_out == held_bytes(blob, set(blob.tensors) - {NEW})
+    assert shipment.sent == entry.size - shipment.left_out
     # With the manifest, headers of chunks and the calls.
     assert shipment.sent < on_the_wire < shipment.sent + 20_000 < entry.size / 5
     assert seen[-1] == (entry.size, entry.size)
@@ -155,11 +155,11 @@ def test_a_blob_of_which_the_net_holds_nine_tenths_travels_as_one_tenth(
         f"sent {shipment.sent / 1e3:.1f} KB of {entry.size / 1e3:.1f} KB: the coordinator holds "
         "the rest"
     )
-    assert coordinator.registry.uploads.held_bytes() == {receipt.submission_id: shipment.held}
+    assert coordinator.registry.uploads.held_bytes() == {receipt.submission_id: shipment.left_out}
     with OperatorClient.of_state(coordinator.paths.state) as operator:
         answer = operator.status()
     (told,) = (each for each in answer.submissions if each.site == "dog-lab")
-    assert (told.bytes_received, told.bytes_held) == (entry.size, shipment.held)
+    assert (told.bytes_received, told.bytes_held) == (entry.size, shipment.left_out)
     console = Console(width=200)
     with console.capture() as printed:
         console.print(status_tables(answer)[0])
@@ -398,8 +398,8 @@ def test_a_module_that_the_disk_lost_is_no_reason_to_lose_the_upload(
     source.chmod(0o644)
     source.write_bytes(data)
     client, _, entry = client_of(dog, coordinator.address, tmp_path / "site", teacher)
-    shipment = Shipment(entry)
-    client.ship(shipment)
+    shipment = Shipment(client, entry)
+    shipment.send()
     client.close()
     assert arrived(coordinator, teacher)
     # The first try left tensors out, the second did not.

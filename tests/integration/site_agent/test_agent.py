@@ -49,10 +49,11 @@ def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
             admit(manifest, centre.plan, centre.store.local_path)
             assert manifest.shared_samples is not None
             assert manifest.shared_samples.count == 7
-            assert any(line["event"] == "sharing exactly 7 samples" for line in agent.log())
+            (shared,) = (line for line in agent.log() if line["event"] == "samples.shared")
+            assert shared["samples"] == 7
             assert not (config.state / "training").exists()
             total = sum(blob.size for blob in manifest.blobs())
-            (shipped,) = (line for line in agent.log() if line["event"] == "receipt")
+            (shipped,) = (line for line in agent.log() if line["event"] == "upload.acknowledged")
             assert shipped["sent_bytes"] == shipped["total_bytes"] == total
             assert agent.status()["shipped"] == shipped["message"] == f"sent {total / 1e3:.1f} KB"
 
@@ -71,7 +72,7 @@ def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
         found = {r.name: r.calibration for r in report.results if r.HasField("calibration")}
         assert 0 < found["zero_sample"].scale < 1e6
         assert found["zero_sample"].error != errors["zero_sample"]
-        measured = [line for line in agent.log() if line["event"] == "measured"]
+        measured = [line for line in agent.log() if line["event"] == "evaluation.measured"]
         told = {line["name"]: line["calibration"] for line in measured}
         assert told["zero_sample"] == {
             **{key: getattr(found["zero_sample"], key) for key in ("scale", "bias", "error")},
@@ -89,9 +90,9 @@ def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
             again.until(lambda: again.status().get("phase") == "watching")
             time.sleep(0.5)
         events = [line["event"] for line in again.log()]
-        assert events.count("trained before") == 1
-        assert events.count("trains") == 1
-        assert events.count("evaluates") == 1
+        assert events.count("training.reused") == 1
+        assert events.count("training.begun") == 1
+        assert events.count("evaluation.begun") == 1
         assert len(centre.registry.submissions.all()) == 1
 
 
@@ -118,7 +119,14 @@ def test_a_lab_may_keep_its_calibrations(tmp_path: Path) -> None:
     assert not report.HasField("refined_calibration")
 
 
-def ask(centre: Centre, folder: Path, submission: str, manifest: TeacherManifest) -> str:
+def ask(
+    centre: Centre,
+    folder: Path,
+    submission: str,
+    manifest: TeacherManifest,
+    *,
+    architecture: bytes | None = None,
+) -> str:
     """Ask the lab to join its f to its own g, with no adapter and with a random one."""
     spec = AdapterSpec(in_channels=8, out_channels=8)
     adapter = Adapter(spec).random_start(torch.Generator().manual_seed(3))
@@ -132,7 +140,7 @@ def ask(centre: Centre, folder: Path, submission: str, manifest: TeacherManifest
         merge_id=merge.id,
         manifest_digest=manifest.content_digest(),
         task="classification",
-        architecture=manifest.architecture.canonical(),
+        architecture=architecture or manifest.architecture.canonical(),
         task_module=manifest.task_modules["classification"].canonical(),
         candidates=[
             pb.Candidate(name="no_adapter"),
@@ -172,6 +180,21 @@ def test_an_unknown_teacher_is_reported_not_waited_for(tmp_path: Path) -> None:
             )
     assert "no teacher with manifest" in report.failure
     assert not report.results
+
+
+def test_a_malformed_request_is_reported_not_waited_for(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        with running(config) as agent:
+            agent.until(lambda: agent.status().get("phase") == "watching")
+            (submission,) = centre.registry.submissions.all()
+            manifest = TeacherManifest.parse(submission.manifest, what="manifest")
+            asked = ask(centre, tmp_path, submission.id, manifest, architecture=b"{")
+            agent.until(lambda: answered(centre, asked))
+            report = pb.ReportEvaluationRequest.FromString(
+                centre.registry.evaluations.get(asked).report or b""
+            )
+    assert "task module's architecture does not fit its schema" in report.failure
 
 
 def test_without_its_adapter_a_report_still_tells_the_numbers(tmp_path: Path) -> None:
@@ -247,7 +270,7 @@ def test_waits_for_a_coordinator_that_restarts(tmp_path: Path) -> None:
         agent.stop.set()
         agent.thread.join(30)
     assert agent.error is None
-    assert any(line["event"] == "tries again" for line in agent.log())
+    assert any(line["event"] == "coordinator.retry_scheduled" for line in agent.log())
 
 
 def retries(agent: Running, what: str) -> list[dict[str, object]]:
@@ -257,7 +280,7 @@ def retries(agent: Running, what: str) -> list[dict[str, object]]:
     return [
         line
         for line in agent.log()
-        if line["event"] == "tries again" and what in str(line["error"])
+        if line["event"] == "coordinator.retry_scheduled" and what in str(line["error"])
     ]
 
 

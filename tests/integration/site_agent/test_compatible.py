@@ -53,9 +53,9 @@ def test_it_waits_for_heads_and_keeps_what_it_shipped_when_they_change(tmp_path:
             assert manifest.recipe.name == "compatible"
             assert manifest.recipe.settings["compatible.task_weight"] == 1.0
             publish_heads(centre, 2)
-            agent.until(lambda: logged(agent, "heads changed"))
+            agent.until(lambda: logged(agent, "heads.changed"))
         with running(config) as again:
-            again.until(lambda: watching(again) and logged(again, "trained before"))
+            again.until(lambda: watching(again) and logged(again, "training.reused"))
             assert shipped(centre) == [manifest]
 
 
@@ -69,7 +69,7 @@ def test_heads_that_are_replaced_during_training_make_it_train_again(tmp_path: P
             agent.until(lambda: watching(agent))
             (manifest,) = shipped(centre)
             assert manifest.heads == second.content_digest() != first.content_digest()
-            assert logged(agent, "heads were replaced; trains again")
+            assert logged(agent, "training.heads_replaced")
 
 
 def test_nothing_in_common_ends_the_agent_with_the_remedy(tmp_path: Path) -> None:

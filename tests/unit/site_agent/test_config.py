@@ -46,3 +46,71 @@ def test_data_that_does_not_agree(tmp_path: Path, line: str, says: str) -> None:
     text = GOOD if "kind" not in line else GOOD.replace('kind = "digits"', "")
     with pytest.raises(ConfigurationError, match=says):
         read(tmp_path, text + line + "\n")
+
+
+L2T = """
+[training]
+recipe = "l2t"
+optimiser = "sgd"
+learning_rate = 0.05
+[[training.l2t.sources]]
+name = "old"
+kind = "export"
+path = "/old.safetensors"
+"""
+NETTAILOR = """
+[training]
+recipe = "nettailor"
+epochs = 5
+[training.nettailor]
+tolerance = 1.0
+[training.nettailor.backbone]
+path = "/b.safetensors"
+"""
+COMPATIBLE = """
+[training]
+recipe = "compatible"
+"""
+
+
+@pytest.mark.parametrize(
+    ("training", "digest"),
+    [
+        ("", "73b7f71ad2e538e9809b8683c5f7df0832c0ca463847def01722c1719a6dc38f"),
+        (
+            "[training.l2t]\nbeta = 0.9\n[training.nettailor]\ntolerance = 2.0\n",
+            "73b7f71ad2e538e9809b8683c5f7df0832c0ca463847def01722c1719a6dc38f",
+        ),
+        (COMPATIBLE, "e6a2b7470ab96a6cbed84428a93bf89878934721f1cdbb630558c79a5300d371"),
+        (L2T, "495b3fe4c2146925407d67985ec04c123d6b488ae717045106553d0a846773f5"),
+        (NETTAILOR, "7d75bf011207999b503af4bca206f955d541092dae2b2c591a64751d77a16509"),
+    ],
+    ids=["supervised", "tables of other recipes", "compatible", "l2t", "nettailor"],
+)
+def test_a_run_s_digest_stays_over_releases(tmp_path: Path, training: str, digest: str) -> None:
+    """Else every lab would train its teacher again, and ship another one."""
+    config = SiteConfig.model_validate(
+        read(tmp_path, GOOD + training).model_dump() | {"state": "/state"}
+    )
+    assert config.run_digest("ab" * 32) == digest
+
+
+@pytest.mark.parametrize(
+    ("training", "own"),
+    [
+        ("", {}),
+        (COMPATIBLE, {"compatible.task_weight": 1.0, "compatible.batch_norm": "running"}),
+        (L2T, {"l2t.pairs": "all", "l2t.inner_steps": 2}),
+        (NETTAILOR, {"nettailor.tolerance": 1.0, "nettailor.student_epochs": 20}),
+    ],
+)
+def test_a_manifest_lists_the_settings_of_the_recipe_and_no_path(
+    tmp_path: Path, training: str, own: dict[str, object]
+) -> None:
+    settings = read(tmp_path, GOOD + training).training.describe()
+    assert settings["epochs"] == (5 if training == NETTAILOR else 30)
+    assert settings["augment.shift"] == 0.06
+    assert own.items() <= settings.items()
+    prefixes = {key.partition(".")[0] for key in settings if "." in key} - {"augment"}
+    assert prefixes == {key.partition(".")[0] for key in own}
+    assert not any("safetensors" in str(value) for value in settings.values())

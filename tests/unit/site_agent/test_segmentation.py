@@ -18,8 +18,8 @@ from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.site_agent.config import RefinementConfig
 from rootstock.site_agent.evaluation import measure as evaluation
-from rootstock.site_agent.evaluation import refine as refinement
 from rootstock.site_agent.evaluation.measure import Joins
+from rootstock.site_agent.evaluation.refine import Refinement
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.package import build
@@ -32,9 +32,7 @@ def test_both_tasks_are_learned_above_one_category_module() -> None:
     teacher, validation = masked_lab.teacher("cat"), masked_lab.data().validation
 
     def errors(net: Teacher) -> dict[str, float]:
-        answers = inference.logits(
-            net.category_module, net.task_modules, validation, digits_lab.CPU, digits_lab.NEVER
-        )
+        answers = inference.logits(net.category_module, net.task_modules, validation)
         return {k: metrics.error_percent(y, validation.labels_for(y)) for k, y in answers.items()}
 
     learned, before = (
@@ -54,19 +52,8 @@ def test_the_same_twice(tmp_path: Path) -> None:
 
 def shipped(folder: Path, **changes: object) -> TeacherManifest:
     teacher = masked_lab.teacher("cat")
-    config = digits_lab.config(folder, **changes)
-    return build(
-        folder,
-        teacher,
-        masked_lab.data(),
-        config,
-        masked_lab.plan(folder / "plan"),
-        digits_lab.PLAN_DIGEST,
-        None,
-        ("supervised", {}),
-        digits_lab.CPU,
-        digits_lab.NEVER,
-    )
+    lab = digits_lab.lab(digits_lab.config(folder, **changes), masked_lab.plan(folder / "plan"))
+    return build(lab, teacher, masked_lab.data(), digits_lab.SUPERVISED, folder)
 
 
 def test_the_gate_takes_both_tasks_with_their_numbers_and_masks(tmp_path: Path) -> None:
@@ -102,15 +89,11 @@ def joins() -> Joins:
 
 def test_candidates_are_measured_over_labelled_pixels(joins: Joins) -> None:
     data = masked_lab.data("cow")
-    plain, shuffled = evaluation.measure(
-        joins, data, digits_lab.CPU, digits_lab.NEVER, calibrates=True
-    )
+    plain, shuffled = evaluation.measure(joins, data, calibrates=True)
     assert plain.mean_iou is not None
     assert shuffled.mean_iou is not None
     assert plain.samples == len(data.validation)
-    y = inference.logits(
-        joins.category_module, joins.heads(), data.validation, digits_lab.CPU, digits_lab.NEVER
-    )["no_adapter"]
+    y = inference.logits(joins.category_module, joins.heads(), data.validation)["no_adapter"]
     assert plain.error == metrics.error_percent(y, data.validation.labels_for(y))
     assert shuffled.calibration is None or shuffled.calibration.mean_iou is not None
 
@@ -129,26 +112,21 @@ def test_a_calibration_is_fitted_over_pixels() -> None:
 
 def test_refinement_learns_to_segment(joins: Joins) -> None:
     data = masked_lab.data("cow")
-    refined = refinement.refine(
-        joins, SPEC, data, RefinementConfig(steps=60, views=1), AugmentConfig(), digits_lab.CPU,
-        lambda *_: None, digits_lab.NEVER,
-    )  # fmt: skip
+    config = RefinementConfig(steps=60, views=1)
+    refined = Refinement(joins, data, config, AugmentConfig()).run(SPEC, lambda *_: None)
     assert refined.end < refined.start
     heads = {"refined": evaluation.head(refined.adapter, joins.task_module)}
-    y = inference.logits(
-        joins.category_module, heads, data.validation, digits_lab.CPU, digits_lab.NEVER
-    )["refined"]
-    (plain, _) = evaluation.measure(joins, data, digits_lab.CPU, digits_lab.NEVER, calibrates=False)
+    y = inference.logits(joins.category_module, heads, data.validation)["refined"]
+    (plain, _) = evaluation.measure(joins, data, calibrates=False)
     assert metrics.error_percent(y, data.validation.labels_for(y)) < plain.error
 
 
 def test_only_images_with_labelled_pixels_are_learned_from(joins: Joins) -> None:
     data = masked_lab.data("cow")
     config = RefinementConfig(views=2)
-    x_NCHW, labels = refinement.training_features(
-        joins.category_module, joins.kind, data, config, AugmentConfig(),
-        torch.Generator().manual_seed(0), digits_lab.CPU, digits_lab.NEVER,
-    )  # fmt: skip
+    x_NCHW, labels = Refinement(joins, data, config, AugmentConfig()).training_features(
+        torch.Generator().manual_seed(0)
+    )
     shown = data.training.counts()[0]
     assert len(x_NCHW) == len(labels) == 3 * shown
     assert labels.shape[1:] == (32, 32)

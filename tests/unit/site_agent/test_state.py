@@ -4,9 +4,8 @@ from pathlib import Path
 import pytest
 
 from rootstock.common.errors import ConfigurationError, SchemaError
-from rootstock.site_agent.cursor import read_cursor, write_cursor
-from rootstock.site_agent.lab import device_of
-from rootstock.site_agent.state import StatusFile, open_log
+from rootstock.site_agent.lab import set_up_torch
+from rootstock.site_agent.state import StatusFile, open_log, read_cursor, write_cursor
 from tests.support import digits_lab
 
 
@@ -27,7 +26,7 @@ def test_a_damaged_cursor_names_the_remedy(tmp_path: Path) -> None:
 def test_a_device_that_is_not_here(tmp_path: Path) -> None:
     config = digits_lab.config(tmp_path, device="cuda:99")
     with pytest.raises(ConfigurationError, match="device = 'cuda:99': PyTorch sees"):
-        device_of(config)
+        set_up_torch(config)
 
 
 def test_the_status_is_always_whole_and_ends_are_not_left_out(tmp_path: Path) -> None:

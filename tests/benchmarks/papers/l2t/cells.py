@@ -21,7 +21,7 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.spec import ArchitectureSpec, Name
-from rootstock.site_agent.recipes.supervised import schedule
+from rootstock.site_agent.recipes.fit import schedule
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.l2t.budget import Budget
 from tests.benchmarks.papers.l2t.methods import CLASSES, METHODS, Given, SourceNet

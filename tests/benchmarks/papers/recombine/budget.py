@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rootstock.site_agent.recipes.supervised import schedule
+from rootstock.site_agent.recipes.fit import schedule
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Shapes: N images, C channels of x = f(I), M channels that g_S takes, S side of a
 from __future__ import annotations
 
 import hashlib
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,7 +170,7 @@ def named_statistics(teacher: Teacher, training: Labelled) -> dict[str, Tensor]:
     """Return what the lab's agent would ship."""
     keys = tuple(str(place) for place in range(len(training)))
     images = ImageSet(training.images_NCSS, training.classes_N.float(), keys)
-    return statistics(teacher, images, StatisticsConfig(), CPU, threading.Event())
+    return statistics(teacher, images, StatisticsConfig())
 
 
 @torch.no_grad()

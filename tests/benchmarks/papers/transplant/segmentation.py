@@ -29,7 +29,7 @@ from rootstock.common.weights import safetensors_io
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data import crops as squares
 from rootstock.site_agent.data.voc import VOC_CLASSES
-from rootstock.site_agent.recipes.supervised import schedule
+from rootstock.site_agent.recipes.fit import schedule
 from rootstock.site_agent.scoring.metrics import error_percent
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.transplant import teachers, voc

@@ -17,8 +17,8 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.augmentation import augment
 from rootstock.common.images.decode import normalise
+from rootstock.site_agent.recipes.fit import schedule
 from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.recipes.supervised import schedule
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.transplant import teachers
 from tests.benchmarks.papers.transplant.datasets import Dataset, Labelled, lab

@@ -9,7 +9,6 @@ Shapes: N images, C channels of a layer, K classes.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,9 @@ from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
-from rootstock.site_agent.recipes.interface import Recipe, Teacher
-from rootstock.site_agent.recipes.supervised import SupervisedRecipe, schedule
+from rootstock.site_agent.recipes.fit import schedule
+from rootstock.site_agent.recipes.interface import Recipe, Teacher, TrainingRun
+from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.transplant import datasets
 from tests.benchmarks.papers.transplant.datasets import Dataset, Labelled, LabSplit
@@ -133,7 +133,7 @@ def trained(
             recipe = SupervisedRecipe(config.training, torch.device("cpu"))
         else:
             recipe = CompatibleRecipe(config.training, torch.device("cpu"), below.heads)
-        recipe.train(teacher, data, folder, lambda *_: None, threading.Event())
+        recipe.train(teacher, TrainingRun(data, folder))
 
     return _cached(cache, config, teacher, train)
 

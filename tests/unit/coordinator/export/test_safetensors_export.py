@@ -15,7 +15,7 @@ from rootstock.common.weights.card import card_path
 from rootstock.common.weights.exported import load_composed
 from rootstock.coordinator.export.card_text import text_path
 from rootstock.coordinator.export.exporting import export_composed
-from rootstock.site_agent.recipes.source_nets import from_file
+from rootstock.site_agent.recipes.sources import from_file
 from tests.support.exported_net import SPEC, TASK, Grown, put
 
 

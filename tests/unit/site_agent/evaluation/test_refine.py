@@ -18,11 +18,11 @@ from rootstock.common.nets.spec import AdapterSpec
 from rootstock.site_agent.config import RefinementConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.evaluation import measure as evaluation
-from rootstock.site_agent.evaluation import refine as refinement
 from rootstock.site_agent.evaluation.measure import Joins
+from rootstock.site_agent.evaluation.refine import Refined, Refinement
 from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.spool.documents import CandidateError
-from rootstock.site_agent.stopping import Stopped
+from rootstock.site_agent.state import Stopped
 from tests.support import digits_lab
 from tests.support.layers import weight
 
@@ -45,11 +45,14 @@ def joins(tmp_path_factory: pytest.TempPathFactory) -> Joins:
     return Joins(own.category_module, other.task_modules["classification"], adapters)
 
 
-def refine(joins: Joins, config: RefinementConfig = CONFIG) -> refinement.Refined:
-    return refinement.refine(
-        joins, SPEC, digits_lab.data(1), config, AugmentConfig(), digits_lab.CPU,
-        lambda *_: None, digits_lab.NEVER,
-    )  # fmt: skip
+def refine(joins: Joins, config: RefinementConfig = CONFIG) -> Refined:
+    return refinement(joins, config).run(SPEC, lambda *_: None)
+
+
+def refinement(
+    joins: Joins, config: RefinementConfig = CONFIG, stop: threading.Event | None = None
+) -> Refinement:
+    return Refinement(joins, digits_lab.data(1), config, AugmentConfig(), stop)
 
 
 def test_every_candidate_is_measured_on_validation_images(joins: Joins) -> None:
@@ -61,7 +64,7 @@ def test_every_candidate_is_measured_on_validation_images(joins: Joins) -> None:
 
 
 def measure(joins: Joins, data: LabData, *, calibrates: bool = True) -> tuple[CandidateError, ...]:
-    return evaluation.measure(joins, data, digits_lab.CPU, digits_lab.NEVER, calibrates=calibrates)
+    return evaluation.measure(joins, data, calibrates=calibrates)
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +114,7 @@ def test_refinement_learns_the_adapter_and_nothing_else(joins: Joins) -> None:
     assert refined.end < refined.start
     validation = digits_lab.data(1).validation
     heads = joins.heads() | {"refined": evaluation.head(refined.adapter, joins.task_module)}
-    logits = inference.logits(
-        joins.category_module, heads, validation, digits_lab.CPU, digits_lab.NEVER
-    )
+    logits = inference.logits(joins.category_module, heads, validation)
     errors = {n: metrics.error_percent(v, validation.labels_N) for n, v in logits.items()}
     assert errors["refined"] < errors["no_adapter"] - 10
     after = (joins.category_module, joins.task_module, joins.adapters["dirac"])
@@ -139,24 +140,18 @@ def test_it_never_ends_worse_than_it_started(joins: Joins) -> None:
 def test_it_starts_from_the_best_candidate_of_the_asked_structure(joins: Joins) -> None:
     good = refine(joins).adapter
     better = Joins(joins.category_module, joins.task_module, joins.adapters | {"good": good})
-    start = refinement.choose_start(
-        better, SPEC, digits_lab.data(1), digits_lab.CPU, digits_lab.NEVER
-    )
-    assert torch.equal(start.state_dict()["convs.conv1.weight"], weight(good.convs, "0"))
+    start = refinement(better).choose_start(SPEC)
+    assert torch.equal(start.state_dict()["convs.conv1.weight"], weight(good.convs, "conv1"))
     other = SPEC.model_copy(update={"kernel": 1})
-    start = refinement.choose_start(
-        better, other, digits_lab.data(1), digits_lab.CPU, digits_lab.NEVER
-    )
+    start = refinement(better).choose_start(other)
     dirac = Adapter(other).identity_start()
-    assert torch.equal(start.state_dict()["convs.conv1.weight"], weight(dirac.convs, "0"))
+    assert torch.equal(start.state_dict()["convs.conv1.weight"], weight(dirac.convs, "conv1"))
 
 
 def test_features_stay_below_their_cap(joins: Joins) -> None:
     config = CONFIG.model_copy(update={"max_feature_bytes": 1 << 20, "views": 3})
-    x_NCHW, y_N = refinement.training_features(
-        joins.category_module, "binary-classification", digits_lab.data(1), config, AugmentConfig(),
-        torch.Generator().manual_seed(0), digits_lab.CPU, digits_lab.NEVER,
-    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    x_NCHW, y_N = refinement(joins, config).training_features(generator)
     assert x_NCHW.numel() * 4 <= 1 << 20
     assert len(x_NCHW) == len(y_N) == (1 << 20) // ((8 * 16 * 16 + 1) * 4)
 
@@ -165,7 +160,4 @@ def test_a_stop_ends_it(joins: Joins) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Stopped):
-        refinement.refine(
-            joins, SPEC, digits_lab.data(1), CONFIG, AugmentConfig(), digits_lab.CPU,
-            lambda *_: None, stop,
-        )  # fmt: skip
+        refinement(joins, stop=stop).run(SPEC, lambda *_: None)

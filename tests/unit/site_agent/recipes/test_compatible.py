@@ -21,10 +21,10 @@ from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads, load_heads
-from rootstock.site_agent.recipes.interface import Recipe, Teacher
+from rootstock.site_agent.recipes.interface import Recipe, Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from rootstock.site_agent.scoring import inference, metrics
-from rootstock.site_agent.stopping import Stopped
+from rootstock.site_agent.state import Stopped
 from rootstock.site_agent.teacher.package import write_blob
 from tests.support import digits_lab
 
@@ -39,7 +39,7 @@ def begin(seed: int = 0) -> Teacher:
 
 def trained(recipe: Recipe, digit: int, folder: Path, seed: int = 0) -> Teacher:
     data = digits_lab.data(digit)
-    return recipe.train(begin(seed), data, folder, lambda *_: None, digits_lab.NEVER)
+    return recipe.train(begin(seed), TrainingRun(data, folder))
 
 
 @cache
@@ -58,9 +58,7 @@ def heads(folder: Path, *, rotation: bool = False) -> FrozenHeads:
 
 
 def error(category_module: nn.Sequential, g: nn.Sequential, data: LabData) -> float:
-    y = inference.logits(
-        category_module, {TASK: g}, data.validation, digits_lab.CPU, digits_lab.NEVER
-    )
+    y = inference.logits(category_module, {TASK: g}, data.validation)
     return metrics.error_percent(y[TASK], data.validation.labels_N)
 
 
@@ -117,7 +115,7 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path) -> None:
 
     recipe = CompatibleRecipe(config, digits_lab.CPU, frozen)
     with pytest.raises(Stopped):
-        recipe.train(begin(), digits_lab.data(1), tmp_path / "cut", halfway, stop)
+        recipe.train(begin(), TrainingRun(digits_lab.data(1), tmp_path / "cut", halfway, stop))
     resumed = trained(recipe, 1, tmp_path / "cut")
     for name, module in whole.modules().items():
         for key, value in module.state_dict().items():
@@ -184,7 +182,7 @@ def test_batch_norm_statistics_can_be_those_of_the_images_as_they_are(tmp_path: 
     data = load(digits_lab.digits(0), "0", input_shape(spec), batch_size=32, warn=digits_lab.fail)
     start = Teacher(*initial_modules(spec, [digits_lab.TASK], 0))
     recipe = CompatibleRecipe(config, digits_lab.CPU, frozen)
-    teacher = recipe.train(start, data, tmp_path, lambda *_: None, digits_lab.NEVER)
+    teacher = recipe.train(start, TrainingRun(data, tmp_path))
     f = teacher.category_module
     with torch.no_grad():
         maps = f.get_submodule("conv1")(normalise(data.training.images_NCHW))
@@ -200,7 +198,7 @@ def test_batch_norm_statistics_can_be_those_of_the_images_as_they_are(tmp_path: 
     small = config.model_copy(update={"batch_size": 4})
     with pytest.raises(DataError, match="statistics from 8 images would be noise"):
         CompatibleRecipe(small, digits_lab.CPU, frozen).train(
-            again, few, tmp_path / "few", lambda *_: None, digits_lab.NEVER
+            again, TrainingRun(few, tmp_path / "few")
         )
 
 

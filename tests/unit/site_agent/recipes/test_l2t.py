@@ -29,15 +29,15 @@ from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.card import NetCard, card_path
+from rootstock.common.weights.manifest import Recipe
 from rootstock.site_agent.config import L2tConfig, L2tSource, TrainingConfig
 from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.recipes.fit import CHECKPOINT
+from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 from rootstock.site_agent.recipes.l2t import L2tRecipe, lambda_metrics
-from rootstock.site_agent.recipes.l2t_sources import load_sources
-from rootstock.site_agent.recipes.supervised import CHECKPOINT
-from rootstock.site_agent.stopping import Stopped
+from rootstock.site_agent.recipes.sources import load_sources
+from rootstock.site_agent.state import Stopped
 from rootstock.site_agent.teacher.package import build
-from rootstock.site_agent.teacher.train import run_digest
 from tests.support import digits_lab
 from tests.support.layers import weight
 
@@ -86,7 +86,7 @@ def few() -> LabData:
 
 
 def train(made: L2tRecipe, folder: Path) -> Teacher:
-    return made.train(digits_lab.start(), few(), folder, lambda *_: None, digits_lab.NEVER)
+    return made.train(digits_lab.start(), TrainingRun(few(), folder))
 
 
 def assert_same(one: Teacher, other: Teacher) -> None:
@@ -106,7 +106,7 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path) -> None:
             stop.set()
 
     with pytest.raises(Stopped):
-        made.train(digits_lab.start(), few(), tmp_path / "cut", halfway, stop)
+        made.train(digits_lab.start(), TrainingRun(few(), tmp_path / "cut", halfway, stop))
     assert_same(train(made, tmp_path / "cut"), whole)
     assert_same(train(made, tmp_path / "cut"), whole)  # and what is done is not done again
     assert whole.numbers.keys() == {
@@ -271,7 +271,7 @@ def test_fewer_images_than_a_batch_are_too_few(tmp_path: Path) -> None:
     data = replace(few(), training=few().training.subset([0, 1, 2, 24, 25, 26]))
     made = recipe(config(old(tmp_path)))
     with pytest.raises(DataError, match="6 training images do not make one batch of 16"):
-        made.train(digits_lab.start(), data, tmp_path, lambda *_: None, digits_lab.NEVER)
+        made.train(digits_lab.start(), TrainingRun(data, tmp_path))
 
 
 def test_training_that_diverges_says_so(tmp_path: Path) -> None:
@@ -285,18 +285,9 @@ def test_the_manifest_holds_lambda_and_no_path(tmp_path: Path) -> None:
     made = recipe(training)
     teacher = train(made, tmp_path / "run")
     (tmp_path / "blobs").mkdir()
-    manifest = build(
-        tmp_path / "blobs",
-        teacher,
-        few(),
-        digits_lab.config(tmp_path),
-        digits_lab.plan(tmp_path / "plan"),
-        digits_lab.PLAN_DIGEST,
-        None,
-        (made.name, made.settings()),
-        digits_lab.CPU,
-        digits_lab.NEVER,
-    )
+    lab = digits_lab.lab(digits_lab.config(tmp_path), digits_lab.plan(tmp_path / "plan"))
+    recipe_entry = Recipe(name=made.name, settings=made.settings())
+    manifest = build(lab, teacher, few(), recipe_entry, tmp_path / "blobs")
     assert 0 < manifest.metrics["lambda/old/block3_1->relu1_2"] < 6
     assert manifest.recipe.name == "l2t"
     assert manifest.recipe.settings["l2t.inner_steps"] == 2
@@ -343,7 +334,7 @@ def test_settings_of_the_recipe_name_a_run_and_those_of_another_recipe_do_not(
 ) -> None:
     def digest(**changes: object) -> str:
         training = CONFIG.model_copy(update=changes)
-        return run_digest(digits_lab.config(tmp_path, training=training), digits_lab.PLAN_DIGEST)
+        return digits_lab.config(tmp_path, training=training).run_digest(digits_lab.PLAN_DIGEST)
 
     other = CONFIG.l2t.model_copy(update={"beta": 0.9})
     assert digest() != digest(l2t=other)

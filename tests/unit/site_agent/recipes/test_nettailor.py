@@ -34,17 +34,16 @@ from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.card import NetCard, card_path
+from rootstock.common.weights.manifest import Recipe
 from rootstock.coordinator.export.card_text import card_text
 from rootstock.site_agent.config import NettailorBackbone, TrainingConfig
 from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.recipes.held import held_apart
-from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.recipes.nettailor import NettailorRecipe
-from rootstock.site_agent.recipes.nettailor_backbone import load_backbone
+from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
+from rootstock.site_agent.recipes.nettailor import NettailorRecipe, set_apart
+from rootstock.site_agent.recipes.sources import load_backbone
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
-from rootstock.site_agent.stopping import Stopped
+from rootstock.site_agent.state import Stopped
 from rootstock.site_agent.teacher.package import build, write_blob
-from rootstock.site_agent.teacher.train import run_digest
 from tests.support import digits_lab
 
 SPEC = ArchitectureSpec(
@@ -90,7 +89,7 @@ def few() -> LabData:
 def pretrained(folder: Path) -> Path:
     """Return a net that told another digit from the rest, as a file of layers."""
     recipe = SupervisedRecipe(TrainingConfig(epochs=2, learning_rate=0.01), digits_lab.CPU)
-    teacher = recipe.train(start(), digits_lab.data(0), folder, lambda *_: None, digits_lab.NEVER)
+    teacher = recipe.train(start(), TrainingRun(digits_lab.data(0), folder))
     path = folder / "backbone.safetensors"
     head = teacher.task_modules[digits_lab.TASK.name]
     safetensors_io.write(path, teacher.category_module.state_dict() | head.state_dict())
@@ -110,7 +109,7 @@ def recipe(path: Path, warned: list[str] | None = None, **changes: Any) -> Netta
 
 
 def train(made: NettailorRecipe, folder: Path, data: LabData | None = None) -> Teacher:
-    return made.train(start(), data or few(), folder, lambda *_: None, digits_lab.NEVER)
+    return made.train(start(), TrainingRun(data or few(), folder))
 
 
 def plan(folder: Path) -> Plan:
@@ -141,18 +140,9 @@ def test_a_tailored_teacher_passes_the_gate_and_shares_the_backbones_tensors(
     teacher = train(made, tmp_path / "run")
     (tmp_path / "blobs").mkdir()
     asked = plan(tmp_path / "plan")
-    manifest = build(
-        tmp_path / "blobs",
-        teacher,
-        few(),
-        digits_lab.config(tmp_path),
-        asked,
-        digits_lab.PLAN_DIGEST,
-        None,
-        (made.name, made.settings()),
-        digits_lab.CPU,
-        digits_lab.NEVER,
-    )
+    lab = digits_lab.lab(digits_lab.config(tmp_path), asked)
+    recipe_entry = Recipe(name=made.name, settings=made.settings())
+    manifest = build(lab, teacher, few(), recipe_entry, tmp_path / "blobs")
     admit(manifest, asked, lambda digest: tmp_path / "blobs" / digest)
 
     told = manifest.metrics
@@ -220,11 +210,11 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path, backbone: Path, phase: 
             stop.set()
 
     with pytest.raises(Stopped):
-        made.train(start(), few(), tmp_path / "cut", midway, stop)
+        made.train(start(), TrainingRun(few(), tmp_path / "cut", midway, stop))
     assert after == []  # not a step more
     assert_same(train(made, tmp_path / "cut"), whole)
     repeated: list[str] = []
-    made.train(start(), few(), tmp_path / "cut", lambda *t: repeated.append(t[2]), digits_lab.NEVER)
+    made.train(start(), TrainingRun(few(), tmp_path / "cut", lambda *t: repeated.append(t[2])))
     assert repeated == []  # what is done is not done again
 
 
@@ -258,11 +248,7 @@ def test_several_tasks_are_tailored_to_at_once(tmp_path: Path, backbone: Path) -
     tasks = (digits_lab.TASK, digits_lab.TASK.model_copy(update={"name": "a.second"}))
     lean = {"student_epochs": 4, "tuning_epochs": 8, "tolerance": 100.0}
     teacher = recipe(backbone, nettailor=lean).train(
-        Teacher(*initial_modules(SPEC, tasks, 0)),
-        few(),
-        tmp_path,
-        lambda *_: None,
-        digits_lab.NEVER,
+        Teacher(*initial_modules(SPEC, tasks, 0)), TrainingRun(few(), tmp_path)
     )
     assert set(teacher.task_modules) == {"classification", "a.second"}
     x_NCHW = normalise(few().training.images_NCHW)
@@ -293,15 +279,15 @@ def test_a_tolerance_that_no_net_meets_ships_the_whole_one_and_says_so(
 
 def test_images_held_apart_are_balanced_and_of_training() -> None:
     data = few()
-    rest, held = held_apart(data.training, 0.2, seed=3)
+    rest, held = set_apart(data.training, 0.2, seed=3)
     assert held.counts() == (8, 8)
     assert rest.counts() == (32, 32)
     assert set(rest.keys) | set(held.keys) == set(data.training.keys)
     assert not set(held.keys) & set(data.validation.keys)
-    assert held_apart(data.training, 0.2, seed=4)[1].keys != held.keys
+    assert set_apart(data.training, 0.2, seed=4)[1].keys != held.keys
     two = data.training.subset([0, 1, 2, 40, 41, 42])
     with pytest.raises(DataError, match=r"0\.2 of 3 training images of the category and 3"):
-        held_apart(two, 0.2, seed=3)
+        set_apart(two, 0.2, seed=3)
 
 
 def test_fewer_images_than_a_batch_are_too_few(tmp_path: Path, backbone: Path) -> None:
@@ -409,7 +395,7 @@ def test_settings_of_the_recipe_name_a_run_and_those_of_another_recipe_do_not(
 ) -> None:
     def digest(**changes: Any) -> str:
         training = config(**changes)
-        return run_digest(digits_lab.config(tmp_path, training=training), digits_lab.PLAN_DIGEST)
+        return digits_lab.config(tmp_path, training=training).run_digest(digits_lab.PLAN_DIGEST)
 
     other = {"tolerance": 1.0}
     assert digest() != digest(nettailor=other)

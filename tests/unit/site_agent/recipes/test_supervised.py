@@ -14,15 +14,12 @@ import pytest
 import torch
 
 from rootstock.common.errors import StorageError
-from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.recipes.supervised import (
-    CHECKPOINT,
-    SupervisedRecipe,
-    balanced_order,
-    schedule,
-)
+from rootstock.site_agent.data.batches import balanced_order
+from rootstock.site_agent.recipes.fit import CHECKPOINT, schedule
+from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
+from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from rootstock.site_agent.scoring import inference, metrics
-from rootstock.site_agent.stopping import Stopped
+from rootstock.site_agent.state import Stopped
 from tests.support import digits_lab
 from tests.support.digits_lab import CONFIG, train
 
@@ -45,9 +42,7 @@ def assert_same(first: Teacher, second: Teacher) -> None:
 def test_it_learns_what_it_has_not_seen(tmp_path: Path) -> None:
     teacher = digits_lab.teacher(0, tmp_path)
     validation = digits_lab.data(0).validation
-    logits = inference.logits(
-        teacher.category_module, teacher.task_modules, validation, digits_lab.CPU, digits_lab.NEVER
-    )
+    logits = inference.logits(teacher.category_module, teacher.task_modules, validation)
     assert metrics.error_percent(logits["classification"], validation.labels_N) < 10
     assert not any(p.requires_grad for p in teacher.category_module.parameters())
 
@@ -65,7 +60,8 @@ def test_a_stop_between_epochs_leaves_no_trace(tmp_path: Path, optimiser: str) -
     recipe = SupervisedRecipe(config, digits_lab.CPU)
     with pytest.raises(Stopped):
         recipe.train(
-            digits_lab.start(), digits_lab.data(1), tmp_path / "cut", stop_in_the_second_epoch, stop
+            digits_lab.start(),
+            TrainingRun(digits_lab.data(1), tmp_path / "cut", stop_in_the_second_epoch, stop),
         )
     assert_same(train(tmp_path / "cut", config), whole)
 
@@ -95,9 +91,9 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     steps: list[int] = []
     recipe = SupervisedRecipe(CONFIG, digits_lab.CPU)
     again = recipe.train(
-        digits_lab.start(), digits_lab.data(1), tmp_path, lambda step, *_: steps.append(step),
-        digits_lab.NEVER,
-    )  # fmt: skip
+        digits_lab.start(),
+        TrainingRun(digits_lab.data(1), tmp_path, lambda step, *_: steps.append(step)),
+    )
     assert not steps
     assert_same(again, whole)
 

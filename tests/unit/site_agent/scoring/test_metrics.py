@@ -5,12 +5,7 @@ import math
 import pytest
 import torch
 
-from rootstock.site_agent.scoring.metrics import (
-    confusion,
-    error_percent,
-    mean_iou_percent,
-    task_loss,
-)
+from rootstock.site_agent.scoring.metrics import confusion, error_percent, mean_iou_percent, score
 
 NAN = math.nan
 LABELS = torch.tensor([[[1, 1, 1, 0], [0, 0, NAN, NAN]], [[0, 0, 0, 0], [1, NAN, 0, 0]]])
@@ -32,7 +27,7 @@ def test_unlabelled_pixels_change_nothing() -> None:
     other = torch.where(LABELS.isnan(), -Y, Y)
     assert error_percent(other, LABELS) == error_percent(Y, LABELS)
     assert mean_iou_percent(other, LABELS) == mean_iou_percent(Y, LABELS)
-    assert task_loss(other, LABELS) == task_loss(Y, LABELS)
+    assert score(other, LABELS).loss == score(Y, LABELS).loss
 
 
 def test_a_classification_has_no_iou() -> None:

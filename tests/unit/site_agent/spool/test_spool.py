@@ -254,3 +254,14 @@ def test_a_withdrawn_entry_is_not_shipped(tmp_path: Path) -> None:
     spool.withdraw(fill(spool), "settings have changed")
     assert not spool.entries()
     assert "settings have changed" in warnings[0]
+
+
+def test_finding_one_entry_looks_at_no_other(tmp_path: Path) -> None:
+    spool, warnings = open_spool(tmp_path)
+    entry, other = fill(spool), fill(spool, category="one")
+    (other.folder / "signature").unlink()
+    assert spool.find(entry.digest) == entry
+    assert other.folder.is_dir()
+    assert not warnings
+    assert spool.find(other.digest) is None
+    assert other.digest in warnings[0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,22 +23,18 @@ from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
-from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.common.weights.manifest import Recipe, TeacherManifest
 from rootstock.site_agent.config import L2tSource, SiteConfig, StatisticsConfig, TrainingConfig
-from rootstock.site_agent.lab import Lab
-from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.recipes.l2t_sources import load_sources
-from rootstock.site_agent.recipes.source_nets import SourceNet
+from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
+from rootstock.site_agent.recipes.sources import SourceNet, load_sources
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from rootstock.site_agent.spool.spool import Spool
-from rootstock.site_agent.state import StatusFile, open_log
 from rootstock.site_agent.teacher.package import build, write_blob
 from rootstock.site_agent.teacher.statistics import statistics
-from rootstock.site_agent.teacher.train import initial_teacher, run_digest
+from rootstock.site_agent.teacher.train import initial_teacher
 from rootstock.site_agent.transfer.rank_sources import candidates, rank
 from rootstock.site_agent.transfer.snapshot import LabSnapshot, stored_teachers
-from rootstock.site_agent.wire.client import CoordinatorClient, Published
-from rootstock.site_agent.wire.upload import OnBytes
+from rootstock.site_agent.wire.client import Published
 from tests.support import digits_lab
 
 TASK = digits_lab.TASK.name
@@ -54,36 +48,6 @@ def config(state: Path, extractor: ArchitectureSpec | None = WIDE, **training: A
     return digits_lab.config(state, training=TrainingConfig(extractor=extractor, **training))
 
 
-class Downloaded(CoordinatorClient):
-    """The plan's blobs are in the state folder, as after a first start."""
-
-    def download(self, blob: BlobEntry, folder: Path, on_bytes: OnBytes) -> Path:
-        return folder / blob.digest
-
-
-@contextmanager
-def lab(state: Path, plan: Plan, settings: SiteConfig) -> Iterator[Lab]:
-    client = Downloaded(settings, digits_lab.KEY, digits_lab.NEVER, lambda *_: None)
-    log, stream = open_log(state / "agent.log", settings.site)
-    try:
-        yield Lab(
-            config=settings,
-            plan=plan,
-            plan_digest=plan.content_digest(),
-            heads=None,
-            client=client,
-            key=digits_lab.KEY,
-            spool=Spool(state / "spool", digits_lab.fail),
-            device=digits_lab.CPU,
-            status=StatusFile(state / "status.json", settings.site, settings.category),
-            log=log,
-            stop=digits_lab.NEVER,
-        )
-    finally:
-        stream.close()
-        client.close()
-
-
 def started(
     state: Path, extractor: ArchitectureSpec | None, *, site: str = "lab-0", **plan: Any
 ) -> Teacher:
@@ -91,8 +55,7 @@ def started(
     state.mkdir()
     published = digits_lab.plan(state / "plan").model_copy(update=plan)
     settings = config(state, extractor).model_copy(update={"site": site})
-    with lab(state, published, settings) as own:
-        return initial_teacher(own)
+    return initial_teacher(digits_lab.lab(settings, published))
 
 
 def alike(one: nn.Module, two: nn.Module) -> bool:
@@ -141,7 +104,7 @@ def test_one_that_does_not_fit_is_named_as_the_setting_that_it_is(
 
 def test_the_run_s_digest_is_what_it_was_without_an_extractor(tmp_path: Path) -> None:
     def digest(extractor: ArchitectureSpec | None) -> str:
-        return run_digest(config(tmp_path, extractor), "ab" * 32)
+        return config(tmp_path, extractor).run_digest("ab" * 32)
 
     # As written before there were extractors: a teacher that was shipped is not trained again.
     assert digest(None) == "d8f5621e8dd783febb061e9c05fe5482aa7b0ab86dd95fbed2791229d92890f7"
@@ -159,23 +122,12 @@ def trained(folder: Path, plan: ArchitectureSpec = digits_lab.SPEC) -> Teacher:
         digits_lab.data(0), training=digits_lab.data(0).training.subset(list(range(0, 216, 4)))
     )
     start = Teacher(f, heads, extractor=WIDE)
-    return recipe.train(start, few, folder, lambda *_: None, digits_lab.NEVER)
+    return recipe.train(start, TrainingRun(few, folder))
 
 
 def built(root: Path, plan: Plan, net: Teacher, settings: SiteConfig) -> TeacherManifest:
-    recipe = SupervisedRecipe(settings.training, digits_lab.CPU)
-    return build(
-        root,
-        net,
-        digits_lab.data(0),
-        settings,
-        plan,
-        plan.content_digest(),
-        None,
-        (recipe.name, recipe.settings()),
-        digits_lab.CPU,
-        digits_lab.NEVER,
-    )
+    recipe = Recipe(name="supervised", settings=settings.training.describe())
+    return build(digits_lab.lab(settings, plan), net, digits_lab.data(0), recipe, root)
 
 
 def test_what_is_shipped_names_the_extractor_and_the_gate_takes_it(tmp_path: Path) -> None:
@@ -194,7 +146,7 @@ def test_what_is_shipped_names_the_extractor_and_the_gate_takes_it(tmp_path: Pat
 def test_statistics_of_the_projection_are_those_of_the_features(tmp_path: Path) -> None:
     net = trained(tmp_path)
     images = digits_lab.data(0).training.subset(list(range(0, 200, 5)))
-    named = statistics(net, images, StatisticsConfig(), digits_lab.CPU, digits_lab.NEVER)
+    named = statistics(net, images, StatisticsConfig())
     with torch.no_grad():
         x_NCHW = net.category_module(normalise(images.images_NCHW))
     variance_C, mean_C = torch.var_mean(x_NCHW, (0, 2, 3), correction=0)
@@ -212,7 +164,7 @@ def test_of_layers_of_one_name_the_extractor_s_are_measured(tmp_path: Path) -> N
     f, heads = initial_modules(spec, [digits_lab.TASK], 0)
     net = Teacher(f.eval(), {TASK: heads[TASK].eval()}, extractor=upper)
     images = digits_lab.data(0).training.subset(list(range(0, 80, 10)))
-    named = statistics(net, images, StatisticsConfig(), digits_lab.CPU, digits_lab.NEVER)
+    named = statistics(net, images, StatisticsConfig())
     assert named["mean/block2_2.conv1"].shape == (64,)  # g's has 8
     assert named["mean/block3_1.conv1"].shape == (16,)
     start = initial_modules(resnet, [digits_lab.TASK], 0)
@@ -236,20 +188,21 @@ def test_sources_are_ranked_against_the_extractor_s_initial_weights(tmp_path: Pa
         manifest = built(staging, plan, net, settings)
         spool.commit(staging, manifest, digits_lab.KEY.sign(manifest.canonical()), "run")
     (own,) = stored_teachers(tmp_path / "spool")
-    standing = LabSnapshot(
+    lab = LabSnapshot(
         config=settings,
         published=Published(plan, plan.content_digest(), None),
+        device=digits_lab.CPU,
+        download=lambda blob, folder: tmp_path / folder / blob.digest,
+        warn=digits_lab.fail,
         own=own,
         others=(own,),
-        fetch=lambda blob: tmp_path / "plan" / blob.digest,
-        device=digits_lab.CPU,
     )
-    assert standing.net().extractor == WIDE
+    assert lab.net().extractor == WIDE
     # The plan's own f fits below the same g, and is a source like any other.
     spec = digits_lab.SPEC
     plain = SourceNet("plain", spec, digits_lab.start().category_module.eval())
-    sources = candidates(standing, [plain], digits_lab.fail)
-    found = rank(standing, sources, digits_lab.TASK, 0, lambda *_: None, digits_lab.fail)
+    sources = candidates(lab, [plain])
+    found = rank(lab, sources, digits_lab.TASK, 0, lambda *_: None)
     assert {row.source for row in found.sources} == {"plain", sources[1].name}
     own_row, initial = found.references
     same = next(row for row in found.sources if row.source == sources[1].name)
@@ -257,7 +210,7 @@ def test_sources_are_ranked_against_the_extractor_s_initial_weights(tmp_path: Pa
     assert initial.at_once.holdout_loss > own_row.at_once.holdout_loss
     misfit = SourceNet("misfit", spec.model_copy(update={"split": "pool2"}), plain.category_module)
     with pytest.raises(SchemaError, match=r"own net is 'small-vgg'.*extractor 'wide-resnet', spl"):
-        candidates(standing, [misfit], digits_lab.fail)
+        candidates(lab, [misfit])
 
 
 def test_a_net_with_an_extractor_can_be_learned_from(tmp_path: Path) -> None:

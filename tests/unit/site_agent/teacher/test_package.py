@@ -70,7 +70,7 @@ def test_the_plan_caps_what_is_shared(tmp_path: Path) -> None:
 def test_statistics_are_those_of_each_conv_and_of_the_features(tmp_path: Path) -> None:
     net = Teacher(*digits_lab.eval_all(digits_lab.start()))
     images = digits_lab.data(0).training
-    named = statistics(net, images, StatisticsConfig(), digits_lab.CPU, digits_lab.NEVER)
+    named = statistics(net, images, StatisticsConfig())
     x_NCHW = normalise(images.images_NCHW)
     f, g = net.category_module, net.task_modules["classification"]
     with torch.no_grad():

@@ -26,6 +26,7 @@ from rootstock.common.nets.architectures import build_category_module, build_hea
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.protocol import Heads
 from rootstock.common.weights import safetensors_io
+from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.teacher.package import write_blob
 from rootstock.site_agent.transfer.adapt import adapt_own
 from rootstock.site_agent.transfer.adapt_card import (
@@ -74,7 +75,7 @@ def adapted(
     labelled: Path | None = None,
     settings: AdaptationSettings = SHORT,
 ) -> Adapted:
-    return adapt_own(lab, images, labelled, settings, lambda *_: None, digits_lab.fail)
+    return adapt_own(lab, images, labelled, settings, lambda *_: None)
 
 
 def published(lab: LabSnapshot, heads: Heads | None) -> LabSnapshot:
@@ -188,7 +189,7 @@ def test_a_head_of_another_architecture(lab: LabSnapshot, images: Path, tmp_path
     )
     blob = write_blob(tmp_path, build_head(wide, TURNS).state_dict())
     heads = Heads(number=4, origin="test", task_modules={}, rotation=blob)
-    other = replace(published(lab, heads), fetch=lambda entry: tmp_path / entry.digest)
+    other = replace(published(lab, heads), download=lambda entry, _: tmp_path / entry.digest)
     with pytest.raises(SchemaError, match=r"number 4, test.*does not fit architecture.*ask its op"):
         adapted(other, images)
 
@@ -243,7 +244,12 @@ def test_labels_of_images_say_nothing_about_a_segmentation(lab: LabSnapshot, ima
     plan = lab.published.plan
     tasks = (TaskSpec(name=digit_domains.TASK, kind="binary-segmentation"),)
     other = plan.model_copy(update={"tasks": tasks})
-    segmenting = replace(lab, published=lab.published._replace(plan=other))
+    voc = DataConfig(kind="voc", path=images)
+    segmenting = replace(
+        lab,
+        config=lab.config.model_copy(update={"data": voc}),
+        published=lab.published._replace(plan=other),
+    )
     with pytest.raises(ConfigurationError, match=r"\(classification\) label pixels; leave it out"):
         adapted(segmenting, images, images)
 

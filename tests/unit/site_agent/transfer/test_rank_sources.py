@@ -21,7 +21,7 @@ from rootstock.common.nets.architectures import build_category_module, initialis
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.recipes.source_nets import SourceNet, from_file
+from rootstock.site_agent.recipes.sources import SourceNet, from_file
 from rootstock.site_agent.teacher.package import write_blob
 from rootstock.site_agent.transfer.adapt import adapt_own
 from rootstock.site_agent.transfer.adapt_card import CATEGORY_MODULE, write
@@ -43,7 +43,7 @@ def adapted(lab: LabSnapshot, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("noisy")
     save(digit_domains.noisy(digit_domains.data().training.images_NCHW[::3]), folder / "images")
     settings = AdaptationSettings(steps=5)
-    found = adapt_own(lab, folder / "images", None, settings, lambda *_: None, digits_lab.fail)
+    found = adapt_own(lab, folder / "images", None, settings, lambda *_: None)
     return write(found, folder, folder / "out")[0] / CATEGORY_MODULE
 
 
@@ -53,7 +53,7 @@ def stranger(spec: ArchitectureSpec = digit_domains.SPEC) -> SourceNet:
 
 
 def ranked(lab: LabSnapshot, sources: list[SourceNet], steps: int) -> Ranking:
-    return rank(lab, sources, digits_lab.TASK, steps, lambda *_: None, digits_lab.fail)
+    return rank(lab, sources, digits_lab.TASK, steps, lambda *_: None)
 
 
 def test_what_is_compatible_comes_first_and_fine_tuning_helps_the_rest(
@@ -61,7 +61,7 @@ def test_what_is_compatible_comes_first_and_fine_tuning_helps_the_rest(
 ) -> None:
     given = [stranger(), from_file(adapted, digits_lab.CPU)]
     seen = []
-    found = rank(lab, given, digits_lab.TASK, 30, lambda *step: seen.append(step), digits_lab.fail)
+    found = rank(lab, given, digits_lab.TASK, 30, lambda *step: seen.append(step))
     first, last = found.sources
     assert first.source == "two (category_module)"
     assert (first.rank_at_once, first.rank_fine_tuned) == (1, 1)
@@ -107,7 +107,7 @@ def test_older_teachers_are_candidates_if_they_fit(lab: LabSnapshot) -> None:
     older = StoredTeacher(lab.own.entry, lab.own.manifest)
     misfit = StoredTeacher(lab.own.entry, other)
     said: list[str] = []
-    found = candidates(replace(lab, others=(older, misfit)), [], said.append)
+    found = candidates(replace(lab, others=(older, misfit), warn=said.append), [])
     assert [source.name for source in found] == [f"two (spool, {lab.own.entry.digest[:8]})"]
     (warning,) = said
     assert warning.startswith("left out: source two (spool")
@@ -122,7 +122,7 @@ def small(lab: LabSnapshot) -> BlobEntry:
 
 def test_nothing_to_rank(lab: LabSnapshot) -> None:
     with pytest.raises(NotFoundError, match=r"no older teacher net, and no file.*give --from NAME"):
-        candidates(lab, [], digits_lab.fail)
+        candidates(lab, [])
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_source_that_does_not_fit(lab: LabSnapshot, changes: dict[str, int], s
         update={"settings": {**digit_domains.SPEC.settings, **changes}}
     )
     with pytest.raises(SchemaError, match=said):
-        candidates(lab, [stranger(spec)], digits_lab.fail)
+        candidates(lab, [stranger(spec)])
 
 
 def test_a_task_that_the_lab_does_not_teach(lab: LabSnapshot) -> None:

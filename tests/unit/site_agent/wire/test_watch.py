@@ -58,7 +58,7 @@ def watching(
     errors: list[BaseException] = []
     client = CoordinatorClient(config, SigningKey.generate(), threading.Event(), lambda *_: None)
     try:
-        with Watcher(client, settings, cursor, lambda e, _: errors.append(e)) as watcher:
+        with Watcher(client, cursor, lambda e, _: errors.append(e)) as watcher:
             yield watcher, servicer, errors
     finally:
         client.close()

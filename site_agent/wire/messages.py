@@ -1,0 +1,214 @@
+"""Domain ⇄ protobuf: receipts, events, evaluation requests and reports, every field checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError
+
+from rootstock.common.documents import Document, first_problem
+from rootstock.common.errors import LimitError, SchemaError
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.site_agent.spool.documents import (
+    CalibratedError,
+    CandidateError,
+    EvaluationReport,
+    SignedReceipt,
+)
+
+MAX_CANDIDATES = 16
+"""Three are usual: no adapter, zero-sample, few-sample."""
+
+D = TypeVar("D", bound=Document)
+
+
+class EvaluationRequest(Document):
+    """What the coordinator asks the owning lab to measure."""
+
+    evaluation_id: Name
+    merge_id: Name
+    manifest_digest: Digest
+    """Of the teacher whose category module is joined."""
+    task: Name
+    architecture: ArchitectureSpec
+    """Of the net that g_S, the transplant net's task module, is the top of."""
+    task_module: BlobEntry
+    """g_S."""
+    candidates: dict[Name, AdapterEntry | None] = Field(min_length=1)
+    """Adapters by name; None joins f and g_S directly."""
+    refinement_spec: AdapterSpec | None
+    """The structure that a refined adapter must have; None: none is wanted."""
+
+
+@dataclass(frozen=True)
+class EvaluationAsked:
+    """The event of an evaluation request, which is not read yet."""
+
+    evaluation_id: str
+    _message: pb.EvaluationRequest
+
+    def read(self) -> EvaluationRequest:
+        """Return the request; SchemaError or LimitError says what is wrong with it."""
+        message = self._message
+        names = [candidate.name for candidate in message.candidates]
+        if len(names) > MAX_CANDIDATES or len(set(names)) != len(names):
+            raise LimitError(
+                f"the evaluation request has {len(names)} candidates; at most {MAX_CANDIDATES} "
+                "are evaluated, each once"
+            )
+        spec = None
+        if message.refine:
+            spec = AdapterSpec.parse(message.refinement_spec, what="refinement's adapter")
+        return _checked(
+            EvaluationRequest,
+            "evaluation request",
+            evaluation_id=message.evaluation_id,
+            merge_id=message.merge_id,
+            manifest_digest=message.manifest_digest,
+            task=message.task,
+            architecture=ArchitectureSpec.parse(
+                message.architecture, what="task module's architecture"
+            ),
+            task_module=BlobEntry.parse(message.task_module, what="task module's entry"),
+            candidates={
+                candidate.name: AdapterEntry.parse(candidate.adapter, what="candidate's adapter")
+                if candidate.adapter
+                else None
+                for candidate in message.candidates
+            },
+            refinement_spec=spec,
+        )
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """A newer process watches with the same key."""
+
+    instance: str
+
+
+@dataclass(frozen=True)
+class SubmissionChanged:
+    """A submission has another state."""
+
+    submission_id: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class MergeChanged:
+    """A merge has another state."""
+
+    merge_id: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SamplesForgotten:
+    """The coordinator has deleted the samples that came with a submission."""
+
+    submission_id: str
+    count: int
+
+
+@dataclass(frozen=True)
+class HeadsChanged:
+    """Auxiliary heads were published, replaced or, with number 0, retired."""
+
+    number: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class VersionCommitted:
+    """The net has a new version."""
+
+    number: int
+    digest: str
+    category: str
+    task: str
+
+
+Event = (
+    EvaluationAsked
+    | Superseded
+    | SubmissionChanged
+    | MergeChanged
+    | SamplesForgotten
+    | HeadsChanged
+    | VersionCommitted
+)
+
+_PLAIN: dict[str, Any] = {
+    "superseded": Superseded,
+    "submission": SubmissionChanged,
+    "merge": MergeChanged,
+    "samples": SamplesForgotten,
+    "heads": HeadsChanged,
+    "version": VersionCommitted,
+}
+
+
+def event(message: pb.WatchResponse) -> Event | None:
+    """Read an event of the watch stream; None for a heartbeat, and for what is not known here."""
+    kind = message.WhichOneof("event")
+    if kind == "evaluation":
+        return EvaluationAsked(message.evaluation.evaluation_id, message.evaluation)
+    if kind not in _PLAIN:
+        return None
+    body, made = getattr(message, kind), _PLAIN[kind]
+    read: Event = made(*(getattr(body, field.name) for field in fields(made)))
+    return read
+
+
+def receipt(message: pb.Receipt) -> SignedReceipt:
+    """Read a receipt, whose signature is still to be verified."""
+    return _checked(
+        SignedReceipt,
+        "receipt",
+        manifest_digest=message.manifest_digest,
+        submission_id=message.submission_id,
+        received_at=message.received_at,
+        signature=message.signature.hex(),
+    )
+
+
+def report_request(report: EvaluationReport) -> pb.ReportEvaluationRequest:
+    """Return a report as it is sent."""
+    return pb.ReportEvaluationRequest(
+        evaluation_id=report.evaluation_id,
+        results=[_result(result) for result in report.results],
+        refinement_manifest_digest=report.refinement_manifest_digest or "",
+        refined_error=report.refined_error or 0.0,
+        refined_mean_iou=report.refined_mean_iou,
+        refined_calibration=_calibration(report.refined_calibration),
+        refinement_seconds=report.refinement_seconds,
+        refinement_steps=report.refinement_steps,
+        failure=report.failure,
+    )
+
+
+def _result(result: CandidateError) -> pb.CandidateResult:
+    return pb.CandidateResult(
+        name=result.name,
+        error=result.error,
+        mean_iou=result.mean_iou,
+        samples=result.samples,
+        calibration=_calibration(result.calibration),
+    )
+
+
+def _calibration(fitted: CalibratedError | None) -> pb.OutputCalibration | None:
+    return None if fitted is None else pb.OutputCalibration(**fitted.model_dump())
+
+
+def _checked(kind: type[D], what: str, **values: object) -> D:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise SchemaError(f"the {what} does not fit its schema: {first_problem(error)}") from error

@@ -1,0 +1,27 @@
+"""A command beside the agent looks at the lab and leaves it as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rootstock.common.errors import NotFoundError
+from rootstock.site_agent.spool.spool import Spool
+from rootstock.site_agent.transfer.snapshot import snapshot
+from tests.support import digits_lab
+
+
+def test_a_look_makes_no_key(tmp_path: Path) -> None:
+    """A lab that has a teacher has joined; a new key would be refused by the coordinator."""
+    config = digits_lab.config(tmp_path / "state")
+    with pytest.raises(NotFoundError, match="no trained teacher net"):
+        snapshot(config, lambda *_: None, digits_lab.fail).__enter__()
+    assert not config.state.exists()
+    spool = Spool(config.state / "spool", digits_lab.fail)
+    with spool.staging() as staging:
+        manifest = digits_lab.untrained(staging)
+        spool.commit(staging, manifest, digits_lab.KEY.sign(manifest.canonical()), "run")
+    with pytest.raises(NotFoundError, match=r"site\.key: the private key is not there"):
+        snapshot(config, lambda *_: None, digits_lab.fail).__enter__()
+    assert not (config.state / "identity").exists()
