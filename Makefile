@@ -2,14 +2,20 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# A module of tests stays in one process, with the servers and nets that its tests share.
+PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 
-.PHONY: demo test check format stubs clean
+.PHONY: demo test test-fast check format stubs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rootstock demo $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+# Without processes of whole federations and without what trains nets for long.
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" tests/unit $(ARGS)
 
 # Format, lint, types, import directions, stubs: what CI runs before the tests.
 check: $(VENV)/.dev

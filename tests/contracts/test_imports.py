@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from tests.support.checkout import CHECKOUT
@@ -37,3 +38,29 @@ def test_tests_import_no_test_and_no_conftest() -> None:
 
 def test_the_product_imports_no_test() -> None:
     assert [each for folder in PRODUCT for each in breaches(folder, "tests")] == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Contracts on packages hold the layers; this holds files, the benchmarks' too."""
+    paths = [p for folder in (*PRODUCT, "tests") for p in sorted((CHECKOUT / folder).rglob("*.py"))]
+    modules = {module_of(path): path for path in paths if not path.name.endswith("_grpc.py")}
+    unsorted = {
+        module: {known(name, modules) for name in imports(path)} - {None, module}
+        for module, path in modules.items()
+    }
+    try:
+        TopologicalSorter(unsorted).prepare()
+    except CycleError as error:
+        raise AssertionError(f"a circle: {' imports '.join(error.args[1])}") from error
+
+
+def module_of(path: Path) -> str:
+    """Name a file as it is imported."""
+    parts = path.relative_to(CHECKOUT).with_suffix("").parts
+    top = () if parts[0] in ("tests", "rootstock") else ("rootstock",)
+    return ".".join((*top, *(part for part in parts if part != "__init__")))
+
+
+def known(name: str, modules: Mapping[str, Path]) -> str | None:
+    """Return the file that an imported name is of, or in."""
+    return next((each for each in (name, name.rpartition(".")[0]) if each in modules), None)

@@ -24,6 +24,11 @@ GUIDES = (
     RECIPES,
     CHECKOUT / "tests/benchmarks/README.md",
     CHECKOUT / "CONTRIBUTING.md",
+    CHECKOUT / "ARCHITECTURE.md",
+    CHECKOUT / "common/nets/README.md",
+    CHECKOUT / "common/distillation/README.md",
+    CHECKOUT / "common/distillation/pseudo_gradients/README.md",
+    CHECKOUT / "common/artifacts/README.md",
 )
 
 
