@@ -8,6 +8,7 @@ reference.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Set
 from threading import Event
@@ -16,6 +17,9 @@ from pydantic import Field
 
 from rootstock.common.artifacts.store import BlobStore, StoredBlob
 from rootstock.common.documents import Document
+
+HALF_WRITTEN_SECONDS = 24 * 3600.0
+"""What is being written is left alone for so long, whatever the grace period."""
 
 YOUNG = "young"
 """The kind of blobs that nothing refers to, yet."""
@@ -82,5 +86,5 @@ def collect(
         else:
             kept[kind or YOUNG] = kept[kind or YOUNG].plus(blob)
     if not dry_run:
-        store.tidy(before)
+        store.tidy(min(before, time.time() - HALF_WRITTEN_SECONDS))
     return Collection(kept=dict(kept), deleted=deleted, digests=tuple(digests))

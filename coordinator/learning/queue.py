@@ -194,7 +194,7 @@ def _require_stored(
 ) -> None:
     adapters = [join.adapter.blob for join in joins if join.adapter is not None]
     for entry in [*([] if blob is None else [blob]), *adapters]:
-        if not context.store.has(entry.digest):
+        if not context.store.renew(entry.digest):
             raise NotFoundError(
                 f"the store has no blob {entry.digest}; give `artifacts` the same value here and "
                 "where the coordinator runs, and learn again"

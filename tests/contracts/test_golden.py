@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,11 +65,17 @@ def test_it_reads_as_its_own_release_read_it(
     require(found, promised["commands"])
 
 
-def test_its_history_is_made_again(
+def test_its_history_is_made_again_after_its_garbage_was_collected(
     config: Path, promised: dict[str, Any], mlflow: MlflowServer
 ) -> None:
     mlflow.wait()
     opening.serve(config, mlflow.uri)
+    for blob in config.parent.glob("state/artifacts/blobs/*/*"):
+        os.utime(blob, (0, 0))
+    collected = opening.answer(config, "coordinator", "gc")
+    assert collected["deleted"]["blobs"] > 0
+    found = {name: opening.answer(config, *argv) for name, argv in opening.READING.items()}
+    require(found, promised["commands"])
     found = opening.answer(config, "coordinator", "history", "rebuild")
     ended = {merge["merge_id"]: merge for merge in promised["merges"] if merge["state"] in ENDED}
     assert (found["made"], found["mended"], found["unchanged"]) == (len(ended), 0, 0)

@@ -29,6 +29,10 @@ from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.jobs.worker import TransplantWorker
 from rootstock.coordinator.paths import job_area
+from rootstock.coordinator.registry import MergeState
+from tests.support.coordinator_context import open_context
+from tests.support.merges import merge_runner
+from tests.support.shared_samples import HOME, TASKS, learning, queued, with_samples
 from tests.support.transplant_jobs import PAPERS, Transplant
 
 ACTOR = "ray::TransplantActor"
@@ -129,6 +133,38 @@ async def test_a_process_that_always_dies_ends_the_job(
             await runner.run(transplant.job("doomed", settings=SETTINGS))
     finally:
         killer.cancel()
+
+
+async def test_a_merge_whose_process_always_dies_leaves_no_sample(
+    runner: JobRunner, tmp_path: Path
+) -> None:
+    with open_context(tmp_path, TASKS) as context:
+        context = learning(context, tmp_path / "own")
+        merge, _ = await asyncio.to_thread(queued, context)
+        before = [blob.digest for blob in context.store.blobs()]
+        deaths = 0
+
+        async def kill_once_it_has_checkpoints() -> None:
+            nonlocal deaths
+            while True:
+                if context.store.area(job_area(merge.id)).get_ref("checkpoint") is not None:
+                    for actor in actors():
+                        deaths += 1
+                        actor.send_signal(signal.SIGKILL)
+                await asyncio.sleep(0.02)
+
+        killer = asyncio.create_task(kill_once_it_has_checkpoints())
+        try:
+            await merge_runner(context, runner).carry(merge.id)
+        finally:
+            killer.cancel()
+        ended = context.registry.merges.get(merge.id)
+        assert ended.state is MergeState.FAILED
+        assert "died 2 times" in ended.reason
+        assert deaths >= 2
+        assert list(context.store.areas("jobs")) == []
+        assert [blob.digest for blob in context.store.blobs()] == before
+        assert with_samples(context) == HOME
 
 
 async def test_a_cancelled_job_can_go_on_later(runner: JobRunner, transplant: Transplant) -> None:
