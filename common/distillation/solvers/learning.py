@@ -61,7 +61,16 @@ class Stepwise:
         # One parameter after the other: a step is then the same however they are grouped.
         self._optimiser = torch.optim.Adam(parameters, lr=rate, foreach=False)
         if decay > 0:
-            self._pull_to_the_start(decay)
+            own = self._optimiser.param_groups[0]["params"]
+            starts = [parameter.detach().clone() for parameter in own]
+
+            @torch.no_grad()
+            def pull_to_the_start(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+                (group,) = optimiser.param_groups  # anew: restoring replaces it
+                for parameter, start in zip(group["params"], starts, strict=True):
+                    parameter.lerp_(start, min(1.0, group["lr"] * decay))
+
+            self._optimiser.register_step_pre_hook(pull_to_the_start)
 
     @property
     def done(self) -> bool:
@@ -134,17 +143,6 @@ class Stepwise:
             )
         descend(self._optimiser, loss, self._rate * cosine(self._step, self._steps))
         self._step += 1
-
-    def _pull_to_the_start(self, decay: float) -> None:
-        (group,) = self._optimiser.param_groups
-        starts = [parameter.detach().clone() for parameter in group["params"]]
-
-        @torch.no_grad()
-        def pull(*_: Any) -> None:
-            for parameter, start in zip(group["params"], starts, strict=True):
-                parameter.lerp_(start, min(1.0, group["lr"] * decay))
-
-        self._optimiser.register_step_pre_hook(pull)
 
 
 @dataclass(frozen=True)

@@ -32,16 +32,18 @@ def learning(settings: BackDistillationSettings = QUICK) -> BackDistillation:
     return BackDistillation(problem(1, 2), adapter(), samples(), settings)
 
 
-def test_a_run_cut_anywhere_goes_on_bit_for_bit() -> None:
-    whole = learning()
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_a_run_cut_anywhere_goes_on_bit_for_bit(decay: float) -> None:
+    settings = QUICK.model_copy(update={"weight_decay": decay})
+    whole = learning(settings)
     records = []
     while not whole.done:
         records.append(whole.step())
-    first = learning()
+    first = learning(settings)
     for _ in range(5):
         first.step()
     stored = save(first.state())  # plain tensors: this is how a checkpoint is kept
-    second = learning().restore(load(stored))
+    second = learning(settings).restore(load(stored))
     resumed = []
     while not second.done:
         resumed.append(second.step())
