@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from rootstock.common.artifacts.uri import open_store
 from rootstock.common.errors import UnreachableError
 from rootstock.common.files import only_one
-from rootstock.common.identity.keys import load_or_create
+from rootstock.common.identity.keys import load, load_or_create
 from rootstock.common.logs import log_to
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
@@ -63,10 +63,13 @@ def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
     ------
     ConflictError
         If another process holds it, or labs have seen another plan than the configuration's.
+    NotFoundError
+        If the key is gone that labs know.
     """
     paths = StatePaths(config)
     with only_one(paths.state, "coordinator"):
-        key = load_or_create(paths.key)
+        # Labs that have seen a plan have seen signatures: the key of then is the only one.
+        key = load(paths.key) if paths.plan.exists() else load_or_create(paths.key)
         registry = Registry(paths.database)
         try:
             store = open_store(paths.artifacts, paths.cache)
@@ -98,7 +101,7 @@ async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePat
     conductor = Reconciler(
         context,
         MergeRunner(context, committer, runner, paths),
-        Recorder(context, history, paths, experiment),
+        Recorder(context, history, experiment),
         HeadsFile(paths.heads),
         config.history.retry_seconds,
     )

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 
-from rootstock.common.artifacts.uri import open_store
 from rootstock.common.documents import Document
-from rootstock.common.errors import ConflictError, NotFoundError, RootstockError
+from rootstock.common.errors import ConflictError, RootstockError, StorageError
 from rootstock.common.files import only_one
-from rootstock.common.identity.keys import load_or_create
 from rootstock.coordinator.config import CoordinatorConfig
-from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.history.mlflow_history import History, Restored
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.recorder import gather, show_head
 from rootstock.coordinator.jobs.inspection import Inspection, inspect, inspection_job
+from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import StatePaths
-from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, Registry
 
 __all__ = ["Restored", "RestoredMerge", "rebuild"]
@@ -46,7 +44,8 @@ def rebuild(
 ) -> list[RestoredMerge]:
     """Make MLflow show every ended merge, as if it had been logged when it ended.
 
-    While a coordinator runs, what it has not logged yet is left to it.
+    While a coordinator runs, what it has not logged yet is left to it, and nothing but MLflow is
+    written.
 
     Parameters
     ----------
@@ -67,23 +66,34 @@ def rebuild(
         If MLflow does not answer; what was done until then stays.
     ConflictError
         If MLflow refuses a merge.
+    ConfigurationError
+        If the database's schema is another Rootstock's.
     """
     paths = StatePaths(config)
     done = []
-    with _context(config, paths) as context, _alone(paths) as alone:
+    with NetReader.open(config) as net, _alone(paths.state) as alone:
         history = History(config.history.mlflow_uri, config.net)
         history.check()
         history.ensure_experiment()
-        registry = context.registry
-        for merge in _ended(registry):
+        for ended in _ended(net.registry):
+            merge = net.registry.merges.get(ended.id)  # a coordinator may have rolled it back since
             if not (alone or merge.logged):
                 continue
-            what, run_id = history.restore(_whole(gather(context, paths, merge), merge, paths))
-            registry.merges.update(merge.id, logged=True, mlflow_run_id=run_id)
+            what, run_id = history.restore(_whole(gather(net, config, merge), merge, paths))
+            if not merge.logged:
+                _count_as_logged(paths.database, merge)
             done.append(_restored(merge, run_id, what))
             on_merge(done[-1])
-        show_head(context, history)
+        show_head(net.registry, history)
     return done
+
+
+def _count_as_logged(database: str, merge: Merge) -> None:
+    registry = Registry(database)
+    try:
+        registry.merges.update(merge.id, logged=True)
+    finally:
+        registry.close()
 
 
 def _ended(registry: Registry) -> list[Merge]:
@@ -121,32 +131,15 @@ def _whole(record: MergeRecord, merge: Merge, paths: StatePaths) -> MergeRecord:
 
 
 @contextmanager
-def _context(config: CoordinatorConfig, paths: StatePaths) -> Iterator[CoordinatorContext]:
-    if config.database is None and not paths.database_file.exists():
-        raise NotFoundError(
-            f"{paths.database_file}: no coordinator has run here; start `rootstock coordinator run`"
-        )
-    store = open_store(paths.artifacts, paths.cache)
-    registry = Registry(paths.database)
-    try:
-        yield CoordinatorContext(
-            registry=registry,
-            store=store,
-            plan=publish_plan(config, store, paths.plan),
-            key=load_or_create(paths.key),
-            config=config,
-        )
-    finally:
-        registry.close()
+def _alone(state: Path) -> Iterator[bool]:
+    """Hold the coordinator's lock if it is free; say whether it was.
 
-
-@contextmanager
-def _alone(paths: StatePaths) -> Iterator[bool]:
-    """Hold the coordinator's lock if it is free; say whether it was."""
+    In a folder that this user cannot write it is not to be had, either.
+    """
     with ExitStack() as stack:
         try:
-            stack.enter_context(only_one(paths.state, "coordinator"))
+            stack.enter_context(only_one(state, "coordinator"))
             alone = True
-        except ConflictError:
+        except (ConflictError, StorageError):
             alone = False
         yield alone

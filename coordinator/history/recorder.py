@@ -10,14 +10,17 @@ from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.tailored import resnet as tailored_resnet
 from rootstock.common.nets.tailored.paths import name_of
 from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.config import StateConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.record import Join, MergeRecord, Tailored
 from rootstock.coordinator.jobs.inspection import Inspection
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.result import stored_result
+from rootstock.coordinator.net.objects import submitted
+from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import StatePaths
-from rootstock.coordinator.registry import Merge, MergeState, NetVersion, Submission
+from rootstock.coordinator.registry import Merge, MergeState, NetVersion, Registry, Submission
 
 
 class Recorder:
@@ -25,7 +28,7 @@ class Recorder:
 
     Parameters
     ----------
-    context, history, paths
+    context, history
         The coordinator's.
     up
         Done when MLflow has answered for the first time: nothing is logged before.
@@ -35,12 +38,11 @@ class Recorder:
         self,
         context: CoordinatorContext,
         history: History,
-        paths: StatePaths,
         up: asyncio.Future[str],
     ) -> None:
         self._context = context
+        self._net = NetReader(context.registry, context.store)
         self._history = history
-        self._paths = paths
         self._up = up
 
     async def log_all(self) -> None:
@@ -67,25 +69,26 @@ class Recorder:
             raise failed
 
     def _log(self, merge: Merge) -> None:
-        run_id = self._history.log_merge(gather(self._context, self._paths, merge))
-        show_head(self._context, self._history)
+        self._history.log_merge(gather(self._net, self._context.config, merge))
+        registry = self._context.registry
+        show_head(registry, self._history)
         # Last: a merge counts as logged when the aliases follow it, too.
-        self._context.registry.merges.update(merge.id, logged=True, mlflow_run_id=run_id)
+        registry.merges.update(merge.id, logged=True)
 
 
-def show_head(context: CoordinatorContext, history: History) -> None:
+def show_head(registry: Registry, history: History) -> None:
     """Let the history's aliases name the registry's head and its parent."""
-    versions = context.registry.versions
+    versions = registry.versions
     head = versions.head()
     parent = versions.get(head.parent) if head and head.parent else None
     history.show_head(head.digest if head else None, parent.digest if parent else None)
 
 
-def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> MergeRecord:
+def gather(net: NetReader, config: StateConfig, merge: Merge) -> MergeRecord:
     """Put a finished merge's record together from registry and store; needs no MLflow."""
-    registry = context.registry
+    registry = net.registry
     submission = registry.submissions.get(merge.submission_id)
-    manifest = context.teacher(submission)
+    manifest = submitted(submission)
     parameters: dict[str, Setting] = {}
     result: JobResult | None = None
     try:
@@ -97,7 +100,7 @@ def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> Merg
     before = version.parent if version else merge.parent_version
     parent = registry.versions.get(before) if before else None
     held = version or parent
-    tree = context.tree_of(held) if held else None
+    tree = net.tree_of(held) if held else None
     digests = _digests(submission, manifest, merge.task, result)
     adapter_uri = None
     if version is not None and tree is not None:
@@ -105,7 +108,7 @@ def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> Merg
         adapter = tree.edge(merge.category, merge.task).adapter
         if adapter is not None:
             digests["adapter"] = adapter.blob.digest
-            adapter_uri = f"{paths.artifacts}#sha256:{adapter.blob.digest}"
+            adapter_uri = f"{StatePaths(config).artifacts}#sha256:{adapter.blob.digest}"
     parameters |= {
         "recipe": manifest.recipe.name,
         "architecture": manifest.architecture.name,
@@ -125,7 +128,7 @@ def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> Merg
     if merge.inspection is not None:
         inspection = Inspection.model_validate(merge.inspection)
     return MergeRecord(
-        net=context.config.net,
+        net=config.net,
         merge_id=merge.id,
         category=merge.category,
         task=merge.task,
@@ -150,17 +153,15 @@ def gather(context: CoordinatorContext, paths: StatePaths, merge: Merge) -> Merg
         created_at=_instant(merge.created_at),
         finished_at=_instant(merge.finished_at) if merge.finished_at else None,
         tree=tree,
-        earlier=_earlier(context, merge, held),
+        earlier=_earlier(net, merge, held),
     )
 
 
-def _earlier(
-    context: CoordinatorContext, merge: Merge, held: NetVersion | None
-) -> tuple[Join, ...]:
+def _earlier(net: NetReader, merge: Merge, held: NetVersion | None) -> tuple[Join, ...]:
     """Return every join of a net version but the merge's own, with its teacher's error."""
     if held is None:
         return ()
-    merged = context.registry.merges.all(MergeState.MERGED, MergeState.ROLLED_BACK)
+    merged = net.registry.merges.all(MergeState.MERGED, MergeState.ROLLED_BACK)
     teachers = {
         (each.category, each.task): each.numbers.teacher_error
         for each in merged
@@ -173,7 +174,7 @@ def _earlier(
             error=edge.error,
             teacher_error=teachers.get((edge.category, edge.task)),
         )
-        for edge in context.tree_of(held).edges
+        for edge in net.tree_of(held).edges
         if (edge.category, edge.task) != (merge.category, merge.task)
     )
 

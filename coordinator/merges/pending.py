@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rootstock.common.errors import NotFoundError
 from rootstock.common.files import storage_errors
 from rootstock.common.protocol import Plan
 from rootstock.coordinator.growth.operations import Operation
@@ -16,9 +17,21 @@ WAITING = (SubmissionState.RECEIVED, SubmissionState.ADMITTED)
 
 
 def published_plan(paths: StatePaths) -> Plan:
-    """Return the plan that the coordinator published last."""
-    with storage_errors(paths.plan):
-        return Plan.parse(paths.plan.read_bytes(), what="plan")
+    """Return the plan that the coordinator published last.
+
+    Raises
+    ------
+    NotFoundError
+        If no coordinator has run there.
+    """
+    try:
+        with storage_errors(paths.plan):
+            return Plan.parse(paths.plan.read_bytes(), what="plan")
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"{paths.plan}: no coordinator has published a plan here; start "
+            "`rootstock coordinator run`"
+        ) from error
 
 
 def growth_plan(view: NetReader, paths: StatePaths) -> GrowthPlan:

@@ -12,7 +12,7 @@ from rootstock.common.nets.graph import NetTree, VersionCommit
 from rootstock.coordinator.config import StateConfig
 from rootstock.coordinator.net.objects import read_commit, read_tree
 from rootstock.coordinator.paths import StatePaths
-from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.registry import NetVersion, Registry
 
 
 class NetReader:
@@ -21,6 +21,7 @@ class NetReader:
     def __init__(self, registry: Registry, store: BlobStore) -> None:
         self.registry = registry
         self.store = store
+        self._read: tuple[str, NetTree] | None = None
 
     @classmethod
     def open(cls, config: StateConfig) -> Self:
@@ -30,6 +31,8 @@ class NetReader:
         ------
         NotFoundError
             If no coordinator has run there.
+        ConfigurationError
+            If the database's schema is another Rootstock's.
         """
         paths = StatePaths(config)
         if config.database is None and not paths.database_file.exists():
@@ -37,7 +40,8 @@ class NetReader:
                 f"{paths.database_file}: no coordinator has run here; "
                 "start `rootstock coordinator run`"
             )
-        return cls(Registry(paths.database), open_store(paths.artifacts, paths.cache))
+        registry = Registry(paths.database, read_only=True)
+        return cls(registry, open_store(paths.artifacts, paths.cache))
 
     def __enter__(self) -> Self:
         return self
@@ -73,3 +77,9 @@ class NetReader:
     def tree(self, number: int) -> NetTree:
         """Return a version's tree."""
         return read_tree(self.store, self.commit(number).tree)
+
+    def tree_of(self, version: NetVersion) -> NetTree:
+        """Return the tree that the registry says is a version's; the last one is remembered."""
+        if self._read is None or self._read[0] != version.tree:
+            self._read = version.tree, read_tree(self.store, version.tree)
+        return self._read[1]

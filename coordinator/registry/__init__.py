@@ -73,7 +73,7 @@ __all__ = [
 
 
 class Registry:
-    """The database, migrated to the present schema, and its subjects.
+    """The database and its subjects.
 
     Parameters
     ----------
@@ -81,6 +81,8 @@ class Registry:
         SQLAlchemy URL, for example `sqlite:////srv/rootstock/registry.db`.
     clock
         Seconds since the epoch.
+    read_only
+        For whoever is not the coordinator; see `Database`.
 
     Raises
     ------
@@ -88,11 +90,17 @@ class Registry:
         If the database cannot be opened or written, here or in any method; names it and the
         remedy. What was committed before is kept.
     ConfigurationError
-        If the URL is not one, or a newer Rootstock wrote the database.
+        If the URL is not one, or the schema is another Rootstock's.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
-        self._database = Database(url)
+    def __init__(
+        self,
+        url: str,
+        clock: Callable[[], float] = time.time,
+        *,
+        read_only: bool = False,
+    ) -> None:
+        self._database = Database(url, read_only=read_only)
         self.sites = Sites(self._database, clock)
         self.uploads = Uploads(self._database, clock)
         self.submissions = Submissions(self._database, clock)

@@ -7,11 +7,14 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy
 from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from rootstock.common.errors import (
     ConfigurationError,
@@ -19,7 +22,7 @@ from rootstock.common.errors import (
     MissingExtraError,
     StorageError,
 )
-from rootstock.coordinator.registry.migrate import migrate
+from rootstock.coordinator.registry.migrate import migrate, require_present
 
 BUSY_MILLISECONDS = 30_000
 """How long a writer waits for another; a transaction here takes milliseconds."""
@@ -47,19 +50,22 @@ class Database:
     ----------
     url
         SQLAlchemy URL; `sqlite:///path` or `postgresql+psycopg://…`.
+    read_only
+        For whoever is not the coordinator: no lock is taken, no file made, no writer waited for.
+        A database of another schema is left as it is; otherwise it is brought to the present one.
 
     Raises
     ------
     StorageError
         If the database cannot be opened or written.
     ConfigurationError
-        If the URL is not one, or a newer Rootstock wrote the database.
+        If the URL is not one, or the schema is another Rootstock's.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
         try:
             self._url: URL = make_url(url)
-            self._engine = _engine(self._url)
+            self._engine = _engine(self._url, read_only=read_only)
         except exc.ArgumentError as error:
             raise ConfigurationError(
                 f"database '{url}' is not a SQLAlchemy URL; write sqlite:///PATH"
@@ -68,11 +74,25 @@ class Database:
             raise MissingExtraError(
                 f"database '{self._url.drivername}' needs the package {error.name}; install it"
             ) from error
-        self._reading = self._engine.execution_options(rootstock_read=True)
+        self._read_only = read_only
+        self._reading = self._engine.execution_options(
+            rootstock_read=True, postgresql_readonly=True
+        )
+        if self._engine.dialect.name == "postgresql":  # SQLite's transactions are snapshots anyway
+            self._reading = self._reading.execution_options(isolation_level="REPEATABLE READ")
         self._listeners: list[Listener] = []
         self._lock = threading.Lock()
-        with self._failures(), self._engine.begin() as connection:
-            migrate(connection)
+        try:
+            with self._failures():
+                if read_only:
+                    with self._reading.connect() as connection:
+                        require_present(connection)
+                else:
+                    with self._engine.begin() as connection:
+                        migrate(connection)
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -86,6 +106,8 @@ class Database:
 
         Listeners hear of it after the commit, in this thread.
         """
+        if self._read_only:
+            raise RuntimeError("the database was opened to be read only")
         with (
             self._failures(),
             Session(self._engine, expire_on_commit=False) as session,
@@ -151,25 +173,30 @@ def _remedy(cause: str) -> str:
     return "mend its disk or its server and start again"
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, *, read_only: bool) -> Engine:
     if url.get_backend_name() != "sqlite":
         return sqlalchemy.create_engine(
             url, pool_size=POOL, max_overflow=OVERFLOW, pool_pre_ping=True
         )
-    engine = sqlalchemy.create_engine(url, pool_size=POOL, max_overflow=OVERFLOW)
+    if read_only:
+        path = _path_of(url)
+        # No pool: each transaction looks anew whether someone has the database open.
+        engine = sqlalchemy.create_engine(url, poolclass=NullPool, creator=lambda: _reader(path))
+    else:
+        engine = sqlalchemy.create_engine(url, pool_size=POOL, max_overflow=OVERFLOW)
 
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _: object) -> None:
-        # None: this module says BEGIN itself; the driver's own would start no transaction before
-        # the first write, and reads before it would not be protected.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        # FULL: each commit reaches the disk before it is reported; a receipt rests on that.
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.close()
+        @event.listens_for(engine, "connect")
+        def prepare(connection: sqlite3.Connection, _: object) -> None:
+            # None: this module says BEGIN itself; the driver's own would start no transaction
+            # before the first write, and reads before it would not be protected.
+            connection.isolation_level = None
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+            cursor.execute("PRAGMA journal_mode = WAL")
+            # FULL: each commit reaches the disk before it is reported; a receipt rests on that.
+            cursor.execute("PRAGMA synchronous = FULL")
+            cursor.execute("PRAGMA foreign_keys = ON")
+            cursor.close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -178,3 +205,26 @@ def _engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _path_of(url: URL) -> Path:
+    name = url.database or ""
+    return Path(unquote(urlsplit(name).path)) if name.startswith("file:") else Path(name)
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    """Connect to a database that must stay as it is, also in a folder that cannot be written.
+
+    SQLite reads a database in WAL mode by way of two files beside it, which it makes where they
+    are missing. They are missing when no process has the database open and none was killed: then
+    its own file is all there is, and is read without them (`immutable`).
+    """
+    journals = (path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal"))
+    alone = "" if any(journal.exists() for journal in journals) else "&immutable=1"
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro{alone}",
+        timeout=BUSY_MILLISECONDS / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
+    )

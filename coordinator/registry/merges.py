@@ -35,7 +35,6 @@ class MergeFields(TypedDict, total=False):
     candidate: Candidate | None
     decision: Decision | None
     decision_reason: str | None
-    mlflow_run_id: str | None
     logged: bool
     started_at: float | None
     finished_at: float | None

@@ -1,4 +1,4 @@
-"""Brings a database to the present schema; run at each start."""
+"""The schema's revisions: a coordinator that starts brings its database to the newest."""
 
 from __future__ import annotations
 
@@ -35,24 +35,51 @@ def migrate(connection: Connection) -> None:
     ConfigurationError
         If the database was written by a newer Rootstock.
     """
-    if _revision(connection) == newest():
+    revision = _revision(connection)
+    if revision is not None and revision not in _revisions():
+        raise _other(connection, revision)
+    if revision == newest():
         return
     from alembic import command
-    from alembic.util import CommandError
 
-    try:
-        command.upgrade(alembic_config(connection), "head")
-    except CommandError as error:
-        raise ConfigurationError(
-            f"the database {connection.engine.url.render_as_string(hide_password=True)} has a "
-            f"schema that this Rootstock does not know ({error}); install the version that "
-            "wrote it, or a newer one"
-        ) from error
+    command.upgrade(alembic_config(connection), "head")
+
+
+def require_present(connection: Connection) -> None:
+    """Refuse a database of another schema revision than this package's newest.
+
+    Raises
+    ------
+    ConfigurationError
+        Names both revisions and the remedy.
+    """
+    revision = _revision(connection)
+    if revision != newest():
+        raise _other(connection, revision)
+
+
+def _other(connection: Connection, revision: str | None) -> ConfigurationError:
+    where = connection.engine.url.render_as_string(hide_password=True)
+    if revision is None or revision in _revisions():
+        remedy = (
+            "start this version's coordinator once (`rootstock coordinator run`), which brings it "
+            "to the present one, or use the version that wrote it"
+        )
+    else:
+        remedy = "install the version that wrote it, or a newer one"
+    return ConfigurationError(
+        f"the database {where} has schema revision {revision!r}, this Rootstock has "
+        f"{newest()!r}; {remedy}"
+    )
 
 
 def newest() -> str:
     """Return the last of this package's revisions: their files are numbered."""
-    return max(path.name[:4] for path in (SCRIPTS / "versions").glob("[0-9]*.py"))
+    return max(_revisions())
+
+
+def _revisions() -> set[str]:
+    return {path.name[:4] for path in (SCRIPTS / "versions").glob("[0-9]*.py")}
 
 
 def _revision(connection: Connection) -> str | None:

@@ -121,7 +121,6 @@ class Merge:
     """False holds a queued merge until the operator lets the net grow."""
     decision: Decision | None
     decision_reason: str | None
-    mlflow_run_id: str | None
     logged: bool
     created_at: float
     updated_at: float

@@ -50,13 +50,13 @@ def verify(
 ) -> None:
     """Check that a version is whole, signed for, and answers as its joins always did."""
     settings, opened = open_net(config, "verify")
-    from rootstock.common.identity.keys import load_or_create
+    from rootstock.common.identity.keys import load as load_key
     from rootstock.coordinator.net.verify import verify_version
     from rootstock.coordinator.paths import StatePaths
 
     with opened as view:
         number = number_of(view, version)
-        key = load_or_create(StatePaths(settings).key).public_key
+        key = load_key(StatePaths(settings).key).public_key
         problems = verify_version(view, number, key, probe=probe)
     if as_json:
         rows = [problem.model_dump() for problem in problems]

@@ -21,7 +21,7 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.mlflow_history import History
-from rootstock.coordinator.history.rebuild import rebuild
+from rootstock.coordinator.history.rebuild import RestoredMerge, rebuild
 from rootstock.coordinator.history.recorder import Recorder
 from rootstock.coordinator.history.server import MlflowServer
 from rootstock.coordinator.paths import StatePaths
@@ -62,9 +62,15 @@ def record_all(context: CoordinatorContext, history: History) -> None:
     async def log() -> None:
         up = asyncio.get_running_loop().create_future()
         up.set_result("the experiment")
-        await Recorder(context, history, StatePaths(context.config), up).log_all()
+        await Recorder(context, history, up).log_all()
 
     asyncio.run(log())
+
+
+def run_ids(client: MlflowClient, experiment: str) -> dict[str, str]:
+    """Which run is a merge's."""
+    runs = client.search_runs([experiment])
+    return {run.data.tags["rootstock.merge_id"]: run.info.run_id for run in runs}
 
 
 def shown(uri: str, net: str) -> dict[str, Any]:
@@ -139,20 +145,21 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
 
         # Damaged, each run in another way.
         client = MlflowClient(uri, uri)
-        cat, dog, cow, pig = (str(merge.mlflow_run_id) for merge in context.registry.merges.all())
+        experiment = client.get_experiment_by_name(net)
+        assert experiment is not None
+        ids = run_ids(client, experiment.experiment_id)
+        cat, dog, cow, pig = (ids[merge.id] for merge in context.registry.merges.all())
         client.delete_run(cat)
         client.log_metric(dog, "error", 99.0, step=7)  # a point cannot be taken back
         client.set_tag(cow, "rootstock.reason", "none")
-        experiment = client.get_experiment_by_name(net)
-        assert experiment is not None
         shutil.rmtree(folder / "artifacts" / experiment.experiment_id / pig)
         client.delete_registered_model_alias(net, "current")
         done = rebuild(config)
         assert [merge.what for merge in done] == ["made", "mended", "mended", "mended"]
         assert shown(uri, net) == before
-        assert {merge.run_id for merge in done} == {
-            merge.mlflow_run_id for merge in context.registry.merges.all()
-        }
+        assert {merge.merge_id: merge.run_id for merge in done} == run_ids(
+            client, experiment.experiment_id
+        )
 
         # As its operator runs it.
         path = tmp_path / "coordinator.toml"
@@ -182,8 +189,20 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
         context.registry.merges.advance("mrg-0002", MergeState.ROLLED_BACK)
         with only_one(StatePaths(config).state, "coordinator"):
             assert len(rebuild(config)) == 3
+        assert [merge.id for merge in context.registry.merges.unlogged()] == ["mrg-0002"]
         record_all(context, History(uri, net))
         assert client.get_run(done[1].run_id).data.tags["rootstock.state"] == "rolled_back"
+
+        # So it is if it is rolled back while the history is being rebuilt.
+        def roll_back(restored: RestoredMerge) -> None:
+            if restored.merge_id == "mrg-0002":
+                context.registry.merges.advance("mrg-0001", MergeState.ROLLED_BACK)
+
+        context.registry.merges.update("mrg-0001", logged=True)
+        context.registry.merges.update("mrg-0001", finished_at=4e9)  # the last to be looked at
+        with only_one(StatePaths(config).state, "coordinator"):
+            assert len(rebuild(config, roll_back)) == 3
+        assert [merge.id for merge in context.registry.merges.unlogged()] == ["mrg-0001"]
 
 
 def test_a_rebuild_without_a_coordinator_or_an_mlflow_says_so(

@@ -58,7 +58,7 @@ async def test_a_merge_and_its_report_run_no_net_in_the_coordinators_process(
         await merge_runner(context, ray_runner).carry(merge.id)
         merge = context.registry.merges.get(merge.id)
         assert merge.state is MergeState.MERGED
-        record = gather(context, StatePaths(context.config), merge)
+        record = gather(NetReader(context.registry, context.store), context.config, merge)
         write_files(record, tmp_path)
     assert record.features is not None
     assert (tmp_path / FEATURES).stat().st_size > 10_000

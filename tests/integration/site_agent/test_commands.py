@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -193,3 +194,18 @@ def test_a_lab_whose_settings_have_changed(place: Place, images: Path, tmp_path:
     error = raised(run("adapt", "--config", toml, "--images", images))
     assert isinstance(error, NotFoundError)
     assert "holds 1 trained teacher net(s), none under the plan" in str(error)
+
+
+def test_a_lab_whose_key_is_missing_gets_no_other(
+    place: Place, images: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    shutil.copytree(place.config.state / "spool", state / "spool")
+    toml = tmp_path / "site.toml"
+    values = place.config.model_copy(update={"state": state})
+    toml.write_text(tomli_w.dumps(values.model_dump(mode="json", exclude_none=True)))
+    for words in (["adapt", "--images", images], ["sources"]):
+        error = raised(run(*words, "--config", toml))
+        assert isinstance(error, NotFoundError)
+        assert "site.key: the private key is not there" in str(error)
+    assert [path.name for path in state.iterdir()] == ["spool"]

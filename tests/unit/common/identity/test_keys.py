@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from rootstock.common.errors import ConfigurationError, IntegrityError, SchemaError
-from rootstock.common.identity.keys import SigningKey, fingerprint, load_or_create, verify
+from rootstock.common.errors import ConfigurationError, IntegrityError, NotFoundError, SchemaError
+from rootstock.common.identity.keys import SigningKey, fingerprint, load, load_or_create, verify
 
 
 def test_a_key_is_made_once_and_read_back(tmp_path: Path) -> None:
@@ -37,6 +37,12 @@ def test_a_key_that_others_can_read_is_refused_with_the_remedy(tmp_path: Path) -
         load_or_create(path)
     path.chmod(0o600)
     load_or_create(path)
+
+
+def test_a_missing_key_is_told_and_stays_missing(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"site\.pem.*from a backup"):
+        load(tmp_path / "keys" / "site.pem")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_holds_no_key_is_refused_and_kept(tmp_path: Path) -> None:

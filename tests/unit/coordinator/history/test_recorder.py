@@ -13,7 +13,7 @@ from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.recorder import Recorder, gather
-from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.registry import SubmissionState
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import merge_runner
@@ -46,12 +46,12 @@ def test_a_merge_that_cannot_be_logged_holds_up_no_other(context: CoordinatorCon
     async def log() -> None:
         up = asyncio.get_running_loop().create_future()
         up.set_result("the experiment")
-        await Recorder(context, PickyHistory(cat.id), StatePaths(context.config), up).log_all()
+        await Recorder(context, PickyHistory(cat.id), up).log_all()
 
     with pytest.raises(ConflictError, match=cat.id):
         asyncio.run(log())
     assert [cat.id] == [merge.id for merge in registry.merges.unlogged()]
-    assert f"run of {dog.id}" == registry.merges.get(dog.id).mlflow_run_id
+    assert registry.merges.get(dog.id).logged
 
 
 def test_nothing_is_logged_before_mlflow_has_answered(context: CoordinatorContext) -> None:
@@ -61,7 +61,7 @@ def test_nothing_is_logged_before_mlflow_has_answered(context: CoordinatorContex
 
     async def log() -> tuple[int, int]:
         up = asyncio.get_running_loop().create_future()
-        recorder = Recorder(context, PickyHistory(""), StatePaths(context.config), up)
+        recorder = Recorder(context, PickyHistory(""), up)
         logging = asyncio.create_task(recorder.log_all())
         await asyncio.sleep(0.05)
         before = context.registry.merges.unlogged()
@@ -85,7 +85,8 @@ def test_what_was_not_merged_names_the_version_that_it_was_held_against(
             asyncio.run(runner.carry(merge.id))
     context.fail_all(registry.submissions.get(submission), "no")
     founding, failed = (
-        gather(context, StatePaths(context.config), merge) for merge in registry.merges.all()
+        gather(NetReader(context.registry, context.store), context.config, merge)
+        for merge in registry.merges.all()
     )
     assert (founding.parent_number, founding.number) == (None, 1)
     assert (failed.parent_number, failed.number) == (1, None)
@@ -106,7 +107,7 @@ def test_a_record_names_the_extractor_if_it_is_not_the_plan_s(context: Coordinat
         context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
         context.fail_all(context.registry.submissions.get(submission), "no")
     plain, other = (
-        gather(context, StatePaths(context.config), merge).parameters
+        gather(NetReader(context.registry, context.store), context.config, merge).parameters
         for merge in context.registry.merges.all()
     )
     assert (plain["architecture"], plain["split"]) == ("small-vgg", "pool1")
@@ -132,7 +133,7 @@ def test_a_record_says_which_paths_a_tailored_net_kept(context: CoordinatorConte
     context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
     context.fail_all(context.registry.submissions.get(submission), "no")
     (merge,) = context.registry.merges.all()
-    record = gather(context, StatePaths(context.config), merge)
+    record = gather(NetReader(context.registry, context.store), context.config, merge)
     assert record.tailored is not None
     assert record.tailored.blocks == ("block1_1", "block2_1")
     assert record.tailored.paths == ((1, 0, 0.9), (1, 1, 0.0), (2, 1, 0.0))

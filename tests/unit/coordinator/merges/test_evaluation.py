@@ -16,7 +16,6 @@ from rootstock.coordinator.merges.runner import teacher_numbers
 from rootstock.coordinator.net.objects import read_commit
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
-from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import MergeState
 from rootstock.deploy.federation.tables import category_rows
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -134,7 +133,7 @@ def test_the_accepted_candidate_s_calibration_goes_to_the_edge_and_the_record(
         verify_version(NetReader(context.registry, context.store), 2, context.key.public_key) == []
     )
     # History and the command line tell both errors.
-    shown = gather(context, StatePaths(context.config), merge)
+    shown = gather(NetReader(context.registry, context.store), context.config, merge)
     assert shown.numbers["zero_sample_uncalibrated_error"] == 38.0
     assert shown.numbers["zero-sample/residual"] == 0.4
     assert shown.candidate == "zero_sample"

@@ -195,6 +195,29 @@ def test_a_read_only_database_can_be_read_and_says_the_remedy(
     frozen.close()
 
 
+def test_a_reader_sees_what_a_writer_commits_and_writes_nothing(
+    registry: Registry, url: str
+) -> None:
+    reader = Registry(url, read_only=True)
+    assert [site.name for site in reader.sites.all()] == ["cat-lab", "dog-lab"]
+    registry.sites.join("cow-lab", b"w" * 32)
+    assert [site.name for site in reader.sites.all()] == ["cat-lab", "cow-lab", "dog-lab"]
+    with pytest.raises(RuntimeError, match="opened to be read only"):
+        reader.sites.join("pig-lab", b"p" * 32)
+    registry.close()  # the last that wrote: the database is one file again
+    assert [site.name for site in reader.sites.all()] == ["cat-lab", "cow-lab", "dog-lab"]
+    reader.close()
+
+
+def test_a_reader_makes_no_schema(tmp_path: Path) -> None:
+    path = tmp_path / "registry.sqlite"
+    path.touch()
+    with pytest.raises(ConfigurationError, match=r"revision None.*rootstock coordinator run"):
+        Registry(f"sqlite:///{path}", read_only=True)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b""
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"absent/registry\.sqlite.*create its folder"):
         Registry(f"sqlite:///{tmp_path / 'absent' / 'registry.sqlite'}")

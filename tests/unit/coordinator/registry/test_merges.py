@@ -108,7 +108,7 @@ def test_history_is_told_once(registry: Registry, evaluating: Callable[[str], Me
     assert registry.merges.unlogged() == []
     registry.merges.advance(merge.id, MergeState.FAILED, reason="singular")
     assert [merge.id] == [row.id for row in registry.merges.unlogged()]
-    registry.merges.update(merge.id, logged=True, mlflow_run_id="run")
+    registry.merges.update(merge.id, logged=True)
     assert registry.merges.unlogged() == []
 
 
