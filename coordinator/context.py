@@ -10,7 +10,7 @@ from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.documents import Document
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.nets.graph import NetTree, VersionCommit
-from rootstock.common.protocol import Heads, Plan
+from rootstock.common.protocol import Plan
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.growth.operations import OperationKind
@@ -27,12 +27,10 @@ from rootstock.coordinator.registry import (
     Merge,
     MergeState,
     NetVersion,
-    NewEvent,
     Registry,
     Submission,
-    SubmissionState,
 )
-from rootstock.protos.rootstock.federation.v1 import federation_pb2
+from rootstock.coordinator.registry.documents import MergeChanged
 
 MAX_REASON = 2000
 """Characters of a reason that are kept; a lab's own words may be in it."""
@@ -131,7 +129,7 @@ class CoordinatorContext:
             state,
             reason=reason,
             parent_version=head.number if head else None,
-            events=[merge_event(site, merge.id, state, reason)],
+            events=[MergeChanged(merge_id=merge.id, state=state, reason=reason).to(site)],
         )
         self.store.drop(job_area(merge.id))
 
@@ -145,51 +143,3 @@ def plain(reason: str) -> str:
         char if char.isprintable() or char == "\n" else "\ufffd" for char in reason[:MAX_REASON]
     )
     return "".join(kept)
-
-
-def submission_event(submission: Submission, state: SubmissionState, reason: str) -> NewEvent:
-    """Tell a lab what became of its submission."""
-    event = federation_pb2.WatchResponse(
-        submission=federation_pb2.SubmissionStateChanged(
-            submission_id=submission.id,
-            manifest_digest=submission.manifest_digest,
-            state=state,
-            reason=reason,
-        )
-    )
-    return NewEvent(submission.site, "submission", event.SerializeToString())
-
-
-def merge_event(site: str, merge_id: str, state: MergeState, reason: str) -> NewEvent:
-    """Tell a lab how its merge ended."""
-    event = federation_pb2.WatchResponse(
-        merge=federation_pb2.MergeStateChanged(merge_id=merge_id, state=state, reason=reason)
-    )
-    return NewEvent(site, "merge", event.SerializeToString())
-
-
-def samples_event(submission: Submission, count: int) -> NewEvent:
-    """Tell a lab that its samples are gone from the coordinator."""
-    event = federation_pb2.WatchResponse(
-        samples=federation_pb2.SamplesForgotten(submission_id=submission.id, count=count)
-    )
-    return NewEvent(submission.site, "samples", event.SerializeToString())
-
-
-def version_event(number: int, digest: str, category: str, task: str) -> NewEvent:
-    """Tell every lab of a new net version."""
-    event = federation_pb2.WatchResponse(
-        version=federation_pb2.NetVersionCommitted(
-            number=number, digest=digest, category=category, task=task
-        )
-    )
-    return NewEvent(None, "version", event.SerializeToString())
-
-
-def heads_event(heads: Heads) -> NewEvent:
-    """Tell every lab that auxiliary heads were published, replaced or retired."""
-    number = heads.number if heads.blobs() else 0
-    event = federation_pb2.WatchResponse(
-        heads=federation_pb2.HeadsChanged(number=number, origin=heads.origin)
-    )
-    return NewEvent(None, "heads", event.SerializeToString())

@@ -105,7 +105,7 @@ def _merges(registry: Registry) -> tuple[set[str], set[str]]:
         digests |= named_in(json.dumps(merge.job_result).encode())
     asked = registry.evaluations.of_merges(merge.id for merge in merges)
     for evaluation in asked:
-        digests |= named_in(evaluation.request)
+        digests |= named_in(evaluation.request.canonical())
     return digests, {evaluation.id for evaluation in asked}
 
 

@@ -11,13 +11,14 @@ import structlog
 from rootstock.common.errors import ConflictError
 from rootstock.common.nets.graph import ModuleRef, NetTree, VersionCommit
 from rootstock.common.nets.spec import Setting
-from rootstock.coordinator.context import CoordinatorContext, merge_event, plain, version_event
+from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.growth.version import grown, task_ref
 from rootstock.coordinator.jobs.inspection import Inspection
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.result import AcceptedJoin, OperatorJoin
 from rootstock.coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
+from rootstock.coordinator.registry.documents import MergeChanged, VersionCommitted
 
 
 class Committer:
@@ -128,7 +129,11 @@ def commit(
         signed.tree,
         head.number if head is not None else None,
         merge.id,
-        events=[version_event(signed.number, digest, merge.category, merge.task)],
+        events=[
+            VersionCommitted(
+                number=signed.number, digest=digest, category=merge.category, task=merge.task
+            ).to(None)
+        ],
         reason="",
         candidate=join.candidate,
     )
@@ -169,7 +174,9 @@ def roll_back(
 
     def tell(merges: list[Merge]) -> Iterable[NewEvent]:
         return [
-            merge_event(sites[merge.submission_id], merge.id, MergeState.ROLLED_BACK, reason)
+            MergeChanged(merge_id=merge.id, state=MergeState.ROLLED_BACK, reason=reason).to(
+                sites[merge.submission_id]
+            )
             for merge in merges
         ]
 

@@ -1,7 +1,7 @@
 """What the owning lab is asked about a merge's candidates, and what its answer comes to.
 
-Reports are held against their request when they arrive (``coordinator.service.reports``); what is
-in the registry has passed that gate.
+A report is checked against its request when it arrives (``coordinator.service.reports``); what is
+in the registry has passed.
 """
 
 from __future__ import annotations
@@ -15,21 +15,14 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import CandidateResult, MergeNumbers
 from rootstock.coordinator.jobs.model import JobResult
-from rootstock.coordinator.registry import (
-    Decision,
-    Merge,
-    NewEvent,
-    Registry,
-    Submission,
-    evaluation_id,
+from rootstock.coordinator.registry import Decision, Merge, Registry, Submission, evaluation_id
+from rootstock.coordinator.registry.documents import (
+    EvaluationReport,
+    EvaluationRequest,
+    ReportedRefinement,
+    ReportedResult,
 )
 from rootstock.coordinator.registry.wait import wait_for
-from rootstock.protos.rootstock.federation.v1 import federation_pb2
-from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
-    EvaluationRequest,
-    ReportEvaluationRequest,
-    WatchResponse,
-)
 
 Candidates = dict[Candidate, AdapterEntry | None]
 """Adapters that a merge may end with; None joins the modules directly."""
@@ -49,7 +42,7 @@ def ask(
     turn: int,
     refinement: AdapterSpec | None,
 ) -> None:
-    """Ask the owning lab for the errors of all candidates; again: the same request stays.
+    """Ask the owning lab for the errors of all candidates; asked again, the first request stays.
 
     Parameters
     ----------
@@ -71,83 +64,59 @@ def ask(
         merge_id=merge.id,
         manifest_digest=submission.manifest_digest,
         task=merge.task,
-        architecture=student.architecture.canonical(),
-        task_module=student.blob.canonical(),
-        candidates=[
-            federation_pb2.Candidate(name=name, adapter=entry.canonical() if entry else b"")
-            for name, entry in candidates.items()
-        ],
-        refine=refinement is not None,
-        refinement_spec=b"" if refinement is None else refinement.canonical(),
+        architecture=student.architecture,
+        task_module=student.blob,
+        candidates=candidates,
+        refinement_spec=refinement,
     )
-    event = WatchResponse(evaluation=request).SerializeToString()
-    context.registry.evaluations.request(
-        merge.id,
-        submission.site,
-        request.SerializeToString(),
-        events=[NewEvent(submission.site, "evaluation", event)],
-        turn=turn,
-    )
+    context.registry.evaluations.request(submission.site, request)
 
 
-async def answer(registry: Registry, merge_id: str, turn: int) -> ReportEvaluationRequest | None:
+async def answer(registry: Registry, merge_id: str, turn: int) -> EvaluationReport | None:
     """Wait for the lab's report; a lab that has vanished leaves the merge waiting.
 
     None if the operator rejects the merge in the meantime.
     """
 
-    def look() -> ReportEvaluationRequest | Decision | None:
+    def look() -> EvaluationReport | Decision | None:
         evaluation = registry.evaluations.of_merge(merge_id, turn)
         if evaluation is not None and evaluation.report is not None:
-            return ReportEvaluationRequest.FromString(evaluation.report)
+            return evaluation.report
         return registry.merges.get(merge_id).decision
 
     found = await wait_for(registry, look)
-    return found if isinstance(found, ReportEvaluationRequest) else None
+    return found if isinstance(found, EvaluationReport) else None
 
 
-def numbers_of(report: ReportEvaluationRequest) -> MergeNumbers:
-    """Return what a lab reports of a merge."""
-    candidates = {}
-    for told in _told(report):
-        candidate = Candidate(told.name)
-        found = told.calibration if told.HasField("calibration") else None
-        # The baseline's mean IoU is without a calibration, as its error is.
-        measured = told if found is None or candidate is Candidate.NO_ADAPTER else found
-        candidates[candidate] = CandidateResult(
-            error=told.error if found is None else found.error,
-            uncalibrated_error=told.error,
-            mean_iou=measured.mean_iou if measured.HasField("mean_iou") else None,
-            calibration=None if found is None else Calibration(scale=found.scale, bias=found.bias),
-        )
-    if not report.refinement_manifest_digest:
+def numbers_of(report: EvaluationReport) -> MergeNumbers:
+    """Return what a lab measured of a merge."""
+    candidates = {Candidate(each.name): _result(each) for each in report.results}
+    refined = report.refined
+    if refined is None:
         return MergeNumbers(candidates=candidates)
     return MergeNumbers(
-        candidates=candidates,
-        seconds={"refinement": report.refinement_seconds},
-        refinement_steps=float(report.refinement_steps),
+        candidates=candidates | {Candidate.REFINED: _result(refined)},
+        seconds={"refinement": refined.seconds},
+        refinement_steps=float(refined.steps),
     )
 
 
-def _told(report: ReportEvaluationRequest) -> list[federation_pb2.CandidateResult]:
-    """Return what is told of every candidate, the refined one last."""
-    results = list(report.results)
-    if report.refinement_manifest_digest:
-        results.append(
-            federation_pb2.CandidateResult(
-                name=Candidate.REFINED,
-                error=report.refined_error,
-                mean_iou=report.refined_mean_iou if report.HasField("refined_mean_iou") else None,
-                calibration=report.refined_calibration
-                if report.HasField("refined_calibration")
-                else None,
-            )
-        )
-    return results
+def _result(reported: ReportedResult | ReportedRefinement) -> CandidateResult:
+    calibration = reported.calibration
+    # The baseline's mean IoU is without a calibration, as its error is.
+    baseline = isinstance(reported, ReportedResult) and reported.name == Candidate.NO_ADAPTER
+    if calibration is None:
+        return CandidateResult(reported.error, reported.error, reported.mean_iou)
+    return CandidateResult(
+        error=calibration.error,
+        uncalibrated_error=reported.error,
+        mean_iou=reported.mean_iou if baseline else calibration.mean_iou,
+        calibration=Calibration(scale=calibration.scale, bias=calibration.bias),
+    )
 
 
 def refined_adapter(
-    context: CoordinatorContext, report: ReportEvaluationRequest, spec: AdapterSpec
+    context: CoordinatorContext, manifest_digest: str, spec: AdapterSpec
 ) -> AdapterEntry:
     """Put a refined adapter through the gate.
 
@@ -156,9 +125,9 @@ def refined_adapter(
     RefusedError, ConflictError
         If it is not what was asked for, or fails a check.
     """
-    upload = context.registry.uploads.refinement(report.refinement_manifest_digest)
+    upload = context.registry.uploads.refinement(manifest_digest)
     if upload is None:
-        raise NotFoundError(f"refinement {report.refinement_manifest_digest} was not received")
+        raise NotFoundError(f"refinement {manifest_digest} was not received")
     manifest = RefinementManifest.parse(upload.manifest, what="manifest")
     if manifest.adapter.spec != spec:
         raise ConflictError(f"the refined adapter is {manifest.adapter.spec}, asked for was {spec}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import structlog
 
 from rootstock.common.errors import ConflictError, NotFoundError
-from rootstock.coordinator.context import CoordinatorContext, samples_event
+from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.registry import OPEN_MERGES
+from rootstock.coordinator.registry.documents import SamplesForgotten
 
 
 def forget_samples(context: CoordinatorContext, submission_id: str) -> int:
@@ -49,8 +50,8 @@ def forget_samples(context: CoordinatorContext, submission_id: str) -> int:
             "end, or reject it"
         )
     context.store.drop(area)
-    event = samples_event(submission, shared.count)
-    context.registry.events.append(event.site, event.kind, event.payload)
+    news = SamplesForgotten(submission_id=submission_id, count=shared.count)
+    context.registry.events.append(news.to(submission.site))
     structlog.get_logger("samples").info(
         "forgotten", submission=submission_id, site=submission.site, count=shared.count
     )

@@ -17,7 +17,7 @@ import structlog
 from rootstock.common.errors import RefusedError, RootstockError
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import TeacherManifest
-from rootstock.coordinator.context import CoordinatorContext, plain, submission_event
+from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth.operations import (
     Operation,
     OperationKind,
@@ -30,6 +30,7 @@ from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.plan.heads import HeadsFile, heads_of_net, publish
 from rootstock.coordinator.registry import OPEN_MERGES, Change, Submission, SubmissionState
+from rootstock.coordinator.registry.documents import SubmissionChanged
 
 Work = Callable[[], Awaitable[None]]
 
@@ -156,7 +157,14 @@ class Reconciler:
                 submission.id,
                 state,
                 reason,
-                events=[submission_event(submission, state, reason)],
+                events=[
+                    SubmissionChanged(
+                        submission_id=submission.id,
+                        manifest_digest=submission.manifest_digest,
+                        state=state,
+                        reason=reason,
+                    ).to(submission.site)
+                ],
             )
             if state is SubmissionState.REFUSED:  # nothing will ever learn from its samples
                 await asyncio.to_thread(self._context.store.drop, samples_area(submission.id))

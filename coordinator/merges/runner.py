@@ -208,9 +208,9 @@ class MergeRunner:
             raise ConflictError(
                 f"{submission.site} could not evaluate the candidates: {report.failure}"
             )
-        if report.refinement_manifest_digest and learned is not None:
+        if report.refined is not None and learned is not None:
             candidates[Candidate.REFINED] = await asyncio.to_thread(
-                refined_adapter, self._context, report, learned.spec
+                refined_adapter, self._context, report.refined.manifest_digest, learned.spec
             )
         merge = await asyncio.to_thread(
             self._context.registry.merges.update, merge.id, numbers=numbers_of(report)

@@ -30,9 +30,9 @@ from rootstock.common.nets.graph import ModuleRef, NetTree
 from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
-from rootstock.coordinator.context import heads_event
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.registry.documents import HeadsChanged
 
 CurrentHeads = Callable[[], Heads | None]
 
@@ -69,8 +69,8 @@ class HeadsFile:
     def write(self, heads: Heads, registry: Registry) -> None:
         """Replace the document, and tell every lab."""
         write_bytes(self._path, heads.canonical())
-        event = heads_event(heads)
-        registry.events.append(event.site, event.kind, event.payload)
+        number = heads.number if heads.blobs() else 0
+        registry.events.append(HeadsChanged(number=number, origin=heads.origin).to(None))
 
 
 def publish(

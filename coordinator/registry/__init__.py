@@ -26,17 +26,16 @@ from collections.abc import Callable
 
 from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState, SubmissionState
 from rootstock.coordinator.registry.database import Change, Database, Listener
+from rootstock.coordinator.registry.documents import Event, NewEvent
 from rootstock.coordinator.registry.evaluations import Evaluations, evaluation_id
 from rootstock.coordinator.registry.events import Events
 from rootstock.coordinator.registry.merges import MergeFields, Merges
 from rootstock.coordinator.registry.records import (
     Decision,
     Evaluation,
-    Event,
     HeldAt,
     Merge,
     NetVersion,
-    NewEvent,
     Receipt,
     Site,
     Submission,

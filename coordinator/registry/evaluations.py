@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from rootstock.common.errors import NotFoundError
 from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.documents import EvaluationReport, EvaluationRequest
 from rootstock.coordinator.registry.events import append_events
-from rootstock.coordinator.registry.records import Evaluation, NewEvent, record
+from rootstock.coordinator.registry.records import Evaluation, record
 from rootstock.coordinator.registry.tables import EvaluationRow
 
 
@@ -30,34 +31,30 @@ class Evaluations:
 
     def request(
         self,
-        merge_id: str,
         site: str,
-        payload: bytes,
-        *,
-        events: Iterable[NewEvent],
-        turn: int = 1,
+        request: EvaluationRequest,
     ) -> Evaluation:
         """Ask a site to evaluate, in one transaction with the event that tells it.
 
-        Idempotent per merge and turn: a second call changes nothing and returns the first request.
+        Idempotent per id: a second call changes nothing and returns the first request.
         """
         now = self._clock()
         with self._database.write() as session:
-            row = session.get(EvaluationRow, evaluation_id(merge_id, turn))
+            row = session.get(EvaluationRow, request.evaluation_id)
             if row is None:
                 row = EvaluationRow(
-                    id=evaluation_id(merge_id, turn),
-                    merge_id=merge_id,
+                    id=request.evaluation_id,
+                    merge_id=request.merge_id,
                     site=site,
-                    request=payload,
+                    request=request,
                     requested_at=now,
                 )
                 session.add(row)
-                append_events(session, events, now)
+                append_events(session, [request.to(site)], now)
                 session.flush()
             return record(Evaluation, row)
 
-    def report(self, evaluation: str, report: bytes, *, events: Iterable[NewEvent] = ()) -> bool:
+    def report(self, evaluation: str, report: EvaluationReport) -> bool:
         """Keep a lab's answer; the first one stays.
 
         Returns
@@ -71,7 +68,6 @@ class Evaluations:
             if row.report is not None:
                 return False
             row.report, row.reported_at = report, now
-            append_events(session, events, now)
             return True
 
     def get(self, evaluation: str) -> Evaluation:

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
-from rootstock.coordinator.registry.records import Event, NewEvent, record
+from rootstock.coordinator.registry.documents import Event, NewEvent
+from rootstock.coordinator.registry.records import record
 from rootstock.coordinator.registry.tables import EventRow
 
 
@@ -42,10 +43,10 @@ class Events:
         self._database = database
         self._clock = clock
 
-    def append(self, site: str | None, kind: str, payload: bytes) -> int:
-        """Append one event, for a site or for all (None); return its cursor."""
+    def append(self, event: NewEvent) -> int:
+        """Append one event; return its cursor."""
         with self._database.write() as session:
-            return append_events(session, [NewEvent(site, kind, payload)], self._clock())
+            return append_events(session, [event], self._clock())
 
     def after(self, site: str, cursor: int, limit: int) -> list[Event]:
         """Return at most `limit` events that concern a site, oldest first, after the cursor."""

@@ -16,8 +16,9 @@ from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState, check_merge
 from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
-from rootstock.coordinator.registry.records import Decision, Merge, NewEvent, record
+from rootstock.coordinator.registry.records import Decision, Merge, record
 from rootstock.coordinator.registry.tables import MergeRow
 
 

@@ -9,6 +9,7 @@ from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.growth.states import MergeState, SubmissionState
+from rootstock.coordinator.registry.documents import EvaluationReport, EvaluationRequest
 
 R = TypeVar("R")
 
@@ -135,8 +136,8 @@ class Evaluation:
     id: str
     merge_id: str
     site: str
-    request: bytes
-    report: bytes | None
+    request: EvaluationRequest
+    report: EvaluationReport | None
     requested_at: float
     reported_at: float | None
 
@@ -152,25 +153,6 @@ class NetVersion:
     merge_id: str
     created_at: float
     rolled_back_at: float | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class NewEvent:
-    """An event to append: for one site, or for all when `site` is None."""
-
-    site: str | None
-    kind: str
-    payload: bytes
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Event:
-    """An appended event; `cursor` grows in the order of commits."""
-
-    cursor: int
-    site: str | None
-    kind: str
-    payload: bytes
 
 
 def record(kind: type[R], row: object) -> R:

@@ -10,8 +10,9 @@ from sqlalchemy import select
 from rootstock.common.errors import NotFoundError
 from rootstock.coordinator.growth.states import SubmissionState, check_submission
 from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
-from rootstock.coordinator.registry.records import NewEvent, Submission, record
+from rootstock.coordinator.registry.records import Submission, record
 from rootstock.coordinator.registry.tables import MergeRow, SubmissionRow
 
 

@@ -22,10 +22,12 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeEngine
 
+from rootstock.common.documents import Document
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.growth.states import MergeState, SubmissionState
+from rootstock.coordinator.registry.documents import EvaluationReport, EvaluationRequest
 from rootstock.coordinator.registry.records import Receipt
 
 
@@ -54,6 +56,13 @@ class Converted(TypeDecorator[Any]):
     def process_result_value(self, value: Any, _dialect: Dialect) -> Any:
         """Return what was stored as it is used."""
         return None if value is None else self.read(value)
+
+
+def _document(kind: type[Document]) -> Converted:
+    """Store a document as its canonical JSON."""
+    return Converted(
+        LargeBinary(), kind.canonical, lambda data: kind.parse(data, what=kind.__name__)
+    )
 
 
 def _words(kind: type[SubmissionState] | type[MergeState]) -> Enum:
@@ -211,8 +220,8 @@ class EvaluationRow(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     merge_id: Mapped[str] = mapped_column(ForeignKey("merges.id"))
     site: Mapped[str] = mapped_column(ForeignKey("sites.name"))
-    request: Mapped[bytes] = mapped_column(LargeBinary)
-    report: Mapped[bytes | None] = mapped_column(LargeBinary)
+    request: Mapped[EvaluationRequest] = mapped_column(_document(EvaluationRequest))
+    report: Mapped[EvaluationReport | None] = mapped_column(_document(EvaluationReport))
     requested_at: Mapped[float]
     reported_at: Mapped[float | None]
 

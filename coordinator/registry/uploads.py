@@ -15,15 +15,9 @@ from rootstock.common.weights.manifest import Manifest, TeacherManifest, parse_m
 from rootstock.coordinator.growth.states import SubmissionState, check_submission
 from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
-from rootstock.coordinator.registry.records import (
-    HeldAt,
-    NewEvent,
-    Receipt,
-    Upload,
-    UploadReferences,
-    record,
-)
+from rootstock.coordinator.registry.records import HeldAt, Receipt, Upload, UploadReferences, record
 from rootstock.coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow
 
 LEASE_SECONDS = 24 * 3600.0

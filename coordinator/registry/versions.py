@@ -17,9 +17,10 @@ from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.coordinator.growth.states import MergeState
 from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.merges import MergeFields, move
-from rootstock.coordinator.registry.records import Merge, NetVersion, NewEvent, record
+from rootstock.coordinator.registry.records import Merge, NetVersion, record
 from rootstock.coordinator.registry.tables import NetVersionRow
 
 

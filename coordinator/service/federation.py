@@ -19,10 +19,11 @@ from rootstock.coordinator.plan.heads import CurrentHeads
 from rootstock.coordinator.registry import Registry
 from rootstock.coordinator.service.downloads import download
 from rootstock.coordinator.service.interceptors import caller
+from rootstock.coordinator.service.messages import evaluation_report, receipt_message
 from rootstock.coordinator.service.readable import ReadableBlobs
 from rootstock.coordinator.service.reports import take_report
 from rootstock.coordinator.service.subscriptions import Subscriptions
-from rootstock.coordinator.service.uploads.sessions import Uploads, receipt_message
+from rootstock.coordinator.service.uploads.sessions import Uploads
 from rootstock.coordinator.service.watch import watch
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationServicer
@@ -141,7 +142,9 @@ class Federation(FederationServicer):
         self, request: pb.ReportEvaluationRequest, _context: Any
     ) -> pb.ReportEvaluationResponse:
         """Keep a lab's numbers."""
-        first = await asyncio.to_thread(take_report, self._registry, caller(), request)
+        first = await asyncio.to_thread(
+            take_report, self._registry, caller(), evaluation_report(request)
+        )
         return pb.ReportEvaluationResponse(first=first)
 
 

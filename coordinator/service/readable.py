@@ -7,10 +7,8 @@ whether there is one.
 
 from __future__ import annotations
 
-from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.plan.heads import CurrentHeads
-from rootstock.protos.rootstock.federation.v1.federation_pb2 import EvaluationRequest
 
 
 class ReadableBlobs:
@@ -43,7 +41,7 @@ class ReadableBlobs:
             or digest in self._of_net()
             or self._context.registry.uploads.sent(site, digest)
             or any(
-                digest in asked_about(EvaluationRequest.FromString(evaluation.request))
+                digest in evaluation.request.digests()
                 for evaluation in self._context.registry.evaluations.unanswered(site)
             )
         )
@@ -61,12 +59,3 @@ class ReadableBlobs:
         if seen[0] != head.tree:
             seen = self._net = head.tree, frozenset(self._context.tree_of(head).digests())
         return seen[1]
-
-
-def asked_about(request: EvaluationRequest) -> set[str]:
-    """Return the blobs that a lab needs to answer a request: the task module and the adapters."""
-    adapters = [each.adapter for each in request.candidates if each.adapter]
-    blobs = [AdapterEntry.parse(each, what="candidate").blob for each in adapters]
-    if request.task_module:
-        blobs.append(BlobEntry.parse(request.task_module, what="task module"))
-    return {blob.digest for blob in blobs}

@@ -12,11 +12,11 @@ from rootstock.common.errors import (
 from rootstock.common.nets.calibration import MAX_CALIBRATION, MIN_SCALE
 from rootstock.common.weights.manifest import RefinementManifest
 from rootstock.coordinator.registry import Evaluation, Registry
-from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
-    CandidateResult,
+from rootstock.coordinator.registry.documents import (
+    EvaluationReport,
     EvaluationRequest,
-    OutputCalibration,
-    ReportEvaluationRequest,
+    ReportedCalibration,
+    ReportedResult,
 )
 
 MAX_SAMPLES = 10**9
@@ -39,7 +39,7 @@ def check_refinement(manifest: RefinementManifest, registry: Registry) -> None:
         If no refinement was asked for, or the request has its report already.
     """
     evaluation = _owned(registry, manifest.site, manifest.evaluation)
-    if not EvaluationRequest.FromString(evaluation.request).refine:
+    if evaluation.request.refinement_spec is None:
         raise ConflictError(
             f"evaluation '{evaluation.id}' asks for no refined adapter; report the candidates only"
         )
@@ -49,7 +49,7 @@ def check_refinement(manifest: RefinementManifest, registry: Registry) -> None:
         )
 
 
-def take_report(registry: Registry, site: str, report: ReportEvaluationRequest) -> bool:
+def take_report(registry: Registry, site: str, report: EvaluationReport) -> bool:
     """Keep a lab's report; True if it is the first for its request.
 
     Raises
@@ -65,10 +65,9 @@ def take_report(registry: Registry, site: str, report: ReportEvaluationRequest) 
     """
     evaluation = _owned(registry, site, report.evaluation_id)
     if evaluation.report is None:
-        request = EvaluationRequest.FromString(evaluation.request)
-        _check_results(request, report)
+        _check_results(evaluation.request, report)
         _check_refined(registry, evaluation, report)
-    return registry.evaluations.report(evaluation.id, report.SerializeToString(deterministic=True))
+    return registry.evaluations.report(evaluation.id, report)
 
 
 def _owned(registry: Registry, site: str, evaluation_id: str) -> Evaluation:
@@ -81,12 +80,12 @@ def _owned(registry: Registry, site: str, evaluation_id: str) -> Evaluation:
     return evaluation
 
 
-def _check_results(request: EvaluationRequest, report: ReportEvaluationRequest) -> None:
+def _check_results(request: EvaluationRequest, report: EvaluationReport) -> None:
     if len(report.failure) > MAX_FAILURE:
         raise LimitError(
             f"report: failure has {len(report.failure)} characters, the limit is {MAX_FAILURE}"
         )
-    asked = [candidate.name for candidate in request.candidates]
+    asked = [str(candidate) for candidate in request.candidates]
     given = [result.name for result in report.results]
     if len(set(given)) != len(given) or not set(given) <= set(asked):
         raise SchemaError(
@@ -101,31 +100,31 @@ def _check_results(request: EvaluationRequest, report: ReportEvaluationRequest) 
         _check_result(result)
 
 
-def _check_result(result: CandidateResult) -> None:
-    _within(f"error of {result.name}", result.error, 100.0)
-    _within(f"mean IoU of {result.name}", result.mean_iou, 100.0)
+def _check_result(result: ReportedResult) -> None:
+    _percent(f"error of {result.name}", result.error)
+    _percent(f"mean IoU of {result.name}", result.mean_iou)
     _within(f"samples of {result.name}", result.samples, MAX_SAMPLES)
-    if result.HasField("calibration"):
-        _check_calibration(result.name, result.calibration)
+    _check_calibration(result.name, result.calibration)
 
 
-def _check_calibration(name: str, calibration: OutputCalibration) -> None:
-    _within(f"calibrated error of {name}", calibration.error, 100.0)
-    _within(f"calibrated mean IoU of {name}", calibration.mean_iou, 100.0)
-    _within(f"scale of {name}", calibration.scale, MAX_CALIBRATION, lowest=MIN_SCALE)
-    _within(f"bias of {name}", calibration.bias, MAX_CALIBRATION, lowest=-MAX_CALIBRATION)
+def _check_calibration(name: str, calibration: ReportedCalibration | None) -> None:
+    if calibration is not None:
+        _percent(f"calibrated error of {name}", calibration.error)
+        _percent(f"calibrated mean IoU of {name}", calibration.mean_iou)
+        _within(f"scale of {name}", calibration.scale, MAX_CALIBRATION, lowest=MIN_SCALE)
+        _within(f"bias of {name}", calibration.bias, MAX_CALIBRATION, lowest=-MAX_CALIBRATION)
 
 
-def _check_refined(
-    registry: Registry, evaluation: Evaluation, report: ReportEvaluationRequest
-) -> None:
-    _within("refined_error", report.refined_error, 100.0)
-    _within("refined_mean_iou", report.refined_mean_iou, 100.0)
-    _within("refinement_seconds", report.refinement_seconds, MAX_SECONDS)
-    _within("refinement_steps", report.refinement_steps, MAX_STEPS)
-    if report.HasField("refined_calibration"):
-        _check_calibration("refined", report.refined_calibration)
-    digest = report.refinement_manifest_digest
+def _check_refined(registry: Registry, evaluation: Evaluation, report: EvaluationReport) -> None:
+    refinement = report.refinement
+    if refinement is None:
+        return
+    _percent("refined_error", refinement.error)
+    _percent("refined_mean_iou", refinement.mean_iou)
+    _within("refinement_seconds", refinement.seconds, MAX_SECONDS)
+    _within("refinement_steps", refinement.steps, MAX_STEPS)
+    _check_calibration("refined", refinement.calibration)
+    digest = refinement.manifest_digest
     if not digest:
         return
     upload = registry.uploads.refinement(digest)
@@ -138,6 +137,11 @@ def _check_refined(
             f"report: the adapter of manifest {digest} was refined for evaluation "
             f"'{upload.evaluation_id}', not for '{evaluation.id}'; name the one for this request"
         )
+
+
+def _percent(name: str, value: float | None) -> None:
+    if value is not None:
+        _within(name, value, 100.0)
 
 
 def _within(name: str, value: float, highest: float, lowest: float = 0.0) -> None:

@@ -9,6 +9,7 @@ import structlog
 
 from rootstock.common.errors import SchemaError, UnreachableError
 from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.service.messages import watch_response
 from rootstock.coordinator.service.subscriptions import Subscriptions
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
     Heartbeat,
@@ -62,9 +63,8 @@ async def watch(
                 raise UnreachableError("the coordinator stops; watch again when it is back")
             events = await asyncio.to_thread(registry.events.after, site, cursor, PAGE)
             for event in events:
-                response = WatchResponse.FromString(event.payload)
-                response.cursor = cursor = event.cursor
-                yield response
+                yield watch_response(event)
+                cursor = event.cursor
             if events:
                 continue
             if not caught_up or not await _woken(lease.woken, heartbeat_seconds):

@@ -26,6 +26,7 @@ from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
+from rootstock.coordinator.service.messages import evaluation_report
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_context import receive, teacher
 from tests.support.in_process_jobs import InThisProcess
@@ -103,7 +104,7 @@ def report(context: CoordinatorContext, merge: Merge) -> None:
     evaluation = context.registry.evaluations.of_merge(merge.id)
     assert evaluation is not None
     answer = pb.ReportEvaluationRequest(evaluation_id=evaluation.id, results=results())
-    context.registry.evaluations.report(evaluation.id, answer.SerializeToString())
+    context.registry.evaluations.report(evaluation.id, evaluation_report(answer))
 
 
 class NoHistory:

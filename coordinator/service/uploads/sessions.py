@@ -24,6 +24,7 @@ from rootstock.coordinator.paths import samples_area, signature_ref
 from rootstock.coordinator.plan.heads import CurrentHeads
 from rootstock.coordinator.registry import Receipt, Registry, Submission, Upload
 from rootstock.coordinator.registry.uploads import LEASE_SECONDS
+from rootstock.coordinator.service.messages import receipt_message
 from rootstock.coordinator.service.reports import check_refinement
 from rootstock.coordinator.service.uploads.blobs import blob_entries, blob_sizes, samples_of
 from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES, Stripped, TensorDedup
@@ -347,13 +348,3 @@ class Uploads:
 def receipt_bytes(manifest_digest: str, subject: str, received_at: str) -> bytes:
     """Return what a receipt's signature is over."""
     return f"{manifest_digest} {subject} {received_at}".encode()
-
-
-def receipt_message(receipt: Receipt) -> pb.Receipt:
-    """Return a receipt as it travels."""
-    return pb.Receipt(
-        manifest_digest=receipt.manifest_digest,
-        submission_id=receipt.subject,
-        received_at=receipt.received_at,
-        signature=receipt.signature,
-    )

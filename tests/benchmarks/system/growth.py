@@ -49,6 +49,7 @@ from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import Change, MergeState, Receipt, Registry, Submission
+from rootstock.coordinator.service.messages import evaluation_report, evaluation_request
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.in_process_jobs import InThisProcess
 
@@ -255,13 +256,13 @@ class _Net:
         evaluation = self._registry.evaluations.of_merge(merge_id)
         if evaluation is None or evaluation.report is not None:
             return
-        asked = pb.EvaluationRequest.FromString(evaluation.request)
+        asked = evaluation_request(evaluation.request)
         results = [
             pb.CandidateResult(name=candidate.name, error=20.0, samples=100)
             for candidate in asked.candidates
         ]
         report = pb.ReportEvaluationRequest(evaluation_id=evaluation.id, results=results)
-        self._registry.evaluations.report(evaluation.id, report.SerializeToString())
+        self._registry.evaluations.report(evaluation.id, evaluation_report(report))
 
 
 @contextmanager

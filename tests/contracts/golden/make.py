@@ -51,6 +51,7 @@ from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import Merge, MergeState, Receipt, Registry, SubmissionState
+from rootstock.coordinator.service.messages import evaluation_report, evaluation_request
 from rootstock.coordinator.service.reports import take_report
 from rootstock.deploy.federation.config import merge as merged
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -409,8 +410,9 @@ class Golden:
             answer = self._answers.get(merge.category)
             if evaluation is None or evaluation.report is not None or answer is None:
                 continue
-            asked = pb.EvaluationRequest.FromString(evaluation.request)
-            take_report(self.registry, evaluation.site, answer(self, asked))
+            asked = evaluation_request(evaluation.request)
+            report = evaluation_report(answer(self, asked))
+            take_report(self.registry, evaluation.site, report)
 
 
 class NoHistory:

@@ -26,6 +26,7 @@ from rootstock.coordinator.history.recorder import Recorder
 from rootstock.coordinator.history.server import MlflowServer
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import MergeState, SubmissionState
+from rootstock.coordinator.service.messages import evaluation_report
 from rootstock.deploy.federation.processes import free_ports
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import ReportEvaluationRequest
 from tests.support.coordinator_context import receive, teacher
@@ -42,7 +43,7 @@ def grown(context: CoordinatorContext, folder: Path) -> None:
     evaluation = registry.evaluations.of_merge(merge.id)
     assert evaluation is not None
     report = ReportEvaluationRequest(evaluation_id=evaluation.id, results=results(zero_sample=ZERO))
-    registry.evaluations.report(evaluation.id, report.SerializeToString())
+    registry.evaluations.report(evaluation.id, evaluation_report(report))
     runner = merge_runner(context)
     asyncio.run(runner.carry(merge.id))
     for category in ("cow", "pig"):

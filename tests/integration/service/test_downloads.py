@@ -15,12 +15,13 @@ from rootstock.common.protocol import Plan
 from rootstock.common.transport.download import download
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, RefinementManifest
 from rootstock.common.weights.safetensors_io import read, write
+from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.commit import roll_back
 from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.registry import SubmissionState
-from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.coordinator.registry.documents import EvaluationReport, EvaluationRequest
 from tests.support.coordinator_server import (
     CHUNK,
     Lab,
@@ -180,27 +181,26 @@ def test_candidates_are_for_the_lab_that_is_asked_until_it_answers(
     blob = put_tensors(coordinator.store, Adapter(spec).identity_start().state_dict())
     student = put_tensors(coordinator.store, {"g": torch.rand(4)})
     dreamed = put_tensors(coordinator.store, {"images": torch.rand(4)})
-    request = pb.EvaluationRequest(
+    request = EvaluationRequest(
         evaluation_id="evl-0001",
         merge_id=merge.id,
         manifest_digest=receipt.manifest_digest,
         task="classification",
-        task_module=student.canonical(),
-        candidates=[
-            pb.Candidate(name="no_adapter"),
-            pb.Candidate(
-                name="zero_sample", adapter=AdapterEntry(spec=spec, blob=blob).canonical()
-            ),
-        ],
+        architecture=coordinator.plan.architecture,
+        task_module=student,
+        candidates={
+            Candidate.NO_ADAPTER: None,
+            Candidate.ZERO_SAMPLE: AdapterEntry(spec=spec, blob=blob),
+        },
     )
     require_refused(cat, blob.digest)
-    registry.evaluations.request(merge.id, "cat-lab", request.SerializeToString(), events=[])
+    registry.evaluations.request("cat-lab", request)
     for entry in (blob, student):
         assert len(whole(cat, entry.digest)) == entry.size
         require_refused(dog, entry.digest)
     for each in (cat, dog):
         require_refused(each, dreamed.digest)
-    registry.evaluations.report("evl-0001", b"an answer")
+    registry.evaluations.report("evl-0001", EvaluationReport(evaluation_id="evl-0001"))
     require_refused(cat, blob.digest)
 
 
@@ -211,10 +211,19 @@ def test_a_refined_adapter_is_its_lab_s(coordinator: Running, lab: LabMaker) -> 
     merge = registry.merges.create(
         receipt.submission_id, "cat", "classification", OperationKind.NEW_CATEGORY
     )
-    request = pb.EvaluationRequest(evaluation_id="evl-0001", merge_id=merge.id, refine=True)
-    registry.evaluations.request(merge.id, "cat-lab", request.SerializeToString(), events=[])
     channels = feature_shape(coordinator.plan.architecture)[0]
     spec = AdapterSpec(in_channels=channels, out_channels=channels)
+    request = EvaluationRequest(
+        evaluation_id="evl-0001",
+        merge_id=merge.id,
+        manifest_digest=receipt.manifest_digest,
+        task="classification",
+        architecture=coordinator.plan.architecture,
+        task_module=coordinator.plan.initial_task_modules["classification"],
+        candidates={Candidate.NO_ADAPTER: None},
+        refinement_spec=spec,
+    )
+    registry.evaluations.request("cat-lab", request)
     path = cat.folder / "adapter"
     blob = write(path, Adapter(spec).identity_start().state_dict())
     manifest = RefinementManifest(

@@ -21,8 +21,11 @@ from rootstock.common.nets.architectures import feature_shape
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.common.weights.safetensors_io import write
+from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.operations import OperationKind
-from rootstock.coordinator.registry import MergeState, NewEvent, SubmissionState
+from rootstock.coordinator.registry import MergeState, SubmissionState
+from rootstock.coordinator.registry.documents import EvaluationRequest
+from rootstock.coordinator.service.messages import evaluation_report
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_server import Lab, LabMaker, Refinement, Running
 
@@ -45,21 +48,18 @@ def asked(coordinator: Running, lab: LabMaker) -> Asked:
         )
         registry.merges.advance(merge.id, MergeState.DISTILLING)
         registry.merges.advance(merge.id, MergeState.EVALUATING)
-        request = pb.EvaluationRequest(
+        plan = coordinator.context.plan
+        request = EvaluationRequest(
             evaluation_id="evl-0001",
             merge_id=merge.id,
             manifest_digest=receipt.manifest_digest,
             task="classification",
-            candidates=[pb.Candidate(name="no_adapter"), pb.Candidate(name="zero_sample")],
-            refine=refine,
+            architecture=plan.architecture,
+            task_module=plan.initial_task_modules["classification"],
+            candidates={Candidate.NO_ADAPTER: None, Candidate.ZERO_SAMPLE: None},
+            refinement_spec=AdapterSpec(in_channels=4, out_channels=4) if refine else None,
         )
-        event = NewEvent(
-            site, "evaluation", pb.WatchResponse(evaluation=request).SerializeToString()
-        )
-        evaluation = registry.evaluations.request(
-            merge.id, site, request.SerializeToString(), events=[event]
-        )
-        return asked_lab, evaluation.id
+        return asked_lab, registry.evaluations.request(site, request).id
 
     return ask
 
@@ -118,7 +118,7 @@ def test_a_lab_refines_reports_and_is_believed_once(coordinator: Running, asked:
     assert receipt.submission_id == "ref-0001"
     assert lab.call("ReportEvaluation", report).first
     kept = coordinator.registry.evaluations.get(evaluation).report
-    assert pb.ReportEvaluationRequest.FromString(kept or b"") == report
+    assert kept == evaluation_report(report)
     report.refined_error = 1.0
     assert not lab.call("ReportEvaluation", report).first
     assert coordinator.registry.evaluations.get(evaluation).report == kept
@@ -210,7 +210,7 @@ def test_a_calibration_within_its_caps_is_kept(
     report = pb.ReportEvaluationRequest(evaluation_id=evaluation, results=calibrated(**numbers))
     assert lab.call("ReportEvaluation", report).first
     kept = coordinator.registry.evaluations.get(evaluation).report
-    assert pb.ReportEvaluationRequest.FromString(kept or b"") == report
+    assert kept == evaluation_report(report)
 
 
 def test_other_labs_do_not_answer(asked: Asked, lab: LabMaker) -> None:

@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from rootstock.common.errors import ConflictError, SchemaError
-from rootstock.coordinator.context import merge_event, version_event
 from rootstock.coordinator.registry import MergeState
+from rootstock.coordinator.registry.documents import MergeChanged, NewEvent, VersionCommitted
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
 from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorStub
@@ -18,8 +18,8 @@ QUICK = pytest.mark.parametrize("coordinator", [{"heartbeat_seconds": 0.1}], ind
 
 
 def tell(coordinator: Running, site: str, merge: str) -> int:
-    event = merge_event(site, merge, MergeState.FAILED, "")
-    return coordinator.registry.events.append(event.site, event.kind, event.payload)
+    event = MergeChanged(merge_id=merge, state=MergeState.FAILED, reason="").to(site)
+    return coordinator.registry.events.append(event)
 
 
 def take(stream: Any, count: int) -> list[pb.WatchResponse]:
@@ -50,8 +50,10 @@ def test_events_are_replayed_after_the_cursor_and_then_live(
     stream = cat.watch("a")
     replayed = take(stream, 2)
     assert merges(replayed) == ["mrg-0001", "mrg-0002"]
-    everyone = version_event(1, "0" * 64, "cat", "classification")
-    coordinator.registry.events.append(everyone.site, everyone.kind, everyone.payload)
+    everyone = VersionCommitted(
+        number=1, digest="0" * 64, category="cat", task="classification"
+    ).to(None)
+    coordinator.registry.events.append(everyone)
     tell(coordinator, "cat-lab", "mrg-0004")
     live = take(stream, 2)
     assert live[0].version.number == 1
@@ -88,9 +90,11 @@ def test_heartbeats_come_while_nothing_happens(lab: LabMaker) -> None:
 def test_more_than_a_page_of_events(coordinator: Running, lab: LabMaker) -> None:
     cat = lab("cat-lab")
     count = 250
-    event = version_event(1, "0" * 64, "cat", "classification")
+    event = VersionCommitted(number=1, digest="0" * 64, category="cat", task="classification").to(
+        None
+    )
     for _ in range(count):
-        coordinator.registry.events.append(None, event.kind, event.payload)
+        coordinator.registry.events.append(NewEvent(None, event.kind, event.payload))
     stream = cat.watch("a")
     assert [event.cursor for event in take(stream, count)] == list(range(1, count + 1))
     stream.cancel()

@@ -25,9 +25,11 @@ from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
+from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.operations import OperationKind
-from rootstock.coordinator.registry import NewEvent, Receipt
+from rootstock.coordinator.registry import Receipt, documents
 from rootstock.coordinator.registry.evaluations import evaluation_id
+from rootstock.coordinator.service import messages
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.agent import run
 from rootstock.site_agent.config import DataConfig, EvaluationConfig, NetworkConfig, TrainingConfig
@@ -61,15 +63,13 @@ def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
             agent.until(lambda: answered(centre, asked))
         assert agent.status()["phase"] == "stopped"
 
-        report = pb.ReportEvaluationRequest.FromString(
-            centre.registry.evaluations.get(asked).report or b""
-        )
+        report = reported(centre, asked)
         assert report.failure == ""
         errors = {result.name: result.error for result in report.results}
         # The lab's own g_T serves as g_S: joined directly, the error is the teacher's.
         assert errors["no_adapter"] == manifest.metrics["error/classification"]
         assert errors["zero_sample"] > 20
-        found = {r.name: r.calibration for r in report.results if r.HasField("calibration")}
+        found = {r.name: r.calibration for r in report.results if r.calibration is not None}
         assert 0 < found["zero_sample"].scale < 1e6
         assert found["zero_sample"].error != errors["zero_sample"]
         measured = [line for line in agent.log() if line["event"] == "evaluation.measured"]
@@ -78,9 +78,10 @@ def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
             **{key: getattr(found["zero_sample"], key) for key in ("scale", "bias", "error")},
             "mean_iou": None,
         }
-        assert (told["refined"] is not None) == report.HasField("refined_calibration")
-        assert report.refined_error < errors["zero_sample"]
-        upload = centre.registry.uploads.refinement(report.refinement_manifest_digest)
+        assert report.refined is not None
+        assert (told["refined"] is None) == (report.refined.calibration is None)
+        assert report.refined.error < errors["zero_sample"]
+        upload = centre.registry.uploads.refinement(report.refined.manifest_digest)
         assert upload is not None
         refined = RefinementManifest.parse(upload.manifest, what="manifest")
         admit(refined, centre.plan, centre.store.local_path)
@@ -110,13 +111,11 @@ def test_a_lab_may_keep_its_calibrations(tmp_path: Path) -> None:
             manifest = TeacherManifest.parse(submission.manifest, what="manifest")
             asked = ask(centre, tmp_path, submission.id, manifest)
             agent.until(lambda: answered(centre, asked))
-    report = pb.ReportEvaluationRequest.FromString(
-        centre.registry.evaluations.get(asked).report or b""
-    )
+    report = reported(centre, asked)
     assert len(report.results) == 2
-    assert not any(result.HasField("calibration") for result in report.results)
-    assert report.refinement_manifest_digest
-    assert not report.HasField("refined_calibration")
+    assert not any(result.calibration for result in report.results)
+    assert report.refined is not None
+    assert report.refined.calibration is None
 
 
 def ask(
@@ -124,8 +123,6 @@ def ask(
     folder: Path,
     submission: str,
     manifest: TeacherManifest,
-    *,
-    architecture: bytes | None = None,
 ) -> str:
     """Ask the lab to join its f to its own g, with no adapter and with a random one."""
     spec = AdapterSpec(in_channels=8, out_channels=8)
@@ -135,30 +132,26 @@ def ask(
     merge = centre.registry.merges.create(
         submission, manifest.category, "classification", OperationKind.NEW_CATEGORY
     )
-    request = pb.EvaluationRequest(
+    request = documents.EvaluationRequest(
         evaluation_id=evaluation_id(merge.id),
         merge_id=merge.id,
         manifest_digest=manifest.content_digest(),
         task="classification",
-        architecture=architecture or manifest.architecture.canonical(),
-        task_module=manifest.task_modules["classification"].canonical(),
-        candidates=[
-            pb.Candidate(name="no_adapter"),
-            pb.Candidate(
-                name="zero_sample", adapter=AdapterEntry(spec=spec, blob=blob).canonical()
-            ),
-        ],
-        refine=True,
-        refinement_spec=spec.canonical(),
+        architecture=manifest.architecture,
+        task_module=manifest.task_modules["classification"],
+        candidates={
+            Candidate.NO_ADAPTER: None,
+            Candidate.ZERO_SAMPLE: AdapterEntry(spec=spec, blob=blob),
+        },
+        refinement_spec=spec,
     )
-    event = pb.WatchResponse(evaluation=request)
-    centre.registry.evaluations.request(
-        merge.id,
-        manifest.site,
-        request.SerializeToString(),
-        events=[NewEvent(manifest.site, "evaluation", event.SerializeToString())],
-    )
-    return evaluation_id(merge.id)
+    return centre.registry.evaluations.request(manifest.site, request).id
+
+
+def reported(centre: Centre, asked: str) -> documents.EvaluationReport:
+    report = centre.registry.evaluations.get(asked).report
+    assert report is not None
+    return report
 
 
 def answered(centre: Centre, asked: str) -> bool:
@@ -175,25 +168,31 @@ def test_an_unknown_teacher_is_reported_not_waited_for(tmp_path: Path) -> None:
             other = manifest.model_copy(update={"metrics": {"error/classification": 1.0}})
             asked = ask(centre, tmp_path, submission.id, other)
             agent.until(lambda: answered(centre, asked))
-            report = pb.ReportEvaluationRequest.FromString(
-                centre.registry.evaluations.get(asked).report or b""
-            )
+            report = reported(centre, asked)
     assert "no teacher with manifest" in report.failure
     assert not report.results
 
 
-def test_a_malformed_request_is_reported_not_waited_for(tmp_path: Path) -> None:
+def test_a_malformed_request_is_reported_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = messages.evaluation_request
+
+    def malformed(request: documents.EvaluationRequest) -> pb.EvaluationRequest:
+        message = honest(request)
+        message.architecture = b"{"
+        return message
+
+    monkeypatch.setattr(messages, "evaluation_request", malformed)
     with Centre(tmp_path / "centre") as centre:
         config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
         with running(config) as agent:
             agent.until(lambda: agent.status().get("phase") == "watching")
             (submission,) = centre.registry.submissions.all()
             manifest = TeacherManifest.parse(submission.manifest, what="manifest")
-            asked = ask(centre, tmp_path, submission.id, manifest, architecture=b"{")
+            asked = ask(centre, tmp_path, submission.id, manifest)
             agent.until(lambda: answered(centre, asked))
-            report = pb.ReportEvaluationRequest.FromString(
-                centre.registry.evaluations.get(asked).report or b""
-            )
+            report = reported(centre, asked)
     assert "task module's architecture does not fit its schema" in report.failure
 
 
@@ -219,12 +218,9 @@ def test_without_its_adapter_a_report_still_tells_the_numbers(tmp_path: Path) ->
         )
         with running(config) as again:
             again.until(lambda: answered(centre, asked))
-        report = pb.ReportEvaluationRequest.FromString(
-            centre.registry.evaluations.get(asked).report or b""
-        )
+        report = reported(centre, asked)
     assert [result.error for result in report.results] == [12.5, 12.5]
-    assert not report.refinement_manifest_digest
-    assert report.refined_error == 0.0
+    assert report.refinement is None
 
 
 def test_a_refused_report_is_told_as_a_failure(tmp_path: Path) -> None:
@@ -242,9 +238,7 @@ def test_a_refused_report_is_told_as_a_failure(tmp_path: Path) -> None:
             spool.add_report(EvaluationReport(evaluation_id=name, results=(result,)))
         with running(config) as again:
             again.until(lambda: again.status().get("phase") == "watching")
-        report = pb.ReportEvaluationRequest.FromString(
-            centre.registry.evaluations.get(asked).report or b""
-        )
+        report = reported(centre, asked)
     assert report.failure.startswith("report refused: SchemaError: report: no result for")
     assert not report.results
     aside = sorted((config.state / "spool" / "aside").glob("*.why.txt"))

@@ -17,6 +17,7 @@ from rootstock.coordinator.net.objects import read_commit
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.registry import MergeState
+from rootstock.coordinator.service.messages import evaluation_report
 from rootstock.deploy.federation.tables import category_rows
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.operator.v1 import operator_pb2
@@ -28,7 +29,7 @@ def test_an_old_agent_calibrates_nothing() -> None:
     report = pb.ReportEvaluationRequest(
         results=results(), refinement_manifest_digest="a" * 64, refined_error=3.0
     )
-    numbers = numbers_of(report)
+    numbers = numbers_of(evaluation_report(report))
     assert numbers.flat() == {
         "no_adapter_error": 50.0,
         "zero_sample_error": 38.0,
@@ -50,7 +51,7 @@ def test_numbers_tell_both_errors_and_the_baseline_stays() -> None:
         refined_error=3.0,
         refined_calibration=pb.OutputCalibration(scale=1.5, bias=0, error=2),
     )
-    measured = numbers_of(report)
+    measured = numbers_of(evaluation_report(report))
     numbers = measured.flat()
     assert numbers["no_adapter_error"] == 50.0
     assert numbers["no_adapter_calibrated_error"] == 31.0
@@ -73,7 +74,11 @@ def test_a_segmentation_tells_its_mean_iou_of_the_same_output() -> None:
         refined_mean_iou=0.0,
     )
     sent = pb.ReportEvaluationRequest.FromString(report.SerializeToString())
-    told = {key: value for key, value in numbers_of(sent).flat().items() if "mean_iou" in key}
+    told = {
+        key: value
+        for key, value in numbers_of(evaluation_report(sent)).flat().items()
+        if "mean_iou" in key
+    }
     assert told == {
         "no_adapter_mean_iou": 30.0,  # as no_adapter_error, without the calibration
         "zero_sample_mean_iou": 70.0,
@@ -110,7 +115,7 @@ def test_the_accepted_candidate_s_calibration_goes_to_the_edge_and_the_record(
     report = pb.ReportEvaluationRequest(
         evaluation_id=evaluation.id, results=results(**calibrations)
     )
-    context.registry.evaluations.report(evaluation.id, report.SerializeToString())
+    context.registry.evaluations.report(evaluation.id, evaluation_report(report))
     runner = merge_runner(context)
     asyncio.run(runner.carry(merge.id))
     merge = context.registry.merges.get(merge.id)

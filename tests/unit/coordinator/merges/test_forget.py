@@ -11,7 +11,7 @@ from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.forget import forget_samples
 from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.registry import MergeState, SubmissionState
-from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.coordinator.service.messages import watch_response
 from tests.support.coordinator_context import receive, teacher
 
 
@@ -34,10 +34,7 @@ def test_samples_go_for_good_once_no_merge_learns_from_them(context: Coordinator
     assert not area.has(blob.digest)
     assert list(context.store.areas("samples")) == []
     assert context.store.has(shares.category_module.digest)
-    events = [
-        pb.WatchResponse.FromString(event.payload)
-        for event in context.registry.events.after("cat-lab", 0, 10)
-    ]
+    events = [watch_response(event) for event in context.registry.events.after("cat-lab", 0, 10)]
     assert [(e.samples.submission_id, e.samples.count) for e in events] == [(submission, 4)]
     with pytest.raises(NotFoundError, match="has no samples here"):
         forget_samples(context, submission)

@@ -18,6 +18,7 @@ from rootstock.coordinator.merges.job import OnJobProgress
 from rootstock.coordinator.merges.result import stored_result
 from rootstock.coordinator.net.objects import read_commit
 from rootstock.coordinator.registry import Merge, MergeState, SubmissionState, evaluation_id
+from rootstock.coordinator.service.messages import evaluation_report, evaluation_request
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_context import receive, teacher
 from tests.support.in_process_jobs import InThisProcess
@@ -89,7 +90,7 @@ def carried(
                 if carrying.done():
                     carrying.result()
                     raise AssertionError(context.registry.merges.get(merge.id).reason)
-            asked.append(pb.EvaluationRequest.FromString(found.request))
+            asked.append(evaluation_request(found.request))
             report = pb.ReportEvaluationRequest(
                 evaluation_id=found.id,
                 results=[
@@ -98,7 +99,7 @@ def carried(
                 ],
             )
             await asyncio.to_thread(
-                context.registry.evaluations.report, found.id, report.SerializeToString()
+                context.registry.evaluations.report, found.id, evaluation_report(report)
             )
         await carrying
 
@@ -227,4 +228,7 @@ def test_the_best_is_taken_unless_told_otherwise(context: CoordinatorContext) ->
 def test_numbers_of_a_rung_are_named_as_the_others_are(name: str) -> None:
     told = pb.CandidateResult(name=name, error=3.0)
     report = pb.ReportEvaluationRequest(results=[told])
-    assert numbers_of(report).flat() == {f"{name}_error": 3.0, f"{name}_uncalibrated_error": 3.0}
+    assert numbers_of(evaluation_report(report)).flat() == {
+        f"{name}_error": 3.0,
+        f"{name}_uncalibrated_error": 3.0,
+    }

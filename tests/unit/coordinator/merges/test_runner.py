@@ -17,7 +17,7 @@ from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.registry import Decision, Merge, MergeState, SubmissionState
-from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.coordinator.service.messages import watch_response
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import SITE_KEY, evaluating, merge_runner, report, with_policy
 
@@ -129,7 +129,7 @@ def test_a_version_rolled_back_stays_on_record_and_the_net_grows_on(
     assert tree is not None
     assert set(tree.category_modules) == {"cat"}
     (event,) = [
-        pb.WatchResponse.FromString(event.payload).merge
+        watch_response(event).merge
         for event in context.registry.events.after("dog-lab", 0, 100)
         if event.kind == "merge"
     ]

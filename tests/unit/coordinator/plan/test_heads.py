@@ -35,7 +35,7 @@ from rootstock.coordinator.plan.heads import (
     retire,
 )
 from rootstock.coordinator.registry import MergeState
-from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.coordinator.service.messages import watch_response
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import reconcile
 
@@ -47,7 +47,7 @@ def heads_file(context: CoordinatorContext) -> HeadsFile:
 def told(context: CoordinatorContext) -> list[tuple[int, str]]:
     """Return what any lab hears of heads."""
     events = context.registry.events.after("any-lab", 0, 100)
-    messages = [pb.WatchResponse.FromString(e.payload) for e in events if e.kind == "heads"]
+    messages = [watch_response(e) for e in events if e.kind == "heads"]
     return [(message.heads.number, message.heads.origin) for message in messages]
 
 

@@ -64,18 +64,18 @@ def test_a_newer_database_is_left_alone(registry: Registry, url: str, tmp_path: 
 
 
 def test_what_was_written_is_there_when_opened_again(registry: Registry, url: str) -> None:
-    registry.events.append("cat-lab", "merge", b"one")
+    registry.events.append(NewEvent("cat-lab", "merge", b"one"))
     registry.close()
     again = Registry(url)
     assert [event.payload for event in again.events.after("cat-lab", 0, 10)] == [b"one"]
-    assert again.events.append(None, "version", b"two") == 2
+    assert again.events.append(NewEvent(None, "version", b"two")) == 2
     again.close()
 
 
 def test_events_are_for_a_site_or_for_all_and_follow_a_cursor(registry: Registry) -> None:
-    registry.events.append("cat-lab", "merge", b"cat")
-    everyone = registry.events.append(None, "version", b"all")
-    registry.events.append("dog-lab", "merge", b"dog")
+    registry.events.append(NewEvent("cat-lab", "merge", b"cat"))
+    everyone = registry.events.append(NewEvent(None, "version", b"all"))
+    registry.events.append(NewEvent("dog-lab", "merge", b"dog"))
     assert [e.payload for e in registry.events.after("cat-lab", 0, 10)] == [b"cat", b"all"]
     assert [e.payload for e in registry.events.after("dog-lab", everyone, 10)] == [b"dog"]
     assert [e.payload for e in registry.events.after("cat-lab", 0, 1)] == [b"cat"]
@@ -85,11 +85,11 @@ def test_events_are_for_a_site_or_for_all_and_follow_a_cursor(registry: Registry
 def test_listeners_hear_after_the_commit_whom_it_concerns(registry: Registry) -> None:
     heard: list[tuple[Change, int]] = []
     end = registry.subscribe(lambda change: heard.append((change, registry.events.last_cursor())))
-    registry.events.append("cat-lab", "merge", b"")
-    registry.events.append(None, "version", b"")
+    registry.events.append(NewEvent("cat-lab", "merge", b""))
+    registry.events.append(NewEvent(None, "version", b""))
     registry.sites.join("cow-lab", b"w" * 32)
     end()
-    registry.events.append("cat-lab", "merge", b"")
+    registry.events.append(NewEvent("cat-lab", "merge", b""))
     expected = [
         (Change(sites=frozenset({"cat-lab"})), 1),
         (Change(everyone=True), 2),
@@ -103,7 +103,9 @@ def test_cursors_have_no_gap_whoever_appends(registry: Registry) -> None:
 
     def append(writer: int) -> list[int]:
         start.wait()
-        return [registry.events.append("cat-lab", "merge", bytes([writer])) for _ in range(20)]
+        return [
+            registry.events.append(NewEvent("cat-lab", "merge", bytes([writer]))) for _ in range(20)
+        ]
 
     with ThreadPoolExecutor(8) as pool:
         cursors = [cursor for group in pool.map(append, range(8)) for cursor in group]
@@ -129,10 +131,10 @@ def test_racing_creations_make_one_merge(
 
 WRITER = """
 import sys
-from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.registry import NewEvent, Registry
 registry = Registry(sys.argv[1])
 while True:
-    print(registry.events.append(None, "version", b"x" * 4000), flush=True)
+    print(registry.events.append(NewEvent(None, "version", b"x" * 4000)), flush=True)
 """
 
 
@@ -149,20 +151,20 @@ def test_what_was_reported_survives_kill_9(url: str) -> None:
     kept = [event.cursor for event in registry.events.after("cat-lab", 0, 10_000)]
     assert reported == kept[: len(reported)]
     assert len(kept) <= len(reported) + 1  # one may have been committed and not yet reported
-    assert kept[-1] + 1 == registry.events.append(None, "version", b"")
+    assert kept[-1] + 1 == registry.events.append(NewEvent(None, "version", b""))
     registry.close()
 
 
 FULL_DISK = """
 import resource, sys
 from rootstock.common.errors import StorageError
-from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.registry import NewEvent, Registry
 registry = Registry(sys.argv[1])
 # The system refuses to let any file grow further: what a full disk does.
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
     while True:
-        print(registry.events.append(None, "version", b"x" * 4000), flush=True)
+        print(registry.events.append(NewEvent(None, "version", b"x" * 4000)), flush=True)
 except StorageError as error:
     print(error, file=sys.stderr)
 """
@@ -179,7 +181,7 @@ def test_a_full_disk_is_named_and_what_was_committed_stays(url: str, tmp_path: P
     registry = Registry(url)
     kept = [event.cursor for event in registry.events.after("cat-lab", 0, 10_000)]
     assert reported == kept
-    registry.events.append(None, "version", b"there is room again")
+    registry.events.append(NewEvent(None, "version", b"there is room again"))
     registry.close()
 
 
@@ -232,7 +234,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 def test_an_event_needs_a_site_that_joined(registry: Registry) -> None:
     with pytest.raises(Exception, match="FOREIGN KEY"):
-        registry.events.append("cow-lab", "merge", b"")
+        registry.events.append(NewEvent("cow-lab", "merge", b""))
     assert registry.events.after("cow-lab", 0, 10) == []
 
 

@@ -16,6 +16,8 @@ from rootstock.coordinator.registry import (
     Registry,
     evaluation_id,
 )
+from rootstock.coordinator.registry.documents import EvaluationReport, EvaluationRequest, news_of
+from tests.support.named_blobs import ARCHITECTURE, adapter, blob
 from tests.support.registry_uploads import Clock
 
 
@@ -130,17 +132,30 @@ def test_one_evaluation_a_merge_and_its_first_report_stays(
 ) -> None:
     merge = evaluating("cat")
     assert registry.evaluations.of_merge(merge.id) is None
-    event = NewEvent("cat-lab", "evaluation", b"request")
-    asked = registry.evaluations.request(merge.id, "cat-lab", b"request", events=[event])
-    assert evaluation_id(merge.id) == asked.id == "evl-0001"
-    again = registry.evaluations.request(merge.id, "cat-lab", b"another", events=[event])
+    request = EvaluationRequest(
+        evaluation_id=evaluation_id(merge.id),
+        merge_id=merge.id,
+        manifest_digest="0" * 64,
+        task="classification",
+        architecture=ARCHITECTURE,
+        task_module=blob("g"),
+        candidates={Candidate.ZERO_SAMPLE: adapter("h"), Candidate.NO_ADAPTER: None},
+    )
+    asked = registry.evaluations.request("cat-lab", request)
+    assert asked.id == "evl-0001"
+    assert asked.request == request
+    assert list(asked.request.candidates) == [Candidate.NO_ADAPTER, Candidate.ZERO_SAMPLE]
+    other = request.model_copy(update={"task": "counting"})
+    again = registry.evaluations.request("cat-lab", other)
     assert asked == again == registry.evaluations.of_merge(merge.id)
-    assert len(registry.events.after("cat-lab", 0, 10)) == 1
-    assert registry.evaluations.report(asked.id, b"numbers")
-    assert not registry.evaluations.report(asked.id, b"other numbers")
-    assert registry.evaluations.get(asked.id).report == b"numbers"
+    (event,) = registry.events.after("cat-lab", 0, 10)
+    assert news_of(event) == request
+    report = EvaluationReport(evaluation_id=asked.id, failure="no images")
+    assert registry.evaluations.report(asked.id, report)
+    assert not registry.evaluations.report(asked.id, report.model_copy(update={"failure": ""}))
+    assert registry.evaluations.get(asked.id).report == report
     with pytest.raises(NotFoundError, match="evl-0009"):
-        registry.evaluations.report("evl-0009", b"")
+        registry.evaluations.report("evl-0009", report)
 
 
 def test_commits_are_serial_and_bring_their_merge_along(

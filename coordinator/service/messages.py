@@ -1,0 +1,100 @@
+"""Messages of the federation's wire, out of documents and into them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rootstock.coordinator.registry import Event, Receipt
+from rootstock.coordinator.registry.documents import (
+    EvaluationReport,
+    EvaluationRequest,
+    ReportedCalibration,
+    ReportedRefinement,
+    ReportedResult,
+    news_of,
+)
+from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+
+
+def receipt_message(receipt: Receipt) -> pb.Receipt:
+    """Return a receipt as it travels."""
+    return pb.Receipt(
+        manifest_digest=receipt.manifest_digest,
+        submission_id=receipt.subject,
+        received_at=receipt.received_at,
+        signature=receipt.signature,
+    )
+
+
+def watch_response(event: Event) -> pb.WatchResponse:
+    """Return an event as it travels, with its cursor."""
+    news = news_of(event)
+    response = pb.WatchResponse(cursor=event.cursor)
+    field = getattr(response, news.kind)
+    if isinstance(news, EvaluationRequest):
+        field.CopyFrom(evaluation_request(news))
+    else:
+        field.CopyFrom(type(field)(**news.model_dump()))
+    return response
+
+
+def evaluation_request(request: EvaluationRequest) -> pb.EvaluationRequest:
+    """Return an evaluation request as it travels."""
+    spec = request.refinement_spec
+    return pb.EvaluationRequest(
+        evaluation_id=request.evaluation_id,
+        merge_id=request.merge_id,
+        manifest_digest=request.manifest_digest,
+        task=request.task,
+        architecture=request.architecture.canonical(),
+        task_module=request.task_module.canonical(),
+        candidates=[
+            pb.Candidate(name=candidate, adapter=entry.canonical() if entry else b"")
+            for candidate, entry in request.candidates.items()
+        ],
+        refine=spec is not None,
+        refinement_spec=b"" if spec is None else spec.canonical(),
+    )
+
+
+def evaluation_report(message: pb.ReportEvaluationRequest) -> EvaluationReport:
+    """Return what a lab reports; nothing is checked yet."""
+    nothing = ReportedRefinement(manifest_digest="", error=0.0, seconds=0.0, steps=0)
+    refinement = ReportedRefinement(
+        manifest_digest=message.refinement_manifest_digest,
+        error=message.refined_error,
+        mean_iou=_optional(message, "refined_mean_iou"),
+        calibration=_calibration(_optional(message, "refined_calibration")),
+        seconds=message.refinement_seconds,
+        steps=message.refinement_steps,
+    )
+    return EvaluationReport(
+        evaluation_id=message.evaluation_id,
+        results=tuple(
+            ReportedResult(
+                name=result.name,
+                error=result.error,
+                samples=result.samples,
+                mean_iou=_optional(result, "mean_iou"),
+                calibration=_calibration(_optional(result, "calibration")),
+            )
+            for result in message.results
+        ),
+        refinement=None if refinement == nothing else refinement,
+        failure=message.failure,
+    )
+
+
+def _calibration(message: pb.OutputCalibration | None) -> ReportedCalibration | None:
+    if message is None:
+        return None
+    return ReportedCalibration(
+        scale=message.scale,
+        bias=message.bias,
+        error=message.error,
+        mean_iou=_optional(message, "mean_iou"),
+    )
+
+
+def _optional(message: Any, field: str) -> Any:
+    return getattr(message, field) if message.HasField(field) else None
