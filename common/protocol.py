@@ -21,6 +21,11 @@ PIXEL_STD = 0.25
 fed alike can be joined to one task module."""
 
 
+def receipt_bytes(manifest_digest: str, subject: str, received_at: str) -> bytes:
+    """Return what a receipt's signature is over; the subject is the submission's or upload's id."""
+    return f"{manifest_digest} {subject} {received_at}".encode()
+
+
 class Limits(Document):
     """Caps on what a lab may send; the coordinator applies the same ones."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from rootstock.common.documents import Document, first_problem
 from rootstock.common.errors import SchemaError
@@ -85,10 +85,29 @@ class TeacherManifest(Document):
     """Named statistics, each F32: `feature_norm` (1), E‖f(I)‖_F over training images;
     `mean/<layer>` and `variance/<layer>` (C) of every conv output and of f's output, which is
     named by f's last layer; each can be switched off."""
+    measured_task: Name | None = Field(default=None, exclude_if=lambda task: task is None)
+    """Which task's layers the statistics hold, beside f's: task modules share their layers' names,
+    so one is measured. Manifests without are from before it was written: see `measures`."""
     shared_samples: SharedSamples | None = None
     new_version: bool = Field(default=False, exclude_if=lambda wanted: not wanted)
     """Whether this teacher may stand beside one that the same lab brought of this category. Not
     written when it may not: manifests from before keep their digests."""
+
+    @model_validator(mode="after")
+    def _measures_a_task_of_its_own(self) -> Self:
+        if self.measured_task is not None and self.measured_task not in self.task_modules:
+            raise ValueError(
+                f"measured_task '{self.measured_task}' is none of the teacher's tasks: "
+                f"{', '.join(sorted(self.task_modules))}"
+            )
+        return self
+
+    def measures(self, task: str) -> bool:
+        """Say whether the statistics hold the layers of a task's module.
+
+        Labs that do not say which task they measured measured the first by name.
+        """
+        return task == (self.measured_task or min(self.task_modules))
 
     def blobs(self) -> list[BlobEntry]:
         """Return every blob that the upload must have, category module first."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.nets.graph import ModuleRef, NetTree
+from rootstock.common.protocol import receipt_bytes
 from rootstock.common.weights.manifest import BlobEntry, Recipe, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
@@ -157,7 +158,7 @@ def _submit(context: CoordinatorContext, manifest: TeacherManifest) -> str:
     digest = context.store.put_bytes(document)
     upload = registry.uploads.begin(manifest, document, context.key.sign(document), open_limit=1)
     received_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    signature = context.key.sign(f"{digest} {upload.id} {received_at}".encode())
+    signature = context.key.sign(receipt_bytes(digest, upload.id, received_at))
     registry.uploads.receive(upload.id, Receipt(digest, upload.id, received_at, signature))
     if registry.submissions.get(upload.id).state is SubmissionState.RECEIVED:
         registry.submissions.set_state(upload.id, SubmissionState.ADMITTED)

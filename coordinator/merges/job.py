@@ -122,7 +122,7 @@ class Distiller:
             own_samples=samples.own,
             teacher_statistics=manifest.statistics,
             student_statistics=founder.statistics,
-            task_measured=merge.task == min(manifest.task_modules),
+            task_measured=manifest.measures(merge.task),
             settings=context.config.distillation_for(task),
             artifacts=self._paths.artifacts,
             cache=str(self._paths.cache),

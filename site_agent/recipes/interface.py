@@ -33,6 +33,11 @@ class Teacher:
     extractor: ArchitectureSpec | None = None
     """What f is, if it is not of the plan's architecture."""
 
+    @property
+    def measured_task(self) -> str:
+        """The task whose layers are measured: the first by name."""
+        return min(self.task_modules)
+
     def modules(self) -> dict[str, nn.Sequential]:
         """Return all modules by the names that checkpoints give them."""
         named = {f"task/{task}": module for task, module in sorted(self.task_modules.items())}

@@ -11,6 +11,7 @@ from rootstock.common.errors import IntegrityError
 from rootstock.common.identity import keys
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import Name
+from rootstock.common.protocol import receipt_bytes
 from rootstock.common.weights.manifest import Digest
 
 MeanIou = Annotated[float | None, Field(ge=0, le=100)]
@@ -24,7 +25,7 @@ class SignedReceipt(Document):
     submission_id: str = Field(min_length=1, max_length=200)
     received_at: str = Field(min_length=1, max_length=64)
     signature: str = Field(pattern=r"^[0-9a-f]{128}$")
-    """Ed25519, in hex, over "manifest_digest submission_id received_at"."""
+    """Ed25519, in hex, over `receipt_bytes`."""
 
     def verify(self, manifest_digest: str, coordinator_key: bytes) -> None:
         """Raise IntegrityError if it is for another manifest, or signed by another key."""
@@ -33,7 +34,7 @@ class SignedReceipt(Document):
                 f"the receipt is for manifest {self.manifest_digest}, not {manifest_digest}; "
                 "the teacher stays in the spool: ship it again"
             )
-        signed = f"{self.manifest_digest} {self.submission_id} {self.received_at}".encode()
+        signed = receipt_bytes(self.manifest_digest, self.submission_id, self.received_at)
         keys.verify(coordinator_key, bytes.fromhex(self.signature), signed, what="the receipt")
 
 

@@ -90,6 +90,7 @@ def build(
         heads=None if lab.heads is None else lab.heads.content_digest(),
         new_version=config.new_version,
         statistics=write_blob(folder, named) if named else None,
+        measured_task=teacher.measured_task if named else None,
         shared_samples=None
         if shared is None
         else SharedSamples(count=len(shared["labels"]), blob=write_blob(folder, shared)),

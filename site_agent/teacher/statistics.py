@@ -55,8 +55,8 @@ def statistics(
     (Network Transplanting, section 4). `mean/<layer>` and `variance/<layer>` (C): of every
     channel of every conv's output before its ReLU, and of x = f(I) under the name of f's last
     layer, over images and pixels, the layer named as in the state dict; what a BatchNorm's
-    running statistics would be (METHODS 1d, 1i). Task modules share their layers' names, so only
-    the first task's (by name) are measured. Empty if all are switched off.
+    running statistics would be (METHODS 1d, 1i). Task modules share their layers' names, so
+    only those of `Teacher.measured_task` are measured. Empty if all are switched off.
     """
     wants_moments = config.channel_means or config.channel_variances
     if not wants_moments and not config.feature_norm:
@@ -74,7 +74,7 @@ def statistics(
             features_NCHW = teacher.category_module(x_NCHW)
             norms += float(features_NCHW.flatten(1).to(torch.float64).norm(dim=1).sum())
             if wants_moments:
-                teacher.task_modules[min(teacher.task_modules)](features_NCHW)
+                teacher.task_modules[teacher.measured_task](features_NCHW)
     finally:
         for hook in hooks:
             hook.remove()
@@ -90,11 +90,11 @@ def statistics(
 
 
 def measured_layers(teacher: Teacher) -> dict[str, nn.Module]:
-    """Return the convolutions of f and of the first task's g, and f's last layer, by name.
+    """Return the convolutions of f and of the measured task's g, and f's last layer, by name.
 
     An extractor of another architecture may have layers that are named as g's are: f's count then.
     """
-    first = teacher.task_modules[min(teacher.task_modules)]
+    first = teacher.task_modules[teacher.measured_task]
     convolutions: dict[str, nn.Module] = {}
     for module in (teacher.category_module, first):
         for name, layer in module.named_modules():

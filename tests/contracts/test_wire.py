@@ -10,8 +10,8 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor
 
 from rootstock.common.identity.keys import verify
+from rootstock.common.protocol import receipt_bytes
 from rootstock.common.transport.auth import signed_bytes
-from rootstock.coordinator.service.uploads.sessions import receipt_bytes
 from tests.contracts.promises import REMEDY, recorded, require_promise
 from tests.contracts.surface.wire import (
     NAME,

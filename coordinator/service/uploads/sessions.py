@@ -13,7 +13,7 @@ import structlog
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import IdentityError, NotFoundError, SchemaError, UnreachableError
 from rootstock.common.identity.keys import SigningKey, verify
-from rootstock.common.protocol import Plan
+from rootstock.common.protocol import Plan, receipt_bytes
 from rootstock.common.weights.manifest import (
     BlobEntry,
     Manifest,
@@ -343,8 +343,3 @@ class Uploads:
             f"blob {entry.digest} is truncated: {self._here(upload, entry)} of {entry.size} bytes "
             "are here; begin the upload again to resume"
         )
-
-
-def receipt_bytes(manifest_digest: str, subject: str, received_at: str) -> bytes:
-    """Return what a receipt's signature is over."""
-    return f"{manifest_digest} {subject} {received_at}".encode()

@@ -25,10 +25,11 @@ from rootstock.common.errors import (
     UnreachableError,
 )
 from rootstock.common.identity.keys import verify
+from rootstock.common.protocol import receipt_bytes
 from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.paths import signature_ref
 from rootstock.coordinator.registry import SubmissionState
 from rootstock.coordinator.registry.uploads import LEASE_SECONDS
-from rootstock.coordinator.service import receipt_bytes, signature_ref
 from rootstock.coordinator.service.uploads.slots import STREAMS_PER_SITE, Slots
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_server import (

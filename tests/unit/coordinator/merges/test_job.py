@@ -8,25 +8,26 @@ from pathlib import Path
 import pytest
 
 from rootstock.common.config import check
-from rootstock.common.errors import ConfigurationError, StorageError
+from rootstock.common.errors import ConfigurationError, SchemaError, StorageError
 from rootstock.common.nets.spec import TaskSpec
-from rootstock.coordinator.config import CoordinatorConfig, DistillationConfig, JobsConfig
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.config import CoordinatorConfig, DistillationConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
-from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.registry import MergeState, SubmissionState
 from tests.support.coordinator_context import SEGMENTATION, receive, teacher
+from tests.support.in_process_jobs import InThisProcess
 from tests.support.merges import merge_runner
 
 CLASSIFICATION = TaskSpec(name="classification")
 
 
-class FullDisk(JobRunner):
+class FullDisk(InThisProcess):
     """Takes jobs and does none."""
 
     def __init__(self) -> None:
-        super().__init__(JobsConfig())
+        super().__init__()
         self.jobs: list[TransplantJob] = []
 
     async def run(self, job: TransplantJob, on_progress: object = None) -> JobResult:
@@ -69,6 +70,47 @@ def test_a_category_is_transplanted_onto_each_task_that_the_net_holds(
     assert tree is not None
     assert job.student_task_module == tree.task_modules["segmentation"].blob
     assert job.settings == context.config.segmentation
+
+
+@pytest.mark.parametrize(
+    ("measured", "task", "holds"),
+    [
+        (None, "classification", True),  # labs that did not say measured the first by name
+        (None, "segmentation", False),
+        ("segmentation", "segmentation", True),
+        ("segmentation", "classification", False),
+    ],
+)
+def test_the_manifest_says_whose_layers_the_statistics_hold(
+    context: CoordinatorContext, measured: str | None, task: str, holds: bool
+) -> None:
+    """What is dreamed from must be the layers that the lab measured, not another task's."""
+    runner = FullDisk()
+    found = context.registry.merges
+    cat = receive(context, teacher(context, "cat-lab", "cat"))
+    manifest = teacher(context, "cow-lab", "cow")
+    cow = receive(context, manifest.model_copy(update={"measured_task": measured}))
+    for submission in (cat, cow):
+        context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    for name, kind in (
+        ("classification", OperationKind.FOUND),
+        ("segmentation", OperationKind.NEW_TASK),
+    ):
+        merge = found.create(cat, "cat", name, kind)
+        asyncio.run(merge_runner(context, runner).carry(merge.id))
+    merge = found.create(cow, "cow", task, OperationKind.NEW_CATEGORY)
+    with pytest.raises(StorageError, match="full"):
+        asyncio.run(merge_runner(context, runner).carry(merge.id))
+    assert [job.task_measured for job in runner.jobs] == [holds]
+
+
+def test_a_manifest_without_a_measured_task_keeps_its_digest(context: CoordinatorContext) -> None:
+    manifest = teacher(context, "cat-lab", "cat")
+    assert b"measured_task" not in manifest.canonical()
+    with pytest.raises(SchemaError, match=r"measured_task 'depth' is none of .*segmentation"):
+        TeacherManifest.parse(
+            manifest.model_copy(update={"measured_task": "depth"}).canonical(), what="manifest"
+        )
 
 
 def config(**tables: object) -> CoordinatorConfig:

@@ -100,6 +100,7 @@ def test_statistics_are_those_of_each_conv_and_of_the_features(tmp_path: Path) -
 def test_each_statistic_can_be_switched_off(tmp_path: Path, off: str, gone: str) -> None:
     manifest = digits_lab.untrained(tmp_path, statistics={off: False})
     assert manifest.statistics is not None
+    assert manifest.measured_task == "classification"
     kinds = {name.split("/")[0] for name in manifest.statistics.tensors}
     assert kinds == {"feature_norm", "mean", "variance"} - {gone}
 
@@ -108,6 +109,7 @@ def test_all_statistics_off_means_no_blob(tmp_path: Path) -> None:
     off = {"feature_norm": False, "channel_means": False, "channel_variances": False}
     manifest = digits_lab.untrained(tmp_path, statistics=off)
     assert manifest.statistics is None
+    assert manifest.measured_task is None
     assert len(manifest.blobs()) == 2
 
 
