@@ -132,6 +132,11 @@ def main() -> None:
         try:
             golden.grow()
             rows = {"merges": golden.merges(), "submissions": golden.submissions()}
+            missing = {state.value for state in MergeState} - {
+                row["state"] for row in rows["merges"]
+            }
+            if missing - {"distilling"}:  # which is left within milliseconds
+                raise ConflictError(f"no merge is {', '.join(missing)}: make it again")
         finally:
             golden.close()
         settle(folder / "state")
@@ -396,12 +401,13 @@ class Golden:
         if [each for each in registry.submissions.undecided() if each.site != "coordinator"]:
             return False
         merges = registry.merges.all()
+        asked = [merge for merge in merges if merge.state is MergeState.EVALUATING]
         return all(
             merge.state in until and (merge.logged or merge.state not in ENDED) for merge in merges
         ) and all(
-            registry.evaluations.of_merge(merge.id) is not None
-            for merge in merges
-            if merge.state is MergeState.EVALUATING
+            merge.category not in self._answers
+            and registry.evaluations.of_merge(merge.id) is not None
+            for merge in asked
         )
 
     def _answer(self, merge: Merge) -> None:
