@@ -56,7 +56,6 @@ def _explain(problem: Any, kind: type[Document]) -> str:
 
 
 def _known_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that the table at `location` may hold, for the remedy."""
     for part in location:
         field = kind.model_fields.get(str(part))
         if field is None:

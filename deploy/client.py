@@ -12,7 +12,7 @@ import grpc
 from rootstock.common.artifacts.gc import Collection, Count
 from rootstock.common.errors import NotFoundError
 from rootstock.common.protocol import Heads
-from rootstock.common.transport.channel import channel_options
+from rootstock.common.transport.channel import CLIENT_OPTIONS
 from rootstock.common.transport.status import error_from_rpc
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
@@ -33,7 +33,7 @@ class OperatorClient:
     """A channel with the operator's credentials."""
 
     def __init__(self, address: str, token: str) -> None:
-        self._channel = grpc.insecure_channel(address, options=channel_options())
+        self._channel = grpc.insecure_channel(address, options=CLIENT_OPTIONS)
         self._stub = operator_pb2_grpc.OperatorStub(self._channel)
         self._metadata = (("authorization", f"Bearer {token}"),)
 

@@ -8,6 +8,7 @@ Shapes: N images, C channels, H/W height and width.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 import torch
@@ -37,9 +38,7 @@ def re_estimate(net: nn.Module, batches: Iterable[Tensor]) -> int:
     if not layers:
         net.eval()
         return 0
-    before = [
-        {name: value.clone() for name, value in layer.state_dict().items()} for layer in layers
-    ]
+    before = [copy.deepcopy(layer.state_dict()) for layer in layers]
     momenta = [layer.momentum for layer in layers]
     net.eval()
     for layer in layers:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from rootstock.common.documents import Document
+from rootstock.common.distillation.settings import TaskLearningSettings
 from rootstock.common.errors import DataError
 from rootstock.common.nets.training import cosine, descend
 
@@ -45,15 +45,10 @@ def quarter_turned(images_NCSS: Tensor, turns: int) -> Tensor:
     return torch.rot90(images_NCSS, turns, (2, 3))
 
 
-class RotationSettings(Document):
+class RotationSettings(TaskLearningSettings):
     """Settings that train a rotation head on a few hundred images."""
 
-    steps: int = Field(default=400, ge=1, le=1_000_000)
-    learning_rate: float = Field(default=1e-3, gt=0, le=10)
-    """AdamW's at the start; a cosine takes it to zero over the steps."""
-    weight_decay: float = Field(default=1e-2, ge=0, le=10)
     batch_size: int = Field(default=64, ge=2, le=65_536)
-    seed: int = Field(default=0, ge=0, lt=1 << 63)
 
 
 FEWEST_IMAGES = 20

@@ -1,6 +1,6 @@
-"""Pictures in a folder; labels, if there are any, are the folders' names.
+"""Reads pictures in folders; labels, if there are any, are the folders' names.
 
-Shapes: N images, C channels, H/W height and width.
+N images, C channels, H/W height and width.
 """
 
 from __future__ import annotations

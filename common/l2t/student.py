@@ -134,7 +134,6 @@ class Student(nn.Module):
         return list(zip(self.names, heads, strict=True))
 
     def _read_in(self, layers: nn.Sequential, prefix: str) -> int:
-        """Return how many layers there are up to the last one that is read."""
         names = [name for name, _ in layers.named_children()]
         return max((i for i, n in enumerate(names, start=1) if prefix + n in self.read), default=0)
 

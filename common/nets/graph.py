@@ -69,10 +69,8 @@ class NetTree(Document):
                 raise ValueError(f"edge {category} → {task} joins a module that the net lacks")
         if len(set(joins)) != len(joins):
             raise ValueError("two edges join the same category module and task module")
-        known = {task.name for task in self.tasks}
-        for name in self.task_modules:
-            if name not in known:
-                raise ValueError(f"task module '{name}' serves none of the net's tasks")
+        if odd := self.task_modules.keys() - {task.name for task in self.tasks}:
+            raise ValueError(f"task module '{min(odd)}' serves none of the net's tasks")
         return self
 
     def edge(self, category: str, task: str) -> Edge:
@@ -133,7 +131,6 @@ class NetTree(Document):
         return self._grown(edges=(*self.edges, edge))
 
     def _joins_near(self, category: str, task: str) -> str:
-        """Name some joins, those of the category or of the task first."""
         edges = sorted(self.edges, key=lambda edge: (edge.category != category, edge.task != task))
         named = [f"{edge.category} → {edge.task}" for edge in edges[:_NAMED_JOINS]]
         more = len(edges) - len(named)

@@ -56,8 +56,7 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `optimiser_state` returned; rates and other settings stay as they are.
 
-    Raises ValueError if it is another optimiser's: there is no such parameter, or it has another
-    shape.
+    Raises ValueError if it is another optimiser's.
     """
     own = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}

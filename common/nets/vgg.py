@@ -210,7 +210,6 @@ def _fcn_layers(
     kernel: int,
     outputs: int,
 ) -> list[Layer]:
-    """Return FCN-8s's counterpart of a VGG above a split."""
     by_number = dict(enumerate(widths, start=1))
     pool = int(split.removeprefix("pool"))
     fcn = Fcn(by_number, len(widths), hidden, kernel, outputs)

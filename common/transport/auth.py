@@ -74,8 +74,7 @@ class NonceMemory:
     def first(self, site: str, nonce: str, now: float) -> bool:
         """Note a nonce; False if this site has used it before.
 
-        Raises UnreachableError if so many calls came in that remembering more would cost unbounded
-        memory; the same call is welcome later, signed anew.
+        Raises UnreachableError if remembering more calls would cost unbounded memory.
         """
         with self._lock:
             self._forget(now - 2 * MAX_SKEW_SECONDS)

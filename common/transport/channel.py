@@ -27,7 +27,7 @@ _COMMON: list[tuple[str, int]] = [
     ("grpc.http2.max_pings_without_data", 0),
 ]
 
-_CLIENT: list[tuple[str, int]] = [
+CLIENT_OPTIONS: list[tuple[str, int]] = [
     *_COMMON,
     # Our own retry policy (full jitter, resumes at an offset) is the only one.
     ("grpc.enable_retries", 0),
@@ -38,7 +38,7 @@ _CLIENT: list[tuple[str, int]] = [
     ("grpc.enable_http_proxy", 0),
 ]
 
-_SERVER: list[tuple[str, int]] = [
+SERVER_OPTIONS: list[tuple[str, int]] = [
     *_COMMON,
     # A server answers pings that come more often than this with "too many pings" and hangs up;
     # half of the client's interval leaves room for jitter. The default is five minutes.
@@ -48,16 +48,6 @@ _SERVER: list[tuple[str, int]] = [
 ]
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?")
-
-
-def channel_options() -> list[tuple[str, int]]:
-    """Return the options of a client's channel."""
-    return list(_CLIENT)
-
-
-def server_options() -> list[tuple[str, int]]:
-    """Return the options of a server."""
-    return list(_SERVER)
 
 
 class Address(NamedTuple):
@@ -115,8 +105,7 @@ def open_channel(
     address: str, interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = ()
 ) -> grpc.Channel:
     """Open a client's channel; nothing is sent until the first call."""
-    parsed = require_loopback(address)
-    channel = grpc.insecure_channel(str(parsed), options=channel_options())
+    channel = grpc.insecure_channel(str(require_loopback(address)), options=CLIENT_OPTIONS)
     return grpc.intercept_channel(channel, *interceptors) if interceptors else channel
 
 

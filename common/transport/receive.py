@@ -100,15 +100,12 @@ class _Writer:
         self._flushed = receiver.offset
 
     def put(self, chunk: Chunk) -> None:
-        """Hand a chunk over."""
         self._chunks.put(chunk)
 
     def end(self, *, whole: bool) -> None:
-        """Say that no chunk follows: the stream ended (`whole`), or was cut."""
         self._chunks.put(whole)
 
     def run(self) -> None:
-        """Work until the end; see `receive` for what is raised."""
         try:
             try:
                 while isinstance(chunk := self._chunks.get(), Chunk):

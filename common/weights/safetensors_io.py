@@ -129,7 +129,8 @@ def read(path: Path, entry: BlobEntry, *, limits: Limits | None = None) -> dict[
     `limits` is for what a peer supplied. Without it the entry's own size is the cap, which is
     right for entries that were admitted before.
     """
-    return dict(stream(path, entry, limits=limits or _own_limits(entry)))
+    own = Limits(max_blob_bytes=max(entry.size, 1 << 10))
+    return dict(stream(path, entry, limits=limits or own))
 
 
 def load_module(module: nn.Module, path: Path, entry: BlobEntry) -> None:
@@ -167,10 +168,6 @@ def require_entry(
                 f"{what}: tensor '{name}' is {place.dtype} {list(place.shape)} in the file, "
                 f"{said.dtype} {list(said.shape)} in the manifest"
             )
-
-
-def _own_limits(entry: BlobEntry) -> Limits:
-    return Limits(max_blob_bytes=max(entry.size, 1 << 10))
 
 
 def _raw(tensor: Tensor) -> memoryview:

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from rootstock.common.errors import AddressInUseError, ConfigurationError
 from rootstock.common.files import write_bytes
-from rootstock.common.transport.channel import Address, require_loopback, server_options
+from rootstock.common.transport.channel import SERVER_OPTIONS, Address, require_loopback
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.merges.commit import Committer
@@ -125,7 +125,7 @@ class CoordinatorServer:
         token = load_or_create_token(self._paths.operator_token)
         server = grpc.aio.server(
             interceptors=[error_interceptor(), auth_interceptor(self._registry, token)],
-            options=server_options(),
+            options=SERVER_OPTIONS,
         )
         federation_pb2_grpc.add_FederationServicer_to_server(self._federation, server)
         operator_pb2_grpc.add_OperatorServicer_to_server(self._operator, server)

@@ -21,7 +21,7 @@ from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Limits, Plan
 from rootstock.common.transport.auth import SigningInterceptor
-from rootstock.common.transport.channel import channel_options, open_channel
+from rootstock.common.transport.channel import CLIENT_OPTIONS, open_channel
 from rootstock.common.transport.chunks import Span
 from rootstock.common.transport.dedup import kept_spans
 from rootstock.common.transport.status import error_from_rpc
@@ -275,7 +275,7 @@ def raising() -> Iterator[None]:
 
 def plain_channel(address: str) -> grpc.Channel:
     """Return a channel that signs nothing."""
-    return grpc.insecure_channel(address, options=channel_options())
+    return grpc.insecure_channel(address, options=CLIENT_OPTIONS)
 
 
 def messages_of(

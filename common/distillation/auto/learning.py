@@ -227,7 +227,6 @@ class AutoLearning(Learning):
         return None
 
     def _features(self, generator: torch.Generator) -> Tensor:
-        """Return f of all images there are, and of views of them."""
         if self._kept is None:
             shown = self._shown(generator)
         else:

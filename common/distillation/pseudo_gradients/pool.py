@@ -64,7 +64,7 @@ class DrawPool:
             parts.append(maps(draw.to(device)))
             count += len(draw.G_NOSS)
             if len(parts) == 1:
-                draws = max(1, min(draws, max_bytes // _bytes(parts[0])))
+                draws = max(1, min(draws, max_bytes // sum(x.nbytes for x in parts[0])))
         V_NMHW = torch.cat([V for V, _ in parts])
         D_T_NCHW = torch.cat([D_T for _, D_T in parts])
         student_norm, teacher_norm = (_mean_norm(x) for x in (V_NMHW, D_T_NCHW))
@@ -81,13 +81,9 @@ class DrawPool:
         """Return V and D'_T of `count` different draws, or of all if there are fewer."""
         if count >= len(self.V_NMHW):
             return self.V_NMHW, self.D_T_NCHW
-        chosen = torch.randperm(len(self.V_NMHW), generator=generator)[:count]
-        chosen = chosen.to(self.V_NMHW.device)
+        order = torch.randperm(len(self.V_NMHW), generator=generator)
+        chosen = order[:count].to(self.V_NMHW.device)
         return self.V_NMHW[chosen], self.D_T_NCHW[chosen]
-
-
-def _bytes(maps: tuple[Tensor, Tensor]) -> int:
-    return sum(x.element_size() * x.numel() for x in maps)
 
 
 def _mean_norm(x_NCHW: Tensor) -> float:

@@ -56,7 +56,7 @@ class TailoredBlocks(nn.Module):
             self._into.setdefault(path.target, []).append((path, name, pool))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return the last node's map, of the stem's."""
+        """Return the last node's map, from the stem's."""
         nodes = {0: x_NCHW}
         pooled: dict[str, Tensor] = {}
         for node, into in self._into.items():
