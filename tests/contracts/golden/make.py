@@ -35,6 +35,7 @@ from torch import Tensor
 
 from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.config import check
+from rootstock.common.distillation.settings import MethodName
 from rootstock.common.errors import ConflictError
 from rootstock.common.identity.keys import SigningKey, load_or_create
 from rootstock.common.nets.adapter import Adapter
@@ -192,7 +193,7 @@ class Golden:
         # v5: another architecture's extractor, joined with no adapter; the dream has no answer.
         self.ship("emu", tasks=("classification",), seed=3, extractor=EXTRACTOR)
         self._answers["emu"] = lambda _, asked: errors(asked, no_adapter=11.0, zero_sample=12.0)
-        self.conduct(zero_sample_method="dream")
+        self.conduct(zero_sample_method=MethodName.DREAM)
         # No version: rejected by the policy, not evaluated, refused at the gate.
         self.ship("dog", tasks=("classification",))
         self._answers["dog"] = lambda _, asked: errors(asked, no_adapter=88.0, zero_sample=71.5)
@@ -344,7 +345,7 @@ class Golden:
     def conduct(
         self,
         *,
-        zero_sample_method: str = "auto",
+        zero_sample_method: MethodName = MethodName.AUTO,
         take: str = "best",
         review: str = "never",
         approve: str | None = None,
