@@ -56,11 +56,12 @@ def test_it_reads_as_its_own_release_read_it(
     config: Path, promised: dict[str, Any], mlflow: MlflowServer
 ) -> None:
     assert promised["commands"].keys() == opening.READING.keys()
+    opening.serve(config, mlflow.uri)
+    opening.upgrade(config)
     found = {
         name: opening.rootstock(config, *opening.READING[name], "--json")
         for name in opening.PROCESSES
     }
-    opening.serve(config, mlflow.uri)
     found = {name: opening.answer(config, *argv) for name, argv in opening.READING.items()} | found
     require(found, promised["commands"])
 

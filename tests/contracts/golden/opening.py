@@ -15,6 +15,9 @@ from typing import Any
 
 import tomli_w
 
+from rootstock.common.config import load
+from rootstock.coordinator.app import open_context
+from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.deploy.cli.main import app
 
 GOLDEN = Path(__file__).parent
@@ -59,6 +62,15 @@ def serve(config: Path, mlflow_uri: str) -> None:
     values["history"]["mlflow_uri"] = mlflow_uri
     values["state"] = str(config.parent / values["state"])
     config.write_text(tomli_w.dumps(values), "utf-8")
+
+
+def upgrade(config: Path) -> None:
+    """Bring the database to the present schema, as a coordinator's start does.
+
+    Commands that only look refuse a database of another schema and leave it as it is.
+    """
+    with open_context(load(config, CoordinatorConfig)):
+        pass
 
 
 def expected(release: str) -> dict[str, Any]:

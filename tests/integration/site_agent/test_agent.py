@@ -27,6 +27,7 @@ from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.operations import OperationKind
+from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.registry import Receipt, documents
 from rootstock.coordinator.registry.evaluations import evaluation_id
 from rootstock.coordinator.service import messages
@@ -48,8 +49,15 @@ def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
             agent.until(lambda: agent.status().get("phase") == "watching")
             (submission,) = centre.registry.submissions.all()
             manifest = TeacherManifest.parse(submission.manifest, what="manifest")
-            admit(manifest, centre.plan, centre.store.local_path)
             assert manifest.shared_samples is not None
+            samples = centre.store.area(samples_area(submission.id))
+
+            def path_of(digest: str) -> Path:
+                shared = manifest.shared_samples
+                private = shared is not None and digest == shared.blob.digest
+                return (samples if private else centre.store).local_path(digest)
+
+            admit(manifest, centre.plan, path_of)
             assert manifest.shared_samples.count == 7
             (shared,) = (line for line in agent.log() if line["event"] == "samples.shared")
             assert shared["samples"] == 7

@@ -20,13 +20,9 @@ from rootstock.common.errors import DataError
 from rootstock.common.images.decode import batches, normalise
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
-from rootstock.site_agent.config import StatisticsConfig
-from rootstock.site_agent.data.images import ImageSet
-from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.teacher.statistics import statistics
 from tests.benchmarks.papers.transplant import teachers
 from tests.benchmarks.papers.transplant.datasets import Dataset, Labelled, LabSplit, lab
-from tests.benchmarks.papers.transplant.shared_task import shared_task_module
+from tests.benchmarks.papers.transplant.shared_task import named_statistics, shared_task_module
 from tests.benchmarks.papers.transplant.teachers import Below
 
 CPU = torch.device("cpu")
@@ -164,13 +160,6 @@ def between(
         test=_judged(own.category_module, split.test),
         mirror=dataset.mirror,
     )
-
-
-def named_statistics(teacher: Teacher, training: Labelled) -> dict[str, Tensor]:
-    """Return what the lab's agent would ship."""
-    keys = tuple(str(place) for place in range(len(training)))
-    images = ImageSet(training.images_NCSS, training.classes_N.float(), keys)
-    return statistics(teacher, images, StatisticsConfig())
 
 
 @torch.no_grad()

@@ -17,8 +17,11 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.augmentation import augment
 from rootstock.common.images.decode import normalise
+from rootstock.site_agent.config import StatisticsConfig
+from rootstock.site_agent.data.images import ImageSet
 from rootstock.site_agent.recipes.fit import schedule
 from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.teacher.statistics import statistics
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.papers.transplant import teachers
 from tests.benchmarks.papers.transplant.datasets import Dataset, Labelled, lab
@@ -44,8 +47,6 @@ def shared_task_module(
     root, cache
         Of data sets; of trained nets.
     """
-    from tests.benchmarks.papers.transplant.material import named_statistics
-
     categories = [c for c in (*dataset.similar, *dataset.dissimilar) if c != left_out]
     start = teachers.common_start(dataset, seed=seed, root=root, cache=cache)
     task_module = start.task_modules[teachers.TASK.name]
@@ -108,3 +109,10 @@ def _train(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+
+
+def named_statistics(teacher: Teacher, training: Labelled) -> dict[str, Tensor]:
+    """Return what the lab's agent would ship."""
+    keys = tuple(str(place) for place in range(len(training)))
+    images = ImageSet(training.images_NCSS, training.classes_N.float(), keys)
+    return statistics(teacher, images, StatisticsConfig())

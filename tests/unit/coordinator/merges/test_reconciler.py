@@ -48,7 +48,7 @@ def test_a_header_that_no_message_can_repeat_is_refused(context: CoordinatorCont
     submission = receive(context, honest.model_copy(update={"category_module": lie}))
     submissions = context.registry.submissions
     reconcile(context, until=lambda: submissions.get(submission).state is SubmissionState.REFUSED)
-    assert r"'\ud800'" in submissions.get(submission).reason
+    assert r"\ud800" in submissions.get(submission).reason
     assert context.registry.events.after("cat-lab", 0, 10)
 
 
