@@ -23,6 +23,8 @@ from tests.benchmarks.papers.recombine.budget import Training
 from tests.benchmarks.papers.transplant.datasets import Labelled
 from tests.support.benchmark_images import decoded, grey
 
+pytestmark = pytest.mark.slow
+
 TINY = replace(
     QUICK,
     width=4,

@@ -15,6 +15,8 @@ from tests.benchmarks.cli import app
 from tests.benchmarks.papers.transplant import datasets, recipes, teachers
 from tests.benchmarks.papers.transplant.recipes import BOTH_HEADS, SUPERVISED, TASK_HEAD, RecipeRow
 
+pytestmark = pytest.mark.slow
+
 ROW = RecipeRow("digits", "one", SUPERVISED, "identity", 0, 50.0, 30.0, 1.0)
 
 

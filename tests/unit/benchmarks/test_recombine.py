@@ -35,6 +35,8 @@ from tests.benchmarks.papers.recombine.training import Learner, freeze, train
 from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
 from tests.support.benchmark_images import decoded, images
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 CPU = torch.device("cpu")
 SPEC = ArchitectureSpec(name="small-resnet", split="block2_1", settings={"blocks": 1, "width": 4})

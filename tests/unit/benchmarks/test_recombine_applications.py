@@ -32,6 +32,8 @@ from tests.benchmarks.papers.transplant.datasets import CIFAR10
 from tests.support.benchmark_images import decoded, grey
 from tests.support.layers import weight
 
+pytestmark = pytest.mark.slow
+
 SHORT = Training(steps=3, batch=16, learning_rate=0.01)
 TINY = replace(
     QUICK, width=4, unlabelled=64, photographs=SHORT, grey=SHORT, extractors=SHORT, tuning=SHORT,

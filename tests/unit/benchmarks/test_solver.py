@@ -13,6 +13,8 @@ from tests.benchmarks.system import solver_closed_form, solver_speed
 from tests.benchmarks.system.solver import cpu_disagreement, table
 from tests.benchmarks.system.solver_cases import CASES, Step, disagreement, on
 
+pytestmark = pytest.mark.slow
+
 KEYS = {
     *("net", "device", "adjoint_speedup", "adjoint_memory_ratio"),
     *("closed_form_speedup", "draws_per_second", "bound_draws_per_second"),

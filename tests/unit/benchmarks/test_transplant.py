@@ -17,6 +17,8 @@ from tests.benchmarks.harness import results
 from tests.benchmarks.papers.transplant import datasets, goals, report, run, summary, tables
 from tests.benchmarks.papers.transplant.cells import CEILING, Row
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 
 

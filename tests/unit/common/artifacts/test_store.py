@@ -12,6 +12,8 @@ import pytest
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import IntegrityError, LimitError, NotFoundError, SchemaError
 
+pytestmark = pytest.mark.slow
+
 ABSENT = "0" * 64
 
 

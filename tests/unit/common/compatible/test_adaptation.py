@@ -22,6 +22,8 @@ from rootstock.common.images.decode import batches
 from tests.support import digit_domains, digits_lab
 from tests.support.layers import weight
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = AdaptationSettings(steps=40, learning_rate=1e-3)
 
 

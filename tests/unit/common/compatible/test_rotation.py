@@ -14,6 +14,8 @@ from rootstock.common.images.decode import normalise
 from rootstock.common.nets.architectures import build_head, initialise
 from tests.support import digits_lab
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_image_is_turned_as_its_label_says() -> None:
     images = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -32,6 +32,8 @@ from rootstock.coordinator.export.layers import Convert, converted
 from rootstock.coordinator.net.compose import compose
 from tests.support.grown_net import Command, GrownNet, animals
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def grown(tmp_path: Path) -> GrownNet:

@@ -27,6 +27,8 @@ from rootstock.coordinator.registry import Merge
 from tests.support.in_process_jobs import inspected
 from tests.support.merges import evaluating, merge_runner, report, with_policy
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def merged(context: CoordinatorContext, tmp_path: Path) -> tuple[CoordinatorContext, Merge]:

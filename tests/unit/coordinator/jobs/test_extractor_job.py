@@ -16,6 +16,8 @@ from rootstock.coordinator.jobs.model import JobResult, TransplantJob
 from rootstock.coordinator.jobs.worker import TransplantWorker
 from tests.support.transplant_jobs import SPEC, Transplant, digits
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"input_size": 32, "in_channels": 1}
 EXTRACTORS = {
     "wide-resnet": ArchitectureSpec(

@@ -15,6 +15,8 @@ from rootstock.coordinator.jobs.model import TransplantJob
 from rootstock.coordinator.jobs.worker import TransplantWorker
 from tests.support.transplant_jobs import OUTLINE, SPEC, Transplant, digits, outlines, outlining
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = SegmentationConfig.model_validate(
     {
         "draws": 16,

@@ -17,6 +17,8 @@ from rootstock.coordinator.jobs.worker import TransplantWorker
 from rootstock.coordinator.paths import job_area
 from tests.support.transplant_jobs import PAPERS, SPEC, Transplant, digits, trained
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def transplant(tmp_path: Path) -> Transplant:

@@ -42,6 +42,8 @@ from tests.support.coordinator_context import receive, teacher
 from tests.support.in_process_jobs import InThisProcess
 from tests.support.merges import evaluating, merge_runner, report, with_policy
 
+pytestmark = pytest.mark.slow
+
 QUICK = TaskLearningSettings(steps=120, learning_rate=3e-3)
 
 

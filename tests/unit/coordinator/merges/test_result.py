@@ -20,6 +20,8 @@ from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.registry import Merge, MergeState
 from tests.support.merges import evaluating, merge_runner, report, with_policy
 
+pytestmark = pytest.mark.slow
+
 STORED: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "stored_before_kinds.json").read_text(encoding="utf-8")
 )

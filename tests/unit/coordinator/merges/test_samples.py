@@ -35,6 +35,8 @@ from tests.support.shared_samples import (
     with_samples,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def tasks() -> tuple[TaskSpec, ...]:

@@ -39,6 +39,8 @@ from rootstock.coordinator.service.messages import watch_response
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import reconcile
 
+pytestmark = pytest.mark.slow
+
 
 def heads_file(context: CoordinatorContext) -> HeadsFile:
     return HeadsFile(StatePaths(context.config).heads)

@@ -23,6 +23,8 @@ from rootstock.common.protocol import Plan
 from rootstock.coordinator.registry.migrate import newest
 from tests.support.grown_net import CLASSIFICATION, SPEC, Command, GrownNet
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "show": ("net", "show"),
     "log": ("net", "log"),

@@ -9,6 +9,8 @@ from rootstock.site_agent.data.sources import open_source
 from tests.support import digits_lab
 from tests.support.checkout import CHECKOUT
 
+pytestmark = pytest.mark.slow
+
 VOC = CHECKOUT.parent / "shared" / "data" / "voc2012-animals"
 ANIMALS = ("cat", "cow", "dog", "horse", "sheep")
 

@@ -28,6 +28,8 @@ from rootstock.site_agent.state import Stopped
 from rootstock.site_agent.teacher.package import write_blob
 from tests.support import digits_lab
 
+pytestmark = pytest.mark.slow
+
 SPEC = digits_lab.SPEC.model_copy(update={"split": "pool2"})
 TASK = digits_lab.TASK.name
 CONFIG = TrainingConfig(recipe="compatible", epochs=15)

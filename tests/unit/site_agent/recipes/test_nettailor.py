@@ -46,6 +46,8 @@ from rootstock.site_agent.state import Stopped
 from rootstock.site_agent.teacher.package import build, write_blob
 from tests.support import digits_lab
 
+pytestmark = pytest.mark.slow
+
 SPEC = ArchitectureSpec(
     name="small-resnet", split="block2_1", settings={"input_size": 32, "width": 4, "blocks": 1}
 )

@@ -23,6 +23,8 @@ from rootstock.site_agent.state import Stopped
 from tests.support import digits_lab
 from tests.support.digits_lab import CONFIG, train
 
+pytestmark = pytest.mark.slow
+
 
 def weights(teacher: Teacher) -> dict[str, torch.Tensor]:
     return {

@@ -41,6 +41,8 @@ from tests.support import digit_domains, digits_lab
 from tests.support.digit_domains import save
 from tests.support.lab_with_teacher import lab_in
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = AdaptationSettings(steps=40, learning_rate=1e-3)
 SHORT = AdaptationSettings(steps=1)
 

@@ -31,6 +31,8 @@ from tests.support import digit_domains, digits_lab
 from tests.support.digit_domains import save
 from tests.support.lab_with_teacher import lab_in
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> LabSnapshot:
