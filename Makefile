@@ -10,8 +10,14 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 demo: $(VENV)/.demo
 	$(BIN)/rootstock demo $(ARGS)
 
+# Whole federations one after another: each takes all cores, and some hold times against bounds.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+ifdef ARGS
+	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest $(PARALLEL) --ignore tests/e2e
+	$(BIN)/python -m pytest tests/e2e
+endif
 
 # Without processes of whole federations and without what trains nets for long.
 test-fast: $(VENV)/.dev
