@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # A module of tests stays in one process, with the servers and nets that its tests share.
-PARALLEL := -n auto --maxprocesses 4 --dist loadscope
+PARALLEL := -n logical --maxprocesses 4 --dist loadscope
 
 .PHONY: demo test test-fast check format stubs clean
 
