@@ -86,9 +86,7 @@ class JobRunner:
             If its process died more than `max_restarts` times, or the join makes torch fail.
         """
         config = self._config
-        remote: Any = ray.remote(
-            num_cpus=config.num_cpus, max_retries=config.max_restarts, max_calls=1
-        )(inspect)  # an idle process would hold its memory
+        remote: Any = ray.remote(num_cpus=config.num_cpus, max_retries=config.max_restarts)(inspect)
         try:
             found = await remote.remote(job.canonical(), max(1, int(config.num_cpus)))
         except RayTaskError as error:

@@ -40,7 +40,7 @@ def answer(folder: Path) -> dict[str, Any]:
         [*ROOTSTOCK, "demo", "--json", "--state", str(folder)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=540,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     parsed: dict[str, Any] = json.loads(done.stdout)
