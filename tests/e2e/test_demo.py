@@ -23,7 +23,7 @@ from rootstock.coordinator.history.server import MlflowServer
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.deploy.federation.processes import free_ports
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ROOTSTOCK = (sys.executable, "-m", "rootstock.deploy.cli.main")
 
