@@ -11,6 +11,7 @@ import pytest
 from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.config import load
 from rootstock.common.errors import NotFoundError
+from rootstock.common.identity.keys import load_or_create
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.publish import publish_plan
@@ -43,6 +44,7 @@ def test_what_is_collected_is_missed_by_nobody(
     command: Command, grown: GrownNet, tmp_path: Path
 ) -> None:
     settings = load(grown.config, CoordinatorConfig)
+    load_or_create(StatePaths(settings).key)
     publish_plan(settings, grown.store, StatePaths(settings).plan)
     before = everything(command, grown, tmp_path)
     kept = {blob.digest for blob in grown.store.blobs()}
