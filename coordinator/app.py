@@ -98,7 +98,7 @@ async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePat
         experiment_id=lambda: experiment.result() if experiment.done() else "",
     )
     await server.start()
-    conductor = Reconciler(
+    reconciler = Reconciler(
         context,
         MergeRunner(context, committer, runner, paths),
         Recorder(context, history, experiment),
@@ -109,7 +109,7 @@ async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePat
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     reached = asyncio.create_task(_reach(history, experiment, config.history.wait_seconds))
-    work = asyncio.create_task(conductor.run())
+    work = asyncio.create_task(reconciler.run())
     stopped = asyncio.create_task(stop.wait())
     try:
         # MLflow has its time to come up; labs ship and merges go on in the meantime.

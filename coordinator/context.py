@@ -22,14 +22,7 @@ from rootstock.coordinator.net.objects import (
     write_tree,
 )
 from rootstock.coordinator.paths import job_area, samples_area
-from rootstock.coordinator.registry import (
-    OPEN_MERGES,
-    Merge,
-    MergeState,
-    NetVersion,
-    Registry,
-    Submission,
-)
+from rootstock.coordinator.registry import Merge, MergeState, NetVersion, Registry, Submission
 from rootstock.coordinator.registry.documents import MergeChanged
 
 MAX_REASON = 2000
@@ -104,8 +97,8 @@ class CoordinatorContext:
         tree = self.tree()
         if tree is not None and category in tree.category_modules:
             return self.teacher_of(tree.category_modules[category].submission).site
-        for merge in self.registry.merges.all(*OPEN_MERGES):
-            if merge.category == category:
+        for merge in self.registry.merges.open():
+            if merge.operation.category == category:
                 return self.registry.submissions.get(merge.submission_id).site
         return None
 

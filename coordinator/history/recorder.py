@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from rootstock.common.errors import RootstockError, SchemaError, UnreachableError
+from rootstock.common.errors import SchemaError, UnreachableError
 from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.tailored import resnet as tailored_resnet
 from rootstock.common.nets.tailored.paths import name_of
@@ -52,25 +52,25 @@ class Recorder:
         ------
         UnreachableError
             If MLflow does not answer; what is not logged stays so and is logged later.
-        RootstockError
+        Exception
             What kept the first of the others from being logged; those behind it are logged.
         """
         await asyncio.shield(self._up)
-        failed: RootstockError | None = None
-        merges = await asyncio.to_thread(self._context.registry.merges.unlogged)
-        for merge in sorted(merges, key=lambda merge: merge.finished_at or 0.0):
+        failed: Exception | None = None
+        for merge_id in await asyncio.to_thread(self._context.registry.merges.unlogged):
             try:
-                await asyncio.to_thread(self._log, merge)
+                await asyncio.to_thread(self._log, merge_id)
             except UnreachableError:
                 raise
-            except RootstockError as error:
+            except Exception as error:  # noqa: BLE001  # raised below, after the others
                 failed = failed or error
         if failed is not None:
             raise failed
 
-    def _log(self, merge: Merge) -> None:
-        self._history.log_merge(gather(self._net, self._context.config, merge))
+    def _log(self, merge_id: str) -> None:
         registry = self._context.registry
+        merge = registry.merges.get(merge_id)
+        self._history.log_merge(gather(self._net, self._context.config, merge))
         show_head(registry, self._history)
         # Last: a merge counts as logged when the aliases follow it, too.
         registry.merges.update(merge.id, logged=True)

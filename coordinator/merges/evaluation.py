@@ -84,7 +84,7 @@ async def answer(registry: Registry, merge_id: str, turn: int) -> EvaluationRepo
             return evaluation.report
         return registry.merges.get(merge_id).decision
 
-    found = await wait_for(registry, look)
+    found = await wait_for(registry, merge_id, look)
     return found if isinstance(found, EvaluationReport) else None
 
 

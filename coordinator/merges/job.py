@@ -89,7 +89,7 @@ class Distiller:
         def show(progress: Progress) -> None:
             loop.run_in_executor(
                 None,
-                lambda: registry.merges.update(merge.id, step=progress.step, steps=progress.steps),
+                lambda: registry.merges.progress(merge.id, progress.step, progress.steps),
             )
 
         return await self._runner.run(job, show)

@@ -1,20 +1,25 @@
-"""The conductor: carries submissions and merges on from whatever state it finds them in.
+"""The reconciler: carries submissions and merges on from whatever state it finds them in.
 
-All state is in the registry. After a crash the conductor reads it and goes on: admission and
+All state is in the registry. After a crash the reconciler reads it and goes on: admission and
 decisions are repeated (they are pure), a job resumes from its checkpoint, an evaluation that was
-asked for is waited for, a commit either happened or is made now.
+asked for is waited for, a commit either happened or is made now. Each submission and each merge is
+a piece of work of its own: what goes wrong with one costs no other, and never the service.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 from rootstock.common.errors import RefusedError, RootstockError
+from rootstock.common.nets.graph import NetTree
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext, plain
@@ -25,14 +30,19 @@ from rootstock.coordinator.growth.operations import (
     Underway,
     decide,
 )
+from rootstock.coordinator.growth.readiness import OpenMerge, ready
 from rootstock.coordinator.merges.result import of_labs
 from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.plan.heads import HeadsFile, heads_of_net, publish
-from rootstock.coordinator.registry import OPEN_MERGES, Change, Submission, SubmissionState
+from rootstock.coordinator.registry import Change, MergeState, Submission, SubmissionState
 from rootstock.coordinator.registry.documents import SubmissionChanged
 
-Work = Callable[[], Awaitable[None]]
+ATTEMPTS = 3
+"""How often work is tried in which the coordinator itself is at fault, before it is ended."""
+
+MAX_PAUSE_SECONDS = 60.0
+"""Longest pause before work that can only be tried again is tried again."""
 
 
 class Logger(Protocol):
@@ -43,14 +53,23 @@ class Logger(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the states in the registry call for."""
+
+    run: Callable[[], Awaitable[None]]
+    give_up: Callable[[str], None] | None = None
+    """Ends it for good, with the reason; without it, it is tried for ever."""
+
+
 class Reconciler:
     """Drives every open submission and merge.
 
     Parameters
     ----------
     context
-        What the coordinator holds: registry, store, plan, signing key.
-    transplanter
+        The coordinator's.
+    runner
         Carries one merge to its end.
     recorder
         Logs the ended ones to the history.
@@ -63,34 +82,37 @@ class Reconciler:
     def __init__(
         self,
         context: CoordinatorContext,
-        transplanter: MergeRunner,
+        runner: MergeRunner,
         recorder: Logger,
         heads: HeadsFile,
         retry_seconds: float,
     ) -> None:
         self._heads = heads
         self._context = context
-        self._transplanter = transplanter
+        self._runner = runner
         self._recorder = recorder
         self._retry_seconds = retry_seconds
         self._news = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._log = structlog.get_logger("conductor")
+        self._faults: dict[str, int] = {}
+        """How often each piece of work has failed since it last went well."""
+        self._deciding = asyncio.Lock()
+        """Submissions are admitted and decided about one by one: each counts on the ones before."""
+        self._log = structlog.get_logger("reconciler")
 
     async def run(self) -> None:
-        """Work until cancelled; wakes at every commit in the registry."""
+        """Work until cancelled; wakes when a submission or a merge changes."""
         loop = asyncio.get_running_loop()
 
-        def wake(_: Change) -> None:
-            loop.call_soon_threadsafe(self._news.set)
+        def wake(change: Change) -> None:
+            if change.ids:
+                loop.call_soon_threadsafe(self._news.set)
 
         unsubscribe = self._context.registry.subscribe(wake)
         try:
             while True:
                 self._news.clear()
-                self._raise_faults()
-                for name, work in (await asyncio.to_thread(self._due)).items():
-                    self._keep_going(name, work)
+                await self._supervise("scan", Work(self._scan))
                 await self._news.wait()
         finally:
             unsubscribe()
@@ -98,77 +120,104 @@ class Reconciler:
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
+    async def _scan(self) -> None:
+        """Start what the registry calls for and what is not going on already."""
+        for name, work in (await asyncio.to_thread(self._due)).items():
+            if name not in self._tasks:
+                task = asyncio.create_task(self._supervise(name, work), name=name)
+                self._tasks[name] = task
+                task.add_done_callback(partial(self._ended, name))
+
+    def _ended(self, name: str, _: asyncio.Task[None]) -> None:
+        del self._tasks[name]
+        # What arose for this name while its task was at the last step is found by another look.
+        self._news.set()
+
     def _due(self) -> dict[str, Work]:
         """Return the work that the states in the registry call for, by name."""
-        registry = self._context.registry
+        context, registry = self._context, self._context.registry
+        merges, tree = registry.merges.open(), context.tree()
         due: dict[str, Work] = {
-            merge.id: partial(self._transplanter.carry, merge.id)
-            for merge in registry.merges.all(*OPEN_MERGES)
-            if self._transplanter.ready(merge)
+            merge_id: Work(partial(self._runner.carry, merge_id), partial(self._fail, merge_id))
+            for merge_id in ready(merges, () if tree is None else tree.task_modules)
         }
-        if self._received() or self._undecided():
-            due["submissions"] = self._take_in
-        if self._heads_due():
-            due["heads"] = self._publish_heads
+        received = of_labs(registry.submissions.all(SubmissionState.RECEIVED))
+        for submission in received:
+            due[f"admit {submission.id}"] = Work(
+                partial(self._admit, submission), partial(self._refuse, submission)
+            )
+        # What submissions call for is known when all are admitted and there is a net to join. One
+        # whose admission has failed is not waited for.
+        settled = all(f"admit {submission.id}" in self._faults for submission in received)
+        if settled and not _founding(merges):
+            for submission in of_labs(registry.submissions.undecided()):
+                name = f"decide {submission.id}"
+                due[name] = Work(partial(self._decide, submission))
+                if name not in self._faults:  # the next one counts on what this one adds
+                    break
+        if self._heads_due(tree):
+            due["heads"] = Work(self._publish_heads)
         if registry.merges.unlogged():
-            due["history"] = self._recorder.log_all
+            due["history"] = Work(self._recorder.log_all)
         return due
 
-    def _keep_going(self, name: str, work: Work) -> None:
-        """Start work under a name unless it is going on already."""
-        if name in self._tasks:  # one that has ended is looked at by `_raise_faults` first
-            return
-        task = asyncio.create_task(self._patiently(name, work), name=name)
-        # What arose for this name while the task was at its last step is found by another look.
-        task.add_done_callback(lambda _: self._news.set())
-        self._tasks[name] = task
-
-    async def _patiently(self, name: str, work: Work) -> None:
-        """Do work; what fails for want of a disk, a peer or MLflow is tried again."""
+    async def _supervise(self, name: str, work: Work) -> None:
+        """Do work; what fails is logged and tried again, and ended when that cannot help."""
         try:
-            await work()
-        except RootstockError as error:
-            self._log.warning("waits", work=name, seconds=self._retry_seconds, error=str(error))
-            await asyncio.sleep(self._retry_seconds)
+            await work.run()
+        except RootstockError as error:  # for want of a disk, a peer or MLflow: waiting may mend it
+            pause = self._retry_seconds
+            self._faults.setdefault(name, 0)
+            self._log.warning("work.retried", work=name, seconds=pause, error=str(error))
+        except Exception as error:  # noqa: BLE001  # a supervisor: the log has the traceback
+            faults = self._faults[name] = self._faults.get(name, 0) + 1
+            self._log.exception("work.failed", work=name, attempt=faults)
+            if faults >= ATTEMPTS and work.give_up is not None:
+                try:
+                    await asyncio.to_thread(work.give_up, _reason(error))
+                    del self._faults[name]
+                    return
+                except Exception:  # noqa: BLE001
+                    self._log.exception("work.parked", work=name)
+            pause = min(self._retry_seconds * 2 ** (faults - 1), MAX_PAUSE_SECONDS)
+        else:
+            self._faults.pop(name, None)
+            return
+        await asyncio.sleep(pause)
+        self._news.set()
 
-    def _raise_faults(self) -> None:
-        """Raise a fault of ours rather than lose it with its task."""
-        for name, task in list(self._tasks.items()):
-            if task.done():
-                del self._tasks[name]
-                task.result()
-
-    async def _take_in(self) -> None:
-        """Admit or refuse what was received, then decide about what was admitted."""
-        await self._admit_received()
-        while undecided := await asyncio.to_thread(self._undecided):
-            await asyncio.to_thread(self._decide, undecided[0])
-
-    async def _admit_received(self) -> None:
+    def _fail(self, merge_id: str, reason: str) -> None:
         registry = self._context.registry
-        for submission in await asyncio.to_thread(self._received):
-            state, reason = SubmissionState.ADMITTED, ""
+        merge = registry.merges.get(merge_id)
+        site = registry.submissions.get(merge.submission_id).site
+        self._context.end(merge, site, MergeState.FAILED, reason)
+
+    async def _admit(self, submission: Submission) -> None:
+        """Admit a received submission, or refuse it."""
+        async with self._deciding:
             try:
                 await asyncio.to_thread(self._check, submission)
             except RefusedError as error:
-                state, reason = SubmissionState.REFUSED, plain(str(error))
-            await asyncio.to_thread(
-                registry.submissions.set_state,
-                submission.id,
-                state,
-                reason,
-                events=[
-                    SubmissionChanged(
-                        submission_id=submission.id,
-                        manifest_digest=submission.manifest_digest,
-                        state=state,
-                        reason=reason,
-                    ).to(submission.site)
-                ],
-            )
-            if state is SubmissionState.REFUSED:  # nothing will ever learn from its samples
-                await asyncio.to_thread(self._context.store.drop, samples_area(submission.id))
-            self._log.info("submission", id=submission.id, state=state, reason=reason)
+                await asyncio.to_thread(self._refuse, submission, str(error))
+            else:
+                await asyncio.to_thread(self._set_state, submission, SubmissionState.ADMITTED)
+
+    def _refuse(self, submission: Submission, reason: str) -> None:
+        self._set_state(submission, SubmissionState.REFUSED, plain(reason))
+        # Nothing will ever learn from its samples.
+        self._context.store.drop(samples_area(submission.id))
+
+    def _set_state(self, submission: Submission, state: SubmissionState, reason: str = "") -> None:
+        changed = SubmissionChanged(
+            submission_id=submission.id,
+            manifest_digest=submission.manifest_digest,
+            state=state,
+            reason=reason,
+        )
+        self._context.registry.submissions.set_state(
+            submission.id, state, reason, events=[changed.to(submission.site)]
+        )
+        self._log.info(f"submission.{state}", submission=submission.id, reason=reason)
 
     def _check(self, submission: Submission) -> None:
         """Put one submission through the gate, and ask growth whether the net has room for it.
@@ -185,19 +234,22 @@ class Reconciler:
             raise RefusedError(operations.reason)
         if manifest.shared_samples is not None:
             self._log.info(
-                "shared samples", site=submission.site, count=manifest.shared_samples.count
+                "submission.shares_samples",
+                submission=submission.id,
+                site=submission.site,
+                count=manifest.shared_samples.count,
             )
 
     def _operations(self, manifest: TeacherManifest) -> list[Operation] | Refusal:
         context = self._context
-        merges = context.registry.merges.all(*OPEN_MERGES)
+        operations = [merge.operation for merge in context.registry.merges.open()]
         underway = Underway(
-            joins=frozenset((merge.category, merge.task) for merge in merges),
-            tasks=frozenset(merge.task for merge in merges if merge.operation.brings_task),
+            joins=frozenset((each.category, each.task) for each in operations),
+            tasks=frozenset(each.task for each in operations if each.kind.brings_task),
         )
         return decide(context.tree(), manifest, context.plan, underway, context.owner)
 
-    def _heads_due(self) -> bool:
+    def _heads_due(self, tree: NetTree | None) -> bool:
         """Say whether the founding net's task modules are to be published as heads, and are there.
 
         Never again once heads were published: the operator may have retired them.
@@ -205,7 +257,6 @@ class Reconciler:
         context = self._context
         if context.config.plan.heads != "founder" or self._heads.last() is not None:
             return False
-        tree = context.tree()
         return tree is not None and all(
             task.name in tree.task_modules for task in context.plan.tasks
         )
@@ -219,28 +270,18 @@ class Reconciler:
         assert head is not None  # noqa: S101  # `_heads_due` has looked; versions only grow
         modules = heads_of_net(context.tree_of(head), context.plan)
         heads = publish(self._heads, context.registry, f"net version {head.number}", modules)
-        self._log.info("heads", number=heads.number, origin=heads.origin)
+        self._log.info("heads.published", number=heads.number, origin=heads.origin)
 
-    def _received(self) -> list[Submission]:
-        return of_labs(self._context.registry.submissions.all(SubmissionState.RECEIVED))
+    async def _decide(self, submission: Submission) -> None:
+        async with self._deciding:
+            await asyncio.to_thread(self._queue, submission)
 
-    def _undecided(self) -> list[Submission]:
-        """Return admitted submissions without merges; none while the net is being founded.
-
-        What the others call for is known when there is a net to join.
-        """
-        registry = self._context.registry
-        if any(
-            merge.operation is OperationKind.FOUND for merge in registry.merges.all(*OPEN_MERGES)
-        ):
-            return []
-        return of_labs(registry.submissions.undecided())
-
-    def _decide(self, submission: Submission) -> None:
+    def _queue(self, submission: Submission) -> None:
         """Queue the merges that an admitted submission calls for."""
         context = self._context
-        manifest = context.teacher(submission)
-        operations = self._operations(manifest)
+        if _founding(context.registry.merges.open()):
+            return
+        operations = self._operations(context.teacher(submission))
         if isinstance(operations, Refusal):
             # Another lab's teacher of this category came first since this one was admitted.
             context.fail_all(submission, operations.reason)
@@ -250,3 +291,17 @@ class Reconciler:
             operations,
             released=context.config.growth.automatic,
         )
+
+
+def _founding(merges: Iterable[OpenMerge]) -> bool:
+    return any(merge.operation.kind is OperationKind.FOUND for merge in merges)
+
+
+def _reason(error: Exception) -> str:
+    """Return what a lab is told about a fault; the traceback is the log's."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"a fault of the coordinator, {type(error).__name__}: {error} "
+        f"({Path(at.filename).name}:{at.lineno}), {ATTEMPTS} times; its log has the traceback. "
+        "Have the operator report it, and ship the teacher net again when it is mended"
+    )

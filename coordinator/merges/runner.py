@@ -14,7 +14,6 @@ from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth.acceptance import Verdict, accept_unevaluated, acceptance
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
-from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.inspection import inspection_job
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.commit import Committer, next_tree
@@ -33,7 +32,7 @@ from rootstock.coordinator.merges.result import (
     stored_result,
 )
 from rootstock.coordinator.paths import StatePaths, job_area
-from rootstock.coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
+from rootstock.coordinator.registry import Merge, MergeState, Submission
 from rootstock.coordinator.registry.wait import wait_for
 
 
@@ -49,29 +48,6 @@ class MergeRunner:
         self._paths = paths
         self._committer = committer
         self._log = structlog.get_logger("transplant")
-
-    def ready(self, merge: Merge) -> bool:
-        """Say whether an open merge can be carried on.
-
-        A task that comes along waits until the merge that brings its category module has ended
-        (paper, appendix: way 2), a category for a task that is on its way until that is there. If
-        that came to nothing, so will this.
-        """
-        if not merge.released and merge.decision is None:
-            return False
-        others = self._context.registry.merges.all(*OPEN_MERGES)
-        if merge.operation is OperationKind.NEW_TASK:
-            return not any(
-                other.submission_id == merge.submission_id
-                and other.operation is not OperationKind.NEW_TASK
-                for other in others
-            )
-        if merge.operation.brings_task or merge.state is not MergeState.QUEUED:
-            return True
-        if not any(o.task == merge.task and o.operation.brings_task for o in others):
-            return True
-        tree = self._context.tree()
-        return tree is not None and merge.task in tree.task_modules
 
     async def carry(self, merge_id: str) -> None:
         """Go on from the state that the merge is in, to its end.
@@ -270,7 +246,7 @@ class MergeRunner:
             found = registry.merges.get(merge.id)
             return None if found.decision is None else found
 
-        return await wait_for(registry, look)
+        return await wait_for(registry, merge.id, look)
 
 
 def teacher_numbers(manifest: TeacherManifest, task: str) -> MergeNumbers:

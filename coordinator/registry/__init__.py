@@ -8,8 +8,8 @@ transaction; what it returned is on the disk (SQLite in WAL mode with synchronou
     registry.uploads      begin, receive, touch, get, find, refinement, sent, live, references,
                           held, hold, hold_nothing, held_bytes
     registry.submissions  get, all(*states), undecided, set_state
-    registry.merges       create, queue, release, get, all(*states), of_submission, unlogged,
-                          advance, decide, update
+    registry.merges       create, queue, release, get, all(*states), open, of_submission,
+                          unlogged, advance, decide, update, progress
     registry.evaluations  request, report, get, unanswered, of_merge, of_merges;
                           evaluation_id(merge_id)
     registry.versions     commit, roll_back, next_number, head, get, all
@@ -111,7 +111,7 @@ class Registry:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener(change)` after every commit, in the committing thread.
 
-        `change` says which sites got events. Returns a function that ends the subscription.
+        `change` says whom it concerns. Returns a function that ends the subscription.
         """
         return self._database.subscribe(listener)
 

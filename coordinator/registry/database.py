@@ -34,13 +34,27 @@ OVERFLOW = 32
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:
-    """What a committed transaction is news to: `sites` by name, or `everyone`."""
+    """Whom a committed transaction concerns."""
 
     sites: frozenset[str] = frozenset()
+    """Names of the sites that got events."""
     everyone: bool = False
+    """Whether all sites got an event."""
+    ids: frozenset[str] = frozenset()
+    """Ids of the submissions and merges that changed, but for an upload's or a job's progress."""
 
 
 Listener = Callable[[Change], None]
+
+
+class _WritingSession(Session):
+    """Collects the subjects of the rows that it writes."""
+
+
+@event.listens_for(_WritingSession, "after_flush")
+def _collect(session: Session, _: object) -> None:
+    subjects = {getattr(row, "subject", None) for row in (*session.new, *session.dirty)}
+    session.info.setdefault("ids", set()).update(subjects - {None})
 
 
 class Database:
@@ -110,13 +124,14 @@ class Database:
             raise RuntimeError("the database was opened to be read only")
         with (
             self._failures(),
-            Session(self._engine, expire_on_commit=False) as session,
+            _WritingSession(self._engine, expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session
         change = Change(
             sites=frozenset(session.info.get("sites", ())),
             everyone=bool(session.info.get("everyone", False)),
+            ids=frozenset(session.info.get("ids", ())),
         )
         self._tell(change)
 

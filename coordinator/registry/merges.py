@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import select
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import Operation, OperationKind
+from rootstock.coordinator.growth.readiness import OpenMerge
 from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState, check_merge
 from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
@@ -144,15 +145,38 @@ class Merges:
         with self._database.read() as session:
             return [record(Merge, row) for row in session.scalars(query)]
 
-    def unlogged(self) -> list[Merge]:
-        """Return the finished merges that history has not been told of, oldest first."""
+    def open(self) -> list[OpenMerge]:
+        """Return the open merges, oldest first, without their documents."""
         query = (
-            select(MergeRow)
-            .where(MergeRow.logged.is_(False), MergeRow.state.not_in(OPEN_MERGES))
+            select(
+                MergeRow.id,
+                MergeRow.submission_id,
+                MergeRow.operation,
+                MergeRow.category,
+                MergeRow.task,
+                MergeRow.state,
+                or_(MergeRow.released, MergeRow.decision.is_not(None)),
+            )
+            .where(MergeRow.state.in_(OPEN_MERGES))
             .order_by(MergeRow.created_at, MergeRow.id)
         )
         with self._database.read() as session:
-            return [record(Merge, row) for row in session.scalars(query)]
+            return [
+                OpenMerge(name, submission, Operation(kind, category, task), state, released)
+                for name, submission, kind, category, task, state, released in session.execute(
+                    query
+                )
+            ]
+
+    def unlogged(self) -> list[str]:
+        """Return the ids of the ended merges that the history lacks, in the order they ended."""
+        query = (
+            select(MergeRow.id)
+            .where(MergeRow.logged.is_(False), MergeRow.state.not_in(OPEN_MERGES))
+            .order_by(MergeRow.finished_at, MergeRow.created_at, MergeRow.id)
+        )
+        with self._database.read() as session:
+            return list(session.scalars(query))
 
     def advance(
         self,
@@ -239,10 +263,16 @@ class Merges:
             _set(row, {"decision": decision, "decision_reason": reason}, now)
             return record(Merge, row)
 
+    def progress(self, merge_id: str, step: int, steps: int) -> None:
+        """Set how far a merge's job is; nobody is woken for that."""
+        values = {"step": step, "steps": steps, "updated_at": self._clock()}
+        with self._database.write() as session:
+            session.execute(update(MergeRow).where(MergeRow.id == merge_id).values(values))
+
     def update(
         self, merge_id: str, *, events: Iterable[NewEvent] = (), **fields: Unpack[MergeFields]
     ) -> Merge:
-        """Set fields of a merge without a step: progress, a run's id, that it is logged."""
+        """Set fields of a merge that stays in its state."""
         now = self._clock()
         with self._database.write() as session:
             row = _get(session, merge_id, lock=True)

@@ -154,6 +154,11 @@ class SubmissionRow(Base):
     upload: Mapped[UploadRow] = relationship(lazy="joined", innerjoin=True)
 
     @property
+    def subject(self) -> str:
+        """Whom a change of this row concerns."""
+        return self.id
+
+    @property
     def site(self) -> str:
         """The lab that ships it."""
         return self.upload.site
@@ -210,6 +215,11 @@ class MergeRow(Base):
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
 
+    @property
+    def subject(self) -> str:
+        """Whom a change of this row concerns."""
+        return self.id
+
 
 class EvaluationRow(Base):
     """A question to the owning lab; one a merge, or two: what needs no learning comes first."""
@@ -224,6 +234,11 @@ class EvaluationRow(Base):
     report: Mapped[EvaluationReport | None] = mapped_column(_document(EvaluationReport))
     requested_at: Mapped[float]
     reported_at: Mapped[float | None]
+
+    @property
+    def subject(self) -> str:
+        """Whom a change of this row concerns."""
+        return self.merge_id
 
 
 class NetVersionRow(Base):

@@ -1,4 +1,4 @@
-"""Waiting for something to be in the registry, however long that takes."""
+"""Waiting for a change of one merge, however long that takes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from rootstock.coordinator.registry import Change, Registry
 T = TypeVar("T")
 
 
-async def wait_for(registry: Registry, look: Callable[[], T | None]) -> T:
-    """Look at each commit to the registry, and return what was found first.
+async def wait_for(registry: Registry, merge_id: str, look: Callable[[], T | None]) -> T:
+    """Look now and at each change of a merge; return what is found first.
 
     Parameters
     ----------
     registry
-        Wakes this at every commit.
+        Wakes this.
+    merge_id
+        Whose changes.
     look
         Reads the registry, in a thread; None goes on waiting.
     """
     news = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def wake(_: Change) -> None:
-        loop.call_soon_threadsafe(news.set)
+    def wake(change: Change) -> None:
+        if merge_id in change.ids:
+            loop.call_soon_threadsafe(news.set)
 
     unsubscribe = registry.subscribe(wake)
     try:

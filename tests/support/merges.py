@@ -114,18 +114,22 @@ class NoHistory:
         self._merges = context.registry.merges
 
     async def log_all(self) -> None:
-        for merge in self._merges.unlogged():
-            self._merges.update(merge.id, logged=True)
+        for merge_id in self._merges.unlogged():
+            self._merges.update(merge_id, logged=True)
 
 
 def reconcile(
-    context: CoordinatorContext, *, until: Callable[[], object], retry_seconds: float = 0.05
+    context: CoordinatorContext,
+    *,
+    until: Callable[[], object],
+    retry_seconds: float = 0.05,
+    jobs: JobRunner | None = None,
 ) -> None:
     """Run the reconciler until a state is reached; no job is needed, so Ray is not started."""
     paths = StatePaths(context.config)
     reconciler = Reconciler(
         context,
-        merge_runner(context),
+        merge_runner(context, jobs),
         NoHistory(context),
         HeadsFile(paths.heads),
         retry_seconds,

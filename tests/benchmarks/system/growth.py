@@ -123,8 +123,8 @@ class _NoHistory:
         self._merges = registry.merges
 
     async def log_all(self) -> None:
-        for merge in self._merges.unlogged():
-            self._merges.update(merge.id, logged=True)
+        for merge_id in self._merges.unlogged():
+            self._merges.update(merge_id, logged=True)
 
 
 class _Net:

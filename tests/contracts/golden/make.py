@@ -430,8 +430,8 @@ class NoHistory:
 
     async def log_all(self) -> None:
         """Mark what has ended."""
-        for merge in self._merges.unlogged():
-            self._merges.update(merge.id, logged=True)
+        for merge_id in self._merges.unlogged():
+            self._merges.update(merge_id, logged=True)
 
 
 def errors(

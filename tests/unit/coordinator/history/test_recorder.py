@@ -46,12 +46,12 @@ def test_a_merge_that_cannot_be_logged_holds_up_no_other(context: CoordinatorCon
     async def log() -> None:
         up = asyncio.get_running_loop().create_future()
         up.set_result("the experiment")
-        await Recorder(context, PickyHistory(cat.id), up).log_all()
+        await Recorder(context, PickyHistory(cat), up).log_all()
 
-    with pytest.raises(ConflictError, match=cat.id):
+    with pytest.raises(ConflictError, match=cat):
         asyncio.run(log())
-    assert [cat.id] == [merge.id for merge in registry.merges.unlogged()]
-    assert registry.merges.get(dog.id).logged
+    assert [cat] == registry.merges.unlogged()
+    assert registry.merges.get(dog).logged
 
 
 def test_nothing_is_logged_before_mlflow_has_answered(context: CoordinatorContext) -> None:

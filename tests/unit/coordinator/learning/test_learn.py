@@ -20,6 +20,7 @@ from rootstock.common.weights.manifest import SharedSamples
 from rootstock.coordinator.config import SamplesConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
+from rootstock.coordinator.growth.readiness import ready
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.learning.found import (
     chosen_categories,
@@ -88,7 +89,9 @@ def queue(context: CoordinatorContext, folder: Path, name: str, source: str | No
 def carry(context: CoordinatorContext, merges: list[Merge]) -> None:
     carrier = MergeRunner(context, Committer(context), InThisProcess(), StatePaths(context.config))
     for merge in merges:
-        assert carrier.ready(context.registry.merges.get(merge.id))
+        tree = context.tree()
+        tasks = () if tree is None else tree.task_modules
+        assert merge.id in ready(context.registry.merges.open(), tasks)
         asyncio.run(carrier.carry(merge.id))
 
 

@@ -10,14 +10,13 @@ import pytest
 from rootstock.common.errors import StorageError
 from rootstock.coordinator.config import GrowthConfig
 from rootstock.coordinator.context import MAX_REASON, CoordinatorContext, plain
-from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.pending import growth_plan
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import OPEN_MERGES, MergeState, SubmissionState
 from rootstock.protos.rootstock.federation.v1 import federation_pb2
 from tests.support.coordinator_context import receive, teacher
-from tests.support.merges import merge_runner, reconcile
+from tests.support.merges import reconcile
 
 
 def test_two_labs_with_one_category_found_one_net(context: CoordinatorContext) -> None:
@@ -97,15 +96,3 @@ def test_operations_are_held_until_the_operator_lets_the_net_grow(
         assert [released.id for released in merges.release()] == [merge.id]
         reconcile(held, until=lambda: merges.get(merge.id).state is MergeState.MERGED)
         assert growth_plan(view, paths).operations == ()
-
-
-def test_a_category_waits_for_a_task_that_is_on_its_way(context: CoordinatorContext) -> None:
-    merges = context.registry.merges
-    merging = merge_runner(context)
-    cat, dog = (receive(context, teacher(context, f"{name}-lab", name)) for name in ("cat", "dog"))
-    bringing = merges.create(cat, "cat", "classification", OperationKind.NEW_TASK)
-    joining = merges.create(dog, "dog", "classification", OperationKind.NEW_CATEGORY)
-    assert not merging.ready(joining)
-    merges.advance(bringing.id, MergeState.FAILED)
-    # The task came to nothing: the merge goes on, to its end.
-    assert merging.ready(joining)

@@ -109,7 +109,7 @@ def test_history_is_told_once(registry: Registry, evaluating: Callable[[str], Me
     merge = evaluating("cat")
     assert registry.merges.unlogged() == []
     registry.merges.advance(merge.id, MergeState.FAILED, reason="singular")
-    assert [merge.id] == [row.id for row in registry.merges.unlogged()]
+    assert [merge.id] == registry.merges.unlogged()
     registry.merges.update(merge.id, logged=True)
     assert registry.merges.unlogged() == []
 
@@ -123,7 +123,7 @@ def test_a_rollback_is_news_to_the_history(
     assert registry.merges.unlogged() == []
     ended = registry.merges.get(merge.id).finished_at
     registry.merges.advance(merge.id, MergeState.ROLLED_BACK)
-    assert [merge.id] == [found.id for found in registry.merges.unlogged()]
+    assert [merge.id] == registry.merges.unlogged()
     assert ended == registry.merges.get(merge.id).finished_at
 
 
@@ -238,7 +238,7 @@ def test_the_head_is_rolled_back_to_its_parent(three: Registry) -> None:
     merge = three.merges.get(taken.merge_id)
     assert (merge.state, merge.reason) == (MergeState.ROLLED_BACK, "wrong labels")
     # History is told of it, and the version stays on record with its number.
-    assert [row.id for row in three.merges.unlogged()][-1] == merge.id
+    assert three.merges.unlogged()[-1] == merge.id
     assert [row.number for row in three.versions.all()] == [1, 2, 3]
 
 

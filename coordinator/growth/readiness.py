@@ -1,0 +1,55 @@
+"""Which open merges can run now, and which wait for another one. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+
+from rootstock.coordinator.growth.operations import Operation, OperationKind
+from rootstock.coordinator.growth.states import MergeState
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpenMerge:
+    """An open merge without its documents: reading it costs little and cannot fail."""
+
+    id: str
+    submission_id: str
+    operation: Operation
+    state: MergeState
+    released: bool
+    """Whether the operator lets it run, or has decided about it."""
+
+
+def ready(merges: Sequence[OpenMerge], tasks: Collection[str]) -> list[str]:
+    """Return the ids of the merges that can run, in the order given.
+
+    A task that comes with a category module waits until the merge of that module has ended
+    (paper, appendix: way 2). A category for a task that is on its way waits until that is there;
+    if that came to nothing, the merge runs and fails.
+
+    Parameters
+    ----------
+    merges
+        All open ones, whose order is kept.
+    tasks
+        Tasks of which the net has a module.
+    """
+    adding_categories = {
+        merge.submission_id
+        for merge in merges
+        if merge.operation.kind is not OperationKind.NEW_TASK
+    }
+    coming_tasks = {merge.operation.task for merge in merges if merge.operation.kind.brings_task}
+
+    def can_run(merge: OpenMerge) -> bool:
+        kind = merge.operation.kind
+        if not merge.released:
+            return False
+        if kind is OperationKind.NEW_TASK:
+            return merge.submission_id not in adding_categories
+        if kind.brings_task or merge.state is not MergeState.QUEUED:
+            return True
+        return merge.operation.task not in coming_tasks or merge.operation.task in tasks
+
+    return [merge.id for merge in merges if can_run(merge)]

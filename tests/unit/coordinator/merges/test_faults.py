@@ -1,0 +1,129 @@
+"""What goes wrong with one submission or merge costs no other, and never the coordinator."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from rootstock.common.protocol import Plan
+from rootstock.common.weights.admission import admit
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.operations import OperationKind
+from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob
+from rootstock.coordinator.merges import reconciler
+from rootstock.coordinator.merges.reconciler import ATTEMPTS
+from rootstock.coordinator.registry import MergeState, SubmissionState
+from tests.support.coordinator_context import receive, teacher
+from tests.support.in_process_jobs import InThisProcess
+from tests.support.merges import reconcile
+
+
+class Faulty(InThisProcess):
+    """Fails at one merge as torch does, with an error that is not the project's own."""
+
+    def __init__(self, merge_id: str, times: int) -> None:
+        super().__init__()
+        self.merge_id = merge_id
+        self.left = times
+
+    async def inspect(self, job: InspectionJob) -> Inspection:
+        if job.merge_id == self.merge_id and self.left:
+            self.left -= 1
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        return await super().inspect(job)
+
+
+def faults(logs: Sequence[Mapping[str, object]]) -> list[tuple[object, object, object]]:
+    return [
+        (entry["work"], entry["attempt"], entry["exc_info"])
+        for entry in logs
+        if entry["event"] == "work.failed"
+    ]
+
+
+def test_a_merge_with_a_fault_fails_and_the_next_lab_founds_the_net(
+    context: CoordinatorContext,
+) -> None:
+    cat, dog = (receive(context, teacher(context, f"{name}-lab", name)) for name in ("cat", "dog"))
+    merges = context.registry.merges
+    jobs = Faulty("mrg-0001", ATTEMPTS)
+    with capture_logs() as logs:
+        reconcile(context, jobs=jobs, until=lambda: merges.all(MergeState.MERGED))
+    failed, merged = merges.all()
+    assert (failed.submission_id, failed.state) == (cat, MergeState.FAILED)
+    assert "RuntimeError: mat1 and mat2 shapes cannot be multiplied" in failed.reason
+    assert (merged.submission_id, merged.state) == (dog, MergeState.MERGED)
+    # The log has the traceback of each attempt.
+    assert faults(logs) == [(failed.id, attempt, True) for attempt in range(1, ATTEMPTS + 1)]
+    assert [event.kind for event in context.registry.events.after("cat-lab", 0, 10)][
+        -1
+    ] == "version"
+
+
+def test_a_fault_that_passes_costs_nothing(context: CoordinatorContext) -> None:
+    receive(context, teacher(context, "cat-lab", "cat"))
+    merges = context.registry.merges
+    reconcile(
+        context, jobs=Faulty("mrg-0001", ATTEMPTS - 1), until=lambda: merges.all(MergeState.MERGED)
+    )
+
+
+def test_a_merge_that_cannot_be_read_is_parked_across_restarts(context: CoordinatorContext) -> None:
+    """Its row is damaged, so it can neither go on nor be ended; labs are served all the same."""
+    registry = context.registry
+    cat = receive(context, teacher(context, "cat-lab", "cat"))
+    registry.submissions.set_state(cat, SubmissionState.ADMITTED)
+    merge = registry.merges.create(cat, "cat", "classification", OperationKind.FOUND)
+    damage(context.config.state, merge.id, '["no numbers"]')
+    for lab in ("dog", "cow"):
+        submission = receive(context, teacher(context, f"{lab}-lab", lab))
+        with capture_logs() as logs:
+            reconcile(context, until=partial(parked_and_admitted, context, logs, submission))
+        assert (merge.id, ATTEMPTS, True) in faults(logs)
+    damage(context.config.state, merge.id, "{}")
+    reconcile(context, until=lambda: registry.merges.get(merge.id).state is MergeState.MERGED)
+
+
+def parked_and_admitted(
+    context: CoordinatorContext, logs: Sequence[Mapping[str, object]], submission: str
+) -> bool:
+    parked = any(entry["event"] == "work.parked" for entry in logs)
+    state = context.registry.submissions.get(submission).state
+    return parked and state is SubmissionState.ADMITTED
+
+
+def damage(state: Path, merge_id: str, numbers: str) -> None:
+    connection = sqlite3.connect(state / "registry.sqlite")
+    with connection:
+        connection.execute("UPDATE merges SET numbers = ? WHERE id = ?", (numbers, merge_id))
+    connection.close()
+
+
+def test_a_submission_whose_admission_has_a_fault_is_refused(
+    context: CoordinatorContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def fault(manifest: TeacherManifest, plan: Plan, path: Callable[[str], Path]) -> None:
+        if manifest.site == "cat-lab":
+            raise ZeroDivisionError("division by zero")
+        admit(manifest, plan, path)
+
+    monkeypatch.setattr(reconciler, "admit", fault)
+    cat, dog = (receive(context, teacher(context, f"{name}-lab", name)) for name in ("cat", "dog"))
+    submissions = context.registry.submissions
+    reconcile(
+        context,
+        until=lambda: (
+            submissions.get(cat).state is SubmissionState.REFUSED
+            and context.registry.versions.head() is not None
+        ),
+    )
+    assert "ZeroDivisionError: division by zero" in submissions.get(cat).reason
+    (merged,) = context.registry.merges.all(MergeState.MERGED)
+    assert merged.submission_id == dog
