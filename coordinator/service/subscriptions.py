@@ -1,4 +1,4 @@
-"""Who watches, and how a watcher is woken: one lease a site, the newest instance holds it."""
+"""The watch streams of labs: one subscription a site, that of the newest instance."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ REMEMBERED = 16
 """Superseded instances remembered a site: more than a lab restarts within a day."""
 
 
-class Lease:
+class Subscription:
     """One open watch stream of a site."""
 
-    def __init__(self, site: str, instance: str) -> None:
-        self.site = site
+    def __init__(self, instance: str) -> None:
         self.instance = instance
         self.woken = asyncio.Event()
         self.superseded_by: str | None = None
@@ -30,15 +29,15 @@ class Subscriptions:
     """The watch streams of this process. Use from its event loop; `notify` from any thread."""
 
     def __init__(self) -> None:
-        self._leases: dict[str, Lease] = {}
+        self.draining = False
+        self._open: dict[str, Subscription] = {}
         self._superseded: dict[str, deque[str]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._draining = False
         self._log = structlog.get_logger("watch")
 
     @contextmanager
-    def lease(self, site: str, instance: str) -> Iterator[Lease]:
-        """Hold a site's watch; an older stream is told that it is superseded.
+    def subscribe(self, site: str, instance: str) -> Iterator[Subscription]:
+        """Make this the subscription of a site; an older one is superseded and woken.
 
         Raises
         ------
@@ -46,26 +45,27 @@ class Subscriptions:
             If this instance was superseded before: two agents would drive each other out for ever.
         """
         self._loop = asyncio.get_running_loop()
-        gone = self._superseded.setdefault(site, deque(maxlen=REMEMBERED))
-        older = self._leases.get(site)
-        if instance in gone:
+        superseded = self._superseded.setdefault(site, deque(maxlen=REMEMBERED))
+        if instance in superseded:
             raise ConflictError(
                 f"instance '{instance}' of site '{site}' was superseded by a newer one; stop "
                 "this agent, or give it a key and a name of its own"
             )
+        older = self._open.get(site)
         if older is not None:
             if older.instance != instance:
-                gone.append(older.instance)
-                self._log.warning("superseded", site=site, older=older.instance, newer=instance)
+                superseded.append(older.instance)
+                self._log.warning(
+                    "watch.superseded", site=site, older=older.instance, newer=instance
+                )
             older.superseded_by = instance
             older.woken.set()
-        lease = Lease(site, instance)
-        self._leases[site] = lease
+        subscription = self._open[site] = Subscription(instance)
         try:
-            yield lease
+            yield subscription
         finally:
-            if self._leases.get(site) is lease:
-                del self._leases[site]
+            if self._open.get(site) is subscription:
+                del self._open[site]
 
     def notify(self, change: Change) -> None:
         """Wake those whom a committed change concerns; for `Registry.subscribe`, any thread."""
@@ -75,22 +75,14 @@ class Subscriptions:
 
     def drain(self) -> None:
         """End every stream: the coordinator stops."""
-        self._draining = True
+        self.draining = True
         self._wake(Change(everyone=True))
-
-    @property
-    def draining(self) -> bool:
-        """Whether the coordinator stops."""
-        return self._draining
 
     def sites(self) -> set[str]:
         """Return the sites that watch now."""
-        return set(self._leases)
+        return set(self._open)
 
     def _wake(self, change: Change) -> None:
-        if change.everyone:
-            for lease in self._leases.values():
-                lease.woken.set()
-        else:
-            for site in change.sites & self._leases.keys():
-                self._leases[site].woken.set()
+        for site, subscription in self._open.items():
+            if change.everyone or site in change.sites:
+                subscription.woken.set()

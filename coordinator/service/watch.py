@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 import structlog
 
 from rootstock.common.errors import SchemaError, UnreachableError
+from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.registry import Registry
 from rootstock.coordinator.service.messages import watch_response
 from rootstock.coordinator.service.subscriptions import Subscriptions
@@ -26,21 +27,16 @@ MAX_INSTANCE = 128
 
 
 async def watch(
-    request: WatchRequest,
-    site: str,
-    *,
-    registry: Registry,
-    watchers: Subscriptions,
-    heartbeat_seconds: float,
+    context: CoordinatorContext, subscriptions: Subscriptions, site: str, request: WatchRequest
 ) -> AsyncGenerator[WatchResponse]:
     """Yield a site's events for as long as it listens.
 
-    A first heartbeat, at once or after what was missed, tells the agent that it is up to date.
+    A first heartbeat, at once or after what was missed, says that the agent is up to date.
 
     Raises
     ------
     UnreachableError
-        When the coordinator stops; the agent comes back with its cursor.
+        When the coordinator stops; the agent tries again with its cursor.
     ConflictError
         If this instance was superseded before.
     SchemaError
@@ -51,15 +47,16 @@ async def watch(
             f"instance has {len(request.instance)} characters; name this process with 1 to "
             f"{MAX_INSTANCE}"
         )
-    cursor = await _start(request.cursor, site, registry)
+    registry = context.registry
+    cursor = await asyncio.to_thread(_start, registry, site, request.cursor)
     caught_up = False
-    with watchers.lease(site, request.instance) as lease:
+    with subscriptions.subscribe(site, request.instance) as subscription:
         while True:
-            lease.woken.clear()
-            if lease.superseded_by is not None:
-                yield WatchResponse(superseded=Superseded(instance=lease.superseded_by))
+            subscription.woken.clear()
+            if subscription.superseded_by is not None:
+                yield WatchResponse(superseded=Superseded(instance=subscription.superseded_by))
                 return
-            if watchers.draining:
+            if subscriptions.draining:
                 raise UnreachableError("the coordinator stops; watch again when it is back")
             events = await asyncio.to_thread(registry.events.after, site, cursor, PAGE)
             for event in events:
@@ -67,18 +64,19 @@ async def watch(
                 cursor = event.cursor
             if events:
                 continue
-            if not caught_up or not await _woken(lease.woken, heartbeat_seconds):
+            seconds = context.config.server.heartbeat_seconds
+            if not caught_up or not await _woken(subscription.woken, seconds):
                 caught_up = True
                 yield WatchResponse(heartbeat=Heartbeat())
 
 
-async def _start(cursor: int, site: str, registry: Registry) -> int:
-    last = await asyncio.to_thread(registry.events.last_cursor)
+def _start(registry: Registry, site: str, cursor: int) -> int:
+    last = registry.events.last_cursor()
     if cursor <= last:
         return cursor
     # The database was put back from a backup: replaying is harmless (every event names what it is
     # about by id), waiting for the old number would keep the site deaf.
-    structlog.get_logger("watch").warning("cursor ahead", site=site, cursor=cursor, last=last)
+    structlog.get_logger("watch").warning("watch.cursor_ahead", site=site, cursor=cursor, last=last)
     return 0
 
 

@@ -321,7 +321,7 @@ def test_a_lying_header_is_refused_and_the_blob_then_comes_as_a_whole(
     again = missing_of(dog.begin(teacher.manifest, leaves_out=True), task_module(teacher))
     assert (again.durable_offset, list(again.held_tensors)) == (0, [])
     # One that was told otherwise before is told to begin again, not that its blob is bad.
-    with pytest.raises(UnreachableError, match="is to come as a whole now; begin"):
+    with pytest.raises(UnreachableError, match="can no longer deduplicate blob"):
         dog.upload(_chunked(begun.upload_id, blob.digest, sent))
     dog.ship(teacher, leaves_out=True)
     assert arrived(coordinator, teacher)
