@@ -54,7 +54,7 @@ def learn(
     with NetReader.open(settings) as view:
         tree = view.tree(number_of(view, None))
         begin = next(iter(plan.initial_task_modules.values()), None)
-        learned = Learner(view, tree, samples).task(
+        learned = Learner(view.store, tree, samples).task(
             name,
             _names(categories) or categories_in(samples),
             begin,
@@ -108,7 +108,7 @@ def found(
         chosen = chosen_categories(
             waiting, merge.category, categories_in(samples), _names(categories)
         )
-        learned = Learner(view, waiting, samples).task(
+        learned = Learner(view.store, waiting, samples).task(
             merge.task,
             chosen,
             plan.initial_task_modules.get(merge.task),
@@ -159,7 +159,7 @@ def connect(
     settings = load(config, CoordinatorConfig)
     with NetReader.open(settings) as view:
         tree = view.tree(number_of(view, None))
-        join = Learner(view, tree, samples).connection(
+        join = Learner(view.store, tree, samples).connection(
             category, task, BackDistillationSettings(steps=steps, seed=seed)
         )
     with operations(settings) as (operator, running):
