@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.cli.net.options import AsJson, Config, Version, number_of, open_net
+from rootstock.deploy.cli.access import number_of, open_net
+from rootstock.deploy.cli.net.tables import extractors, net_lines
+from rootstock.deploy.cli.options import AsJson, Config, Version
 from rootstock.deploy.output import PEOPLE, print_json, print_plain
 
 
@@ -21,17 +22,15 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show categories × tasks, with the error in each cell and what is not joined."""
-    from rootstock.deploy.cli.net.tables import extractors, net_lines
-
-    where, opened = open_net(config, "show")
-    with opened as view:
-        number = number_of(view, version)
-        commit = view.commit(number)
-        tree = view.tree(number)
+    where, opened = open_net(config)
+    with opened as net:
+        number = number_of(net, version)
+        commit = net.commit(number)
+        tree = net.tree(number)
     title = f"{where.net}, net version {number}"
     if picture is not None:
-        with needs_coordinator("net show --picture"):
-            from rootstock.coordinator.pictures.net import draw_net
+        from rootstock.coordinator.pictures.net import draw_net
+
         draw_net(tree, picture, title=title)
         PEOPLE.print(f"written: {picture}", soft_wrap=True)
     if as_json:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from rootstock.deploy.output import cut
+
 if TYPE_CHECKING:
     from rootstock.common.nets.graph import Edge, NetTree
 
@@ -27,10 +29,10 @@ def net_lines(tree: NetTree) -> Iterator[str]:
     """
     categories, tasks = sorted(tree.category_modules), sorted(tree.task_modules)
     cells = {(edge.category, edge.task): _cell(edge) for edge in tree.edges}
-    names = [_cut(name, _MOST_NAME) for name in categories]
+    names = [cut(name, _MOST_NAME) for name in categories]
     first = max([len("category"), *map(len, names)])
     for block in _blocks(tasks, WIDTH - first):
-        headings = [_cut(task, _MOST_HEADING) for task in block]
+        headings = [cut(task, _MOST_HEADING) for task in block]
         widths = [max(len(heading), len(NO_ERROR)) for heading in headings]
         yield _row("category", first, headings, widths)
         yield "─" * (first + sum(len(_GAP) + width for width in widths))
@@ -55,17 +57,12 @@ def extractors(tree: NetTree) -> dict[str, str]:
 
 
 def summary(tree: NetTree) -> str:
-    """Count what the net holds and what is not joined."""
+    """Count what is in the net and what is not joined."""
     cells = len(tree.category_modules) * len(tree.task_modules)
     missing = cells - len(tree.edges)
     joins = f"{len(tree.edges)} of {cells} joined" + (f" ({NOT_JOINED} not)" if missing else "")
-    return ", ".join(
-        [
-            counted(len(tree.category_modules), "category", "categories"),
-            counted(len(tree.task_modules), "task"),
-            joins,
-        ]
-    )
+    categories = counted(len(tree.category_modules), "category", "categories")
+    return f"{categories}, {counted(len(tree.task_modules), 'task')}, {joins}"
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -87,7 +84,7 @@ def _blocks(tasks: Sequence[str], room: int) -> Iterator[list[str]]:
     block: list[str] = []
     used = 0
     for task in tasks:
-        width = len(_GAP) + max(len(_cut(task, _MOST_HEADING)), len(NO_ERROR))
+        width = len(_GAP) + max(len(cut(task, _MOST_HEADING)), len(NO_ERROR))
         if block and used + width > room:
             yield block
             block, used = [], 0
@@ -95,7 +92,3 @@ def _blocks(tasks: Sequence[str], room: int) -> Iterator[list[str]]:
         used += width
     if block:
         yield block
-
-
-def _cut(name: str, length: int) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"

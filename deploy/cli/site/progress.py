@@ -23,11 +23,6 @@ def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
         )
 
 
-def warn(text: str) -> None:
-    """Print something that the operator should know."""
-    PEOPLE.print(f"note: {text}", soft_wrap=True)
-
-
 def retrying(error: BaseException, seconds: float) -> None:
     """Say that the coordinator is tried again."""
     PEOPLE.print(f"tries again in {seconds:.0f} s: {error}", soft_wrap=True)

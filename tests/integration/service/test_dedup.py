@@ -29,8 +29,8 @@ from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.commit import roll_back
 from rootstock.coordinator.registry import NetVersion
 from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES
+from rootstock.deploy.cli.coordinator.tables import status_tables
 from rootstock.deploy.client import OperatorClient
-from rootstock.deploy.federation.tables import status_tables
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.config import DataConfig, NetworkConfig, SiteConfig
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
