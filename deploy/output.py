@@ -6,12 +6,14 @@ Results go to standard output, for people or as one JSON object; all else to sta
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 PEOPLE = Console(stderr=True, highlight=False)
@@ -43,6 +45,24 @@ def print_plain(*lines: str) -> None:
 def note(text: str) -> None:
     """Print something that the operator should know on standard error."""
     PEOPLE.print(f"note: {text}", soft_wrap=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar on a terminal, nothing elsewhere; the context is a function for every step."""
+    columns = (TextColumn(what), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(
+        *columns, console=PEOPLE, transient=True, disable=not PEOPLE.is_terminal
+    ) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda step, steps, message: shown.update(
+            task, completed=step, total=steps, description=message
+        )
+
+
+def retrying(error: BaseException, seconds: float) -> None:
+    """Say that the coordinator is tried again."""
+    PEOPLE.print(f"tries again in {seconds:.0f} s: {error}", soft_wrap=True)
 
 
 def table(

@@ -24,12 +24,12 @@ def needed(
         What labs download before they train.
     `net`
         Commits, trees, modules and adapters of every version, those rolled back included, and the
-        manifests that the modules came with.
+        manifests of the modules.
     `submissions`
         Manifests and signatures of all uploads; blobs of those that are open, and of teachers that
         were not refused.
     `merges`
-        What open merges have learned, and ask labs about; refined adapters that came for them.
+        What open merges have learned, and ask labs about; refined adapters sent for them.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from rootstock.common.weights.manifest import BlobEntry, Recipe, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.growth.operations import OperationKind
-from rootstock.coordinator.learning.found import waiting_categories
+from rootstock.coordinator.learning.founding import waiting_categories
 from rootstock.coordinator.merges.result import COORDINATOR, LearnedTask, OperatorJoin
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan import heads
@@ -74,7 +74,7 @@ class Operations:
         Parameters
         ----------
         merge_id
-            See `rootstock.coordinator.learning.found.founding_merge`.
+            See `rootstock.coordinator.learning.founding.founding_merge`.
 
         Raises
         ------

@@ -18,9 +18,8 @@ from rootstock.coordinator.service.downloads import Downloads
 from rootstock.coordinator.service.interceptors import caller
 from rootstock.coordinator.service.messages import evaluation_report, receipt_message
 from rootstock.coordinator.service.reports import take_report
-from rootstock.coordinator.service.subscriptions import Subscriptions
 from rootstock.coordinator.service.uploads.sessions import UploadSessions
-from rootstock.coordinator.service.watch import watch
+from rootstock.coordinator.service.watch import Subscriptions, watch
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationServicer
 
@@ -44,7 +43,7 @@ class Federation(FederationServicer):
         self._plan = context.plan.canonical(), context.plan.content_digest()
         self._log = structlog.get_logger("federation")
 
-    async def Join(self, request: pb.JoinRequest, _context: Any) -> pb.JoinResponse:  # noqa: N802
+    async def Join(self, request: pb.JoinRequest, _context: Any) -> pb.JoinResponse:
         """Bind the site's name to its key."""
         if request.site == COORDINATOR:
             raise ConflictError(
@@ -57,9 +56,7 @@ class Federation(FederationServicer):
             net=context.config.net, coordinator_public_key=context.key.public_key
         )
 
-    async def GetPlan(  # noqa: N802
-        self, request: pb.GetPlanRequest, _context: Any
-    ) -> pb.GetPlanResponse:
+    async def GetPlan(self, request: pb.GetPlanRequest, _context: Any) -> pb.GetPlanResponse:
         """Agree on a protocol version and hand out the plan and the published heads."""
         heads = await asyncio.to_thread(self._heads)
         plan, plan_digest = self._plan
@@ -71,38 +68,36 @@ class Federation(FederationServicer):
             heads=b"" if heads is None else heads.canonical(),
         )
 
-    async def BeginUpload(  # noqa: N802
+    async def BeginUpload(
         self, request: pb.BeginUploadRequest, _context: Any
     ) -> pb.BeginUploadResponse:
         """Open or resume an upload."""
         return await self._uploads.begin(caller(), request)
 
-    async def Upload(  # noqa: N802
+    async def Upload(
         self, request_iterator: AsyncIterator[pb.UploadRequest], _context: Any
     ) -> pb.UploadResponse:
         """Take the chunks of one blob."""
         return await self._uploads.receive(caller(), request_iterator)
 
-    async def CommitUpload(  # noqa: N802
+    async def CommitUpload(
         self, request: pb.CommitUploadRequest, _context: Any
     ) -> pb.CommitUploadResponse:
         """End an upload with a receipt."""
         receipt = await self._uploads.commit(caller(), request.upload_id)
         return pb.CommitUploadResponse(receipt=receipt_message(receipt))
 
-    def Download(  # noqa: N802
+    def Download(
         self, request: pb.DownloadRequest, _context: Any
     ) -> AsyncGenerator[pb.DownloadResponse]:
         """Send a blob from an offset to its end."""
         return self._downloads.send(caller(), request)
 
-    def Watch(  # noqa: N802
-        self, request: pb.WatchRequest, _context: Any
-    ) -> AsyncGenerator[pb.WatchResponse]:
+    def Watch(self, request: pb.WatchRequest, _context: Any) -> AsyncGenerator[pb.WatchResponse]:
         """Send events after the cursor, then live ones."""
         return watch(self._context, self._subscriptions, caller(), request)
 
-    async def ReportEvaluation(  # noqa: N802
+    async def ReportEvaluation(
         self, request: pb.ReportEvaluationRequest, _context: Any
     ) -> pb.ReportEvaluationResponse:
         """Keep a lab's numbers."""

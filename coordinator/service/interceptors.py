@@ -104,8 +104,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         given = str(dict(metadata).get("authorization", "")).encode()
         if not hmac.compare_digest(given, self._authorization):
             raise IdentityError(
-                "the operator's token is missing or wrong; it stands in the file operator-token "
-                "in the coordinator's state folder"
+                "the operator's token is missing or wrong; it is in the file operator-token in "
+                "the coordinator's state folder"
             )
 
     def _verified(self, method: str, metadata: list[tuple[str, Any]]) -> str:

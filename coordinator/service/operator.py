@@ -20,9 +20,9 @@ from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.forget import forget_samples
 from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
 from rootstock.coordinator.registry import Merge, Submission, SubmissionState
-from rootstock.coordinator.service.subscriptions import Subscriptions
 from rootstock.coordinator.service.uploads.gate import blob_entries
 from rootstock.coordinator.service.uploads.sessions import UploadSessions
+from rootstock.coordinator.service.watch import Subscriptions
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorServicer
 
@@ -71,13 +71,11 @@ class Operator(OperatorServicer):
         self._experiment_id = experiment_id
         self._operations = Operations(context)
 
-    async def GetStatus(  # noqa: N802
-        self, _request: pb.GetStatusRequest, _context: Any
-    ) -> pb.GetStatusResponse:
+    async def GetStatus(self, _request: pb.GetStatusRequest, _context: Any) -> pb.GetStatusResponse:
         """Return sites, submissions and merges."""
         return await asyncio.to_thread(self._status, self._subscriptions.sites())
 
-    async def DecideMerge(  # noqa: N802
+    async def DecideMerge(
         self, request: pb.DecideMergeRequest, _context: Any
     ) -> pb.DecideMergeResponse:
         """Record the operator's decision on a merge."""
@@ -89,21 +87,19 @@ class Operator(OperatorServicer):
         )
         return pb.DecideMergeResponse(state=merge.state)
 
-    async def Grow(  # noqa: N802
-        self, _request: pb.GrowRequest, _context: Any
-    ) -> pb.GrowResponse:
+    async def Grow(self, _request: pb.GrowRequest, _context: Any) -> pb.GrowResponse:
         """Let every operation that is held go ahead."""
         merges = await asyncio.to_thread(self._registry.merges.release)
         return pb.GrowResponse(merge_ids=[merge.id for merge in merges])
 
-    async def ForgetSamples(  # noqa: N802
+    async def ForgetSamples(
         self, request: pb.ForgetSamplesRequest, _context: Any
     ) -> pb.ForgetSamplesResponse:
         """Delete the samples that came with a submission."""
         count = await asyncio.to_thread(forget_samples, self._context, request.submission_id)
         return pb.ForgetSamplesResponse(count=count)
 
-    async def CollectGarbage(  # noqa: N802
+    async def CollectGarbage(
         self, _request: pb.CollectGarbageRequest, _context: Any
     ) -> pb.CollectGarbageResponse:
         """Delete the blobs that nothing needs."""
@@ -115,9 +111,7 @@ class Operator(OperatorServicer):
             digests=garbage.digests[:MAX_DIGESTS],
         )
 
-    async def RollBack(  # noqa: N802
-        self, request: pb.RollBackRequest, _context: Any
-    ) -> pb.RollBackResponse:
+    async def RollBack(self, request: pb.RollBackRequest, _context: Any) -> pb.RollBackResponse:
         """Take a net version back."""
         taken = await self._committer.roll_back(
             request.version, _reason(request.reason), and_later=request.and_later
@@ -126,9 +120,7 @@ class Operator(OperatorServicer):
             versions=[version.number for version in taken], head=taken[-1].parent or 0
         )
 
-    async def LearnTask(  # noqa: N802
-        self, request: pb.LearnTaskRequest, _context: Any
-    ) -> pb.QueuedMerges:
+    async def LearnTask(self, request: pb.LearnTaskRequest, _context: Any) -> pb.QueuedMerges:
         """Queue the joins of a task module that the operator learned."""
         learned = LearnedTask.parse(request.learned, what="learned task module")
         merges = await asyncio.to_thread(
@@ -136,17 +128,13 @@ class Operator(OperatorServicer):
         )
         return pb.QueuedMerges(merge_ids=merges)
 
-    async def FoundNet(  # noqa: N802
-        self, request: pb.FoundNetRequest, _context: Any
-    ) -> pb.QueuedMerges:
+    async def FoundNet(self, request: pb.FoundNetRequest, _context: Any) -> pb.QueuedMerges:
         """Found the net on a task module that the operator learned."""
         learned = LearnedTask.parse(request.learned, what="learned task module")
         await asyncio.to_thread(self._operations.found_net, request.merge_id, learned)
         return pb.QueuedMerges(merge_ids=[request.merge_id])
 
-    async def Connect(  # noqa: N802
-        self, request: pb.ConnectRequest, _context: Any
-    ) -> pb.QueuedMerges:
+    async def Connect(self, request: pb.ConnectRequest, _context: Any) -> pb.QueuedMerges:
         """Queue a further join of what the net holds."""
         join = OperatorJoin.parse(request.join, what="learned join")
         merge = await asyncio.to_thread(
@@ -154,7 +142,7 @@ class Operator(OperatorServicer):
         )
         return pb.QueuedMerges(merge_ids=[merge])
 
-    async def PublishHeads(  # noqa: N802
+    async def PublishHeads(
         self, request: pb.PublishHeadsRequest, _context: Any
     ) -> pb.PublishedHeads:
         """Publish auxiliary heads, and tell every lab."""
@@ -170,9 +158,7 @@ class Operator(OperatorServicer):
         )
         return pb.PublishedHeads(heads=published.canonical())
 
-    async def RetireHeads(  # noqa: N802
-        self, request: pb.RetireHeadsRequest, _context: Any
-    ) -> pb.PublishedHeads:
+    async def RetireHeads(self, request: pb.RetireHeadsRequest, _context: Any) -> pb.PublishedHeads:
         """Take the published heads back, and tell every lab."""
         retired = await asyncio.to_thread(self._operations.retire_heads, _reason(request.reason))
         return pb.PublishedHeads(heads=retired.canonical())

@@ -25,8 +25,8 @@ from rootstock.coordinator.service.downloads import Downloads
 from rootstock.coordinator.service.federation import Federation
 from rootstock.coordinator.service.interceptors import CallInterceptor
 from rootstock.coordinator.service.operator import Operator, load_or_create_token
-from rootstock.coordinator.service.subscriptions import Subscriptions
 from rootstock.coordinator.service.uploads.sessions import UploadSessions
+from rootstock.coordinator.service.watch import Subscriptions
 from rootstock.protos.rootstock.federation.v1 import federation_pb2, federation_pb2_grpc
 from rootstock.protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
 

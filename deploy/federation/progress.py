@@ -5,30 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from rootstock.deploy.federation.config import Federation
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
-
-
-class Display(Protocol):
-    """Shows a federation's progress."""
-
-    def show(self, answer: pb.GetStatusResponse | None) -> None:
-        """Show the present state; None while the coordinator does not answer yet."""
-
-    def close(self) -> None:
-        """Show nothing more."""
-
-
-def make_display(federation: Federation, console: Console) -> Display:
-    """Return bars for a terminal and lines for anything else."""
-    if console.is_terminal:
-        return BarDisplay(federation, console)
-    return LineDisplay(federation, console)
 
 
 class Stage(NamedTuple):
@@ -39,13 +22,25 @@ class Stage(NamedTuple):
     steps: int = 1
 
 
-class _Stages:
-    """Reads each lab's stage from its agent's status file and the coordinator's answer."""
+class Display:
+    """Shows the stage of each lab, from its agent's status file and the coordinator's answer."""
 
-    def __init__(self, federation: Federation) -> None:
+    def __init__(self, federation: Federation, console: Console) -> None:
+        self._console = console
         self._status = {site.site: site.state / "status.json" for site in federation.sites}
 
-    def __call__(self, answer: pb.GetStatusResponse | None) -> dict[str, Stage]:
+    def show(self, answer: pb.GetStatusResponse | None) -> None:
+        """Show the present state; None while the coordinator does not answer yet."""
+        for site, stage in self._stages(answer).items():
+            self._show(site, stage)
+
+    def close(self) -> None:
+        """Show nothing more."""
+
+    def _show(self, site: str, stage: Stage) -> None:
+        raise NotImplementedError
+
+    def _stages(self, answer: pb.GetStatusResponse | None) -> dict[str, Stage]:
         stages = {site: _agent_stage(path) for site, path in self._status.items()}
         if answer is None:
             return stages
@@ -62,6 +57,59 @@ class _Stages:
             merges = [each for each in answer.merges if owners.get(each.submission_id) == site]
             stages[site] = _merge_stage(merges) or stages[site]
         return stages
+
+
+class BarDisplay(Display):
+    """Shows a bar for each lab."""
+
+    def __init__(self, federation: Federation, console: Console) -> None:
+        super().__init__(federation, console)
+        self._progress = Progress(
+            TextColumn("{task.fields[site]:<12}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {
+            site: self._progress.add_task("starts", total=1, site=site) for site in self._status
+        }
+        self._progress.start()
+
+    def close(self) -> None:
+        """Leave the bars as they are."""
+        self._progress.stop()
+
+    def _show(self, site: str, stage: Stage) -> None:
+        self._progress.update(
+            self._tasks[site],
+            description=stage.text,
+            completed=stage.step,
+            total=max(stage.steps, 1),
+        )
+
+
+class LineDisplay(Display):
+    """Prints a line at each new stage of a lab, and every tenth of a long one."""
+
+    def __init__(self, federation: Federation, console: Console) -> None:
+        super().__init__(federation, console)
+        self._last: dict[str, tuple[str, int]] = {}
+
+    def _show(self, site: str, stage: Stage) -> None:
+        tenth = 10 * stage.step // max(stage.steps, 1)
+        # What follows a colon (a loss) changes all the time.
+        shown = (stage.text.partition(":")[0], tenth)
+        if self._last.get(site) != shown:
+            self._last[site] = shown
+            share = f" {10 * tenth}%" if stage.steps > 1 else ""
+            self._console.print(f"{site}: {stage.text}{share}", soft_wrap=True)
+
+
+def make_display(federation: Federation, console: Console) -> Display:
+    """Return bars for a terminal and lines for anything else."""
+    kind = BarDisplay if console.is_terminal else LineDisplay
+    return kind(federation, console)
 
 
 def _agent_stage(path: Path) -> Stage:
@@ -90,56 +138,3 @@ def _ended(merge: pb.MergeStatus) -> str:
     if merge.state == "merged":
         return f"merged into v{merge.net_version}"
     return merge.state + (f": {merge.reason}" if merge.reason else "")
-
-
-class BarDisplay:
-    """Shows a bar for each lab."""
-
-    def __init__(self, federation: Federation, console: Console) -> None:
-        self._stages = _Stages(federation)
-        self._progress = Progress(
-            TextColumn("{task.fields[site]:<12}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=console,
-        )
-        self._tasks: dict[str, TaskID] = {
-            site.site: self._progress.add_task("starts", total=1, site=site.site)
-            for site in federation.sites
-        }
-        self._progress.start()
-
-    def show(self, answer: pb.GetStatusResponse | None) -> None:
-        """Move the bars."""
-        for site, (text, step, steps) in self._stages(answer).items():
-            self._progress.update(
-                self._tasks[site], description=text, completed=step, total=max(steps, 1)
-            )
-
-    def close(self) -> None:
-        """Leave the bars as they are."""
-        self._progress.stop()
-
-
-class LineDisplay:
-    """Prints a line at each new stage of a lab, and every tenth of a long one."""
-
-    def __init__(self, federation: Federation, console: Console) -> None:
-        self._stages = _Stages(federation)
-        self._console = console
-        self._last: dict[str, tuple[str, int]] = {}
-
-    def show(self, answer: pb.GetStatusResponse | None) -> None:
-        """Print what has changed."""
-        for site, (text, step, steps) in self._stages(answer).items():
-            tenth = 10 * step // max(steps, 1)
-            # What follows a colon (a loss) changes all the time.
-            shown = (text.partition(":")[0], tenth)
-            if self._last.get(site) != shown:
-                self._last[site] = shown
-                share = f" {10 * tenth}%" if steps > 1 else ""
-                self._console.print(f"{site}: {text}{share}", soft_wrap=True)
-
-    def close(self) -> None:
-        """Do nothing: lines need no end."""

@@ -11,9 +11,8 @@ from google.protobuf.json_format import MessageToDict
 
 from rootstock.common.config import load
 from rootstock.coordinator.config import CoordinatorConfig
-from rootstock.deploy.cli.access import running
+from rootstock.deploy.cli.access import operations, running
 from rootstock.deploy.cli.coordinator import heads
-from rootstock.deploy.cli.coordinator.gc import gc
 from rootstock.deploy.cli.coordinator.tables import restored_table, status_tables
 from rootstock.deploy.cli.extras import CoordinatorGroup
 from rootstock.deploy.cli.options import AsJson, Config, Reason
@@ -25,7 +24,6 @@ history = typer.Typer(
 )
 app.add_typer(history, name="history")
 app.add_typer(heads.app, name="heads")
-app.command()(gc)
 
 MergeId = Annotated[str, typer.Argument(help="As `coordinator status` lists it: mrg-0001")]
 
@@ -72,6 +70,51 @@ def forget_samples(
     with running(config) as operator:
         count = operator.forget_samples(submission)
     print_json({"submission": submission, "forgotten": count})
+
+
+@app.command()
+def gc(
+    config: Config,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be deleted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the blobs that no net version, submission or open merge needs.
+
+    A coordinator that runs does so itself, now and then (table garbage of coordinator.toml). A blob
+    stays for garbage.grace_seconds after it was stored last, whatever refers to it.
+    """
+    from rootstock.coordinator.garbage.collector import collect_garbage
+    from rootstock.coordinator.merges.pending import published_plan
+    from rootstock.coordinator.net.reader import NetReader
+    from rootstock.coordinator.paths import StatePaths
+    from rootstock.coordinator.plan.heads import HeadsFile
+
+    settings = load(config, CoordinatorConfig)
+    if dry_run:
+        paths = StatePaths(settings)
+        with NetReader.open(settings) as net:
+            garbage = collect_garbage(
+                net.registry,
+                net.store,
+                published_plan(paths),
+                HeadsFile(paths.heads).current(),
+                grace_seconds=settings.garbage.grace_seconds,
+                dry_run=True,
+            )
+    else:
+        with operations(settings) as (operator, _):
+            garbage = operator.collect_garbage()
+    rows = {**garbage.kept, "to delete" if dry_run else "deleted": garbage.deleted}
+    print_result(
+        {"dry_run": dry_run, **garbage.model_dump(mode="json")},
+        *(
+            f"{name:<12} {count.blobs:>8} blobs  {count.bytes / 1e6:>10.1f} MB"
+            for name, count in rows.items()
+        ),
+        as_json=as_json,
+    )
 
 
 @app.command()

@@ -81,7 +81,7 @@ def found(
     category's module is joined to it; the others are merged like any category after it.
     """
     from rootstock.common.distillation.settings import TaskLearningSettings
-    from rootstock.coordinator.learning.found import (
+    from rootstock.coordinator.learning.founding import (
         chosen_categories,
         founding_merge,
         waiting_categories,

@@ -9,7 +9,7 @@ import typer
 
 from rootstock.common.config import check, load
 from rootstock.deploy.cli.options import AsJson, Seed, SiteConfigFile, Steps
-from rootstock.deploy.output import RESULT, cut, note, print_json, print_plain
+from rootstock.deploy.output import RESULT, cut, note, print_json, print_plain, progress, retrying
 from rootstock.site_agent.config import SiteConfig
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ def adapt(
     """
     settings = load(config, SiteConfig)
     from rootstock.common.compatible.adaptation import AdaptationSettings
-    from rootstock.deploy.cli.site.progress import progress, retrying
     from rootstock.site_agent.transfer.adapt import adapt_own
     from rootstock.site_agent.transfer.adapt_card import require_free, write
     from rootstock.site_agent.transfer.snapshot import snapshot
@@ -86,7 +85,7 @@ def lines(card: AdaptedCard) -> Iterator[str]:
     yield _row("", ["as it is", "BatchNorm", "adapted", "own images"])
     turns = card.rotations
     accuracies = [turns.source, turns.re_estimated, turns.adapted, turns.own]
-    yield _row("turns told, %", [f"{each.accuracy:.1f}" for each in accuracies])
+    yield _row("turns recognised, %", [f"{each.accuracy:.1f}" for each in accuracies])
     for task, error in sorted(card.errors.items()):
         errors = [error.source, error.re_estimated, error.adapted]
         yield _row(f"error, {task}, %", [f"{error:.1f}" for error in errors])

@@ -9,7 +9,7 @@ import typer
 
 from rootstock.common.config import load
 from rootstock.deploy.cli.options import AsJson, SiteConfigFile
-from rootstock.deploy.output import cut, note, print_json, print_plain
+from rootstock.deploy.output import cut, note, print_json, print_plain, progress, retrying
 from rootstock.site_agent.config import SiteConfig
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ def sources(
     errors on validation images are reported and decide nothing. The agent may run meanwhile.
     """
     settings = load(config, SiteConfig)
-    from rootstock.deploy.cli.site.progress import progress, retrying
     from rootstock.site_agent.recipes.sources import from_file
     from rootstock.site_agent.transfer.rank_sources import candidates, rank, task_named
     from rootstock.site_agent.transfer.snapshot import snapshot

@@ -21,7 +21,7 @@ from rootstock.coordinator.config import SamplesConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.learning.found import (
+from rootstock.coordinator.learning.founding import (
     chosen_categories,
     founding_merge,
     waiting_categories,
