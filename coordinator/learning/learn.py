@@ -129,26 +129,22 @@ class Learner:
             raise ConflictError(f"category '{category}' is joined to task '{task}' already")
         g, head = self._task_module(task), tree.task_modules[task]
         samples = self._own(category)
-        candidates: list[tuple[str, AdapterEntry | None]] = [
-            (NO_ADAPTER, None),
+        plain = samples.part(self._features(category, None, samples.images_NCHW), judging=False)
+        candidates: list[tuple[str, AdapterEntry | None, int]] = [
+            (NO_ADAPTER, None, 0),
             *(
-                (f"as for {edge.task}", edge.adapter)
+                (f"as for {edge.task}", edge.adapter, 0)
                 for edge in tree.edges
                 if edge.category == category and edge.adapter is not None
             ),
+            (LEARNED, self._learned(task, g, plain, settings), len(plain.labels_N)),
         ]
-        learned_from = int((~samples.judging_N).sum())
         judged: list[OperatorJoin] = []
-        for how, adapter in candidates:
+        for how, adapter, learned_from in candidates:
             features = self._features(category, adapter, samples.images_NCHW)
             if tuple(features.shape[1:]) == feature_shape(head.architecture):
                 part = samples.part(features, judging=True)
-                judged.append(_judged(g, head.blob, adapter, how, part, 0))
-        plain = self._features(category, None, samples.images_NCHW)
-        learned = self._learned(task, g, samples.part(plain, judging=False), settings)
-        adapted = self._features(category, learned, samples.images_NCHW)
-        part = samples.part(adapted, judging=True)
-        judged.append(_judged(g, head.blob, learned, LEARNED, part, learned_from))
+                judged.append(_judged(g, head.blob, adapter, how, part, learned_from))
         return min(judged, key=lambda join: join.error)  # the first, and simplest, of equals
 
     def _learned(

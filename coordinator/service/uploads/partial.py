@@ -192,8 +192,8 @@ class PartialUploads:
         except asyncio.CancelledError:
             if job in self._superseded:
                 raise UnreachableError(
-                    f"a newer stream of blob {transfer.digest} took over; begin the upload again "
-                    "to resume"
+                    f"a newer stream of blob {transfer.digest} superseded this one; begin the "
+                    "upload again to resume"
                 ) from None
             raise
         finally:
