@@ -12,7 +12,7 @@ from rootstock.common.errors import MissingExtraError
 
 COORDINATOR_PACKAGES = frozenset(
     {"alembic", "boto3", "grpc_health", "grpc_reflection", "jinja2", "matplotlib", "mlflow"}
-    | {"ray", "sqlalchemy"}
+    | {"ray", "scipy", "sqlalchemy", "tomli_w"}
 )
 
 
