@@ -13,8 +13,7 @@ from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 from rootstock.common.errors import ConfigurationError, ConflictError, UnreachableError
-from rootstock.coordinator.history.content import RECORD, complete
-from rootstock.coordinator.history.notes import EXPERIMENT
+from rootstock.coordinator.history.content import EXPERIMENT, RECORD, complete
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.runs import Runs
 from rootstock.coordinator.history.versions import CURRENT, PREVIOUS, Versions

@@ -15,13 +15,14 @@ from rootstock.coordinator.history.content import (
     MERGE_ID,
     RECORD,
     complete,
+    description,
     merge_tags,
     metrics,
     milliseconds,
     parameters,
+    run_name,
 )
 from rootstock.coordinator.history.files import file_names, write_files
-from rootstock.coordinator.history.notes import description, run_name
 from rootstock.coordinator.history.record import MergeRecord
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}

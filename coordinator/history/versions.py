@@ -15,8 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from rootstock.coordinator.history.content import DIGEST, PREFIX, version_tags
-from rootstock.coordinator.history.notes import outcome
+from rootstock.coordinator.history.content import DIGEST, PREFIX, outcome, version_tags
 from rootstock.coordinator.history.record import MergeRecord
 
 CURRENT = "current"
@@ -150,8 +149,7 @@ class Versions:
 
     def _register(self, record: MergeRecord, run_id: str, model_id: str) -> None:
         version = self.of_digest(record.digest)
-        joined = f"{record.category} → {record.task}, from {record.site}"
-        description = f"{joined}. {outcome(record)}"
+        description = f"{record.join}, from {record.site}. {outcome(record)}"
         if version is not None and version.run_id == run_id:
             for key, value in version_tags(record).items():
                 if version.tags.get(key) != value:
