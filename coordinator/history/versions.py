@@ -1,7 +1,7 @@
 """Net versions in MLflow: a logged model, a registered version, aliases current and previous.
 
-The lineage of a merge: the parent version and the lab's teacher net go into its run as logged
-models, its child version comes out. The weights of all stay in the store: MLflow gets digests.
+The lineage of a merge: the parent version and the lab's teacher net are its run's inputs as
+logged models, its child version is the output. All weights stay in the store: MLflow gets digests.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ CURRENT = "current"
 PREVIOUS = "previous"
 
 NET = (
-    "A transplant net. Each version holds every module and every join of the version before. "
+    "A transplant net. Each version has every module and every join of the version before. "
     "The weights are in the coordinator's store, by the digests in a version's tree.json."
 )
 
 SUBMISSION = PREFIX + "submission"
-"""Tag with the digest of the manifest that a teacher net came with."""
+"""Tag with the digest of a teacher net's manifest."""
 
 
 class Versions:
@@ -38,14 +38,14 @@ class Versions:
         self._net = net
 
     def log(self, record: MergeRecord, experiment_id: str, run_id: str) -> None:
-        """Show what went into a merge and the net version that came out, each once."""
+        """Show a merge's inputs and the net version that it committed, each once."""
         run = self._client.get_run(run_id)
         known = {model.model_id for model in run.inputs.model_inputs} if run.inputs else set()
-        going_in = [self._teacher(record, experiment_id).model_id]
+        inputs = [self._teacher(record, experiment_id).model_id]
         parent = self._model(experiment_id, DIGEST, record.parent_digest)
         if parent is not None:
-            going_in.append(parent.model_id)
-        new = [LoggedModelInput(model_id) for model_id in going_in if model_id not in known]
+            inputs.append(parent.model_id)
+        new = [LoggedModelInput(model_id) for model_id in inputs if model_id not in known]
         if new:
             self._client.log_inputs(run_id, models=new)
         if record.digest is None:
@@ -56,7 +56,7 @@ class Versions:
             self._client.log_outputs(run_id, [LoggedModelOutput(child.model_id, step=0)])
         self._register(record, run_id, child.model_id)
 
-    def holds(self, record: MergeRecord, run_id: str) -> bool:
+    def is_complete(self, record: MergeRecord, run_id: str) -> bool:
         """Say whether the registry shows a merge's net version as it is, from that run."""
         version = self.of_digest(record.digest)
         if record.digest is None or version is None:
@@ -74,7 +74,7 @@ class Versions:
         return found[0] if found else None
 
     def point(self, alias: str, digest: str | None) -> None:
-        """Let an alias name a net version; None, or one that is not registered, takes it away."""
+        """Let an alias name a net version; None, or one that is not registered, deletes it."""
         version = self.of_digest(digest)
         try:
             if version is not None:
@@ -82,7 +82,7 @@ class Versions:
             else:
                 self._client.delete_registered_model_alias(self._net, alias)
         except MlflowException as error:
-            # Where nothing was registered yet there is nothing to take away.
+            # Where nothing was registered yet there is nothing to delete.
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
 
@@ -104,7 +104,7 @@ class Versions:
 
     def _child(self, record: MergeRecord, experiment_id: str, run_id: str) -> LoggedModel:
         found = self._model(experiment_id, DIGEST, record.digest)
-        if found is not None:  # also of a run that is gone: later runs name it as what went in
+        if found is not None:  # also of a run that was deleted: later runs name it as an input
             return found
         text = b"{}" if record.tree is None else record.tree.canonical()
         return self._logged(
