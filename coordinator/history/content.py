@@ -17,7 +17,7 @@ STATE = PREFIX + "state"
 RECORD = PREFIX + "record"
 """Tag that names the record that a run shows completely, and the way in which it does."""
 
-SHOWN = 4
+SHOWN = 5
 """Grows by one when runs show more, or show it otherwise: a rebuild then updates older ones."""
 
 _CALIBRATION = ("_scale", "_bias", "_uncalibrated_error", "_calibrated_error")

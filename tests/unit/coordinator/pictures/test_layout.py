@@ -41,10 +41,10 @@ def test_no_two_boxes_overlap_and_all_are_inside(count: int, tasks: list[str]) -
             assert apart_x or apart_y
 
 
-def test_category_modules_are_below_adapters_below_task_modules() -> None:
+def test_category_modules_are_left_of_adapters_and_task_modules_above() -> None:
     layout = plan(net(["cat", "cow"]))
     adapter = layout.adapters["cow", "classification"]
-    assert layout.categories["cow"].top < adapter.bottom
+    assert layout.categories["cow"].right < adapter.left
     assert adapter.top < dict(layout.tasks)["classification"].bottom
 
 
