@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from rootstock.common.artifacts.store import BlobStore
@@ -75,9 +76,9 @@ def loaded_task_module(
     return loaded(store, build_task_module(architecture, task), blob)
 
 
-def loaded(store: BlobStore, module: M, blob: BlobEntry) -> M:
+def loaded(store: BlobStore, module: M, blob: BlobEntry, device: torch.device | str = "cpu") -> M:
     """Load a module's weights out of a store, frozen; see `load_frozen`."""
-    return safetensors_io.load_frozen(module, store.local_path(blob.digest), blob)
+    return safetensors_io.load_frozen(module, store.local_path(blob.digest), blob, device)
 
 
 def task_of(tree: NetTree, name: str) -> TaskSpec:
