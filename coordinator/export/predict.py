@@ -21,7 +21,7 @@ from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import Shape
-from rootstock.coordinator.net.compose import compose, load_task_module, task_of
+from rootstock.coordinator.net.compose import compose, task_module_of, task_of
 
 BATCH = 32
 """Pictures at once; a longer list takes no more memory."""
@@ -98,7 +98,7 @@ class Predictor:
         self._shapes = {
             name: input_shape(tree.category_modules[name].architecture) for name in self.categories
         }
-        self._task_module = load_task_module(tree, store, task)
+        self._task_module = task_module_of(tree, store, task)
         self._held: dict[str, ComposedNet] = {}
         sizes = [tree.category_modules[name].blob.size for name in self.categories]
         self._holds = sum(sizes) <= HELD_BYTES

@@ -1,4 +1,4 @@
-"""An application's net out of a transplant net; only the blobs of that one join are opened."""
+"""Composes an application's net; only the blobs of its one join are opened."""
 
 from __future__ import annotations
 
@@ -32,16 +32,9 @@ def compose(
     task: str,
     task_module: nn.Module | None = None,
 ) -> ComposedNet:
-    """Build an application's net, frozen and in evaluation mode.
+    """Build an application's net, frozen and in evaluation mode, with the adapter of its join.
 
-    Parameters
-    ----------
-    tree, store
-        The net and where its blobs are.
-    category, task
-        Which two modules; the adapter that joins them comes along.
-    task_module
-        g of that task, if it is loaded already: several categories can share it.
+    `task_module` is g of that task, if it is loaded already: several categories can share it.
 
     Raises
     ------
@@ -56,15 +49,15 @@ def compose(
     module, head = tree.category_modules[category], tree.task_modules[task]
     spec = None if edge.adapter is None else edge.adapter.spec
     _require_joinable(module.architecture, head.architecture, task_of(tree, task), spec, category)
-    g = load_task_module(tree, store, task) if task_module is None else task_module
+    g = task_module_of(tree, store, task) if task_module is None else task_module
     f = loaded(store, build_category_module(module.architecture), module.blob)
     h = edge.adapter
     adapter = None if h is None else loaded(store, Adapter(h.spec), h.blob)
     return ComposedNet(f, adapter, g, edge.calibration).eval().requires_grad_(False)
 
 
-def load_task_module(tree: NetTree, store: BlobStore, task: str) -> nn.Module:
-    """Return g of a task with its weights; see `compose`."""
+def task_module_of(tree: NetTree, store: BlobStore, task: str) -> nn.Module:
+    """Return g of a task of the net with its weights, frozen."""
     head = tree.task_modules[task]
     return loaded_task_module(store, head.architecture, task_of(tree, task), head.blob)
 
@@ -72,7 +65,7 @@ def load_task_module(tree: NetTree, store: BlobStore, task: str) -> nn.Module:
 def loaded_task_module(
     store: BlobStore, architecture: ArchitectureSpec, task: TaskSpec, blob: BlobEntry
 ) -> nn.Sequential:
-    """Return a task module of any origin with its weights, frozen; see `compose`."""
+    """Return a task module of any origin with its weights, frozen."""
     return loaded(store, build_task_module(architecture, task), blob)
 
 
@@ -82,16 +75,10 @@ def loaded(store: BlobStore, module: M, blob: BlobEntry, device: torch.device | 
 
 
 def task_of(tree: NetTree, name: str) -> TaskSpec:
-    """Return what the net says of a task.
-
-    Raises
-    ------
-    NotFoundError
-        If the net has no module for it; names those that it has.
-    """
+    """Return a task of the net; NotFoundError if the net has no module for it."""
     if name not in tree.task_modules:
-        held = ", ".join(sorted(tree.task_modules)) or "none"
-        raise NotFoundError(f"the net has no task module '{name}'; it has: {held}")
+        known = ", ".join(sorted(tree.task_modules)) or "none"
+        raise NotFoundError(f"the net has no task module '{name}'; it has: {known}")
     return next(task for task in tree.tasks if task.name == name)
 
 
