@@ -32,7 +32,7 @@ EXPERIMENT = (
     "A transplant net and how it grew: one run a merge, and one registered model version a net "
     "version, aliases *current* and *previous*. Errors are percentages on the owning labs' private "
     "validation data. Each run has a report among its artifacts. This is a view: "
-    "`rootstock coordinator history rebuild` makes it again from the ledger."
+    "`rootstock coordinator history rebuild` makes it again from the registry."
 )
 
 

@@ -68,15 +68,15 @@ class History:
             "mlflow.note.content": EXPERIMENT,
         }
         with self._explained("the experiment"):
-            found = self._client.get_experiment_by_name(self._net)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(self._net)
+            if experiment is None:
                 return str(self._client.create_experiment(self._net, tags=tags))
-            if found.lifecycle_stage == LifecycleStage.DELETED:
-                self._client.restore_experiment(found.experiment_id)
+            if experiment.lifecycle_stage == LifecycleStage.DELETED:
+                self._client.restore_experiment(experiment.experiment_id)
             for key, value in tags.items():
-                if found.tags.get(key) != value:
-                    self._client.set_experiment_tag(found.experiment_id, key, value)
-            return str(found.experiment_id)
+                if experiment.tags.get(key) != value:
+                    self._client.set_experiment_tag(experiment.experiment_id, key, value)
+            return str(experiment.experiment_id)
 
     def page(self) -> str:
         """Return the address of the page that lists the net's merges."""

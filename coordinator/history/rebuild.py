@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -66,7 +66,8 @@ def rebuild(
                 continue
             what, run_id = history.restore(_with_features(gather(net, config, merge), merge, paths))
             if not merge.logged:
-                _count_as_logged(paths.database, merge)
+                with closing(Registry(paths.database)) as registry:
+                    registry.merges.update(merge.id, logged=True)
             done.append(
                 RestoredMerge(
                     merge_id=merge.id,
@@ -81,14 +82,6 @@ def rebuild(
             on_merge(done[-1])
         show_head(net.registry, history)
     return done
-
-
-def _count_as_logged(database: str, merge: Merge) -> None:
-    registry = Registry(database)
-    try:
-        registry.merges.update(merge.id, logged=True)
-    finally:
-        registry.close()
 
 
 def _with_features(record: MergeRecord, merge: Merge, paths: StatePaths) -> MergeRecord:

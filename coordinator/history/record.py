@@ -1,4 +1,4 @@
-"""A merge as the history shows it: one document that holds all that the view shows."""
+"""A merge as the history shows it: one document with all that the view shows."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class MergeRecord(Document):
     """Which one was best; None joins two modules that were trained together."""
     parameters: dict[str, Setting] = Field(default_factory=dict)
     numbers: dict[str, float] = Field(default_factory=dict)
-    """The flat form of `MergeNumbers`, and what each stage's learning says of itself."""
+    """The flat form of `MergeNumbers`, and numbers of each stage's learning."""
     teacher_numbers: dict[str, float] = Field(default_factory=dict)
-    """What the lab says of its teacher net, as in its manifest."""
+    """The metrics of the teacher net's manifest."""
     tailored: Tailored | None = None
     features: FeatureSpaces | None = None
     """What the figure of the join's feature space shows."""

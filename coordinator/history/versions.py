@@ -68,10 +68,10 @@ class Versions:
         """Return the registered version of a net version, if there is one."""
         if digest is None:
             return None
-        found = self._client.search_model_versions(
+        versions = self._client.search_model_versions(
             f"name = '{self._net}' and tag.`{DIGEST}` = '{digest}'", max_results=1
         )
-        return found[0] if found else None
+        return versions[0] if versions else None
 
     def point(self, alias: str, digest: str | None) -> None:
         """Let an alias name a net version; None, or one that is not registered, deletes it."""
@@ -89,63 +89,45 @@ class Versions:
     def _teacher(self, record: MergeRecord, experiment_id: str) -> LoggedModel:
         """Show a lab's teacher net; all tasks of a submission share it."""
         submission = record.digests.get("manifest")
-        found = self._model(experiment_id, SUBMISSION, submission)
-        if found is not None:
-            return found
+        known = self._model(experiment_id, SUBMISSION, submission)
+        if known is not None:
+            return known
         roles = ("manifest", "category_module", "teacher_task_module")
         tags = {f"{PREFIX}digest.{r}": record.digests[r] for r in roles if r in record.digests}
         tags |= {f"{PREFIX}site": record.site, f"{PREFIX}category": record.category}
-        return self._logged(
+        tags |= {SUBMISSION: submission} if submission else {}
+        model = self._client.create_logged_model(
             experiment_id,
-            f"{record.site}-{record.category}",
+            name=_model_name(f"{record.site}-{record.category}"),
             model_type="teacher net",
-            tags=tags | ({SUBMISSION: submission} if submission else {}),
+            tags=tags,
         )
+        return self._client.finalize_logged_model(model.model_id, "READY")
 
     def _child(self, record: MergeRecord, experiment_id: str, run_id: str) -> LoggedModel:
-        found = self._model(experiment_id, DIGEST, record.digest)
-        if found is not None:  # also of a run that was deleted: later runs name it as an input
-            return found
-        text = b"{}" if record.tree is None else record.tree.canonical()
-        return self._logged(
+        known = self._model(experiment_id, DIGEST, record.digest)
+        if known is not None:  # also of a run that was deleted: later runs name it as an input
+            return known
+        model = self._client.create_logged_model(
             experiment_id,
-            f"{self._net}-v{record.number}",
+            name=_model_name(f"{self._net}-v{record.number}"),
             model_type="transplant net",
             tags=version_tags(record),
             source_run_id=run_id,
-            tree=text,
         )
-
-    def _logged(
-        self,
-        experiment_id: str,
-        name: str,
-        *,
-        model_type: str,
-        tags: dict[str, str],
-        source_run_id: str | None = None,
-        tree: bytes | None = None,
-    ) -> LoggedModel:
-        model = self._client.create_logged_model(
-            experiment_id,
-            name=name.replace(".", "-"),  # MLflow allows no dot here
-            source_run_id=source_run_id,
-            tags=tags,
-            model_type=model_type,
-        )
-        if tree is not None:
-            with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
-                Path(folder, "tree.json").write_bytes(tree)
-                self._client.log_model_artifacts(model.model_id, folder)
+        with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+            tree = b"{}" if record.tree is None else record.tree.canonical()
+            Path(folder, "tree.json").write_bytes(tree)
+            self._client.log_model_artifacts(model.model_id, folder)
         return self._client.finalize_logged_model(model.model_id, "READY")
 
     def _model(self, experiment_id: str, tag: str, digest: str | None) -> LoggedModel | None:
         if digest is None:
             return None
-        found = self._client.search_logged_models(
+        models = self._client.search_logged_models(
             [experiment_id], filter_string=f"tags.`{tag}` = '{digest}'", max_results=1
         )
-        return found[0] if found else None
+        return models[0] if models else None
 
     def _register(self, record: MergeRecord, run_id: str, model_id: str) -> None:
         version = self.of_digest(record.digest)
@@ -172,3 +154,7 @@ class Versions:
             await_creation_for=0,
             model_id=model_id,
         )
+
+
+def _model_name(name: str) -> str:
+    return name.replace(".", "-")  # MLflow allows no dot here
