@@ -12,7 +12,8 @@ from rootstock.common.documents import Document
 from rootstock.common.errors import ConflictError, RootstockError, StorageError
 from rootstock.common.files import only_one
 from rootstock.coordinator.config import CoordinatorConfig
-from rootstock.coordinator.history.mlflow_history import History, Restored
+from rootstock.coordinator.history.mlflow_history import History
+from rootstock.coordinator.history.mlflow_history import Restored as Restored
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.recorder import gather, show_head
 from rootstock.coordinator.jobs.inspection import Inspection, inspect, inspection_job

@@ -14,7 +14,7 @@ PICTURE = "net.png"
 
 
 def draw_head(config: CoordinatorConfig, path: Path) -> bool:
-    """Draw the newest net version; False where no net was founded."""
+    """Draw the newest net version as the paper's figure 1 does; False where no net was founded."""
     with NetReader.open(config) as view:
         if view.head is None:
             return False

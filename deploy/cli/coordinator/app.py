@@ -124,7 +124,7 @@ def rebuild(
     """Show every merge in MLflow again, from the ledger; what is whole there stays as it is."""
     with needs_coordinator("coordinator history rebuild"):
         from rootstock.coordinator.config import CoordinatorConfig
-        from rootstock.coordinator.history.mlflow_history import Restored
+        from rootstock.coordinator.history.rebuild import Restored
         from rootstock.coordinator.history.rebuild import rebuild as rebuild_history
     from rootstock.common.config import load
     from rootstock.deploy.federation.tables import restored_table
