@@ -47,7 +47,7 @@ class Point:
 
 def merge_tags(record: MergeRecord) -> dict[str, str]:
     """Return the tags that a merge is searched by: its id, its state, every digest, versions."""
-    tags = {
+    tags: dict[str, object] = {
         MERGE_ID: record.merge_id,
         PREFIX + "net": record.net,
         PREFIX + "category": record.category,
@@ -56,14 +56,14 @@ def merge_tags(record: MergeRecord) -> dict[str, str]:
         PREFIX + "operation": record.operation,
         STATE: record.state,
         PREFIX + "reason": record.reason,
-        PREFIX + "parent.number": _text(record.parent_number),
-        PREFIX + "parent.digest": _text(record.parent_digest),
-        NUMBER: _text(record.number),
-        DIGEST: _text(record.digest),
-        PREFIX + "adapter.uri": _text(record.adapter_uri),
+        PREFIX + "parent.number": record.parent_number,
+        PREFIX + "parent.digest": record.parent_digest,
+        NUMBER: record.number,
+        DIGEST: record.digest,
+        PREFIX + "adapter.uri": record.adapter_uri,
     }
     tags |= {f"{PREFIX}digest.{role}": digest for role, digest in record.digests.items()}
-    return {key: value for key, value in tags.items() if value}
+    return {key: str(value) for key, value in tags.items() if value not in (None, "")}
 
 
 def version_tags(record: MergeRecord) -> dict[str, str]:
@@ -192,7 +192,3 @@ def _sound(key: str) -> str:
     sound = _UNSOUND.sub("_", key.replace("->", " to "))
     whole = "/".join(part.strip(".") or "_" for part in sound.split("/"))
     return whole[:MAX_KEY].rstrip("/")  # a cut may end in a slash, which MLflow refuses
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)

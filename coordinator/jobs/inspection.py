@@ -24,9 +24,7 @@ class InspectionJob(Document):
 
     merge_id: Name
     tree: NetTree
-    """Only the blobs of the join are read."""
-    category: Name
-    task: Name
+    """The join alone."""
     features: bool
     """Whether there is a picture of its feature space: a transplanted classification."""
     artifacts: str
@@ -52,19 +50,16 @@ class Inspection(Document):
 def inspection_job(merge: Merge, tree: NetTree, paths: StatePaths) -> InspectionJob:
     """Return the job of a merge whose join is in a tree."""
     task = next(task for task in tree.tasks if task.name == merge.task)
-    join = NetTree(
-        architecture=tree.architecture,
-        tasks=tree.tasks,
-        category_modules={merge.category: tree.category_modules[merge.category]},
-        task_modules={merge.task: tree.task_modules[merge.task]},
-        edges=(tree.edge(merge.category, merge.task),),
-    )
     transplanted = merge.operation is OperationKind.NEW_CATEGORY
     return InspectionJob(
         merge_id=merge.id,
-        tree=join,
-        category=merge.category,
-        task=merge.task,
+        tree=NetTree(
+            architecture=tree.architecture,
+            tasks=tree.tasks,
+            category_modules={merge.category: tree.category_modules[merge.category]},
+            task_modules={merge.task: tree.task_modules[merge.task]},
+            edges=(tree.edge(merge.category, merge.task),),
+        ),
         features=transplanted and task.kind == "binary-classification",
         artifacts=paths.artifacts,
         cache=str(paths.cache),
@@ -79,7 +74,8 @@ def inspect(job: bytes, threads: int) -> bytes:
     torch.set_num_threads(threads)
     asked = InspectionJob.parse(job, what="inspection")
     store = open_store(asked.artifacts, Path(asked.cache or asked.artifacts))
-    join = (asked.tree, store, asked.category, asked.task)
+    (edge,) = asked.tree.edges
+    join = (asked.tree, store, edge.category, edge.task)
     fingerprint = written(outputs(*join))
     features, reason = None, ""
     if asked.features:

@@ -10,7 +10,6 @@ import structlog
 from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from rootstock.common.errors import RootstockError, TransplantError
-from rootstock.coordinator.config import JobsConfig
 from rootstock.coordinator.jobs.actor import remote_class
 from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob, inspect
 from rootstock.coordinator.jobs.local_ray import LocalRay
@@ -19,20 +18,11 @@ from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 log = structlog.get_logger("jobs")
 
 
-class JobRunner:
-    """Gives every job an actor of its own, frees it afterwards, and replaces one that dies."""
+class JobRunner(LocalRay):
+    """Gives every job an actor of its own, frees it afterwards, and replaces one that dies.
 
-    def __init__(self, config: JobsConfig) -> None:
-        self._config = config
-        self._ray = LocalRay(config)
-
-    def start(self) -> None:
-        """Start Ray or join it; before any gRPC server of this process. See `LocalRay.start`."""
-        self._ray.start()
-
-    def stop(self) -> None:
-        """Leave Ray; jobs that run are cut at their last checkpoint."""
-        self._ray.stop()
+    When Ray stops, running jobs are cut at their last checkpoint.
+    """
 
     async def run(
         self, job: TransplantJob, on_progress: Callable[[Progress], None] = lambda _: None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -172,15 +173,7 @@ class TransplantWorker:
             step, last = record.step, learning.steps
             every = max(1, last // CURVE_POINTS)
             if step % every == 0 or step in (1, last):
-                curves.append(
-                    CurvePoint(
-                        stage=stage,
-                        step=step,
-                        loss=record.loss,
-                        task_loss=record.task_loss,
-                        distillation_loss=record.distillation_loss,
-                    )
-                )
+                curves.append(CurvePoint(stage=stage, **asdict(record)))
         return step
 
     def _begin(self, stage: Stage, material: Material) -> Learning:
