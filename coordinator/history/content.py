@@ -15,7 +15,7 @@ DIGEST = PREFIX + "digest"
 NUMBER = PREFIX + "number"
 STATE = PREFIX + "state"
 RECORD = PREFIX + "record"
-"""Tag that names the record that a run shows completely, and the way in which it does."""
+"""Tag of the record that a run shows completely, and of the way in which it does."""
 
 SHOWN = 5
 """Grows by one when runs show more, or show it otherwise: a rebuild then updates older ones."""
@@ -104,8 +104,8 @@ def metrics(record: MergeRecord) -> list[Point]:
     return points
 
 
-def complete(record: MergeRecord) -> str:
-    """Return what a run's `RECORD` says once all of a record is there."""
+def record_tag(record: MergeRecord) -> str:
+    """Return the value of a run's tag `RECORD` once the run shows all of a record."""
     return f"{SHOWN}:{record.content_digest()}"
 
 

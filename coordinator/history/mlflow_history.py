@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPException
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -13,9 +14,10 @@ from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 from rootstock.common.errors import ConfigurationError, ConflictError, UnreachableError
-from rootstock.coordinator.history.content import EXPERIMENT, RECORD, complete
+from rootstock.coordinator.history.content import EXPERIMENT, RECORD, record_tag
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.runs import Runs
+from rootstock.coordinator.history.server import health
 from rootstock.coordinator.history.versions import CURRENT, PREVIOUS, Versions
 
 CHECK_SECONDS = 5.0
@@ -46,19 +48,11 @@ class History:
 
     def check(self) -> None:
         """Raise UnreachableError if the server does not answer within seconds, or is no MLflow."""
-        parts = urlsplit(self._uri)
-        kind = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
-        connection = kind(parts.hostname or "", parts.port, timeout=CHECK_SECONDS)
         try:
-            connection.request("GET", parts.path + "/health")
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
+            status = health(self._uri, CHECK_SECONDS)
+        except (OSError, HTTPException) as error:
             raise self._unreachable(f"does not answer ({error or type(error).__name__})") from error
-        finally:
-            connection.close()
-        if status != http.client.OK:
+        if status != HTTPStatus.OK:
             raise self._unreachable(f"answers /health with {status}")
 
     def ensure_experiment(self) -> str:
@@ -94,7 +88,7 @@ class History:
         with self._explained(f"merge {record.merge_id}"):
             runs = Runs(self._client, experiment_id)
             run = runs.find(record.merge_id)
-            if run is not None and run.data.tags.get(RECORD) == complete(record):
+            if run is not None and run.data.tags.get(RECORD) == record_tag(record):
                 return str(run.info.run_id)
             run_id = str((run or runs.create(record)).info.run_id)
             self._write(runs, run_id, record, experiment_id)
@@ -117,12 +111,12 @@ class History:
                 return "unchanged", run_id
             try:
                 self._write(runs, run_id, record, experiment_id)
-                complete_now = self._is_complete(runs, run_id, record)
+                mended = self._is_complete(runs, run_id, record)
             except MlflowException:
                 self.check()
-                complete_now = False
-            if not complete_now:
-                runs.delete(run_id)
+                mended = False
+            if not mended:
+                self._client.delete_run(run_id)
                 run_id = self.log_merge(record)
             return "mended", run_id
 
@@ -135,7 +129,7 @@ class History:
     def _write(self, runs: Runs, run_id: str, record: MergeRecord, experiment_id: str) -> None:
         runs.write(run_id, record)
         self._versions.log(record, experiment_id, run_id)
-        runs.finish(run_id, record)  # last: it says that all is there
+        runs.finish(run_id, record)  # last: it marks the run as complete
 
     def _is_complete(self, runs: Runs, run_id: str, record: MergeRecord) -> bool:
         run = self._client.get_run(run_id)

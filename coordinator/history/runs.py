@@ -15,12 +15,12 @@ from mlflow.exceptions import MlflowException
 from rootstock.coordinator.history.content import (
     MERGE_ID,
     RECORD,
-    complete,
     description,
     merge_tags,
     metrics,
     milliseconds,
     parameters,
+    record_tag,
     run_name,
 )
 from rootstock.coordinator.history.files import file_names, write_files
@@ -78,13 +78,13 @@ class Runs:
             self._client.log_artifacts(run_id, folder)
 
     def finish(self, run_id: str, record: MergeRecord) -> None:
-        """End a run as its merge ended, and say that all of it is there."""
+        """End a run as its merge ended, and mark it as complete."""
         self._client.set_terminated(
             run_id,
             status="FAILED" if record.state == "failed" else "FINISHED",
             end_time=milliseconds(record.finished_at or record.created_at),
         )
-        self._client.set_tag(run_id, RECORD, complete(record))
+        self._client.set_tag(run_id, RECORD, record_tag(record))
 
     def is_complete(self, run: Run, record: MergeRecord) -> bool:
         """Say whether a run shows all of a record: parameters, tags, every point, every file."""
@@ -92,7 +92,7 @@ class Runs:
         if not (
             parameters(record).items() <= data.params.items()
             and _tags(record).items() <= data.tags.items()
-            and data.tags.get(RECORD) == complete(record)
+            and data.tags.get(RECORD) == record_tag(record)
         ):
             return False
         curves: dict[str, set[tuple[int, float]]] = defaultdict(set)
@@ -103,10 +103,6 @@ class Runs:
             and all(points == self._points(run, key, len(points)) for key, points in curves.items())
             and file_names(record) <= self._files(run)
         )
-
-    def delete(self, run_id: str) -> None:
-        """Move a run to MLflow's own bin."""
-        self._client.delete_run(run_id)
 
     def _points(self, run: Run, key: str, count: int) -> set[tuple[int, float]]:
         if count == 1:

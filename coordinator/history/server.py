@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import sys
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 HOST = "127.0.0.1"
 
@@ -34,11 +37,16 @@ def environment() -> dict[str, str]:
 
 def is_healthy(port: int) -> bool:
     """Say whether a server on this machine answers."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=1)
     try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
+        return health(f"http://{HOST}:{port}", 1) == HTTPStatus.OK
+    except (OSError, HTTPException):
         return False
-    finally:
-        connection.close()
+
+
+def health(uri: str, seconds: float) -> int:
+    """Return the status code of a server's /health; OSError or HTTPException if it is silent."""
+    parts = urlsplit(uri)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    with closing(kind(parts.hostname or "", parts.port, timeout=seconds)) as connection:
+        connection.request("GET", parts.path + "/health")
+        return connection.getresponse().status

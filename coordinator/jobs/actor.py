@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import torch
 
@@ -48,9 +47,3 @@ class TransplantActor:
     def result(self) -> bytes:
         """Return `JobResult` as JSON."""
         return self._worker.result().canonical()
-
-
-def remote_class(ray: Any) -> Any:
-    """Wrap the class for Ray; here so that workers import it by name."""
-    # A restart by Ray would run the constructor alone: the runner makes a new actor instead.
-    return ray.remote(max_restarts=0, max_task_retries=0)(TransplantActor)

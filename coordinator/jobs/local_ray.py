@@ -108,7 +108,8 @@ class LocalRay:
     def require_room(self) -> None:
         """Raise ConfigurationError if an actor fits on no node: it would wait for ever."""
         needed = {"CPU": self._config.num_cpus, "GPU": self._config.num_gpus}
-        nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
+        every: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes = [node["Resources"] for node in every if node["Alive"]]
         if any(all(node.get(k, 0) >= n for k, n in needed.items()) for node in nodes):
             return
         best = {k: max((node.get(k, 0) for node in nodes), default=0) for k in needed}
@@ -131,11 +132,6 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 def _to_log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 - Ray's signature
     log.info("ray.printed: %s", " ".join(data["lines"]))
-
-
-def _nodes() -> list[dict[str, Any]]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return nodes
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import structlog
 from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from rootstock.common.errors import RootstockError, TransplantError
-from rootstock.coordinator.jobs.actor import remote_class
+from rootstock.coordinator.jobs.actor import TransplantActor
 from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob, inspect
 from rootstock.coordinator.jobs.local_ray import LocalRay
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
@@ -71,7 +71,9 @@ class JobRunner(LocalRay):
         self, job: TransplantJob, on_progress: Callable[[Progress], None]
     ) -> JobResult:
         cpus, gpus = self._config.num_cpus, self._config.num_gpus
-        actor: Any = remote_class(ray).options(num_cpus=cpus, num_gpus=gpus).remote()
+        # Ray would restart an actor without its job: `run` makes a new one instead.
+        actor_class: Any = ray.remote(max_restarts=0, max_task_retries=0)(TransplantActor)
+        actor = actor_class.options(num_cpus=cpus, num_gpus=gpus).remote()
         try:
             await actor.open.remote(job.canonical(), max(1, int(cpus)), gpus)
             done = False

@@ -17,8 +17,8 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.composed import ComposedNet
-from rootstock.common.nets.graph import NetTree
-from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec, require_fit
+from rootstock.common.nets.graph import Edge, NetTree
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec, require_fit
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
 
@@ -47,8 +47,7 @@ def compose(
     """
     edge = tree.edge(category, task)
     module, head = tree.category_modules[category], tree.task_modules[task]
-    spec = None if edge.adapter is None else edge.adapter.spec
-    _require_joinable(module.architecture, head.architecture, task_of(tree, task), spec, category)
+    _require_joinable(task_of(tree, task), edge, module.architecture, head.architecture)
     g = task_module_of(tree, store, task) if task_module is None else task_module
     f = loaded(store, build_category_module(module.architecture), module.blob)
     h = edge.adapter
@@ -83,15 +82,12 @@ def task_of(tree: NetTree, name: str) -> TaskSpec:
 
 
 def _require_joinable(
-    category: ArchitectureSpec,
-    head: ArchitectureSpec,
-    task: TaskSpec,
-    spec: AdapterSpec | None,
-    name: str,
+    task: TaskSpec, edge: Edge, below: ArchitectureSpec, above: ArchitectureSpec
 ) -> None:
-    join = f"the join {name} → {task.name}"
-    require_fit(join, feature_shape(category), feature_shape(head), spec)
-    image, scored = input_shape(category)[1:], input_shape(head)[1:]
+    join = f"the join {edge.category} → {task.name}"
+    spec = None if edge.adapter is None else edge.adapter.spec
+    require_fit(join, feature_shape(below), feature_shape(above), spec)
+    image, scored = input_shape(below)[1:], input_shape(above)[1:]
     if task.kind == "binary-segmentation" and image != scored:
         raise SchemaError(
             f"{join}: the task module scores {scored[0]}×{scored[1]} pixels, the category module "

@@ -36,11 +36,6 @@ class Box:
     height: float
 
     @property
-    def top(self) -> float:
-        """The upper edge."""
-        return self.y + self.height / 2
-
-    @property
     def right(self) -> float:
         """The right edge."""
         return self.x + self.width / 2
