@@ -25,7 +25,7 @@ _CALIBRATION = ("_scale", "_bias", "_uncalibrated_error", "_calibrated_error")
 
 MAX_KEY = 200
 """Characters of a lab's key; MLflow takes 250."""
-_UNSOUND = re.compile(r"[^A-Za-z0-9_\-. /]")
+_REFUSED = re.compile(r"[^A-Za-z0-9_\-. /]")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|<>&~-])")
 
 EXPERIMENT = (
@@ -96,7 +96,7 @@ def metrics(record: MergeRecord) -> list[Point]:
     ]
     teacher: dict[str, float] = {}
     for key, value in sorted(record.teacher_numbers.items()):
-        teacher.setdefault(f"teacher/{_sound(key)}", value)
+        teacher.setdefault(f"teacher/{_accepted_key(key)}", value)
     points += [Point(key, value, 0) for key, value in teacher.items()]
     for curve in record.curves:
         for loss in ("loss", "task_loss", "distillation_loss"):
@@ -187,8 +187,8 @@ def _grouped(key: str) -> str:
     return f"calibration/{key}" if key.endswith(_CALIBRATION) else key
 
 
-def _sound(key: str) -> str:
+def _accepted_key(key: str) -> str:
     """Return a lab's key as MLflow takes it: letters, digits and a few signs, no path upwards."""
-    sound = _UNSOUND.sub("_", key.replace("->", " to "))
-    whole = "/".join(part.strip(".") or "_" for part in sound.split("/"))
+    clean = _REFUSED.sub("_", key.replace("->", " to "))
+    whole = "/".join(part.strip(".") or "_" for part in clean.split("/"))
     return whole[:MAX_KEY].rstrip("/")  # a cut may end in a slash, which MLflow refuses
