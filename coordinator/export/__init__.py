@@ -1,1 +1,1 @@
-"""Composed nets for applications: exported, and at work on pictures."""
+"""Composed nets for applications: exported to files, and applied to pictures."""

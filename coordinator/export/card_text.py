@@ -1,4 +1,4 @@
-"""Writes the card as people read it, in Markdown."""
+"""Writes a net's card for people, in Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def text_path(weights: Path) -> Path:
 
 
 def card_text(card: NetCard, file: str) -> str:
-    """Write a card for a reader who has never heard of Rootstock."""
+    """Return a card's text, for a reader who has never heard of Rootstock."""
     sections = [
         f"# {card.category}: {card.task.name}",
         _what(card),
@@ -22,7 +22,11 @@ def card_text(card: NetCard, file: str) -> str:
         f"```python\n{card.how_to_load}\n```",
         _inputs(card),
         "## How good it is",
-        _quality(card),
+        "The error of this join was not measured."
+        if card.error is None
+        else f"Error on private validation data of the lab that trained the category module: "
+        f"{card.error:.1f} %.",
+        _parity(card.parity, card.weights),
         "## What it is made of",
         _made_of(card, file),
     ]
@@ -54,16 +58,6 @@ def _inputs(card: NetCard) -> str:
     )
 
 
-def _quality(card: NetCard) -> str:
-    error = (
-        "The error of this join was not measured."
-        if card.error is None
-        else f"Error on private validation data of the lab that trained the category module: "
-        f"{card.error:.1f} %."
-    )
-    return "\n\n".join([error, _parity(card.parity, card.weights)])
-
-
 def _parity(parity: Parity | None, weights: str) -> str:
     if parity is None:
         return "The file holds the net's own weights, bit for bit."
@@ -73,7 +67,7 @@ def _parity(parity: Parity | None, weights: str) -> str:
         else f", {parity.real_difference:.1e} on {parity.real_images} real ones"
     )
     return (
-        f"Converted to {weights}, it was held against the net as it is kept: outputs differ by "
+        f"Converted to {weights}, it was compared with the net's own modules: outputs differ by "
         f"{parity.random_difference:.1e} at most on {parity.random_images} random images{real} "
         f"(allowed: {parity.tolerance:g}, of 1 or of the output, if that is more)."
     )

@@ -26,14 +26,14 @@ from rootstock.common.weights.card import NetCard, NetSource, Parity, card_path
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.export.card_text import card_text, text_path
 from rootstock.coordinator.export.formats import Format, format_of
-from rootstock.coordinator.export.layers import Convert, Run, converted
+from rootstock.coordinator.export.tracing import Convert, Run, converted, opened, torch_program
 from rootstock.coordinator.net.compose import compose, task_of
 
 EXAMPLES = 2
 """Images that a net is traced with: torch takes 1 for a constant."""
-TOLERANCE = 1e-4
 RANDOM_IMAGES = 5
-"""Another number than the example has that a net is traced with."""
+"""Not `EXAMPLES`, so that a written net is compared on another number of images."""
+TOLERANCE = 1e-4
 
 
 def export_composed(
@@ -49,25 +49,30 @@ def export_composed(
 ) -> NetCard:
     """Write a composed net to a file, and its cards `.card.json` and `.card.md` beside it.
 
-    Raises ConfigurationError if the format cannot hold a layer, IntegrityError if what was written
-    does not answer as the composed net does; nothing is left behind then.
+    A format other than safetensors is compared with the composed net on random images and on the
+    pictures `images`. Raises ConfigurationError if the format cannot hold a layer, IntegrityError
+    if what was written does not answer as the composed net does; nothing is left behind then.
 
     Parameters
     ----------
-    category, task
-        Which two modules; the adapter that joins them and its calibration come along.
     format_name
         One of `FORMATS`; None is the one of `out`'s suffix.
     source
-        Which net's version it is taken from, for the card.
-    images
-        Pictures on which a format other than safetensors is compared with the composed net, beside
-        random ones.
+        The net version of the modules, for the card.
     """
     chosen = format_of(format_name, out)
-    digests = _source_digests(tree, category, task)
+    edge = tree.edge(category, task)
     net = compose(tree, store, category, task)
-    module, edge = tree.category_modules[category], tree.edge(category, task)
+    module, head = tree.category_modules[category], tree.task_modules[task]
+    digests = {
+        "net": tree_digest(tree),
+        "category_module": module.blob.digest,
+        "category_submission": module.submission,
+        "task_module": head.blob.digest,
+        "task_submission": head.submission,
+    }
+    if edge.adapter is not None:
+        digests["adapter"] = edge.adapter.blob.digest
     shape = input_shape(module.architecture)
     blob, parity = _written(net, chosen, shape, out, _inputs(images, shape))
     card = NetCard(
@@ -75,7 +80,7 @@ def export_composed(
         task=task_of(tree, task),
         source=source,
         category_architecture=module.architecture,
-        task_architecture=tree.task_modules[task].architecture,
+        task_architecture=head.architecture,
         input_shape=shape,
         adapter=None if edge.adapter is None else edge.adapter.spec,
         calibration=edge.calibration,
@@ -91,29 +96,14 @@ def export_composed(
     return card
 
 
-def _source_digests(tree: NetTree, category: str, task: str) -> dict[str, str]:
-    edge = tree.edge(category, task)
-    module, head = tree.category_modules[category], tree.task_modules[task]
-    digests = {
-        "net": tree_digest(tree),
-        "category_module": module.blob.digest,
-        "category_submission": module.submission,
-        "task_module": head.blob.digest,
-        "task_submission": head.submission,
-    }
-    if edge.adapter is not None:
-        digests["adapter"] = edge.adapter.blob.digest
-    return digests
-
-
 def _written(
     net: ComposedNet, chosen: Format, shape: Shape, out: Path, real_NCHW: Tensor | None
 ) -> tuple[BlobEntry, Parity | None]:
     if chosen.name == "safetensors":
         return safetensors_io.write(out, net.state_dict()), None
-    convert, opened = _converter(net, chosen)
+    convert, open_ = _converter(net, chosen)
     data = converted(net, torch.zeros(EXAMPLES, *shape), convert, format_name=chosen.name)
-    parity = compared(net, opened(data), shape, real_NCHW)
+    parity = compared(net, open_(data), shape, real_NCHW)
     write_bytes(out, data)
     digest = hashlib.sha256(data).hexdigest()
     return BlobEntry(digest=digest, size=len(data), tensors={}), parity
@@ -125,9 +115,7 @@ def _converter(net: ComposedNet, chosen: Format) -> tuple[Convert, Callable[[byt
 
         onnx_export.require_room(net)
         return onnx_export.convert, onnx_export.opened
-    from rootstock.coordinator.export import torch_export
-
-    return torch_export.convert, torch_export.opened
+    return torch_program, opened
 
 
 def _inputs(images: Sequence[Path], shape: Shape) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""The formats that a composed net can be taken away in, and what their files are called."""
+"""The formats that a composed net can be exported in, and their files' suffixes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rootstock.common.weights.card import FormatName
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its files' suffix, and how Python loads them, with the file's name for `{file}`."""
+    """A format; `how_to_load` is Python, with the file's name for `{file}`."""
 
     name: FormatName
     suffix: str
@@ -42,21 +42,18 @@ FORMATS = (
 
 
 def format_of(wanted: str | None, out: Path) -> Format:
-    """Return the wanted format, or the one that a file's suffix says."""
+    """Return the wanted format, or the one of a file's suffix."""
     known = ", ".join(f"{each.name} ({each.suffix})" for each in FORMATS)
-    if wanted is None:
-        for each in FORMATS:
-            if each.suffix == out.suffix:
-                return each
+    names = {each.suffix if wanted is None else str(each.name): each for each in FORMATS}
+    chosen = names.get(out.suffix if wanted is None else wanted)
+    if chosen is None:
+        problem = f"--format {wanted}: there is no such format"
+        if wanted is None:
+            problem = f"--out {out}: the suffix '{out.suffix}' is no format's"
+        raise ConfigurationError(f"{problem}; use one of {known}")
+    if chosen.suffix != out.suffix:
         raise ConfigurationError(
-            f"--out {out}: the suffix '{out.suffix}' is no format's; use one of {known}"
+            f"--out {out}: a file of format {chosen.name} ends with {chosen.suffix}; write "
+            f"{out.with_suffix(chosen.suffix)}, or name the format of '{out.suffix}'"
         )
-    for each in FORMATS:
-        if each.name == wanted:
-            if out.suffix != each.suffix:
-                raise ConfigurationError(
-                    f"--out {out}: a file of format {each.name} ends with {each.suffix}; write "
-                    f"{out.with_suffix(each.suffix)}, or name the format of '{out.suffix}'"
-                )
-            return each
-    raise ConfigurationError(f"--format {wanted}: there is no such format; use one of {known}")
+    return chosen

@@ -1,4 +1,4 @@
-"""A net as ONNX, for any number of images at once: input `images`, output `logits`.
+"""Writes a net as ONNX, for any number of images at once: input `images`, output `logits`.
 
 Shapes: N images, C channels, H/W height and width.
 """
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.errors import ConfigurationError, MissingExtraError
-from rootstock.coordinator.export.layers import Run
-from rootstock.coordinator.export.torch_export import traced
+from rootstock.coordinator.export.tracing import Run, traced
 
 try:
     import onnx  # noqa: F401  # torch's exporter writes with these two
@@ -25,17 +24,14 @@ except ModuleNotFoundError as error:
 MAX_BYTES = 2_000_000_000
 """The most that weights may have: an ONNX file is one protobuf message, of less than 2 GiB."""
 
-INPUT = "images"
-OUTPUT = "logits"
-
 
 def convert(net: nn.Module, example_NCHW: Tensor) -> bytes:
     """Return an ONNX file's bytes."""
     program = torch.onnx.export(
         traced(net, example_NCHW),
         dynamo=True,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
+        input_names=["images"],
+        output_names=["logits"],
         verbose=False,
     )
     assert program is not None  # noqa: S101  # it is only where a file is given
@@ -58,7 +54,7 @@ def opened(data: bytes) -> Run:
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
     def run(images_NCHW: Tensor) -> Tensor:
-        (output,) = session.run([OUTPUT], {INPUT: images_NCHW.numpy()})
+        (output,) = session.run(["logits"], {"images": images_NCHW.numpy()})
         return torch.from_numpy(output)
 
     return run

@@ -1,4 +1,4 @@
-"""A net at work on pictures: is it this category, which category is it, which pixels are it.
+"""Answers about pictures: is it this category, which category is it, which pixels are it.
 
 N images, K categories, C channels, H/W height and width.
 """
@@ -21,13 +21,13 @@ from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import Shape
-from rootstock.coordinator.net.compose import compose, load_task_module, task_of
+from rootstock.coordinator.net.compose import compose, task_module_of, task_of
 
 BATCH = 32
 """Pictures at once; a longer list takes no more memory."""
 
-HELD_BYTES = 1 << 30
-"""Category modules and adapters are kept from batch to batch up to this size in all."""
+KEPT_BYTES = 1 << 30
+"""Category modules are kept from batch to batch up to this size in all."""
 
 SHOWN_SIDE = 1024
 """Pixels of a segmented picture's side that are kept for its overlay, at most."""
@@ -35,7 +35,7 @@ SHOWN_SIDE = 1024
 
 @dataclass(frozen=True)
 class Score:
-    """What one category's net says of a picture; `probability` is σ(logit), calibrated."""
+    """One category's answer to a picture; `probability` is σ(logit), calibrated."""
 
     category: str
     logit: float
@@ -52,23 +52,15 @@ class Classified:
 
 @dataclass(frozen=True)
 class Segmented:
-    """Which pixels of a picture are which category.
-
-    Attributes
-    ----------
-    categories
-        The categories asked.
-    labels_HW
-        int16, at the net's input size: k for `categories[k − 1]`, 0 for the rest. Where several
-        claim a pixel, it is the most probable's.
-    picture
-        The square that the net saw, in its own resolution, `SHOWN_SIDE` at most.
-    """
+    """Which pixels of a picture are which category, of the categories asked."""
 
     path: Path
     categories: tuple[str, ...]
     labels_HW: Tensor
+    """int16, at the net's input size: k for `categories[k − 1]`, 0 for the rest. Where several
+    claim a pixel, it is the most probable's."""
     picture: Image.Image
+    """The square that the net saw, in its own resolution, `SHOWN_SIDE` at most."""
 
     def shares(self) -> dict[str, float]:
         """Return each category's share of the pixels, 0 to 1."""
@@ -93,15 +85,22 @@ class Predictor:
 
     def __init__(self, tree: NetTree, store: BlobStore, task: str, category: str | None) -> None:
         self.task = task_of(tree, task)
-        self.categories = _asked(tree, task, category)
+        if category is None:
+            self.categories = tuple(edge.category for edge in tree.edges if edge.task == task)
+        else:
+            self.categories = (tree.edge(category, task).category,)
+        if not self.categories:
+            raise NotFoundError(
+                f"no category is joined to task '{task}'; merge a teacher net first"
+            )
         self._tree, self._store = tree, store
         self._shapes = {
             name: input_shape(tree.category_modules[name].architecture) for name in self.categories
         }
-        self._task_module = load_task_module(tree, store, task)
-        self._held: dict[str, ComposedNet] = {}
+        self._task_module = task_module_of(tree, store, task)
+        self._nets: dict[str, ComposedNet] = {}
         sizes = [tree.category_modules[name].blob.size for name in self.categories]
-        self._holds = sum(sizes) <= HELD_BYTES
+        self._keeps = sum(sizes) <= KEPT_BYTES
 
     @property
     def segments(self) -> bool:
@@ -130,7 +129,9 @@ class Predictor:
         """Keep of a picture what is needed, not its tens of millions of pixels."""
         square = centre_square(read_picture(path, "RGB"))
         inputs = {shape: pixels(square, shape) for shape in set(self._shapes.values())}
-        return _Picture(path, inputs, _shown(square))
+        if square.width > SHOWN_SIDE:
+            square = square.resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BILINEAR)
+        return _Picture(path, inputs, square)
 
     def _classify(self, pictures: list[_Picture]) -> Iterator[Answer]:
         logits = {name: y.flatten() for name, y in self._outputs(pictures)}
@@ -157,39 +158,24 @@ class Predictor:
             for shape in set(self._shapes.values())
         }
         for name in self.categories:
-            net = self._held.get(name)
+            net = self._nets.get(name)
             if net is None:
                 net = compose(self._tree, self._store, name, self.task.name, self._task_module)
-                if self._holds:
-                    self._held[name] = net
+                if self._keeps:
+                    self._nets[name] = net
             yield name, net(inputs[self._shapes[name]])
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture as the nets take it, by their input shape, and as its overlay shows it."""
+    """A picture as nets take it, by their input shape, and as its overlay shows it."""
 
     path: Path
     inputs: dict[Shape, Tensor]
     shown: Image.Image
 
 
-def _asked(tree: NetTree, task: str, category: str | None) -> tuple[str, ...]:
-    if category is not None:
-        return (tree.edge(category, task).category,)
-    joined = tuple(edge.category for edge in tree.edges if edge.task == task)
-    if not joined:
-        raise NotFoundError(f"no category is joined to task '{task}'; merge a teacher net first")
-    return joined
-
-
 def _ranked(logits: Mapping[str, Tensor]) -> tuple[Score, ...]:
     scores = [Score(name, float(y), float(torch.sigmoid(y))) for name, y in logits.items()]
     # By the logit: far from 0 probabilities are all alike in float32.
     return tuple(sorted(scores, key=lambda score: -score.logit))
-
-
-def _shown(square: Image.Image) -> Image.Image:
-    if square.width <= SHOWN_SIDE:
-        return square
-    return square.resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""A merge as an MLflow run; the only room that imports MLflow."""
+"""Shows merges as MLflow runs; the only package that imports MLflow."""
 
 import os
 

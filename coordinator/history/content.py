@@ -1,4 +1,4 @@
-"""What a merge's run holds: parameters, metrics and tags out of its record; pure, no MLflow."""
+"""What a merge's run shows: tags, parameters, metrics and sentences. Pure, no MLflow."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ DIGEST = PREFIX + "digest"
 NUMBER = PREFIX + "number"
 STATE = PREFIX + "state"
 RECORD = PREFIX + "record"
-"""Tag that names the record that a run shows completely, and the way in which it does."""
+"""Tag of the record that a run shows completely, and of the way in which it does."""
 
-SHOWN = 4
-"""Grows by one when runs show more, or show it otherwise: a rebuild then brings older ones up to
-date."""
+SHOWN = 5
+"""Grows by one when runs show more, or show it otherwise: a rebuild then updates older ones."""
 
 _CALIBRATION = ("_scale", "_bias", "_uncalibrated_error", "_calibrated_error")
 """Endings of the numbers that belong to a candidate's calibration."""
 
-
 MAX_KEY = 200
 """Characters of a lab's key; MLflow takes 250."""
-_UNSOUND = re.compile(r"[^A-Za-z0-9_\-. /]")
+_REFUSED = re.compile(r"[^A-Za-z0-9_\-. /]")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|<>&~-])")
+
+EXPERIMENT = (
+    "A transplant net and how it grew: one run a merge, and one registered model version a net "
+    "version, aliases *current* and *previous*. Errors are percentages on the owning labs' private "
+    "validation data. Each run has a report among its artifacts. This is a view: "
+    "`rootstock coordinator history rebuild` makes it again from the registry."
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,8 @@ class Point:
 
 
 def merge_tags(record: MergeRecord) -> dict[str, str]:
-    """Return the tags that find a merge again: its id, its state, every digest, both versions."""
-    tags = {
+    """Return the tags that a merge is searched by: its id, its state, every digest, versions."""
+    tags: dict[str, object] = {
         MERGE_ID: record.merge_id,
         PREFIX + "net": record.net,
         PREFIX + "category": record.category,
@@ -50,14 +56,14 @@ def merge_tags(record: MergeRecord) -> dict[str, str]:
         PREFIX + "operation": record.operation,
         STATE: record.state,
         PREFIX + "reason": record.reason,
-        PREFIX + "parent.number": _text(record.parent_number),
-        PREFIX + "parent.digest": _text(record.parent_digest),
-        NUMBER: _text(record.number),
-        DIGEST: _text(record.digest),
-        PREFIX + "adapter.uri": _text(record.adapter_uri),
+        PREFIX + "parent.number": record.parent_number,
+        PREFIX + "parent.digest": record.parent_digest,
+        NUMBER: record.number,
+        DIGEST: record.digest,
+        PREFIX + "adapter.uri": record.adapter_uri,
     }
     tags |= {f"{PREFIX}digest.{role}": digest for role, digest in record.digests.items()}
-    return {key: value for key, value in tags.items() if value}
+    return {key: str(value) for key, value in tags.items() if value not in (None, "")}
 
 
 def version_tags(record: MergeRecord) -> dict[str, str]:
@@ -90,26 +96,16 @@ def metrics(record: MergeRecord) -> list[Point]:
     ]
     teacher: dict[str, float] = {}
     for key, value in sorted(record.teacher_numbers.items()):
-        teacher.setdefault(f"teacher/{_sound(key)}", value)
+        teacher.setdefault(f"teacher/{_accepted_key(key)}", value)
     points += [Point(key, value, 0) for key, value in teacher.items()]
     for curve in record.curves:
-        points += [
-            Point(f"{curve.stage}/loss", curve.loss, curve.step),
-            Point(f"{curve.stage}/task_loss", curve.task_loss, curve.step),
-            Point(f"{curve.stage}/distillation_loss", curve.distillation_loss, curve.step),
-        ]
+        for loss in ("loss", "task_loss", "distillation_loss"):
+            points.append(Point(f"{curve.stage}/{loss}", getattr(curve, loss), curve.step))
     return points
 
 
-def accepted_error(record: MergeRecord) -> float | None:
-    """Return the error of what was joined, or of the best candidate that was not, in percent."""
-    if record.candidate is None and record.number is None:
-        return None
-    return record.measured.error_of(record.candidate)
-
-
-def complete(record: MergeRecord) -> str:
-    """Return what a run's `RECORD` says once all of a record is there."""
+def record_tag(record: MergeRecord) -> str:
+    """Return the value of a run's tag `RECORD` once the run shows all of a record."""
     return f"{SHOWN}:{record.content_digest()}"
 
 
@@ -118,16 +114,81 @@ def milliseconds(moment: str) -> int:
     return int(datetime.fromisoformat(moment).timestamp() * 1000)
 
 
+def state_name(record: MergeRecord) -> str:
+    """Return a merge's state as people read it: "Rolled back"."""
+    return record.state.replace("_", " ").capitalize()
+
+
+def run_name(record: MergeRecord) -> str:
+    """Return how a list of runs calls a merge: what was joined, and what became of it."""
+    if record.state == "merged":
+        return f"v{record.number} {record.join}"
+    return f"{record.join} ({state_name(record).lower()})"
+
+
+def outcome(record: MergeRecord) -> str:
+    """Return what became of a merge, in a sentence."""
+    match record.state:
+        case "merged" if record.parent_number is None:
+            return f"Founded the net {record.net} as its version {record.number}."
+        case "merged":
+            return f"Merged as net version {record.number}, on version {record.parent_number}."
+        case "rolled_back":
+            return f"Merged as net version {record.number} and rolled back since."
+        case state:
+            ended = "Rejected" if state == "rejected" else "Failed"
+            if record.parent_number is None:
+                return f"{ended}."
+            return f"{ended}; the net stays at version {record.parent_number}."
+
+
+def decision(record: MergeRecord) -> str:
+    """Return why it became of it: the reason that was recorded, or what the numbers say."""
+    if record.reason:
+        return record.reason
+    if record.candidate is None:
+        return "The teacher net's own modules were joined as they were trained."
+    error, teacher = record.error, record.measured.teacher_error
+    if error is None:
+        return ""
+    joined = f"Joined by {record.candidate.phrase}: {error:.1f}% error"
+    return f"{joined}." if teacher is None else f"{joined}, the teacher has {teacher:.1f}%."
+
+
+def description(record: MergeRecord) -> str:
+    """Return a run's description in Markdown; words of peers are escaped."""
+    fallbacks = [
+        f"- {key.removesuffix('_fallback').replace('_', ' ')}: gave up {escaped(str(value))}"
+        for key, value in record.parameters.items()
+        if key.endswith("_fallback")
+    ]
+    digests = [f"| {escaped(role)} | `{digest}` |" for role, digest in record.digests.items()]
+    return "\n".join(
+        [
+            f"**{outcome(record)}** {escaped(decision(record))}",
+            "",
+            *fallbacks,
+            "",
+            "All of it: `report.html` among the artifacts.",
+            "",
+            "| what | SHA-256 |",
+            "|---|---|",
+            *digests,
+        ]
+    )
+
+
+def escaped(text: str) -> str:
+    """Return text that Markdown shows as it is."""
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
 def _grouped(key: str) -> str:
     return f"calibration/{key}" if key.endswith(_CALIBRATION) else key
 
 
-def _sound(key: str) -> str:
+def _accepted_key(key: str) -> str:
     """Return a lab's key as MLflow takes it: letters, digits and a few signs, no path upwards."""
-    sound = _UNSOUND.sub("_", key.replace("->", " to "))
-    whole = "/".join(part.strip(".") or "_" for part in sound.split("/"))
+    clean = _REFUSED.sub("_", key.replace("->", " to "))
+    whole = "/".join(part.strip(".") or "_" for part in clean.split("/"))
     return whole[:MAX_KEY].rstrip("/")  # a cut may end in a slash, which MLflow refuses
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from rootstock.common.files import write_bytes
-from rootstock.coordinator.history.error_chart import draw_errors
-from rootstock.coordinator.history.feature_chart import draw_features, has_features
-from rootstock.coordinator.history.notes import STATES
-from rootstock.coordinator.history.recipe_chart import draw_recipe, has_recipe
+from rootstock.coordinator.history.charts import (
+    draw_errors,
+    draw_features,
+    draw_recipe,
+    has_features,
+    has_recipe,
+)
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.report import render
 from rootstock.coordinator.pictures.net import category_mark, draw_net, edge_mark, task_mark
@@ -23,51 +26,32 @@ RECIPE = "recipe.png"
 
 def file_names(record: MergeRecord) -> set[str]:
     """Return what `write_files` writes: a net if there is one, errors if any was measured."""
-    measured = record.measured.candidates or record.measured.teacher_error is not None
-    return (
-        {DOCUMENT, REPORT}
-        | ({NET} if record.tree is not None else set())
-        | ({ERRORS} if measured else set())
-        | ({RECIPE} if has_recipe(record) else set())
-        | ({FEATURES} if has_features(record) else set())
-    )
+    pictures = {
+        NET: record.tree is not None,
+        ERRORS: record.measured.candidates or record.measured.teacher_error is not None,
+        FEATURES: has_features(record),
+        RECIPE: has_recipe(record),
+    }
+    return {DOCUMENT, REPORT, *(name for name, there in pictures.items() if there)}
 
 
 def write_files(record: MergeRecord, folder: Path) -> None:
-    """Write a merge's files into a folder.
-
-    Raises
-    ------
-    StorageError
-        If the disk is full or read-only.
-    """
+    """Write a merge's files into a folder."""
     names = file_names(record)
-    net = folder / NET
     if record.tree is not None:
-        held = record.number if record.number is not None else record.parent_number
-        draw_net(record.tree, net, new_marks(record), title=f"{record.net}, net version {held}")
-    if ERRORS in names:
-        joined = f"{record.category} → {record.task}"
-        title = f"{joined}: {STATES.get(record.state, record.state).lower()}"
-        draw_errors(record, folder / ERRORS, title=title)
-    if FEATURES in names:
-        draw_features(record, folder / FEATURES)
-    if RECIPE in names:
-        draw_recipe(record, folder / RECIPE)
-    shown = (NET, FEATURES, RECIPE)
-    pictures = {name: (folder / name).read_bytes() for name in shown if name in names}
-    report = render(
-        record,
-        net_png=pictures.get(NET),
-        features_png=pictures.get(FEATURES),
-        recipe_png=pictures.get(RECIPE),
-    )
+        title = f"{record.net}, net version {record.tree_number}"
+        draw_net(record.tree, folder / NET, new_marks(record), title=title)
+    for name, draw in ((ERRORS, draw_errors), (FEATURES, draw_features), (RECIPE, draw_recipe)):
+        if name in names:
+            draw(record, folder / name)
+    shown = names & {NET, FEATURES, RECIPE}
+    report = render(record, {name: (folder / name).read_bytes() for name in shown})
     write_bytes(folder / REPORT, report.encode())
     write_bytes(folder / DOCUMENT, record.canonical())
 
 
 def new_marks(record: MergeRecord) -> set[str]:
-    """Return what of the net the merge brought; nothing if it was not merged."""
+    """Return what a merge added to the net; nothing if it was not merged."""
     tree = record.tree
     if tree is None or record.number is None:
         return set()
@@ -76,6 +60,6 @@ def new_marks(record: MergeRecord) -> set[str]:
         marks.add(category_mark(record.category))
     if any((e.category, e.task) == (record.category, record.task) for e in tree.edges):
         marks.add(edge_mark(record.category, record.task))
-    if record.parent_number is None:  # the founding net brings its task modules too
+    if record.parent_number is None:  # the founding net adds its task modules too
         marks |= {task_mark(task) for task in tree.task_modules}
     return marks

@@ -1,4 +1,4 @@
-"""Losses over steps as lines of an SVG: where they go, no drawing here. Pure.
+"""Lays out losses over steps as lines of an SVG. Pure.
 
 The template draws them, so that the lines take the page's colours, in the dark as well.
 """
@@ -6,8 +6,8 @@ The template draws them, so that the lines take the page's colours, in the dark 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from rootstock.coordinator.jobs.model import CurvePoint
 
@@ -17,15 +17,10 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30
 _FLOOR = 1e-8
 """Losses are drawn on a logarithmic scale; below this they are zero."""
 
-_LINES: dict[str, tuple[str, Callable[[CurvePoint], float]]] = {
-    "loss": ("loss", lambda point: point.loss),
-    "task": ("task loss", lambda point: point.task_loss),
-    "distillation": ("distillation loss", lambda point: point.distillation_loss),
-}
+_LINES = {"loss": "loss", "task": "task loss", "distillation": "distillation loss"}
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One loss; `points` is what an SVG polyline takes."""
 
     name: str
@@ -33,16 +28,14 @@ class Line:
     points: str
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(NamedTuple):
     """A mark on an axis."""
 
     at: float
     text: str
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """Lines and axes in units of a view box of `WIDTH` × `HEIGHT`."""
 
     lines: Sequence[Line]
@@ -57,23 +50,21 @@ class Chart:
 def charts(curves: Sequence[CurvePoint], dream: Mapping[str, int]) -> dict[str, Chart]:
     """Return a chart for every stage that has a curve of at least two points.
 
-    Parameters
-    ----------
-    curves
-        The points of all stages.
-    dream
-        How many steps a stage dreamed images before it learned from them; none if not named.
+    `dream` is how many steps a stage dreamed images before it learned from them; 0 if not named.
     """
-    stages = dict.fromkeys(point.stage for point in curves)
-    found = {stage: [point for point in curves if point.stage == stage] for stage in stages}
-    return {s: _chart(points, dream.get(s, 0)) for s, points in found.items() if len(points) > 1}
+    stages: dict[str, list[CurvePoint]] = {}
+    for point in curves:
+        stages.setdefault(point.stage, []).append(point)
+    return {s: _chart(points, dream.get(s, 0)) for s, points in stages.items() if len(points) > 1}
 
 
 def _chart(points: Sequence[CurvePoint], dream: int) -> Chart:
     series = {
-        name: [(point.step, value(point)) for point in points if value(point) > _FLOOR]
-        for name, (_, value) in _LINES.items()
+        "loss": [(point.step, point.loss) for point in points],
+        "task": [(point.step, point.task_loss) for point in points],
+        "distillation": [(point.step, point.distillation_loss) for point in points],
     }
+    series = {name: [p for p in line if p[1] > _FLOOR] for name, line in series.items()}
     if series["loss"] == series["distillation"] or series["loss"] == series["task"]:
         # One of the two parts is all there is: one line says it.
         series = {"loss": series["loss"]}
@@ -91,7 +82,7 @@ def _chart(points: Sequence[CurvePoint], dream: int) -> Chart:
         return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
 
     lines = [
-        Line(name, _LINES[name][0], " ".join(f"{across(s)},{up(v)}" for s, v in line))
+        Line(name, _LINES[name], " ".join(f"{across(s)},{up(v)}" for s, v in line))
         for name, line in series.items()
         if line
     ]
@@ -100,13 +91,9 @@ def _chart(points: Sequence[CurvePoint], dream: int) -> Chart:
         lines=lines,
         x=[Tick(across(step), str(step)) for step in dict.fromkeys((first, middle, last))],
         dreamed=across(dream) if first <= dream < last else None,
-        y=[Tick(up(10.0**power), _power(power)) for power in range(low, high + 1)],
+        y=[Tick(up(10.0**power), f"{10.0**power:g}") for power in range(low, high + 1)],
         summary=(
             f"The loss goes from {points[0].loss:.3g} at step {first} to {points[-1].loss:.3g} at "
             f"step {last}; logarithmic scale."
         ),
     )
-
-
-def _power(power: int) -> str:
-    return f"{10.0**power:g}"

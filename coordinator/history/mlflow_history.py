@@ -1,10 +1,11 @@
-"""The history in MLflow: one experiment a net, one run a merge. A view; the ledger is the truth."""
+"""The history in MLflow: one experiment a net, one run a merge. A view of the registry."""
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPException
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -13,33 +14,24 @@ from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 from rootstock.common.errors import ConfigurationError, ConflictError, UnreachableError
-from rootstock.coordinator.history.content import RECORD, complete
-from rootstock.coordinator.history.notes import EXPERIMENT
+from rootstock.coordinator.history.content import EXPERIMENT, RECORD, record_tag
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.runs import Runs
+from rootstock.coordinator.history.server import health
 from rootstock.coordinator.history.versions import CURRENT, PREVIOUS, Versions
 
 CHECK_SECONDS = 5.0
-"""How long a server may take to say that it is well; it takes milliseconds when it is."""
+"""How long a server may take to answer a health check; it takes milliseconds when it is well."""
 
 Restored = Literal["made", "mended", "unchanged"]
-"""What became of a merge's run when it was held against the ledger."""
+"""What became of a merge's run when it was compared with the registry."""
 
 
 class History:
     """Writes merges to an MLflow server. Calls block: use a thread from an event loop.
 
-    Parameters
-    ----------
-    uri
-        The server, http(s)://host:port.
-    net
-        Names the experiment and the registered model.
-
-    Raises
-    ------
-    ConfigurationError
-        If the address has another form.
+    The net names the experiment and the registered model. Every method raises UnreachableError if
+    the server does not answer, and those that write ConflictError if it refuses what is logged.
     """
 
     def __init__(self, uri: str, net: str) -> None:
@@ -55,105 +47,58 @@ class History:
         self._versions = Versions(self._client, net)
 
     def check(self) -> None:
-        """Ask the server whether it is well.
-
-        Raises
-        ------
-        UnreachableError
-            If it does not answer within seconds, or is no MLflow.
-        """
-        parts = urlsplit(self._uri)
-        kind = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
-        connection = kind(parts.hostname or "", parts.port, timeout=CHECK_SECONDS)
+        """Raise UnreachableError if the server does not answer within seconds, or is no MLflow."""
         try:
-            connection.request("GET", parts.path + "/health")
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
+            status = health(self._uri, CHECK_SECONDS)
+        except (OSError, HTTPException) as error:
             raise self._unreachable(f"does not answer ({error or type(error).__name__})") from error
-        finally:
-            connection.close()
-        if status != http.client.OK:
+        if status != HTTPStatus.OK:
             raise self._unreachable(f"answers /health with {status}")
 
     def ensure_experiment(self) -> str:
-        """Return the id of the net's experiment; make it, or bring it back if it was deleted.
-
-        Raises
-        ------
-        UnreachableError
-            If the server does not answer.
-        """
+        """Return the id of the net's experiment; make it, or restore it if it was deleted."""
         tags = {
             "mlflow.experimentKind": "custom_model_development",  # else pages of chats come first
             "mlflow.note.content": EXPERIMENT,
         }
         with self._explained("the experiment"):
-            found = self._client.get_experiment_by_name(self._net)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(self._net)
+            if experiment is None:
                 return str(self._client.create_experiment(self._net, tags=tags))
-            if found.lifecycle_stage == LifecycleStage.DELETED:
-                self._client.restore_experiment(found.experiment_id)
+            if experiment.lifecycle_stage == LifecycleStage.DELETED:
+                self._client.restore_experiment(experiment.experiment_id)
             for key, value in tags.items():
-                if found.tags.get(key) != value:
-                    self._client.set_experiment_tag(found.experiment_id, key, value)
-            return str(found.experiment_id)
+                if experiment.tags.get(key) != value:
+                    self._client.set_experiment_tag(experiment.experiment_id, key, value)
+            return str(experiment.experiment_id)
 
     def page(self) -> str:
-        """Return the address of the page that lists the net's merges.
-
-        Raises
-        ------
-        UnreachableError
-            If the server does not answer.
-        """
+        """Return the address of the page that lists the net's merges."""
         # Without the last part, MLflow 3 opens its pages for chats.
         experiment_id = self.ensure_experiment()
         return f"{self._uri}/#/experiments/{experiment_id}?workflowType=machine_learning"
 
     def log_merge(self, record: MergeRecord) -> str:
-        """Show a merge as a run; logging it again changes nothing, or brings it up to date.
+        """Show a merge as a run and return its id; logging it again changes nothing, or updates it.
 
         A run that an earlier, interrupted call left incomplete is completed. A merge that was
         rolled back since is the same run with another state.
-
-        Returns
-        -------
-        str
-            The run's id.
-
-        Raises
-        ------
-        UnreachableError
-            If the server does not answer.
-        ConflictError
-            If the server refuses what is logged.
         """
         experiment_id = self.ensure_experiment()
         with self._explained(f"merge {record.merge_id}"):
             runs = Runs(self._client, experiment_id)
             run = runs.find(record.merge_id)
-            if run is not None and run.data.tags.get(RECORD) == complete(record):
+            if run is not None and run.data.tags.get(RECORD) == record_tag(record):
                 return str(run.info.run_id)
             run_id = str((run or runs.create(record)).info.run_id)
             self._write(runs, run_id, record, experiment_id)
             return run_id
 
     def restore(self, record: MergeRecord) -> tuple[Restored, str]:
-        """Hold a merge's run against its record; make it, or mend it, where it is not that.
+        """Make or mend a merge's run where it is not as its record; return what, and the run's id.
 
         What cannot be changed in place (a parameter, a point too many) is logged as a new run, and
         the old one goes to MLflow's bin.
-
-        Returns
-        -------
-        What was done, and the run's id.
-
-        Raises
-        ------
-        UnreachableError, ConflictError
-            As `log_merge`.
         """
         experiment_id = self.ensure_experiment()
         with self._explained(f"merge {record.merge_id}"):
@@ -162,27 +107,21 @@ class History:
             if run is None:
                 return "made", self.log_merge(record)
             run_id = str(run.info.run_id)
-            if self._whole(runs, run_id, record):
+            if self._is_complete(runs, run_id, record):
                 return "unchanged", run_id
             try:
                 self._write(runs, run_id, record, experiment_id)
-                whole = self._whole(runs, run_id, record)
+                mended = self._is_complete(runs, run_id, record)
             except MlflowException:
                 self.check()
-                whole = False
-            if not whole:
-                runs.delete(run_id)
+                mended = False
+            if not mended:
+                self._client.delete_run(run_id)
                 run_id = self.log_merge(record)
             return "mended", run_id
 
     def show_head(self, head: str | None, parent: str | None) -> None:
-        """Let `current` name the head and `previous` its parent, by the digests of their commits.
-
-        Raises
-        ------
-        UnreachableError, ConflictError
-            As `log_merge`.
-        """
+        """Let `current` name the head and `previous` its parent, by their commits' digests."""
         with self._explained("the aliases"):
             self._versions.point(CURRENT, head)
             self._versions.point(PREVIOUS, parent)
@@ -190,15 +129,15 @@ class History:
     def _write(self, runs: Runs, run_id: str, record: MergeRecord, experiment_id: str) -> None:
         runs.write(run_id, record)
         self._versions.log(record, experiment_id, run_id)
-        runs.finish(run_id, record)  # last: it says that all is there
+        runs.finish(run_id, record)  # last: it marks the run as complete
 
-    def _whole(self, runs: Runs, run_id: str, record: MergeRecord) -> bool:
+    def _is_complete(self, runs: Runs, run_id: str, record: MergeRecord) -> bool:
         run = self._client.get_run(run_id)
-        return runs.holds(run, record) and self._versions.holds(record, run_id)
+        return runs.is_complete(run, record) and self._versions.is_complete(record, run_id)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turn MLflow's one exception into ours: the server is gone, or it says no."""
+        """Turn MLflow's one exception into ours: the server does not answer, or it refuses."""
         try:
             yield
         except MlflowException as error:

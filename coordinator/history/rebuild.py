@@ -1,9 +1,9 @@
-"""The history again, from the ledger: every ended merge is held against MLflow and made whole."""
+"""Makes the history again from the registry: mends every ended merge's run where it differs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -12,15 +12,14 @@ from rootstock.common.documents import Document
 from rootstock.common.errors import ConflictError, RootstockError, StorageError
 from rootstock.common.files import only_one
 from rootstock.coordinator.config import CoordinatorConfig
-from rootstock.coordinator.history.mlflow_history import History, Restored
+from rootstock.coordinator.history.mlflow_history import History
+from rootstock.coordinator.history.mlflow_history import Restored as Restored
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.recorder import gather, show_head
 from rootstock.coordinator.jobs.inspection import Inspection, inspect, inspection_job
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, Registry
-
-__all__ = ["Restored", "RestoredMerge", "rebuild"]
 
 
 class RestoredMerge(Document):
@@ -35,28 +34,14 @@ class RestoredMerge(Document):
     what: Restored
 
 
-def _unwatched(restored: RestoredMerge) -> None:
-    pass
-
-
 def rebuild(
-    config: CoordinatorConfig, on_merge: Callable[[RestoredMerge], None] = _unwatched
+    config: CoordinatorConfig, on_merge: Callable[[RestoredMerge], None] = lambda _: None
 ) -> list[RestoredMerge]:
     """Make MLflow show every ended merge, as if it had been logged when it ended.
 
-    While a coordinator runs, what it has not logged yet is left to it, and nothing but MLflow is
-    written.
-
-    Parameters
-    ----------
-    config
-        The coordinator's; `history.mlflow_uri` is where to.
-    on_merge
-        Called after each merge.
-
-    Returns
-    -------
-    What was done, merge by merge, in the order in which they ended.
+    Returns what was done, merge by merge, in the order in which they ended; calls `on_merge` after
+    each. While a coordinator runs, what it has not logged yet is left to it, and nothing but MLflow
+    is written.
 
     Raises
     ------
@@ -75,45 +60,32 @@ def rebuild(
         history = History(config.history.mlflow_uri, config.net)
         history.check()
         history.ensure_experiment()
-        for ended in _ended(net.registry):
+        merges = [merge for merge in net.registry.merges.all() if merge.state not in OPEN_MERGES]
+        for ended in sorted(merges, key=lambda merge: merge.finished_at or 0.0):
             merge = net.registry.merges.get(ended.id)  # a coordinator may have rolled it back since
             if not (alone or merge.logged):
                 continue
-            what, run_id = history.restore(_whole(gather(net, config, merge), merge, paths))
+            what, run_id = history.restore(_with_features(gather(net, config, merge), merge, paths))
             if not merge.logged:
-                _count_as_logged(paths.database, merge)
-            done.append(_restored(merge, run_id, what))
+                with closing(Registry(paths.database)) as registry:
+                    registry.merges.update(merge.id, logged=True)
+            done.append(
+                RestoredMerge(
+                    merge_id=merge.id,
+                    category=merge.category,
+                    task=merge.task,
+                    state=merge.state,
+                    net_version=merge.net_version,
+                    run_id=run_id,
+                    what=what,
+                )
+            )
             on_merge(done[-1])
         show_head(net.registry, history)
     return done
 
 
-def _count_as_logged(database: str, merge: Merge) -> None:
-    registry = Registry(database)
-    try:
-        registry.merges.update(merge.id, logged=True)
-    finally:
-        registry.close()
-
-
-def _ended(registry: Registry) -> list[Merge]:
-    merges = [merge for merge in registry.merges.all() if merge.state not in OPEN_MERGES]
-    return sorted(merges, key=lambda merge: merge.finished_at or 0.0)
-
-
-def _restored(merge: Merge, run_id: str, what: Restored) -> RestoredMerge:
-    return RestoredMerge(
-        merge_id=merge.id,
-        category=merge.category,
-        task=merge.task,
-        state=merge.state,
-        net_version=merge.net_version,
-        run_id=run_id,
-        what=what,
-    )
-
-
-def _whole(record: MergeRecord, merge: Merge, paths: StatePaths) -> MergeRecord:
+def _with_features(record: MergeRecord, merge: Merge, paths: StatePaths) -> MergeRecord:
     """Inspect the join of a merge that an earlier release committed: it kept no features.
 
     Nets may run in this process: it serves nobody.
@@ -124,22 +96,22 @@ def _whole(record: MergeRecord, merge: Merge, paths: StatePaths) -> MergeRecord:
     if not job.features:
         return record
     try:
-        found = Inspection.parse(inspect(job.canonical(), torch.get_num_threads()), what="features")
+        done = Inspection.parse(inspect(job.canonical(), torch.get_num_threads()), what="features")
     except RootstockError as error:
         return record.model_copy(update={"no_features": str(error)})
-    return record.model_copy(update={"features": found.features, "no_features": found.no_features})
+    return record.model_copy(update={"features": done.features, "no_features": done.no_features})
 
 
 @contextmanager
 def _alone(state: Path) -> Iterator[bool]:
-    """Hold the coordinator's lock if it is free; say whether it was.
+    """Take the coordinator's lock if it is free; say whether it was.
 
-    In a folder that this user cannot write it is not to be had, either.
+    In a folder that this user cannot write it counts as taken, too.
     """
     with ExitStack() as stack:
         try:
             stack.enter_context(only_one(state, "coordinator"))
-            alone = True
         except (ConflictError, StorageError):
-            alone = False
-        yield alone
+            yield False
+        else:
+            yield True

@@ -1,4 +1,4 @@
-"""A merge as the history shows it: one document, from the ledger, enough to rebuild the view."""
+"""A merge as the history shows it: one document with all that the view shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rootstock.coordinator.jobs.model import CurvePoint
 
 
 class Join(Document):
-    """A join that the net held before a merge, and holds after it, unchanged."""
+    """A join of the net before a merge, which the merge leaves unchanged."""
 
     category: Name
     task: Name
@@ -43,7 +43,7 @@ class MergeRecord(Document):
     site: Name
     operation: str
     state: str
-    """merged, rejected, failed or rolled_back (DESIGN.md, section 4)."""
+    """merged, rejected, failed or rolled_back."""
     reason: str = ""
     parent_number: int | None = Field(default=None, ge=0)
     """None for the merge that founds the net; the head of that time where nothing was merged."""
@@ -55,12 +55,12 @@ class MergeRecord(Document):
     """Every digest that the merge rests on, by role ("category_module", "adapter", "manifest")."""
     adapter_uri: str | None = None
     candidate: Candidate | None = None
-    """Which one the numbers spoke for; None joins two modules that were trained together."""
+    """Which one was best; None joins two modules that were trained together."""
     parameters: dict[str, Setting] = Field(default_factory=dict)
     numbers: dict[str, float] = Field(default_factory=dict)
-    """The flat form of `MergeNumbers`, and what each stage's learning says of itself."""
+    """The flat form of `MergeNumbers`, and numbers of each stage's learning."""
     teacher_numbers: dict[str, float] = Field(default_factory=dict)
-    """What the lab says of its teacher net, as in its manifest."""
+    """The metrics of the teacher net's manifest."""
     tailored: Tailored | None = None
     features: FeatureSpaces | None = None
     """What the figure of the join's feature space shows."""
@@ -79,3 +79,20 @@ class MergeRecord(Document):
     def measured(self) -> MergeNumbers:
         """The numbers by what they belong to."""
         return MergeNumbers.from_flat(self.numbers)
+
+    @property
+    def join(self) -> str:
+        """What is joined, as people read it."""
+        return f"{self.category} → {self.task}"
+
+    @property
+    def error(self) -> float | None:
+        """Error of what was joined, or of the best candidate that was not, in percent."""
+        if self.candidate is None and self.number is None:
+            return None
+        return self.measured.error_of(self.candidate)
+
+    @property
+    def tree_number(self) -> int | None:
+        """Number of the net version that `tree` is."""
+        return self.parent_number if self.number is None else self.number

@@ -1,28 +1,28 @@
-"""The report of a merge: one HTML file that needs nothing else. Names from peers are escaped."""
+"""Writes the report of a merge: one HTML file that needs nothing else; peers' names are escaped."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
 from rootstock.coordinator.growth.candidates import Candidate
-from rootstock.coordinator.history.content import accepted_error
+from rootstock.coordinator.history.content import decision, outcome, state_name
 from rootstock.coordinator.history.loss_chart import Chart, charts
-from rootstock.coordinator.history.notes import STATES, decision, outcome
 from rootstock.coordinator.history.record import MergeRecord
 
-_TEACHER = "The lab's own net, g_T(f(I)): what the join is held against."
+_TEACHER = "The lab's own net, g_T(f(I)): what the join is compared with."
 _MEANINGS = {
     Candidate.NO_ADAPTER: "The lab's f on the net's g_S as it is. No learning.",
     Candidate.CLOSED_FORM: "An adapter solved for from weights alone, before any learning.",
     Candidate.ZERO_SAMPLE: "An adapter from weights and shipped statistics alone. No image.",
     Candidate.FEW_SAMPLE: "An adapter that also saw the images that the lab chose to share.",
-    Candidate.REFINED: "Trained on at the lab, on its private images; only the adapter came back.",
+    Candidate.REFINED: "Trained on at the lab, on its private images; only an adapter came back.",
     Candidate.OWN_SAMPLES: "Learned on the operator's own samples, and judged on others of them.",
 }
 
@@ -56,21 +56,19 @@ _MEASURES = {
 _STAGES = {"zero-sample": "Zero samples", "few-sample": "Few samples"}
 
 
-@dataclass(frozen=True)
-class ErrorRow:
+class ErrorRow(NamedTuple):
     """One line of the table of errors."""
 
     label: str
     meaning: str
     error: float
     uncalibrated: float | None
-    """As the adapter came, without the scale and bias of the lab; None where it has none."""
+    """Without the scale and bias that the lab sets; None where there is none."""
     kept: bool
     """Whether this is what was joined."""
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(NamedTuple):
     """A number with its meaning."""
 
     label: str
@@ -78,8 +76,7 @@ class Measure:
     meaning: str
 
 
-@dataclass(frozen=True)
-class StageView:
+class StageView(NamedTuple):
     """How one stage went."""
 
     label: str
@@ -93,25 +90,11 @@ class StageView:
     chart: Chart | None
 
 
-def render(
-    record: MergeRecord,
-    *,
-    net_png: bytes | None,
-    features_png: bytes | None,
-    recipe_png: bytes | None,
-) -> str:
+def render(record: MergeRecord, pictures: Mapping[str, bytes]) -> str:
     """Return a merge's report as HTML.
 
-    Parameters
-    ----------
-    record
-        The merge.
-    net_png
-        The picture of its net, if there is one.
-    features_png
-        The picture of the join's features, if there is one.
-    recipe_png
-        The picture of what the lab's recipe learned besides weights, if there is one.
+    `pictures` are PNGs by file name, as `write_files` calls them: of the net, of the join's
+    features, of what the lab's recipe learned besides weights; each only if there is one.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(
@@ -120,10 +103,10 @@ def render(
     errors = error_rows(record)
     return template.render(
         record=record,
-        state=STATES.get(record.state, record.state),
+        state=state_name(record),
         outcome=outcome(record),
         decision=decision(record),
-        error=accepted_error(record),
+        error=record.error,
         teacher_error=record.measured.teacher_error,
         validation=int(record.numbers.get("validation_samples", 0)),
         errors=errors,
@@ -131,17 +114,10 @@ def render(
         widest=max((row.error for row in errors), default=0.0) or 1.0,
         stages=stages(record),
         times=times(record),
-        picture=_embedded(net_png),
-        features=_embedded(features_png),
-        recipe=_embedded(recipe_png),
-        teacher=dict(sorted(record.teacher_numbers.items())),
-        settings={**record.parameters},
-        numbers=dict(sorted(record.numbers.items())),
+        pictures={
+            Path(name).stem: base64.b64encode(png).decode() for name, png in pictures.items()
+        },
     )
-
-
-def _embedded(png: bytes | None) -> str | None:
-    return None if png is None else base64.b64encode(png).decode()
 
 
 def error_rows(record: MergeRecord) -> list[ErrorRow]:
@@ -150,7 +126,7 @@ def error_rows(record: MergeRecord) -> list[ErrorRow]:
     merged = record.number is not None
     if (teacher := measured.teacher_error) is not None:
         kept = merged and record.candidate is None
-        rows.append(ErrorRow("teacher", _TEACHER, teacher, None, kept=kept))
+        rows.append(ErrorRow("teacher", _TEACHER, teacher, None, kept))
     for candidate, error in measured.shown_errors.items():
         meaning = _MEANINGS[candidate]
         if candidate is Candidate.FEW_SAMPLE and measured.few_samples:
@@ -158,7 +134,7 @@ def error_rows(record: MergeRecord) -> list[ErrorRow]:
         baseline = candidate is Candidate.NO_ADAPTER
         uncalibrated = None if baseline else measured.candidates[candidate].uncalibrated_error
         kept = merged and candidate is record.candidate
-        rows.append(ErrorRow(candidate.label, meaning, error, uncalibrated, kept=kept))
+        rows.append(ErrorRow(candidate.label, meaning, error, uncalibrated, kept))
     return rows
 
 
@@ -193,11 +169,9 @@ def times(record: MergeRecord) -> list[tuple[str, str]]:
     """Return what took how long, as people read it."""
     rows = [("Submission admitted", _moment(record.created_at))]
     if record.finished_at is not None:
-        rows.append((STATES.get(record.state, record.state), _moment(record.finished_at)))
-        passed = datetime.fromisoformat(record.finished_at) - datetime.fromisoformat(
-            record.created_at
-        )
-        rows.append(("From one to the other", duration(passed.total_seconds())))
+        began, ended = map(datetime.fromisoformat, (record.created_at, record.finished_at))
+        rows.append((state_name(record), _moment(record.finished_at)))
+        rows.append(("From one to the other", duration((ended - began).total_seconds())))
     labels = {
         "zero-sample": "Work on the zero-sample adapter",
         "few-sample": "Work on the few-sample adapter",

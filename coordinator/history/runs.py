@@ -1,4 +1,4 @@
-"""Merges as MLflow runs: one is found, written, or held against its record."""
+"""Merges as MLflow runs: searches, writes and checks them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -14,14 +15,15 @@ from mlflow.exceptions import MlflowException
 from rootstock.coordinator.history.content import (
     MERGE_ID,
     RECORD,
-    complete,
+    description,
     merge_tags,
     metrics,
     milliseconds,
     parameters,
+    record_tag,
+    run_name,
 )
 from rootstock.coordinator.history.files import file_names, write_files
-from rootstock.coordinator.history.notes import description, run_name
 from rootstock.coordinator.history.record import MergeRecord
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}
@@ -40,10 +42,10 @@ class Runs:
 
     def find(self, merge_id: str) -> Run | None:
         """Return a merge's run, if there is one that is not deleted."""
-        found = self._client.search_runs(
+        runs = self._client.search_runs(
             [self._experiment_id], f"tags.`{MERGE_ID}` = '{merge_id}'", max_results=1
         )
-        return found[0] if found else None
+        return runs[0] if runs else None
 
     def create(self, record: MergeRecord) -> Run:
         """Begin a merge's run."""
@@ -57,43 +59,40 @@ class Runs:
     def write(self, run_id: str, record: MergeRecord) -> None:
         """Log values, inputs and files; what a run has already stays as it is.
 
-        Raises
-        ------
-        MlflowException
-            If a parameter has another value in the run: MLflow never changes one.
+        MLflow refuses a parameter that has another value in the run: it never changes one.
         """
         # One moment for all: the same point logged twice is then one point for MLflow.
         moment = milliseconds(record.finished_at or record.created_at)
-        points = [Metric(p.key, p.value, moment, p.step) for p in metrics(record)]
-        params = [Param(key, value) for key, value in parameters(record).items()]
-        tags = [RunTag(key, value) for key, value in _tags(record).items()]
-        for start in range(0, len(params), BATCH["params"]):
-            self._client.log_batch(run_id, params=params[start : start + BATCH["params"]])
-        for start in range(0, len(points), BATCH["metrics"]):
-            self._client.log_batch(run_id, metrics=points[start : start + BATCH["metrics"]])
-        for start in range(0, len(tags), BATCH["tags"]):
-            self._client.log_batch(run_id, tags=tags[start : start + BATCH["tags"]])
+        entries: dict[str, list[Any]] = {
+            "params": [Param(key, value) for key, value in parameters(record).items()],
+            "metrics": [Metric(p.key, p.value, moment, p.step) for p in metrics(record)],
+            "tags": [RunTag(key, value) for key, value in _tags(record).items()],
+        }
+        for kind, some in entries.items():
+            for start in range(0, len(some), BATCH[kind]):
+                batch: dict[str, Any] = {kind: some[start : start + BATCH[kind]]}
+                self._client.log_batch(run_id, **batch)
         self._client.log_inputs(run_id, datasets=_datasets(record))
         with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
             write_files(record, Path(folder))
             self._client.log_artifacts(run_id, folder)
 
     def finish(self, run_id: str, record: MergeRecord) -> None:
-        """End a run as its merge ended, and say that all of it is there."""
+        """End a run as its merge ended, and mark it as complete."""
         self._client.set_terminated(
             run_id,
             status="FAILED" if record.state == "failed" else "FINISHED",
             end_time=milliseconds(record.finished_at or record.created_at),
         )
-        self._client.set_tag(run_id, RECORD, complete(record))
+        self._client.set_tag(run_id, RECORD, record_tag(record))
 
-    def holds(self, run: Run, record: MergeRecord) -> bool:
+    def is_complete(self, run: Run, record: MergeRecord) -> bool:
         """Say whether a run shows all of a record: parameters, tags, every point, every file."""
         data = run.data
         if not (
             parameters(record).items() <= data.params.items()
             and _tags(record).items() <= data.tags.items()
-            and data.tags.get(RECORD) == complete(record)
+            and data.tags.get(RECORD) == record_tag(record)
         ):
             return False
         curves: dict[str, set[tuple[int, float]]] = defaultdict(set)
@@ -105,10 +104,6 @@ class Runs:
             and file_names(record) <= self._files(run)
         )
 
-    def delete(self, run_id: str) -> None:
-        """Move a run to MLflow's own bin."""
-        self._client.delete_run(run_id)
-
     def _points(self, run: Run, key: str, count: int) -> set[tuple[int, float]]:
         if count == 1:
             return {(0, run.data.metrics[key])}
@@ -118,12 +113,12 @@ class Runs:
     def _files(self, run: Run) -> set[str]:
         try:
             return {file.path for file in self._client.list_artifacts(run.info.run_id)}
-        except MlflowException:  # the folder is gone
+        except MlflowException:  # the folder is missing
             return set()
 
 
 def _tags(record: MergeRecord) -> dict[str, str]:
-    """Return a run's tags with those that MLflow's pages show in places of their own."""
+    """Return a run's tags with those that MLflow's pages show apart."""
     return merge_tags(record) | {
         "mlflow.runName": run_name(record),
         "mlflow.note.content": description(record),

@@ -1,7 +1,7 @@
 """Net versions in MLflow: a logged model, a registered version, aliases current and previous.
 
-The lineage of a merge: the parent version and the lab's teacher net go into its run as logged
-models, its child version comes out. The weights of all stay in the store: MLflow gets digests.
+The lineage of a merge: the parent version and the lab's teacher net are its run's inputs as
+logged models, its child version is the output. All weights stay in the store: MLflow gets digests.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from rootstock.coordinator.history.content import DIGEST, PREFIX, version_tags
-from rootstock.coordinator.history.notes import outcome
+from rootstock.coordinator.history.content import DIGEST, PREFIX, outcome, version_tags
 from rootstock.coordinator.history.record import MergeRecord
 
 CURRENT = "current"
 PREVIOUS = "previous"
 
 NET = (
-    "A transplant net. Each version holds every module and every join of the version before. "
+    "A transplant net. Each version has every module and every join of the version before. "
     "The weights are in the coordinator's store, by the digests in a version's tree.json."
 )
 
 SUBMISSION = PREFIX + "submission"
-"""Tag with the digest of the manifest that a teacher net came with."""
+"""Tag with the digest of a teacher net's manifest."""
 
 
 class Versions:
@@ -39,14 +38,14 @@ class Versions:
         self._net = net
 
     def log(self, record: MergeRecord, experiment_id: str, run_id: str) -> None:
-        """Show what went into a merge and the net version that came out, each once."""
+        """Show a merge's inputs and the net version that it committed, each once."""
         run = self._client.get_run(run_id)
         known = {model.model_id for model in run.inputs.model_inputs} if run.inputs else set()
-        going_in = [self._teacher(record, experiment_id).model_id]
+        inputs = [self._teacher(record, experiment_id).model_id]
         parent = self._model(experiment_id, DIGEST, record.parent_digest)
         if parent is not None:
-            going_in.append(parent.model_id)
-        new = [LoggedModelInput(model_id) for model_id in going_in if model_id not in known]
+            inputs.append(parent.model_id)
+        new = [LoggedModelInput(model_id) for model_id in inputs if model_id not in known]
         if new:
             self._client.log_inputs(run_id, models=new)
         if record.digest is None:
@@ -57,7 +56,7 @@ class Versions:
             self._client.log_outputs(run_id, [LoggedModelOutput(child.model_id, step=0)])
         self._register(record, run_id, child.model_id)
 
-    def holds(self, record: MergeRecord, run_id: str) -> bool:
+    def is_complete(self, record: MergeRecord, run_id: str) -> bool:
         """Say whether the registry shows a merge's net version as it is, from that run."""
         version = self.of_digest(record.digest)
         if record.digest is None or version is None:
@@ -69,13 +68,13 @@ class Versions:
         """Return the registered version of a net version, if there is one."""
         if digest is None:
             return None
-        found = self._client.search_model_versions(
+        versions = self._client.search_model_versions(
             f"name = '{self._net}' and tag.`{DIGEST}` = '{digest}'", max_results=1
         )
-        return found[0] if found else None
+        return versions[0] if versions else None
 
     def point(self, alias: str, digest: str | None) -> None:
-        """Let an alias name a net version; None, or one that is not registered, takes it away."""
+        """Let an alias name a net version; None, or one that is not registered, deletes it."""
         version = self.of_digest(digest)
         try:
             if version is not None:
@@ -83,75 +82,56 @@ class Versions:
             else:
                 self._client.delete_registered_model_alias(self._net, alias)
         except MlflowException as error:
-            # Where nothing was registered yet there is nothing to take away.
+            # Where nothing was registered yet there is nothing to delete.
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
 
     def _teacher(self, record: MergeRecord, experiment_id: str) -> LoggedModel:
         """Show a lab's teacher net; all tasks of a submission share it."""
         submission = record.digests.get("manifest")
-        found = self._model(experiment_id, SUBMISSION, submission)
-        if found is not None:
-            return found
+        known = self._model(experiment_id, SUBMISSION, submission)
+        if known is not None:
+            return known
         roles = ("manifest", "category_module", "teacher_task_module")
         tags = {f"{PREFIX}digest.{r}": record.digests[r] for r in roles if r in record.digests}
         tags |= {f"{PREFIX}site": record.site, f"{PREFIX}category": record.category}
-        return self._logged(
+        tags |= {SUBMISSION: submission} if submission else {}
+        model = self._client.create_logged_model(
             experiment_id,
-            f"{record.site}-{record.category}",
+            name=_model_name(f"{record.site}-{record.category}"),
             model_type="teacher net",
-            tags=tags | ({SUBMISSION: submission} if submission else {}),
+            tags=tags,
         )
+        return self._client.finalize_logged_model(model.model_id, "READY")
 
     def _child(self, record: MergeRecord, experiment_id: str, run_id: str) -> LoggedModel:
-        found = self._model(experiment_id, DIGEST, record.digest)
-        if found is not None:  # also of a run that is gone: later runs name it as what went in
-            return found
-        text = b"{}" if record.tree is None else record.tree.canonical()
-        return self._logged(
+        known = self._model(experiment_id, DIGEST, record.digest)
+        if known is not None:  # also of a run that was deleted: later runs name it as an input
+            return known
+        model = self._client.create_logged_model(
             experiment_id,
-            f"{self._net}-v{record.number}",
+            name=_model_name(f"{self._net}-v{record.number}"),
             model_type="transplant net",
             tags=version_tags(record),
             source_run_id=run_id,
-            tree=text,
         )
-
-    def _logged(
-        self,
-        experiment_id: str,
-        name: str,
-        *,
-        model_type: str,
-        tags: dict[str, str],
-        source_run_id: str | None = None,
-        tree: bytes | None = None,
-    ) -> LoggedModel:
-        model = self._client.create_logged_model(
-            experiment_id,
-            name=name.replace(".", "-"),  # MLflow allows no dot here
-            source_run_id=source_run_id,
-            tags=tags,
-            model_type=model_type,
-        )
-        if tree is not None:
-            with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
-                Path(folder, "tree.json").write_bytes(tree)
-                self._client.log_model_artifacts(model.model_id, folder)
+        with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
+            tree = b"{}" if record.tree is None else record.tree.canonical()
+            Path(folder, "tree.json").write_bytes(tree)
+            self._client.log_model_artifacts(model.model_id, folder)
         return self._client.finalize_logged_model(model.model_id, "READY")
 
     def _model(self, experiment_id: str, tag: str, digest: str | None) -> LoggedModel | None:
         if digest is None:
             return None
-        found = self._client.search_logged_models(
+        models = self._client.search_logged_models(
             [experiment_id], filter_string=f"tags.`{tag}` = '{digest}'", max_results=1
         )
-        return found[0] if found else None
+        return models[0] if models else None
 
     def _register(self, record: MergeRecord, run_id: str, model_id: str) -> None:
         version = self.of_digest(record.digest)
-        joined = f"{record.category} → {record.task}, from {record.site}"
-        description = f"{joined}. {outcome(record)}"
+        description = f"{record.join}, from {record.site}. {outcome(record)}"
         if version is not None and version.run_id == run_id:
             for key, value in version_tags(record).items():
                 if version.tags.get(key) != value:
@@ -174,3 +154,7 @@ class Versions:
             await_creation_for=0,
             model_id=model_id,
         )
+
+
+def _model_name(name: str) -> str:
+    return name.replace(".", "-")  # MLflow allows no dot here

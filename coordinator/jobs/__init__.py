@@ -1,4 +1,4 @@
-"""Back-distillation on Ray; the only room that imports Ray."""
+"""Back-distillation on Ray; the only package that imports Ray."""
 
 import os
 

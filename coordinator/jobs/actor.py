@@ -1,9 +1,8 @@
-"""What Ray runs around a `TransplantWorker`: JSON in, JSON out, threads and device set."""
+"""The Ray actor around a `TransplantWorker`: JSON in, JSON out, threads and device set."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import torch
 
@@ -14,31 +13,24 @@ from rootstock.coordinator.jobs.worker import TransplantWorker
 class TransplantActor:
     """One process with one job.
 
-    The constructor does nothing: Ray reports an error raised there as the actor's death, and a
+    There is no constructor: Ray reports an error raised there as the actor's death, and a
     broken job must not look like a killed process.
     """
 
-    def __init__(self) -> None:
-        self._worker: TransplantWorker | None = None
+    _worker: TransplantWorker
 
     def open(self, job: bytes, threads: int, gpus: float) -> None:
-        """Take the job up where its last checkpoint left it.
+        """Resume a `TransplantJob`, as JSON, where its last checkpoint left it.
 
-        Parameters
-        ----------
-        job
-            A `TransplantJob` as JSON.
-        threads
-            Threads of torch: as many as the actor has CPUs, so that actors do not crowd
-            each other, and the same on every attempt, so that results are bit-identical.
-        gpus
-            GPUs that Ray gave; below one, this share of the memory is the process's cap.
+        Torch's threads are as many as the actor has CPUs, so that actors do not crowd each other,
+        and the same on every attempt, so that results are bit-identical. Below one GPU, `gpus` is
+        the share of its memory that the process may take.
         """
         torch.set_num_threads(threads)
         device = torch.device("cpu")
         if gpus > 0:
             # Same inputs, same bits: on a GPU only with cuBLAS's fixed workspace and without the
-            # kernels that add in any order. To be said before CUDA starts in this process.
+            # kernels that add in any order. To be set before CUDA starts in this process.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
@@ -50,19 +42,8 @@ class TransplantActor:
 
     def advance(self) -> bytes:
         """Do the next piece of work; returns `Progress` as JSON."""
-        return self._opened().advance().canonical()
+        return self._worker.advance().canonical()
 
     def result(self) -> bytes:
         """Return `JobResult` as JSON."""
-        return self._opened().result().canonical()
-
-    def _opened(self) -> TransplantWorker:
-        if self._worker is None:
-            raise RuntimeError("the actor was called before it was opened")
-        return self._worker
-
-
-def remote_class(ray: Any) -> Any:
-    """Wrap the class for Ray; here so that workers import it by name."""
-    # A restart by Ray would run the constructor alone: the runner makes a new actor instead.
-    return ray.remote(max_restarts=0, max_task_retries=0)(TransplantActor)
+        return self._worker.result().canonical()

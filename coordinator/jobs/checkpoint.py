@@ -1,4 +1,4 @@
-"""A job's checkpoint in its area of the store: a document, tensors, and a ref that moves."""
+"""A job's checkpoint in its area of the store: a document, tensors, and a ref to the newest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Checkpoint(Document):
     """How far a job is. The tensors are blobs of their own."""
 
     job: Digest
-    """Of what decides the result; another job under the same merge id starts anew."""
+    """See `job_digest`; another job under the same merge id starts anew."""
     zero_sample: AdapterEntry | None = None
     few_sample: AdapterEntry | None = None
     step: int = Field(default=0, ge=0)
@@ -45,30 +45,24 @@ class Checkpoint(Document):
 
 
 def job_digest(job: TransplantJob) -> str:
-    """Return a digest of what decides the result: not where things lie, nor how often to save."""
+    """Return a digest of what decides the result: no paths, nor how often to save."""
     return job.model_copy(
         update={"artifacts": "", "cache": None, "checkpoint_steps": 1, "submission_id": ""}
     ).content_digest()
 
 
 def load(area: BlobStore, job: TransplantJob) -> Checkpoint:
-    """Return a job's last checkpoint, or an empty one.
-
-    Raises
-    ------
-    StorageError
-        If what the ref names cannot be read.
-    """
-    ref = area.get_ref(REF)
+    """Return a job's last checkpoint, or an empty one."""
+    digest, ref = job_digest(job), area.get_ref(REF)
     if ref is not None:
-        found = Checkpoint.parse(area.read_bytes(ref, MAX_BYTES), what="checkpoint")
-        if found.job == job_digest(job):
-            return found
-    return Checkpoint(job=job_digest(job))
+        last = Checkpoint.parse(area.read_bytes(ref, MAX_BYTES), what="checkpoint")
+        if last.job == digest:
+            return last
+    return Checkpoint(job=digest)
 
 
 def save(area: BlobStore, checkpoint: Checkpoint, before: Checkpoint) -> None:
-    """Store a checkpoint durably; the one before it stands until this one does, and then goes."""
+    """Store a checkpoint durably, and only then delete the one before it."""
     area.put_ref(REF, area.put_bytes(checkpoint.canonical()))
     for digest in before.digests() - checkpoint.digests():
         area.delete(digest)

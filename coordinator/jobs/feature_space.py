@@ -1,4 +1,4 @@
-"""A join seen from the inside: last hidden features of g_S without and with what joins f to it.
+"""Computes the last hidden features of g_S, without and with the adapter that joins f to it.
 
 As the paper's figure 5, for a coordinator that has no images: synthetic ones that are nobody's
 (dead leaves), and the teacher's own answers to them as their colours. Where a transplant works,
@@ -23,7 +23,7 @@ from rootstock.coordinator.net.compose import compose, loaded_task_module, task_
 from rootstock.coordinator.net.objects import read_teacher
 
 PIXELS = 256 * 64 * 64
-"""Of all images together: fewer of large ones, so that VGG-16 at 224 pixels takes seconds."""
+"""All images together: fewer of large ones, so that VGG-16 at 224 pixels takes seconds."""
 FEWEST, MOST = 32, 256
 
 
@@ -47,26 +47,14 @@ class FeatureSpaces(Document):
 
 
 def feature_spaces(tree: NetTree, store: BlobStore, category: str, task: str) -> FeatureSpaces:
-    """Return what the figure of a join shows.
+    """Return what the figure of a join shows; its task is a classification.
 
-    Parameters
-    ----------
-    tree, store
-        The net, and where its blobs and its submissions' manifests are.
-    category, task
-        Of the join; the task is a classification.
-
-    Raises
-    ------
-    NotFoundError
-        If a blob is gone, or the teacher brought no module for the task.
-    IntegrityError
-        If a blob has changed.
+    Raises NotFoundError if the teacher has no module for the task, and as `compose` does.
     """
     module, head = tree.category_modules[category], tree.task_modules[task]
     manifest = read_teacher(store, module.submission)
     if task not in manifest.task_modules:
-        raise NotFoundError(f"the teacher of '{category}' brought no task module '{task}'")
+        raise NotFoundError(f"the teacher of '{category}' has no task module '{task}'")
     blob = manifest.task_modules[task]
     g_T = loaded_task_module(store, module.architecture, task_of(tree, task), blob)
     net = compose(tree, store, category, task)
@@ -76,16 +64,19 @@ def feature_spaces(tree: NetTree, store: BlobStore, category: str, task: str) ->
     ):
         ways.append(nn.Identity())
     with torch.inference_mode():
-        x_NCHW = in_batches(net.category_module, _images(input_shape(module.architecture)))
+        shape = input_shape(module.architecture)
+        count = min(MOST, max(FEWEST, PIXELS // (shape[1] * shape[2])))
+        images_NCHW = dead_leaves(count, shape, torch.Generator().manual_seed(0))
+        x_NCHW = in_batches(net.category_module, images_NCHW)
         y_T_N = in_batches(g_T, x_NCHW).flatten()
-        found = [_passed(nn.Sequential(way, net.task_module), x_NCHW) for way in ways]
-        centre_F, axes_F2 = _principal(torch.cat([hidden_NF for hidden_NF, _ in found]))
+        passed = [_passed(nn.Sequential(way, net.task_module), x_NCHW) for way in ways]
+        centre_F, axes_F2 = _principal(torch.cat([hidden_NF for hidden_NF, _ in passed]))
         spaces = [
             Space(
                 positions=tuple(((hidden_NF - centre_F) @ axes_F2).tolist()),
                 agreement=rank_correlation(y_S_N, y_T_N),
             )
-            for hidden_NF, y_S_N in found
+            for hidden_NF, y_S_N in passed
         ]
     return FeatureSpaces(
         teacher_answers=tuple(y_T_N.tolist()),
@@ -102,20 +93,15 @@ def rank_correlation(a_N: Tensor, b_N: Tensor) -> float:
     return float(torch.corrcoef(ranks_2N)[0, 1])
 
 
-def _images(shape: tuple[int, int, int]) -> Tensor:
-    count = min(MOST, max(FEWEST, PIXELS // (shape[1] * shape[2])))
-    return dead_leaves(count, shape, torch.Generator().manual_seed(0))
-
-
 def _passed(net: nn.Sequential, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Return what the last layer takes, (N, F), and what the net says, (N)."""
-    *below, last = (layer for stage in net for layer in _layers(stage))
+    *below, last = (
+        layer
+        for stage in net
+        for layer in (stage if isinstance(stage, nn.Sequential) else (stage,))
+    )
     hidden_NF = in_batches(nn.Sequential(*below), x_NCHW)
     return hidden_NF.flatten(1), in_batches(last, hidden_NF).flatten()
-
-
-def _layers(stage: nn.Module) -> list[nn.Module]:
-    return list(stage) if isinstance(stage, nn.Sequential) else [stage]
 
 
 def _principal(hidden_NF: Tensor) -> tuple[Tensor, Tensor]:

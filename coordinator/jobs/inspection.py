@@ -1,4 +1,4 @@
-"""What a join answers and how its features lie: computed once, in a Ray job, before its commit."""
+"""Inspects a join in a Ray job before its commit: its outputs, and its feature space."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ class InspectionJob(Document):
 
     merge_id: Name
     tree: NetTree
-    """Holds the join; only its own blobs are read."""
-    category: Name
-    task: Name
+    """The join alone."""
     features: bool
     """Whether there is a picture of its feature space: a transplanted classification."""
     artifacts: str
@@ -34,7 +32,7 @@ class InspectionJob(Document):
 
 
 class Inspection(Document):
-    """What an inspection found."""
+    """The result of an inspection."""
 
     fingerprint: str
     """See `rootstock.coordinator.net.fingerprint.written`."""
@@ -52,43 +50,37 @@ class Inspection(Document):
 def inspection_job(merge: Merge, tree: NetTree, paths: StatePaths) -> InspectionJob:
     """Return the job of a merge whose join is in a tree."""
     task = next(task for task in tree.tasks if task.name == merge.task)
-    join = NetTree(
-        architecture=tree.architecture,
-        tasks=tree.tasks,
-        category_modules={merge.category: tree.category_modules[merge.category]},
-        task_modules={merge.task: tree.task_modules[merge.task]},
-        edges=(tree.edge(merge.category, merge.task),),
-    )
+    transplanted = merge.operation is OperationKind.NEW_CATEGORY
     return InspectionJob(
         merge_id=merge.id,
-        tree=join,
-        category=merge.category,
-        task=merge.task,
-        features=(
-            merge.operation is OperationKind.NEW_CATEGORY and task.kind == "binary-classification"
+        tree=NetTree(
+            architecture=tree.architecture,
+            tasks=tree.tasks,
+            category_modules={merge.category: tree.category_modules[merge.category]},
+            task_modules={merge.task: tree.task_modules[merge.task]},
+            edges=(tree.edge(merge.category, merge.task),),
         ),
+        features=transplanted and task.kind == "binary-classification",
         artifacts=paths.artifacts,
         cache=str(paths.cache),
     )
 
 
 def inspect(job: bytes, threads: int) -> bytes:
-    """Run a job; JSON in, JSON out, for Ray.
+    """Run an `InspectionJob`, JSON in and JSON out, for Ray.
 
-    Raises
-    ------
-    NotFoundError, IntegrityError, SchemaError
-        If a blob of the join is missing, has changed, or does not fit. What keeps the features
-        alone from being computed costs the picture, not the merge.
+    What keeps the features alone from being computed costs the picture, not the merge.
     """
     torch.set_num_threads(threads)
     asked = InspectionJob.parse(job, what="inspection")
     store = open_store(asked.artifacts, Path(asked.cache or asked.artifacts))
-    join = (asked.tree, store, asked.category, asked.task)
-    found = Inspection(fingerprint=written(outputs(*join)))
+    (edge,) = asked.tree.edges
+    join = (asked.tree, store, edge.category, edge.task)
+    fingerprint = written(outputs(*join))
+    features, reason = None, ""
     if asked.features:
         try:
-            found = found.model_copy(update={"features": feature_spaces(*join)})
+            features = feature_spaces(*join)
         except RootstockError as error:
-            found = found.model_copy(update={"no_features": str(error)[:2000]})
-    return found.canonical()
+            reason = str(error)[:2000]
+    return Inspection(fingerprint=fingerprint, features=features, no_features=reason).canonical()

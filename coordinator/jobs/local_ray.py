@@ -1,4 +1,4 @@
-"""A quiet Ray of the coordinator's own, or a place in a cluster that runs already."""
+"""Starts a quiet Ray of the coordinator's own, or joins a cluster that runs already."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SOCKETS = "/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 
 
 class LocalRay:
-    """Starts Ray, or joins it, and undoes that."""
+    """A Ray session: local, or joined by its address."""
 
     def __init__(self, config: JobsConfig) -> None:
         self._config = config
@@ -45,14 +45,8 @@ class LocalRay:
         """Start a Ray on this machine, or join the cluster that the configuration names.
 
         Call it before anything in this process has started gRPC: Ray forks, and gRPC's threads
-        do not survive a fork.
-
-        Raises
-        ------
-        ConfigurationError
-            If no node could ever hold one actor.
-        UnreachableError
-            If the cluster does not answer.
+        do not survive a fork. Raises ConfigurationError if an actor fits on no node, and
+        UnreachableError if the cluster does not answer.
         """
         # Ray prints news of its processes to the standard output, and has no switch for that.
         ray._private.worker.print_to_stdstream = _to_log
@@ -68,7 +62,7 @@ class LocalRay:
             raise
 
     def stop(self) -> None:
-        """Leave Ray; a local one ends, and its folder goes."""
+        """Leave Ray; a local one ends, and its folder is deleted."""
         ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -112,15 +106,10 @@ class LocalRay:
             ) from error
 
     def require_room(self) -> None:
-        """Refuse what would wait for ever: an actor that fits on no node.
-
-        Raises
-        ------
-        ConfigurationError
-            Says what was asked for and what the largest nodes have.
-        """
+        """Raise ConfigurationError if an actor fits on no node: it would wait for ever."""
         needed = {"CPU": self._config.num_cpus, "GPU": self._config.num_gpus}
-        nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
+        every: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes = [node["Resources"] for node in every if node["Alive"]]
         if any(all(node.get(k, 0) >= n for k, n in needed.items()) for node in nodes):
             return
         best = {k: max((node.get(k, 0) for node in nodes), default=0) for k in needed}
@@ -142,12 +131,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _to_log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001 - Ray's signature
-    log.info("Ray says: %s", " ".join(data["lines"]))
-
-
-def _nodes() -> list[dict[str, Any]]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return nodes
+    log.info("ray.printed: %s", " ".join(data["lines"]))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a job works on, read from the store: modules, statistics, features of the samples.
+"""Reads what a job works on from the store: modules, statistics, features of the samples.
 
 Shapes: N samples, C channels of x = f(I), M channels that g_S takes, H/W height and width.
 """
@@ -6,7 +6,7 @@ Shapes: N samples, C channels of x = f(I), M channels that g_S takes, H/W height
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
@@ -29,6 +29,7 @@ from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.jobs.model import TransplantJob
+from rootstock.coordinator.net.compose import loaded
 from rootstock.coordinator.paths import job_area, samples_area
 
 FEATURE_NORM = "feature_norm"
@@ -38,18 +39,12 @@ FEATURE_BATCH = 64
 
 @dataclass(frozen=True)
 class Material:
-    """The modules around the adapter, and what the labs said about their features."""
+    """The modules around the adapter, and what the labs shipped about their features."""
 
-    problem: TransplantProblem
-    spec: AdapterSpec
+    without_samples: Transplant
     category_module: nn.Sequential
-    image_shape: tuple[int, int, int]
-    means: tuple[Tensor, Tensor] | None
-    """Channel means of f(I) (C) and of f_S(I) (M), if both labs shipped what they follow from."""
-    source: DreamSource | None
-    """What images can be dreamed from."""
     no_source: str
-    """Why there is none."""
+    """Why no images can be dreamed; empty where they can."""
     device: torch.device
     labels: Literal["labels", "masks"]
     """Which tensor of samples holds the task's labels."""
@@ -58,112 +53,89 @@ class Material:
     def of(cls, job: TransplantJob, store: BlobStore, device: torch.device) -> Self:
         """Read a job's modules and statistics.
 
-        Raises
-        ------
-        NotFoundError
-            If the store lacks a blob.
-        SchemaError, IntegrityError
-            If a blob is not what its entry says.
-        TransplantError
-            If the feature maps differ in size, or the maps of a segmentation, or a feature norm is
-            zero.
+        Raises TransplantError if the modules do not fit together or a feature norm is zero; else
+        what the store raises of a blob that is missing, or is not what its entry says.
         """
-        channels, height, width = feature_shape(job.teacher_architecture)
-        taken, *size = feature_shape(job.student_architecture)
-        if (height, width) != tuple(size):
-            raise TransplantError(
-                f"f gives maps of {height}×{width}, g_S takes {size[0]}×{size[1]}; an adapter "
-                "keeps the size: train with the plan's architecture, split and input size"
-            )
+        teacher, student = job.teacher_architecture, job.student_architecture
+        spec = _adapter_spec(job)
 
-        (_, *ours_HW), (_, *theirs_HW) = map(
-            input_shape, (job.teacher_architecture, job.student_architecture)
-        )
-        if job.task.kind == "binary-segmentation" and ours_HW != theirs_HW:
-            raise TransplantError(
-                f"task '{job.task.name}': g_T labels images of {ours_HW[0]}×{ours_HW[1]} pixels, "
-                f"g_S of {theirs_HW[0]}×{theirs_HW[1]}; train with the plan's input size"
-            )
+        def read(module: nn.Sequential, entry: BlobEntry) -> nn.Sequential:
+            return loaded(store, module, entry, device)
 
-        def load(module: nn.Sequential, entry: BlobEntry) -> nn.Sequential:
-            path = store.local_path(entry.digest)
-            return safetensors_io.load_frozen(module, path, entry, device)
-
-        category_module = load(build_category_module(job.teacher_architecture), job.category_module)
-        teacher = load(
-            build_task_module(job.teacher_architecture, job.task), job.teacher_task_module
-        )
-        student = load(
-            build_task_module(job.student_architecture, job.task), job.student_task_module
-        )
+        f = read(build_category_module(teacher), job.category_module)
+        g_T = read(build_task_module(teacher, job.task), job.teacher_task_module)
+        g_S = read(build_task_module(student, job.task), job.student_task_module)
         ours = _tensors(store, job.teacher_statistics)
         theirs = _tensors(store, job.student_statistics)
-        mean_C = feature_means(category_module, ours)
-        mean_M = feature_means(build_category_module(job.student_architecture), theirs)
+        mean_C = feature_means(f, ours)
+        mean_M = feature_means(build_category_module(student), theirs)
         source, no_source = None, ""
         try:
-            source = DreamSource(
-                category_module,
-                teacher,
-                input_shape(job.teacher_architecture),
-                moments(ours, category_module, teacher if job.task_measured else None),
-            )
+            measured = moments(ours, f, g_T if job.task_measured else None)
+            source = DreamSource(f, g_T, input_shape(teacher), measured)
         except TransplantError as error:  # only methods that dream fail for it
             no_source = str(error)
         return cls(
-            problem=TransplantProblem(
-                teacher, student, (channels, height, width), rescale(ours, theirs)
+            without_samples=Transplant(
+                TransplantProblem(g_T, g_S, feature_shape(teacher), rescale(ours, theirs)),
+                spec,
+                means=None if mean_C is None or mean_M is None else (mean_C, mean_M),
+                source=source,
+                category_module=f,
+                image_shape=input_shape(teacher),
             ),
-            spec=AdapterSpec(
-                in_channels=channels,
-                out_channels=taken,
-                convs=job.settings.convs,
-                kernel=job.settings.kernel,
-            ),
-            category_module=category_module,
-            image_shape=input_shape(job.teacher_architecture),
-            means=None if mean_C is None or mean_M is None else (mean_C, mean_M),
-            source=source,
+            category_module=f,
             no_source=no_source,
             device=device,
             labels="masks" if job.task.kind == "binary-segmentation" else "labels",
         )
 
     def transplant(self, given: Mapping[str, Tensor] | None) -> Transplant:
-        """Return what methods work on, with the images that were given, if any.
+        """Return what methods work on, with the samples that were given, if any.
 
-        Raises
-        ------
-        SchemaError
-            If there are other tensors than `SharedSamples` names, or the task's labels are missing.
+        Raises SchemaError if there are other tensors than `SharedSamples` names, or the task's
+        labels are missing.
         """
-        samples, images_NCHW = None, None
-        if given is not None:
-            needed = {"images", self.labels}
-            if not needed <= given.keys() <= {"images", "labels", "masks"}:
-                raise SchemaError(
-                    f"samples: need the tensors {', '.join(sorted(needed))}, found "
-                    f"{', '.join(sorted(given))}; share them again"
-                )
-            images_NCHW, labels_N = given["images"], given[self.labels]
-            if self.labels == "masks":
-                labels_N = pixel_labels(labels_N)
-            with torch.no_grad():
-                parts = [
-                    self.category_module(part_NCHW.to(self.device))
-                    for part_NCHW in torch.split(images_NCHW, FEATURE_BATCH)
-                ]
-            samples = Samples(torch.cat(parts), labels_N.to(self.device))
-        return Transplant(
-            self.problem,
-            self.spec,
-            samples=samples,
-            means=self.means,
-            source=self.source,
-            category_module=self.category_module,
-            image_shape=self.image_shape,
-            images_NCHW=images_NCHW,
+        if given is None:
+            return self.without_samples
+        needed = {"images", self.labels}
+        if not needed <= given.keys() <= {"images", "labels", "masks"}:
+            raise SchemaError(
+                f"samples: need the tensors {', '.join(sorted(needed))}, found "
+                f"{', '.join(sorted(given))}; share them again"
+            )
+        images_NCHW, labels_N = given["images"], given[self.labels]
+        if self.labels == "masks":
+            labels_N = pixel_labels(labels_N)
+        with torch.no_grad():
+            parts = [
+                self.category_module(part_NCHW.to(self.device))
+                for part_NCHW in torch.split(images_NCHW, FEATURE_BATCH)
+            ]
+        samples = Samples(torch.cat(parts), labels_N.to(self.device))
+        return replace(self.without_samples, samples=samples, images_NCHW=images_NCHW)
+
+
+def _adapter_spec(job: TransplantJob) -> AdapterSpec:
+    """Return the shape of the adapter that joins a job's modules; refuse modules of other sizes."""
+    teacher, student = job.teacher_architecture, job.student_architecture
+    channels, height, width = feature_shape(teacher)
+    taken, *size = feature_shape(student)
+    if (height, width) != tuple(size):
+        raise TransplantError(
+            f"f gives maps of {height}×{width}, g_S takes {size[0]}×{size[1]}; an adapter "
+            "keeps the size: train with the plan's architecture, split and input size"
         )
+    ours_HW, theirs_HW = input_shape(teacher)[1:], input_shape(student)[1:]
+    if job.task.kind == "binary-segmentation" and ours_HW != theirs_HW:
+        raise TransplantError(
+            f"task '{job.task.name}': g_T labels images of {ours_HW[0]}×{ours_HW[1]} pixels, "
+            f"g_S of {theirs_HW[0]}×{theirs_HW[1]}; train with the plan's input size"
+        )
+    settings = job.settings
+    return AdapterSpec(
+        in_channels=channels, out_channels=taken, convs=settings.convs, kernel=settings.kernel
+    )
 
 
 def read_samples(store: BlobStore, job: TransplantJob) -> dict[str, Tensor]:
@@ -200,12 +172,7 @@ def moments(
 def rescale(teacher: Mapping[str, Tensor], student: Mapping[str, Tensor]) -> float:
     """Return β = E‖f_S(I)‖_F / E‖f(I)‖_F of the rescale layer; 1 if a lab kept its norm.
 
-    Network Transplanting, section 4.
-
-    Raises
-    ------
-    TransplantError
-        If a norm is not positive and finite.
+    Network Transplanting, section 4. Raises TransplantError if a norm is not positive and finite.
     """
     if FEATURE_NORM not in teacher or FEATURE_NORM not in student:
         return 1.0

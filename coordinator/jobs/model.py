@@ -1,4 +1,4 @@
-"""What a back-distillation job takes and what it returns; plain documents, no Ray."""
+"""The documents that a back-distillation job takes and returns. No Ray."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TransplantJob(Document):
     """One transplant: join a category module f to the student task module g_S."""
 
     merge_id: Name
-    """Keys what the job leaves behind, so that a second attempt finds the first one's."""
+    """Keys the job's checkpoints, so that a second attempt goes on from the first one's."""
     task: TaskSpec
     teacher_architecture: ArchitectureSpec
     student_architecture: ArchitectureSpec
@@ -30,18 +30,18 @@ class TransplantJob(Document):
     student_task_module: BlobEntry
     submission_id: Name
     samples: BlobEntry | None = None
-    """What the lab shared, in its submission's area; as `SharedSamples` describes them."""
+    """The samples that the lab shared, in its submission's area; see `SharedSamples`."""
     own_samples: BlobEntry | None = None
     """The operator's, in the job's area; without either there is no few-sample stage."""
     teacher_statistics: BlobEntry | None = None
     student_statistics: BlobEntry | None = None
     """Names of tensors: see `TeacherManifest.statistics`."""
     task_measured: bool = True
-    """Whether the teacher's statistics hold this task module's layers: a lab with more tasks
+    """Whether the teacher's statistics include this task module's layers: a lab with more tasks
     measures the first."""
     settings: DistillationConfig = DistillationConfig()
     artifacts: str
-    """URI of the store that holds the blobs and takes adapters and checkpoints."""
+    """URI of the store of blobs, adapters and checkpoints."""
     cache: str | None = None
     """Folder for local copies of a remote store's blobs; a folder store needs none."""
     checkpoint_steps: int = Field(default=50, ge=1)
@@ -54,7 +54,7 @@ class TransplantJob(Document):
 
 
 class Progress(Document):
-    """Where a job stands after a call of `TransplantWorker.advance`."""
+    """How far a job is after a call of `TransplantWorker.advance`."""
 
     stage: Stage
     step: int = Field(ge=0)
@@ -88,26 +88,25 @@ class JobResult(Document):
     format: int = Field(default=1, ge=1)
     """Raised when a key changes its meaning."""
     closed_form: AdapterEntry | None = None
-    """What least squares alone gave, where a merge takes the first candidate that will do."""
+    """The least-squares solution, where a merge takes the first candidate that is good enough."""
     zero_sample: AdapterEntry | None = None
-    """None while only what needs no learning was asked for."""
+    """None while only the closed form was asked for."""
     few_sample: AdapterEntry | None = None
     student_task_module: Digest
-    """What the adapters were learned for: an adapter fits no other."""
+    """The g_S that the adapters were learned for: they fit no other."""
     curves: tuple[CurvePoint, ...]
     seconds: dict[str, float]
-    """Seconds of work by stage, restarts not counted."""
+    """By stage, restarts not counted."""
     report: dict[str, float]
-    """`solver/…`: the scales; `<stage>/…`: what the stage's learning says of itself."""
+    """`solver/…`: the scales; `<stage>/…`: numbers of the stage's learning."""
     methods: dict[Stage, str] = Field(default_factory=dict)
-    """What each adapter was learned by."""
     fallbacks: dict[Stage, str] = Field(default_factory=dict)
     """Why a stage's method was given up for another; empty where none was."""
     turn: int = Field(default=1, ge=1)
-    """Counts the questions to the lab that candidates of this merge were part of."""
+    """Number of the evaluation that the lab is asked for, of those of this merge."""
     settings: dict[str, Setting]
-    """What it was learned with, by dotted name. Not a configuration: that may have lost a key, or
-    its meaning, since."""
+    """Settings by dotted name. Not a configuration: a later version may have lost a key, or its
+    meaning."""
 
     def adapters(self) -> dict[Candidate, AdapterEntry]:
         """Return what was learned, simplest first."""

@@ -1,64 +1,40 @@
-"""Runs transplant jobs as Ray actors and sees them through the death of a process."""
+"""Runs transplant jobs as Ray actors, and again after the death of a process."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import ray
+import structlog
 from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from rootstock.common.errors import RootstockError, TransplantError
-from rootstock.coordinator.config import JobsConfig
-from rootstock.coordinator.jobs.actor import remote_class
+from rootstock.coordinator.jobs.actor import TransplantActor
 from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob, inspect
 from rootstock.coordinator.jobs.local_ray import LocalRay
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger("jobs")
 
 
-def _unwatched(progress: Progress) -> None:
-    pass
+class JobRunner(LocalRay):
+    """Gives every job an actor of its own, frees it afterwards, and replaces one that dies.
 
-
-class JobRunner:
-    """Gives every job an actor of its own, frees it afterwards, and replaces one that dies."""
-
-    def __init__(self, config: JobsConfig) -> None:
-        self._config = config
-        self._ray = LocalRay(config)
-
-    def start(self) -> None:
-        """Start Ray or join it; before any gRPC server of this process. See `LocalRay.start`."""
-        self._ray.start()
-
-    def stop(self) -> None:
-        """Leave Ray; jobs that run are cut at their last checkpoint."""
-        self._ray.stop()
+    When Ray stops, running jobs are cut at their last checkpoint.
+    """
 
     async def run(
-        self, job: TransplantJob, on_progress: Callable[[Progress], None] = _unwatched
+        self, job: TransplantJob, on_progress: Callable[[Progress], None] = lambda _: None
     ) -> JobResult:
         """Run a job to its end.
 
         A job that ran before, here or in an earlier process, goes on from its last checkpoint;
-        one that had ended gives its result at once. Cancelling frees the actor.
+        one that had ended gives its result at once. Cancelling frees the actor. `on_progress` is
+        called in the event loop after every checkpoint, and must be quick.
 
-        Parameters
-        ----------
-        job
-            What to do.
-        on_progress
-            Called in the event loop after every checkpoint; must be quick.
-
-        Raises
-        ------
-        RootstockError
-            What the job itself raised: a missing blob, an unknown layer, a full disk.
-        TransplantError
-            If its process died more than `max_restarts` times.
+        Raises what the job itself raised, and TransplantError if its process died more than
+        `max_restarts` times.
         """
         deaths = 0
         while True:
@@ -73,22 +49,14 @@ class JobRunner:
                         f"(jobs.max_restarts = {self._config.max_restarts}), at last: {reason}; "
                         "give it more memory (num_cpus, num_gpus) and start the merge again"
                     ) from error
-                log.warning("merge %s: its process died, going on: %s", job.merge_id, reason)
+                log.warning("job.process_died", merge=job.merge_id, deaths=deaths, reason=reason)
 
     async def inspect(self, job: InspectionJob) -> Inspection:
-        """Run a join on synthetic images.
-
-        Raises
-        ------
-        RootstockError
-            What the job itself raised: a blob that is missing or has changed.
-        TransplantError
-            If its process died more than `max_restarts` times, or the join makes torch fail.
-        """
+        """Run a join on synthetic images; raises as `run` does."""
         config = self._config
         remote: Any = ray.remote(num_cpus=config.num_cpus, max_retries=config.max_restarts)(inspect)
         try:
-            found = await remote.remote(job.canonical(), max(1, int(config.num_cpus)))
+            inspection = await remote.remote(job.canonical(), max(1, int(config.num_cpus)))
         except RayTaskError as error:
             raise _cause(job.merge_id, "inspection", error) from error
         except WorkerCrashedError as error:
@@ -97,13 +65,15 @@ class JobRunner:
                 f"{config.max_restarts + 1} times (jobs.max_restarts = {config.max_restarts}); "
                 "give it more memory and start the merge again"
             ) from error
-        return Inspection.model_validate_json(found)
+        return Inspection.model_validate_json(inspection)
 
     async def _attempt(
         self, job: TransplantJob, on_progress: Callable[[Progress], None]
     ) -> JobResult:
         cpus, gpus = self._config.num_cpus, self._config.num_gpus
-        actor: Any = remote_class(ray).options(num_cpus=cpus, num_gpus=gpus).remote()
+        # Ray would restart an actor without its job: `run` makes a new one instead.
+        actor_class: Any = ray.remote(max_restarts=0, max_task_retries=0)(TransplantActor)
+        actor = actor_class.options(num_cpus=cpus, num_gpus=gpus).remote()
         try:
             await actor.open.remote(job.canonical(), max(1, int(cpus)), gpus)
             done = False
@@ -124,8 +94,8 @@ def _cause(merge_id: str, what: str, error: RayTaskError) -> RootstockError:
     if isinstance(error.cause, RootstockError):
         return error.cause
     # A fault of the code, or weights that provoke one: this merge fails, and no other.
-    log.error("merge %s: its %s failed", merge_id, what, exc_info=error)
+    log.error("job.failed", merge=merge_id, what=what, exc_info=error)
     return TransplantError(
         f"merge {merge_id}: its {what} failed with {error.cause!r}; the coordinator's log has the "
-        "whole story"
+        "traceback"
     )

@@ -1,9 +1,11 @@
-"""One transplant from its blobs to its adapters, in pieces with a checkpoint after each. No Ray."""
+"""Carries one transplant from its blobs to its adapters, a checkpoint after each piece. No Ray."""
 
 from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -33,7 +35,7 @@ CURVE_POINTS = 200
 """Points of a stage's curve: enough to look at, whatever the number of steps."""
 
 FALLBACKS: dict[Stage, str] = {"zero-sample": "closed-form", "few-sample": "back-distill"}
-"""What a stage is left to when its method has no answer: neither needs statistics or a dream."""
+"""What a stage falls back to when its method has no answer: neither needs statistics or a dream."""
 
 CPU = torch.device("cpu")
 
@@ -41,19 +43,7 @@ CPU = torch.device("cpu")
 class TransplantWorker:
     """Carries one job. The same job gives the same bits, in one go or in many pieces.
 
-    Parameters
-    ----------
-    job
-        What to do. If a checkpoint of the same job is in the store, the worker goes on from there.
-    device
-        Where to compute.
-
-    Raises
-    ------
-    NotFoundError, SchemaError, IntegrityError
-        If a blob is missing or is not what its entry says.
-    TransplantError
-        If the modules do not fit.
+    If a checkpoint of the same job is in the store, the worker goes on from there.
     """
 
     def __init__(self, job: TransplantJob, device: torch.device = CPU) -> None:
@@ -63,7 +53,6 @@ class TransplantWorker:
         self._device = device
         self._area = self._store.area(job_area(job.merge_id))
         self._at = checkpoints.load(self._area, job)
-        self._material: Material | None = None
         self._learning: Learning | None = None
         self._steps = 1
 
@@ -77,15 +66,9 @@ class TransplantWorker:
     def advance(self) -> Progress:
         """Do the next piece of work: up to `checkpoint_steps` steps of one stage.
 
-        When it returns, a checkpoint is durable. Of a job that is done it does nothing. A method
-        that has no answer is given up for its stage's fallback, and the reason is kept.
-
-        Raises
-        ------
-        TransplantError
-            If the maths has no answer, the fallback's neither.
-        StorageError
-            If the store is full or broken.
+        When it returns, a checkpoint is durable. A job that is done stays as it is. A method that
+        has no answer is given up for its stage's fallback, and the reason is kept; TransplantError
+        if the fallback has none either, or the modules do not fit.
         """
         stage = self._stage
         if not self.done:
@@ -96,16 +79,13 @@ class TransplantWorker:
             before = self._at
             self._at = before.model_copy(update={**changes, "seconds": seconds})
             checkpoints.save(self._area, self._at, before)
-        return self._progress(stage)
+        step, steps = self._at.step, self._steps
+        if stage == "zero-sample" and self._at.zero_sample is not None:
+            step = steps  # of the next stage no step is taken yet
+        return Progress(stage=stage, step=step, steps=max(step, steps), done=self.done)
 
     def result(self) -> JobResult:
-        """Return what was learned, and put it from the job's area among the store's blobs.
-
-        Raises
-        ------
-        ConflictError
-            If the job is not done.
-        """
+        """Return what was learned, and copy it from the job's area to the store's blobs."""
         if not self.done or self._at.zero_sample is None:
             raise ConflictError(f"merge {self._job.merge_id}: its job is not done; advance it")
         stages: list[Stage] = ["zero-sample"]
@@ -126,6 +106,10 @@ class TransplantWorker:
             settings=flat_settings(self._job.settings.model_dump(mode="json")),
         )
 
+    @cached_property
+    def _material(self) -> Material:
+        return Material.of(self._job, self._store, self._device)
+
     @property
     def _has_few_sample_stage(self) -> bool:
         given = self._job.samples is not None or self._job.own_samples is not None
@@ -144,22 +128,12 @@ class TransplantWorker:
             return FALLBACKS[stage]
         return settings.zero_sample_method if stage == "zero-sample" else settings.few_sample_method
 
-    def _progress(self, stage: Stage) -> Progress:
-        step, steps = self._at.step, self._steps
-        if stage == "zero-sample" and self._at.zero_sample is not None:
-            step = steps  # of the next stage no step is taken yet
-        return Progress(stage=stage, step=step, steps=max(step, steps), done=self.done)
-
-    def _read(self) -> Material:
-        if self._material is None:
-            self._material = Material.of(self._job, self._store, self._device)
-        return self._material
-
     def _learn(self, stage: Stage) -> dict[str, object]:
-        """Take a stage's next steps, or give its method up; returns what changes."""
+        """Take a stage's next steps, or give its method up; return what changes."""
+        material = self._material  # modules that do not fit have no fallback
         curves = list(self._at.curves)
         try:
-            learning = self._learning = self._learning or self._begun(stage)
+            learning = self._learning = self._learning or self._begin(stage, material)
             step = self._take_steps(learning, stage, curves)
             self._steps = max(1, learning.steps)  # a method that takes none counts as one
             if not learning.done:
@@ -167,10 +141,19 @@ class TransplantWorker:
                 return {"step": step, "curves": tuple(curves), "state": state}
             adapter = self._put(learning.adapter)
         except TransplantError as error:
-            return self._given_up(stage, error)
+            return self._fall_back(stage, error)
         self._learning = None
-        report = {**self._at.report, **self._report(stage, learning)}
-        changes: dict[str, object] = {"curves": tuple(curves), "state": None, "report": report}
+        numbers = {
+            "solver/beta": material.without_samples.problem.beta,
+            "solver/biases_from_means": float(material.without_samples.means is not None),
+            **{f"{stage}/{name}": value for name, value in learning.report.items()},
+        }
+        finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        changes: dict[str, object] = {
+            "curves": tuple(curves),
+            "state": None,
+            "report": {**self._at.report, **finite},
+        }
         if stage == "few-sample":
             return changes | {"step": step, "few_sample": adapter}
         dreamed = {k: v for k, v in learning.state().items() if k.startswith("dream/")}
@@ -181,7 +164,7 @@ class TransplantWorker:
         }
 
     def _take_steps(self, learning: Learning, stage: Stage, curves: list[CurvePoint]) -> int:
-        """Take up to `checkpoint_steps` steps; returns the last one's number."""
+        """Take up to `checkpoint_steps` steps; return the last one's number."""
         step = self._at.step
         for _ in range(self._job.checkpoint_steps):
             if learning.done:
@@ -190,24 +173,17 @@ class TransplantWorker:
             step, last = record.step, learning.steps
             every = max(1, last // CURVE_POINTS)
             if step % every == 0 or step in (1, last):
-                curves.append(
-                    CurvePoint(
-                        stage=stage,
-                        step=step,
-                        loss=record.loss,
-                        task_loss=record.task_loss,
-                        distillation_loss=record.distillation_loss,
-                    )
-                )
+                curves.append(CurvePoint(stage=stage, **asdict(record)))
         return step
 
-    def _begun(self, stage: Stage) -> Learning:
-        """Begin a stage's method, or take it up where the last checkpoint left it."""
-        material, job = self._read(), self._job
+    def _begin(self, stage: Stage, material: Material) -> Learning:
+        """Begin a stage's method, or resume it where the last checkpoint left it."""
+        job = self._job
         samples = read_samples(self._store, job) if stage == "few-sample" else None
         transplant = material.transplant(samples)
-        method = method_named(self._method(stage))
-        learning = method.begin(transplant, job.settings.method_settings())
+        learning = method_named(self._method(stage)).begin(
+            transplant, job.settings.method_settings()
+        )
         state = self._at.state
         if state is None and isinstance(learning, AutoLearning) and not learning.done:
             state = self._at.dream  # the same dream in both stages
@@ -222,35 +198,19 @@ class TransplantWorker:
             )
         return learning
 
-    def _given_up(self, stage: Stage, error: TransplantError) -> dict[str, object]:
-        """Leave a stage to its fallback, and say why.
-
-        Raises
-        ------
-        TransplantError
-            The same, if there is nothing left: the fallback failed, or the modules do not fit.
-        """
+    def _fall_back(self, stage: Stage, error: TransplantError) -> dict[str, object]:
+        """Give a stage's method up for its fallback, and keep the reason."""
         given_up = self._method(stage)
-        if self._material is None or given_up == FALLBACKS[stage]:
+        if given_up == FALLBACKS[stage]:
             raise error
         self._learning = None
         reason = f"{given_up}: {error}"
-        if self._material.source is None:
+        if self._material.no_source:
             reason += f" ({self._material.no_source})"
         fallbacks = {**self._at.fallbacks, stage: reason}
         # Losses of two methods do not make one curve.
         curves = tuple(point for point in self._at.curves if point.stage != stage)
         return {"fallbacks": fallbacks, "step": 0, "state": None, "curves": curves}
-
-    def _report(self, stage: Stage, learning: Learning) -> dict[str, float]:
-        """Return the scales, and what a stage's learning says of itself under the stage's name."""
-        material = self._read()
-        numbers = {
-            "solver/beta": material.problem.beta,
-            "solver/biases_from_means": float(material.means is not None),
-        }
-        numbers |= {f"{stage}/{name}": value for name, value in learning.report.items()}
-        return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
     def _put(self, adapter: Adapter) -> AdapterEntry:
         bad = [name for name, t in adapter.state_dict().items() if not bool(t.isfinite().all())]

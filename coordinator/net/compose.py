@@ -1,9 +1,10 @@
-"""An application's net out of a transplant net; only the blobs of that one join are opened."""
+"""Composes an application's net; only the blobs of its one join are opened."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from rootstock.common.artifacts.store import BlobStore
@@ -16,8 +17,8 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.composed import ComposedNet
-from rootstock.common.nets.graph import NetTree
-from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec, require_fit
+from rootstock.common.nets.graph import Edge, NetTree
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec, require_fit
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
 
@@ -31,16 +32,9 @@ def compose(
     task: str,
     task_module: nn.Module | None = None,
 ) -> ComposedNet:
-    """Build an application's net, frozen and in evaluation mode.
+    """Build an application's net, frozen and in evaluation mode, with the adapter of its join.
 
-    Parameters
-    ----------
-    tree, store
-        The net and where its blobs are.
-    category, task
-        Which two modules; the adapter that joins them comes along.
-    task_module
-        g of that task, if it is loaded already: several categories can share it.
+    `task_module` is g of that task, if it is loaded already: several categories can share it.
 
     Raises
     ------
@@ -53,17 +47,16 @@ def compose(
     """
     edge = tree.edge(category, task)
     module, head = tree.category_modules[category], tree.task_modules[task]
-    spec = None if edge.adapter is None else edge.adapter.spec
-    _require_joinable(module.architecture, head.architecture, task_of(tree, task), spec, category)
-    g = load_task_module(tree, store, task) if task_module is None else task_module
+    _require_joinable(task_of(tree, task), edge, module.architecture, head.architecture)
+    g = task_module_of(tree, store, task) if task_module is None else task_module
     f = loaded(store, build_category_module(module.architecture), module.blob)
     h = edge.adapter
     adapter = None if h is None else loaded(store, Adapter(h.spec), h.blob)
     return ComposedNet(f, adapter, g, edge.calibration).eval().requires_grad_(False)
 
 
-def load_task_module(tree: NetTree, store: BlobStore, task: str) -> nn.Module:
-    """Return g of a task with its weights; see `compose`."""
+def task_module_of(tree: NetTree, store: BlobStore, task: str) -> nn.Module:
+    """Return g of a task of the net with its weights, frozen."""
     head = tree.task_modules[task]
     return loaded_task_module(store, head.architecture, task_of(tree, task), head.blob)
 
@@ -71,39 +64,30 @@ def load_task_module(tree: NetTree, store: BlobStore, task: str) -> nn.Module:
 def loaded_task_module(
     store: BlobStore, architecture: ArchitectureSpec, task: TaskSpec, blob: BlobEntry
 ) -> nn.Sequential:
-    """Return a task module of any origin with its weights, frozen; see `compose`."""
+    """Return a task module of any origin with its weights, frozen."""
     return loaded(store, build_task_module(architecture, task), blob)
 
 
-def loaded(store: BlobStore, module: M, blob: BlobEntry) -> M:
+def loaded(store: BlobStore, module: M, blob: BlobEntry, device: torch.device | str = "cpu") -> M:
     """Load a module's weights out of a store, frozen; see `load_frozen`."""
-    return safetensors_io.load_frozen(module, store.local_path(blob.digest), blob)
+    return safetensors_io.load_frozen(module, store.local_path(blob.digest), blob, device)
 
 
 def task_of(tree: NetTree, name: str) -> TaskSpec:
-    """Return what the net says of a task.
-
-    Raises
-    ------
-    NotFoundError
-        If the net has no module for it; names those that it has.
-    """
+    """Return a task of the net; NotFoundError if the net has no module for it."""
     if name not in tree.task_modules:
-        held = ", ".join(sorted(tree.task_modules)) or "none"
-        raise NotFoundError(f"the net has no task module '{name}'; it has: {held}")
+        known = ", ".join(sorted(tree.task_modules)) or "none"
+        raise NotFoundError(f"the net has no task module '{name}'; it has: {known}")
     return next(task for task in tree.tasks if task.name == name)
 
 
 def _require_joinable(
-    category: ArchitectureSpec,
-    head: ArchitectureSpec,
-    task: TaskSpec,
-    spec: AdapterSpec | None,
-    name: str,
+    task: TaskSpec, edge: Edge, below: ArchitectureSpec, above: ArchitectureSpec
 ) -> None:
-    join = f"the join {name} → {task.name}"
-    require_fit(join, feature_shape(category), feature_shape(head), spec)
-    image, scored = input_shape(category)[1:], input_shape(head)[1:]
+    join = f"the join {edge.category} → {task.name}"
+    spec = None if edge.adapter is None else edge.adapter.spec
+    require_fit(join, feature_shape(below), feature_shape(above), spec)
+    image, scored = input_shape(below)[1:], input_shape(above)[1:]
     if task.kind == "binary-segmentation" and image != scored:
         raise SchemaError(
             f"{join}: the task module scores {scored[0]}×{scored[1]} pixels, the category module "

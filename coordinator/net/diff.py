@@ -1,4 +1,4 @@
-"""What two net versions differ in: modules, tasks and joins. Pure; no tensors are read."""
+"""Compares two net versions: modules, tasks and joins. Pure; no tensors are read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ K = TypeVar("K", str, tuple[str, str])
 
 @dataclass(frozen=True)
 class Changes(Generic[K]):
-    """Names of what is only in the new, only in the old, and in both but not the same; sorted."""
+    """Sorted names: only in the new, only in the old, and in both but not the same."""
 
     added: tuple[K, ...]
     removed: tuple[K, ...]
     changed: tuple[K, ...]
 
     def __bool__(self) -> bool:
-        """Return whether anything differs."""
         return bool(self.added or self.removed or self.changed)
 
 
@@ -28,18 +27,9 @@ class Changes(Generic[K]):
 class Difference:
     """The way from an old tree to a new one.
 
-    From an ancestor to its descendant everything is added, for a merge never changes what the net
-    holds; the other way round everything is removed. Between two branches modules and joins of
+    From an ancestor to its descendant everything is added, for a merge changes nothing that is in
+    the net; the other way round everything is removed. Between two branches modules and joins of
     one name may differ.
-
-    Attributes
-    ----------
-    old, new
-        The two trees.
-    categories, tasks
-        Modules by name.
-    joins
-        Edges by (category, task).
     """
 
     old: NetTree
@@ -47,9 +37,9 @@ class Difference:
     categories: Changes[str]
     tasks: Changes[str]
     joins: Changes[tuple[str, str]]
+    """By (category, task)."""
 
     def __bool__(self) -> bool:
-        """Return whether anything differs."""
         return bool(self.categories or self.tasks or self.joins)
 
     def as_json(self) -> dict[str, Any]:
@@ -106,23 +96,17 @@ def _joins(
     old: Mapping[tuple[str, str], Edge],
     new: Mapping[tuple[str, str], Edge],
 ) -> dict[str, Any]:
+    def named(join: tuple[str, str], **rest: Any) -> dict[str, Any]:
+        return {"category": join[0], "task": join[1], **rest}
+
     return {
-        "added": [_named(new[join]) for join in changes.added],
-        "removed": [_named(old[join]) for join in changes.removed],
+        "added": [named(join, **described(new[join])) for join in changes.added],
+        "removed": [named(join, **described(old[join])) for join in changes.removed],
         "changed": [
-            {
-                "category": join[0],
-                "task": join[1],
-                "before": described(old[join]),
-                "after": described(new[join]),
-            }
+            named(join, before=described(old[join]), after=described(new[join]))
             for join in changes.changed
         ],
     }
-
-
-def _named(edge: Edge) -> dict[str, Any]:
-    return {"category": edge.category, "task": edge.task, **described(edge)}
 
 
 def described(edge: Edge) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a join answers to a fixed batch of images: kept with its merge, computed again by verify.
+"""The fingerprint of a join: its outputs for fixed images, kept with its merge for `net verify`.
 
 A net version never changes what its parent holds; that its outputs stay the same, too, is then a
 matter of fact that anyone can check. The images are noise: nobody's, and the same everywhere.
@@ -25,13 +25,7 @@ on one machine there is none: outputs are compared bit by bit."""
 
 
 def outputs(tree: NetTree, store: BlobStore, category: str, task: str) -> Tensor:
-    """Return what a composed net answers to the probe batch, (N, …), float32.
-
-    Raises
-    ------
-    NotFoundError, IntegrityError
-        See `compose`.
-    """
+    """Return what a composed net answers to the fixed images, (N, …), float32; see `compose`."""
     net = compose(tree, store, category, task)
     shape_CHW = input_shape(tree.category_modules[category].architecture)
     noise = torch.rand((IMAGES, *shape_CHW), generator=torch.Generator().manual_seed(0))
@@ -41,18 +35,23 @@ def outputs(tree: NetTree, store: BlobStore, category: str, task: str) -> Tensor
 
 
 def written(y: Tensor) -> str:
-    """Return what a merge's record keeps of outputs: their mean, image by image."""
-    return " ".join(f"{value:.6g}" for value in y.flatten(1).double().mean(1).tolist())
+    """Return outputs as a merge's record has them: their mean, image by image."""
+    return " ".join(f"{value:.6g}" for value in _means(y))
 
 
 def agrees(y: Tensor, record: object) -> bool:
     """Say whether outputs are those of a merge's record, within `TOLERANCE`."""
     try:
-        kept = [float(word) for word in str(record).split()]
+        recorded = [float(word) for word in str(record).split()]
     except ValueError:
         return False
-    found = y.flatten(1).double().mean(1).tolist()
-    return len(kept) == len(found) and all(
+    means = _means(y)
+    return len(means) == len(recorded) and all(
         math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-        for a, b in zip(found, kept, strict=True)
+        for a, b in zip(means, recorded, strict=True)
     )
+
+
+def _means(y: Tensor) -> list[float]:
+    means: list[float] = y.flatten(1).double().mean(1).tolist()
+    return means

@@ -17,19 +17,14 @@ def write_tree(
 ) -> str:
     """Store a tree, root last; return its digest.
 
-    Parameters
-    ----------
-    store, tree
-        Where to, and what.
-    grown_from
-        A tree that is there, with its digest: shards that are the same in both cost nothing.
+    `grown_from` is a stored tree with its digest: shards that are the same in both cost nothing.
     """
-    held: dict[str, str] = {}
+    stored: dict[str, str] = {}
     before: dict[str, TreeShard] = {}
     if grown_from is not None:
-        held, before = read_root(store, grown_from[0]).shards, shards(grown_from[1])
+        stored, before = read_root(store, grown_from[0]).shards, shards(grown_from[1])
     digests = {
-        key: held[key] if before.get(key) == shard else store.put_bytes(shard.canonical())
+        key: stored[key] if before.get(key) == shard else store.put_bytes(shard.canonical())
         for key, shard in shards(tree).items()
     }
     return store.put_bytes(root(tree, digests).canonical())
@@ -56,7 +51,7 @@ def read_commit(store: BlobStore, digest: str) -> VersionCommit:
 
 
 def read_teacher(store: BlobStore, digest: str) -> TeacherManifest:
-    """Return the manifest of that digest, which a module in the net came with."""
+    """Return the manifest of that digest, of a submission whose modules are in the net."""
     return TeacherManifest.parse(store.read_bytes(digest, MAX_DOCUMENT_BYTES), what="manifest")
 
 

@@ -1,8 +1,7 @@
-"""A coordinator's nets, read from its state folder; nothing is changed, no server is needed."""
+"""Reads a coordinator's nets from its state folder; nothing is changed, no server is needed."""
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 from rootstock.common.artifacts.store import BlobStore
@@ -27,12 +26,8 @@ class NetReader:
     def open(cls, config: StateConfig) -> Self:
         """Open the database and the store that a configuration names.
 
-        Raises
-        ------
-        NotFoundError
-            If no coordinator has run there.
-        ConfigurationError
-            If the database's schema is another Rootstock's.
+        Raises NotFoundError if no coordinator has run there, ConfigurationError if the database's
+        schema is another Rootstock's.
         """
         paths = StatePaths(config)
         if config.database is None and not paths.database_file.exists():
@@ -46,12 +41,7 @@ class NetReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.registry.close()
 
     @property

@@ -1,1 +1,1 @@
-"""What labs are told: the plan and auxiliary heads."""
+"""The documents that labs train under: the plan and auxiliary heads."""

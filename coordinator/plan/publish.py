@@ -1,33 +1,24 @@
-"""The plan as published: common initial weights in the store, one document with their digests."""
+"""Publishes the plan: common initial weights in the store, one document with their digests."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-
-from torch import nn
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import ConflictError
 from rootstock.common.files import write_bytes
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.protocol import Plan
-from rootstock.common.weights.manifest import BlobEntry
-from rootstock.common.weights.safetensors_io import write
 from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.jobs.checkpoint import put_tensors
 
 
 def publish_plan(config: CoordinatorConfig, store: BlobStore, path: Path) -> Plan:
     """Return the plan that labs train under, made at the first start and kept from then on.
 
     Kept, not made anew: another version of torch could draw other initial weights from the same
-    seed, and labs that have trained would then be under an old plan.
-
-    Raises
-    ------
-    ConflictError
-        If the configuration asks for another architecture, other tasks, a net of another name
-        or other limits than the plan that labs have seen.
+    seed, and labs that have trained would then be under an old plan. Raises ConflictError if the
+    configuration asks for another one than labs have seen.
     """
     if path.exists():
         plan = Plan.parse(path.read_bytes(), what=f"plan {path}")
@@ -46,18 +37,12 @@ def publish_plan(config: CoordinatorConfig, store: BlobStore, path: Path) -> Pla
         net=config.net,
         architecture=config.plan.architecture,
         tasks=config.plan.tasks,
-        initial_category_module=_put(category_module, store),
-        initial_task_modules={name: _put(module, store) for name, module in task_modules.items()},
+        initial_category_module=put_tensors(store, category_module.state_dict()),
+        initial_task_modules={
+            name: put_tensors(store, module.state_dict()) for name, module in task_modules.items()
+        },
         limits=config.plan.limits,
     )
     store.put_bytes(plan.canonical())
     write_bytes(path, plan.canonical())
     return plan
-
-
-def _put(module: nn.Module, store: BlobStore) -> BlobEntry:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "module.safetensors"
-        entry = write(path, module.state_dict())
-        store.put_file(path, entry.digest, verified=True, move=True)
-    return entry

@@ -131,7 +131,7 @@ def serve_history(state: Path, port: int) -> None:
 
 
 def draw_head(config: CoordinatorConfig, path: Path) -> None:
-    """Draw the newest net version as the paper's figure 1 does, where a net was founded."""
+    """Draw the newest net version as a table of categories and tasks, where a net was founded."""
     with NetReader.open(config) as net:
         if net.head is not None:
             draw_net(net.tree(net.head), path)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from rootstock.coordinator.history.server import MlflowServer
 from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.processes import Processes, free_ports
 from rootstock.protos.rootstock.operator.v1 import operator_pb2
 from tests.contracts.golden import opening
 from tests.contracts.promises import require
+from tests.support.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -26,11 +26,9 @@ PATIENCE_SECONDS = 240.0
 @pytest.fixture(scope="module")
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """A server that starts while the net is read."""
-    (port,) = free_ports(1)
-    server = MlflowServer(tmp_path_factory.mktemp("mlflow"), port)
-    server.start()
-    yield server
-    server.stop()
+    folder = tmp_path_factory.mktemp("mlflow")
+    with Processes(folder) as processes:
+        yield MlflowServer(processes, folder, *free_ports(1))
 
 
 @pytest.fixture(params=opening.releases())

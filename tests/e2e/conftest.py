@@ -5,18 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.coordinator.history.server import MlflowServer
 from rootstock.deploy.federation.config import FederationConfig
-from rootstock.deploy.federation.processes import Processes, free_ports
+from rootstock.deploy.federation.processes import Processes
 from tests.support.federation_processes import Running
+from tests.support.mlflow_server import mlflow_server
 
 
 @pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One MLflow server for all tests: it takes longer to start than the tests to run."""
-    (port,) = free_ports(1)
-    with MlflowServer(tmp_path_factory.mktemp("mlflow"), port) as server:
-        yield server.uri
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
+        yield uri
 
 
 @pytest.fixture

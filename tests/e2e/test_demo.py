@@ -19,9 +19,8 @@ from mlflow import MlflowClient
 from rootstock.common.config import load
 from rootstock.common.weights.exported import load_composed
 from rootstock.coordinator.config import CoordinatorConfig
-from rootstock.coordinator.history.server import MlflowServer
 from rootstock.coordinator.net.reader import NetReader
-from rootstock.deploy.federation.processes import free_ports
+from tests.support.mlflow_server import mlflow_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -170,9 +169,8 @@ def test_a_composition_that_is_not_joined_is_refused(
 
 @pytest.fixture(scope="module")
 def history(answer: dict[str, Any], folder: Path) -> Iterator[MlflowClient]:
-    (port,) = free_ports(1)
-    with MlflowServer(folder / "mlflow", port) as server:
-        yield MlflowClient(server.uri, server.uri)
+    with mlflow_server(folder / "mlflow") as uri:
+        yield MlflowClient(uri, uri)
 
 
 def test_mlflow_lists_the_merges_with_pictures_and_tags(history: MlflowClient) -> None:

@@ -14,38 +14,33 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from rootstock.common.errors import (
-    AddressInUseError,
-    ConfigurationError,
-    ConflictError,
-    UnreachableError,
-)
+from rootstock.common.errors import ConfigurationError, ConflictError, UnreachableError
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.record import Tailored
-from rootstock.coordinator.history.server import MlflowServer
-from rootstock.deploy.federation.processes import free_ports
+from rootstock.deploy.federation.processes import ProcessEndedError, Processes, free_ports
 from tests.support.merge_records import digest, record
+from tests.support.mlflow_server import MlflowServer, mlflow_server
 
 FILES = {"net.png", "errors.png", "merge.json", "report.html"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    with MlflowServer(tmp_path_factory.mktemp("mlflow"), *free_ports(1)) as running:
+def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as running:
         yield running
 
 
 @pytest.fixture
-def client(server: MlflowServer) -> MlflowClient:
-    return MlflowClient(tracking_uri=server.uri, registry_uri=server.uri)
+def client(uri: str) -> MlflowClient:
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def names(client: MlflowClient, run_id: str) -> set[str]:
     return {entry.path for entry in client.list_artifacts(run_id)}
 
 
-def test_a_net_grows_in_mlflow(server: MlflowServer, client: MlflowClient) -> None:
-    history = History(server.uri, "digits")
+def test_a_net_grows_in_mlflow(uri: str, client: MlflowClient) -> None:
+    history = History(uri, "digits")
     history.check()
     founding, later = record(["zero"]), record(["zero", "one"])
     first = history.log_merge(founding)
@@ -80,8 +75,8 @@ def test_a_net_grows_in_mlflow(server: MlflowServer, client: MlflowClient) -> No
     assert samples.tags[0].value == "few samples"
 
 
-def test_a_run_says_in_words_what_became_of_it(server: MlflowServer, client: MlflowClient) -> None:
-    history = History(server.uri, "words")
+def test_a_run_says_in_words_what_became_of_it(uri: str, client: MlflowClient) -> None:
+    history = History(uri, "words")
     run = client.get_run(history.log_merge(record(["zero", "one"], net="words")))
     assert run.info.run_name == "v1 one → classification"
     assert run.data.tags["mlflow.note.content"].startswith("**Merged as net version 1")
@@ -91,8 +86,8 @@ def test_a_run_says_in_words_what_became_of_it(server: MlflowServer, client: Mlf
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
-def test_names_with_a_dot_are_logged(server: MlflowServer, client: MlflowClient) -> None:
-    history = History(server.uri, "net.two")
+def test_names_with_a_dot_are_logged(uri: str, client: MlflowClient) -> None:
+    history = History(uri, "net.two")
     merge = record(["zero"], net="net.two", site="lab.zero")
     history.log_merge(merge)
     history.show_head(merge.digest, None)
@@ -101,9 +96,9 @@ def test_names_with_a_dot_are_logged(server: MlflowServer, client: MlflowClient)
     assert client.get_logged_model(current.source.removeprefix("models:/")).name == "net-two-v0"
 
 
-def test_what_a_recipe_learned_is_in_the_run(server: MlflowServer, client: MlflowClient) -> None:
+def test_what_a_recipe_learned_is_in_the_run(uri: str, client: MlflowClient) -> None:
     numbers = {"lambda/mnist/block1_1->relu1_2": 1.5, "error/classification": 3.0}
-    history = History(server.uri, "transferred")
+    history = History(uri, "transferred")
     run_id = history.log_merge(record(["cat"], net="transferred", teacher_numbers=numbers))
     run = client.get_run(run_id)
     assert run.data.metrics["teacher/lambda/mnist/block1_1 to relu1_2"] == 1.5
@@ -111,12 +106,10 @@ def test_what_a_recipe_learned_is_in_the_run(server: MlflowServer, client: Mlflo
     assert names(client, run_id) == FILES | {"recipe.png"}
 
 
-def test_the_paths_of_a_tailored_net_are_in_the_run(
-    server: MlflowServer, client: MlflowClient
-) -> None:
+def test_the_paths_of_a_tailored_net_are_in_the_run(uri: str, client: MlflowClient) -> None:
     numbers = {"alpha/block1_1": 0.75, "alpha/proxy1_block1_1": 0.25}
     tailored = Tailored(blocks=("block1_1", "block1_2"), paths=((1, 0, 0.75), (1, 1, 0.25)))
-    history = History(server.uri, "tailored")
+    history = History(uri, "tailored")
     merge = record(["cat"], net="tailored", teacher_numbers=numbers, tailored=tailored)
     run_id = history.log_merge(merge)
     run = client.get_run(run_id)
@@ -124,11 +117,11 @@ def test_the_paths_of_a_tailored_net_are_in_the_run(
     assert names(client, run_id) == FILES | {"recipe.png"}
 
 
-def test_any_key_that_a_lab_sends_is_logged(server: MlflowServer, client: MlflowClient) -> None:
+def test_any_key_that_a_lab_sends_is_logged(uri: str, client: MlflowClient) -> None:
     odd = ["", ".", "..", "/", "//a", "a//b", "../up", "a/./b", "a/", "é>/..", "a\nb\x00", "$x$"]
     odd += ["x" * 199 + "/y", "x" * 198 + "/./y", "/" * 300, "x" * 5000, "lambda/$\\frac$/a->b"]
     numbers = {key: 1e12 / (place + 1) for place, key in enumerate(odd)}
-    history = History(server.uri, "odd")
+    history = History(uri, "odd")
     merge = record(["cat"], net="odd", teacher_numbers=numbers)
     run_id = history.log_merge(merge)
     shown = {k: v for k, v in client.get_run(run_id).data.metrics.items() if k[:8] == "teacher/"}
@@ -138,19 +131,19 @@ def test_any_key_that_a_lab_sends_is_logged(server: MlflowServer, client: Mlflow
     assert history.restore(merge) == ("unchanged", run_id)
 
 
-def test_logging_a_merge_twice_gives_one_run(server: MlflowServer, client: MlflowClient) -> None:
-    history = History(server.uri, "twice")
+def test_logging_a_merge_twice_gives_one_run(uri: str, client: MlflowClient) -> None:
+    history = History(uri, "twice")
     merge = record(["zero"], net="twice")
     run_id = history.log_merge(merge)
     assert history.log_merge(merge) == run_id
-    assert History(server.uri, "twice").log_merge(merge) == run_id
+    assert History(uri, "twice").log_merge(merge) == run_id
     assert len(client.search_runs([history.ensure_experiment()])) == 1
     assert len(client.search_model_versions("name = 'twice'")) == 1
     assert len(client.get_metric_history(run_id, "error")) == 3
 
 
-def test_a_run_cut_in_the_middle_is_completed(server: MlflowServer, client: MlflowClient) -> None:
-    history = History(server.uri, "cut")
+def test_a_run_cut_in_the_middle_is_completed(uri: str, client: MlflowClient) -> None:
+    history = History(uri, "cut")
     merge = record(["zero"], net="cut")
     experiment = history.ensure_experiment()
     cut = client.create_run(experiment, tags={"rootstock.merge_id": merge.merge_id})
@@ -158,10 +151,8 @@ def test_a_run_cut_in_the_middle_is_completed(server: MlflowServer, client: Mlfl
     assert names(client, cut.info.run_id) == FILES
 
 
-def test_a_rejected_merge_is_a_run_and_no_version(
-    server: MlflowServer, client: MlflowClient
-) -> None:
-    history = History(server.uri, "rejected")
+def test_a_rejected_merge_is_a_run_and_no_version(uri: str, client: MlflowClient) -> None:
+    history = History(uri, "rejected")
     history.log_merge(record(["zero"], net="rejected"))
     refused = record(
         ["zero", "one"],
@@ -180,9 +171,9 @@ def test_a_rejected_merge_is_a_run_and_no_version(
 
 
 def test_a_rollback_shows_in_run_and_version_and_moves_the_aliases(
-    server: MlflowServer, client: MlflowClient
+    uri: str, client: MlflowClient
 ) -> None:
-    history = History(server.uri, "rolled")
+    history = History(uri, "rolled")
     first, second = record(["zero"], net="rolled"), record(["zero", "one"], net="rolled")
     history.log_merge(first)
     run_id = history.log_merge(second)
@@ -200,10 +191,8 @@ def test_a_rollback_shows_in_run_and_version_and_moves_the_aliases(
     assert aliases.keys() == {"current"}
 
 
-def test_a_head_that_is_not_shown_yet_takes_the_alias_away(
-    server: MlflowServer, client: MlflowClient
-) -> None:
-    history = History(server.uri, "early")
+def test_a_head_that_is_not_shown_yet_takes_the_alias_away(uri: str, client: MlflowClient) -> None:
+    history = History(uri, "early")
     history.show_head(digest("version 0"), None)  # there is no registered model at all
     first = record(["zero"], net="early")
     history.log_merge(first)
@@ -213,15 +202,15 @@ def test_a_head_that_is_not_shown_yet_takes_the_alias_away(
     assert client.get_registered_model("early").aliases.keys() == {"previous"}
 
 
-def test_a_deleted_experiment_comes_back(server: MlflowServer, client: MlflowClient) -> None:
-    history = History(server.uri, "deleted")
+def test_a_deleted_experiment_comes_back(uri: str, client: MlflowClient) -> None:
+    history = History(uri, "deleted")
     experiment = history.ensure_experiment()
     client.delete_experiment(experiment)
     assert history.ensure_experiment() == experiment
 
 
-def test_what_mlflow_refuses_is_a_conflict(server: MlflowServer) -> None:
-    history = History(server.uri, "refused")
+def test_what_mlflow_refuses_is_a_conflict(uri: str) -> None:
+    history = History(uri, "refused")
     merge = record(["zero"], net="refused")
     history.log_merge(merge)
     with pytest.raises(ConflictError, match="policy"):
@@ -256,11 +245,12 @@ def test_an_address_without_a_scheme_is_a_configuration_error() -> None:
 
 
 def test_a_port_in_use_is_said_at_once(tmp_path: Path) -> None:
-    with socket.socket() as taken:
+    with socket.socket() as taken, Processes(tmp_path) as processes:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(AddressInUseError, match="choose another port"):
-            MlflowServer(tmp_path, taken.getsockname()[1]).start()
+        server = MlflowServer(processes, tmp_path, taken.getsockname()[1])
+        with pytest.raises(ProcessEndedError, match="in use"):
+            server.wait()
 
 
 def test_stopping_ends_every_process(tmp_path: Path) -> None:
@@ -268,13 +258,11 @@ def test_stopping_ends_every_process(tmp_path: Path) -> None:
         children = psutil.Process(os.getpid()).children(recursive=True)
         return [p for p in children if any(str(tmp_path) in part for part in _command(p))]
 
-    server = MlflowServer(tmp_path, *free_ports(1))
-    server.start()
+    processes = Processes(tmp_path)
+    MlflowServer(processes, tmp_path, *free_ports(1))
     assert len(mine()) == 1
-    server.stop()
+    processes.stop()
     assert mine() == []
-    with pytest.raises(UnreachableError, match="ended"):
-        server.wait()
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -23,7 +23,6 @@ from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.rebuild import RestoredMerge, rebuild
 from rootstock.coordinator.history.recorder import Recorder
-from rootstock.coordinator.history.server import MlflowServer
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import MergeState, SubmissionState
 from rootstock.coordinator.service.messages import evaluation_report
@@ -31,6 +30,7 @@ from rootstock.deploy.federation.processes import free_ports
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import ReportEvaluationRequest
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import ZERO, evaluating, merge_runner, results
+from tests.support.mlflow_server import mlflow_server
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -124,7 +124,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
     uri = f"http://127.0.0.1:{port}"
     there = context.config.history.model_copy(update={"mlflow_uri": uri})
     config = context.config.model_copy(update={"history": there})
-    with MlflowServer(folder, port):
+    with mlflow_server(folder, port):
         record_all(context, History(uri, net))
         before = shown(uri, net)
     assert {run["name"] for run in before["runs"].values()} == {
@@ -139,7 +139,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
     assert before["runs"]["mrg-0003"]["in"] == {"cow-lab-cow", "digits-v2"}
 
     shutil.rmtree(folder)
-    with MlflowServer(folder, port):
+    with mlflow_server(folder, port):
         # Lost.
         assert {"made"} == {merge.what for merge in rebuild(config)}
         assert shown(uri, net) == before

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from rootstock.common.errors import (
     ConfigurationError,
@@ -85,9 +86,13 @@ async def test_a_killed_process_changes_no_bit(
             actor.send_signal(signal.SIGKILL)
 
     job = transplant.job("killed", settings=SETTINGS, checkpoint_steps=20)
-    result = await runner.run(job, watch)
+    with capture_logs() as logged:
+        result = await runner.run(job, watch)
     undisturbed = in_this_process(transplant.job("undisturbed", settings=SETTINGS))
     assert len(killed) == 1
+    assert [(entry["event"], entry["merge"]) for entry in logged] == [
+        ("job.process_died", "killed")
+    ]
     assert capfd.readouterr().out == ""  # Ray has much to say about a death, but not there
     assert [p.step for p in seen] == [1, *range(20, 201, 20)]  # no step was lost or repeated
     assert result.zero_sample == undisturbed.zero_sample

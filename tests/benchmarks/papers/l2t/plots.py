@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rootstock.coordinator.pictures.pair_weights import ends, heat_map
+from rootstock.coordinator.pictures.recipes import ends, heat_map
 from tests.benchmarks.papers.l2t.methods import OURS
 from tests.benchmarks.papers.l2t.rows import Row, accuracy, counts, kinds, where
 

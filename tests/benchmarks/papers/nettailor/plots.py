@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rootstock.coordinator.pictures.tailored import draw_tailored
+from rootstock.coordinator.pictures.recipes import draw_tailored
 from tests.benchmarks.papers.nettailor.rows import Row, names
 
 

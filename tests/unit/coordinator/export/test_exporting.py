@@ -24,11 +24,11 @@ from rootstock.common.errors import (
 from rootstock.common.images.decode import UnreadableError
 from rootstock.common.weights.card import NetCard, card_path
 from rootstock.common.weights.exported import load_composed
-from rootstock.coordinator.export import onnx_export, torch_export
+from rootstock.coordinator.export import onnx_export
 from rootstock.coordinator.export.card_text import text_path
 from rootstock.coordinator.export.exporting import TOLERANCE, compared, export_composed
 from rootstock.coordinator.export.formats import FORMATS, Format, format_of
-from rootstock.coordinator.export.layers import Convert, converted
+from rootstock.coordinator.export.tracing import Convert, converted, torch_program
 from rootstock.coordinator.net.compose import compose
 from tests.support.grown_net import Command, GrownNet, animals
 
@@ -137,7 +137,7 @@ class Bessel(nn.Module):
 
 @pytest.mark.parametrize(
     ("name", "layer", "convert"),
-    [("torch", Branching, torch_export.convert), ("onnx", Bessel, onnx_export.convert)],
+    [("torch", Branching, torch_program), ("onnx", Bessel, onnx_export.convert)],
 )
 def test_a_layer_that_a_format_cannot_hold_is_named(
     name: str, layer: type[nn.Module], convert: Convert, capfd: pytest.CaptureFixture[str]

@@ -3,7 +3,6 @@ import pytest
 from rootstock.coordinator.history.content import (
     MERGE_ID,
     Point,
-    accepted_error,
     merge_tags,
     metrics,
     milliseconds,
@@ -59,13 +58,13 @@ def test_numbers_of_a_calibration_have_a_group_of_their_own() -> None:
     ],
 )
 def test_the_error_of_what_was_joined(changes: dict[str, object], error: float | None) -> None:
-    assert accepted_error(record(["cat", "cow"], **changes)) == error
+    assert record(["cat", "cow"], **changes).error == error
 
 
 def test_no_adapter_s_error_is_the_calibrated_one_where_there_is_one() -> None:
     numbers = {"no_adapter_error": 54.0, "no_adapter_calibrated_error": 20.0}
     joined = record(["cat", "cow"], candidate="no_adapter", numbers=numbers)
-    assert accepted_error(joined) == 20.0
+    assert joined.error == 20.0
 
 
 def test_the_error_falls_from_stage_to_stage() -> None:

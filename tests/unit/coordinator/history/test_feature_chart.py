@@ -15,7 +15,7 @@ from rootstock.common.nets.graph import Edge, NetTree
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights.manifest import AdapterEntry
 from rootstock.coordinator.context import CoordinatorContext
-from rootstock.coordinator.history.feature_chart import draw_features, has_features
+from rootstock.coordinator.history.charts import draw_features, has_features
 from rootstock.coordinator.history.files import FEATURES, file_names, write_files
 from rootstock.coordinator.history.recorder import gather
 from rootstock.coordinator.jobs.checkpoint import put_tensors

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rootstock.coordinator.history.error_chart import draw_errors
+from rootstock.coordinator.history.charts import draw_errors
 from rootstock.coordinator.history.files import file_names, new_marks, write_files
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.pictures.net import category_mark, edge_mark, task_mark
@@ -53,7 +53,7 @@ def test_errors_are_drawn_for_any_number_of_joins(
     tmp_path: Path, earlier: int, numbers: dict[str, float]
 ) -> None:
     merge = record([f"category-{i}" for i in range(earlier + 1)], numbers=numbers)
-    path = draw_errors(merge, tmp_path / "errors.png", title="digits")
+    path = draw_errors(merge, tmp_path / "errors.png")
     with Image.open(path) as image:
         assert image.width > 400
         assert image.height > 30 * earlier

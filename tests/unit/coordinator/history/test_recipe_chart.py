@@ -9,16 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rootstock.coordinator.history.charts import draw_recipe, has_recipe, lambdas, lowest_first
 from rootstock.coordinator.history.files import RECIPE, file_names, write_files
-from rootstock.coordinator.history.recipe_chart import (
-    draw_recipe,
-    has_recipe,
-    lambdas,
-    lowest_first,
-)
 from rootstock.coordinator.history.record import MergeRecord, Tailored
 from rootstock.coordinator.pictures.canvas import new_figure
-from rootstock.coordinator.pictures.pair_weights import ends, heat_map
+from rootstock.coordinator.pictures.recipes import ends, heat_map
 from tests.support.merge_records import record
 
 LAMBDAS = {

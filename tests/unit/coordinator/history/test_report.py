@@ -4,8 +4,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from rootstock.coordinator.history.content import decision, description, escaped, outcome, run_name
 from rootstock.coordinator.history.loss_chart import charts
-from rootstock.coordinator.history.notes import decision, description, escaped, outcome, run_name
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.report import duration, error_rows, render, stages
 from rootstock.coordinator.jobs.model import CurvePoint
@@ -87,7 +87,7 @@ def test_a_description_shows_a_reason_as_it_is() -> None:
 
 
 def test_a_report_needs_nothing_else_and_runs_nothing() -> None:
-    text = render(learned(), net_png=b"png", features_png=None, recipe_png=None)
+    text = render(learned(), {"net.png": b"png"})
     page = Page(text)
     assert not page.all("script")
     assert not page.all("link")
@@ -101,7 +101,7 @@ def test_a_report_needs_nothing_else_and_runs_nothing() -> None:
 
 
 def test_a_report_can_be_read_by_all() -> None:
-    text = render(learned(), net_png=b"png", features_png=None, recipe_png=None)
+    text = render(learned(), {"net.png": b"png"})
     page = Page(text)
     assert page.all("html")[0]["lang"] == "en"
     assert len(page.all("h1")) == 1
@@ -121,7 +121,7 @@ def test_words_from_peers_are_escaped(place: str) -> None:
     if place != "reason":
         name = "recipe" if place == "parameter" else "zero_sample_fallback"
         changes = {"parameters": {"zero_sample_method": "closed-form", name: HOSTILE}}
-    page = Page(render(learned(**changes), net_png=None, features_png=None, recipe_png=None))
+    page = Page(render(learned(**changes), {}))
     assert not page.all("script")
     assert not page.all("img")
     assert any(HOSTILE in part for part in page.text)  # shown as it is
@@ -130,7 +130,7 @@ def test_words_from_peers_are_escaped(place: str) -> None:
 @pytest.mark.parametrize("state", ["rejected", "failed"])
 def test_what_was_not_merged_says_why_and_shows_the_net_as_it_stays(state: str) -> None:
     merge = learned(state=state, number=None, digest=None, candidate=None, reason="above 20.0%")
-    page = Page(render(merge, net_png=b"png", features_png=None, recipe_png=None))
+    page = Page(render(merge, {"net.png": b"png"}))
     assert page.says("above 20.0%")
     assert page.says("the net stays at version 0")
     assert "new" not in str(page.all("img")[0]["alt"]).lower()
@@ -139,9 +139,7 @@ def test_what_was_not_merged_says_why_and_shows_the_net_as_it_stays(state: str) 
 
 def test_a_merge_of_nothing_but_its_name_has_a_report() -> None:
     bare = record(["cat"], tree=None, numbers={}, curves=(), parameters={}, digests={}, earlier=())
-    assert Page(render(bare, net_png=None, features_png=None, recipe_png=None)).says(
-        "Founded the net digits"
-    )
+    assert Page(render(bare, {})).says("Founded the net digits")
 
 
 def test_the_kept_candidate_is_marked_and_uncalibrated_errors_stand_beside() -> None:

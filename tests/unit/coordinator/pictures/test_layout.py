@@ -34,18 +34,18 @@ def test_no_two_boxes_overlap_and_all_are_inside(count: int, tasks: list[str]) -
         assert one.x - one.width / 2 > 0
         assert one.x + one.width / 2 < layout.width
         assert one.bottom > 0
-        assert one.top < layout.height
+        assert one.y + one.height / 2 < layout.height
         for other in boxes[place + 1 :]:
             apart_x = abs(one.x - other.x) >= (one.width + other.width) / 2 - 1e-9
             apart_y = abs(one.y - other.y) >= (one.height + other.height) / 2 - 1e-9
             assert apart_x or apart_y
 
 
-def test_category_modules_are_below_adapters_below_task_modules() -> None:
+def test_category_modules_are_left_of_adapters_and_task_modules_above() -> None:
     layout = plan(net(["cat", "cow"]))
     adapter = layout.adapters["cow", "classification"]
-    assert layout.categories["cow"].top < adapter.bottom
-    assert adapter.top < dict(layout.tasks)["classification"].bottom
+    assert layout.categories["cow"].right < adapter.left
+    assert adapter.y + adapter.height / 2 < dict(layout.tasks)["classification"].bottom
 
 
 def test_only_what_is_new_is_red(tmp_path: Path) -> None:

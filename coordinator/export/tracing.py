@@ -1,4 +1,4 @@
-"""Writes a net in a format, and finds the layer that keeps it from being written.
+"""Traces a net and writes it as torch.export's program; names the layer that no format can hold.
 
 Shapes: N images, C channels, H/W height and width.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 from rootstock.common.errors import ConfigurationError
 
@@ -26,8 +27,27 @@ Run = Callable[[Tensor], Tensor]
 """Runs a written net: takes images (N,C,H,W), gives outputs."""
 
 
+def traced(net: nn.Module, example_NCHW: Tensor) -> ExportedProgram:
+    """Return a net's program; N is any number, whatever the example's."""
+    dynamic = ({0: Dim("batch", min=1)},)
+    return torch.export.export(net, (example_NCHW,), dynamic_shapes=dynamic)
+
+
+def torch_program(net: nn.Module, example_NCHW: Tensor) -> bytes:
+    """Return what `torch.export.load` reads."""
+    buffer = io.BytesIO()
+    torch.export.save(traced(net, example_NCHW), buffer)
+    return buffer.getvalue()
+
+
+def opened(data: bytes) -> Run:
+    """Return how to run what `torch_program` gave: bytes of our own making, not a peer's."""
+    run: Run = torch.export.load(io.BytesIO(data)).module()
+    return run
+
+
 def converted(net: nn.Module, example_NCHW: Tensor, convert: Convert, *, format_name: str) -> bytes:
-    """Write a net in a format; if it cannot hold the net, name the layer and the format."""
+    """Write a net in a format; ConfigurationError names the layer that it cannot hold."""
     try:
         with _quiet():
             return convert(net, example_NCHW)
@@ -46,7 +66,7 @@ def _culprit(net: nn.Module, example_NCHW: Tensor, convert: Convert) -> tuple[st
     """Return the first of the smallest modules that cannot be written by itself; "" for all."""
     inputs: dict[str, Tensor] = {}
     hooks = [
-        module.register_forward_pre_hook(_recording(name, inputs))
+        module.register_forward_pre_hook(_recorder(name, inputs))
         for name, module in net.named_modules()
         if name
     ]
@@ -66,7 +86,7 @@ def _culprit(net: nn.Module, example_NCHW: Tensor, convert: Convert) -> tuple[st
     return "", net
 
 
-def _recording(name: str, inputs: dict[str, Tensor]) -> Callable[[nn.Module, Any], None]:
+def _recorder(name: str, inputs: dict[str, Tensor]) -> Callable[[nn.Module, Any], None]:
     def record(_: nn.Module, args: tuple[Any, ...]) -> None:
         if len(args) == 1 and isinstance(args[0], Tensor):
             inputs.setdefault(name, args[0])
@@ -76,7 +96,7 @@ def _recording(name: str, inputs: dict[str, Tensor]) -> Callable[[nn.Module, Any
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what exporters print, log and warn of from people: the error says it in one line."""
+    """Silence what exporters print, log and warn of: the error says it in one line."""
     before = logging.root.manager.disable
     sink = io.StringIO()
     with (

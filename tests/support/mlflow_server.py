@@ -1,0 +1,36 @@
+"""An MLflow server as `rootstock up` runs it, for tests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rootstock.coordinator.history.server import HOST, command, environment, is_healthy
+from rootstock.deploy.federation.processes import Processes, free_ports
+
+
+class MlflowServer:
+    """A server that starts at once; `wait` says when it answers, so that other work can go on."""
+
+    def __init__(self, processes: Processes, folder: Path, port: int) -> None:
+        self.uri = f"http://{HOST}:{port}"
+        self._processes, self._port = processes, port
+        folder.mkdir(parents=True, exist_ok=True)
+        processes.start("mlflow", command(folder, port), environment())
+
+    def wait(self) -> None:
+        while not is_healthy(self._port):
+            self._processes.check()
+            time.sleep(0.1)
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
+    """Run a server that keeps everything in `folder`; yield its address once it answers."""
+    (free,) = free_ports(1)
+    with Processes(folder / "logs") as processes:
+        server = MlflowServer(processes, folder, port or free)
+        server.wait()
+        yield server.uri
