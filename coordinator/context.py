@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from rootstock.common.artifacts.store import BlobStore
-from rootstock.common.documents import Document
 from rootstock.common.identity.keys import SigningKey
-from rootstock.common.nets.graph import NetTree, VersionCommit
-from rootstock.common.protocol import Plan
+from rootstock.common.nets.graph import NetTree
+from rootstock.common.protocol import Plan, receipt_bytes
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.growth.operations import OperationKind
-from rootstock.coordinator.net.objects import (
-    read_commit,
-    read_teacher,
-    read_tree,
-    submitted,
-    write_tree,
-)
+from rootstock.coordinator.net.objects import read_teacher, submitted
+from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import job_area, samples_area
-from rootstock.coordinator.registry import Merge, MergeState, NetVersion, Registry, Submission
+from rootstock.coordinator.registry import (
+    Merge,
+    MergeState,
+    NetVersion,
+    Receipt,
+    Registry,
+    Submission,
+)
 from rootstock.coordinator.registry.documents import MergeChanged
 
 MAX_REASON = 2000
@@ -38,8 +41,11 @@ class CoordinatorContext:
     plan: Plan
     key: SigningKey
     config: CoordinatorConfig
-    _trees: dict[str, NetTree] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """The tree that was read last, by its digest: it is asked for many times a merge."""
+
+    @cached_property
+    def net(self) -> NetReader:
+        """The net versions."""
+        return NetReader(self.registry, self.store)
 
     def teacher(self, submission: Submission) -> TeacherManifest:
         """Return the manifest of a submission."""
@@ -67,30 +73,7 @@ class CoordinatorContext:
     def tree(self) -> NetTree | None:
         """Return the newest net version's tree."""
         head = self.head()
-        return None if head is None else self.tree_of(head)
-
-    def tree_of(self, version: NetVersion) -> NetTree:
-        """Return a net version's tree."""
-        tree = self._trees.get(version.tree)
-        if tree is None:
-            tree = read_tree(self.store, version.tree)
-            self._keep(version.tree, tree)
-        return tree
-
-    def put_tree(self, tree: NetTree, head: NetVersion | None) -> str:
-        """Store the tree that grew from the head's; return its digest."""
-        grown_from = None if head is None else (head.tree, self.tree_of(head))
-        digest = write_tree(self.store, tree, grown_from)
-        self._keep(digest, tree)
-        return digest
-
-    def _keep(self, digest: str, tree: NetTree) -> None:
-        self._trees.clear()
-        self._trees[digest] = tree
-
-    def commit_of(self, version: NetVersion) -> VersionCommit:
-        """Return a net version's commit."""
-        return read_commit(self.store, version.digest)
+        return None if head is None else self.net.tree_of(head)
 
     def owner(self, category: str) -> str | None:
         """Return the lab that a category of the net, or of an open merge, comes from."""
@@ -102,9 +85,11 @@ class CoordinatorContext:
                 return self.registry.submissions.get(merge.submission_id).site
         return None
 
-    def put(self, document: Document) -> str:
-        """Store a document by its content; return its digest."""
-        return self.store.put_bytes(document.canonical())
+    def receipt(self, manifest_digest: str, upload_id: str) -> Receipt:
+        """Sign that an upload is durable, as of now."""
+        received_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        signature = self.key.sign(receipt_bytes(manifest_digest, upload_id, received_at))
+        return Receipt(manifest_digest, upload_id, received_at, signature)
 
     def fail_all(self, submission: Submission, reason: str) -> None:
         """Fail a merge for each of a submission's tasks, so that its lab hears of the reason."""

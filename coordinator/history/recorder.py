@@ -41,7 +41,6 @@ class Recorder:
         up: asyncio.Future[str],
     ) -> None:
         self._context = context
-        self._net = NetReader(context.registry, context.store)
         self._history = history
         self._up = up
 
@@ -70,7 +69,7 @@ class Recorder:
     def _log(self, merge_id: str) -> None:
         registry = self._context.registry
         merge = registry.merges.get(merge_id)
-        self._history.log_merge(gather(self._net, self._context.config, merge))
+        self._history.log_merge(gather(self._context.net, self._context.config, merge))
         show_head(registry, self._history)
         # Last: a merge counts as logged when the aliases follow it, too.
         registry.merges.update(merge.id, logged=True)

@@ -9,12 +9,11 @@ name "coordinator" that no lab may take, and queued as merges; the reconciler co
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 
 from rootstock.common.artifacts.gc import Collection
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.nets.graph import ModuleRef, NetTree
-from rootstock.common.protocol import Heads, receipt_bytes
+from rootstock.common.protocol import Heads
 from rootstock.common.weights.manifest import BlobEntry, Recipe, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.collector import Collector
@@ -23,7 +22,7 @@ from rootstock.coordinator.learning.founding import waiting_categories
 from rootstock.coordinator.merges.result import COORDINATOR, LearnedTask, OperatorJoin
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan import heads
-from rootstock.coordinator.registry import OPEN_MERGES, Receipt, SubmissionState
+from rootstock.coordinator.registry import OPEN_MERGES, SubmissionState
 
 
 class Operations:
@@ -166,9 +165,7 @@ class Operations:
         digest = context.store.put_bytes(document)
         signature = context.key.sign(document)
         upload = registry.uploads.begin(manifest, document, signature, open_limit=1)
-        received_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        signature = context.key.sign(receipt_bytes(digest, upload.id, received_at))
-        registry.uploads.receive(upload.id, Receipt(digest, upload.id, received_at, signature))
+        registry.uploads.receive(upload.id, context.receipt(digest, upload.id))
         if registry.submissions.get(upload.id).state is SubmissionState.RECEIVED:
             registry.submissions.set_state(upload.id, SubmissionState.ADMITTED)
         return upload.id

@@ -17,6 +17,7 @@ from rootstock.coordinator.growth.version import grown, task_ref
 from rootstock.coordinator.jobs.inspection import Inspection
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.result import AcceptedJoin, OperatorJoin
+from rootstock.coordinator.net.objects import write_tree
 from rootstock.coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
 from rootstock.coordinator.registry.documents import MergeChanged, VersionCommitted
 
@@ -90,6 +91,7 @@ def commit(
         If the net has changed in a way that the merge does not fit.
     """
     head = context.head()
+    grown_from = None if head is None else (head.tree, context.net.tree_of(head))
     tree = next_tree(context, merge, submission, join)
     record: dict[str, Setting | None] = {
         "id": merge.id,
@@ -110,7 +112,7 @@ def commit(
         record |= join.result.learned_by()
     record["probe"] = inspection.fingerprint
     unsigned = VersionCommit(
-        tree=context.put_tree(tree, head),
+        tree=write_tree(context.store, tree, grown_from),
         parent=head.digest if head is not None else None,
         number=context.registry.versions.next_number(),
         merge=record,
@@ -118,7 +120,7 @@ def commit(
     )
     signature = context.key.sign(unsigned.signed_bytes()).hex()
     signed = unsigned.model_copy(update={"signature": signature})
-    digest = context.put(signed)
+    digest = context.store.put_bytes(signed.canonical())
     context.registry.versions.commit(
         signed.number,
         digest,

@@ -258,7 +258,7 @@ class Reconciler:
         context = self._context
         head = context.head()
         assert head is not None  # noqa: S101  # `_heads_due` has looked; versions only grow
-        modules = heads_of_net(context.tree_of(head), context.plan)
+        modules = heads_of_net(context.net.tree_of(head), context.plan)
         heads = publish(self._heads, context.registry, f"net version {head.number}", modules)
         self._log.info("heads.published", number=heads.number, origin=heads.origin)
 

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
 
 K = TypeVar("K", str, tuple[str, str])
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
-class Changes(Generic[K]):
-    """Sorted names: only in the new, only in the old, and in both but not the same."""
+class Changes(Generic[K, V]):
+    """What only the new one has, what only the old one has, and both where they differ; sorted."""
 
-    added: tuple[K, ...]
-    removed: tuple[K, ...]
-    changed: tuple[K, ...]
+    added: Mapping[K, V]
+    removed: Mapping[K, V]
+    changed: Mapping[K, tuple[V, V]]
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed)
+
+    def as_json(
+        self,
+        key: Callable[[K], dict[str, Any]],
+        whole: Callable[[V], dict[str, Any]],
+        state: Callable[[V], Any],
+    ) -> dict[str, Any]:
+        """Return lists of added, removed and changed, by how a key, one and a changed one look."""
+        return {
+            "added": [key(name) | whole(value) for name, value in self.added.items()],
+            "removed": [key(name) | whole(value) for name, value in self.removed.items()],
+            "changed": [
+                key(name) | {"before": state(old), "after": state(new)}
+                for name, (old, new) in self.changed.items()
+            ],
+        }
 
 
 @dataclass(frozen=True)
@@ -32,11 +49,9 @@ class Difference:
     one name may differ.
     """
 
-    old: NetTree
-    new: NetTree
-    categories: Changes[str]
-    tasks: Changes[str]
-    joins: Changes[tuple[str, str]]
+    categories: Changes[str, ModuleRef]
+    tasks: Changes[str, ModuleRef]
+    joins: Changes[tuple[str, str], Edge]
     """By (category, task)."""
 
     def __bool__(self) -> bool:
@@ -44,69 +59,24 @@ class Difference:
 
     def as_json(self) -> dict[str, Any]:
         """Return lists of what was added, removed and changed, with digests and errors."""
-        old, new = self.old, self.new
         return {
-            "categories": _modules(
-                self.categories, "category", old.category_modules, new.category_modules
+            "categories": self.categories.as_json(
+                lambda name: {"category": name}, _module, _digest
             ),
-            "tasks": _modules(self.tasks, "task", old.task_modules, new.task_modules),
-            "joins": _joins(self.joins, edges(old), edges(new)),
+            "tasks": self.tasks.as_json(lambda name: {"task": name}, _module, _digest),
+            "joins": self.joins.as_json(
+                lambda join: {"category": join[0], "task": join[1]}, described, described
+            ),
         }
 
 
 def difference(old: NetTree, new: NetTree) -> Difference:
     """Compare two trees."""
     return Difference(
-        old=old,
-        new=new,
         categories=_changes(old.category_modules, new.category_modules),
         tasks=_changes(old.task_modules, new.task_modules),
-        joins=_changes(edges(old), edges(new)),
+        joins=_changes(_joins(old), _joins(new)),
     )
-
-
-def edges(tree: NetTree) -> dict[tuple[str, str], Edge]:
-    """Return a tree's joins by (category, task)."""
-    return {(edge.category, edge.task): edge for edge in tree.edges}
-
-
-def _changes(old: Mapping[K, object], new: Mapping[K, object]) -> Changes[K]:
-    return Changes(
-        added=tuple(sorted(new.keys() - old.keys())),
-        removed=tuple(sorted(old.keys() - new.keys())),
-        changed=tuple(sorted(name for name in old.keys() & new.keys() if old[name] != new[name])),
-    )
-
-
-def _modules(
-    changes: Changes[str], key: str, old: Mapping[str, ModuleRef], new: Mapping[str, ModuleRef]
-) -> dict[str, Any]:
-    return {
-        "added": [{key: name, "module": new[name].blob.digest} for name in changes.added],
-        "removed": [{key: name, "module": old[name].blob.digest} for name in changes.removed],
-        "changed": [
-            {key: name, "before": old[name].blob.digest, "after": new[name].blob.digest}
-            for name in changes.changed
-        ],
-    }
-
-
-def _joins(
-    changes: Changes[tuple[str, str]],
-    old: Mapping[tuple[str, str], Edge],
-    new: Mapping[tuple[str, str], Edge],
-) -> dict[str, Any]:
-    def named(join: tuple[str, str], **rest: Any) -> dict[str, Any]:
-        return {"category": join[0], "task": join[1], **rest}
-
-    return {
-        "added": [named(join, **described(new[join])) for join in changes.added],
-        "removed": [named(join, **described(old[join])) for join in changes.removed],
-        "changed": [
-            named(join, before=described(old[join]), after=described(new[join]))
-            for join in changes.changed
-        ],
-    }
 
 
 def described(edge: Edge) -> dict[str, Any]:
@@ -116,3 +86,24 @@ def described(edge: Edge) -> dict[str, Any]:
         "adapter": edge.adapter.blob.digest if edge.adapter else None,
         "calibration": edge.calibration.model_dump(),
     }
+
+
+def _changes(old: Mapping[K, V], new: Mapping[K, V]) -> Changes[K, V]:
+    both = sorted(old.keys() & new.keys())
+    return Changes(
+        added={name: new[name] for name in sorted(new.keys() - old.keys())},
+        removed={name: old[name] for name in sorted(old.keys() - new.keys())},
+        changed={name: (old[name], new[name]) for name in both if old[name] != new[name]},
+    )
+
+
+def _joins(tree: NetTree) -> dict[tuple[str, str], Edge]:
+    return {(edge.category, edge.task): edge for edge in tree.edges}
+
+
+def _digest(module: ModuleRef) -> str:
+    return module.blob.digest
+
+
+def _module(module: ModuleRef) -> dict[str, Any]:
+    return {"module": module.blob.digest}

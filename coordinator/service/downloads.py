@@ -90,5 +90,5 @@ class Downloads:
         if head is None:
             return frozenset()
         if self._net[0] != head.tree:
-            self._net = head.tree, frozenset(self._context.tree_of(head).digests())
+            self._net = head.tree, frozenset(self._context.net.tree_of(head).digests())
         return self._net[1]

@@ -151,7 +151,7 @@ class TensorDedup:
             return {}
         if self._net[0] != head.tree:
             # Dtype, shape and digest are the key.
-            tree = self._context.tree_of(head)
+            tree = self._context.net.tree_of(head)
             self._net = (
                 head.tree,
                 {

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
 import structlog
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import NotFoundError, SchemaError, UnreachableError
-from rootstock.common.protocol import receipt_bytes
 from rootstock.common.weights.manifest import BlobEntry, RefinementManifest, parse_manifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.paths import StatePaths, samples_area, signature_ref
@@ -260,10 +258,7 @@ class UploadSessions:
         store.put_bytes(upload.manifest)
         # The store alone then proves where a module is from, without the database.
         store.put_ref(signature_ref(manifest), store.put_bytes(upload.signature))
-        received_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        signature = self._context.key.sign(receipt_bytes(manifest, upload.id, received_at))
-        receipt = Receipt(manifest, upload.id, received_at, signature)
-        recorded = self._uploads.receive(upload.id, receipt)
+        receipt = self._uploads.receive(upload.id, self._context.receipt(manifest, upload.id))
         self._partial.forget(site, entries)
         self._log.info(
             "upload.received",
@@ -273,7 +268,7 @@ class UploadSessions:
             total_bytes=sum(entry.size for entry in entries.values()),
             held_bytes=self._dedup.bytes_of(upload.id, entries.values()),
         )
-        return recorded
+        return receipt
 
     def _truncated(self, upload: Upload, entry: BlobEntry) -> SchemaError:
         return SchemaError(

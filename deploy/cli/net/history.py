@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,9 +12,9 @@ from rootstock.deploy.cli.options import AsJson, Config, Version
 from rootstock.deploy.output import print_result
 
 if TYPE_CHECKING:
-    from rootstock.common.nets.graph import Edge, VersionCommit
+    from rootstock.common.nets.graph import Edge, ModuleRef, VersionCommit
     from rootstock.coordinator.growth.numbers import MergeNumbers
-    from rootstock.coordinator.net.diff import Difference
+    from rootstock.coordinator.net.diff import Changes, Difference, K, V
 
 _SHORT = 12
 """Digits of a digest that people read."""
@@ -89,8 +89,9 @@ def _diff_lines(delta: Difference, old: int, new: int) -> Iterator[str]:
     if not delta:
         yield "no difference"
         return
-    yield from _module_lines(delta)
-    yield from _join_lines(delta)
+    yield from _lines(delta.categories, "category module {}".format, _digest, _digests)
+    yield from _lines(delta.tasks, "task module {}".format, _digest, _digests)
+    yield from _lines(delta.joins, lambda join: f"join {join[0]} → {join[1]}", _state, _change)
     counts = {
         what: sum(len(getattr(each, what)) for each in (delta.categories, delta.tasks, delta.joins))
         for what in ("added", "removed", "changed")
@@ -98,30 +99,26 @@ def _diff_lines(delta: Difference, old: int, new: int) -> Iterator[str]:
     yield ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def _module_lines(delta: Difference) -> Iterator[str]:
-    for kind, changes, old, new in (
-        ("category", delta.categories, delta.old.category_modules, delta.new.category_modules),
-        ("task", delta.tasks, delta.old.task_modules, delta.new.task_modules),
-    ):
-        for name in changes.added:
-            yield f"[green]+ {kind} module {name}[/]  {new[name].blob.digest[:_SHORT]}"
-        for name in changes.removed:
-            yield f"[red]- {kind} module {name}[/]  {old[name].blob.digest[:_SHORT]}"
-        for name in changes.changed:
-            digests = (side[name].blob.digest[:_SHORT] for side in (old, new))
-            yield f"[yellow]~ {kind} module {name}[/]  {' → '.join(digests)}"
+def _lines(
+    changes: Changes[K, V],
+    name: Callable[[K], str],
+    state: Callable[[V], str],
+    change: Callable[[V, V], str],
+) -> Iterator[str]:
+    for key, value in changes.added.items():
+        yield f"[green]+ {name(key)}[/]  {state(value)}"
+    for key, value in changes.removed.items():
+        yield f"[red]- {name(key)}[/]  {state(value)}"
+    for key, (old, new) in changes.changed.items():
+        yield f"[yellow]~ {name(key)}[/]  {change(old, new)}"
 
 
-def _join_lines(delta: Difference) -> Iterator[str]:
-    from rootstock.coordinator.net.diff import edges
+def _digest(module: ModuleRef) -> str:
+    return module.blob.digest[:_SHORT]
 
-    old, new = edges(delta.old), edges(delta.new)
-    for join in delta.joins.added:
-        yield f"[green]+ join {join[0]} → {join[1]}[/]  {_state(new[join])}"
-    for join in delta.joins.removed:
-        yield f"[red]- join {join[0]} → {join[1]}[/]  {_state(old[join])}"
-    for join in delta.joins.changed:
-        yield f"[yellow]~ join {join[0]} → {join[1]}[/]  {_change(old[join], new[join])}"
+
+def _digests(old: ModuleRef, new: ModuleRef) -> str:
+    return f"{_digest(old)} → {_digest(new)}"
 
 
 def _change(old: Edge, new: Edge) -> str:

@@ -18,7 +18,6 @@ from rootstock.coordinator.history.files import FEATURES, write_files
 from rootstock.coordinator.history.recorder import gather
 from rootstock.coordinator.jobs.inspection import inspection_job
 from rootstock.coordinator.jobs.runner import JobRunner
-from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge, MergeState
@@ -58,11 +57,11 @@ async def test_a_merge_and_its_report_run_no_net_in_the_coordinators_process(
         await merge_runner(context, ray_runner).carry(merge.id)
         merge = context.registry.merges.get(merge.id)
         assert merge.state is MergeState.MERGED
-        record = gather(NetReader(context.registry, context.store), context.config, merge)
+        record = gather(context.net, context.config, merge)
         write_files(record, tmp_path)
     assert record.features is not None
     assert (tmp_path / FEATURES).stat().st_size > 10_000
-    view = NetReader(context.registry, context.store)
+    view = context.net
     assert verify_version(view, 2, context.key.public_key) == []
 
 

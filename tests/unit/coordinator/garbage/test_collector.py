@@ -21,7 +21,6 @@ from rootstock.coordinator.garbage.collector import Collector, collect_garbage
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.commit import Committer
-from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.paths import StatePaths, samples_area, signature_ref
 from rootstock.coordinator.plan.heads import HeadsFile, publish, retire
@@ -102,7 +101,7 @@ def test_a_net_and_what_is_open_need_every_blob_and_the_rest_goes(
     assert context.registry.merges.get(merge.id).state is MergeState.MERGED
     # The other candidate was not taken: it goes with what came with it.
     assert set(collected(context).digests) == {adapter, manifest}
-    view = NetReader(context.registry, context.store)
+    view = context.net
     assert verify_version(view, 2, context.key.public_key) == []
 
 
@@ -115,7 +114,7 @@ def test_what_was_rolled_back_stays_whole(context: CoordinatorContext, tmp_path:
     asyncio.run(Committer(generous).roll_back(1, "wrong labels", and_later=True))
     assert collected(context).digests == ()
     assert list(context.store.blobs()) == before
-    view = NetReader(context.registry, context.store)
+    view = context.net
     assert verify_version(view, 2, context.key.public_key) == []
 
 

@@ -21,7 +21,6 @@ from rootstock.coordinator.history.recorder import gather
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.feature_space import feature_spaces, rank_correlation
 from rootstock.coordinator.jobs.inspection import inspection_job
-from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge
 from tests.support.in_process_jobs import inspected
@@ -89,7 +88,7 @@ def test_the_figure_is_among_a_merges_files_and_in_its_report(
     merged: tuple[CoordinatorContext, Merge], tmp_path: Path
 ) -> None:
     context, merge = merged
-    record = gather(NetReader(context.registry, context.store), context.config, merge)
+    record = gather(context.net, context.config, merge)
     assert has_features(record)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -101,9 +100,7 @@ def test_the_figure_is_among_a_merges_files_and_in_its_report(
     with Image.open(paths[FEATURES]) as image:
         assert image.width > 1000
     founding = next(m for m in context.registry.merges.all() if m.operation == "found")
-    assert not has_features(
-        gather(NetReader(context.registry, context.store), context.config, founding)
-    )
+    assert not has_features(gather(context.net, context.config, founding))
 
 
 def test_features_that_cannot_be_computed_cost_the_picture_only(
@@ -111,7 +108,7 @@ def test_features_that_cannot_be_computed_cost_the_picture_only(
 ) -> None:
     """The teacher's task module is gone: the join answers, and nobody says what it should."""
     context, merge = merged
-    record = gather(NetReader(context.registry, context.store), context.config, merge)
+    record = gather(context.net, context.config, merge)
     whole = draw_features(record, tmp_path / "a.png")
     manifest = context.teacher_of(tree(context).category_modules["dog"].submission)
     context.store.delete(manifest.content_digest())

@@ -13,7 +13,6 @@ from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.recorder import Recorder, gather
-from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.registry import SubmissionState
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import merge_runner
@@ -85,8 +84,7 @@ def test_what_was_not_merged_names_the_version_that_it_was_held_against(
             asyncio.run(runner.carry(merge.id))
     context.fail_all(registry.submissions.get(submission), "no")
     founding, failed = (
-        gather(NetReader(context.registry, context.store), context.config, merge)
-        for merge in registry.merges.all()
+        gather(context.net, context.config, merge) for merge in registry.merges.all()
     )
     assert (founding.parent_number, founding.number) == (None, 1)
     assert (failed.parent_number, failed.number) == (1, None)
@@ -107,7 +105,7 @@ def test_a_record_names_the_extractor_if_it_is_not_the_plan_s(context: Coordinat
         context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
         context.fail_all(context.registry.submissions.get(submission), "no")
     plain, other = (
-        gather(NetReader(context.registry, context.store), context.config, merge).parameters
+        gather(context.net, context.config, merge).parameters
         for merge in context.registry.merges.all()
     )
     assert (plain["architecture"], plain["split"]) == ("small-vgg", "pool1")
@@ -133,7 +131,7 @@ def test_a_record_says_which_paths_a_tailored_net_kept(context: CoordinatorConte
     context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
     context.fail_all(context.registry.submissions.get(submission), "no")
     (merge,) = context.registry.merges.all()
-    record = gather(NetReader(context.registry, context.store), context.config, merge)
+    record = gather(context.net, context.config, merge)
     assert record.tailored is not None
     assert record.tailored.blocks == ("block1_1", "block2_1")
     assert record.tailored.paths == ((1, 0, 0.9), (1, 1, 0.0), (2, 1, 0.0))

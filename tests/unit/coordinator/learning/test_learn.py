@@ -35,7 +35,6 @@ from rootstock.coordinator.merges.pending import growth_plan
 from rootstock.coordinator.merges.result import COORDINATOR
 from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.merges.samples import FewSamples, few_samples
-from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.paths import StatePaths, samples_area
 from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
@@ -109,7 +108,7 @@ def test_a_task_is_learned_on_frozen_category_modules_and_joined_to_each(
     # The second join waits for the task module that the first brings, and both are planned.
     paths = StatePaths(grown.config)
     paths.plan.write_bytes(grown.plan.canonical())
-    planned = growth_plan(NetReader(grown.registry, grown.store), paths).operations
+    planned = growth_plan(grown.net, paths).operations
     assert [(each.wave, each.operation) for each in planned] == [(1, "learn-task"), (2, "connect")]
     carry(grown, merges)
     tree = grown.tree()
@@ -121,7 +120,7 @@ def test_a_task_is_learned_on_frozen_category_modules_and_joined_to_each(
         assert edge.error is not None
         assert edge.error < 20, "zeros and ones are easy, even on untrained features"
         assert before.edge(category, "classification") == tree.edge(category, "classification")
-    view = NetReader(grown.registry, grown.store)
+    view = grown.net
     assert verify_version(view, 4, grown.key.public_key) == []
     record = view.commit(3).merge
     assert (record["operation"], record["site"]) == ("learn-task", COORDINATOR)
@@ -169,7 +168,7 @@ def test_a_further_join_takes_the_best_of_what_there_is(
     assert joined is not None
     edge = joined.edge("dog", "round")
     assert (edge.adapter, edge.error) == (join.adapter, join.error)
-    assert verify_version(NetReader(grown.registry, grown.store), 4, grown.key.public_key) == []
+    assert verify_version(grown.net, 4, grown.key.public_key) == []
     with pytest.raises(ConflictError, match="'dog' is joined to task 'round' already"):
         learner(grown, folder).connection("dog", "round", settings)
 
@@ -312,7 +311,7 @@ def test_a_net_is_founded_on_what_several_labs_category_modules_have_in_common(
     error = tree.edge("cat", "classification").error
     assert error is not None
     assert error < 20
-    view = NetReader(waiting.registry, waiting.store)
+    view = waiting.net
     assert verify_version(view, 1, waiting.key.public_key) == []
     # It serves dogs, too: g saw what both modules give.
     dog = waiting.registry.submissions.undecided()
@@ -340,7 +339,7 @@ def test_what_was_learned_to_found_a_net_is_taken_in_once(
     # The coordinator's own submission calls for no merge.
     paths = StatePaths(waiting.config)
     paths.plan.write_bytes(waiting.plan.canonical())
-    planned = growth_plan(NetReader(waiting.registry, waiting.store), paths)
+    planned = growth_plan(waiting.net, paths)
     assert [(each.operation, each.category) for each in planned.operations] == [
         ("found", "cat"),
         ("new-category", "dog"),

@@ -14,7 +14,6 @@ from rootstock.coordinator.history.recorder import gather
 from rootstock.coordinator.merges.evaluation import numbers_of
 from rootstock.coordinator.merges.runner import teacher_numbers
 from rootstock.coordinator.net.objects import read_commit
-from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.registry import MergeState
 from rootstock.coordinator.service.messages import evaluation_report
@@ -134,11 +133,9 @@ def test_the_accepted_candidate_s_calibration_goes_to_the_edge_and_the_record(
     assert (record["calibration_scale"], record["calibration_bias"]) == (0.5, 1.5)
     assert record["zero_sample_method"] == "closed-form"
     assert record["zero_sample_fallback"] == "dream: the dream did not converge"
-    assert (
-        verify_version(NetReader(context.registry, context.store), 2, context.key.public_key) == []
-    )
+    assert verify_version(context.net, 2, context.key.public_key) == []
     # History and the command line tell both errors.
-    shown = gather(NetReader(context.registry, context.store), context.config, merge)
+    shown = gather(context.net, context.config, merge)
     assert shown.numbers["zero_sample_uncalibrated_error"] == 38.0
     assert shown.numbers["zero-sample/residual"] == 0.4
     assert shown.candidate == "zero_sample"

@@ -16,7 +16,6 @@ from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.history.recorder import gather
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.result import OperatorJoin, stored_result
-from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.registry import Merge, MergeState
 from tests.support.merges import evaluating, merge_runner, report, with_policy
 
@@ -95,9 +94,7 @@ def test_an_open_merge_of_settings_that_are_no_more_goes_to_its_end(
     merge = context.registry.merges.get(merge.id)
     assert merge.state is MergeState.MERGED
     # Its history can be made again as well.
-    parameters = gather(
-        NetReader(context.registry, context.store), context.config, merge
-    ).parameters
+    parameters = gather(context.net, context.config, merge).parameters
     assert parameters["distillation.temperature"] == 0.5
     assert parameters["distillation.dream.colours"] == 3
     assert parameters["zero_sample_method"] == "closed-form"
@@ -118,5 +115,5 @@ def test_what_cannot_be_read_fails_its_merge_with_the_key(
     ended = context.registry.merges.get(merge.id)
     assert ended.state is MergeState.FAILED
     assert rule in ended.reason
-    shown = gather(NetReader(context.registry, context.store), context.config, ended)
+    shown = gather(context.net, context.config, ended)
     assert rule in str(shown.parameters["unreadable_result"])

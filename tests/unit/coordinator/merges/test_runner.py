@@ -14,7 +14,6 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.commit import Committer
-from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.registry import Decision, Merge, MergeState, SubmissionState
 from rootstock.coordinator.service.messages import watch_response
@@ -55,7 +54,7 @@ def test_what_breaks_the_rule_waits_and_is_merged_by_the_operators_word(
     asked = with_policy(context, review="failing")  # the only candidate is 38% off
     ended = carry(asked, merge, word(context, "approve", "the only cow lab"), MergeState.REVIEWING)
     assert (ended.state, ended.net_version, ended.reason) == (MergeState.MERGED, 2, "")
-    view = NetReader(context.registry, context.store)
+    view = context.net
     assert view.commit(2).merge["approved"] == "the only cow lab"
     assert verify_version(view, 2, context.key.public_key) == []
 
@@ -157,7 +156,7 @@ def test_a_version_rolled_back_stays_on_record_and_the_net_grows_on(
         await task
 
     asyncio.run(asyncio.wait_for(carried(), 20))
-    view = NetReader(context.registry, context.store)
+    view = context.net
     assert view.head == 3
     assert view.commit(3).parent == view.commit(1).content_digest()
     for number in (1, 2, 3):

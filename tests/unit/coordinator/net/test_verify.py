@@ -11,7 +11,6 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.net.fingerprint import outputs, written
 from rootstock.coordinator.net.objects import write_tree
-from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.registry import MergeState, SubmissionState
 from tests.support.coordinator_context import receive, teacher
@@ -34,7 +33,7 @@ def founded(context: CoordinatorContext) -> CoordinatorContext:
 
 
 def rules(context: CoordinatorContext, number: int, key: bytes | None = None) -> list[str]:
-    view = NetReader(context.registry, context.store)
+    view = context.net
     return [p.rule for p in verify_version(view, number, key or context.key.public_key)]
 
 
@@ -61,7 +60,9 @@ def commit(context: CoordinatorContext, tree: NetTree, **changes: object) -> Non
         created_at="2026-01-01T00:00:00+00:00",
     ).model_copy(update=changes)
     signature = context.key.sign(unsigned.signed_bytes()).hex()
-    digest = context.put(unsigned.model_copy(update={"signature": signature}))
+    digest = context.store.put_bytes(
+        unsigned.model_copy(update={"signature": signature}).canonical()
+    )
     context.registry.versions.commit(number, digest, unsigned.tree, head.number, merge.id)
 
 
@@ -78,7 +79,7 @@ def test_a_join_that_answers_otherwise_than_its_record(founded: CoordinatorConte
     assert tree is not None
     record = {"category": "cat", "task": "classification", "adapter": None}
     right = written(outputs(tree, founded.store, "cat", "classification"))
-    assert NetReader(founded.registry, founded.store).commit(1).merge["probe"] == right
+    assert founded.net.commit(1).merge["probe"] == right
     for probe, expected in (
         (right, []),
         (" ".join(["0.5"] * 8), ["outputs are those of the recorded merge"]),
@@ -100,7 +101,7 @@ def test_a_join_that_answers_otherwise_than_when_it_was_added(founded: Coordinat
     changed = {**record, "calibration_scale": 1.0, "calibration_bias": 1e-4}
     commit(founded, tree.model_copy(update={"edges": (joined,)}), merge=changed)
     assert "outputs are the same in every later version, bit by bit" in rules(founded, 2)
-    view = NetReader(founded.registry, founded.store)
+    view = founded.net
     without = verify_version(view, 2, founded.key.public_key, probe=False)
     assert "outputs are" not in " ".join(problem.rule for problem in without)
 
