@@ -1,20 +1,7 @@
 """The registry: the coordinator's database of sites, submissions, merges and net versions.
 
-`Registry` is one database and its subjects. Every method of a subject is synchronous and one
-transaction; what it returned is on the disk (SQLite in WAL mode with synchronous=FULL)::
-
-    registry = Registry("sqlite:///state/registry.db")
-    registry.sites        join, key_of, all
-    registry.uploads      begin, receive, touch, get, find, refinement, sent, live, references,
-                          held, hold, hold_nothing, held_bytes
-    registry.submissions  get, all(*states), undecided, set_state
-    registry.merges       create, queue, release, get, all(*states), open, of_submission,
-                          unlogged, advance, decide, update, progress
-    registry.evaluations  request, report, get, unanswered, of_merge, of_merges;
-                          evaluation_id(merge_id)
-    registry.versions     commit, roll_back, next_number, head, get, all
-    registry.events       append, after, last_cursor
-
+`Registry` is one database and its subjects, a table each. Every method of a subject is synchronous
+and one transaction; what it returned is on the disk (SQLite in WAL mode with synchronous=FULL).
 Methods that change something take `events`, which are appended in the same transaction; after
 each commit the listeners of `subscribe` are called.
 """
