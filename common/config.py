@@ -16,11 +16,7 @@ D = TypeVar("D", bound=Document)
 
 
 def load(path: Path, kind: type[D]) -> D:
-    """Read a TOML file into a document.
-
-    Raises ConfigurationError if it cannot be read or breaks a rule; names the file, every key that
-    is wrong and the remedy.
-    """
+    """Read a TOML file into a document; errors name the file, every wrong key and the remedy."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

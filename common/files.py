@@ -36,8 +36,6 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn the errors of a full, read-only or broken disk into `StorageError`.
 
     Other errors (a missing file, say) pass as they are: they are the caller's to explain.
-
-    The error names `path`, what the system said, and what to do.
     """
     try:
         yield
@@ -77,11 +75,7 @@ def aside(path: Path, *, mode: int = 0o644) -> Iterator[tuple[Path, BinaryIO]]:
 
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Write `path` as a whole or not at all: aside, flush, rename, flush the folder.
-
-    Raises StorageError if the disk is full, read-only or broken; what stood at `path` stands there
-    still.
-    """
+    """Write `path` as a whole or not at all: aside, flush, rename, flush the folder."""
     with aside(path, mode=mode) as (temporary, file):
         yield file
         file.flush()

@@ -29,8 +29,7 @@ class UnreadableError(DataError):
 def read_picture(path: Path, mode: str | None) -> Image.Image:
     """Read an image file whole, and convert it to `mode` unless that is None.
 
-    Raises UnreadableError also if it has more pixels than Pillow takes for safe
-    (`Image.MAX_IMAGE_PIXELS`, 89 million).
+    UnreadableError also says that it has more pixels than Pillow takes for safe (89 million).
     """
     try:
         with warnings.catch_warnings():

@@ -73,16 +73,8 @@ class Student(nn.Module):
 
     θ of the paper is all of its parameters. One convolution serves all pairs of a target layer; it
     is those of the pairs side by side. They have PyTorch's initial values, drawn from the global
-    random state.
-
-    Parameters
-    ----------
-    heads
-        Task modules by name.
-    matched
-        The target layers that r_θ is made for.
-    read
-        Layers that are read besides.
+    random state. `matched` are the target layers that r_θ is made for, `read` layers that are read
+    besides.
     """
 
     def __init__(

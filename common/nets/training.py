@@ -6,7 +6,9 @@ Shapes: N inputs, C channels, H/W height and width.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +56,9 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimiser_state` returned; rates and other settings stay as they are.
+    """Put back what `optimiser_state` returned; ValueError if it is another optimiser's.
 
-    Raises ValueError if it is another optimiser's.
+    Rates and other settings stay as they are.
     """
     own = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
@@ -75,6 +77,20 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
         )
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+@contextmanager
+def watched(layers: Mapping[str, nn.Module], seen: Callable[[str, Any], None]) -> Iterator[None]:
+    """Call back with a layer's name and its output, as it is finished."""
+    handles = [
+        layer.register_forward_hook(lambda _layer, _x, output, name=name: seen(name, output))
+        for name, layer in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

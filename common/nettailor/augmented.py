@@ -84,23 +84,10 @@ class AugmentedNet(nn.Module):
     included, which is why they stay in evaluation mode while the rest trains. One task's own:
     proxies with their BatchNorm, attention, head.
 
-    Parameters
-    ----------
-    extractor
-        Pre-trained, as `stages` wants it. Copied.
-    head
-        From the last block's map to K logits, or to a tuple of logits, one a task. Copied.
-    seed
-        Of the proxies' initial weights.
-    skips
-        Proxies a node.
-
-    Attributes
-    ----------
-    names
-        The universal blocks' names, lowest first.
-    kept
-        Paths that are in use.
+    The extractor is pre-trained, as `stages` wants it; the head leads from the last block's map to
+    K logits, or to a tuple of logits, one a task. Both are copied. The seed is of the proxies'
+    initial weights; `skips` are proxies a node. `names` are the universal blocks', lowest first,
+    and `kept` the paths that are in use.
     """
 
     def __init__(

@@ -35,18 +35,10 @@ def retrying(
     Waits are uniform in [0, min(longest, first · 2^k)] (full jitter), so that labs cut
     off together do not all come back together. Only a peer that does not answer, or says that it
     has no room now, is worth another try: a refusal, a wrong address's `ConfigurationError` or a
-    full disk here would fail again.
-
-    Parameters
-    ----------
-    attempts, patience_seconds
-        No new try after so many, or so many seconds; None for as long as it takes.
-    longest_seconds, first_seconds
-        Caps on the waits.
-    stop
-        Set it to end a wait, and the trying, at once: the last error is then raised.
-    on_retry
-        Called with the error and the seconds until the next try, before each wait.
+    full disk here would fail again. After so many `attempts` or `patience_seconds` there is no new
+    one; None is as long as it takes. Setting `stop` ends a wait, and the trying, at once: the last
+    error is then raised. `on_retry` is called before each wait, with the error and the seconds
+    until the next try.
     """
     event = stop or threading.Event()
     limit: stop_base = stop_never if attempts is None else stop_after_attempt(attempts)

@@ -99,10 +99,7 @@ def card_path(weights: Path) -> Path:
 
 
 def read_card(weights: Path, kind: type[C]) -> C:
-    """Read the card beside a file of weights as a document.
-
-    Raises NotFoundError if there is none, SchemaError if it is no such card.
-    """
+    """Read the card beside a file of weights as a document."""
     beside = card_path(weights)
     try:
         with storage_errors(beside), beside.open("rb") as file:

@@ -68,5 +68,5 @@ def require_layout(
 
 
 def require_fit(module: nn.Module, entry: BlobEntry, *, what: str) -> None:
-    """Refuse an entry that does not list a module's very state; see `require_layout`."""
+    """Refuse an entry that does not list a module's very state."""
     require_layout(layout(module), entry, what=what)

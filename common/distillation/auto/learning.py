@@ -37,18 +37,10 @@ from rootstock.common.nets.training import device_of, in_batches, prefixed, unde
 class AutoLearning(Learning):
     """An adapter that learns what the teacher says to views of dreams, samples, synthetic images.
 
-    Step records of a dream have its class loss as task loss and its statistics loss as distillation
-    loss.
-
-    Parameters
-    ----------
-    transplant
-        With something to show the teacher: a source to dream from, f, or samples.
-    settings
-        `teaching`, `dream` and `learning`; starts from the closed form unless told otherwise.
-    thrifty
-        Whether the join is measured first and learning left out where it is good enough, synthetic
-        images join in, and a dream that fails is left out rather than an error.
+    There must be something to show the teacher: a source to dream from, f, or samples. Step records
+    of a dream have its class loss as task loss and its statistics loss as distillation loss.
+    `thrifty`: the join is measured first and learning left out where it is good enough, synthetic
+    images join in, and a dream that fails is left out rather than an error.
     """
 
     def __init__(self, transplant: Transplant, settings: MethodSettings, *, thrifty: bool) -> None:

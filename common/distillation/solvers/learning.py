@@ -28,19 +28,10 @@ _OPTIMISER = "optimiser/"
 class Stepwise:
     """Adam (Kingma and Ba, 2015) on what is learned, with all that a cut run needs to carry on.
 
-    The rate falls from `rate` to 0 as half a cosine over the steps.
-
-    Parameters
-    ----------
-    what
-        How errors name what is learned.
-    tensors
-        All that changes, by name, as views of the storage that is changed.
-    parameters
-        What Adam moves.
-    decay
-        Share of the distance to the start that a step of rate 1 takes back: decoupled weight decay
-        towards the starting point.
+    The rate falls from `rate` to 0 as half a cosine over the steps. `what` is how errors name what
+    is learned; `tensors` are all that changes, by name, as views of the storage that is changed,
+    and `parameters` what Adam moves. `decay` is the share of the distance to the start that a step
+    of rate 1 takes back: decoupled weight decay towards the starting point.
     """
 
     def __init__(
@@ -96,10 +87,7 @@ class Stepwise:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> Self:
-        """Carry on from a state; return the same object.
-
-        Raises TransplantError if the state was saved for something else, or with other settings.
-        """
+        """Carry on from a state; return the same object."""
         expected = {**self._tensors, "step": torch.tensor(0), "generator": state.get("generator")}
         given = {k: v for k, v in state.items() if not k.startswith(_OPTIMISER)}
         if given.keys() != expected.keys() or any(

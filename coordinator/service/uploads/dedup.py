@@ -18,7 +18,8 @@ from rootstock.common.errors import IntegrityError, NotFoundError, RefusedError
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.transport.dedup import Place, held_bytes
 from rootstock.common.weights.manifest import BlobEntry, TensorEntry
-from rootstock.common.weights.safetensors_io import HeaderTensor, read_header
+from rootstock.common.weights.safetensors_header import HeaderTensor
+from rootstock.common.weights.safetensors_io import read_header
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.registry import HeldAt
 

@@ -1,6 +1,6 @@
 import platform
 
-from rootstock.common.transport.buffers import keep_chunk_buffers
+from rootstock.common.transport.chunks import keep_chunk_buffers
 
 
 def test_glibc_takes_the_settings() -> None:
