@@ -53,20 +53,19 @@ class DreamSource:
 
     def layers(self) -> dict[str, nn.Module]:
         """Return the layers whose mean and variance were shipped, by name."""
+        known = dict(self.teacher_task.named_modules())
+        known |= self.category_module.named_modules()  # of layers of one name, labs measure f's
         found: dict[str, nn.Module] = {}
         for key in self.statistics:
             kind, _, name = key.partition("/")
             if kind != "mean" or f"variance/{name}" not in self.statistics:
                 continue
-            for module in (self.category_module, self.teacher_task):
-                if name in dict(module.named_modules()):
-                    found[name] = module.get_submodule(name)
-                    break
-            else:
+            if name not in known:
                 raise TransplantError(
                     f"statistics name layer '{name}', which neither f nor g has; "
                     "they belong to another architecture or split"
                 )
+            found[name] = known[name]
         return found
 
     def wanted(self, name: str) -> tuple[Tensor, Tensor]:

@@ -52,18 +52,9 @@ def batch_of(
 
 
 def balanced_order(labels_N: Tensor, generator: torch.Generator) -> Tensor:
-    """Return indices of one epoch: both sides equally often, each image at least once.
+    """Return the shuffled indices of one epoch: both sides equally often, each image at least once.
 
-    Parameters
-    ----------
-    labels_N
-        1 the category, 0 the rest; both occur.
-    generator
-        The only source of randomness.
-
-    Returns
-    -------
-    Indices, int64, twice as many as the larger side has images, shuffled.
+    They are int64, twice as many as the larger side has images. Both labels, 1 and 0, must occur.
     """
     sides = [torch.nonzero(labels_N == label).flatten() for label in (0.0, 1.0)]
     length = max(len(side) for side in sides)

@@ -16,10 +16,7 @@ MASKED_KINDS = ("voc",)
 def tasks_of(config: SiteConfig, plan: Plan) -> tuple[TaskSpec, ...]:
     """Return the tasks that the teacher learns, in the plan's order.
 
-    Raises
-    ------
-    ConfigurationError
-        If `tasks` names one that the plan does not have, or a task needs masks that the lab lacks.
+    Refuses one that the plan does not have, and one that needs masks that the lab lacks.
     """
     wanted = [task.name for task in plan.tasks] if config.tasks is None else config.tasks
     for name in wanted:

@@ -116,14 +116,9 @@ def load_sources(
     image_shape: Shape,
     device: torch.device,
 ) -> dict[str, LoadedSource]:
-    """Load the sources of recipe `l2t`, frozen.
+    """Load the sources of recipe `l2t`, frozen; they see the lab's images, as the target does.
 
-    Parameters
-    ----------
-    pairs
-        A list names the layers to be read; otherwise the ends of stages are.
-    image_shape
-        (C, H, W) of the lab's images: sources see the same as the target.
+    A list of pairs names the layers to be read; otherwise the ends of stages are.
     """
     loaded = {}
     for each in sources:

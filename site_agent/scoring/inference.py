@@ -34,18 +34,10 @@ def logits(
     images: ImageSet,
     stop: threading.Event | None = None,
 ) -> dict[str, Tensor]:
-    """Run f once and every head on its features.
+    """Run f once and every head on its features, all in evaluation mode.
 
-    Parameters
-    ----------
-    category_module
-        f, in evaluation mode.
-    heads
-        What follows f, by name: g, or g_S∘h. In evaluation mode.
-
-    Returns
-    -------
-    Logits on the CPU, by the heads' names: (N), or (N, H, W) of a segmentation.
+    Heads are what follows f, by name: g, or g_S∘h. Returns their logits on the CPU: (N), or
+    (N, H, W) of a segmentation.
     """
     collected: dict[str, list[Tensor]] = {name: [] for name in heads}
     for x_NCHW in batches(images, device_of(category_module)):

@@ -98,16 +98,10 @@ class Spool:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self, staging: Path, manifest: Manifest, signature: bytes, run: str) -> SpoolEntry:
-        """Turn staged blobs into an entry, durably and in one step.
+        """Turn the blobs in a folder of `self.staging` into an entry, durably and in one step.
 
-        Parameters
-        ----------
-        staging
-            The folder of `self.staging`: every blob of the manifest, flushed, named by digest.
-        signature
-            The site's, over `manifest.canonical()`.
-        run
-            See `SpoolEntry.run`.
+        Every blob of the manifest is there, flushed, named by digest. The signature is the site's,
+        over `manifest.canonical()`; for `run` see `SpoolEntry`.
         """
         for blob in manifest.blobs():
             path = staging / blob.digest
@@ -183,7 +177,7 @@ class Spool:
 
     def add_report(self, report: EvaluationReport) -> None:
         """Keep a report until the coordinator has it."""
-        write_bytes(self._root / "reports" / f"{report.evaluation_id}.json", report.canonical())
+        write_bytes(self._report(report.evaluation_id), report.canonical())
 
     def reports(self) -> list[EvaluationReport]:
         """Return the reports that the coordinator does not have yet."""
@@ -197,7 +191,7 @@ class Spool:
 
     def acknowledge_report(self, evaluation_id: str) -> None:
         """Note that the coordinator has a report."""
-        path = self._root / "reports" / f"{evaluation_id}.json"
+        path = self._report(evaluation_id)
         with storage_errors(path):
             path.replace(self._root / "reported" / path.name)
             sync_folder(self._root / "reported")
@@ -208,7 +202,7 @@ class Spool:
         A coordinator that asks again has lost the first one: numbers are sent again, not measured
         again.
         """
-        path = self._root / "reports" / f"{evaluation_id}.json"
+        path = self._report(evaluation_id)
         sent = self._root / "reported" / path.name
         if path.exists():
             return True
@@ -225,7 +219,10 @@ class Spool:
 
     def withdraw_report(self, report: EvaluationReport, why: str) -> None:
         """Quarantine a report that the coordinator does not take."""
-        self._quarantine(self._root / "reports" / f"{report.evaluation_id}.json", why)
+        self._quarantine(self._report(report.evaluation_id), why)
+
+    def _report(self, evaluation_id: str) -> Path:
+        return self._root / "reports" / f"{evaluation_id}.json"
 
     def _quarantine(self, path: Path, why: str) -> None:
         target = self._root / "aside" / f"{path.name}-{secrets.token_hex(4)}"
@@ -243,16 +240,10 @@ def read_entries(
     name: str = "*",
     blobs: bool = False,
 ) -> list[SpoolEntry]:
-    """Read the entries of a spool's folder.
+    """Read the entries of a spool's folder, or that of one name.
 
-    Parameters
-    ----------
-    damaged
-        Called with the folder of an entry that is not whole, and why.
-    name
-        Of the entry, if one is wanted.
-    blobs
-        Whether to check the bytes of every blob.
+    `damaged` is called with the folder of an entry that is not whole, and why. `blobs`: the bytes
+    of every blob are checked.
     """
     entries = []
     for path in sorted(folder.glob(name)):
@@ -270,10 +261,7 @@ def read_entries(
 def read_entry(folder: Path) -> SpoolEntry:
     """Read an entry, its blobs left unread, and change nothing.
 
-    Raises
-    ------
-    SchemaError, IntegrityError, FileNotFoundError, NotADirectoryError
-        If its manifest is malformed or another's, or it is not whole.
+    FileNotFoundError or NotADirectoryError says that it is not whole.
     """
     with storage_errors(folder):
         data = _read_capped(folder / "manifest.json", MAX_MANIFEST_BYTES)

@@ -124,18 +124,8 @@ def rank(
 
     BatchNorm statistics of the recombined net are estimated anew on the lab's training images. f
     alone is fine-tuned, on these images, as `training` says the lab's own nets are (rate,
-    minibatches, augmentation); g stays as it is.
-
-    Parameters
-    ----------
-    sources
-        See `candidates`.
-    task
-        Whose g.
-    steps
-        Of fine-tuning; 0 judges at once only.
-    on_step
-        Called after every step, counted over all sources.
+    minibatches, augmentation); the task's g stays as it is. 0 steps judge at once only; `on_step`
+    is called after every step, counted over all sources.
     """
     data = lab.data
     g = lab.own.task_module(task, lab.device)

@@ -138,14 +138,11 @@ def _rule(layer: nn.Module, site: Site) -> Rule:
         f"{layer_type.__module__}.{layer_type.__qualname__}"
     )
     if kind is None:
+        named = [name.rpartition(".")[2] for name in _RULES_BY_NAME]
+        known = sorted([*(known.__name__ for known in RULES), *named])
         raise TransplantError(
             f"layer '{site.path or '(top)'}' is a {layer_type.__name__}, which has no adjoint "
-            f"rule; known are {', '.join(_known())}: add one to "
+            f"rule; known are {', '.join(known)}: add one to "
             "rootstock.common.distillation.pseudo_gradients.adjoint.RULES"
         )
     return kind(layer, site)
-
-
-def _known() -> list[str]:
-    names = [kind.__name__ for kind in RULES]
-    return sorted([*names, *(name.rpartition(".")[2] for name in _RULES_BY_NAME)])

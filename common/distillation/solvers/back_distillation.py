@@ -30,7 +30,7 @@ from rootstock.common.distillation.problem import (
 )
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
 from rootstock.common.distillation.settings import BackDistillationSettings
-from rootstock.common.distillation.solvers.learning import Learning, StepRecord
+from rootstock.common.distillation.solvers.learning import Learning, Schedule, StepRecord
 from rootstock.common.distillation.solvers.penalties import Penalty, PseudoGradientPenalty
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
@@ -57,14 +57,10 @@ class BackDistillation(Learning):
             raise TransplantError(
                 "there is nothing to learn from: give samples, or a distillation weight above 0"
             )
-        super().__init__(
-            adapter,
-            report,
-            steps=settings.steps,
-            rate=settings.learning_rate,
-            seed=settings.seed,
-            decay=settings.weight_decay,
+        schedule = Schedule(
+            settings.steps, settings.learning_rate, settings.seed, settings.weight_decay
         )
+        super().__init__(adapter, report, schedule)
         expected = (adapter.spec.in_channels, *problem.feature_shape[1:])
         if samples is not None and tuple(samples.features_NCHW.shape[1:]) != expected:
             raise TransplantError(
