@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from rootstock.common.errors import ConflictError, StorageError
+from rootstock.common.errors import ConflictError, SchemaError, StorageError
 
 READ_BYTES = 1 << 20
 """Bytes a read while hashing: large enough to keep hashlib busy, small enough to stay in cache."""
@@ -88,6 +88,15 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a small file durably; see `replacing`."""
     with replacing(path, mode=mode) as file:
         file.write(data)
+
+
+def read_capped(path: Path, limit: int, *, what: str) -> bytes:
+    """Read a small file; one of more than `limit` bytes is refused, as being no such thing."""
+    with storage_errors(path), path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise SchemaError(f"{path}: has more than {limit} bytes; it is no {what}")
+    return data
 
 
 def file_digest(path: Path) -> str:

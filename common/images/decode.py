@@ -67,7 +67,7 @@ def normalise(images_NCHW: Tensor) -> Tensor:
     return images_NCHW.to(torch.float32).div_(255.0).sub_(PIXEL_MEAN).div_(PIXEL_STD)
 
 
-def batches(images_NCHW: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """Yield uint8 images as a net takes them, a few hundred at once, on a device."""
-    for part_NCHW in torch.split(images_NCHW, _BATCH):
+def batches(images_NCHW: Tensor, device: torch.device, most: int = _BATCH) -> Iterator[Tensor]:
+    """Yield uint8 images as a net takes them, so many at once at most, on a device."""
+    for part_NCHW in torch.split(images_NCHW, most):
         yield normalise(part_NCHW).to(device)

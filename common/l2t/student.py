@@ -130,12 +130,7 @@ class Student(nn.Module):
         return max((i for i, n in enumerate(names, start=1) if prefix + n in self.read), default=0)
 
     def _through(
-        self,
-        layers: nn.Sequential,
-        prefix: str,
-        count: int,
-        x: Tensor,
-        features: dict[str, Tensor],
+        self, layers: nn.Sequential, prefix: str, count: int, x: Tensor, features: dict[str, Tensor]
     ) -> Tensor:
         for name, layer in list(layers.named_children())[:count]:
             x = layer(x)

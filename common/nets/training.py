@@ -103,6 +103,14 @@ def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
+def some(count: int, generator: torch.Generator, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the same rows of tensors: so many of them, drawn once each, or all that there are."""
+    if count >= len(tensors[0]):
+        return tensors
+    chosen = torch.randperm(len(tensors[0]), generator=generator)[:count]
+    return tuple(tensor[chosen.to(tensor.device)] for tensor in tensors)
+
+
 @torch.no_grad()
 def in_batches(module: nn.Module, x_NCHW: Tensor) -> Tensor:
     """Return a frozen module's output, a bounded number of inputs at a time, on x's device."""

@@ -160,11 +160,7 @@ class Fcn:
 
 
 def vgg_block(
-    block: int,
-    in_channels: int,
-    widths: Sequence[int],
-    *,
-    batch_norm: bool = False,
+    block: int, in_channels: int, widths: Sequence[int], *, batch_norm: bool = False
 ) -> list[Layer]:
     """Return a block's layers, named by its number, from 1: conv1_1, relu1_1, conv1_2, …, pool1.
 

@@ -17,6 +17,7 @@ from rootstock.common.errors import TransplantError
 from rootstock.common.nets.spec import Shape
 from rootstock.common.nets.tailored.blocks import Proxy, UniversalBlock, total
 from rootstock.common.nets.tailored.paths import SKIPS, Path, all_paths, name_of, remaining
+from rootstock.common.nets.training import device_of
 
 UNIVERSAL_LOGIT = 2.0
 PROXY_LOGIT = -2.0
@@ -212,11 +213,7 @@ def _into(paths: Iterable[Path], node: int) -> list[Path]:
 
 @torch.no_grad()
 def _shapes(extractor: nn.Sequential, input_shape_CHW: Shape) -> list[Shape]:
-    stem, blocks = copy.deepcopy(stages(extractor))
-    device = next(extractor.parameters()).device
-    x_NCHW = stem.eval()(torch.zeros(1, *input_shape_CHW, device=device))
-    shapes = [tuple(x_NCHW.shape[1:])]
-    for block in blocks.values():
-        x_NCHW = block.eval()(x_NCHW)
-        shapes.append(tuple(x_NCHW.shape[1:]))
-    return shapes
+    net = copy.deepcopy(extractor).eval()
+    image = torch.zeros(1, *input_shape_CHW, device=device_of(net))
+    maps = [stages(net).stem(image), *activations(net, nn.Identity(), image).nodes.values()]
+    return [tuple(map_NCHW.shape[1:]) for map_NCHW in maps]

@@ -223,9 +223,7 @@ def load_backbone(
             f"training.nettailor.backbone: {config.kind} {config.path} cannot be loaded: {error}"
         ) from error
     return Backbone(
-        architecture,
-        extractor.to(device).eval().requires_grad_(False),
-        f"{config.kind} {digest}",
+        architecture, extractor.to(device).eval().requires_grad_(False), f"{config.kind} {digest}"
     )
 
 

@@ -21,7 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.common.errors import IntegrityError, RefusedError, SchemaError
-from rootstock.common.files import file_digest, storage_errors, sync_folder, write_bytes
+from rootstock.common.files import (
+    file_digest,
+    read_capped,
+    storage_errors,
+    sync_folder,
+    write_bytes,
+)
 from rootstock.common.weights.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
 
@@ -60,7 +66,8 @@ class SpoolEntry:
     def sent(self) -> int:
         """Bytes of its blobs that went over the wire, as far as agents lived to note it."""
         try:
-            return int(_read_capped(self.folder / "sent").decode(errors="replace"))
+            data = read_capped(self.folder / "sent", _MAX_DOCUMENT_BYTES, what="count")
+            return int(data.decode(errors="replace"))
         except (FileNotFoundError, ValueError):  # a damaged figure spoils no shipment
             return 0
 
@@ -184,7 +191,8 @@ class Spool:
         reports = []
         for path in sorted((self._root / "reports").glob("*.json")):
             try:
-                reports.append(EvaluationReport.parse(_read_capped(path), what=str(path)))
+                data = read_capped(path, _MAX_DOCUMENT_BYTES, what="report")
+                reports.append(EvaluationReport.parse(data, what=str(path)))
             except SchemaError as error:
                 self._quarantine(path, str(error))
         return reports
@@ -234,11 +242,7 @@ class Spool:
 
 
 def read_entries(
-    folder: Path,
-    damaged: Callable[[Path, str], None],
-    *,
-    name: str = "*",
-    blobs: bool = False,
+    folder: Path, damaged: Callable[[Path, str], None], *, name: str = "*", blobs: bool = False
 ) -> list[SpoolEntry]:
     """Read the entries of a spool's folder, or that of one name.
 
@@ -263,21 +267,12 @@ def read_entry(folder: Path) -> SpoolEntry:
 
     FileNotFoundError or NotADirectoryError says that it is not whole.
     """
-    with storage_errors(folder):
-        data = _read_capped(folder / "manifest.json", MAX_MANIFEST_BYTES)
-        signature = _read_capped(folder / "signature")
-        run = _read_capped(folder / "run").decode(errors="replace")
+    data = read_capped(folder / "manifest.json", MAX_MANIFEST_BYTES, what="manifest")
+    signature = read_capped(folder / "signature", _MAX_DOCUMENT_BYTES, what="signature")
+    run = read_capped(folder / "run", _MAX_DOCUMENT_BYTES, what="name of a run")
     manifest = parse_manifest(data)
     if manifest.content_digest() != folder.name:
         raise IntegrityError(
             f"{folder}: the manifest has digest {manifest.content_digest()}, not its name"
         )
-    return SpoolEntry(folder, manifest, data, signature, run)
-
-
-def _read_capped(path: Path, limit: int = _MAX_DOCUMENT_BYTES) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise SchemaError(f"{path}: has more than {limit} bytes")
-    return data
+    return SpoolEntry(folder, manifest, data, signature, run.decode(errors="replace"))

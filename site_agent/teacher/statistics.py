@@ -10,12 +10,13 @@ import threading
 import torch
 from torch import Tensor, nn
 
+from rootstock.common.images.decode import batches
 from rootstock.common.nets.architectures import last_layer
 from rootstock.common.nets.training import device_of, watched
 from rootstock.site_agent.config import StatisticsConfig
 from rootstock.site_agent.data.images import ImageSet
 from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.scoring.inference import batches
+from rootstock.site_agent.scoring.inference import BATCH
 from rootstock.site_agent.state import check
 
 
@@ -63,7 +64,7 @@ def statistics(
     moments = {name: _Moments() for name in layers}
     norms = 0.0
     with watched(layers, lambda name, output_NCHW: moments[name].add(output_NCHW)):
-        for x_NCHW in batches(images, device_of(teacher.category_module)):
+        for x_NCHW in batches(images.images_NCHW, device_of(teacher.category_module), BATCH):
             check(stop)
             features_NCHW = teacher.category_module(x_NCHW)
             norms += float(features_NCHW.flatten(1).to(torch.float64).norm(dim=1).sum())

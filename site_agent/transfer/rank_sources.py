@@ -114,11 +114,7 @@ def task_named(lab: Lab, name: str | None) -> TaskSpec:
 
 
 def rank(
-    lab: LabSnapshot,
-    sources: Sequence[SourceNet],
-    task: TaskSpec,
-    steps: int,
-    on_step: OnStep,
+    lab: LabSnapshot, sources: Sequence[SourceNet], task: TaskSpec, steps: int, on_step: OnStep
 ) -> Ranking:
     """Put every source below the lab's g, and judge it at once and after fine-tuning f.
 

@@ -150,9 +150,7 @@ class CoordinatorClient:
         and another one is refused from then on.
         """
         request = pb.JoinRequest(
-            site=self._config.site,
-            public_key=self._key.public_key,
-            agent_version=__version__,
+            site=self._config.site, public_key=self._key.public_key, agent_version=__version__
         )
         response = self.unary(self.stub.Join, request)
         key: bytes = response.coordinator_public_key

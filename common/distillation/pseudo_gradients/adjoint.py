@@ -57,11 +57,7 @@ _RULES_BY_NAME: dict[str, RuleClass] = {
 
 
 def pseudo_gradient(
-    module: nn.Module,
-    G: Tensor,
-    *,
-    input_shape_CHW: Shape,
-    masks: Masks | None = None,
+    module: nn.Module, G: Tensor, *, input_shape_CHW: Shape, masks: Masks | None = None
 ) -> Tensor:
     """Return D', the pseudo-gradient at a module's input (Eq. 4b), (N, C, H', W') in G's dtype.
 

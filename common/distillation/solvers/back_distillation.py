@@ -34,6 +34,7 @@ from rootstock.common.distillation.solvers.learning import Learning, Schedule, S
 from rootstock.common.distillation.solvers.penalties import Penalty, PseudoGradientPenalty
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.training import some
 
 
 class BackDistillation(Learning):
@@ -85,11 +86,9 @@ class BackDistillation(Learning):
         return StepRecord(self._step, *losses)
 
     def _task_loss(self, samples: Samples) -> Tensor:
-        features_NCHW, labels_N = samples.features_NCHW, samples.labels_N
-        if len(labels_N) > self._settings.batch_size:
-            order = torch.randperm(len(labels_N), generator=self._generator)
-            chosen = order[: self._settings.batch_size].to(labels_N.device)
-            features_NCHW, labels_N = features_NCHW[chosen], labels_N[chosen]
+        features_NCHW, labels_N = some(
+            self._settings.batch_size, self._generator, samples.features_NCHW, samples.labels_N
+        )
         device = self._adapter.beta.device
         labels_N = labels_N.to(device)
         y_N = logits(self._problem.student_task(self._adapter(features_NCHW.to(device))))

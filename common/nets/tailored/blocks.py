@@ -55,12 +55,7 @@ class Proxy(nn.Sequential):
     approximates one of the other; the generator draws its weights from N(0, 0.01²).
     """
 
-    def __init__(
-        self,
-        source_CHW: Shape,
-        target_CHW: Shape,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, source_CHW: Shape, target_CHW: Shape, generator: torch.Generator) -> None:
         (channels, *size), (out_channels, *out_size) = source_CHW, target_CHW
         stride = size[0] // out_size[0]
         if size != [stride * side for side in out_size]:
