@@ -31,7 +31,7 @@ def load(path: Path, kind: type[D]) -> D:
 
 
 def check(values: dict[str, Any], kind: type[D], *, source: str) -> D:
-    """Turn plain values into a document; see `load`."""
+    """Turn plain values into a document; errors begin with their source."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

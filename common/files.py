@@ -85,7 +85,7 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a small file durably; see `replacing`."""
+    """Write a small file durably."""
     with replacing(path, mode=mode) as file:
         file.write(data)
 

@@ -36,7 +36,6 @@ class Lab:
     published: Published
     """The plan and auxiliary heads."""
     device: torch.device
-    """See `set_up_torch`."""
     download: Callable[[BlobEntry, str], Path]
     """Fetches a blob into a folder of the state, verified; one that is there costs nothing."""
     warn: Callable[[str], None]

@@ -220,7 +220,6 @@ class S3Store:
         return f"{self._prefix}discarding/{check_digest(digest)}"
 
     def _head(self, key: str) -> Any:
-        """Return what S3 says of an object, or None if there is no such object."""
         with self._errors():
             found = self._found(self._client.head_object, key)
             if found is None:
@@ -263,7 +262,6 @@ class S3Store:
                 self._cache.put_file(temporary, digest, verified=True, move=True)
 
     def _trim(self) -> None:
-        """Delete the local copies that nothing has asked for in a long time."""
         now = time.time()
         if now - self._trimmed_at < TRIM_SECONDS:
             return

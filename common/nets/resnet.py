@@ -39,7 +39,6 @@ class SmallResNet(Architecture):
     """Where the size changes: A pads with zeros and has no weights, B is a 1×1 convolution."""
 
     def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return stem, blocks and head."""
         return [
             *_stem(self.in_channels, self.width),
             *_stages(self.width, _three(self.width, self.blocks), self.shortcut),
@@ -64,7 +63,6 @@ class WideResNet(Architecture):
     """n, blocks a stage."""
 
     def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return stem, blocks and head."""
         return [
             *_stem(self.in_channels, 16),
             *_stages(16, _three(16 * self.widen, self.blocks), "B"),
@@ -79,7 +77,6 @@ class ResNet18(Architecture):
     input_size: int = Field(default=224, ge=32, le=512, multiple_of=32)
 
     def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return stem, blocks and head."""
         return [
             ("conv1", lambda: nn.Conv2d(self.in_channels, 64, 7, 2, 3, bias=False)),
             ("bn1", lambda: nn.BatchNorm2d(64)),

@@ -36,7 +36,6 @@ class SmallVgg(Segmenting):
     """Whether BatchNorm follows each convolution; a segmentation's task module has none."""
 
     def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return blocks and fully connected layers."""
         side = self.input_size >> self.blocks
         return [
             *_blocks(self.in_channels, self._widths(), batch_norm=self.batch_norm),
@@ -66,7 +65,6 @@ class Vgg16(Segmenting):
     input_size: int = Field(default=224, ge=32, le=512, multiple_of=32)
 
     def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return blocks and fully connected layers."""
         return [
             *_blocks(self.in_channels, _VGG16_WIDTHS),
             ("avgpool", lambda: nn.AdaptiveAvgPool2d((7, 7))),

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.spec import Shape
 from rootstock.common.nets.tailored.blocks import Proxy, UniversalBlock, total
-from rootstock.common.nets.tailored.paths import SKIPS, Path, all_paths, name_of, remaining
+from rootstock.common.nets.tailored.paths import Path, all_paths, name_of, remaining
 from rootstock.common.nets.training import device_of
 
 UNIVERSAL_LOGIT = 2.0
@@ -87,25 +87,19 @@ class AugmentedNet(nn.Module):
 
     The extractor is pre-trained, as `stages` wants it; the head leads from the last block's map to
     K logits, or to a tuple of logits, one a task. Both are copied. The seed is of the proxies'
-    initial weights; `skips` are proxies a node. `names` are the universal blocks', lowest first,
-    and `kept` the paths that are in use.
+    initial weights. `names` are the universal blocks', lowest first, and `kept` the paths that are
+    in use.
     """
 
     def __init__(
-        self,
-        extractor: nn.Sequential,
-        head: nn.Module,
-        input_shape_CHW: Shape,
-        *,
-        seed: int,
-        skips: int = SKIPS,
+        self, extractor: nn.Sequential, head: nn.Module, input_shape_CHW: Shape, *, seed: int
     ) -> None:
         super().__init__()
         stem, blocks = copy.deepcopy(stages(extractor))
         self.names = tuple(blocks)
         self.stem = stem
         self.head = copy.deepcopy(head)
-        paths = all_paths(len(blocks), skips)
+        paths = all_paths(len(blocks))
         shapes = _shapes(extractor, input_shape_CHW)
         generator = torch.Generator().manual_seed(seed)
         modules: dict[str, nn.Module] = {}

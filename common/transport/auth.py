@@ -165,17 +165,9 @@ class SigningInterceptor(
         self._clock = clock
 
     def _intercept(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(self._signed(details), request)
-
-    intercept_unary_unary: Any = _intercept
-    intercept_unary_stream: Any = _intercept
-    intercept_stream_unary: Any = _intercept
-    intercept_stream_stream: Any = _intercept
-
-    def _signed(self, details: Any) -> _Details:
         method = details.method if isinstance(details.method, str) else details.method.decode()
         proof = sign_call(self._site, self._key, method, self._clock())
-        return _Details(
+        signed = _Details(
             method=method,
             timeout=details.timeout,
             metadata=[*(details.metadata or ()), *proof],
@@ -183,3 +175,9 @@ class SigningInterceptor(
             wait_for_ready=details.wait_for_ready,
             compression=details.compression,
         )
+        return continuation(signed, request)
+
+    intercept_unary_unary: Any = _intercept
+    intercept_unary_stream: Any = _intercept
+    intercept_stream_unary: Any = _intercept
+    intercept_stream_stream: Any = _intercept

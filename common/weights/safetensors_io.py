@@ -108,14 +108,13 @@ def stream(
             )
 
 
-def read(path: Path, entry: BlobEntry, *, limits: Limits | None = None) -> dict[str, Tensor]:
+def read(path: Path, entry: BlobEntry) -> dict[str, Tensor]:
     """Read a file whose every tensor, and the whole, matches the entry.
 
-    `limits` is for what a peer supplied. Without it the entry's own size is the cap, which is
-    right for entries that were admitted before.
+    The entry's own size is the cap, which is right for entries that were admitted before.
     """
-    own = Limits(max_blob_bytes=max(entry.size, 1 << 10))
-    return dict(stream(path, entry, limits=limits or own))
+    limits = Limits(max_blob_bytes=max(entry.size, 1 << 10))
+    return dict(stream(path, entry, limits=limits))
 
 
 def load_module(module: nn.Module, path: Path, entry: BlobEntry) -> None:

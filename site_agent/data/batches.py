@@ -41,12 +41,9 @@ def batch_of(
     if images.masks_NHW is None:
         x_NCHW = augment(x_NCHW, config, mirror=data.mirror, generator=generator)
         return Batch(x_NCHW, labels_N, None)
+    labels_NHW = pixel_labels(images.masks_NHW[indices])
     x_NCHW, labels_NHW = augment_labelled(
-        x_NCHW,
-        pixel_labels(images.masks_NHW[indices]),
-        config,
-        mirror=data.mirror,
-        generator=generator,
+        x_NCHW, labels_NHW, config, mirror=data.mirror, generator=generator
     )
     return Batch(x_NCHW, labels_N, labels_NHW)
 

@@ -153,7 +153,6 @@ class Refinement:
         return x_NCHW, torch.cat(labels)
 
     def _order(self, generator: torch.Generator) -> Tensor:
-        """Return the images to learn from, shuffled."""
         labels_N = self.data.training.labels_N
         if self.joins.kind == "binary-classification":
             return balanced_order(labels_N, generator)

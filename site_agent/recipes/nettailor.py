@@ -48,7 +48,7 @@ _ROUNDING = 1e-9
 
 
 class _DivergedError(TransplantError):
-    """A phase came to a loss that is no number."""
+    pass
 
 
 class TaskHeads(nn.Module):
@@ -189,7 +189,6 @@ class NettailorRecipe:
     def _errors(
         self, extractor: nn.Module, heads: nn.Module, judged_on: ImageSet, run: TrainingRun
     ) -> dict[str, float]:
-        """Return the error of every task in percent."""
         outputs = inference.logits(extractor, _heads(heads).by_name(), judged_on, run.stop)
         return {
             task: metrics.error_percent(y_N, judged_on.labels_for(y_N))

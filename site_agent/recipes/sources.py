@@ -228,7 +228,6 @@ def load_backbone(
 
 
 def _fill(extractor: nn.Sequential, weights: Mapping[str, Tensor]) -> None:
-    """Take f's tensors out of a whole net's."""
     own = extractor.state_dict()
     missing = [name for name in own if name not in weights]
     if missing:

@@ -12,12 +12,7 @@ from rootstock.common.errors import LimitError
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
-from rootstock.site_agent.spool.documents import (
-    CalibratedError,
-    CandidateError,
-    EvaluationReport,
-    SignedReceipt,
-)
+from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
 
 MAX_CANDIDATES = 16
 """Three are usual: no adapter, zero-sample, few-sample."""
@@ -178,29 +173,5 @@ def receipt(message: pb.Receipt) -> SignedReceipt:
 
 
 def report_request(report: EvaluationReport) -> pb.ReportEvaluationRequest:
-    """Return a report as it is sent."""
-    return pb.ReportEvaluationRequest(
-        evaluation_id=report.evaluation_id,
-        results=[_result(result) for result in report.results],
-        refinement_manifest_digest=report.refinement_manifest_digest or "",
-        refined_error=report.refined_error or 0.0,
-        refined_mean_iou=report.refined_mean_iou,
-        refined_calibration=_calibration(report.refined_calibration),
-        refinement_seconds=report.refinement_seconds,
-        refinement_steps=report.refinement_steps,
-        failure=report.failure,
-    )
-
-
-def _result(result: CandidateError) -> pb.CandidateResult:
-    return pb.CandidateResult(
-        name=result.name,
-        error=result.error,
-        mean_iou=result.mean_iou,
-        samples=result.samples,
-        calibration=_calibration(result.calibration),
-    )
-
-
-def _calibration(fitted: CalibratedError | None) -> pb.OutputCalibration | None:
-    return None if fitted is None else pb.OutputCalibration(**fitted.model_dump())
+    """Return a report as it is sent: the messages have the documents' fields, None is left out."""
+    return pb.ReportEvaluationRequest(**report.model_dump())

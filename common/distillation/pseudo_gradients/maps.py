@@ -66,8 +66,6 @@ def in_batches(
 
 
 class _Source:
-    """Computes D' of one task module."""
-
     def __init__(self, module: nn.Sequential, shape: Shape, signals: Signals, draws: int) -> None:
         self._module, self._shape = module, shape
         self._upper: nn.Sequential | None = None

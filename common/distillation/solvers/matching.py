@@ -26,14 +26,14 @@ from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
 
+_DRAWS = 64
+
 
 def matched(
     problem: TransplantProblem,
     spec: AdapterSpec,
     *,
     policy: Policy = "exp2",
-    draws: int = 64,
-    batch: int = 32,
     seed: int = 0,
     size: int = 3,
     permutation_C: Tensor | None = None,
@@ -51,7 +51,7 @@ def matched(
     products_MC = torch.zeros(spec.out_channels, spec.in_channels, dtype=torch.float64)
     squares_M, squares_C = (torch.zeros(n, dtype=torch.float64) for n in products_MC.shape)
     for maps in in_batches(
-        problem, adapter, policy=policy, size=size, draws=draws, batch=batch, seed=seed
+        problem, adapter, policy=policy, size=size, draws=_DRAWS, batch=_DRAWS // 2, seed=seed
     ):
         V_MP, D_CP = (map_NCHW.transpose(0, 1).flatten(1).double() for map_NCHW in maps)
         D_CP = D_CP[adapter.permutation]

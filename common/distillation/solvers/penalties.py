@@ -8,6 +8,7 @@ Shapes: N draws or samples, C channels of x, M channels of h(x), H/W height and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -32,25 +33,23 @@ class Penalty(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class PseudoGradientPenalty:
-    """λ ‖α D'_S − D'_T‖², mean over a step's draws (paper, Eq. 3).
+    """λ ‖α D'_S − D'_T‖², mean over a step's draws (paper, Eq. 3)."""
 
-    `weight` is λ · E‖D'_T‖; a step takes `draws_per_step` draws from the pool.
-    """
-
-    def __init__(
-        self, problem: TransplantProblem, pool: DrawPool, *, weight: float, draws_per_step: int
-    ) -> None:
-        self._shape = problem.feature_shape
-        self._pool, self._weight, self._draws = pool, weight, draws_per_step
+    problem: TransplantProblem
+    pool: DrawPool
+    weight: float
+    """λ · E‖D'_T‖."""
+    draws_per_step: int
 
     def loss(self, adapter: Adapter, generator: torch.Generator) -> Tensor:
         """Return the term for some draws of the pool."""
-        pool = self._pool
-        V_NMHW, D_T_NCHW = some(self._draws, generator, pool.V_NMHW, pool.D_T_NCHW)
-        D_S_NCHW = pseudo_gradient(adapter, V_NMHW, input_shape_CHW=self._shape)
+        pool, shape = self.pool, self.problem.feature_shape
+        V_NMHW, D_T_NCHW = some(self.draws_per_step, generator, pool.V_NMHW, pool.D_T_NCHW)
+        D_S_NCHW = pseudo_gradient(adapter, V_NMHW, input_shape_CHW=shape)
         square_N = (pool.alpha * D_S_NCHW - D_T_NCHW).square().flatten(1).sum(1)
-        return self._weight / pool.teacher_norm * square_N.mean()
+        return self.weight / pool.teacher_norm * square_N.mean()
 
 
 class JacobianPenalty:
