@@ -28,7 +28,6 @@ from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import Registry
 from rootstock.coordinator.service.server import CoordinatorServer
-from rootstock.coordinator.service.subscriptions import Subscriptions
 
 THREADS = 32
 """Threads for what blocks: the database, the store, MLflow. The registry has connections for
@@ -92,9 +91,8 @@ async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePat
     experiment: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     committer = Committer(context)
     server = CoordinatorServer(
-        context=context,
-        committer=committer,
-        watchers=Subscriptions(),
+        context,
+        committer,
         experiment_id=lambda: experiment.result() if experiment.done() else "",
     )
     await server.start()

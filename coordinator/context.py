@@ -1,4 +1,4 @@
-"""What the coordinator holds, read and written in the net's own terms."""
+"""The coordinator's context: registry, store, plan, key and configuration, and the net in them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CoordinatorContext:
         return submitted(submission)
 
     def path_of(self, submission: Submission) -> Callable[[str], Path]:
-        """Return what says where a blob of a submission lies: samples in an area of their own."""
+        """Return a function from a submission's blobs to their files; samples lie apart."""
         shared = self.teacher(submission).shared_samples
         samples = self.store.area(samples_area(submission.id))
 
@@ -57,7 +57,7 @@ class CoordinatorContext:
         return path
 
     def teacher_of(self, manifest_digest: str) -> TeacherManifest:
-        """Return a manifest that a module in the net came with."""
+        """Return the manifest that a module of the net came with."""
         return read_teacher(self.store, manifest_digest)
 
     def head(self) -> NetVersion | None:
@@ -93,7 +93,7 @@ class CoordinatorContext:
         return read_commit(self.store, version.digest)
 
     def owner(self, category: str) -> str | None:
-        """Return which lab brought a category that the net holds or that is on its way."""
+        """Return the lab that a category of the net, or of an open merge, comes from."""
         tree = self.tree()
         if tree is not None and category in tree.category_modules:
             return self.teacher_of(tree.category_modules[category].submission).site
@@ -107,7 +107,7 @@ class CoordinatorContext:
         return self.store.put_bytes(document.canonical())
 
     def fail_all(self, submission: Submission, reason: str) -> None:
-        """Record that none of a submission's tasks can be joined, so that its lab hears of it."""
+        """Fail a merge for each of a submission's tasks, so that its lab hears of the reason."""
         for task in self.teacher(submission).task_modules:
             merge = self.registry.merges.create(
                 submission.id, submission.category, task, OperationKind.NEW_CATEGORY
@@ -130,7 +130,7 @@ class CoordinatorContext:
 def plain(reason: str) -> str:
     """Return a reason as every database and message takes it.
 
-    Names that a lab chose are in it: PostgreSQL refuses a NUL, protobuf half of a surrogate pair.
+    It may hold names that a lab chose: PostgreSQL refuses a NUL, protobuf half of a surrogate pair.
     """
     kept = (
         char if char.isprintable() or char == "\n" else "\ufffd" for char in reason[:MAX_REASON]

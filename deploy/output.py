@@ -6,16 +6,30 @@ Results go to standard output, for people or as one JSON object; all else to sta
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 PEOPLE = Console(stderr=True, highlight=False)
 """Progress, notes and errors."""
 
 RESULT = Console(highlight=False)
 """What a command was asked for, when it was not asked for as JSON."""
+
+
+def print_result(value: dict[str, Any], *shown: RenderableType, as_json: bool) -> None:
+    """Print a command's result as JSON, or what people are shown instead: texts and tables."""
+    if as_json:
+        print_json(value)
+        return
+    for each in shown:
+        RESULT.print(each, soft_wrap=isinstance(each, str))
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -28,6 +42,51 @@ def print_plain(*lines: str) -> None:
     typer.echo("\n".join(lines))
 
 
+def note(text: str) -> None:
+    """Print something that the operator should know on standard error."""
+    PEOPLE.print(f"note: {text}", soft_wrap=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar on a terminal, nothing elsewhere; the context is a function for every step."""
+    columns = (TextColumn(what), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(
+        *columns, console=PEOPLE, transient=True, disable=not PEOPLE.is_terminal
+    ) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda step, steps, message: shown.update(
+            task, completed=step, total=steps, description=message
+        )
+
+
+def retrying(error: BaseException, seconds: float) -> None:
+    """Say that the coordinator is tried again."""
+    PEOPLE.print(f"tries again in {seconds:.0f} s: {error}", soft_wrap=True)
+
+
+def table(
+    title: str,
+    headings: Iterable[str],
+    rows: Iterable[Iterable[str]] = (),
+    *,
+    whole: Collection[str] = (),
+) -> Table:
+    """Return a table under a title; columns named in `whole` are never folded."""
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for heading in headings:
+        fixed = heading in whole
+        made.add_column(heading, no_wrap=fixed, overflow="ellipsis" if fixed else "fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def cut(name: str, length: int) -> str:
+    """Return a name, shortened with an ellipsis if it is longer."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
 def listed(text: str) -> tuple[str, ...]:
-    """Return the parts of an option's value that are apart by commas, without empty ones."""
+    """Return the parts of an option's value between commas, without empty ones."""
     return tuple(part.strip() for part in text.split(",") if part.strip())

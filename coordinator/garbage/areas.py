@@ -11,7 +11,7 @@ from rootstock.coordinator.paths import JOBS, SAMPLES, job_area, samples_area
 from rootstock.coordinator.registry import MergeState, Registry, SubmissionState
 
 MOVED = "samples/moved"
-"""The name that a store gets once no samples lie among its blobs."""
+"""The name that a store gets once no samples are among its blobs."""
 
 
 def private(store: BlobStore) -> dict[str, Count]:
@@ -26,13 +26,10 @@ def private(store: BlobStore) -> dict[str, Count]:
 
 
 def sweep_areas(registry: Registry, store: BlobStore) -> list[str]:
-    """Drop the areas that a process which was killed has left; only while no other one works.
+    """Drop the areas that a killed process has left, while no other one works; return their names.
 
-    Returns
-    -------
-    list of str
-        Their names. What stays: areas of jobs that will go on, samples of submissions that were not
-        refused and, if they are not received yet, may still be.
+    Areas of jobs that will go on stay, and samples of submissions that were not refused and, if
+    they are not received yet, may still be.
     """
     jobs = {merge.id for merge in registry.merges.all(MergeState.QUEUED, MergeState.DISTILLING)}
     submissions = {
@@ -48,19 +45,10 @@ def sweep_areas(registry: Registry, store: BlobStore) -> list[str]:
 
 
 def move_samples(registry: Registry, store: BlobStore, plan_digest: str) -> int:
-    """Take the samples that an earlier version left among the blobs to areas of their own; once.
+    """Move the samples that an earlier version left among the blobs to areas of their own; once.
 
-    Parameters
-    ----------
-    registry, store
-        The coordinator's; no other process works on them.
-    plan_digest
-        Any blob that stays: what the name that remembers the move points at.
-
-    Returns
-    -------
-    int
-        Of how many submissions.
+    Return how many submissions had some. The name that records the move has to point at a blob that
+    stays: the plan's.
     """
     if store.get_ref(MOVED) is not None:
         return 0

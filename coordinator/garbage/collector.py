@@ -1,4 +1,4 @@
-"""Collects a coordinator's garbage, now and then or when it is asked to."""
+"""Collects a coordinator's garbage, at intervals or when it is asked to."""
 
 from __future__ import annotations
 
@@ -29,30 +29,19 @@ def collect_garbage(
     dry_run: bool = False,
     stop: Event | None = None,
 ) -> Collection:
-    """Delete the blobs of a store that a coordinator does not need.
+    """Delete the blobs of a store that a coordinator does not need; others may work on it.
 
-    Parameters
-    ----------
-    registry, store, plan, heads
-        The coordinator's; other processes may work on them.
-    grace_seconds
-        Younger blobs stay: a process may be about to refer to them.
-    dry_run, stop
-        See `rootstock.common.artifacts.gc.collect`.
-
-    Raises
-    ------
-    ConflictError, NotFoundError, SchemaError, StorageError
-        See `needed`; nothing is deleted then.
+    Blobs younger than the grace stay: a process may be about to refer to them. Nothing is deleted
+    where it is not known what is needed: see `needed`.
     """
     before = time.time() - grace_seconds  # first: what is put from now on is younger
     live = needed(registry, store, plan, heads)
-    found = collect(store, live, before=before, dry_run=dry_run, stop=stop)
-    return found.model_copy(update={"kept": found.kept | private(store)})
+    garbage = collect(store, live, before=before, dry_run=dry_run, stop=stop)
+    return garbage.model_copy(update={"kept": garbage.kept | private(store)})
 
 
 class Collector:
-    """Collects the garbage of a coordinator that runs."""
+    """Collects the garbage of one coordinator."""
 
     def __init__(self, context: CoordinatorContext, heads: CurrentHeads) -> None:
         self._context = context
@@ -61,17 +50,18 @@ class Collector:
         self._log = structlog.get_logger("garbage")
 
     async def collect(self) -> Collection:
-        """Collect now, one at a time; see `collect_garbage`."""
+        """Collect in a thread, one collection at a time."""
         stop = Event()
         try:
             async with self._lock:
-                found = await asyncio.to_thread(self._collect, stop)
+                garbage = await asyncio.to_thread(self.collect_now, stop)
         finally:
             stop.set()  # a thread cannot be cancelled
-        self._log.info("garbage.collected", **found.deleted.model_dump())
-        return found
+        self._log.info("garbage.collected", **garbage.deleted.model_dump())
+        return garbage
 
-    def _collect(self, stop: Event) -> Collection:
+    def collect_now(self, stop: Event | None = None) -> Collection:
+        """Collect in this thread; see `collect_garbage`."""
         context = self._context
         return collect_garbage(
             context.registry,
@@ -83,11 +73,11 @@ class Collector:
         )
 
     async def run(self) -> None:
-        """Collect now and then until cancelled."""
+        """Collect at intervals until cancelled."""
         settings = self._context.config.garbage
         while settings.automatic:
             try:
                 await self.collect()
             except RootstockError as error:  # the next time may do better
-                self._log.warning("garbage.not_collected", error=str(error))
+                self._log.warning("garbage.collection_failed", error=str(error))
             await asyncio.sleep(settings.interval_seconds)

@@ -1,4 +1,4 @@
-"""Which blobs of the store are needed, by what needs them: the roots of a collection."""
+"""The roots of a collection: the blobs of the store that are needed, by what needs them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def needed(
         What labs download before they train.
     `net`
         Commits, trees, modules and adapters of every version, those rolled back included, and the
-        manifests that the modules came with.
+        manifests of the modules.
     `submissions`
         Manifests and signatures of all uploads; blobs of those that are open, and of teachers that
         were not refused.
     `merges`
-        What open merges have learned, and ask labs about; refined adapters that came for them.
+        What open merges have learned, and ask labs about; refined adapters sent for them.
 
     Raises
     ------
@@ -64,10 +64,7 @@ def needed(
 def require_own(store: BlobStore, uploads: list[UploadReferences]) -> None:
     """Refuse a store with uploads that the database does not know: their blobs would look unneeded.
 
-    Raises
-    ------
-    ConflictError
-        Names one; another net shares the store, or the database is older than the store.
+    Another net shares the store, then, or the database is older than the store.
     """
     known = {upload.manifest for upload in uploads}
     for name in store.refs(SIGNATURES):
@@ -111,4 +108,4 @@ def _merges(registry: Registry) -> tuple[set[str], set[str]]:
 
 def named_in(document: bytes) -> set[str]:
     """Return everything in a document that looks like a digest: rather too much than too little."""
-    return {found.decode() for found in _DIGEST.findall(document)}
+    return {digest.decode() for digest in _DIGEST.findall(document)}

@@ -23,14 +23,6 @@ class Verdict:
 def acceptance(policy: AcceptanceRule, numbers: MergeNumbers) -> Verdict:
     """Judge the candidates by their errors on the owning lab's validation data.
 
-    Parameters
-    ----------
-    policy
-        The highest error, and the highest distance to the teacher's, that may be merged; whether
-        the best candidate is taken, or the first and simplest within both bounds.
-    numbers
-        The teacher's error, and the results of the candidates that were evaluated.
-
     Raises
     ------
     SchemaError
@@ -52,7 +44,7 @@ def acceptance(policy: AcceptanceRule, numbers: MergeNumbers) -> Verdict:
             if error <= policy.max_error and error <= teacher + policy.max_above_teacher:
                 return _first(candidate, errors, teacher)
     best = min(errors, key=errors.__getitem__)  # the first, and simplest, of equals
-    told = f"{best} has an error of {errors[best]:.1f}%"
+    stated = f"{best} has an error of {errors[best]:.1f}%"
     if errors[best] > policy.max_error:
         rule = _max_error(policy)
     elif errors[best] > teacher + policy.max_above_teacher:
@@ -61,35 +53,21 @@ def acceptance(policy: AcceptanceRule, numbers: MergeNumbers) -> Verdict:
             "may be merged (acceptance.max_above_teacher)"
         )
     else:
-        return Verdict(True, f"{told}, the teacher {teacher:.1f}%", best)
-    return Verdict(False, f"acceptance: the best candidate, {told}; {rule}", best)
+        return Verdict(True, f"{stated}, the teacher {teacher:.1f}%", best)
+    return Verdict(False, f"acceptance: the best candidate, {stated}; {rule}", best)
 
 
 def accept_unevaluated(policy: AcceptanceRule, what: str, error: float | None) -> Verdict:
-    """Judge a join that no lab is asked about, by an error that is known.
-
-    Parameters
-    ----------
-    policy
-        The highest error that may be merged.
-    what
-        How the reason names it ("the teacher net").
-    error
-        In percent.
-
-    Raises
-    ------
-    SchemaError, LimitError
-        If it is missing, or not a number from 0 to 100.
-    """
-    told = f"{what} has an error of {_percent(what, error):.1f}%"
-    if _percent(what, error) > policy.max_error:
-        return Verdict(False, f"acceptance: {told}; {_max_error(policy)}", None)
-    return Verdict(True, told, None)
+    """Judge a join that no lab is asked about by an error (in percent) that is known; see above."""
+    percent = _percent(what, error)
+    stated = f"{what} has an error of {percent:.1f}%"
+    if percent > policy.max_error:
+        return Verdict(False, f"acceptance: {stated}; {_max_error(policy)}", None)
+    return Verdict(True, stated, None)
 
 
 def _first(first: Candidate, errors: Mapping[Candidate, float], teacher: float) -> Verdict:
-    """Say which was taken as the first that will do, and what simpler ones would not."""
+    """Accept the first candidate that will do; the reason names the simpler ones that would not."""
     simpler = list(errors)[: list(errors).index(first)]
     passed = "".join(f", {name} {errors[name]:.1f}%" for name in simpler)
     reason = (

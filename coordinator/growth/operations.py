@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
 
 from rootstock.common.nets.graph import NetTree
@@ -38,7 +38,7 @@ class OperationKind(StrEnum):
         return self is not OperationKind.NEW_CATEGORY
 
     @property
-    def brings_task(self) -> bool:
+    def adds_task(self) -> bool:
         """Whether the net gets a new task module, rather than a join to one that it has."""
         return self not in (OperationKind.NEW_CATEGORY, OperationKind.CONNECT)
 
@@ -59,21 +59,11 @@ class Refusal:
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Underway:
-    """What open merges are about to add to the net."""
-
-    joins: frozenset[tuple[str, str]] = frozenset()
-    """(category, task) pairs."""
-    tasks: frozenset[str] = frozenset()
-    """Tasks whose modules come along with one of them."""
-
-
 def decide(
     tree: NetTree | None,
     manifest: TeacherManifest,
     plan: Plan,
-    underway: Underway = Underway(),
+    underway: Collection[Operation] = (),
     owner: Callable[[str], str | None] = lambda _: None,
 ) -> list[Operation] | Refusal:
     """Say which operations a teacher net calls for, in the order to run them.
@@ -87,9 +77,9 @@ def decide(
     plan
         Names the tasks of the universal net; its order is the order of operations.
     underway
-        What open merges are about to add.
+        Operations of the open merges.
     owner
-        Which lab brought a category that the net holds, or that is on its way.
+        Returns the lab that a category of the net, or of an open merge, comes from.
 
     Returns
     -------
@@ -115,8 +105,8 @@ def decide(
             Operation(OperationKind.FOUND, category, first),
             *(Operation(OperationKind.NEW_TASK, category, task) for task in others),
         ]
-    held = {*tree.task_modules, *underway.tasks}
-    known = [task for task in tasks if task in held]
+    coming = {operation.task for operation in underway if operation.kind.adds_task}
+    known = [task for task in tasks if task in tree.task_modules or task in coming]
     if not known:
         return Refusal(
             f"growth: the net knows {_list(tree.task_modules)}, the teacher brings "
@@ -125,21 +115,21 @@ def decide(
         )
     return [
         *(Operation(OperationKind.NEW_CATEGORY, category, task) for task in known),
-        *(Operation(OperationKind.NEW_TASK, category, task) for task in tasks if task not in held),
+        *(Operation(OperationKind.NEW_TASK, category, task) for task in tasks if task not in known),
     ]
 
 
 def _category(
     tree: NetTree | None,
     manifest: TeacherManifest,
-    underway: Underway,
+    underway: Collection[Operation],
     owner: Callable[[str], str | None],
 ) -> str | Refusal:
-    """Return the name under which a category module comes in: a second one of a lab gets -v2."""
+    """Return the name under which a category module is added: a lab's second one gets -v2."""
     category = manifest.category
-    coming = dict(sorted(underway.joins))
-    held = {*(tree.category_modules if tree is not None else ()), *coming}
-    if category not in held:
+    coming = {each.category: each.task for each in sorted(underway, key=lambda each: each.task)}
+    taken = {*(tree.category_modules if tree is not None else ()), *coming}
+    if category not in taken:
         return category
     if owner(category) != manifest.site:
         remedy = "ship this teacher under another category name"
@@ -153,7 +143,7 @@ def _category(
             f"({owner(category)}), and a merge never changes what the net holds; {remedy}"
         )
     names = (f"{category}-v{number}" for number in itertools.count(2))
-    free = next(name for name in names if name not in held)
+    free = next(name for name in names if name not in taken)
     if not manifest.new_version:
         return Refusal(
             f"growth: category '{category}' is in the net or on its way already, from this very "

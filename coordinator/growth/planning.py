@@ -5,17 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.protocol import Plan
 from rootstock.common.weights.manifest import TeacherManifest
-from rootstock.coordinator.growth.operations import (
-    Operation,
-    OperationKind,
-    Refusal,
-    Underway,
-    decide,
-)
+from rootstock.coordinator.growth.operations import Operation, OperationKind, Refusal, decide
 from rootstock.coordinator.growth.version import grown
 
 
@@ -49,7 +42,7 @@ class GrowthPlan:
     operations: tuple[Planned, ...]
     refusals: tuple[Unplanned, ...]
     unjoined: tuple[tuple[str, str], ...]
-    """(category, task) that the net would hold and not join."""
+    """(category, task) that the net would have without joining them."""
 
 
 def plan_growth(
@@ -72,7 +65,7 @@ def plan_growth(
     plan
         Names the tasks.
     owner
-        Which lab brought a category that the net holds.
+        Returns the lab that a category of the net comes from.
     """
     grower = _Grower(tree, plan, owner)
     for submission, manifest, operation in opened:
@@ -91,19 +84,19 @@ class _Grower:
     ) -> None:
         self.operations: list[Planned] = []
         self.refusals: list[Unplanned] = []
-        self._tree, self._plan, self._held_by = tree, plan, owner
+        self._tree, self._plan, self._owner_in_net = tree, plan, owner
         self._owners: dict[str, str] = {}
         self._tasks = dict.fromkeys(tree.task_modules if tree is not None else (), 0)
         self._categories: dict[str, int] = {}
 
     def decide(self, submission: str, manifest: TeacherManifest) -> None:
-        found = decide(self._tree, manifest, self._plan, Underway(), self._owner)
-        if isinstance(found, Refusal):
+        decision = decide(self._tree, manifest, self._plan, owner=self._owner)
+        if isinstance(decision, Refusal):
             self.refusals.append(
-                Unplanned(submission, manifest.site, manifest.category, found.reason)
+                Unplanned(submission, manifest.site, manifest.category, decision.reason)
             )
             return
-        for operation in found:
+        for operation in decision:
             self.add(submission, manifest, operation)
 
     def add(self, submission: str, manifest: TeacherManifest, operation: Operation) -> None:
@@ -120,7 +113,7 @@ class _Grower:
         )
         self._owners[operation.category] = manifest.site
         self._categories.setdefault(operation.category, wave)
-        if operation.kind.brings_task:
+        if operation.kind.adds_task:
             self._tasks.setdefault(operation.task, wave)
         self._tree = grown(
             self._tree,
@@ -128,9 +121,6 @@ class _Grower:
             manifest,
             self._plan,
             manifest_digest=manifest.content_digest(),
-            adapter=None,
-            calibration=Calibration(),
-            error=None,
         )
 
     def unjoined(self) -> tuple[tuple[str, str], ...]:
@@ -145,11 +135,11 @@ class _Grower:
         )
 
     def _wave(self, operation: Operation) -> int:
-        if not operation.kind.brings_task:
+        if not operation.kind.adds_task:
             return self._tasks.get(operation.task, 0) + 1
         if operation.kind is OperationKind.NEW_TASK:
             return self._categories.get(operation.category, 0) + 1
         return 1
 
     def _owner(self, category: str) -> str | None:
-        return self._owners.get(category) or self._held_by(category)
+        return self._owners.get(category) or self._owner_in_net(category)

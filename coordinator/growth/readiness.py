@@ -40,7 +40,7 @@ def ready(merges: Sequence[OpenMerge], tasks: Collection[str]) -> list[str]:
         for merge in merges
         if merge.operation.kind is not OperationKind.NEW_TASK
     }
-    coming_tasks = {merge.operation.task for merge in merges if merge.operation.kind.brings_task}
+    coming_tasks = {merge.operation.task for merge in merges if merge.operation.kind.adds_task}
 
     def can_run(merge: OpenMerge) -> bool:
         kind = merge.operation.kind
@@ -48,7 +48,7 @@ def ready(merges: Sequence[OpenMerge], tasks: Collection[str]) -> list[str]:
             return False
         if kind is OperationKind.NEW_TASK:
             return merge.submission_id not in adding_categories
-        if kind.brings_task or merge.state is not MergeState.QUEUED:
+        if kind.adds_task or merge.state is not MergeState.QUEUED:
             return True
         return merge.operation.task not in coming_tasks or merge.operation.task in tasks
 

@@ -29,18 +29,10 @@ def grown(
     ----------
     tree
         The head's; None for `OperationKind.FOUND`.
-    operation
-        What was done.
     manifest, manifest_digest
         Of the submission that the modules came with.
-    plan
-        Its tasks are the net's.
-    adapter
-        The accepted candidate; None joins the two modules directly.
-    calibration
-        Applied to the new join's output; the identity where the two were trained together.
-    error
-        The accepted candidate's, in percent, calibrated.
+    adapter, calibration, error
+        The accepted candidate's: None joins the two modules directly; percent, calibrated.
     learned
         The task module that founds the net, where it was learned on several labs' category
         modules; None adopts the submission's.
@@ -63,7 +55,7 @@ def grown(
 
 
 def category_ref(manifest: TeacherManifest, manifest_digest: Digest) -> ModuleRef:
-    """Return how a tree names the category module of a submission."""
+    """Return a tree's reference to the category module of a submission."""
     return ModuleRef(
         blob=manifest.category_module,
         architecture=manifest.architecture,
@@ -72,7 +64,7 @@ def category_ref(manifest: TeacherManifest, manifest_digest: Digest) -> ModuleRe
 
 
 def task_ref(manifest: TeacherManifest, task: str, manifest_digest: Digest) -> ModuleRef:
-    """Return how a tree names a task module of a submission."""
+    """Return a tree's reference to a task module of a submission."""
     return ModuleRef(
         blob=manifest.task_modules[task],
         architecture=manifest.architecture.above(),

@@ -1,8 +1,8 @@
 """Learn on the operator's own samples: a task module on frozen category modules, a further join.
 
-Nothing that the net holds changes: category modules, adapters and task modules are frozen, and what
-is learned comes in as something new. It is signed by the coordinator as a submission of its own,
-and merged by the coordinator like any other: under the acceptance policy, one commit after another.
+Nothing in the net changes: its category modules, adapters and task modules are frozen, and what is
+learned is added as something new. It is signed by the coordinator as a submission of its own, and
+merged by the coordinator like any other: under the acceptance policy, one commit after another.
 
 Shapes: N images, C channels of x = f(I), M channels that g takes, H/W height and width.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.distillation.problem import Samples, TransplantProblem
 from rootstock.common.distillation.settings import BackDistillationSettings, TaskLearningSettings
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
@@ -29,27 +30,16 @@ from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.own_samples import OwnSamples, read_own
 from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
 from rootstock.coordinator.net.compose import loaded, loaded_task_module
-from rootstock.coordinator.net.reader import NetReader
 
 NO_ADAPTER = "no adapter"
 LEARNED = "learned"
 
 
 class Learner:
-    """Learns on samples in a folder, from one net version.
+    """Learns from one net version on samples in a folder: see `merges.own_samples`."""
 
-    Parameters
-    ----------
-    view
-        The coordinator's nets.
-    tree
-        The version's.
-    folder
-        The samples: see `rootstock.coordinator.merges.own_samples`.
-    """
-
-    def __init__(self, view: NetReader, tree: NetTree, folder: Path) -> None:
-        self._store = view.store
+    def __init__(self, store: BlobStore, tree: NetTree, folder: Path) -> None:
+        self._store = store
         self._tree = tree
         self._folder = folder
 
@@ -65,16 +55,12 @@ class Learner:
 
         Parameters
         ----------
-        name
-            Of the new task.
         categories
-            Held by the net, and each with samples.
+            Categories of the net, each with samples.
         begin
             Weights to begin with, of the net's architecture, unless `source` is given.
         source
             Fine-tune this task's module instead; categories keep the adapters to it.
-        settings
-            Steps and rates.
 
         Raises
         ------
@@ -93,7 +79,13 @@ class Learner:
                 f"the net already has a task module '{name}'; a net version never changes what it "
                 "holds: name the new task module differently"
             )
-        g = self._task_module(source) if source is not None else self._begun(begin)
+        if source is not None:
+            g = self._task_module(source)
+        elif begin is not None:
+            new = TaskSpec(name="new")
+            g = loaded_task_module(self._store, tree.architecture, new, begin)
+        else:
+            raise TransplantError("there are no weights to begin with; name a task to fine-tune")
         adapters = {
             category: None if source is None else tree.edge(category, source).adapter
             for category in categories
@@ -104,11 +96,11 @@ class Learner:
             for category in categories
         }
         learning = {
-            category: found.part(features[category], judging=False)
-            for category, found in samples.items()
+            category: own.part(features[category], judging=False)
+            for category, own in samples.items()
         }
         for category, part in learning.items():
-            self._require_fit(g, category, part.features_NCHW)
+            _require_fit(g, category, part.features_NCHW)
         learned = learn_task_module(g, learning, settings)
         blob = put_tensors(self._store, learned.state_dict())
         joins = {
@@ -117,58 +109,42 @@ class Learner:
                 blob,
                 adapters[category],
                 NO_ADAPTER if source is None else f"as for {source}",
-                found.part(features[category], judging=True),
+                own.part(features[category], judging=True),
                 len(learning[category].labels_N),
             )
-            for category, found in samples.items()
+            for category, own in samples.items()
         }
         return LearnedTask(blob=blob, joins=joins)
 
     def connection(
         self, category: str, task: str, settings: BackDistillationSettings
     ) -> OperatorJoin:
-        """Find how a category and a task, both in the net and not joined, are joined best.
+        """Choose the best join of a category and a task that are in the net and not joined.
 
         Tried are no adapter, the adapters that join the category to other tasks (task modules of
         one teacher net take the same features), and one that is learned on the samples.
-
-        Raises
-        ------
-        ConflictError
-            If the two are joined already.
-        NotFoundError
-            If the net lacks one of them.
-        DataError
-            If the category has no samples.
-        TransplantError
-            If nothing fits the two.
         """
         tree = self._tree
         if any((edge.category, edge.task) == (category, task) for edge in tree.edges):
             raise ConflictError(f"category '{category}' is joined to task '{task}' already")
-        g = self._task_module(task)
-        blob = tree.task_modules[task].blob
+        g, head = self._task_module(task), tree.task_modules[task]
         samples = self._own(category)
-        candidates: list[tuple[str, AdapterEntry | None]] = [
-            (NO_ADAPTER, None),
+        plain = samples.part(self._features(category, None, samples.images_NCHW), judging=False)
+        candidates: list[tuple[str, AdapterEntry | None, int]] = [
+            (NO_ADAPTER, None, 0),
             *(
-                (f"as for {edge.task}", edge.adapter)
+                (f"as for {edge.task}", edge.adapter, 0)
                 for edge in tree.edges
                 if edge.category == category and edge.adapter is not None
             ),
+            (LEARNED, self._learned(task, g, plain, settings), len(plain.labels_N)),
         ]
-        learned_from = int((~samples.judging_N).sum())
         judged: list[OperatorJoin] = []
-        for how, adapter in candidates:
+        for how, adapter, learned_from in candidates:
             features = self._features(category, adapter, samples.images_NCHW)
-            if self._fits(task, features):
+            if tuple(features.shape[1:]) == feature_shape(head.architecture):
                 part = samples.part(features, judging=True)
-                judged.append(_judged(g, blob, adapter, how, part, 0))
-        plain = self._features(category, None, samples.images_NCHW)
-        learned = self._learned(task, g, samples.part(plain, judging=False), settings)
-        adapted = self._features(category, learned, samples.images_NCHW)
-        part = samples.part(adapted, judging=True)
-        judged.append(_judged(g, blob, learned, LEARNED, part, learned_from))
+                judged.append(_judged(g, head.blob, adapter, how, part, learned_from))
         return min(judged, key=lambda join: join.error)  # the first, and simplest, of equals
 
     def _learned(
@@ -196,8 +172,8 @@ class Learner:
     def _own(self, category: str) -> OwnSamples:
         module = self._tree.category_modules.get(category)
         if module is None:
-            held = ", ".join(sorted(self._tree.category_modules)) or "none"
-            raise NotFoundError(f"the net has no category '{category}'; it holds: {held}")
+            known = ", ".join(sorted(self._tree.category_modules)) or "none"
+            raise NotFoundError(f"the net has no category '{category}'; it holds: {known}")
         return read_own(self._folder, category, input_shape(module.architecture))
 
     def _features(self, category: str, adapter: AdapterEntry | None, images_NCHW: Tensor) -> Tensor:
@@ -211,8 +187,8 @@ class Learner:
 
     def _task_module(self, task: str) -> nn.Sequential:
         if task not in self._tree.task_modules:
-            held = ", ".join(sorted(self._tree.task_modules)) or "none"
-            raise NotFoundError(f"the net has no task '{task}'; it holds: {held}")
+            known = ", ".join(sorted(self._tree.task_modules)) or "none"
+            raise NotFoundError(f"the net has no task '{task}'; it holds: {known}")
         spec = next(each for each in self._tree.tasks if each.name == task)
         if spec.kind != TaskSpec(name=task).kind:
             raise TransplantError(
@@ -222,24 +198,16 @@ class Learner:
         head = self._tree.task_modules[task]
         return loaded_task_module(self._store, head.architecture, spec, head.blob)
 
-    def _begun(self, begin: BlobEntry | None) -> nn.Sequential:
-        if begin is None:
-            raise TransplantError("there are no weights to begin with; name a task to fine-tune")
-        return loaded_task_module(self._store, self._tree.architecture, TaskSpec(name="new"), begin)
 
-    def _fits(self, task: str, features_NCHW: Tensor) -> bool:
-        wanted = feature_shape(self._tree.task_modules[task].architecture)
-        return tuple(features_NCHW.shape[1:]) == wanted
-
-    def _require_fit(self, g: nn.Sequential, category: str, features_NCHW: Tensor) -> None:
-        try:
-            with torch.inference_mode():
-                g(features_NCHW[:1])
-        except RuntimeError as error:
-            raise TransplantError(
-                f"features of '{category}', {tuple(features_NCHW.shape[1:])}, do not fit the task "
-                "module; learn it on categories of the net's architecture"
-            ) from error
+def _require_fit(g: nn.Sequential, category: str, features_NCHW: Tensor) -> None:
+    try:
+        with torch.inference_mode():
+            g(features_NCHW[:1])
+    except RuntimeError as error:
+        raise TransplantError(
+            f"features of '{category}', {tuple(features_NCHW.shape[1:])}, do not fit the task "
+            "module; learn it on categories of the net's architecture"
+        ) from error
 
 
 def _judged(

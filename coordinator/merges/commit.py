@@ -1,4 +1,4 @@
-"""The next net version, and the way back: what changes the head, one change at a time."""
+"""Commits and rolls back net versions: whatever changes the head, one change at a time."""
 
 from __future__ import annotations
 
@@ -22,58 +22,48 @@ from rootstock.coordinator.registry.documents import MergeChanged, VersionCommit
 
 
 class Committer:
-    """Makes and takes back net versions, one after another, whatever learns side by side."""
+    """Commits and rolls back net versions, one after another, whatever learns side by side."""
 
     def __init__(self, context: CoordinatorContext) -> None:
         self._context = context
         self._committing = asyncio.Lock()
-        self._log = structlog.get_logger("committing")
+        self._log = structlog.get_logger("net")
 
     async def commit(
         self, merge: Merge, submission: Submission, join: AcceptedJoin, inspection: Inspection
     ) -> None:
-        """Make the next net version out of the head and what a merge joins.
-
-        Raises
-        ------
-        ConflictError
-            If the net has changed in a way that the merge does not fit.
-        """
+        """Commit the next net version; see `commit`."""
         async with self._committing:
             await asyncio.to_thread(commit, self._context, merge, submission, join, inspection)
-        self._log.info("merged", merge=merge.id, category=merge.category, task=merge.task)
+        self._log.info("merge.merged", merge=merge.id, category=merge.category, task=merge.task)
 
     async def roll_back(self, number: int, reason: str, *, and_later: bool) -> list[NetVersion]:
-        """Take a net version back; see `roll_back`."""
+        """Roll a net version back; see `roll_back`."""
         async with self._committing:
-            taken = await asyncio.to_thread(
+            versions = await asyncio.to_thread(
                 roll_back, self._context, number, reason, and_later=and_later
             )
-        self._log.info("rolled back", versions=[each.number for each in taken], reason=reason)
-        return taken
+        self._log.info(
+            "net.rolled_back", versions=[each.number for each in versions], reason=reason
+        )
+        return versions
 
 
 def next_tree(
     context: CoordinatorContext, merge: Merge, submission: Submission, join: AcceptedJoin
 ) -> NetTree:
-    """Return the head's tree with what a merge joins.
-
-    Raises
-    ------
-    ConflictError
-        If the net has changed in a way that the merge does not fit.
-    """
-    held = context.tree()
+    """Return the head's tree with what a merge joins; see `commit`."""
+    head = context.tree()
     learned: ModuleRef | None = None
     match join.result:
         case JobResult():
-            _require_student(held, merge, join.result.student_task_module)
+            _require_student(head, merge, join.result.student_task_module)
         case OperatorJoin() if merge.operation is OperationKind.CONNECT:
-            _require_student(held, merge, join.result.task_module)
+            _require_student(head, merge, join.result.task_module)
         case OperatorJoin(submission=str(digest)) if merge.operation is OperationKind.FOUND:
             learned = task_ref(context.teacher_of(digest), merge.task, digest)
     return grown(
-        held,
+        head,
         Operation(merge.operation, merge.category, merge.task),
         context.teacher(submission),
         context.plan,
@@ -92,7 +82,13 @@ def commit(
     join: AcceptedJoin,
     inspection: Inspection,
 ) -> None:
-    """Make the next net version, in one transaction; see `Committer.commit`."""
+    """Commit the head's tree with what a merge joins, in one transaction.
+
+    Raises
+    ------
+    ConflictError
+        If the net has changed in a way that the merge does not fit.
+    """
     head = context.head()
     tree = next_tree(context, merge, submission, join)
     record: dict[str, Setting | None] = {
@@ -142,32 +138,9 @@ def commit(
 def roll_back(
     context: CoordinatorContext, number: int, reason: str, *, and_later: bool
 ) -> list[NetVersion]:
-    """Take a net version back, so that its parent is the head.
+    """Roll a net version back (see `Versions.roll_back`) and tell the labs whose merges it holds.
 
     Nothing is deleted: versions, trees and blobs stay, and a later version has the next number.
-
-    Parameters
-    ----------
-    context
-        The coordinator's.
-    number
-        Which version.
-    reason
-        The operator's; the labs whose merges are taken back are told.
-    and_later
-        Take back the versions that stand on it, too.
-
-    Returns
-    -------
-    list of NetVersion
-        What was taken back, newest first.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such version.
-    ConflictError
-        If it was rolled back before, or others stand on it and `and_later` is not set.
     """
     reason = plain(f"rolled back by the operator: {reason}")
     submissions = context.registry.submissions
@@ -185,7 +158,7 @@ def roll_back(
 
 
 def _require_student(tree: NetTree | None, merge: Merge, digest: str) -> None:
-    """Refuse an adapter that was learned for a task module that the net has lost since."""
+    """Refuse an adapter whose task module was rolled back since it was learned."""
     module = None if tree is None else tree.task_modules.get(merge.task)
     if module is None or module.blob.digest != digest:
         raise ConflictError(

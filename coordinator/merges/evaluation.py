@@ -1,4 +1,4 @@
-"""What the owning lab is asked about a merge's candidates, and what its answer comes to.
+"""A merge's questions to the owning lab about its candidates, and the numbers in its answer.
 
 A report is checked against its request when it arrives (``coordinator.service.reports``); what is
 in the registry has passed.
@@ -46,10 +46,6 @@ def ask(
 
     Parameters
     ----------
-    context, merge, submission
-        Whose candidates.
-    candidates
-        See `candidates_of`.
     turn
         Which question to the lab this is about the merge; counts from 1.
     refinement
@@ -73,10 +69,7 @@ def ask(
 
 
 async def answer(registry: Registry, merge_id: str, turn: int) -> EvaluationReport | None:
-    """Wait for the lab's report; a lab that has vanished leaves the merge waiting.
-
-    None if the operator rejects the merge in the meantime.
-    """
+    """Wait for the lab's report, however long; None if the operator rejects the merge."""
 
     def look() -> EvaluationReport | Decision | None:
         evaluation = registry.evaluations.of_merge(merge_id, turn)
@@ -84,8 +77,8 @@ async def answer(registry: Registry, merge_id: str, turn: int) -> EvaluationRepo
             return evaluation.report
         return registry.merges.get(merge_id).decision
 
-    found = await wait_for(registry, merge_id, look)
-    return found if isinstance(found, EvaluationReport) else None
+    answer = await wait_for(registry, merge_id, look)
+    return answer if isinstance(answer, EvaluationReport) else None
 
 
 def numbers_of(report: EvaluationReport) -> MergeNumbers:

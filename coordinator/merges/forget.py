@@ -1,4 +1,4 @@
-"""Give samples back: a lab's images leave the coordinator for good."""
+"""Deletes the samples that a lab has shared."""
 
 from __future__ import annotations
 
@@ -12,21 +12,9 @@ from rootstock.coordinator.registry.documents import SamplesForgotten
 
 
 def forget_samples(context: CoordinatorContext, submission_id: str) -> int:
-    """Delete the samples that came with a submission, and tell its lab.
+    """Delete the samples that came with a submission, tell its lab, and return how many they were.
 
     Nets and their history stay as they are: samples are no part of them.
-
-    Parameters
-    ----------
-    context
-        The coordinator's.
-    submission_id
-        Whose.
-
-    Returns
-    -------
-    int
-        How many samples there were.
 
     Raises
     ------
@@ -53,6 +41,6 @@ def forget_samples(context: CoordinatorContext, submission_id: str) -> int:
     news = SamplesForgotten(submission_id=submission_id, count=shared.count)
     context.registry.events.append(news.to(submission.site))
     structlog.get_logger("samples").info(
-        "forgotten", submission=submission_id, site=submission.site, count=shared.count
+        "samples.forgotten", submission=submission_id, site=submission.site, count=shared.count
     )
     return shared.count

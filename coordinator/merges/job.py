@@ -1,4 +1,4 @@
-"""What a merge has to choose from: jobs that solve for an adapter, or learn one."""
+"""Builds the Ray job for a merge and has it run."""
 
 from __future__ import annotations
 
@@ -31,33 +31,23 @@ class Runner(Protocol):
         ...
 
     async def inspect(self, job: InspectionJob) -> Inspection:
-        """Return what running a join on synthetic images came to."""
+        """Run a join on synthetic images."""
         ...
 
 
 class Distiller:
-    """Makes a merge's jobs out of what the ledger holds, and has them run.
-
-    Parameters
-    ----------
-    context
-        What the coordinator holds.
-    runner
-        Runs jobs.
-    paths
-        Where artifacts are.
-    """
+    """Builds a merge's jobs out of what is registered and stored, and has them run."""
 
     def __init__(self, context: CoordinatorContext, runner: Runner, paths: StatePaths) -> None:
         self._context = context
         self._runner = runner
         self._paths = paths
-        self._log = structlog.get_logger("transplant")
+        self._log = structlog.get_logger("distillation")
 
     async def closed_form(
         self, merge: Merge, manifest: TeacherManifest, task: TaskSpec
     ) -> JobResult:
-        """Solve for the closed form alone, which takes seconds, and learn nothing."""
+        """Solve for the closed form alone, which takes seconds."""
         job = await asyncio.to_thread(self._job, merge, manifest, task, FewSamples(None, None))
         closed_form = job.settings.model_copy(update={"zero_sample_method": MethodName.CLOSED_FORM})
         job = job.model_copy(update={"settings": closed_form})
@@ -65,7 +55,7 @@ class Distiller:
             return (await self._run(merge, job)).closed_form_only()
         except TransplantError as error:
             # No adapter can be asked about all the same, and other methods may have an answer.
-            self._log.warning("no closed form", merge=merge.id, error=str(error))
+            self._log.warning("distillation.no_closed_form", merge=merge.id, error=str(error))
             return JobResult(
                 student_task_module=job.student_task_module.digest,
                 curves=(),
@@ -77,7 +67,7 @@ class Distiller:
     async def learned(
         self, merge: Merge, manifest: TeacherManifest, task: TaskSpec
     ) -> tuple[JobResult, MergeNumbers]:
-        """Learn with what there is; returns numbers of the samples, too."""
+        """Learn, with what samples there are; return the numbers of these, too."""
         samples = await asyncio.to_thread(few_samples, self._context, merge, manifest, task)
         job = await asyncio.to_thread(self._job, merge, manifest, task, samples)
         result = await self._run(merge, job)

@@ -44,29 +44,14 @@ class OwnSamples:
 
 
 def categories_in(folder: Path) -> list[str]:
-    """Return the categories that a folder has samples of.
-
-    Raises
-    ------
-    DataError
-        If it is no folder.
-    """
+    """Return the categories that a folder has samples of; DataError if it is none."""
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give one that holds CATEGORY/yes, CATEGORY/no")
     return sorted(path.name for path in folder.iterdir() if (path / SIDES[0][0]).is_dir())
 
 
 def read_own(folder: Path, category: str, input_shape: tuple[int, int, int]) -> OwnSamples:
-    """Read a category's samples.
-
-    Parameters
-    ----------
-    folder
-        See the module.
-    category
-        Names the folder in it.
-    input_shape
-        (C, H, W) of an image as the category module takes it.
+    """Read a category's samples as images of `input_shape` (C, H, W).
 
     Raises
     ------

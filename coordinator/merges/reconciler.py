@@ -23,13 +23,7 @@ from rootstock.common.nets.graph import NetTree
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext, plain
-from rootstock.coordinator.growth.operations import (
-    Operation,
-    OperationKind,
-    Refusal,
-    Underway,
-    decide,
-)
+from rootstock.coordinator.growth.operations import Operation, OperationKind, Refusal, decide
 from rootstock.coordinator.growth.readiness import OpenMerge, ready
 from rootstock.coordinator.merges.result import of_labs
 from rootstock.coordinator.merges.runner import MergeRunner
@@ -242,11 +236,7 @@ class Reconciler:
 
     def _operations(self, manifest: TeacherManifest) -> list[Operation] | Refusal:
         context = self._context
-        operations = [merge.operation for merge in context.registry.merges.open()]
-        underway = Underway(
-            joins=frozenset((each.category, each.task) for each in operations),
-            tasks=frozenset(each.task for each in operations if each.kind.brings_task),
-        )
+        underway = [merge.operation for merge in context.registry.merges.open()]
         return decide(context.tree(), manifest, context.plan, underway, context.owner)
 
     def _heads_due(self, tree: NetTree | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a merge may join its modules with: learned by a job, or by the operator beforehand."""
+"""Results of learning, by a job or by the operator beforehand, that a merge may join with."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class OperatorJoin(Document):
     """Numbers of the operator's samples."""
 
     def numbers(self) -> MergeNumbers:
-        """Return what was measured of it."""
+        """Return the numbers of its merge."""
         return MergeNumbers(
             candidates={Candidate.OWN_SAMPLES: CandidateResult(self.error)},
             learned_from=float(self.learned_from),

@@ -37,7 +37,7 @@ from rootstock.coordinator.registry.wait import wait_for
 
 
 class MergeRunner:
-    """Carries one merge at a time through its states; many may be carried side by side."""
+    """Carries merges through their states, each to its end; many side by side."""
 
     def __init__(
         self, context: CoordinatorContext, committer: Committer, runner: Runner, paths: StatePaths
@@ -47,13 +47,13 @@ class MergeRunner:
         self._runner = runner
         self._paths = paths
         self._committer = committer
-        self._log = structlog.get_logger("transplant")
+        self._log = structlog.get_logger("merge")
 
     async def carry(self, merge_id: str) -> None:
-        """Go on from the state that the merge is in, to its end.
+        """Carry a merge on from its state to its end.
 
-        A failure of the merge itself (maths that has no answer, a report that breaks a rule)
-        ends it as `failed` with the reason.
+        What it fails in itself (maths that has no answer, a report that breaks a rule) ends it as
+        `failed` with the reason.
 
         Raises
         ------
@@ -68,7 +68,7 @@ class MergeRunner:
         except (StorageError, UnreachableError):
             raise
         except RootstockError as error:
-            self._log.warning("failed", merge=merge_id, error=str(error))
+            self._log.warning("merge.failed", merge=merge_id, error=str(error))
             await asyncio.to_thread(
                 self._context.end, merge, submission.site, MergeState.FAILED, str(error)
             )
@@ -144,7 +144,7 @@ class MergeRunner:
             if earlier is not None:
                 result = result.after(earlier)
         for stage, reason in result.fallbacks.items():
-            self._log.warning("fell back", merge=merge.id, stage=stage, reason=reason)
+            self._log.warning("distillation.fallback", merge=merge.id, stage=stage, reason=reason)
         numbers |= teacher_numbers(manifest, merge.task) | MergeNumbers(seconds=result.seconds)
         merge = await asyncio.to_thread(
             registry.merges.advance,
@@ -159,11 +159,7 @@ class MergeRunner:
     async def _conclude(self, merge: Merge, submission: Submission, result: JobResult) -> bool:
         """Ask the owning lab, wait for its numbers however long that takes, and decide.
 
-        Returns
-        -------
-        bool
-            True if the merge goes on: nothing that was asked about is good enough, and nothing was
-            learned yet.
+        Returns True if the merge goes on: no candidate is good enough, and none was learned yet.
         """
         candidates = candidates_of(result)
         learned = result.zero_sample
@@ -193,7 +189,7 @@ class MergeRunner:
         )
         verdict = acceptance(self._context.config.acceptance.rule(merge.task), merge.numbers)
         if not verdict.accepted and learned is None and merge.state is MergeState.EVALUATING:
-            self._log.info("goes on to learn", merge=merge.id, reason=verdict.reason)
+            self._log.info("merge.goes_on_to_learn", merge=merge.id, reason=verdict.reason)
             return True
         join = None
         if verdict.candidate is not None:
@@ -234,23 +230,23 @@ class MergeRunner:
         )
 
     async def _reviewed(self, merge: Merge, reason: str) -> Merge:
-        """Wait for the operator's word; `reason` is what the policy says."""
+        """Wait for the operator's decision; `reason` is the policy's."""
         registry = self._context.registry
         if merge.state is not MergeState.REVIEWING:
             merge = await asyncio.to_thread(
                 registry.merges.advance, merge.id, MergeState.REVIEWING, reason=plain(reason)
             )
-            self._log.info("waits for review", merge=merge.id, reason=reason)
+            self._log.info("merge.reviewing", merge=merge.id, reason=reason)
 
         def look() -> Merge | None:
-            found = registry.merges.get(merge.id)
-            return None if found.decision is None else found
+            present = registry.merges.get(merge.id)
+            return None if present.decision is None else present
 
         return await wait_for(registry, merge.id, look)
 
 
 def teacher_numbers(manifest: TeacherManifest, task: str) -> MergeNumbers:
-    """Return what a manifest says of its teacher at a task."""
+    """Return a teacher's numbers at a task, as its manifest states them."""
     return MergeNumbers(
         teacher_error=manifest.metrics.get(f"error/{task}"),
         teacher_mean_iou=manifest.metrics.get(f"mean_iou/{task}"),

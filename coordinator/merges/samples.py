@@ -1,4 +1,4 @@
-"""What a merge's few-sample stage learns from: what a lab shared, and what the operator has."""
+"""Samples that a merge's few-sample stage learns from: the lab's and the operator's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FewSamples:
     own: BlobEntry | None
 
     def numbers(self) -> MergeNumbers:
-        """Return how many there are for the merge's record; nothing where there are none."""
+        """Return how many there are, for the merge's record."""
         shared = 0 if self.shared is None else self.shared.count
         own = 0 if self.own is None else self.own.tensors["labels"].shape[0]
         if shared + own == 0:
@@ -61,8 +61,8 @@ def _own(context: CoordinatorContext, manifest: TeacherManifest) -> tuple[Tensor
     try:
         if manifest.category not in categories_in(folder):
             return None
-        found = read_own(folder, manifest.category, input_shape(manifest.architecture))
+        own = read_own(folder, manifest.category, input_shape(manifest.architecture))
     except DataError as error:
-        structlog.get_logger("samples").warning("own samples left out", reason=str(error))
+        structlog.get_logger("samples").warning("samples.left_out", reason=str(error))
         return None
-    return found.images_NCHW, found.labels_N
+    return own.images_NCHW, own.labels_N

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import sqlalchemy
-from sqlalchemy import event, exc
+from sqlalchemy import Select, event, exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -23,6 +24,7 @@ from rootstock.common.errors import (
     StorageError,
 )
 from rootstock.coordinator.registry.migrate import migrate, require_present
+from rootstock.coordinator.registry.records import R, record
 
 BUSY_MILLISECONDS = 30_000
 """How long a writer waits for another; a transaction here takes milliseconds."""
@@ -113,6 +115,11 @@ class Database:
         """Yield a session on one consistent snapshot; nothing is written."""
         with self._failures(), Session(self._reading, expire_on_commit=False) as session:
             yield session
+
+    def fetch(self, kind: type[R], query: Select[Any]) -> list[R]:
+        """Return a record of each row that a query finds."""
+        with self.read() as session:
+            return [record(kind, row) for row in session.scalars(query)]
 
     @contextmanager
     def write(self) -> Iterator[Session]:

@@ -55,13 +55,7 @@ class Evaluations:
             return record(Evaluation, row)
 
     def report(self, evaluation: str, report: EvaluationReport) -> bool:
-        """Keep a lab's answer; the first one stays.
-
-        Returns
-        -------
-        bool
-            True for the first answer, False when one was known already.
-        """
+        """Store a lab's answer; return False, and change nothing, if there is one already."""
         now = self._clock()
         with self._database.write() as session:
             row = _get(session, evaluation, lock=True)
@@ -71,7 +65,7 @@ class Evaluations:
             return True
 
     def get(self, evaluation: str) -> Evaluation:
-        """Return an evaluation by its id; NotFoundError if there is none."""
+        """Return an evaluation; NotFoundError if there is none."""
         with self._database.read() as session:
             return record(Evaluation, _get(session, evaluation))
 
@@ -84,9 +78,7 @@ class Evaluations:
         return self._all(EvaluationRow.merge_id.in_(merge_ids))
 
     def _all(self, *conditions: ColumnElement[bool]) -> list[Evaluation]:
-        with self._database.read() as session:
-            rows = session.scalars(select(EvaluationRow).where(*conditions))
-            return [record(Evaluation, row) for row in rows]
+        return self._database.fetch(Evaluation, select(EvaluationRow).where(*conditions))
 
     def of_merge(self, merge_id: str, turn: int = 1) -> Evaluation | None:
         """Return the evaluation that a merge asked for at that turn, or None."""

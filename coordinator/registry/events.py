@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
 from rootstock.coordinator.registry.documents import Event, NewEvent
-from rootstock.coordinator.registry.records import record
-from rootstock.coordinator.registry.tables import EventRow
+from rootstock.coordinator.registry.tables import EventRow, take
 
 
 def append_events(session: Session, events: Iterable[NewEvent], now: float) -> int:
@@ -56,8 +54,7 @@ class Events:
             .order_by(EventRow.cursor)
             .limit(limit)
         )
-        with self._database.read() as session:
-            return [record(Event, row) for row in session.scalars(query)]
+        return self._database.fetch(Event, query)
 
     def last_cursor(self) -> int:
         """Return the cursor of the newest event, 0 when there is none."""

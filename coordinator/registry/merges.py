@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import ConflictError, NotFoundError
@@ -15,12 +15,11 @@ from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.growth.readiness import OpenMerge
 from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState, check_merge
-from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
 from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.records import Decision, Merge, record
-from rootstock.coordinator.registry.tables import MergeRow
+from rootstock.coordinator.registry.tables import MergeRow, take
 
 
 class MergeFields(TypedDict, total=False):
@@ -60,19 +59,15 @@ class Merges:
         job_result: dict[str, Any] | None = None,
         events: Iterable[NewEvent] = (),
     ) -> Merge:
-        """Queue an operation, or return the merge that is already there for it.
-
-        One merge for each (submission, category, task, operation); `events` are appended only
-        when it is new.
-        """
-        queued = self.queue(
+        """Queue one operation; see `queue`."""
+        (queued,) = self.queue(
             submission_id,
             [Operation(operation, category, task)],
             released=released,
             job_result=job_result,
             events=events,
         )
-        return queued[0]
+        return queued
 
     def queue(
         self,
@@ -83,10 +78,18 @@ class Merges:
         job_result: dict[str, Any] | None = None,
         events: Iterable[NewEvent] = (),
     ) -> list[Merge]:
-        """Queue all operations of a submission in one transaction; see `create`.
+        """Queue operations of a submission; return a merge for each, new or queued before.
 
-        Together: a submission has either been decided about, or not at all. What is not released
-        waits for `release`; `job_result` is what was learned before.
+        Parameters
+        ----------
+        submission_id, operations
+            There is one merge for each submission and operation.
+        released
+            False: they wait for `release`.
+        job_result
+            What was learned before, with a kind and a format.
+        events
+            Appended when a merge is new.
         """
         now = self._clock()
         with self._database.write() as session:
@@ -123,27 +126,21 @@ class Merges:
             return [record(Merge, row) for row in rows]
 
     def get(self, merge_id: str) -> Merge:
-        """Return a merge by its id; NotFoundError if there is none."""
+        """Return a merge; NotFoundError if there is none."""
         with self._database.read() as session:
             return record(Merge, _get(session, merge_id))
 
     def all(self, *states: MergeState) -> list[Merge]:
         """Return the merges in any of the states (all, when none is named), oldest first."""
-        query = select(MergeRow).order_by(MergeRow.created_at, MergeRow.id)
-        if states:
-            query = query.where(MergeRow.state.in_(states))
-        with self._database.read() as session:
-            return [record(Merge, row) for row in session.scalars(query)]
+        return self._where(*([MergeRow.state.in_(states)] if states else []))
 
     def of_submission(self, submission_id: str) -> list[Merge]:
         """Return a submission's merges, oldest first."""
-        query = (
-            select(MergeRow)
-            .where(MergeRow.submission_id == submission_id)
-            .order_by(MergeRow.created_at, MergeRow.id)
-        )
-        with self._database.read() as session:
-            return [record(Merge, row) for row in session.scalars(query)]
+        return self._where(MergeRow.submission_id == submission_id)
+
+    def _where(self, *conditions: ColumnElement[bool]) -> list[Merge]:
+        query = select(MergeRow).where(*conditions).order_by(MergeRow.created_at, MergeRow.id)
+        return self._database.fetch(Merge, query)
 
     def open(self) -> list[OpenMerge]:
         """Return the open merges, oldest first, without their documents."""
@@ -203,24 +200,26 @@ class Merges:
             return record(Merge, row)
 
     def release(self) -> list[Merge]:
-        """Let every merge that is held go ahead; return those."""
+        """Release every queued merge that waits for the operator; return those, oldest first."""
         now = self._clock()
         with self._database.write() as session:
-            held = select(MergeRow).where(
-                MergeRow.released.is_(False), MergeRow.state == MergeState.QUEUED
+            waiting = (
+                select(MergeRow)
+                .where(MergeRow.released.is_(False), MergeRow.state == MergeState.QUEUED)
+                .order_by(MergeRow.created_at, MergeRow.id)
             )
-            rows = list(session.scalars(held.order_by(MergeRow.created_at, MergeRow.id)))
+            rows = list(session.scalars(waiting))
             for row in rows:
                 row.released, row.updated_at = True, now
             return [record(Merge, row) for row in rows]
 
     def release_with(self, merge_id: str, job_result: dict[str, Any]) -> Merge:
-        """Let a merge that is held go ahead with what was learned for it, and its siblings too.
+        """Store the operator's result for a waiting merge; release it with its siblings.
 
         Raises
         ------
         ConflictError
-            If it is not held any more.
+            If it was released or has ended in the meantime.
         """
         now = self._clock()
         with self._database.write() as session:
@@ -236,12 +235,12 @@ class Merges:
             return record(Merge, row)
 
     def decide(self, merge_id: str, decision: Decision, reason: str) -> Merge:
-        """Keep an operator's word on a merge; whoever carries the merge acts on it.
+        """Store an operator's decision about a merge, on which the merge's runner acts.
 
         Raises
         ------
         ConflictError
-            If the merge has ended, is not there to be approved yet, or another word was said.
+            If the merge has ended, cannot be approved yet, or was decided otherwise before.
         """
         now = self._clock()
         with self._database.write() as session:

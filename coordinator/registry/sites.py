@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from rootstock.common.errors import ConflictError
 from rootstock.coordinator.registry.database import Database
-from rootstock.coordinator.registry.records import Site, record
+from rootstock.coordinator.registry.records import Site
 from rootstock.coordinator.registry.tables import SiteRow
 
 
@@ -46,6 +46,4 @@ class Sites:
 
     def all(self) -> list[Site]:
         """Return every site, by name."""
-        with self._database.read() as session:
-            rows = session.scalars(select(SiteRow).order_by(SiteRow.name))
-            return [record(Site, row) for row in rows]
+        return self._database.fetch(Site, select(SiteRow).order_by(SiteRow.name))

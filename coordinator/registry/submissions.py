@@ -24,7 +24,7 @@ class Submissions:
         self._clock = clock
 
     def get(self, submission_id: str) -> Submission:
-        """Return a submission by its id; NotFoundError if there is none."""
+        """Return a submission; NotFoundError if there is none."""
         with self._database.read() as session:
             return record(Submission, self._row(session.get(SubmissionRow, submission_id)))
 
@@ -33,8 +33,7 @@ class Submissions:
         query = select(SubmissionRow).order_by(SubmissionRow.created_at, SubmissionRow.id)
         if states:
             query = query.where(SubmissionRow.state.in_(states))
-        with self._database.read() as session:
-            return [record(Submission, row) for row in session.scalars(query)]
+        return self._database.fetch(Submission, query)
 
     def undecided(self) -> list[Submission]:
         """Return the admitted submissions that no merge was queued for yet, oldest first."""
@@ -44,8 +43,7 @@ class Submissions:
             .where(SubmissionRow.state == SubmissionState.ADMITTED, ~merges.exists())
             .order_by(SubmissionRow.created_at, SubmissionRow.id)
         )
-        with self._database.read() as session:
-            return [record(Submission, row) for row in session.scalars(query)]
+        return self._database.fetch(Submission, query)
 
     def set_state(
         self,

@@ -17,9 +17,10 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     true,
+    update,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.types import TypeEngine
 
 from rootstock.common.documents import Document
@@ -86,6 +87,17 @@ class CounterRow(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[int] = mapped_column(BigInteger)
+
+
+def take(session: Session, name: str) -> int:
+    """Increment a counter and hold it until the transaction ends."""
+    taken = session.execute(
+        update(CounterRow)
+        .where(CounterRow.name == name)
+        .values(value=CounterRow.value + 1)
+        .returning(CounterRow.value)
+    ).scalar_one()
+    return int(taken)
 
 
 class SiteRow(Base):

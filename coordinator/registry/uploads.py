@@ -13,12 +13,11 @@ from sqlalchemy.orm import Session
 from rootstock.common.errors import LimitError, NotFoundError, UnreachableError
 from rootstock.common.weights.manifest import Manifest, TeacherManifest, parse_manifest
 from rootstock.coordinator.growth.states import SubmissionState, check_submission
-from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
 from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.records import HeldAt, Receipt, Upload, UploadReferences, record
-from rootstock.coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow
+from rootstock.coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow, take
 
 LEASE_SECONDS = 24 * 3600.0
 """An upload that nothing has touched for this long no longer counts against its site's quota;
@@ -51,10 +50,9 @@ class Uploads:
             The manifest, and the bytes it was read from: these are hashed and kept.
         signature
             The site's, over `document`; verified by the caller.
-        open_limit
-            How many uploads a site may have open at once.
-        byte_limit
-            How many bytes the blobs of these may have; None: any number.
+        open_limit, byte_limit
+            How many uploads a site may have open at once, and how many bytes their blobs may
+            have; None: any number.
 
         Raises
         ------
@@ -73,18 +71,15 @@ class Uploads:
                 row.touched_at = now
                 return record(Upload, row)
             self._check_quota(session, manifest, open_limit, byte_limit, now)
-            teacher = isinstance(manifest, TeacherManifest)
-            number = take(session, "submission" if teacher else "refinement")
+            kind = "submission" if isinstance(manifest, TeacherManifest) else "refinement"
             row = UploadRow(
-                id=f"{'sub' if teacher else 'ref'}-{number:04d}",
+                id=f"{kind[:3]}-{take(session, kind):04d}",
                 site=manifest.site,
                 kind=manifest.kind,
                 manifest_digest=digest,
                 manifest=document,
                 signature=signature,
-                evaluation_id=None
-                if isinstance(manifest, TeacherManifest)
-                else manifest.evaluation,
+                evaluation_id=getattr(manifest, "evaluation", None),
                 created_at=now,
                 touched_at=now,
                 received_at=None,
@@ -110,13 +105,7 @@ class Uploads:
     def receive(
         self, upload_id: str, receipt: Receipt, *, events: Iterable[NewEvent] = ()
     ) -> Receipt:
-        """Record that everything of an upload is durable, in one transaction with its receipt.
-
-        Returns
-        -------
-        Receipt
-            The one that is recorded: the first one, when the upload was received before.
-        """
+        """Record that all of an upload is durable; return its receipt, the first one if again."""
         now = self._clock()
         with self._database.write() as session:
             row = _get(session, upload_id)
@@ -154,24 +143,8 @@ class Uploads:
     ) -> dict[str, HeldAt]:
         """Decide which tensors of a blob need not travel, for as long as the upload lasts.
 
-        Parameters
-        ----------
-        upload_id, digest
-            Of the upload and of the blob.
-        held
-            Where the coordinator has each of these tensors.
-        held_bytes
-            How many bytes they have.
-
-        Returns
-        -------
-        dict
-            What holds: the first decision, if there was one.
-
-        Raises
-        ------
-        NotFoundError
-            If the upload has no such blob.
+        `held` says where the coordinator has each of these, `held_bytes` how large they are.
+        Returns the decision that is in force: the first one.
         """
         with self._database.write() as session:
             row = _get_blob(session, upload_id, digest)
@@ -187,10 +160,7 @@ class Uploads:
             row.held, row.held_bytes = {}, 0
 
     def held_bytes(self) -> dict[str, int]:
-        """Return how many bytes need not travel, or did not, by upload; those with none left out.
-
-        Of an upload with a receipt it is what did not travel.
-        """
+        """Return how many bytes of each upload need not travel, or did not, where there are any."""
         total = func.sum(UploadBlobRow.held_bytes)
         query = (
             select(UploadBlobRow.upload_id, total)
@@ -201,7 +171,7 @@ class Uploads:
             return {upload_id: int(count) for upload_id, count in session.execute(query)}
 
     def get(self, upload_id: str) -> Upload:
-        """Return an upload by its id; NotFoundError if there is none."""
+        """Return an upload; NotFoundError if there is none."""
         with self._database.read() as session:
             return record(Upload, _get(session, upload_id))
 

@@ -1,6 +1,6 @@
-"""Net versions: commits, each the child of the head of its day.
+"""Net versions: commits, each the child of the head at its time.
 
-The line from the head to the founding is the net; versions off it were rolled back. They stay, with
+The line from the head to the first is the net; versions off it were rolled back. They stay, with
 their numbers and blobs: a number never means two things.
 """
 
@@ -15,13 +15,12 @@ from sqlalchemy.orm import Session
 
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.coordinator.growth.states import MergeState
-from rootstock.coordinator.registry.counters import take
 from rootstock.coordinator.registry.database import Database
 from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.merges import MergeFields, move
 from rootstock.coordinator.registry.records import Merge, NetVersion, record
-from rootstock.coordinator.registry.tables import NetVersionRow
+from rootstock.coordinator.registry.tables import NetVersionRow, take
 
 
 class Versions:
@@ -52,8 +51,8 @@ class Versions:
             SHA-256 of the commit and of the tree; both blobs are in the store already.
         parent
             The head that this version was made from; None for the first.
-        events, fields
-            Appended and set in the same transaction; see `Merges.advance`.
+        merge_id, events, fields
+            See `Merges.advance`.
 
         Raises
         ------
@@ -95,23 +94,18 @@ class Versions:
         and_later: bool = False,
         events: Callable[[list[Merge]], Iterable[NewEvent]] = lambda _: (),
     ) -> list[NetVersion]:
-        """Take a version back, so that its parent is the head, in one transaction.
+        """Roll a version back: its parent is the head. Return what was, newest first.
 
         Parameters
         ----------
         number
             A version on the line of the head.
         reason
-            Kept with each merge that is taken back.
+            Stored with each merge that is rolled back.
         and_later
-            Take back the versions that stand on it, too.
+            Roll back the versions that stand on it, too.
         events
-            Given the merges that are taken back, returns what to append in the same transaction.
-
-        Returns
-        -------
-        list of NetVersion
-            What was taken back, newest first.
+            Given the merges that are rolled back, returns what to append in the same transaction.
 
         Raises
         ------
@@ -175,9 +169,8 @@ class Versions:
 
     def all(self) -> list[NetVersion]:
         """Return every version, oldest first, rolled back or not."""
-        with self._database.read() as session:
-            rows = session.scalars(select(NetVersionRow).order_by(NetVersionRow.number))
-            return [record(NetVersion, row) for row in rows]
+        query = select(NetVersionRow).order_by(NetVersionRow.number)
+        return self._database.fetch(NetVersion, query)
 
 
 def _head(session: Session) -> int | None:

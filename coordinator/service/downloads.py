@@ -1,4 +1,9 @@
-"""Downloads: a blob that the site may read, from any offset."""
+"""Downloads: the blobs that a lab may read, from any offset.
+
+The store holds far more: other labs' statistics, their teachers before they are merged or after
+they were refused, rejected candidates. To know a digest is not to have the blob, nor to learn
+whether there is one.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +12,83 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 
-from rootstock.common.artifacts.store import BlobStore, check_digest
+from rootstock.common.artifacts.store import check_digest
 from rootstock.common.errors import NotFoundError
 from rootstock.common.transport.download import download_responses
-from rootstock.coordinator.service.readable import ReadableBlobs
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.plan.heads import CurrentHeads
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
     DownloadRequest,
     DownloadResponse,
 )
 
 
-async def download(
-    request: DownloadRequest,
-    site: str,
-    *,
-    store: BlobStore,
-    readable: ReadableBlobs,
-    chunk_bytes: int,
-) -> AsyncGenerator[DownloadResponse]:
-    """Yield a blob's chunks from an offset to its end.
+class Downloads:
+    """Sends blobs by an allow-list.
 
-    While one chunk is on its way, a worker thread reads the next: two are in memory.
-
-    Raises
-    ------
-    NotFoundError
-        If the site may not read the blob, or there is none: both look the same. Any other error
-        would say that there is one.
-    SchemaError
-        If the digest is malformed or the offset lies beyond the end.
+    On it are the plan's initial weights, published heads, the present net, what the site itself has
+    sent, and what it is asked to evaluate.
     """
-    path = await asyncio.to_thread(_path, request.digest, site, store, readable)
-    responses = download_responses(path, request.offset, chunk_bytes=chunk_bytes)
-    response = await asyncio.to_thread(next, responses, None)
-    while response is not None:
-        ahead = asyncio.ensure_future(asyncio.to_thread(next, responses, None))
-        yield response
-        response = await ahead
 
+    def __init__(self, context: CoordinatorContext, heads: CurrentHeads) -> None:
+        self._context = context
+        self._heads = heads
+        plan = context.plan
+        entries = (plan.initial_category_module, *plan.initial_task_modules.values())
+        self._initial = frozenset(entry.digest for entry in entries)
+        self._net: tuple[str, frozenset[str]] = ("", frozenset())
 
-def _path(digest: str, site: str, store: BlobStore, readable: ReadableBlobs) -> Path:
-    check_digest(digest)
-    if readable(site, digest):
-        with suppress(NotFoundError):
-            return store.local_path(digest)
-    raise NotFoundError(f"there is no blob {digest} for site '{site}'; ask for another")
+    def allowed(self, site: str, digest: str) -> bool:
+        """Say whether a site may read a blob."""
+        return (
+            digest in self._initial
+            or digest in self._published()
+            or digest in self._in_net()
+            or self._context.registry.uploads.sent(site, digest)
+            or any(
+                digest in evaluation.request.digests()
+                for evaluation in self._context.registry.evaluations.unanswered(site)
+            )
+        )
+
+    async def send(self, site: str, request: DownloadRequest) -> AsyncGenerator[DownloadResponse]:
+        """Yield a blob's chunks from an offset to its end.
+
+        While one chunk is on its way, a worker thread reads the next: two are in memory.
+
+        Raises
+        ------
+        NotFoundError
+            If the site may not read the blob, or there is none: both look the same. Any other error
+            would say that there is one.
+        SchemaError
+            If the digest is malformed or the offset lies beyond the end.
+        """
+        path = await asyncio.to_thread(self._path, site, request.digest)
+        chunk_bytes = self._context.plan.limits.chunk_bytes
+        responses = download_responses(path, request.offset, chunk_bytes=chunk_bytes)
+        response = await asyncio.to_thread(next, responses, None)
+        while response is not None:
+            ahead = asyncio.ensure_future(asyncio.to_thread(next, responses, None))
+            yield response
+            response = await ahead
+
+    def _path(self, site: str, digest: str) -> Path:
+        check_digest(digest)
+        if self.allowed(site, digest):
+            with suppress(NotFoundError):
+                return self._context.store.local_path(digest)
+        raise NotFoundError(f"there is no blob {digest} for site '{site}'; ask for another")
+
+    def _published(self) -> set[str]:
+        heads = self._heads()
+        return set() if heads is None else {entry.digest for entry in heads.blobs()}
+
+    def _in_net(self) -> frozenset[str]:
+        """Return the blobs of the present net; its tree is read once."""
+        head = self._context.head()
+        if head is None:
+            return frozenset()
+        if self._net[0] != head.tree:
+            self._net = head.tree, frozenset(self._context.tree_of(head).digests())
+        return self._net[1]

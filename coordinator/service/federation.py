@@ -9,153 +9,106 @@ from typing import Any
 import structlog
 
 from rootstock import __version__
-from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import ConflictError, ProtocolVersionError
-from rootstock.common.identity.keys import SigningKey
-from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Plan
-from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
+from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.merges.result import COORDINATOR
 from rootstock.coordinator.plan.heads import CurrentHeads
-from rootstock.coordinator.registry import Registry
-from rootstock.coordinator.service.downloads import download
+from rootstock.coordinator.service.downloads import Downloads
 from rootstock.coordinator.service.interceptors import caller
 from rootstock.coordinator.service.messages import evaluation_report, receipt_message
-from rootstock.coordinator.service.readable import ReadableBlobs
 from rootstock.coordinator.service.reports import take_report
-from rootstock.coordinator.service.subscriptions import Subscriptions
-from rootstock.coordinator.service.uploads.sessions import Uploads
-from rootstock.coordinator.service.watch import watch
+from rootstock.coordinator.service.uploads.sessions import UploadSessions
+from rootstock.coordinator.service.watch import Subscriptions, watch
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationServicer
 
 
 class Federation(FederationServicer):
-    """What labs call. Who calls is known from the interceptor; errors become statuses there.
-
-    Parameters
-    ----------
-    config, registry, store, plan, key
-        The coordinator's.
-    heads
-        Returns the auxiliary heads that are published now.
-    watchers
-        Wakes watch streams when events are appended.
-    uploads
-        Takes manifests and blobs.
-    readable
-        Says which blobs a site may read.
-    """
+    """What labs call. The interceptor knows who calls, and turns errors into statuses."""
 
     def __init__(
         self,
-        *,
-        config: CoordinatorConfig,
-        registry: Registry,
-        store: BlobStore,
-        plan: Plan,
+        context: CoordinatorContext,
         heads: CurrentHeads,
-        key: SigningKey,
-        watchers: Subscriptions,
-        uploads: Uploads,
-        readable: ReadableBlobs,
+        subscriptions: Subscriptions,
+        uploads: UploadSessions,
+        downloads: Downloads,
     ) -> None:
-        self._config = config
-        self._registry = registry
-        self._store = store
-        self._plan = plan
+        self._context = context
         self._heads = heads
-        self._plan_bytes = plan.canonical()
-        self._plan_digest = plan.content_digest()
-        self._key = key
-        self._watchers = watchers
+        self._subscriptions = subscriptions
         self._uploads = uploads
-        self._readable = readable
+        self._downloads = downloads
+        self._plan = context.plan.canonical(), context.plan.content_digest()
         self._log = structlog.get_logger("federation")
 
-    async def Join(self, request: pb.JoinRequest, _context: Any) -> pb.JoinResponse:  # noqa: N802
+    async def Join(self, request: pb.JoinRequest, _context: Any) -> pb.JoinResponse:
         """Bind the site's name to its key."""
         if request.site == COORDINATOR:
             raise ConflictError(
                 f"the name '{COORDINATOR}' is the coordinator's own; choose another name"
             )
-        await asyncio.to_thread(self._registry.sites.join, request.site, request.public_key)
-        self._log.info("joined", site=request.site, agent=request.agent_version[:64])
-        return pb.JoinResponse(net=self._config.net, coordinator_public_key=self._key.public_key)
+        context = self._context
+        await asyncio.to_thread(context.registry.sites.join, request.site, request.public_key)
+        self._log.info("site.joined", site=request.site, agent=request.agent_version[:64])
+        return pb.JoinResponse(
+            net=context.config.net, coordinator_public_key=context.key.public_key
+        )
 
-    async def GetPlan(  # noqa: N802
-        self, request: pb.GetPlanRequest, _context: Any
-    ) -> pb.GetPlanResponse:
-        """Agree on a protocol version and hand out the plan, and the heads that there are."""
+    async def GetPlan(self, request: pb.GetPlanRequest, _context: Any) -> pb.GetPlanResponse:
+        """Agree on a protocol version and hand out the plan and the published heads."""
         heads = await asyncio.to_thread(self._heads)
+        plan, plan_digest = self._plan
         return pb.GetPlanResponse(
             protocol=negotiate(request),
-            plan=self._plan_bytes,
-            plan_digest=self._plan_digest,
+            plan=plan,
+            plan_digest=plan_digest,
             coordinator_version=__version__,
             heads=b"" if heads is None else heads.canonical(),
         )
 
-    async def BeginUpload(  # noqa: N802
+    async def BeginUpload(
         self, request: pb.BeginUploadRequest, _context: Any
     ) -> pb.BeginUploadResponse:
         """Open or resume an upload."""
         return await self._uploads.begin(caller(), request)
 
-    async def Upload(  # noqa: N802
+    async def Upload(
         self, request_iterator: AsyncIterator[pb.UploadRequest], _context: Any
     ) -> pb.UploadResponse:
         """Take the chunks of one blob."""
         return await self._uploads.receive(caller(), request_iterator)
 
-    async def CommitUpload(  # noqa: N802
+    async def CommitUpload(
         self, request: pb.CommitUploadRequest, _context: Any
     ) -> pb.CommitUploadResponse:
         """End an upload with a receipt."""
         receipt = await self._uploads.commit(caller(), request.upload_id)
         return pb.CommitUploadResponse(receipt=receipt_message(receipt))
 
-    def Download(  # noqa: N802
+    def Download(
         self, request: pb.DownloadRequest, _context: Any
     ) -> AsyncGenerator[pb.DownloadResponse]:
         """Send a blob from an offset to its end."""
-        return download(
-            request,
-            caller(),
-            store=self._store,
-            readable=self._readable,
-            chunk_bytes=self._plan.limits.chunk_bytes,
-        )
+        return self._downloads.send(caller(), request)
 
-    def Watch(  # noqa: N802
-        self, request: pb.WatchRequest, _context: Any
-    ) -> AsyncGenerator[pb.WatchResponse]:
+    def Watch(self, request: pb.WatchRequest, _context: Any) -> AsyncGenerator[pb.WatchResponse]:
         """Send events after the cursor, then live ones."""
-        return watch(
-            request,
-            caller(),
-            registry=self._registry,
-            watchers=self._watchers,
-            heartbeat_seconds=self._config.server.heartbeat_seconds,
-        )
+        return watch(self._context, self._subscriptions, caller(), request)
 
-    async def ReportEvaluation(  # noqa: N802
+    async def ReportEvaluation(
         self, request: pb.ReportEvaluationRequest, _context: Any
     ) -> pb.ReportEvaluationResponse:
         """Keep a lab's numbers."""
         first = await asyncio.to_thread(
-            take_report, self._registry, caller(), evaluation_report(request)
+            take_report, self._context.registry, caller(), evaluation_report(request)
         )
         return pb.ReportEvaluationResponse(first=first)
 
 
 def negotiate(request: pb.GetPlanRequest) -> int:
-    """Return the highest protocol version that both sides speak.
-
-    Raises
-    ------
-    ProtocolVersionError
-        If there is none; names both ranges, both programs' versions, and which one to upgrade.
-    """
+    """Return the highest protocol version that both sides speak."""
     asked = request.protocol
     chosen = min(asked.maximum, PROTOCOL_MAXIMUM)
     if chosen >= max(asked.minimum, PROTOCOL_MINIMUM):

@@ -1,4 +1,4 @@
-"""Messages of the federation's wire, out of documents and into them."""
+"""Converts between the federation's wire messages and documents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 
 def receipt_message(receipt: Receipt) -> pb.Receipt:
-    """Return a receipt as it travels."""
+    """Return a receipt's message."""
     return pb.Receipt(
         manifest_digest=receipt.manifest_digest,
         submission_id=receipt.subject,
@@ -27,7 +27,7 @@ def receipt_message(receipt: Receipt) -> pb.Receipt:
 
 
 def watch_response(event: Event) -> pb.WatchResponse:
-    """Return an event as it travels, with its cursor."""
+    """Return an event's message, with its cursor."""
     news = news_of(event)
     response = pb.WatchResponse(cursor=event.cursor)
     field = getattr(response, news.kind)
@@ -39,7 +39,7 @@ def watch_response(event: Event) -> pb.WatchResponse:
 
 
 def evaluation_request(request: EvaluationRequest) -> pb.EvaluationRequest:
-    """Return an evaluation request as it travels."""
+    """Return an evaluation request's message."""
     spec = request.refinement_spec
     return pb.EvaluationRequest(
         evaluation_id=request.evaluation_id,
@@ -58,7 +58,7 @@ def evaluation_request(request: EvaluationRequest) -> pb.EvaluationRequest:
 
 
 def evaluation_report(message: pb.ReportEvaluationRequest) -> EvaluationReport:
-    """Return what a lab reports; nothing is checked yet."""
+    """Return the report of a message; nothing is checked yet."""
     nothing = ReportedRefinement(manifest_digest="", error=0.0, seconds=0.0, steps=0)
     refinement = ReportedRefinement(
         manifest_digest=message.refinement_manifest_digest,

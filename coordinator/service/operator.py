@@ -1,4 +1,4 @@
-"""The Operator service: what the command line asks; and the token that lets it."""
+"""The Operator service: what the command line calls, and the token that admits it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.forget import forget_samples
 from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
 from rootstock.coordinator.registry import Merge, Submission, SubmissionState
-from rootstock.coordinator.service.subscriptions import Subscriptions
-from rootstock.coordinator.service.uploads.blobs import blob_sizes
-from rootstock.coordinator.service.uploads.sessions import Uploads
+from rootstock.coordinator.service.uploads.gate import blob_entries
+from rootstock.coordinator.service.uploads.sessions import UploadSessions
+from rootstock.coordinator.service.watch import Subscriptions
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorServicer
 
@@ -43,54 +43,42 @@ def load_or_create_token(path: Path) -> str:
 
 
 class Operator(OperatorServicer):
-    """What the operator's command line calls.
+    """Serves the operator's command line.
 
     Parameters
     ----------
-    context
-        What the coordinator holds.
     committer
         Makes and takes back net versions.
-    watchers, uploads
-        Of the Federation service: who watches, what has come of an upload.
-    collector
-        Deletes what the store need not hold.
     experiment_id
         Returns the id of the net's MLflow experiment, "" when it is not known yet.
     """
 
     def __init__(
         self,
-        *,
         context: CoordinatorContext,
         committer: Committer,
-        watchers: Subscriptions,
-        uploads: Uploads,
+        subscriptions: Subscriptions,
+        uploads: UploadSessions,
         collector: Collector,
         experiment_id: Callable[[], str],
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._context = context
-        self._config = context.config
         self._registry = context.registry
         self._committer = committer
-        self._watchers = watchers
+        self._subscriptions = subscriptions
         self._uploads = uploads
         self._collector = collector
         self._experiment_id = experiment_id
         self._operations = Operations(context)
-        self._clock = clock
 
-    async def GetStatus(  # noqa: N802
-        self, _request: pb.GetStatusRequest, _context: Any
-    ) -> pb.GetStatusResponse:
+    async def GetStatus(self, _request: pb.GetStatusRequest, _context: Any) -> pb.GetStatusResponse:
         """Return sites, submissions and merges."""
-        return await asyncio.to_thread(self._status, self._watchers.sites())
+        return await asyncio.to_thread(self._status, self._subscriptions.sites())
 
-    async def DecideMerge(  # noqa: N802
+    async def DecideMerge(
         self, request: pb.DecideMergeRequest, _context: Any
     ) -> pb.DecideMergeResponse:
-        """Keep the operator's word on a merge."""
+        """Record the operator's decision on a merge."""
         merge = await asyncio.to_thread(
             self._registry.merges.decide,
             request.merge_id,
@@ -99,34 +87,31 @@ class Operator(OperatorServicer):
         )
         return pb.DecideMergeResponse(state=merge.state)
 
-    async def Grow(  # noqa: N802
-        self, _request: pb.GrowRequest, _context: Any
-    ) -> pb.GrowResponse:
+    async def Grow(self, _request: pb.GrowRequest, _context: Any) -> pb.GrowResponse:
         """Let every operation that is held go ahead."""
         merges = await asyncio.to_thread(self._registry.merges.release)
         return pb.GrowResponse(merge_ids=[merge.id for merge in merges])
 
-    async def ForgetSamples(  # noqa: N802
+    async def ForgetSamples(
         self, request: pb.ForgetSamplesRequest, _context: Any
     ) -> pb.ForgetSamplesResponse:
         """Delete the samples that came with a submission."""
         count = await asyncio.to_thread(forget_samples, self._context, request.submission_id)
         return pb.ForgetSamplesResponse(count=count)
 
-    async def CollectGarbage(  # noqa: N802
+    async def CollectGarbage(
         self, _request: pb.CollectGarbageRequest, _context: Any
     ) -> pb.CollectGarbageResponse:
         """Delete the blobs that nothing needs."""
-        found = await self._collector.collect()
+        garbage = await self._collector.collect()
+        kept = {kind: pb.BlobCount(**count.model_dump()) for kind, count in garbage.kept.items()}
         return pb.CollectGarbageResponse(
-            kept={kind: pb.BlobCount(**count.model_dump()) for kind, count in found.kept.items()},
-            deleted=pb.BlobCount(**found.deleted.model_dump()),
-            digests=found.digests[:MAX_DIGESTS],
+            kept=kept,
+            deleted=pb.BlobCount(**garbage.deleted.model_dump()),
+            digests=garbage.digests[:MAX_DIGESTS],
         )
 
-    async def RollBack(  # noqa: N802
-        self, request: pb.RollBackRequest, _context: Any
-    ) -> pb.RollBackResponse:
+    async def RollBack(self, request: pb.RollBackRequest, _context: Any) -> pb.RollBackResponse:
         """Take a net version back."""
         taken = await self._committer.roll_back(
             request.version, _reason(request.reason), and_later=request.and_later
@@ -135,9 +120,7 @@ class Operator(OperatorServicer):
             versions=[version.number for version in taken], head=taken[-1].parent or 0
         )
 
-    async def LearnTask(  # noqa: N802
-        self, request: pb.LearnTaskRequest, _context: Any
-    ) -> pb.QueuedMerges:
+    async def LearnTask(self, request: pb.LearnTaskRequest, _context: Any) -> pb.QueuedMerges:
         """Queue the joins of a task module that the operator learned."""
         learned = LearnedTask.parse(request.learned, what="learned task module")
         merges = await asyncio.to_thread(
@@ -145,17 +128,13 @@ class Operator(OperatorServicer):
         )
         return pb.QueuedMerges(merge_ids=merges)
 
-    async def FoundNet(  # noqa: N802
-        self, request: pb.FoundNetRequest, _context: Any
-    ) -> pb.QueuedMerges:
+    async def FoundNet(self, request: pb.FoundNetRequest, _context: Any) -> pb.QueuedMerges:
         """Found the net on a task module that the operator learned."""
         learned = LearnedTask.parse(request.learned, what="learned task module")
         await asyncio.to_thread(self._operations.found_net, request.merge_id, learned)
         return pb.QueuedMerges(merge_ids=[request.merge_id])
 
-    async def Connect(  # noqa: N802
-        self, request: pb.ConnectRequest, _context: Any
-    ) -> pb.QueuedMerges:
+    async def Connect(self, request: pb.ConnectRequest, _context: Any) -> pb.QueuedMerges:
         """Queue a further join of what the net holds."""
         join = OperatorJoin.parse(request.join, what="learned join")
         merge = await asyncio.to_thread(
@@ -163,7 +142,7 @@ class Operator(OperatorServicer):
         )
         return pb.QueuedMerges(merge_ids=[merge])
 
-    async def PublishHeads(  # noqa: N802
+    async def PublishHeads(
         self, request: pb.PublishHeadsRequest, _context: Any
     ) -> pb.PublishedHeads:
         """Publish auxiliary heads, and tell every lab."""
@@ -179,9 +158,7 @@ class Operator(OperatorServicer):
         )
         return pb.PublishedHeads(heads=published.canonical())
 
-    async def RetireHeads(  # noqa: N802
-        self, request: pb.RetireHeadsRequest, _context: Any
-    ) -> pb.PublishedHeads:
+    async def RetireHeads(self, request: pb.RetireHeadsRequest, _context: Any) -> pb.PublishedHeads:
         """Take the published heads back, and tell every lab."""
         retired = await asyncio.to_thread(self._operations.retire_heads, _reason(request.reason))
         return pb.PublishedHeads(heads=retired.canonical())
@@ -191,9 +168,9 @@ class Operator(OperatorServicer):
         held_bytes = registry.uploads.held_bytes()
         head = registry.versions.head()
         return pb.GetStatusResponse(
-            net=self._config.net,
+            net=self._context.config.net,
             net_version=0 if head is None else head.number,
-            mlflow_uri=self._config.history.mlflow_uri,
+            mlflow_uri=self._context.config.history.mlflow_uri,
             mlflow_experiment_id=self._experiment_id(),
             sites=[
                 pb.SiteStatus(name=site.name, watching=site.name in watching)
@@ -208,7 +185,7 @@ class Operator(OperatorServicer):
         if row.state is SubmissionState.RECEIVING:
             here, total = self._uploads.progress(row)
         else:
-            here = total = sum(blob_sizes(row.manifest).values())
+            here = total = sum(entry.size for entry in blob_entries(row.manifest).values())
         return pb.SubmissionStatus(
             submission_id=row.id,
             site=row.site,
@@ -223,7 +200,7 @@ class Operator(OperatorServicer):
     def _merge(self, row: Merge) -> pb.MergeStatus:
         seconds = 0.0
         if row.started_at is not None:
-            end = self._clock() if row.finished_at is None else row.finished_at
+            end = time.time() if row.finished_at is None else row.finished_at
             seconds = max(0.0, end - row.started_at)
         return pb.MergeStatus(
             merge_id=row.id,
@@ -244,13 +221,7 @@ class Operator(OperatorServicer):
 
 
 def _reason(reason: str) -> str:
-    """Return an operator's reason as it is kept.
-
-    Raises
-    ------
-    SchemaError
-        If it is empty: whoever reads the history wants to know why.
-    """
+    """Return an operator's reason as it is recorded."""
     if not reason.strip():
         raise SchemaError("the reason is empty; say why, for those who read the history")
     return plain(reason.strip())

@@ -1,4 +1,4 @@
-"""What a lab answers about candidates: checked against what it was asked."""
+"""A lab's report about candidates, checked against the request that it answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from rootstock.coordinator.registry.documents import (
     EvaluationReport,
     EvaluationRequest,
     ReportedCalibration,
-    ReportedResult,
 )
 
 MAX_SAMPLES = 10**9
@@ -29,15 +28,7 @@ MAX_FAILURE = 2000
 
 
 def check_refinement(manifest: RefinementManifest, registry: Registry) -> None:
-    """Hold a refined adapter's manifest against the request that it answers.
-
-    Raises
-    ------
-    NotFoundError, IdentityError
-        If there is no such request, or it is another site's.
-    ConflictError
-        If no refinement was asked for, or the request has its report already.
-    """
+    """Refuse a refined adapter that no open request of its site asks for."""
     evaluation = _owned(registry, manifest.site, manifest.evaluation)
     if evaluation.request.refinement_spec is None:
         raise ConflictError(
@@ -50,7 +41,7 @@ def check_refinement(manifest: RefinementManifest, registry: Registry) -> None:
 
 
 def take_report(registry: Registry, site: str, report: EvaluationReport) -> bool:
-    """Keep a lab's report; True if it is the first for its request.
+    """Store a lab's report; True if it is the first for its request.
 
     Raises
     ------
@@ -97,14 +88,10 @@ def _check_results(request: EvaluationRequest, report: EvaluationReport) -> None
             "`failure` why it could not be"
         )
     for result in report.results:
-        _check_result(result)
-
-
-def _check_result(result: ReportedResult) -> None:
-    _percent(f"error of {result.name}", result.error)
-    _percent(f"mean IoU of {result.name}", result.mean_iou)
-    _within(f"samples of {result.name}", result.samples, MAX_SAMPLES)
-    _check_calibration(result.name, result.calibration)
+        _percent(f"error of {result.name}", result.error)
+        _percent(f"mean IoU of {result.name}", result.mean_iou)
+        _within(f"samples of {result.name}", result.samples, MAX_SAMPLES)
+        _check_calibration(result.name, result.calibration)
 
 
 def _check_calibration(name: str, calibration: ReportedCalibration | None) -> None:

@@ -21,14 +21,12 @@ from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.heads import HeadsFile
+from rootstock.coordinator.service.downloads import Downloads
 from rootstock.coordinator.service.federation import Federation
-from rootstock.coordinator.service.interceptors import auth_interceptor, error_interceptor
+from rootstock.coordinator.service.interceptors import CallInterceptor
 from rootstock.coordinator.service.operator import Operator, load_or_create_token
-from rootstock.coordinator.service.readable import ReadableBlobs
-from rootstock.coordinator.service.subscriptions import Subscriptions
-from rootstock.coordinator.service.uploads.dedup import TensorDedup
-from rootstock.coordinator.service.uploads.partial import PartialUploads
-from rootstock.coordinator.service.uploads.sessions import Uploads
+from rootstock.coordinator.service.uploads.sessions import UploadSessions
+from rootstock.coordinator.service.watch import Subscriptions
 from rootstock.protos.rootstock.federation.v1 import federation_pb2, federation_pb2_grpc
 from rootstock.protos.rootstock.operator.v1 import operator_pb2, operator_pb2_grpc
 
@@ -42,73 +40,43 @@ SWEEP_SECONDS = 3600.0
 
 
 class CoordinatorServer:
-    """Federation, Operator, health and reflection on one port.
+    """Serves Federation, Operator, health and reflection on one port.
 
     Parameters
     ----------
-    context
-        What the coordinator holds.
     committer
         Makes and takes back net versions.
-    watchers
-        Wakes watch streams; subscribed to the registry while the server runs.
     experiment_id
         Returns the id of the net's MLflow experiment, "" when it is not known yet.
     """
 
     def __init__(
         self,
-        *,
         context: CoordinatorContext,
         committer: Committer,
-        watchers: Subscriptions,
         experiment_id: Callable[[], str] = str,
     ) -> None:
-        config, registry, store = context.config, context.registry, context.store
-        plan, key = context.plan, context.key
-        self._listen = require_loopback(config.server.listen)
-        self._registry = registry
-        self._paths = StatePaths(config)
-        self._watchers = watchers
+        self._listen = require_loopback(context.config.server.listen)
+        self._registry = context.registry
+        self._paths = StatePaths(context.config)
+        self._subscriptions = Subscriptions()
         self._health = health.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._unsubscribe: Callable[[], None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger("server")
         heads = HeadsFile(self._paths.heads).current
-        readable = ReadableBlobs(context, heads)
-        uploads = Uploads(
-            registry=registry,
-            store=store,
-            plan=plan,
-            heads=heads,
-            key=key,
-            incoming=PartialUploads(self._paths.incoming, plan.limits.chunk_bytes),
-            held=TensorDedup(context),
-            readable=readable,
-            open_limit=config.server.max_open_uploads_per_site,
-            byte_limit=config.server.max_open_bytes_per_site,
-        )
-        self._uploads = uploads
+        downloads = Downloads(context, heads)
+        self._uploads = UploadSessions(context, heads, downloads.allowed)
         self._collector = Collector(context, heads)
-        self._chores: list[asyncio.Task[None]] = []
-        self._federation = Federation(
-            config=config,
-            registry=registry,
-            store=store,
-            plan=plan,
-            heads=heads,
-            key=key,
-            watchers=watchers,
-            uploads=uploads,
-            readable=readable,
-        )
+        self._federation = Federation(context, heads, self._subscriptions, self._uploads, downloads)
         self._operator = Operator(
-            context=context,
-            committer=committer,
-            watchers=watchers,
-            uploads=uploads,
-            collector=self._collector,
-            experiment_id=experiment_id,
+            context,
+            committer,
+            self._subscriptions,
+            self._uploads,
+            self._collector,
+            experiment_id,
         )
 
     async def start(self) -> Address:
@@ -124,8 +92,7 @@ class CoordinatorServer:
         _require_free(self._listen)
         token = load_or_create_token(self._paths.operator_token)
         server = grpc.aio.server(
-            interceptors=[error_interceptor(), auth_interceptor(self._registry, token)],
-            options=SERVER_OPTIONS,
+            interceptors=[CallInterceptor(self._registry, token)], options=SERVER_OPTIONS
         )
         federation_pb2_grpc.add_FederationServicer_to_server(self._federation, server)
         operator_pb2_grpc.add_OperatorServicer_to_server(self._operator, server)
@@ -137,7 +104,7 @@ class CoordinatorServer:
             port = server.add_insecure_port(str(self._listen))
         except RuntimeError as error:  # lost the race since `_require_free`
             raise _in_use(self._listen) from error
-        self._unsubscribe = self._registry.subscribe(self._watchers.notify)
+        self._unsubscribe = self._registry.subscribe(self._subscriptions.notify)
         await server.start()
         self._server = server
         self._chores = [
@@ -148,7 +115,7 @@ class CoordinatorServer:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         address = Address(self._listen.host, port)
         await asyncio.to_thread(write_bytes, self._paths.address, str(address).encode())
-        self._log.info("serving", address=str(address))
+        self._log.info("server.started", address=str(address))
         return address
 
     async def drain(self, grace_seconds: float = 5.0) -> None:
@@ -158,9 +125,9 @@ class CoordinatorServer:
         """
         if self._server is None:
             return
-        self._log.info("draining", grace_seconds=grace_seconds)
+        self._log.info("server.draining", grace_seconds=grace_seconds)
         await self._health.enter_graceful_shutdown()
-        self._watchers.drain()
+        self._subscriptions.drain()
         for chore in self._chores:
             chore.cancel()
         await self._server.stop(grace_seconds)
@@ -173,7 +140,7 @@ class CoordinatorServer:
             try:
                 await self._uploads.sweep()
             except OSError as error:  # a StorageError, too: the next sweep may do better
-                self._log.warning("partial files are not swept", error=str(error))
+                self._log.warning("upload.sweep_failed", error=str(error))
             await asyncio.sleep(SWEEP_SECONDS)
 
 

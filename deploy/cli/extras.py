@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from typer.core import TyperGroup
 
 from rootstock.common.errors import MissingExtraError
 
@@ -15,18 +18,34 @@ COORDINATOR_PACKAGES = frozenset(
 
 @contextmanager
 def needs_coordinator(command: str) -> Iterator[None]:
-    """Wrap the imports of a command that needs the coordinator extra.
-
-    Raises
-    ------
-    MissingExtraError
-        If one of the extra's packages is not installed; any other import error passes through.
-    """
+    """Name the coordinator extra, and the command, where one of its packages is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in COORDINATOR_PACKAGES:
+        _require_others(error, command)
+        raise
+
+
+class CoordinatorGroup(TyperGroup):
+    """A group of commands that need the coordinator extra."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command of the group."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            _require_others(error, " ".join([*_path(ctx), ctx.invoked_subcommand]))
             raise
+
+
+def _path(ctx: Any) -> list[str]:
+    """Return the names of a group and those around it, without the program's."""
+    return [] if ctx.parent is None else [*_path(ctx.parent), ctx.info_name]
+
+
+def _require_others(error: ModuleNotFoundError, command: str) -> None:
+    """Raise a clear error if what is missing is one of the coordinator extra's packages."""
+    if (error.name or "").split(".")[0] in COORDINATOR_PACKAGES:
         raise MissingExtraError(
             f"`rootstock {command}` needs the coordinator extra ({error.name} is not installed); "
             "a lab does not need it; to run a coordinator: "

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,17 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rootstock.common.errors import ConflictError
-from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.output import PEOPLE, RESULT, listed, print_json
+from rootstock.deploy.cli.options import AsJson
+from rootstock.deploy.output import PEOPLE, listed, print_result
 
 if TYPE_CHECKING:
     from rootstock.deploy.federation.processes import Processes
     from rootstock.deploy.federation.run import Outcome
 
 MARKER = "federation.json"
-"""Lies in a federation's folder: it may be resumed by `up` and replaced by `demo`."""
+"""A federation's folder has this file: `up` may resume it, `demo` may replace it."""
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
 KeepUi = Annotated[bool, typer.Option("--keep-ui", help="Leave MLflow's UI on until Ctrl-C.")]
 
 
@@ -73,13 +71,12 @@ def _run(
     as_json: bool,
     keep_ui: bool,
 ) -> None:
-    with needs_coordinator("up"):
-        from rootstock.deploy.federation.config import read, resolve
-        from rootstock.deploy.federation.processes import free_ports, sigterm_is_an_interrupt
-        from rootstock.deploy.federation.progress import make_display
-        from rootstock.deploy.federation.report import PICTURE, draw_head, summary
-        from rootstock.deploy.federation.run import run_federation
-        from rootstock.deploy.federation.tables import category_tables
+    from rootstock.deploy.federation.config import read, resolve
+    from rootstock.deploy.federation.processes import free_ports, sigterm_is_an_interrupt
+    from rootstock.deploy.federation.progress import make_display
+    from rootstock.deploy.federation.run import run_federation
+    from rootstock.deploy.federation.tables import category_tables
+
     config = read(file)
     folder = (state or Path(".rootstock") / config.net).resolve()
     coordinator_port, mlflow_port = free_ports(2)
@@ -97,19 +94,14 @@ def _run(
     (folder / MARKER).write_text(federation.model_dump_json(indent=2), encoding="utf-8")
 
     def after(outcome: Outcome, processes: Processes) -> None:
-        founded = draw_head(federation.coordinator, folder / PICTURE)
-        result = summary(outcome, folder, founded=founded)
-        if as_json:
-            print_json(result)
-        else:
-            for table in category_tables(outcome.categories):
-                RESULT.print(table)
-            for name, place in result["places"].items():
-                RESULT.print(f"{name:<12} {place}", soft_wrap=True)
+        result = outcome.as_json(folder)
+        places = [f"{name:<12} {place}" for name, place in result["places"].items()]
+        print_result(result, *category_tables(outcome.categories), *places, as_json=as_json)
         if keep_ui:
             processes.stop([site.site for site in federation.sites] + ["coordinator"])
             PEOPLE.print(f"MLflow's UI is at {outcome.mlflow_uri}; Ctrl-C stops it.")
-            _wait_for_interrupt(processes)
+            with suppress(KeyboardInterrupt):
+                processes.wait()
 
     sigterm_is_an_interrupt()
     PEOPLE.print(
@@ -122,15 +114,6 @@ def _run(
         run_federation(federation, folder, mlflow_port, display, after=after)
     finally:
         display.close()
-
-
-def _wait_for_interrupt(processes: Processes) -> None:
-    try:
-        while True:
-            processes.check()
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        return
 
 
 def _remove_earlier(state: Path) -> None:

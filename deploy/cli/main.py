@@ -15,11 +15,12 @@ from rootstock import __version__
 from rootstock.common.errors import RootstockError
 from rootstock.deploy.cli import bench, federation
 from rootstock.deploy.cli.coordinator import app as coordinator
+from rootstock.deploy.cli.extras import CoordinatorGroup
 from rootstock.deploy.cli.net import app as net
 from rootstock.deploy.cli.site import app as site
 
 INTERRUPTED = 130
-"""What typer ends with after Ctrl-C."""
+"""Typer's exit code after Ctrl-C."""
 
 app = typer.Typer(
     name="rootstock",
@@ -27,6 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    cls=CoordinatorGroup,
 )
 app.add_typer(coordinator.app, name="coordinator")
 app.add_typer(site.app, name="site")

@@ -19,14 +19,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from rootstock.common.config import check
+from rootstock.common.config import check, load
 from rootstock.common.documents import Document
 from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.spec import Name
@@ -50,13 +49,7 @@ class Federation(Document):
     sites: tuple[SiteConfig, ...]
 
     def only(self, names: Sequence[str]) -> Federation:
-        """Return the federation with some of its labs.
-
-        Raises
-        ------
-        ConfigurationError
-            If there is no such lab; names those that there are.
-        """
+        """Return the federation with some of its labs."""
         known = [site.site for site in self.sites]
         if unknown := [name for name in names if name not in known]:
             raise ConfigurationError(
@@ -68,31 +61,17 @@ class Federation(Document):
 
 
 def read(path: Path) -> FederationConfig:
-    """Read FEDERATION.toml; relative paths of data and of nets are taken from the file's folder.
-
-    Raises
-    ------
-    ConfigurationError
-        If the file is missing, is not TOML, or has unknown keys at its top.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path}: cannot be read ({error.strerror}); give the path of a FEDERATION.toml"
-        ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: is not TOML: {error}; mend that line") from error
-    config = check(values, FederationConfig, source=str(path))
-    for table in (config.site, *config.sites):
-        for holder in _with_paths(table):
-            if isinstance(holder, dict) and isinstance(holder.get("path"), str):
-                holder["path"] = str((path.parent / holder["path"]).resolve())
+    """Read FEDERATION.toml; relative paths of data and of nets are taken from the file's folder."""
+    config = load(path, FederationConfig)
+    for site in (config.site, *config.sites):
+        for table in _with_paths(site):
+            if isinstance(table, dict) and isinstance(table.get("path"), str):
+                table["path"] = str((path.parent / table["path"]).resolve())
     return config
 
 
 def _with_paths(site: dict[str, Any]) -> list[Any]:
-    """Return what of a lab's table, not checked yet, may hold a path of the operator's disk."""
+    """Return the tables of a lab, not checked yet, that may have a path of the operator's disk."""
     training = _table(site, "training")
     sources = _table(training, "l2t").get("sources")
     return [
@@ -103,8 +82,8 @@ def _with_paths(site: dict[str, Any]) -> list[Any]:
 
 
 def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
-    found = table.get(key)
-    return found if isinstance(found, dict) else {}
+    value = table.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def resolve(
@@ -120,21 +99,12 @@ def resolve(
 
     Parameters
     ----------
-    config
-        As read.
     source
         How errors name the file.
     state
         Folder of the federation; each process gets one below it.
-    coordinator_port, mlflow_uri
-        Where the coordinator and MLflow listen.
     data
         Replaces every lab's data path.
-
-    Raises
-    ------
-    ConfigurationError
-        If a key is unknown, a value breaks a rule, or two labs have one name.
     """
     address = f"127.0.0.1:{coordinator_port}"
     coordinator = merge(

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -19,18 +20,17 @@ STOP_SECONDS = 15.0
 
 def sigterm_is_an_interrupt() -> None:
     """Let SIGTERM end this process like Ctrl-C, so that everything it started is stopped."""
-    signal.signal(signal.SIGTERM, _interrupt)
 
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 class ProcessEndedError(RootstockError):
     """A process of the federation ended before its work was done."""
 
     def __init__(self, name: str, code: int, log: Path) -> None:
-        self.child_code = code
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
         super().__init__(
             f"{name} ended with exit code {code}; its log {log} closes with:\n" + "\n".join(tail)
@@ -78,10 +78,16 @@ class Processes:
             if code is not None:
                 raise ProcessEndedError(name, code, self.log_of(name))
 
+    def wait(self) -> None:
+        """Wait until this process is interrupted; see `check`."""
+        while True:
+            self.check()
+            time.sleep(0.5)
+
     def stop(self, names: Sequence[str] | None = None) -> None:
         """Stop processes, those started last first: SIGTERM, a grace, SIGKILL to what is left.
 
-        A second Ctrl-C in the meantime is held back: it would leave processes behind.
+        A second Ctrl-C in the meantime is blocked: it would leave processes behind.
         """
         impatience = {signal.SIGINT, signal.SIGTERM}
         signal.pthread_sigmask(signal.SIG_BLOCK, impatience)
@@ -98,30 +104,18 @@ class Processes:
         deadline = time.monotonic() + STOP_SECONDS
         for name in chosen:
             process = self._running.pop(name)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                pass
-            finally:
-                # What the process itself has started (MLflow's workers) goes with its group.
-                _kill_group(process)
-                process.wait()
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+            # What the process itself has started (MLflow's workers) is in its group.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def free_ports(count: int) -> list[int]:
     """Return ports on 127.0.0.1 that nobody listens on at this moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -1,103 +1,69 @@
-"""How far every process of a federation is: bars on a terminal, plain lines elsewhere."""
+"""Shows how far each lab of a federation is: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from rootstock.deploy.federation.config import Federation
-from rootstock.protos.rootstock.operator.v1 import operator_pb2
+from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 
 
-class Display(Protocol):
-    """Shows a federation's progress."""
+class Stage(NamedTuple):
+    """The present work of a lab, and how far it is."""
 
-    def show(self, answer: operator_pb2.GetStatusResponse | None) -> None:
+    text: str
+    step: int = 0
+    steps: int = 1
+
+
+class Display:
+    """Shows the stage of each lab, from its agent's status file and the coordinator's answer."""
+
+    def __init__(self, federation: Federation, console: Console) -> None:
+        self._console = console
+        self._status = {site.site: site.state / "status.json" for site in federation.sites}
+
+    def show(self, answer: pb.GetStatusResponse | None) -> None:
         """Show the present state; None while the coordinator does not answer yet."""
+        for site, stage in self._stages(answer).items():
+            self._show(site, stage)
 
     def close(self) -> None:
         """Show nothing more."""
 
+    def _show(self, site: str, stage: Stage) -> None:
+        raise NotImplementedError
 
-def make_display(federation: Federation, console: Console) -> Display:
-    """Return bars for a terminal and lines for anything else."""
-    if console.is_terminal:
-        return BarDisplay(federation, console)
-    return LineDisplay(federation, console)
-
-
-class _Stages:
-    """What each lab is at, from its agent's status file and the coordinator's answer."""
-
-    def __init__(self, federation: Federation) -> None:
-        self._sites = {site.site: site.category for site in federation.sites}
-        self._status = {site.site: site.state / "status.json" for site in federation.sites}
-
-    def __call__(
-        self, answer: operator_pb2.GetStatusResponse | None
-    ) -> dict[str, tuple[str, int, int]]:
-        """Return, for each site, (what it is at, step, steps)."""
-        stages = {site: self._agent(site) for site in self._sites}
+    def _stages(self, answer: pb.GetStatusResponse | None) -> dict[str, Stage]:
+        stages = {site: _agent_stage(path) for site, path in self._status.items()}
         if answer is None:
             return stages
-        owners = {s.submission_id: s.site for s in answer.submissions}
         for submission in answer.submissions:
+            site = submission.site
             if submission.state == "refused":
-                stages[submission.site] = (f"refused: {submission.reason}", 1, 1)
+                stages[site] = Stage(f"refused: {submission.reason}", 1)
             elif submission.state == "receiving":
-                stages[submission.site] = (
-                    "ships the teacher net",
-                    submission.bytes_received,
-                    submission.bytes_total,
+                stages[site] = Stage(
+                    "ships the teacher net", submission.bytes_received, submission.bytes_total
                 )
-        for site in self._sites:
-            merges = [m for m in answer.merges if owners.get(m.submission_id) == site]
-            stage = _merging(merges)
-            if stage is not None:
-                stages[site] = stage
+        owners = {each.submission_id: each.site for each in answer.submissions}
+        for site in self._status:
+            merges = [each for each in answer.merges if owners.get(each.submission_id) == site]
+            stages[site] = _merge_stage(merges) or stages[site]
         return stages
 
-    def _agent(self, site: str) -> tuple[str, int, int]:
-        try:
-            status = json.loads(self._status[site].read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return ("starts", 0, 1)
-        step, steps = status.get("step") or 0, status.get("steps") or 1
-        return (str(status.get("message") or status.get("phase")), int(step), int(steps))
 
-
-def _merging(merges: Sequence[operator_pb2.MergeStatus]) -> tuple[str, int, int] | None:
-    """Return what a lab's merges are at, one for each task; None where its own status says more."""
-    several = len(merges) > 1
-    for merge in merges:
-        if merge.state == "distilling":
-            of = f" of {merge.task}" if several else ""
-            return f"back-distillation{of}", merge.step, merge.steps
-    if not merges or any(merge.state == "evaluating" for merge in merges):
-        return None
-    return (
-        "; ".join(_ended(merge, several=several) for merge in merges),
-        int(all(merge.state != "queued" for merge in merges)),
-        1,
-    )
-
-
-def _ended(merge: operator_pb2.MergeStatus, *, several: bool) -> str:
-    what = f"{merge.task} " if several else ""
-    if merge.state == "merged":
-        return f"{what}merged into v{merge.net_version}"
-    return f"{what}{merge.state}" + (f": {merge.reason}" if merge.reason else "")
-
-
-class BarDisplay:
-    """A bar a lab."""
+class BarDisplay(Display):
+    """Shows a bar for each lab."""
 
     def __init__(self, federation: Federation, console: Console) -> None:
-        self._stages = _Stages(federation)
+        super().__init__(federation, console)
         self._progress = Progress(
             TextColumn("{task.fields[site]:<12}"),
             BarColumn(bar_width=20),
@@ -106,41 +72,69 @@ class BarDisplay:
             console=console,
         )
         self._tasks: dict[str, TaskID] = {
-            site.site: self._progress.add_task("starts", total=1, site=site.site)
-            for site in federation.sites
+            site: self._progress.add_task("starts", total=1, site=site) for site in self._status
         }
         self._progress.start()
 
-    def show(self, answer: operator_pb2.GetStatusResponse | None) -> None:
-        """Move the bars."""
-        for site, (text, step, steps) in self._stages(answer).items():
-            self._progress.update(
-                self._tasks[site], description=text, completed=step, total=max(steps, 1)
-            )
-
     def close(self) -> None:
-        """Leave the bars as they stand."""
+        """Leave the bars as they are."""
         self._progress.stop()
 
+    def _show(self, site: str, stage: Stage) -> None:
+        self._progress.update(
+            self._tasks[site],
+            description=stage.text,
+            completed=stage.step,
+            total=max(stage.steps, 1),
+        )
 
-class LineDisplay:
-    """A line whenever a lab comes to something new, and every tenth of a long step."""
+
+class LineDisplay(Display):
+    """Prints a line at each new stage of a lab, and every tenth of a long one."""
 
     def __init__(self, federation: Federation, console: Console) -> None:
-        self._stages = _Stages(federation)
-        self._console = console
+        super().__init__(federation, console)
         self._last: dict[str, tuple[str, int]] = {}
 
-    def show(self, answer: operator_pb2.GetStatusResponse | None) -> None:
-        """Print what has changed."""
-        for site, (text, step, steps) in self._stages(answer).items():
-            tenth = 10 * step // max(steps, 1)
-            # What follows a colon (a loss) changes all the time.
-            stage = text.partition(":")[0]
-            if self._last.get(site) != (stage, tenth):
-                self._last[site] = (stage, tenth)
-                share = f" {10 * tenth}%" if steps > 1 else ""
-                self._console.print(f"{site}: {text}{share}", soft_wrap=True)
+    def _show(self, site: str, stage: Stage) -> None:
+        tenth = 10 * stage.step // max(stage.steps, 1)
+        # What follows a colon (a loss) changes all the time.
+        shown = (stage.text.partition(":")[0], tenth)
+        if self._last.get(site) != shown:
+            self._last[site] = shown
+            share = f" {10 * tenth}%" if stage.steps > 1 else ""
+            self._console.print(f"{site}: {stage.text}{share}", soft_wrap=True)
 
-    def close(self) -> None:
-        """Nothing is held open."""
+
+def make_display(federation: Federation, console: Console) -> Display:
+    """Return bars for a terminal and lines for anything else."""
+    kind = BarDisplay if console.is_terminal else LineDisplay
+    return kind(federation, console)
+
+
+def _agent_stage(path: Path) -> Stage:
+    try:
+        status = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Stage("starts")
+    text = str(status.get("message") or status.get("phase"))
+    return Stage(text, int(status.get("step") or 0), int(status.get("steps") or 1))
+
+
+def _merge_stage(merges: Sequence[pb.MergeStatus]) -> Stage | None:
+    """Return the stage of a lab's merges, one for each task; None if its own status says more."""
+    several = len(merges) > 1
+    for merge in merges:
+        if merge.state == "distilling":
+            of = f" of {merge.task}" if several else ""
+            return Stage(f"back-distillation{of}", merge.step, merge.steps)
+    if not merges or any(merge.state == "evaluating" for merge in merges):
+        return None
+    text = "; ".join((f"{each.task} " if several else "") + _ended(each) for each in merges)
+    return Stage(text, int(all(merge.state != "queued" for merge in merges)))
+
+
+def _ended(merge: pb.MergeStatus) -> str:
+    if merge.state == "merged":
+        return f"merged into v{merge.net_version}"
+    return merge.state + (f": {merge.reason}" if merge.reason else "")

@@ -1,4 +1,4 @@
-"""Run a federation of real processes on this machine until every lab's merge has ended."""
+"""Run a federation of real processes on this machine, and show what one has left."""
 
 from __future__ import annotations
 
@@ -11,30 +11,56 @@ from typing import Any
 
 import tomli_w
 
+from rootstock.common.config import load
 from rootstock.common.documents import Document
 from rootstock.common.errors import NotFoundError, UnreachableError
-from rootstock.coordinator.history.server import command, environment
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.history.mlflow_history import History
+from rootstock.coordinator.history.server import command, environment, is_healthy
+from rootstock.coordinator.net.reader import NetReader
+from rootstock.coordinator.pictures.net import draw_net
 from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.config import Federation
-from rootstock.deploy.federation.processes import Processes
+from rootstock.deploy.federation.processes import Processes, free_ports, sigterm_is_an_interrupt
 from rootstock.deploy.federation.progress import Display
 from rootstock.deploy.federation.tables import category_rows
-from rootstock.protos.rootstock.operator.v1 import operator_pb2
+from rootstock.deploy.output import PEOPLE
+from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 
 POLL_SECONDS = 0.5
 ENDED = frozenset({"merged", "rejected", "failed", "rolled_back"})
 COORDINATOR = "coordinator"
 MLFLOW = "mlflow"
+PICTURE = "net.png"
+
+_ROOTSTOCK = (sys.executable, "-m", "rootstock.deploy.cli.main")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a federation came to."""
+    """The result of a federation whose merges have ended."""
 
     net_version: int
     seconds: float
     mlflow_uri: str
     categories: list[dict[str, Any]]
+
+    def as_json(self, folder: Path) -> dict[str, Any]:
+        """Return the JSON of `demo` and `up`; paths are relative to the current folder if below."""
+        if folder.is_relative_to(Path.cwd()):
+            folder = folder.relative_to(Path.cwd())
+        return {
+            "net_version": self.net_version,
+            "seconds": self.seconds,
+            "mlflow_uri": self.mlflow_uri,
+            "categories": self.categories,
+            "places": {
+                "MLflow UI": f"rootstock coordinator ui {folder}",
+                "net": str(folder / PICTURE) if self.net_version else "none was founded",
+                "logs": str(folder / "logs"),
+                "state": str(folder),
+            },
+        }
 
 
 def run_federation(
@@ -44,7 +70,7 @@ def run_federation(
     display: Display,
     *,
     after: Callable[[Outcome, Processes], None],
-) -> Outcome:
+) -> None:
     """Start MLflow, the coordinator and the agents; follow them to the end; stop them.
 
     Parameters
@@ -53,10 +79,6 @@ def run_federation(
         Checked configurations, all on 127.0.0.1.
     state
         The federation's folder: `mlflow/`, `coordinator/`, `sites/`, `logs/`, `configuration/`.
-    mlflow_port
-        Where MLflow's server listens.
-    display
-        Shows how far every process is.
     after
         Called when all merges have ended while everything still runs (to print the table, or to
         keep the UI open).
@@ -84,11 +106,35 @@ def run_federation(
             categories=category_rows(answer),
         )
         display.close()
+        draw_head(federation.coordinator, state / PICTURE)
         after(outcome, processes)
-    return outcome
 
 
-_ROOTSTOCK = (sys.executable, "-m", "rootstock.deploy.cli.main")
+def serve_history(state: Path, port: int) -> None:
+    """Serve the history that a federation has left, in MLflow's UI on 127.0.0.1, until Ctrl-C."""
+    history = state / "mlflow"
+    if not history.is_dir():
+        raise NotFoundError(
+            f"{history}: no history here; give the folder that `demo` or `up` named"
+        )
+    sigterm_is_an_interrupt()
+    net = load(state / "configuration" / f"{COORDINATOR}.toml", CoordinatorConfig).net
+    chosen = port or free_ports(1)[0]
+    with Processes(state / "logs") as processes:
+        processes.start("mlflow-ui", command(history, chosen), environment())
+        while not is_healthy(chosen):
+            processes.check()
+            time.sleep(0.2)
+        page = History(f"http://127.0.0.1:{chosen}", net).page()
+        PEOPLE.print(f"The merges are at {page}\nCtrl-C stops it.", soft_wrap=True)
+        processes.wait()
+
+
+def draw_head(config: CoordinatorConfig, path: Path) -> None:
+    """Draw the newest net version as the paper's figure 1 does, where a net was founded."""
+    with NetReader.open(config) as net:
+        if net.head is not None:
+            draw_net(net.tree(net.head), path)
 
 
 def write_config(state: Path, name: str, config: Document) -> Path:
@@ -99,28 +145,26 @@ def write_config(state: Path, name: str, config: Document) -> Path:
     return path
 
 
-def _follow(
-    federation: Federation, processes: Processes, display: Display
-) -> operator_pb2.GetStatusResponse:
+def _follow(federation: Federation, processes: Processes, display: Display) -> pb.GetStatusResponse:
     """Poll until each lab's submission is refused or has all its merges ended and logged."""
-    answer: operator_pb2.GetStatusResponse | None = None
-    while answer is None or not _ended(answer, federation):
+    while True:
         processes.check()
         try:
             with OperatorClient.of_state(federation.coordinator.state) as operator:
-                while answer is None or not _ended(answer, federation):
+                while True:
                     processes.check()
                     answer = operator.status()
                     display.show(answer)
                     time.sleep(POLL_SECONDS)
+                    if _ended(answer, federation):
+                        return answer
         except (NotFoundError, UnreachableError):
-            # Not up yet: torch and Ray take seconds to import. `check` tells if it has died.
+            # Not up yet: torch and Ray take seconds to import. `check` raises if it has died.
             display.show(None)
             time.sleep(POLL_SECONDS)
-    return answer
 
 
-def _ended(answer: operator_pb2.GetStatusResponse, federation: Federation) -> bool:
+def _ended(answer: pb.GetStatusResponse, federation: Federation) -> bool:
     submissions = {submission.site: submission for submission in answer.submissions}
     for site in federation.sites:
         submission = submissions.get(site.site)

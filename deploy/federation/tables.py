@@ -1,21 +1,18 @@
-"""Results as people and programs read them."""
+"""The errors of a federation's merges: rows for programs, tables for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from rootstock.coordinator.growth.candidates import Candidate
-from rootstock.protos.rootstock.operator.v1 import operator_pb2
-
-if TYPE_CHECKING:
-    from rootstock.coordinator.history.rebuild import RestoredMerge
+from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 
 ASKED = tuple(each for each in Candidate if each is not Candidate.OWN_SAMPLES)
-"""What labs are asked about."""
+"""The candidates that labs are asked about."""
 
 NUMBERS = ("teacher_error", *(f"{each}_error" for each in ASKED))
 """Errors in percent on the owning lab's validation data, in the order in which they arise: what the
@@ -30,28 +27,26 @@ MEAN_IOU = tuple(name.replace("error", "mean_iou") for name in NUMBERS)
 HEADINGS: dict[str, str] = {each: each.label.replace(" ", "\n") for each in ASKED}
 
 
-def category_rows(answer: operator_pb2.GetStatusResponse) -> list[dict[str, Any]]:
-    """Return a row per merge, keyed as DESIGN section 8 says; None where a step did not apply."""
-    rows: list[dict[str, Any]] = []
-    for merge in sorted(answer.merges, key=lambda merge: merge.net_version or 1 << 62):
-        numbers: Mapping[str, float] = merge.numbers
-        rows.append(
-            {
-                "category": merge.category,
-                "task": merge.task,
-                "operation": merge.operation,
-                **{
-                    name: _rounded(numbers.get(name))
-                    for name in (*NUMBERS, *UNCALIBRATED.values(), *MEAN_IOU)
-                },
-                "few_samples": int(numbers.get("few_samples", 0)),
-                "status": merge.state,
-                "reason": merge.reason,
-                "seconds": round(merge.seconds, 2),
-                "net_version": merge.net_version or None,
-            }
-        )
-    return rows
+def category_rows(answer: pb.GetStatusResponse) -> list[dict[str, Any]]:
+    """Return a row for each merge, by net version; None where a step did not apply."""
+    merges = sorted(answer.merges, key=lambda merge: merge.net_version or 1 << 62)
+    return [
+        {
+            "category": merge.category,
+            "task": merge.task,
+            "operation": merge.operation,
+            **{
+                name: round(merge.numbers[name], 3) if name in merge.numbers else None
+                for name in (*NUMBERS, *UNCALIBRATED.values(), *MEAN_IOU)
+            },
+            "few_samples": int(merge.numbers.get("few_samples", 0)),
+            "status": merge.state,
+            "reason": merge.reason,
+            "seconds": round(merge.seconds, 2),
+            "net_version": merge.net_version or None,
+        }
+        for merge in merges
+    ]
 
 
 def category_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -105,72 +100,6 @@ def _add(table: Table, row: Mapping[str, Any], percentages: Iterable[str]) -> No
         f"{row['seconds']:.0f}",
         f"v{row['net_version']}" if row["net_version"] else str(row["status"]),
     )
-
-
-def status_tables(answer: operator_pb2.GetStatusResponse) -> list[Table]:
-    """Return what `coordinator status` prints: sites, submissions, merges."""
-    version = f"version {answer.net_version}" if answer.net_version else "not founded yet"
-    sites = Table(title=f"Net {answer.net}, {version}", title_justify="left", box=SIMPLE_HEAD)
-    for heading in ("site", "watching", "submission", "category", "state", "received"):
-        sites.add_column(heading)
-    by_site = {submission.site: submission for submission in answer.submissions}
-    for site in answer.sites:
-        submission = by_site.get(site.name)
-        sites.add_row(
-            site.name,
-            "yes" if site.watching else "no",
-            submission.submission_id if submission else "",
-            submission.category if submission else "",
-            submission.state if submission else "",
-            _received(submission) if submission else "",
-        )
-    if not answer.merges:
-        return [sites]
-    merges = Table(title="Merges", title_justify="left", box=SIMPLE_HEAD)
-    for heading in ("merge", "category", "task", "operation", "state", "step"):
-        merges.add_column(heading, no_wrap=True)
-    merges.add_column("reason")
-    for merge in answer.merges:
-        step = f"{merge.step}/{merge.steps}" if merge.steps else ""
-        merges.add_row(
-            merge.merge_id,
-            merge.category,
-            merge.task,
-            merge.operation,
-            merge.state,
-            step,
-            merge.reason,
-        )
-    return [sites, merges]
-
-
-def restored_table(merges: Iterable[RestoredMerge]) -> Table:
-    """Return what `coordinator history rebuild` prints: what became of each merge's run."""
-    table = Table(title="Merges in MLflow", title_justify="left", box=SIMPLE_HEAD)
-    for heading in ("merge", "category", "task", "state", "net", "run", "what"):
-        table.add_column(heading, no_wrap=heading in ("merge", "net", "run", "what"))
-    for merge in merges:
-        number = f"v{merge.net_version}" if merge.net_version else ""
-        run = merge.run_id[:8]
-        table.add_row(
-            merge.merge_id, merge.category, merge.task, merge.state, number, run, merge.what
-        )
-    return table
-
-
-def _received(submission: operator_pb2.SubmissionStatus) -> str:
-    """Say how much of a submission is here, and how much of it did not have to travel."""
-    whole = submission.bytes_total
-    held = f", {100 * submission.bytes_held // whole}% held before" if submission.bytes_held else ""
-    return _share(submission.bytes_received, whole) + held
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part // max(whole, 1)}% of {whole / 1e6:.1f} MB"
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
 
 
 def _percent(value: float | None, uncalibrated: float | None = None) -> str:

@@ -95,7 +95,7 @@ def test_it_holds_the_product_and_nothing_else(wheel: Path) -> None:
     assert {
         "rootstock/coordinator/history/report.html",
         "rootstock/coordinator/registry/migrations/script.py.mako",
-        "rootstock/coordinator/registry/migrations/versions/0001_first.py",
+        "rootstock/coordinator/registry/migrations/versions/0004_first.py",
         "rootstock/deploy/examples/digits.toml",
         "rootstock/protos/rootstock/federation/v1/federation_pb2.pyi",
         f"{info}/licenses/LICENSE",

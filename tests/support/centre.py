@@ -17,7 +17,6 @@ from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import Registry
 from rootstock.coordinator.service.server import CoordinatorServer
-from rootstock.coordinator.service.subscriptions import Subscriptions
 
 ARCHITECTURE = ArchitectureSpec(
     name="small-vgg", settings={"input_size": 32, "width": 8}, split="pool1"
@@ -68,8 +67,6 @@ class Centre:
             key=self.key,
             config=self.config,
         )
-        server = CoordinatorServer(
-            context=context, committer=Committer(context), watchers=Subscriptions()
-        )
+        server = CoordinatorServer(context, Committer(context))
         self.address = str(await server.start())
         return server

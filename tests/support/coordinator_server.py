@@ -44,7 +44,7 @@ from rootstock.coordinator.merges.result import AcceptedJoin
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import MergeState, NetVersion, Registry, SubmissionState
-from rootstock.coordinator.service import CoordinatorServer, Subscriptions
+from rootstock.coordinator.service.server import CoordinatorServer
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import DownloadRequest
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
@@ -109,12 +109,7 @@ class Running:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
             context = self.context
-            server = CoordinatorServer(
-                context=context,
-                committer=Committer(context),
-                watchers=Subscriptions(),
-                experiment_id=lambda: "42",
-            )
+            server = CoordinatorServer(context, Committer(context), experiment_id=lambda: "42")
             self._started.set_result(str(await server.start()))
         except Exception as error:  # noqa: BLE001 - raised in the test's thread
             self._started.set_exception(error)

@@ -1,1 +1,1 @@
-"""Uploads: from a signed manifest over resumable chunks to a receipt."""
+"""Uploads: a signed manifest, resumable chunks, a receipt."""

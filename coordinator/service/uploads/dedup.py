@@ -1,4 +1,4 @@
-"""Which tensors of a blob need not travel: those whose very bytes are in the net already.
+"""Upload deduplication: tensors whose bytes the net already has are not uploaded again.
 
 Only modules of the present net version count. Every lab may read them, so that a lab that names a
 tensor's digest gets nothing that it could not have had; what another lab has shipped and is not in
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import structlog
+
 from rootstock.common.documents import canonical_json
 from rootstock.common.errors import IntegrityError, NotFoundError, RefusedError
-from rootstock.common.nets.graph import NetTree
-from rootstock.common.transport.dedup import Place, held_bytes
+from rootstock.common.transport.dedup import Place, fill_up, held_bytes
 from rootstock.common.weights.manifest import BlobEntry, TensorEntry
 from rootstock.common.weights.safetensors_header import HeaderTensor
 from rootstock.common.weights.safetensors_io import read_header
@@ -32,22 +33,18 @@ _SHORT = 16
 
 
 @dataclass(frozen=True)
-class Stripped:
-    """A blob of an upload, without the tensors that need not travel.
-
-    Attributes
-    ----------
-    upload_id
-        The upload's.
-    entry
-        What the manifest says of the blob.
-    held
-        Where the coordinator has each tensor that is left out.
-    """
+class Transfer:
+    """A blob of an upload as it travels: as a whole, or without tensors that the net has."""
 
     upload_id: str
     entry: BlobEntry
-    held: Mapping[str, HeldAt]
+    held: Mapping[str, HeldAt] = field(default_factory=dict)
+    """Where the coordinator has each tensor that is left out."""
+
+    @property
+    def digest(self) -> str:
+        """The blob's."""
+        return self.entry.digest
 
     @property
     def held_bytes(self) -> int:
@@ -61,7 +58,7 @@ class Stripped:
 
     @cached_property
     def name(self) -> str:
-        """Names the set: what came without other tensors is nothing to resume from."""
+        """Names the set of tensors left out: another set's bytes are nothing to resume from."""
         return hashlib.sha256(canonical_json(sorted(self.held))).hexdigest()[:_SHORT]
 
 
@@ -70,48 +67,69 @@ class TensorDedup:
 
     def __init__(self, context: CoordinatorContext) -> None:
         self._context = context
-        self._seen: tuple[str, dict[TensorEntry, HeldAt]] | None = None
+        self._uploads = context.registry.uploads
+        self._net: tuple[str, dict[TensorEntry, HeldAt]] = ("", {})
+        self._log = structlog.get_logger("uploads")
 
-    def decide(self, upload_id: str, entry: BlobEntry) -> Stripped | None:
-        """Return a blob without what the net holds; None: it travels as a whole.
+    def decide(self, upload_id: str, entry: BlobEntry) -> Transfer:
+        """Return a blob without what the net has.
 
-        The first decision to leave tensors out stands, also when the net has another version
-        since: blobs of a net are never deleted.
+        The first decision to leave tensors out stays, also when the net has another version since:
+        blobs of a net are never deleted.
         """
-        uploads = self._context.registry.uploads
-        if (known := uploads.held(upload_id, entry.digest)) is not None:
-            return self._stripped(upload_id, entry, known)
-        held = self._in_net(entry)
-        count = held_bytes(entry, held)
-        if count < WORTHWHILE_BYTES:
-            return None  # not written down: the net may hold more by the next call
-        return self._stripped(upload_id, entry, uploads.hold(upload_id, entry.digest, held, count))
+        held = self._uploads.held(upload_id, entry.digest)
+        if held is None:
+            held = self._in_net(entry)
+            count = held_bytes(entry, held)
+            if count < WORTHWHILE_BYTES:
+                # Not recorded: the net may have more by the next call.
+                return Transfer(upload_id, entry)
+            held = self._uploads.hold(upload_id, entry.digest, held, count)
+        return Transfer(upload_id, entry, held)
 
-    def decided(self, upload_id: str, entry: BlobEntry) -> Stripped | None:
-        """Return what was decided before."""
-        known = self._context.registry.uploads.held(upload_id, entry.digest)
-        return self._stripped(upload_id, entry, known or {})
+    def decided(self, upload_id: str, entry: BlobEntry) -> Transfer:
+        """Return what was decided before; as a whole, if nothing was."""
+        return Transfer(upload_id, entry, self._uploads.held(upload_id, entry.digest) or {})
 
     def bytes_of(self, upload_id: str, entries: Iterable[BlobEntry]) -> int:
         """Return how many bytes of an upload's blobs need not travel, or did not."""
-        decided = (self.decided(upload_id, entry) for entry in entries)
-        return sum(stripped.held_bytes for stripped in decided if stripped is not None)
+        return sum(self.decided(upload_id, entry).held_bytes for entry in entries)
 
-    def refuse(self, upload_id: str, digest: str) -> None:
+    def refuse(self, transfer: Transfer) -> None:
         """Have a blob travel as a whole from now on."""
-        self._context.registry.uploads.hold_nothing(upload_id, digest)
+        self._uploads.hold_nothing(transfer.upload_id, transfer.digest)
 
-    def paths(self, stripped: Stripped) -> Callable[[str], Place]:
-        """Return what says where the bytes of a tensor that was left out stand.
+    def fill_up(self, transfer: Transfer, part: Path, target: Path) -> None:
+        """Make the whole blob of what was sent, prove it and put it at the target, durably.
 
-        That raises `IntegrityError` if they are not there any more, so that the blob has to come as
-        a whole, and `UnreachableError` if the store does not answer.
+        Raises
+        ------
+        RefusedError
+            If it cannot be made, or is another blob: it has to be sent as a whole from now on.
+        UnreachableError
+            If the store does not answer.
         """
+        context = {"upload": transfer.upload_id, "digest": transfer.digest}
+        try:
+            fill_up(part, target, transfer.entry, transfer.held, self._tensors_of(transfer))
+        except RefusedError as error:
+            self.refuse(transfer)
+            self._log.warning("upload.fill_up_failed", **context, error=str(error))
+            raise
+        self._log.info(
+            "upload.filled_up",
+            **context,
+            sent_bytes=transfer.size,
+            held_bytes=transfer.held_bytes,
+        )
+
+    def _tensors_of(self, transfer: Transfer) -> Callable[[str], Place]:
+        """Return a function that says where the bytes of a tensor that was left out are."""
         limits = self._context.plan.limits
         headers: dict[str, tuple[Path, dict[str, HeaderTensor]]] = {}
 
-        def place(name: str) -> Place:
-            at = stripped.held[name]
+        def tensor_of(name: str) -> Place:
+            at = transfer.held[name]
             try:
                 if at.blob not in headers:
                     path = self._context.store.local_path(at.blob)
@@ -120,40 +138,30 @@ class TensorDedup:
                 tensor = header[at.tensor]
             except (RefusedError, NotFoundError, KeyError) as error:
                 raise IntegrityError(
-                    f"tensor '{name}' of blob {stripped.entry.digest} was to come from blob "
+                    f"tensor '{name}' of blob {transfer.digest} was to be taken from blob "
                     f"{at.blob}, which is not whole here any more; send the blob as a whole"
                 ) from error
             return Place(path, tensor.begin, tensor.end)
 
-        return place
-
-    def _stripped(
-        self, upload_id: str, entry: BlobEntry, held: Mapping[str, HeldAt]
-    ) -> Stripped | None:
-        return Stripped(upload_id, entry, held) if held else None
+        return tensor_of
 
     def _in_net(self, entry: BlobEntry) -> dict[str, HeldAt]:
-        """Return which tensors of a blob stand in modules of the net."""
+        """Return which tensors of a blob are in modules of the net; its tree is read once."""
         head = self._context.head()
         if head is None:
             return {}
-        seen = self._seen
-        if seen is None or seen[0] != head.tree:
-            seen = head.tree, _tensors(self._context.tree_of(head))
-            self._seen = seen
-        found = {name: seen[1].get(tensor) for name, tensor in entry.tensors.items()}
-        there = {
-            blob: self._context.store.has(blob)
-            for blob in {at.blob for at in found.values() if at is not None}
-        }
-        return {name: at for name, at in found.items() if at is not None and there[at.blob]}
-
-
-def _tensors(tree: NetTree) -> dict[TensorEntry, HeldAt]:
-    """Return where each tensor of a net's modules stands: dtype, shape and digest are the key."""
-    modules = [*tree.category_modules.values(), *tree.task_modules.values()]
-    return {
-        tensor: HeldAt(module.blob.digest, name)
-        for module in modules
-        for name, tensor in module.blob.tensors.items()
-    }
+        if self._net[0] != head.tree:
+            # Dtype, shape and digest are the key.
+            tree = self._context.tree_of(head)
+            self._net = (
+                head.tree,
+                {
+                    tensor: HeldAt(module.blob.digest, name)
+                    for module in (*tree.category_modules.values(), *tree.task_modules.values())
+                    for name, tensor in module.blob.tensors.items()
+                },
+            )
+        in_net = self._net[1]
+        held = {name: in_net[each] for name, each in entry.tensors.items() if each in in_net}
+        stored = {blob: self._context.store.has(blob) for blob in {at.blob for at in held.values()}}
+        return {name: at for name, at in held.items() if stored[at.blob]}

@@ -7,30 +7,31 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
+from google.protobuf.json_format import MessageToDict
 
+from rootstock.common.config import load
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.deploy.cli.access import operations, running
 from rootstock.deploy.cli.coordinator import heads
-from rootstock.deploy.cli.coordinator.gc import gc
-from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.output import PEOPLE, RESULT, print_json
+from rootstock.deploy.cli.coordinator.tables import restored_table, status_tables
+from rootstock.deploy.cli.extras import CoordinatorGroup
+from rootstock.deploy.cli.options import AsJson, Config, Reason
+from rootstock.deploy.output import PEOPLE, print_json, print_result
 
-app = typer.Typer(help="Run and watch a coordinator.", no_args_is_help=True)
-
-Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")]
-history = typer.Typer(help="Merges as MLflow shows them.", no_args_is_help=True)
+app = typer.Typer(help="Run and watch a coordinator.", no_args_is_help=True, cls=CoordinatorGroup)
+history = typer.Typer(
+    help="Merges as MLflow shows them.", no_args_is_help=True, cls=CoordinatorGroup
+)
 app.add_typer(history, name="history")
 app.add_typer(heads.app, name="heads")
-app.command()(gc)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+MergeId = Annotated[str, typer.Argument(help="As `coordinator status` lists it: mrg-0001")]
 
 
 @app.command()
 def run(config: Config) -> None:
     """Serve labs, transplant what they ship, and log every merge, until SIGTERM or Ctrl-C."""
-    with needs_coordinator("coordinator run"):
-        from rootstock.coordinator.app import run_coordinator
-        from rootstock.coordinator.config import CoordinatorConfig
-    from rootstock.common.config import load
+    from rootstock.coordinator.app import run_coordinator
 
     run_coordinator(load(config, CoordinatorConfig))
 
@@ -38,49 +39,26 @@ def run(config: Config) -> None:
 @app.command()
 def status(config: Config, as_json: AsJson = False) -> None:
     """Show sites, submissions and merges of a running coordinator."""
-    with needs_coordinator("coordinator status"):
-        from rootstock.coordinator.config import CoordinatorConfig
-        from rootstock.deploy.client import OperatorClient
-    from rootstock.common.config import load
-    from rootstock.deploy.federation.tables import status_tables
-
-    with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
+    with running(config) as operator:
         answer = operator.status()
-    if as_json:
-        from google.protobuf.json_format import MessageToDict
-
-        print_json(MessageToDict(answer, preserving_proto_field_name=True))
-        return
-    for table in status_tables(answer):
-        RESULT.print(table)
-
-
-Reason = Annotated[str, typer.Option("--reason", help="Kept in the history, for people.")]
-MergeId = Annotated[str, typer.Argument(help="As `coordinator status` lists it: mrg-0001")]
+    value = MessageToDict(answer, preserving_proto_field_name=True)
+    print_result(value, *status_tables(answer), as_json=as_json)
 
 
 @app.command()
 def approve(merge: MergeId, config: Config, reason: Reason) -> None:
     """Merge what waits for a review, whatever the acceptance policy says."""
-    _decide(config, merge, approve=True, reason=reason)
+    with running(config) as operator:
+        state = operator.decide(merge, approve=True, reason=reason)
+    print_json({"merge": merge, "decision": "approved", "state": state})
 
 
 @app.command()
 def reject(merge: MergeId, config: Config, reason: Reason) -> None:
     """End a merge that is still open without a new net version."""
-    _decide(config, merge, approve=False, reason=reason)
-
-
-def _decide(config: Path, merge: str, *, approve: bool, reason: str) -> None:
-    with needs_coordinator("coordinator approve" if approve else "coordinator reject"):
-        from rootstock.coordinator.config import CoordinatorConfig
-        from rootstock.deploy.client import OperatorClient
-    from rootstock.common.config import load
-
-    with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
-        state = operator.decide(merge, approve=approve, reason=reason)
-    word = "approved" if approve else "rejected"
-    print_json({"merge": merge, "decision": word, "state": state})
+    with running(config) as operator:
+        state = operator.decide(merge, approve=False, reason=reason)
+    print_json({"merge": merge, "decision": "rejected", "state": state})
 
 
 @app.command("forget-samples")
@@ -89,14 +67,54 @@ def forget_samples(
     config: Config,
 ) -> None:
     """Delete the images that a lab shared with a submission, and tell the lab."""
-    with needs_coordinator("coordinator forget-samples"):
-        from rootstock.coordinator.config import CoordinatorConfig
-        from rootstock.deploy.client import OperatorClient
-    from rootstock.common.config import load
-
-    with OperatorClient.of_state(load(config, CoordinatorConfig).state) as operator:
+    with running(config) as operator:
         count = operator.forget_samples(submission)
     print_json({"submission": submission, "forgotten": count})
+
+
+@app.command()
+def gc(
+    config: Config,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be deleted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the blobs that no net version, submission or open merge needs.
+
+    A coordinator that runs does so itself, now and then (table garbage of coordinator.toml). A blob
+    stays for garbage.grace_seconds after it was stored last, whatever refers to it.
+    """
+    from rootstock.coordinator.garbage.collector import collect_garbage
+    from rootstock.coordinator.merges.pending import published_plan
+    from rootstock.coordinator.net.reader import NetReader
+    from rootstock.coordinator.paths import StatePaths
+    from rootstock.coordinator.plan.heads import HeadsFile
+
+    settings = load(config, CoordinatorConfig)
+    if dry_run:
+        paths = StatePaths(settings)
+        with NetReader.open(settings) as net:
+            garbage = collect_garbage(
+                net.registry,
+                net.store,
+                published_plan(paths),
+                HeadsFile(paths.heads).current(),
+                grace_seconds=settings.garbage.grace_seconds,
+                dry_run=True,
+            )
+    else:
+        with operations(settings) as (operator, _):
+            garbage = operator.collect_garbage()
+    rows = {**garbage.kept, "to delete" if dry_run else "deleted": garbage.deleted}
+    print_result(
+        {"dry_run": dry_run, **garbage.model_dump(mode="json")},
+        *(
+            f"{name:<12} {count.blobs:>8} blobs  {count.bytes / 1e6:>10.1f} MB"
+            for name, count in rows.items()
+        ),
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -107,8 +125,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 5000,
 ) -> None:
     """Show a federation's merge history in MLflow's UI until Ctrl-C."""
-    with needs_coordinator("coordinator ui"):
-        from rootstock.deploy.federation.history_ui import serve_history
+    from rootstock.deploy.federation.run import serve_history
 
     serve_history(state, port)
 
@@ -121,13 +138,9 @@ def rebuild(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every merge in MLflow again, from the ledger; what is whole there stays as it is."""
-    with needs_coordinator("coordinator history rebuild"):
-        from rootstock.coordinator.config import CoordinatorConfig
-        from rootstock.coordinator.history.rebuild import Restored
-        from rootstock.coordinator.history.rebuild import rebuild as rebuild_history
-    from rootstock.common.config import load
-    from rootstock.deploy.federation.tables import restored_table
+    """Show every merge in MLflow again, from the registry; complete runs stay as they are."""
+    from rootstock.coordinator.history.rebuild import Restored
+    from rootstock.coordinator.history.rebuild import rebuild as rebuild_history
 
     settings = load(config, CoordinatorConfig)
     if mlflow_uri is not None:
@@ -137,10 +150,10 @@ def rebuild(
     done = Counter(merge.what for merge in merges)
     counts = {what: done[what] for what in get_args(Restored)}
     uri = settings.history.mlflow_uri
-    if as_json:
-        rows = [merge.model_dump() for merge in merges]
-        print_json({"mlflow_uri": uri, **counts, "merges": rows})
-        return
-    RESULT.print(restored_table(merges))
-    told = ", ".join(f"{count} {what}" for what, count in counts.items())
-    RESULT.print(f"{len(merges)} merges at {uri}: {told}", soft_wrap=True)
+    summary = ", ".join(f"{count} {what}" for what, count in counts.items())
+    print_result(
+        {"mlflow_uri": uri, **counts, "merges": [merge.model_dump() for merge in merges]},
+        restored_table(merges),
+        f"{len(merges)} merges at {uri}: {summary}",
+        as_json=as_json,
+    )

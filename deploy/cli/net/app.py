@@ -9,16 +9,20 @@ from typing import Annotated
 
 import typer
 
+from rootstock.deploy.cli.access import number_of, open_net
+from rootstock.deploy.cli.extras import CoordinatorGroup
 from rootstock.deploy.cli.net import export as net_export
 from rootstock.deploy.cli.net import growth as net_growth
 from rootstock.deploy.cli.net import history as net_history
 from rootstock.deploy.cli.net import learn as net_learn
 from rootstock.deploy.cli.net import predict as net_predict
 from rootstock.deploy.cli.net import show as net_show
-from rootstock.deploy.cli.net.options import AsJson, Config, Version, number_of, open_net
-from rootstock.deploy.output import RESULT, print_json
+from rootstock.deploy.cli.options import AsJson, Config, Version
+from rootstock.deploy.output import print_result
 
-app = typer.Typer(help="See, verify and export net versions.", no_args_is_help=True)
+app = typer.Typer(
+    help="See, verify and export net versions.", no_args_is_help=True, cls=CoordinatorGroup
+)
 
 VERIFY_FAILED = 1
 """Exit code of `net verify` when it found problems: the answer is no, not an error."""
@@ -49,24 +53,22 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that a version is whole, signed for, and answers as its joins always did."""
-    settings, opened = open_net(config, "verify")
     from rootstock.common.identity.keys import load as load_key
     from rootstock.coordinator.net.verify import verify_version
     from rootstock.coordinator.paths import StatePaths
 
-    with opened as view:
-        number = number_of(view, version)
+    settings, opened = open_net(config)
+    with opened as net:
+        number = number_of(net, version)
         key = load_key(StatePaths(settings).key).public_key
-        problems = verify_version(view, number, key, probe=probe)
-    if as_json:
-        rows = [problem.model_dump() for problem in problems]
-        print_json({"ok": not problems, "version": number, "problems": rows})
-    elif problems:
-        for problem in problems:
-            RESULT.print(f"{problem.where}: {problem.what} ({problem.rule})", soft_wrap=True)
-    else:
-        RESULT.print(f"version {number}: every blob is there, matches its digest and is signed for")
+        problems = verify_version(net, number, key, probe=probe)
+    lines = [f"{problem.where}: {problem.what} ({problem.rule})" for problem in problems]
+    if not problems:
+        lines = [f"version {number}: every blob is there, matches its digest and is signed for"]
         if probe:
-            RESULT.print("every join answers, bit by bit, as in the version that added it")
+            lines.append("every join answers, bit by bit, as in the version that added it")
+    rows = [problem.model_dump() for problem in problems]
+    value = {"ok": not problems, "version": number, "problems": rows}
+    print_result(value, *lines, as_json=as_json)
     if problems:
         raise typer.Exit(VERIFY_FAILED)

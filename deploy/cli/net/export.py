@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rootstock.deploy.cli.net.options import Config, Version, number_of, open_net
+from rootstock.deploy.cli.access import number_of, open_net
+from rootstock.deploy.cli.options import Config, Version
 from rootstock.deploy.output import print_json
 
 
@@ -33,15 +34,15 @@ def export(
     Prints the card without the list of tensors. The file takes any number of images at once, and
     holds the calibration.
     """
-    where, opened = open_net(config, "export")
     from rootstock.common.weights.card import NetSource
     from rootstock.coordinator.export.exporting import export_composed
 
-    with opened as view:
-        number = number_of(view, version)
+    where, opened = open_net(config)
+    with opened as net:
+        number = number_of(net, version)
         card = export_composed(
-            view.tree(number),
-            view.store,
+            net.tree(number),
+            net.store,
             category,
             task,
             out,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rootstock.deploy.cli.net.options import AsJson, Config, Version, number_of, open_net
-from rootstock.deploy.output import RESULT, print_json
+from rootstock.deploy.cli.access import number_of, open_net
+from rootstock.deploy.cli.options import AsJson, Config, Version
+from rootstock.deploy.output import print_result
 
 if TYPE_CHECKING:
     from rootstock.common.nets.graph import Edge, VersionCommit
@@ -28,19 +29,14 @@ def log(
     as_json: AsJson = False,
 ) -> None:
     """Show a net version and its ancestors, newest first, with the merge that made each."""
-    _, opened = open_net(config, "log")
-    with opened as view:
-        commits = view.history(number_of(view, version), limit)
-    if as_json:
-        versions = [
-            {"digest": commit.content_digest(), **commit.model_dump(mode="json")}
-            for commit in commits
-        ]
-        print_json({"versions": versions})
-        return
-    for commit in commits:
-        for line in _log_lines(commit):
-            RESULT.print(line, soft_wrap=True)
+    _, opened = open_net(config)
+    with opened as net:
+        commits = net.history(number_of(net, version), limit)
+    versions = [
+        {"digest": commit.content_digest(), **commit.model_dump(mode="json")} for commit in commits
+    ]
+    lines = (line for commit in commits for line in _log_lines(commit))
+    print_result({"versions": versions}, *lines, as_json=as_json)
 
 
 def diff(
@@ -50,17 +46,17 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show what a net version has that another has not: modules, joins, errors."""
-    _, opened = open_net(config, "diff")
     from rootstock.coordinator.net.diff import difference
 
-    with opened as view:
-        numbers = (old, number_of(view, new))
-        found = difference(view.tree(numbers[0]), view.tree(numbers[1]))
-    if as_json:
-        print_json({"from": numbers[0], "to": numbers[1], **found.as_json()})
-        return
-    for line in _diff_lines(found, *numbers):
-        RESULT.print(line, soft_wrap=True)
+    _, opened = open_net(config)
+    with opened as net:
+        new = number_of(net, new)
+        changes = difference(net.tree(old), net.tree(new))
+    print_result(
+        {"from": old, "to": new, **changes.as_json()},
+        *_diff_lines(changes, old, new),
+        as_json=as_json,
+    )
 
 
 def _log_lines(commit: VersionCommit) -> Iterator[str]:
@@ -84,29 +80,28 @@ def _numbers(numbers: MergeNumbers) -> str:
     errors = {"teacher": numbers.teacher_error} if numbers.teacher_error is not None else {}
     errors |= {each.label: error for each, error in numbers.shown_errors.items()}
     line = "error in %: " + "  ".join(f"{label} {error:.1f}" for label, error in errors.items())
-    spent = sum(numbers.seconds.values())
-    return (line if errors else "") + (f"  {spent:.0f} s" if numbers.seconds else "")
+    seconds = sum(numbers.seconds.values())
+    return (line if errors else "") + (f"  {seconds:.0f} s" if numbers.seconds else "")
 
 
-def _diff_lines(found: Difference, old: int, new: int) -> Iterator[str]:
+def _diff_lines(delta: Difference, old: int, new: int) -> Iterator[str]:
     yield f"[bold]net version {old} → {new}[/]"
-    if not found:
+    if not delta:
         yield "no difference"
         return
-    yield from _module_lines(found)
-    yield from _join_lines(found)
-    changes = (found.categories, found.tasks, found.joins)
+    yield from _module_lines(delta)
+    yield from _join_lines(delta)
     counts = {
-        what: sum(len(getattr(each, what)) for each in changes)
+        what: sum(len(getattr(each, what)) for each in (delta.categories, delta.tasks, delta.joins))
         for what in ("added", "removed", "changed")
     }
     yield ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def _module_lines(found: Difference) -> Iterator[str]:
+def _module_lines(delta: Difference) -> Iterator[str]:
     for kind, changes, old, new in (
-        ("category", found.categories, found.old.category_modules, found.new.category_modules),
-        ("task", found.tasks, found.old.task_modules, found.new.task_modules),
+        ("category", delta.categories, delta.old.category_modules, delta.new.category_modules),
+        ("task", delta.tasks, delta.old.task_modules, delta.new.task_modules),
     ):
         for name in changes.added:
             yield f"[green]+ {kind} module {name}[/]  {new[name].blob.digest[:_SHORT]}"
@@ -117,15 +112,15 @@ def _module_lines(found: Difference) -> Iterator[str]:
             yield f"[yellow]~ {kind} module {name}[/]  {' → '.join(digests)}"
 
 
-def _join_lines(found: Difference) -> Iterator[str]:
+def _join_lines(delta: Difference) -> Iterator[str]:
     from rootstock.coordinator.net.diff import edges
 
-    old, new = edges(found.old), edges(found.new)
-    for join in found.joins.added:
-        yield f"[green]+ join {join[0]} → {join[1]}[/]  {_told(new[join])}"
-    for join in found.joins.removed:
-        yield f"[red]- join {join[0]} → {join[1]}[/]  {_told(old[join])}"
-    for join in found.joins.changed:
+    old, new = edges(delta.old), edges(delta.new)
+    for join in delta.joins.added:
+        yield f"[green]+ join {join[0]} → {join[1]}[/]  {_state(new[join])}"
+    for join in delta.joins.removed:
+        yield f"[red]- join {join[0]} → {join[1]}[/]  {_state(old[join])}"
+    for join in delta.joins.changed:
         yield f"[yellow]~ join {join[0]} → {join[1]}[/]  {_change(old[join], new[join])}"
 
 
@@ -138,7 +133,7 @@ def _change(old: Edge, new: Edge) -> str:
     return ", ".join(parts)
 
 
-def _told(edge: Edge) -> str:
+def _state(edge: Edge) -> str:
     return f"{_error(edge)}, {_adapter(edge)}"
 
 

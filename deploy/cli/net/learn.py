@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rootstock.deploy.cli.extras import needs_coordinator
-from rootstock.deploy.cli.net.options import AsJson, Config, number_of
-from rootstock.deploy.cli.operations import operations
-from rootstock.deploy.output import PEOPLE, RESULT, print_json
+from rootstock.common.config import load
+from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.deploy.cli.access import number_of, operations
+from rootstock.deploy.cli.options import AsJson, Config, Seed, Steps
+from rootstock.deploy.output import PEOPLE, listed, print_result
 
 if TYPE_CHECKING:
     from rootstock.coordinator.merges.result import OperatorJoin
 
-QUEUED = "queued; merged once `rootstock coordinator run` runs"
 Samples = Annotated[
     Path, typer.Option("--samples", help="Folder of CATEGORY/yes/… and CATEGORY/no/… images.")
 ]
@@ -31,43 +31,38 @@ def learn(
     source: Annotated[
         str | None, typer.Option("--from", help="Fine-tune this task's module as the new one.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, max=1_000_000)] = 400,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Steps = 400,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Learn a new task module on frozen category modules, and queue its joins.
 
-    What the net holds does not change. A coordinator that runs commits what was queued.
+    What is in the net does not change. A coordinator that runs commits what was queued.
     """
-    with needs_coordinator("net learn"):
-        from rootstock.common.distillation.settings import TaskLearningSettings
-        from rootstock.coordinator.config import CoordinatorConfig
-        from rootstock.coordinator.learning.learn import Learner
-        from rootstock.coordinator.merges.own_samples import categories_in
-        from rootstock.coordinator.merges.pending import published_plan
-        from rootstock.coordinator.net.reader import NetReader
-        from rootstock.coordinator.paths import StatePaths
-    from rootstock.common.config import load
+    from rootstock.common.distillation.settings import TaskLearningSettings
+    from rootstock.coordinator.learning.learn import Learner
+    from rootstock.coordinator.merges.own_samples import categories_in
+    from rootstock.coordinator.merges.pending import published_plan
+    from rootstock.coordinator.net.reader import NetReader
+    from rootstock.coordinator.paths import StatePaths
 
     settings = load(config, CoordinatorConfig)
     plan = published_plan(StatePaths(settings))
-    with NetReader.open(settings) as view:
-        tree = view.tree(number_of(view, None))
-        begin = next(iter(plan.initial_task_modules.values()), None)
-        learned = Learner(view, tree, samples).task(
+    with NetReader.open(settings) as net:
+        learned = Learner(net.store, net.tree(number_of(net)), samples).task(
             name,
-            _names(categories) or categories_in(samples),
-            begin,
+            list(listed(categories)) or categories_in(samples),
+            next(iter(plan.initial_task_modules.values()), None),
             source,
             TaskLearningSettings(steps=steps, seed=seed),
         )
     with operations(settings) as (operator, running):
         merges = operator.learn_task(name, learned, source)
-    rows = [
-        _row(merge, category, name, join)
+    joins = [
+        (merge, category, name, join)
         for merge, (category, join) in zip(merges, learned.joins.items(), strict=True)
     ]
-    _show(rows, running=running, as_json=as_json)
+    _print_queued(joins, running=running, as_json=as_json)
 
 
 def found(
@@ -76,8 +71,8 @@ def found(
     categories: Annotated[
         str, typer.Option(help="With commas; default: all that wait and have samples.")
     ] = "",
-    steps: Annotated[int, typer.Option(min=1, max=1_000_000)] = 400,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Steps = 400,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Found the net on a task module learned on the category modules of several labs.
@@ -85,106 +80,96 @@ def found(
     Needs growth.automatic = false, so that the first teacher is held until several wait. The first
     category's module is joined to it; the others are merged like any category after it.
     """
-    with needs_coordinator("net found"):
-        from rootstock.common.distillation.settings import TaskLearningSettings
-        from rootstock.coordinator.config import CoordinatorConfig
-        from rootstock.coordinator.learning.found import (
-            chosen_categories,
-            founding_merge,
-            waiting_categories,
-        )
-        from rootstock.coordinator.learning.learn import Learner
-        from rootstock.coordinator.merges.own_samples import categories_in
-        from rootstock.coordinator.merges.pending import published_plan
-        from rootstock.coordinator.net.reader import NetReader
-        from rootstock.coordinator.paths import StatePaths
-    from rootstock.common.config import load
+    from rootstock.common.distillation.settings import TaskLearningSettings
+    from rootstock.coordinator.learning.founding import (
+        chosen_categories,
+        founding_merge,
+        waiting_categories,
+    )
+    from rootstock.coordinator.learning.learn import Learner
+    from rootstock.coordinator.merges.own_samples import categories_in
+    from rootstock.coordinator.merges.pending import published_plan
+    from rootstock.coordinator.net.reader import NetReader
+    from rootstock.coordinator.paths import StatePaths
 
     settings = load(config, CoordinatorConfig)
     plan = published_plan(StatePaths(settings))
-    with NetReader.open(settings) as view:
-        merge = founding_merge(view.registry)
-        waiting = waiting_categories(view.registry, merge, plan)
-        chosen = chosen_categories(
-            waiting, merge.category, categories_in(samples), _names(categories)
-        )
-        learned = Learner(view, waiting, samples).task(
+    with NetReader.open(settings) as net:
+        merge = founding_merge(net.registry)
+        waiting = waiting_categories(net.registry, merge, plan)
+        learned = Learner(net.store, waiting, samples).task(
             merge.task,
-            chosen,
+            chosen_categories(waiting, merge.category, categories_in(samples), listed(categories)),
             plan.initial_task_modules.get(merge.task),
             None,
             TaskLearningSettings(steps=steps, seed=seed),
         )
     with operations(settings) as (operator, running):
         operator.found_net(merge.id, learned)
-    rows = [
-        {"category": category, **join.model_dump(exclude={"adapter", "submission"})}
-        for category, join in learned.joins.items()
-    ]
-    if as_json:
-        told = {"merge": merge.id, "task": merge.task, "categories": rows}
-        print_json({**told, "coordinator_runs": running})
-        return
-    for row in rows:
-        RESULT.print(
-            f"{row['category']} → {merge.task}  error {row['error']:.1f}% on {row['judged_on']} "
-            "images",
-            soft_wrap=True,
-        )
-    RESULT.print(f"merge {merge.id} founds the net on it, with {merge.category}", soft_wrap=True)
-    if not running:
-        PEOPLE.print(QUEUED)
+    value = {
+        "merge": merge.id,
+        "task": merge.task,
+        "categories": [
+            {"category": name, **_learned(join)} for name, join in learned.joins.items()
+        ],
+        "coordinator_runs": running,
+    }
+    lines = [_line(category, merge.task, join) for category, join in learned.joins.items()]
+    lines.append(f"merge {merge.id} founds the net on it, with {merge.category}")
+    print_result(value, *lines, as_json=as_json)
+    _say_queued(running=running, as_json=as_json)
 
 
 def connect(
-    category: Annotated[str, typer.Argument(help="Held by the net.")],
-    task: Annotated[str, typer.Argument(help="Held by the net, and not joined to it.")],
+    category: Annotated[str, typer.Argument(help="A category of the net.")],
+    task: Annotated[str, typer.Argument(help="A task of the net, not joined to the category.")],
     config: Config,
     samples: Samples,
-    steps: Annotated[int, typer.Option(min=1, max=1_000_000)] = 300,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Steps = 300,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Join a category and a task that the net holds: by no adapter, another task's, or a new one.
+    """Join a category and a task of the net: by no adapter, another task's, or a new one.
 
     Which one is best is judged on samples that none was learned from.
     """
-    with needs_coordinator("net connect"):
-        from rootstock.common.distillation.settings import BackDistillationSettings
-        from rootstock.coordinator.config import CoordinatorConfig
-        from rootstock.coordinator.learning.learn import Learner
-        from rootstock.coordinator.net.reader import NetReader
-    from rootstock.common.config import load
+    from rootstock.common.distillation.settings import BackDistillationSettings
+    from rootstock.coordinator.learning.learn import Learner
+    from rootstock.coordinator.net.reader import NetReader
 
     settings = load(config, CoordinatorConfig)
-    with NetReader.open(settings) as view:
-        tree = view.tree(number_of(view, None))
-        join = Learner(view, tree, samples).connection(
+    with NetReader.open(settings) as net:
+        join = Learner(net.store, net.tree(number_of(net)), samples).connection(
             category, task, BackDistillationSettings(steps=steps, seed=seed)
         )
     with operations(settings) as (operator, running):
         merge = operator.connect(category, task, join)
-    _show([_row(merge, category, task, join)], running=running, as_json=as_json)
+    _print_queued([(merge, category, task, join)], running=running, as_json=as_json)
 
 
-def _show(rows: list[dict[str, object]], *, running: bool, as_json: bool) -> None:
-    if as_json:
-        print_json({"joins": rows, "coordinator_runs": running})
-        return
-    for row in rows:
-        RESULT.print(
-            f"{row['merge']}  {row['category']} → {row['task']}  error {row['error']:.1f}% on "
-            f"{row['judged_on']} images ({row['how']})",
-            soft_wrap=True,
-        )
-    if not running:
-        PEOPLE.print(QUEUED)
+def _print_queued(
+    joins: list[tuple[str, str, str, OperatorJoin]], *, running: bool, as_json: bool
+) -> None:
+    rows = [
+        {"merge": merge, "category": category, "task": task, **_learned(join)}
+        for merge, category, task, join in joins
+    ]
+    lines = (
+        f"{merge}  {_line(category, task, join)} ({join.how})"
+        for merge, category, task, join in joins
+    )
+    print_result({"joins": rows, "coordinator_runs": running}, *lines, as_json=as_json)
+    _say_queued(running=running, as_json=as_json)
 
 
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _say_queued(*, running: bool, as_json: bool) -> None:
+    if not running and not as_json:
+        PEOPLE.print("queued; merged once `rootstock coordinator run` runs")
 
 
-def _row(merge: str, category: str, task: str, join: OperatorJoin) -> dict[str, object]:
-    learned = join.model_dump(exclude={"adapter", "submission"})
-    return {"merge": merge, "category": category, "task": task, **learned}
+def _learned(join: OperatorJoin) -> dict[str, Any]:
+    return join.model_dump(exclude={"adapter", "submission"})
+
+
+def _line(category: str, task: str, join: OperatorJoin) -> str:
+    return f"{category} → {task}  error {join.error:.1f}% on {join.judged_on} images"

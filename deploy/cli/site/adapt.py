@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rootstock.deploy.output import PEOPLE, RESULT, print_json, print_plain
+from rootstock.common.config import check, load
+from rootstock.deploy.cli.options import AsJson, Seed, SiteConfigFile, Steps
+from rootstock.deploy.output import RESULT, cut, note, print_json, print_plain, progress, retrying
+from rootstock.site_agent.config import SiteConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +25,7 @@ _NAME = 32
 
 
 def adapt(
-    config: Annotated[Path, typer.Option("--config", "-c", help="site.toml")],
+    config: SiteConfigFile,
     images: Annotated[
         Path, typer.Option("--images", help="Folder of the new domain's images, at any depth.")
     ],
@@ -30,25 +33,21 @@ def adapt(
         Path | None,
         typer.Option(help="Folder of its yes/… and no/… images: errors on them are reported."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, max=1_000_000)] = 300,
+    steps: Steps = 300,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-4,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; default: one in the state folder.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Adapt the lab's category module to images of another domain by their rotations alone.
 
     The coordinator's rotation head and the lab's task modules stay as they are. The agent may run
     meanwhile; nothing is shipped.
     """
-    from rootstock.common.config import check, load
-    from rootstock.site_agent.config import SiteConfig
-
     settings = load(config, SiteConfig)
     from rootstock.common.compatible.adaptation import AdaptationSettings
-    from rootstock.deploy.cli.site.progress import progress, retrying, warn
     from rootstock.site_agent.transfer.adapt import adapt_own
     from rootstock.site_agent.transfer.adapt_card import require_free, write
     from rootstock.site_agent.transfer.snapshot import snapshot
@@ -60,7 +59,7 @@ def adapt(
     )
     if out is not None:
         require_free(out)
-    with snapshot(settings, retrying, warn) as lab, progress("adapts") as on_step:
+    with snapshot(settings, retrying, note) as lab, progress("adapts") as on_step:
         adapted = adapt_own(lab, images, labelled, adaptation, on_step)
     folder, card = write(adapted, settings.state / "adapted", out)
     if as_json:
@@ -69,11 +68,10 @@ def adapt(
     print_plain(*lines(card))
     RESULT.print(f"written to {folder}", soft_wrap=True)
     if card.rotations.own.accuracy < _HARDLY:
-        PEOPLE.print(
-            f"note: the rotation head tells {card.rotations.own.accuracy:.0f}% of turns of the "
-            "lab's own images (chance: 25%). The net was not trained below it, so what satisfies "
-            "the head need not suit its task modules: train with recipe = 'compatible'",
-            soft_wrap=True,
+        note(
+            f"the rotation head tells {card.rotations.own.accuracy:.0f}% of turns of the lab's own "
+            "images (chance: 25%). The net was not trained below it, so what satisfies the head "
+            "need not suit its task modules: train with recipe = 'compatible'"
         )
 
 
@@ -87,7 +85,7 @@ def lines(card: AdaptedCard) -> Iterator[str]:
     yield _row("", ["as it is", "BatchNorm", "adapted", "own images"])
     turns = card.rotations
     accuracies = [turns.source, turns.re_estimated, turns.adapted, turns.own]
-    yield _row("turns told, %", [f"{each.accuracy:.1f}" for each in accuracies])
+    yield _row("turns recognised, %", [f"{each.accuracy:.1f}" for each in accuracies])
     for task, error in sorted(card.errors.items()):
         errors = [error.source, error.re_estimated, error.adapted]
         yield _row(f"error, {task}, %", [f"{error:.1f}" for error in errors])
@@ -101,6 +99,4 @@ def lines(card: AdaptedCard) -> Iterator[str]:
 
 
 def _row(name: str, values: list[str]) -> str:
-    if len(name) > _NAME:
-        name = name[: _NAME - 1] + "…"
-    return f"{name:<{_NAME}}" + "".join(f"{value:>12}" for value in values)
+    return f"{cut(name, _NAME):<{_NAME}}" + "".join(f"{value:>12}" for value in values)

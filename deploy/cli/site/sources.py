@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rootstock.deploy.output import print_json, print_plain
+from rootstock.common.config import load
+from rootstock.deploy.cli.options import AsJson, SiteConfigFile
+from rootstock.deploy.output import cut, note, print_json, print_plain, progress, retrying
+from rootstock.site_agent.config import SiteConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +22,7 @@ _NAME = 32
 
 
 def sources(
-    config: Annotated[Path, typer.Option("--config", "-c", help="site.toml")],
+    config: SiteConfigFile,
     given: Annotated[
         list[Path] | None,
         typer.Option("--from", help="Exported net NAME.safetensors, its card beside; repeatable."),
@@ -30,23 +33,19 @@ def sources(
     steps: Annotated[
         int, typer.Option(min=0, max=1_000_000, help="Of fine-tuning f; 0: at once only.")
     ] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Rank category modules as sources below the lab's own task module, without training for each.
 
     Besides the files that are given these are the lab's older teachers. The holdout images rank;
     errors on validation images are reported and decide nothing. The agent may run meanwhile.
     """
-    from rootstock.common.config import load
-    from rootstock.site_agent.config import SiteConfig
-
     settings = load(config, SiteConfig)
-    from rootstock.deploy.cli.site.progress import progress, retrying, warn
     from rootstock.site_agent.recipes.sources import from_file
     from rootstock.site_agent.transfer.rank_sources import candidates, rank, task_named
     from rootstock.site_agent.transfer.snapshot import snapshot
 
-    with snapshot(settings, retrying, warn) as lab, progress("ranks") as on_step:
+    with snapshot(settings, retrying, note) as lab, progress("ranks") as on_step:
         chosen = task_named(lab, task)
         files = [from_file(path, lab.device) for path in given or ()]
         ranking = rank(lab, candidates(lab, files), chosen, steps, on_step)
@@ -77,8 +76,8 @@ def lines(ranking: Ranking) -> Iterator[str]:
 
 
 def _row(rank: str, row: Ranked) -> str:
-    name = row.source if len(row.source) <= _NAME else row.source[: _NAME - 1] + "…"
-    return f"{rank:<4}{name:<{_NAME}}{_pair(row.at_once)}  {_pair(row.fine_tuned)}".rstrip()
+    name = f"{cut(row.source, _NAME):<{_NAME}}"
+    return f"{rank:<4}{name}{_pair(row.at_once)}  {_pair(row.fine_tuned)}".rstrip()
 
 
 def _pair(score: Score | None) -> str:

@@ -29,7 +29,6 @@ from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Registry
 from rootstock.coordinator.service.server import CoordinatorServer
-from rootstock.coordinator.service.subscriptions import Subscriptions
 from rootstock.protos.rootstock.federation.v1 import federation_pb2
 from rootstock.site_agent.config import DataConfig, SiteConfig
 from rootstock.site_agent.spool.spool import Spool
@@ -98,9 +97,7 @@ def serve(folder: Path) -> dict[str, Any]:
             key=load_or_create(StatePaths(config).key),
             config=config,
         )
-        server = CoordinatorServer(
-            context=context, committer=Committer(context), watchers=Subscriptions()
-        )
+        server = CoordinatorServer(context, Committer(context))
 
         async def run() -> int:
             print(str(await server.start()), flush=True)

@@ -20,7 +20,6 @@ from rootstock.common.weights.card import NetCard
 from rootstock.common.weights.manifest import RefinementManifest, TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.net.verify import Problem
-from rootstock.deploy.federation.report import summary
 from rootstock.deploy.federation.run import Outcome
 from rootstock.deploy.federation.tables import category_rows
 from rootstock.protos.rootstock.operator.v1 import operator_pb2
@@ -109,4 +108,4 @@ def _demo() -> dict[str, Any]:
     merge.net_version = 1
     rows = category_rows(operator_pb2.GetStatusResponse(merges=[merge]))
     outcome = Outcome(net_version=1, seconds=1.0, mlflow_uri="http://127.0.0.1:1", categories=rows)
-    return summary(outcome, Path("state"), founded=True)
+    return outcome.as_json(Path("state"))

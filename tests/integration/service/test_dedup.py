@@ -29,8 +29,8 @@ from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.commit import roll_back
 from rootstock.coordinator.registry import NetVersion
 from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES
+from rootstock.deploy.cli.coordinator.tables import status_tables
 from rootstock.deploy.client import OperatorClient
-from rootstock.deploy.federation.tables import status_tables
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.config import DataConfig, NetworkConfig, SiteConfig
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
@@ -321,7 +321,7 @@ def test_a_lying_header_is_refused_and_the_blob_then_comes_as_a_whole(
     again = missing_of(dog.begin(teacher.manifest, leaves_out=True), task_module(teacher))
     assert (again.durable_offset, list(again.held_tensors)) == (0, [])
     # One that was told otherwise before is told to begin again, not that its blob is bad.
-    with pytest.raises(UnreachableError, match="is to come as a whole now; begin"):
+    with pytest.raises(UnreachableError, match="can no longer deduplicate blob"):
         dog.upload(_chunked(begun.upload_id, blob.digest, sent))
     dog.ship(teacher, leaves_out=True)
     assert arrived(coordinator, teacher)

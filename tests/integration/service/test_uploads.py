@@ -30,7 +30,7 @@ from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.paths import signature_ref
 from rootstock.coordinator.registry import SubmissionState
 from rootstock.coordinator.registry.uploads import LEASE_SECONDS
-from rootstock.coordinator.service.uploads.slots import STREAMS_PER_SITE, Slots
+from rootstock.coordinator.service.uploads.partial import STREAMS_PER_SITE, Slots
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_server import (
     CHUNK,

@@ -2,13 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rootstock.coordinator.growth.operations import (
-    Operation,
-    OperationKind,
-    Refusal,
-    Underway,
-    decide,
-)
+from rootstock.coordinator.growth.operations import Operation, OperationKind, Refusal, decide
 from tests.support.named_blobs import BOTH, net_of, teacher
 
 
@@ -78,7 +72,7 @@ def test_refuses_with_value_and_remedy(
 
 def test_refuses_a_category_that_is_on_its_way_and_no_other() -> None:
     tree = net_of("classification")
-    underway = Underway(joins=frozenset({("cat", "classification")}))
+    underway = [Operation(OperationKind.NEW_CATEGORY, "cat", "classification")]
     refusal = decide(tree, teacher("cat", "classification"), BOTH, underway)
     assert isinstance(refusal, Refusal)
     assert "being merged" in refusal.reason
@@ -89,10 +83,10 @@ def test_refuses_a_category_that_is_on_its_way_and_no_other() -> None:
 
 def test_a_task_that_is_on_its_way_is_joined_rather_than_brought_twice() -> None:
     tree = net_of("classification")
-    underway = Underway(
-        joins=frozenset({("cat", "classification"), ("cat", "counting")}),
-        tasks=frozenset({"counting"}),
-    )
+    underway = [
+        Operation(OperationKind.NEW_CATEGORY, "cat", "classification"),
+        Operation(OperationKind.NEW_TASK, "cat", "counting"),
+    ]
     assert decide(tree, teacher("cow", "classification", "counting"), BOTH, underway) == [
         Operation(OperationKind.NEW_CATEGORY, "cow", "classification"),
         Operation(OperationKind.NEW_CATEGORY, "cow", "counting"),
@@ -113,7 +107,7 @@ def test_a_second_teacher_of_a_category_needs_a_flag_and_gets_a_name_of_its_own(
     assert decide(tree, flagged, BOTH, owner=owner) == [
         Operation(OperationKind.NEW_CATEGORY, "dog-v2", "classification")
     ]
-    underway = Underway(joins=frozenset({("dog-v2", "classification")}))
+    underway = [Operation(OperationKind.NEW_CATEGORY, "dog-v2", "classification")]
     assert decide(tree, flagged, BOTH, underway, owner) == [
         Operation(OperationKind.NEW_CATEGORY, "dog-v3", "classification")
     ]

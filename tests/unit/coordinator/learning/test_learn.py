@@ -22,13 +22,13 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.growth.readiness import ready
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.learning.found import (
+from rootstock.coordinator.learning.founding import (
     chosen_categories,
     founding_merge,
     waiting_categories,
 )
 from rootstock.coordinator.learning.learn import Learner
-from rootstock.coordinator.learning.queue import found_with, queue_connection, queue_task
+from rootstock.coordinator.learning.operations import Operations
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.own_samples import categories_in, read_own
 from rootstock.coordinator.merges.pending import growth_plan
@@ -75,7 +75,7 @@ def grown(context: CoordinatorContext, tmp_path: Path) -> CoordinatorContext:
 def learner(context: CoordinatorContext, folder: Path) -> Learner:
     tree = context.tree()
     assert tree is not None
-    return Learner(NetReader(context.registry, context.store), tree, folder)
+    return Learner(context.store, tree, folder)
 
 
 def queue(context: CoordinatorContext, folder: Path, name: str, source: str | None) -> list[Merge]:
@@ -83,7 +83,8 @@ def queue(context: CoordinatorContext, folder: Path, name: str, source: str | No
     assert tree is not None
     begin = context.plan.initial_task_modules["classification"]
     found = learner(context, folder).task(name, ["cat", "dog"], begin, source, QUICK)
-    return queue_task(context, name, found, source)
+    ids = Operations(context).learn_task(name, found, source)
+    return [context.registry.merges.get(each) for each in ids]
 
 
 def carry(context: CoordinatorContext, merges: list[Merge]) -> None:
@@ -153,10 +154,8 @@ def test_a_further_join_takes_the_best_of_what_there_is(
     tree = grown.tree()
     assert tree is not None
     found = learner(grown, folder).task("round", ["cat"], begin, None, QUICK)
-    carry(
-        grown,
-        queue_task(grown, "round", found, None),
-    )
+    (founding,) = Operations(grown).learn_task("round", found, None)
+    carry(grown, [grown.registry.merges.get(founding)])
     tree = grown.tree()
     assert tree is not None
     settings = BackDistillationSettings(steps=150)
@@ -164,7 +163,8 @@ def test_a_further_join_takes_the_best_of_what_there_is(
     plain = learner(grown, folder).connection("dog", "round", BackDistillationSettings(steps=1))
     assert join.error <= plain.error
     assert join.judged_on > 20
-    carry(grown, [queue_connection(grown, "dog", "round", join)])
+    connecting = Operations(grown).connect("dog", "round", join)
+    carry(grown, [grown.registry.merges.get(connecting)])
     joined = grown.tree()
     assert joined is not None
     edge = joined.edge("dog", "round")
@@ -293,10 +293,9 @@ def found(context: CoordinatorContext, folder: Path) -> Merge:
     tree = waiting_categories(registry, merge, context.plan)
     chosen = chosen_categories(tree, merge.category, categories_in(folder))
     begin = context.plan.initial_task_modules[merge.task]
-    learned = Learner(NetReader(registry, store), tree, folder).task(
-        merge.task, chosen, begin, None, QUICK
-    )
-    return found_with(context, merge.id, learned)
+    learned = Learner(store, tree, folder).task(merge.task, chosen, begin, None, QUICK)
+    Operations(context).found_net(merge.id, learned)
+    return registry.merges.get(merge.id)
 
 
 def test_a_net_is_founded_on_what_several_labs_category_modules_have_in_common(
@@ -321,7 +320,7 @@ def test_a_net_is_founded_on_what_several_labs_category_modules_have_in_common(
         "dog",
         ModuleRef(blob=cat.blob, architecture=cat.architecture, submission=dog[0].manifest_digest),
     )
-    join = Learner(view, joined, folder).connection(
+    join = Learner(view.store, joined, folder).connection(
         "dog", "classification", BackDistillationSettings(steps=1)
     )
     assert (join.how, join.error < 20) == ("no adapter", True)

@@ -35,25 +35,6 @@ def test_migrations_lead_from_nothing_to_the_tables(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_a_question_from_before_there_were_two_stays(tmp_path: Path) -> None:
-    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'old.sqlite'}")
-    with engine.begin() as connection:
-        command.upgrade(alembic_config(connection), "0002")
-        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
-        asked = "INSERT INTO evaluations VALUES ('{}', 'mrg-0007', 'cat-lab', x'01', x'02', 3, 4)"
-        connection.exec_driver_sql(asked.format("evl-0007"))
-    with engine.begin() as connection:
-        migrate(connection)
-        connection.exec_driver_sql(asked.format("evl-0007-2"))
-        rows = connection.exec_driver_sql("SELECT id, report FROM evaluations ORDER BY id").all()
-        assert [tuple(row) for row in rows] == [("evl-0007", b"\x02"), ("evl-0007-2", b"\x02")]
-    with engine.begin() as connection:
-        command.downgrade(alembic_config(connection), "0002")
-        rows = connection.exec_driver_sql("SELECT id FROM evaluations").all()
-        assert [tuple(row) for row in rows] == [("evl-0007",)]
-    engine.dispose()
-
-
 def test_a_newer_database_is_left_alone(registry: Registry, url: str, tmp_path: Path) -> None:
     registry.close()
     with sqlite3.connect(tmp_path / "registry.sqlite") as connection:

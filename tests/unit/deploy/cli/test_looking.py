@@ -95,7 +95,7 @@ def test_a_look_changes_no_byte_and_leaves_no_file(looking: Looking) -> None:
 
 @pytest.mark.parametrize(
     ("revision", "remedy"),
-    [("0001", "start this version's coordinator once"), ("9999", "install the version that wrote")],
+    [("0004", "start this version's coordinator once"), ("9999", "install the version that wrote")],
 )
 def test_a_database_of_another_revision_is_left_as_it_is(
     revision: str, remedy: str, looking: Looking

@@ -15,7 +15,7 @@ from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.graph import Edge, ModuleRef
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.nets.tree_documents import tree_digest
-from rootstock.deploy.cli.net.tables import net_lines
+from rootstock.deploy.cli.net.show import net_lines
 from tests.support.grown_net import CLASSIFICATION, NUMBERS, SPEC, Command, GrownNet
 from tests.support.merge_records import net
 

@@ -1,9 +1,9 @@
-"""Found the net on a task module that several labs' category modules share, on own samples.
+"""Found the net on a task module learned on own samples above several labs' category modules.
 
 Adopting the first teacher net is one way to begin; its task module has then seen one lab's features
 only. The other way needs the operator to hold the first merge (`growth.automatic = false`) until
-several teachers wait: g is learned on all their category modules at once, and the held merge brings
-it in instead of the teacher's own. Each further category is then merged like any other, and judged
+several teachers wait: g is learned on all their category modules at once, and the held merge adds
+it instead of the teacher's own. Each further category is then merged like any other, and judged
 by its lab on private data.
 """
 
@@ -22,15 +22,7 @@ from rootstock.coordinator.registry import OPEN_MERGES, Merge, Registry
 
 
 def founding_merge(registry: Registry) -> Merge:
-    """Return the merge that would found the net, and is held.
-
-    Raises
-    ------
-    ConflictError
-        If the net is founded, or is about to be.
-    NotFoundError
-        If no teacher net waits.
-    """
+    """Return the held merge that would found the net."""
     if registry.versions.head() is not None:
         raise ConflictError(
             "the net is founded already; `rootstock net learn` adds a task module that several "
@@ -55,20 +47,6 @@ def waiting_categories(registry: Registry, merge: Merge, plan: Plan) -> NetTree:
     """Return the category modules of all admitted teacher nets, as a net without a task module.
 
     Of two teachers for one category the first counts, and the founding merge's before all.
-
-    Parameters
-    ----------
-    registry
-        The coordinator's.
-    merge
-        Would found the net: see `founding_merge`.
-    plan
-        Names the net's architecture.
-
-    Raises
-    ------
-    TransplantError
-        If the merge's task is not one that yes/no samples tell of.
     """
     task = plan.task(merge.task)
     if task is None or task.kind != "binary-classification":
@@ -78,9 +56,8 @@ def waiting_categories(registry: Registry, merge: Merge, plan: Plan) -> NetTree:
             "`rootstock net grow`"
         )
     founder = registry.submissions.get(merge.submission_id)
-    others = of_labs(registry.submissions.undecided())
     tree = NetTree(architecture=plan.architecture, tasks=plan.tasks)
-    for submission in (founder, *others):
+    for submission in (founder, *of_labs(registry.submissions.undecided())):
         manifest = submitted(submission)
         if manifest.category not in tree.category_modules:
             module = category_ref(manifest, submission.manifest_digest)
@@ -100,20 +77,17 @@ def chosen_categories(
     founder
         The founding merge's category.
     sampled
-        Categories that there are samples of.
+        Categories that have samples.
     wanted
         The operator's choice; empty: every category that waits and has samples.
-
-    Raises
-    ------
-    NotFoundError
-        If a wanted category does not wait, or the founder has no samples.
     """
     wanted = list(wanted)
     for category in wanted:
         if category not in waiting.category_modules:
-            held = ", ".join(sorted(waiting.category_modules))
-            raise NotFoundError(f"no teacher net of category '{category}' waits; there are: {held}")
+            there = ", ".join(sorted(waiting.category_modules))
+            raise NotFoundError(
+                f"no teacher net of category '{category}' waits; there are: {there}"
+            )
     chosen = wanted or [each for each in sampled if each in waiting.category_modules]
     if founder not in chosen:
         raise NotFoundError(
