@@ -82,10 +82,6 @@ class RecipeConfig(Document):
         """Raise ValueError for settings of `training` that the recipe cannot work with."""
 
 
-class SupervisedConfig(RecipeConfig):
-    """Recipe `supervised`: all its settings are those of `training` itself."""
-
-
 class CompatibleConfig(RecipeConfig):
     """Recipe `compatible`: what frozen heads that the coordinator publishes add to training."""
 
@@ -257,8 +253,11 @@ class TrainingConfig(Document):
 
     @property
     def chosen(self) -> RecipeConfig:
-        """The settings of the recipe; tables of other recipes are checked and not used."""
-        return self._tables.get(self.recipe, SupervisedConfig())
+        """The settings of the recipe; tables of other recipes are checked and not used.
+
+        Those of `supervised` are all in `training` itself.
+        """
+        return self._tables.get(self.recipe, RecipeConfig())
 
     def describe(self) -> dict[str, Setting]:
         """Return the settings that the manifest lists; its architecture names the extractor."""
