@@ -16,11 +16,7 @@ D = TypeVar("D", bound=Document)
 
 
 def load(path: Path, kind: type[D]) -> D:
-    """Read a TOML file into a document.
-
-    Raises ConfigurationError if it cannot be read or breaks a rule; names the file, every key that
-    is wrong and the remedy.
-    """
+    """Read a TOML file into a document; errors name the file, every wrong key and the remedy."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -35,7 +31,7 @@ def load(path: Path, kind: type[D]) -> D:
 
 
 def check(values: dict[str, Any], kind: type[D], *, source: str) -> D:
-    """Turn plain values into a document; see `load`."""
+    """Turn plain values into a document; errors begin with their source."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,15 +30,19 @@ class Document(BaseModel):
     def parse(cls, data: bytes, *, what: str) -> Self:
         """Read a document that a peer or a disk supplied, already capped in size by the caller.
 
-        `what` is how errors name it ("manifest", "plan"). Raises SchemaError, which names the first
-        offending key.
+        `what` is how errors name it ("manifest", "plan").
         """
-        try:
+        with schema_errors(what):
             return cls.model_validate_json(data)
-        except ValidationError as error:
-            raise SchemaError(
-                f"the {what} does not fit its schema: {first_problem(error)}"
-            ) from error
+
+
+@contextmanager
+def schema_errors(what: str) -> Iterator[None]:
+    """Turn a failed validation into a SchemaError, which names the first offending key."""
+    try:
+        yield
+    except ValidationError as error:
+        raise SchemaError(f"the {what} does not fit its schema: {first_problem(error)}") from error
 
 
 def canonical_json(value: Any) -> bytes:

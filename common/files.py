@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from rootstock.common.errors import ConflictError, StorageError
+from rootstock.common.errors import ConflictError, SchemaError, StorageError
 
 READ_BYTES = 1 << 20
 """Bytes a read while hashing: large enough to keep hashlib busy, small enough to stay in cache."""
@@ -36,8 +36,6 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn the errors of a full, read-only or broken disk into `StorageError`.
 
     Other errors (a missing file, say) pass as they are: they are the caller's to explain.
-
-    The error names `path`, what the system said, and what to do.
     """
     try:
         yield
@@ -77,11 +75,7 @@ def aside(path: Path, *, mode: int = 0o644) -> Iterator[tuple[Path, BinaryIO]]:
 
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Write `path` as a whole or not at all: aside, flush, rename, flush the folder.
-
-    Raises StorageError if the disk is full, read-only or broken; what stood at `path` stands there
-    still.
-    """
+    """Write `path` as a whole or not at all: aside, flush, rename, flush the folder."""
     with aside(path, mode=mode) as (temporary, file):
         yield file
         file.flush()
@@ -91,9 +85,18 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a small file durably; see `replacing`."""
+    """Write a small file durably."""
     with replacing(path, mode=mode) as file:
         file.write(data)
+
+
+def read_capped(path: Path, limit: int, *, what: str) -> bytes:
+    """Read a small file; one of more than `limit` bytes is refused, as being no such thing."""
+    with storage_errors(path), path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise SchemaError(f"{path}: has more than {limit} bytes; it is no {what}")
+    return data
 
 
 def file_digest(path: Path) -> str:

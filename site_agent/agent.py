@@ -98,9 +98,7 @@ class _Agent:
         config, log = self._config, self._log
         device = set_up_torch(config)
         log.info(
-            "agent.started",
-            coordinator=config.coordinator,
-            key=fingerprint(self._key.public_key),
+            "agent.started", coordinator=config.coordinator, key=fingerprint(self._key.public_key)
         )
         spool = Spool(
             config.state / "spool", lambda text: log.warning("spool.quarantined", reason=text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -71,21 +71,21 @@ class DataConfig(Document):
 class RecipeConfig(Document):
     """The settings of one recipe: the table of `training` that has the recipe's name."""
 
+    not_described: ClassVar[set[str]] = set()
+    """What the manifest does not list: paths of the lab's disk, and what shapes nothing."""
+
     def describe(self) -> dict[str, Setting]:
-        """Return the settings that the manifest lists; a path of the lab's disk is none of them."""
-        return self.model_dump(mode="json")
+        """Return the settings that the manifest lists; the recipe adds what its files are."""
+        return self.model_dump(mode="json", exclude=self.not_described)
 
     def require(self, training: TrainingConfig) -> None:
         """Raise ValueError for settings of `training` that the recipe cannot work with."""
 
 
-class SupervisedConfig(RecipeConfig):
-    """Recipe `supervised`: all its settings are those of `training` itself."""
-
-
 class CompatibleConfig(RecipeConfig):
     """Recipe `compatible`: what frozen heads that the coordinator publishes add to training."""
 
+    not_described: ClassVar[set[str]] = {"wait_seconds"}
     task_weight: float = Field(default=1.0, ge=0, le=1000)
     """Of the loss of each frozen task module (DCC); 0 leaves it out."""
     rotation_weight: float = Field(default=1.0, ge=0, le=1000)
@@ -95,10 +95,6 @@ class CompatibleConfig(RecipeConfig):
     training images as they are, with the final weights."""
     wait_seconds: float = Field(default=5.0, gt=0, le=3600)
     """Pause between looks for heads while the coordinator publishes none."""
-
-    def describe(self) -> dict[str, Setting]:
-        """Return all but the pause, which shapes nothing."""
-        return self.model_dump(mode="json", exclude={"wait_seconds"})
 
 
 class L2tSource(Document):
@@ -130,6 +126,7 @@ PairNames = tuple[Name, str, str]
 class L2tConfig(RecipeConfig):
     """Recipe `l2t`: which trained nets are learned from, and how."""
 
+    not_described: ClassVar[set[str]] = {"sources"}
     sources: tuple[L2tSource, ...] = Field(default=(), max_length=8)
     pairs: (
         Literal["all", "one-to-one", "single"]
@@ -155,9 +152,9 @@ class L2tConfig(RecipeConfig):
         return self
 
     def describe(self) -> dict[str, Setting]:
-        """Return how sources are used; the recipe adds what they are."""
+        """Return how sources are used, and of a list of pairs their number."""
         pairs = self.pairs if isinstance(self.pairs, str) else len(self.pairs)
-        return self.model_dump(mode="json", exclude={"sources", "pairs"}) | {"pairs": pairs}
+        return super().describe() | {"pairs": pairs}
 
     def require(self, training: TrainingConfig) -> None:
         """Look-ahead is by steps of SGD, and there must be something to learn from."""
@@ -187,6 +184,7 @@ class NettailorConfig(RecipeConfig):
     is compared with. What follows it is trained by SGD.
     """
 
+    not_described: ClassVar[set[str]] = {"backbone"}
     backbone: NettailorBackbone | None = None
     """Of the plan's architecture; its task modules are the plan's."""
     student_epochs: int = Field(default=20, ge=1, le=100_000)
@@ -207,10 +205,6 @@ class NettailorConfig(RecipeConfig):
     held_share: float = Field(default=0.2, gt=0, le=0.5)
     """Share of the smaller side's training images that is set apart, and as many of the other
     side's: the search is judged on them and nothing learns from them."""
-
-    def describe(self) -> dict[str, Setting]:
-        """Return how the net is tailored; the recipe adds what the backbone is."""
-        return self.model_dump(mode="json", exclude={"backbone"})
 
     def require(self, training: TrainingConfig) -> None:
         """There must be a backbone, and no other extractor."""
@@ -259,8 +253,11 @@ class TrainingConfig(Document):
 
     @property
     def chosen(self) -> RecipeConfig:
-        """The settings of the recipe; tables of other recipes are checked and not used."""
-        return self._tables.get(self.recipe, SupervisedConfig())
+        """The settings of the recipe; tables of other recipes are checked and not used.
+
+        Those of `supervised` are all in `training` itself.
+        """
+        return self._tables.get(self.recipe, RecipeConfig())
 
     def describe(self) -> dict[str, Setting]:
         """Return the settings that the manifest lists; its architecture names the extractor."""

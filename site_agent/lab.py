@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,13 @@ from rootstock.common.weights.manifest import BlobEntry, Manifest
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load
-from rootstock.site_agent.data.tasks import needs_masks, tasks_of
 from rootstock.site_agent.recipes.interface import OnProgress
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.state import Log, StatusFile
 from rootstock.site_agent.wire.client import Published
+
+MASKED_KINDS = ("voc",)
+"""Kinds of data that say the class of every pixel."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,6 @@ class Lab:
     published: Published
     """The plan and auxiliary heads."""
     device: torch.device
-    """See `set_up_torch`."""
     download: Callable[[BlobEntry, str], Path]
     """Fetches a blob into a folder of the state, verified; one that is there costs nothing."""
     warn: Callable[[str], None]
@@ -52,7 +53,7 @@ class Lab:
 
     @cached_property
     def tasks(self) -> tuple[TaskSpec, ...]:
-        """The tasks that this lab teaches; see `tasks_of`."""
+        """The tasks that this lab teaches."""
         return tasks_of(self.config, self.plan)
 
     @cached_property
@@ -101,6 +102,35 @@ class AgentLab(Lab):
         return lambda step, steps, message: self.status.progress(
             phase, step, steps, f"{what}: {message}"
         )
+
+
+def tasks_of(config: SiteConfig, plan: Plan) -> tuple[TaskSpec, ...]:
+    """Return the tasks that the teacher learns, in the plan's order.
+
+    Refuses one that the plan does not have, and one that needs masks that the lab lacks.
+    """
+    wanted = [task.name for task in plan.tasks] if config.tasks is None else config.tasks
+    for name in wanted:
+        if plan.task(name) is None:
+            raise ConfigurationError(
+                f"tasks: the plan of net '{plan.net}' has no task '{name}'; choose from "
+                + ", ".join(task.name for task in plan.tasks)
+            )
+    tasks = tuple(task for task in plan.tasks if task.name in wanted)
+    for task in tasks:
+        if needs_masks([task]) and config.data.kind not in MASKED_KINDS:
+            raise ConfigurationError(
+                f"task '{task.name}' is of kind '{task.kind}' and data.kind = "
+                f"'{config.data.kind}' has labels of images only, no masks; give data of kind "
+                f"{', '.join(map(repr, MASKED_KINDS))}, or teach what there are labels for: "
+                f"tasks = {[other.name for other in plan.tasks if not needs_masks([other])]}"
+            )
+    return tasks
+
+
+def needs_masks(tasks: Iterable[TaskSpec]) -> bool:
+    """Say whether any of the tasks labels pixels."""
+    return any(task.kind == "binary-segmentation" for task in tasks)
 
 
 def set_up_torch(config: SiteConfig) -> torch.device:

@@ -109,13 +109,7 @@ class Cursor(Document):
 
 
 def read_cursor(path: Path) -> int:
-    """Return the saved cursor, or 0: every event is then seen again, which costs no more than time.
-
-    Raises
-    ------
-    SchemaError
-        If the file is damaged; names the remedy.
-    """
+    """Return the saved cursor, or 0: every event is then seen again, which costs only time."""
     if not path.exists():
         return 0
     with storage_errors(path):

@@ -31,8 +31,7 @@ class Count(Document):
     blobs: int = Field(default=0, ge=0)
     bytes: int = Field(default=0, ge=0)
 
-    def plus(self, blob: StoredBlob) -> Count:
-        """Count one more."""
+    def __add__(self, blob: StoredBlob) -> Count:
         return Count(blobs=self.blobs + 1, bytes=self.bytes + blob.size)
 
 
@@ -55,20 +54,11 @@ def collect(
     dry_run: bool = False,
     stop: Event | None = None,
 ) -> Collection:
-    """Delete what no kind names and nothing has put since.
+    """Delete what no kind names and nothing has put since `before`.
 
-    Parameters
-    ----------
-    store
-        Where.
-    live
-        Digests that are referred to, by kind; all that were when `before` was chosen.
-    before
-        Now, less the grace period: seconds since the epoch.
-    dry_run
-        Only say what would be deleted.
-    stop
-        Ends the collection early; what is garbage still is so the next time.
+    `live` are the digests that are referred to, by kind: all that were when `before`, now less the
+    grace period, was chosen, in seconds since the epoch. `dry_run` only says what would be deleted;
+    `stop` ends the collection early, and what is garbage still is so the next time.
     """
     kept: defaultdict[str, Count] = defaultdict(Count, {kind: Count() for kind in (*live, YOUNG)})
     deleted, digests = Count(), []
@@ -81,10 +71,10 @@ def collect(
             and blob.put_at < before
             and (dry_run or store.discard(blob.digest, before))
         ):
-            deleted = deleted.plus(blob)
+            deleted += blob
             digests.append(blob.digest)
         else:
-            kept[kind or YOUNG] = kept[kind or YOUNG].plus(blob)
+            kept[kind or YOUNG] += blob
     if not dry_run:
         store.tidy(min(before, time.time() - HALF_WRITTEN_SECONDS))
     return Collection(kept=dict(kept), deleted=deleted, digests=tuple(digests))

@@ -11,9 +11,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from rootstock.common.artifacts.store import StoredBlob, check_digest, check_ref, no_blob
-from rootstock.common.errors import IntegrityError, LimitError, NotFoundError, StorageError
-from rootstock.common.files import READ_BYTES, aside, storage_errors, sync_folder, write_bytes
+from rootstock.common.artifacts.store import (
+    StoredBlob,
+    check_digest,
+    check_ref,
+    no_blob,
+    require_digest,
+    require_file,
+    require_small,
+)
+from rootstock.common.errors import StorageError
+from rootstock.common.files import (
+    READ_BYTES,
+    aside,
+    file_digest,
+    storage_errors,
+    sync_folder,
+    write_bytes,
+)
 
 _BLOB_MODE = 0o444  # a blob never changes: not even by accident
 
@@ -31,28 +46,24 @@ class LocalStore:
         self._refs = root / "refs"
 
     def has(self, digest: str) -> bool:
-        """See `BlobStore.has`."""
         return self._blob(digest).is_file()
 
     def size(self, digest: str) -> int:
-        """See `BlobStore.size`."""
         return self.local_path(digest).stat().st_size
 
     def put_file(
         self, path: Path, digest: str, *, verified: bool = False, move: bool = False
     ) -> None:
-        """See `BlobStore.put_file`. A move within one file system copies no byte."""
+        """Store a file; a move within one file system copies no byte."""
         target = self._blob(digest)
         if not self._there(digest):
-            if not path.is_file():
-                raise NotFoundError(f"{path}: there is no such file to store as {digest}")
+            require_file(path, digest)
             if not (move and self._take(path, target, digest, verified)):
                 self._copy(path, target, digest, verified)
         if move:
             path.unlink(missing_ok=True)
 
     def put_bytes(self, data: bytes) -> str:
-        """See `BlobStore.put_bytes`."""
         digest = hashlib.sha256(data).hexdigest()
         target = self._blob(digest)
         if not self._there(digest):
@@ -61,7 +72,6 @@ class LocalStore:
         return digest
 
     def renew(self, digest: str) -> bool:
-        """See `BlobStore.renew`."""
         path = self._blob(digest)
         if not path.is_file():
             return False
@@ -73,12 +83,10 @@ class LocalStore:
         return True
 
     def read_bytes(self, digest: str, limit: int) -> bytes:
-        """See `BlobStore.read_bytes`."""
         path = self.local_path(digest)
         with storage_errors(path), path.open("rb") as file:
             data = file.read(limit + 1)
-        if len(data) > limit:
-            raise LimitError(f"blob {digest} has more than {limit} bytes: it is no document")
+        require_small(data, digest, limit)
         if hashlib.sha256(data).hexdigest() != digest:
             raise StorageError(
                 f"{path}: the bytes do not match the name; the disk lost or changed them: "
@@ -87,14 +95,12 @@ class LocalStore:
         return data
 
     def local_path(self, digest: str) -> Path:
-        """See `BlobStore.local_path`."""
         path = self._blob(digest)
         if not path.is_file():
             raise no_blob(digest, str(self._root))
         return path
 
     def delete(self, digest: str) -> None:
-        """See `BlobStore.delete`."""
         path = self._blob(digest)
         with storage_errors(path):
             if path.is_file():
@@ -102,7 +108,6 @@ class LocalStore:
                 sync_folder(path.parent)
 
     def discard(self, digest: str, before: float) -> bool:
-        """See `BlobStore.discard`."""
         path = self._blob(digest)
         if not path.is_file():
             return False
@@ -114,7 +119,6 @@ class LocalStore:
         return True
 
     def blobs(self) -> Iterator[StoredBlob]:
-        """See `BlobStore.blobs`."""
         if not self._blobs.is_dir():
             return
         for folder in sorted(self._blobs.iterdir()):
@@ -128,11 +132,9 @@ class LocalStore:
                 yield StoredBlob(path.name, found.st_size, found.st_mtime)
 
     def put_ref(self, name: str, digest: str) -> None:
-        """See `BlobStore.put_ref`."""
         write_bytes(self._ref(name), check_digest(digest).encode())
 
     def get_ref(self, name: str) -> str | None:
-        """See `BlobStore.get_ref`."""
         path = self._ref(name)
         try:
             with storage_errors(path):
@@ -141,23 +143,19 @@ class LocalStore:
             return None
 
     def refs(self, under: str) -> Iterator[str]:
-        """See `BlobStore.refs`."""
         for path in sorted(self._ref(under).rglob("*")):
             if path.is_file() and not path.name.startswith("."):
                 yield str(path.relative_to(self._refs))
 
     def area(self, name: str) -> LocalStore:
-        """See `BlobStore.area`."""
         return LocalStore(self._root / check_ref(name))
 
     def areas(self, under: str) -> Iterator[str]:
-        """See `BlobStore.areas`."""
         folder = self._root / check_ref(under)
         if folder.is_dir():
             yield from sorted(path.name for path in folder.iterdir())
 
     def drop(self, area: str) -> None:
-        """See `BlobStore.drop`."""
         folder = self._root / check_ref(area)
         with storage_errors(folder):
             if folder.is_dir():
@@ -165,7 +163,6 @@ class LocalStore:
                 sync_folder(folder.parent)
 
     def tidy(self, before: float) -> None:
-        """See `BlobStore.tidy`."""
         for path in self._root.rglob(".*.aside"):
             with storage_errors(path), suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
@@ -203,8 +200,7 @@ class LocalStore:
         if path.stat().st_dev != target.parent.stat().st_dev:
             return False
         if not verified:
-            with path.open("rb") as file:
-                _require(hashlib.file_digest(file, "sha256").hexdigest(), digest, path)
+            require_digest(file_digest(path), digest, path)
         with storage_errors(target):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -220,7 +216,7 @@ class LocalStore:
             if verified:
                 shutil.copyfileobj(source, file, READ_BYTES)
             else:
-                _require(_copy_hashing(source, file), digest, path)
+                require_digest(_copy_hashing(source, file), digest, path)
             file.flush()
             os.fsync(file.fileno())
             temporary.replace(target)
@@ -234,10 +230,3 @@ def _copy_hashing(source: BinaryIO, target: BinaryIO) -> str:
         digest.update(data)
         target.write(data)
     return digest.hexdigest()
-
-
-def _require(found: str, digest: str, path: Path) -> None:
-    if found != digest:
-        raise IntegrityError(
-            f"{path}: has SHA-256 {found}, was to be stored as {digest}; send it again"
-        )

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,16 @@ from rootstock.common.artifacts.s3_client import (
     s3_errors,
     touch,
 )
-from rootstock.common.artifacts.store import StoredBlob, check_digest, check_ref, no_blob
-from rootstock.common.errors import IntegrityError, LimitError, NotFoundError, StorageError
+from rootstock.common.artifacts.store import (
+    StoredBlob,
+    check_digest,
+    check_ref,
+    no_blob,
+    require_digest,
+    require_file,
+    require_small,
+)
+from rootstock.common.errors import StorageError
 from rootstock.common.files import READ_BYTES, aside, file_digest, storage_errors
 
 CACHE_SECONDS = 7 * 24 * 3600.0
@@ -48,14 +56,7 @@ class S3Store:
     is old, so `discard` writes a mark before it looks at the age, and `renew` looks for the mark
     after it has made the object young: of the two at once, one sees the other.
 
-    Parameters
-    ----------
-    bucket, prefix
-        Where the objects go.
-    cache
-        Folder for local copies.
-    endpoint
-        URL of a server other than Amazon's; None takes AWS_ENDPOINT_URL or Amazon's.
+    `endpoint` is the URL of a server other than Amazon's; None takes AWS_ENDPOINT_URL or Amazon's.
     """
 
     def __init__(
@@ -70,11 +71,9 @@ class S3Store:
             self._client: Any = connect(endpoint)
 
     def has(self, digest: str) -> bool:
-        """See `BlobStore.has`."""
         return self._head(self._blob(digest)) is not None
 
     def size(self, digest: str) -> int:
-        """See `BlobStore.size`."""
         found = self._head(self._blob(digest))
         if found is None:
             raise no_blob(digest, self._where)
@@ -83,21 +82,16 @@ class S3Store:
     def put_file(
         self, path: Path, digest: str, *, verified: bool = False, move: bool = False
     ) -> None:
-        """See `BlobStore.put_file`."""
         if not self.renew(digest):
-            if not path.is_file():
-                raise NotFoundError(f"{path}: there is no such file to store as {digest}")
-            if not verified and (found := file_digest(path)) != digest:
-                raise IntegrityError(
-                    f"{path}: has SHA-256 {found}, was to be stored as {digest}; send it again"
-                )
+            require_file(path, digest)
+            if not verified:
+                require_digest(file_digest(path), digest, path)
             with self._errors():
                 create_file(self._client, self._bucket, self._blob(digest), path)
         if move:
             path.unlink(missing_ok=True)
 
     def put_bytes(self, data: bytes) -> str:
-        """See `BlobStore.put_bytes`."""
         digest = hashlib.sha256(data).hexdigest()
         with self._errors():
             while not create_bytes(self._client, self._bucket, self._blob(digest), data):
@@ -106,7 +100,6 @@ class S3Store:
         return digest
 
     def renew(self, digest: str) -> bool:
-        """See `BlobStore.renew`."""
         key, mark = self._blob(digest), self._mark(digest)
         if self._head(key) is None:
             return False
@@ -121,29 +114,26 @@ class S3Store:
         return self.has(digest)
 
     def read_bytes(self, digest: str, limit: int) -> bytes:
-        """See `BlobStore.read_bytes`."""
         data = self._get(self._blob(digest), limit + 1)
         if data is None:
             raise no_blob(digest, self._where)
-        if len(data) > limit:
-            raise LimitError(f"blob {digest} has more than {limit} bytes: it is no document")
+        require_small(data, digest, limit)
         self._require(hashlib.sha256(data).hexdigest(), digest)
         return data
 
     def local_path(self, digest: str) -> Path:
-        """See `BlobStore.local_path`: a verified copy in the cache, fetched if need be."""
+        """Return a verified copy in the cache, fetched if need be."""
         if not self._cache.renew(digest):
             self._fetch(digest)
         return self._cache.local_path(digest)
 
     def delete(self, digest: str) -> None:
-        """See `BlobStore.delete`: the object, and the copy in the cache."""
+        """Delete the object, and the copy in the cache."""
         with self._errors():
             self._client.delete_object(Bucket=self._bucket, Key=self._blob(digest))
         self._cache.delete(digest)
 
     def discard(self, digest: str, before: float) -> bool:
-        """See `BlobStore.discard`."""
         mark, begun = self._mark(digest), time.monotonic()
         with self._errors():
             self._client.put_object(Bucket=self._bucket, Key=mark, Body=b"")
@@ -159,29 +149,24 @@ class S3Store:
         return True
 
     def blobs(self) -> Iterator[StoredBlob]:
-        """See `BlobStore.blobs`."""
         for item in self._list("blobs/"):
             digest = item["Key"].rpartition("/")[2]
             yield StoredBlob(digest, int(item["Size"]), item["LastModified"].timestamp())
 
     def put_ref(self, name: str, digest: str) -> None:
-        """See `BlobStore.put_ref`."""
         data = check_digest(digest).encode()
         with self._errors():
             self._client.put_object(Bucket=self._bucket, Key=self._ref(name), Body=data)
 
     def get_ref(self, name: str) -> str | None:
-        """See `BlobStore.get_ref`."""
         data = self._get(self._ref(name), 65)
         return None if data is None else check_digest(data.decode("ascii", "replace"))
 
     def refs(self, under: str) -> Iterator[str]:
-        """See `BlobStore.refs`."""
         for item in self._list(f"refs/{check_ref(under)}/"):
             yield item["Key"].removeprefix(f"{self._prefix}refs/")
 
     def area(self, name: str) -> S3Store:
-        """See `BlobStore.area`."""
         area = copy.copy(self)
         area._prefix = f"{self._prefix}{check_ref(name)}/"
         area._cache_folder = self._cache_folder / name
@@ -189,18 +174,12 @@ class S3Store:
         return area
 
     def areas(self, under: str) -> Iterator[str]:
-        """See `BlobStore.areas`."""
-        start = f"{self._prefix}{check_ref(under)}/"
-        with self._errors():
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=start, Delimiter="/"
-            )
-            for page in pages:
-                for item in page.get("CommonPrefixes", ()):
-                    yield item["Prefix"].removeprefix(start).rstrip("/")
+        start = f"{check_ref(under)}/"
+        for item in self._list(start, "CommonPrefixes", Delimiter="/"):
+            yield item["Prefix"].removeprefix(self._prefix + start).rstrip("/")
 
     def drop(self, area: str) -> None:
-        """See `BlobStore.drop`: the objects, and their copies in the cache."""
+        """Delete the objects of an area, and their copies in the cache."""
         for item in list(self._list(f"{check_ref(area)}/")):
             with self._errors():
                 self._client.delete_object(Bucket=self._bucket, Key=item["Key"])
@@ -209,29 +188,27 @@ class S3Store:
             shutil.rmtree(folder)
 
     def tidy(self, before: float) -> None:
-        """See `BlobStore.tidy`: objects whose parts were never put together."""
-        with self._errors():
-            pages = self._client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self._bucket, Prefix=self._prefix
-            )
-            for page in pages:
-                for item in page.get("Uploads", ()):
-                    if item["Initiated"].timestamp() < before:
-                        self._client.abort_multipart_upload(
-                            Bucket=self._bucket, Key=item["Key"], UploadId=item["UploadId"]
-                        )
+        """Delete objects whose parts were never put together."""
+        for item in self._list("", "Uploads", "list_multipart_uploads"):
+            if item["Initiated"].timestamp() < before:
+                with self._errors():
+                    self._client.abort_multipart_upload(
+                        Bucket=self._bucket, Key=item["Key"], UploadId=item["UploadId"]
+                    )
 
     @property
     def _cache(self) -> LocalStore:
         return LocalStore(self._cache_folder)
 
-    def _list(self, start: str) -> Iterator[Any]:
+    def _list(
+        self, start: str, part: str = "Contents", call: str = "list_objects_v2", **more: str
+    ) -> Iterator[Any]:
         with self._errors():
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + start
+            pages = self._client.get_paginator(call).paginate(
+                Bucket=self._bucket, Prefix=self._prefix + start, **more
             )
             for page in pages:
-                yield from page.get("Contents", ())
+                yield from page.get(part, ())
 
     def _blob(self, digest: str) -> str:
         return f"{self._prefix}blobs/{check_digest(digest)[:2]}/{digest}"
@@ -243,21 +220,17 @@ class S3Store:
         return f"{self._prefix}discarding/{check_digest(digest)}"
 
     def _head(self, key: str) -> Any:
-        """Return what S3 says of an object, or None if there is no such object."""
         with self._errors():
-            try:
-                return self._client.head_object(Bucket=self._bucket, Key=key)
-            except Exception as error:
-                if not absent(error):
-                    raise
+            found = self._found(self._client.head_object, key)
+            if found is None:
                 # A missing bucket gives the same bare 404 as a missing object: this tells.
                 self._client.head_bucket(Bucket=self._bucket)
-                return None
+            return found
 
-    def _open(self, key: str) -> Any:
-        """Return an object's body, or None if there is no such object."""
+    def _found(self, call: Callable[..., Any], key: str) -> Any:
+        """Return what a call says of an object, or None if there is no such object."""
         try:
-            return self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+            return call(Bucket=self._bucket, Key=key)
         except Exception as error:
             if not absent(error):
                 raise
@@ -265,30 +238,30 @@ class S3Store:
 
     def _get(self, key: str, limit: int) -> bytes | None:
         with self._errors():
-            body = self._open(key)
-            if body is None:
+            found = self._found(self._client.get_object, key)
+            if found is None:
                 return None
-            with body:
+            body = found["Body"]
+            with body:  # not what it yields, which reads past boto3's errors
                 data: bytes = body.read(limit)
                 return data
 
     def _fetch(self, digest: str) -> None:
         self._trim()
         with self._errors():
-            body = self._open(self._blob(digest))
-            if body is None:
+            found = self._found(self._client.get_object, self._blob(digest))
+            if found is None:
                 raise no_blob(digest, self._where)
-            found = hashlib.sha256()
+            sha, body = hashlib.sha256(), found["Body"]
             with body, aside(self._cache_folder / digest) as (temporary, file):
                 for data in body.iter_chunks(READ_BYTES):
-                    found.update(data)
+                    sha.update(data)
                     file.write(data)
                 file.flush()
-                self._require(found.hexdigest(), digest)
+                self._require(sha.hexdigest(), digest)
                 self._cache.put_file(temporary, digest, verified=True, move=True)
 
     def _trim(self) -> None:
-        """Delete the local copies that nothing has asked for in a long time."""
         now = time.time()
         if now - self._trimmed_at < TRIM_SECONDS:
             return

@@ -135,21 +135,7 @@ def absent(error: Exception) -> bool:
 
 @contextmanager
 def s3_errors(where: str) -> Iterator[None]:
-    """Turn boto3's errors into ours.
-
-    Raises
-    ------
-    ConfigurationError
-        If credentials or the region are missing.
-    UnreachableError
-        If the server does not answer.
-    NotFoundError
-        If there is no such bucket.
-    ConflictError
-        If another writer is at the same object.
-    StorageError
-        If the server refuses or fails otherwise.
-    """
+    """Turn boto3's errors into ours."""
     try:
         yield
     except _UNCONFIGURED as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from rootstock.common.errors import NotFoundError, SchemaError
+from rootstock.common.errors import IntegrityError, LimitError, NotFoundError, SchemaError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _REF = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}(/[a-z0-9][a-z0-9._-]{0,62}){0,7}")
@@ -42,18 +42,10 @@ class BlobStore(Protocol):
     def put_file(
         self, path: Path, digest: str, *, verified: bool = False, move: bool = False
     ) -> None:
-        """Store a file.
+        """Store a file whose SHA-256 is `digest`; an `IntegrityError` if it is another one.
 
-        Parameters
-        ----------
-        path
-            Where it is now.
-        digest
-            Its SHA-256; an `IntegrityError` if it is another one.
-        verified
-            The caller has just hashed it: it is not hashed again.
-        move
-            The file may be taken rather than copied; it is gone from `path` afterwards.
+        `verified`: the caller has just hashed it, so it is not hashed again. `move`: the file may
+        be taken rather than copied; it is gone from `path` afterwards.
         """
         ...
 
@@ -84,17 +76,8 @@ class BlobStore(Protocol):
     def discard(self, digest: str, before: float) -> bool:
         """Delete a blob unless it was put or renewed since; atomic against both.
 
-        Parameters
-        ----------
-        digest
-            Which.
-        before
-            Seconds since the epoch; a younger blob stays.
-
-        Returns
-        -------
-        bool
-            Whether it was deleted.
+        A blob younger than `before`, in seconds since the epoch, stays. Returns whether it was
+        deleted.
         """
         ...
 
@@ -132,26 +115,14 @@ class BlobStore(Protocol):
 
 
 def check_digest(digest: str) -> str:
-    """Return a digest that is safe in a path.
-
-    Raises
-    ------
-    SchemaError
-        If it is not 64 lower-case hex digits.
-    """
+    """Return a digest that is safe in a path; refuse any other."""
     if _DIGEST.fullmatch(digest) is None:
         raise SchemaError(f"{digest[:80]!r} is no digest: a SHA-256 has 64 lower-case hex digits")
     return digest
 
 
 def check_ref(name: str) -> str:
-    """Return a mutable name that is safe in a path.
-
-    Raises
-    ------
-    SchemaError
-        If it is not up to eight parts of a-z, 0-9, '.', '_', '-' joined by '/'.
-    """
+    """Return a mutable name that is safe in a path; refuse any other."""
     if _REF.fullmatch(name) is None:
         raise SchemaError(
             f"{name[:80]!r} cannot name anything: use up to eight parts of a-z, 0-9, '.', '_' "
@@ -161,5 +132,25 @@ def check_ref(name: str) -> str:
 
 
 def no_blob(digest: str, where: str) -> NotFoundError:
-    """Say that a blob is not there."""
+    """Return the error that says that a blob is not there."""
     return NotFoundError(f"{where} has no blob {digest}; upload it first")
+
+
+def require_file(path: Path, digest: str) -> None:
+    """Refuse to store a file that is not there."""
+    if not path.is_file():
+        raise NotFoundError(f"{path}: there is no such file to store as {digest}")
+
+
+def require_digest(found: str, digest: str, path: Path) -> None:
+    """Refuse to store a file under the digest of another."""
+    if found != digest:
+        raise IntegrityError(
+            f"{path}: has SHA-256 {found}, was to be stored as {digest}; send it again"
+        )
+
+
+def require_small(data: bytes, digest: str, limit: int) -> None:
+    """Refuse a blob of more than `limit` bytes, of which one more was read."""
+    if len(data) > limit:
+        raise LimitError(f"blob {digest} has more than {limit} bytes: it is no document")

@@ -11,22 +11,10 @@ from rootstock.common.errors import ConfigurationError
 
 
 def open_store(uri: str, cache: Path) -> BlobStore:
-    """Open a store by its address.
+    """Open a store by its address: a folder, a file:// URL, or s3://bucket/prefix.
 
-    Parameters
-    ----------
-    uri
-        A folder, a file:// URL, or s3://bucket/prefix (credentials, region and endpoint come
-        from the usual AWS environment variables and files).
-    cache
-        Folder for local copies of a remote store's blobs.
-
-    Raises
-    ------
-    ConfigurationError
-        If the address has another form.
-    MissingExtraError
-        If it is on S3 and boto3 is not installed.
+    S3's credentials, region and endpoint come from the usual AWS environment variables and files;
+    `cache` is the folder for local copies of its blobs.
     """
     parts = urlsplit(uri)
     if parts.scheme == "s3":

@@ -136,7 +136,12 @@ def rotation_accuracy(
 
 def _parts(f: nn.Module, images_NCSS: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     count = len(images_NCSS)
-    _require_channels(f, images_NCSS)
+    first = next(layer for layer in f.modules() if isinstance(layer, nn.Conv2d))
+    if images_NCSS.ndim != 4 or images_NCSS.shape[1] != first.in_channels:
+        raise DataError(
+            f"images of {'×'.join(map(str, images_NCSS.shape[1:]))} are no input of a category "
+            f"module that takes {first.in_channels} channels; read them with as many"
+        )
     if count < FEWEST_IMAGES:
         raise DataError(
             f"a category module cannot be adapted to {count} images; give {FEWEST_IMAGES} or more, "
@@ -150,15 +155,6 @@ def _parts(f: nn.Module, images_NCSS: Tensor, seed: int) -> tuple[Tensor, Tensor
             "more, they need no labels"
         )
     return judged_NCSS, learned_NCSS
-
-
-def _require_channels(f: nn.Module, images_NCSS: Tensor) -> None:
-    first = next(layer for layer in f.modules() if isinstance(layer, nn.Conv2d))
-    if images_NCSS.ndim != 4 or images_NCSS.shape[1] != first.in_channels:
-        raise DataError(
-            f"images of {'×'.join(map(str, images_NCSS.shape[1:]))} are no input of a category "
-            f"module that takes {first.in_channels} channels; read them with as many"
-        )
 
 
 def _steps(

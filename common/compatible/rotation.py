@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.settings import TaskLearningSettings
+from rootstock.common.distillation.task_module import train_module
 from rootstock.common.errors import DataError
-from rootstock.common.nets.training import cosine, descend
 
 TURNS = 4
 """Quarter turns, 0 to 3, anticlockwise: classes of a rotation head."""
@@ -79,17 +79,12 @@ def learn_rotation_head(
     judged, learned = (
         _every_turn(category_module, part_NCSS) for part_NCSS in set_apart(images_NCSS, generator)
     )
-    head.train().requires_grad_(True)
-    optimiser = torch.optim.AdamW(
-        head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)  # dropout's
-        for step in range(settings.steps):
-            chosen = torch.randint(len(learned[1]), (settings.batch_size,), generator=generator)
-            loss = F.cross_entropy(head(learned[0][chosen]), learned[1][chosen])
-            descend(optimiser, loss, settings.learning_rate * cosine(step, settings.steps))
-    head.eval().requires_grad_(False)
+
+    def loss_at(_: int) -> Tensor:
+        chosen = torch.randint(len(learned[1]), (settings.batch_size,), generator=generator)
+        return F.cross_entropy(head(learned[0][chosen]), learned[1][chosen])
+
+    train_module(head, settings, loss_at)
     with torch.inference_mode():
         return float((head(judged[0]).argmax(1) == judged[1]).float().mean())
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
+from rootstock.common.distillation import problem
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.calibration import MAX_CALIBRATION, Calibration
 
@@ -26,19 +27,14 @@ def calibrate_by_labels(
 ) -> Calibration:
     """Fit σ(scale · y + bias) to labels by cross-entropy (Platt, 1999).
 
-    The scale is positive: where y_S says the opposite of the labels, only the bias is fitted, since
-    turning a net's answer round on few samples is no calibration.
+    Labels are 1 for the category, 0 for the rest; or σ(y_T), which needs no label. If `balanced`,
+    category and rest weigh the same, so that threshold 0 is fair. The scale is positive: where y_S
+    says the opposite of the labels, only the bias is fitted, since turning a net's answer round on
+    few samples is no calibration.
 
-    Parameters
-    ----------
-    labels_N
-        1 for the category, 0 for the rest; or σ(y_T), which needs no label.
-    balanced
-        Whether category and rest weigh the same, so that threshold 0 is fair.
-    prior
-        Weight of a pull towards the same scale and threshold as y itself, in y's standard
-        deviations. It keeps the fit finite where few samples are told apart without error; Platt's
-        soft targets do the same, and would bend labels that are soft already.
+    `prior` weighs a pull towards the same scale and threshold as y itself, in y's standard
+    deviations. It keeps the fit finite where few samples are told apart without error; Platt's soft
+    targets do the same, and would bend labels that are soft already.
     """
     y_N, labels_N = y_N.detach().double().flatten().cpu(), labels_N.detach().double().cpu()
     share = float(labels_N.mean()) if len(labels_N) else math.nan
@@ -47,9 +43,7 @@ def calibrate_by_labels(
             f"a calibration needs finite outputs and labels of both sides, got {len(y_N)} outputs "
             f"and {len(labels_N)} labels of mean {share:g}; give samples of category and rest"
         )
-    weight_N = torch.ones_like(y_N)
-    if balanced:
-        weight_N = labels_N * (0.5 / share) + (1 - labels_N) * (0.5 / (1 - share))
+    weight_N = problem.balanced(labels_N, share) if balanced else torch.ones_like(y_N)
     weight_N /= weight_N.sum()
     centre = float(y_N.mean())
     deviation = float(y_N.std(correction=0)) or 1.0

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.spec import Shape
+from rootstock.common.nets.training import watched
 
 _FLOOR = 1e-2
 """Least variance of a channel, in units of its layer's mean: dead ones would weigh infinitely."""
@@ -52,20 +53,19 @@ class DreamSource:
 
     def layers(self) -> dict[str, nn.Module]:
         """Return the layers whose mean and variance were shipped, by name."""
+        known = dict(self.teacher_task.named_modules())
+        known |= self.category_module.named_modules()  # of layers of one name, labs measure f's
         found: dict[str, nn.Module] = {}
         for key in self.statistics:
             kind, _, name = key.partition("/")
             if kind != "mean" or f"variance/{name}" not in self.statistics:
                 continue
-            for module in (self.category_module, self.teacher_task):
-                if name in dict(module.named_modules()):
-                    found[name] = module.get_submodule(name)
-                    break
-            else:
+            if name not in known:
                 raise TransplantError(
                     f"statistics name layer '{name}', which neither f nor g has; "
                     "they belong to another architecture or split"
                 )
+            found[name] = known[name]
         return found
 
     def wanted(self, name: str) -> tuple[Tensor, Tensor]:
@@ -82,19 +82,12 @@ def moments(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor,
         variance_C, mean_C = torch.var_mean(output_NCHW, (0, 2, 3), correction=0)
         found[name] = (mean_C, variance_C)
 
-    hooks = [
-        layer.register_forward_hook(lambda _layer, _x, output, name=name: into(name, output))
-        for name, layer in layers.items()
-    ]
-    try:
+    with watched(layers, into):
         yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def distance(name: str, found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> Tensor:
-    """Return how far a layer's moments are from those wanted, as `DreamRecord` has it."""
+    """Return how far a layer's moments are from those wanted, in units of the wanted variance."""
     if any(f.shape != w.shape for f, w in zip(found, wanted, strict=True)):
         raise TransplantError(
             f"statistics of layer '{name}' have shape {tuple(wanted[0].shape)} and it has "

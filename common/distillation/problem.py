@@ -92,6 +92,14 @@ def logits(y: Tensor) -> Tensor:
     return y.squeeze(1)
 
 
+def balanced(labels_N: Tensor, share: float) -> Tensor:
+    """Return weights (N) by which category and rest weigh alike; a soft label is partly both.
+
+    `share` is the labels' mean, or that of all that they are a batch of.
+    """
+    return labels_N * (0.5 / share) + (1 - labels_N) * (0.5 / (1 - share))
+
+
 def cross_entropy(y_N: Tensor, labels_N: Tensor, weight_N: Tensor | None = None) -> Tensor:
     """Return L(y, y*), the mean binary cross-entropy over what is labelled.
 

@@ -9,7 +9,7 @@ Shapes: N samples, C channels that g takes, H/W height and width.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -28,28 +28,42 @@ def learn_task_module(
 
     `start` is where g begins, and stays as it is: the plan's initial weights, or a task module to
     be fine-tuned. Samples are, by category, what g is to take (N, C, H, W), and labels (N) of both
-    sides. The same settings give the same bits on one device.
+    sides.
     """
     if not samples:
         raise TransplantError("a task module needs samples of one category at least; give some")
     sides = {name: _sides(name, found) for name, found in samples.items()}
-    g = copy.deepcopy(start).train().requires_grad_(True)
-    optimiser = torch.optim.AdamW(
-        g.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+    g = copy.deepcopy(start)
     generator = torch.Generator().manual_seed(settings.seed)
     names = sorted(samples)
+
+    def loss_at(step: int) -> Tensor:
+        name = names[step % len(names)]
+        chosen = _batch(sides[name], settings.batch_size, generator)
+        y_N = g(samples[name].features_NCHW[chosen]).flatten()
+        return F.binary_cross_entropy_with_logits(y_N, samples[name].labels_N[chosen])
+
+    train_module(g, settings, loss_at)
+    return g
+
+
+def train_module(
+    module: nn.Module, settings: TaskLearningSettings, loss_at: Callable[[int], Tensor]
+) -> None:
+    """Train a module in place by AdamW on the loss of every step, from 0; then freeze it.
+
+    The rate falls as half a cosine. The same settings give the same bits on one device.
+    """
+    module.train().requires_grad_(True)
+    optimiser = torch.optim.AdamW(
+        module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # dropout's
         for step in range(settings.steps):
-            name = names[step % len(names)]
-            chosen = _batch(sides[name], settings.batch_size, generator)
-            x_NCHW = samples[name].features_NCHW[chosen]
-            loss = F.binary_cross_entropy_with_logits(
-                g(x_NCHW).flatten(), samples[name].labels_N[chosen]
-            )
-            descend(optimiser, loss, settings.learning_rate * cosine(step, settings.steps))
-    return g.eval().requires_grad_(False)
+            rate = settings.learning_rate * cosine(step, settings.steps)
+            descend(optimiser, loss_at(step), rate)
+    module.eval().requires_grad_(False)
 
 
 def _sides(name: str, samples: Samples) -> tuple[Tensor, Tensor]:

@@ -51,11 +51,7 @@ class SigningKey:
 
 
 def verify(public_key: bytes, signature: bytes, data: bytes, *, what: str) -> None:
-    """Check a signature; `what` is how errors name what was signed ("the manifest").
-
-    Raises SchemaError if the key is no Ed25519 key, IntegrityError if the signature is not its own
-    over these bytes.
-    """
+    """Check a signature; `what` is how errors name what was signed ("the manifest")."""
     try:
         key = Ed25519PublicKey.from_public_bytes(public_key)
     except ValueError as error:
@@ -80,8 +76,6 @@ def load_or_create(path: Path) -> SigningKey:
     """Read a private key, or make one that only this user can read.
 
     Of two processes that make one at the same time, the first wins and both get its key.
-
-    Raises ConfigurationError if others can read the file, or it holds no Ed25519 key.
     """
     if not path.exists():
         _create(path)
@@ -101,15 +95,7 @@ def _create(path: Path) -> None:
 
 
 def load(path: Path) -> SigningKey:
-    """Read a private key; a missing one stays missing.
-
-    Raises
-    ------
-    NotFoundError
-        If there is no such file.
-    ConfigurationError
-        If others can read the file, or it holds no Ed25519 key.
-    """
+    """Read a private key; a missing one stays missing."""
     try:
         with storage_errors(path), path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)

@@ -29,8 +29,7 @@ class UnreadableError(DataError):
 def read_picture(path: Path, mode: str | None) -> Image.Image:
     """Read an image file whole, and convert it to `mode` unless that is None.
 
-    Raises UnreadableError also if it has more pixels than Pillow takes for safe
-    (`Image.MAX_IMAGE_PIXELS`, 89 million).
+    UnreadableError also says that it has more pixels than Pillow takes for safe (89 million).
     """
     try:
         with warnings.catch_warnings():
@@ -68,7 +67,7 @@ def normalise(images_NCHW: Tensor) -> Tensor:
     return images_NCHW.to(torch.float32).div_(255.0).sub_(PIXEL_MEAN).div_(PIXEL_STD)
 
 
-def batches(images_NCHW: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """Yield uint8 images as a net takes them, a few hundred at once, on a device."""
-    for part_NCHW in torch.split(images_NCHW, _BATCH):
+def batches(images_NCHW: Tensor, device: torch.device, most: int = _BATCH) -> Iterator[Tensor]:
+    """Yield uint8 images as a net takes them, so many at once at most, on a device."""
+    for part_NCHW in torch.split(images_NCHW, most):
         yield normalise(part_NCHW).to(device)

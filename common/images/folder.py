@@ -37,5 +37,5 @@ def read_unlabelled(folder: Path, input_shape: Shape, *, most: int = MAX_IMAGES)
 
 
 def read_square(path: Path, input_shape: Shape) -> Tensor:
-    """Read the centre square of an image file as uint8 of (C, H, W); see `read_unlabelled`."""
+    """Read the centre square of an image file as uint8 of (C, H, W)."""
     return pixels(centre_square(read_picture(path, "RGB")), input_shape)

@@ -30,14 +30,12 @@ class Pair(NamedTuple):
     """One source layer m and one target layer n."""
 
     source: str
-    """The source's name."""
     layer: str
     """m, as `Source` names it."""
     target: str
     """n, as `Readable` names it."""
 
     def __str__(self) -> str:
-        """Return "source/m->n"."""
         return f"{self.source}/{self.layer}->{self.target}"
 
 
@@ -72,12 +70,7 @@ CONFIGURATIONS = {"all": all_to_all, "one-to-one": one_to_one, "single": single}
 class Matching:
     """The candidate pairs C of sources and a target (paper, section 2), given in any order.
 
-    Attributes
-    ----------
-    pairs
-        By target layer, lowest first: the order of everything that is a pair's.
-    channels
-        C a pair.
+    `pairs` are by target layer, lowest first: the order of everything that is a pair's.
     """
 
     def __init__(self, pairs: Sequence[Pair], sources: SourceShapes, target: Readable) -> None:
@@ -158,13 +151,8 @@ class MetaNetworks(nn.Module):
     pair. The published runs draw these weights at random; then λ starts anywhere from 0 to 6, as
     features are large, and a pair that starts at 0 for all images has no gradient.
 
-    Parameters
-    ----------
-    channels
-        C of every pair's source map.
-    learns
-        "what-where" (the paper's L2T-ww); "what" leaves λ at 1 (L2T-w); "nothing" leaves w uniform,
-        too (FM), and has no parameter.
+    `channels` are C of every pair's source map. `learns` is "what-where" for the paper's L2T-ww;
+    "what" leaves λ at 1 (L2T-w); "nothing" leaves w uniform, too (FM), and has no parameter.
     """
 
     def __init__(self, channels: Sequence[int], learns: Learns = "what-where") -> None:

@@ -73,16 +73,8 @@ class Student(nn.Module):
 
     θ of the paper is all of its parameters. One convolution serves all pairs of a target layer; it
     is those of the pairs side by side. They have PyTorch's initial values, drawn from the global
-    random state.
-
-    Parameters
-    ----------
-    heads
-        Task modules by name.
-    matched
-        The target layers that r_θ is made for.
-    read
-        Layers that are read besides.
+    random state. `matched` are the target layers that r_θ is made for, `read` layers that are read
+    besides.
     """
 
     def __init__(
@@ -138,12 +130,7 @@ class Student(nn.Module):
         return max((i for i, n in enumerate(names, start=1) if prefix + n in self.read), default=0)
 
     def _through(
-        self,
-        layers: nn.Sequential,
-        prefix: str,
-        count: int,
-        x: Tensor,
-        features: dict[str, Tensor],
+        self, layers: nn.Sequential, prefix: str, count: int, x: Tensor, features: dict[str, Tensor]
     ) -> Tensor:
         for name, layer in list(layers.named_children())[:count]:
             x = layer(x)

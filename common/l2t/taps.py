@@ -5,8 +5,7 @@ Shapes: N images, C channels, H/W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.spec import Shape
+from rootstock.common.nets.training import watched
 
 
 class Seen(NamedTuple):
@@ -28,15 +28,9 @@ class Seen(NamedTuple):
 class Source(nn.Module):
     """A trained net of any architecture, some of whose layers are read.
 
-    Parameters
-    ----------
-    net
-        Takes normalised images; frozen, and left in evaluation mode for good: BatchNorm's
-        statistics are the source's own.
-    layers
-        Names of modules inside it, as `named_modules` has them; None reads `stage_ends`.
-    image_shape
-        (C, H, W) of the images that it will see.
+    The net takes normalised images of `image_shape`; it is frozen, and left in evaluation mode for
+    good: BatchNorm's statistics are the source's own. `layers` are names of modules inside it, as
+    `named_modules` has them; None reads `stage_ends`.
     """
 
     def __init__(self, net: nn.Module, layers: Sequence[str] | None, image_shape: Shape) -> None:
@@ -60,7 +54,7 @@ class Source(nn.Module):
             # A copy, as the layer after it may work in place: torchvision's ReLUs do.
             features[name] = output.clone()
 
-        with _watched(self.net, self.shapes, keep):
+        with watched({name: self.net.get_submodule(name) for name in self.shapes}, keep):
             outputs = self.net(x_NCHW)
         return Seen(features, outputs)
 
@@ -89,9 +83,9 @@ def map_shapes(net: nn.Module, image_shape: Shape) -> dict[str, Shape]:
             found[name] = (channels, height, width)
 
     training = net.training
-    names = [name for name, _ in net.named_modules() if name]
+    layers = {name: layer for name, layer in net.named_modules() if name}
     first = next(net.parameters())
-    with _watched(net, names, note), torch.no_grad():
+    with watched(layers, note), torch.no_grad():
         net.eval()(first.new_zeros(1, *image_shape))
     net.train(training)
     return found
@@ -111,20 +105,3 @@ def stage_ends(shapes: dict[str, Shape]) -> list[str]:
         if following < sides[place] and (following > 1 or max(sides[place + 1 :]) == 1):
             ends.append(name)
     return ends
-
-
-@contextmanager
-def _watched(
-    net: nn.Module, names: Sequence[str] | dict[str, Shape], told: Callable[[str, Any], None]
-) -> Iterator[None]:
-    """Call back with the output of every named module, as it is finished."""
-
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda _module, _inputs, output: told(name, output)
-
-    handles = [net.get_submodule(name).register_forward_hook(hook(name)) for name in names]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

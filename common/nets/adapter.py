@@ -18,26 +18,16 @@ from rootstock.common.nets.spec import AdapterSpec
 class Adapter(nn.Module):
     """Reorder → rescale by β → n × (conv + ReLU). The size of the feature map stays as it is.
 
-    Parameters
-    ----------
-    spec
-        Channels, number of convolutions, kernel. The first convolution takes C to M channels, the
-        others M to M; each pads so that height and width stay.
-
-    Attributes
-    ----------
-    permutation
-        (C) int64 buffer: channel c of the reordered map is channel permutation[c] of x. Identity
-        by default; the paper shuffles here to make the test hard.
-    beta
-        () float32 buffer: β = E‖f_S(I)‖_F / E‖f(I)‖_F, 1 by default. It gives h(x) the magnitude
-        that g is used to.
-    convs
-        The convolutions and their ReLUs, named conv1, relu1, conv2, …
+    The convolutions and their ReLUs, `convs`, are named conv1, relu1, conv2, …. The first takes C
+    to M channels, the others M to M; each pads so that height and width stay.
     """
 
     permutation: Tensor
+    """(C) int64 buffer: channel c of the reordered map is channel permutation[c] of x. Identity by
+    default; the paper shuffles here to make the test hard."""
     beta: Tensor
+    """() float32 buffer: β = E‖f_S(I)‖_F / E‖f(I)‖_F, 1 by default. It gives h(x) the magnitude
+    that g is used to."""
 
     def __init__(self, spec: AdapterSpec) -> None:
         super().__init__()
@@ -87,10 +77,7 @@ class Adapter(nn.Module):
         return self
 
     def set_permutation(self, permutation_C: Tensor) -> Self:
-        """Set the reorder layer; return the adapter.
-
-        Raises TransplantError if it is not a permutation of the C channels.
-        """
+        """Set the reorder layer; return the adapter."""
         channels = self.spec.in_channels
         if sorted(permutation_C.tolist()) != list(range(channels)):
             raise TransplantError(

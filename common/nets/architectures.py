@@ -44,11 +44,7 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
 
 
 def input_shape(spec: ArchitectureSpec) -> Shape:
-    """Return (C, H, W) of the images I that f takes.
-
-    Raises SchemaError if architecture, split or a setting is not known or breaks its bounds; if an
-    extractor of another architecture takes other images, or its map has another size.
-    """
+    """Return (C, H, W) of the images I that f takes; SchemaError if the net cannot be built."""
     if spec.extractor is not None:
         _require_extractor(spec.above(), spec.extractor)
     return _image_shape(spec)
@@ -63,7 +59,7 @@ def feature_shape(spec: ArchitectureSpec) -> Shape:
 def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
     """Build f: the layers up to and including the split point, named.
 
-    An extractor of another architecture and width ends in a projection; see `projected`.
+    An extractor of another architecture and width ends in a projection: `projected`.
     """
     if spec.extractor is None:
         return sequence(_parts(spec)[0])
@@ -122,16 +118,24 @@ def initial_modules(
     Common initial weights make the units of independently trained teachers correspond (METHODS
     1g; Compatible Representations, IIW). The same seed gives the same values on every machine.
     """
+    category_module = build_category_module(spec)
+    task_modules = {task.name: build_task_module(spec, task) for task in tasks}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        category_module = build_category_module(spec)
-        task_modules = {task.name: build_task_module(spec, task) for task in tasks}
         for module in (category_module, *task_modules.values()):
-            _initialise(module)
+            _draw(module)
     return category_module, task_modules
 
 
-def _initialise(module: nn.Sequential) -> None:
+def initialise(module: nn.Sequential, seed: int) -> nn.Sequential:
+    """Draw a module's initial values, as `initial_modules` does; returns it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _draw(module)
+    return module
+
+
+def _draw(module: nn.Sequential) -> None:
     """Draw He's initial values: each ReLU sees unit variance, so no layer starts dead or loud.
 
     Upsampling stays bilinear, as it is built.
@@ -151,14 +155,6 @@ def _initialise(module: nn.Sequential) -> None:
         # No ReLU follows a logit. A small start keeps the first losses near ln 2, so that a lab
         # with a few hundred images does not first unlearn confident noise.
         nn.init.normal_(layer.weight, std=0.01)
-
-
-def initialise(module: nn.Sequential, seed: int) -> nn.Sequential:
-    """Draw a module's initial values, as `initial_modules` does; returns it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        _initialise(module)
-    return module
 
 
 def _image_shape(spec: ArchitectureSpec) -> Shape:
@@ -209,16 +205,12 @@ def _parts(
     return layers[:end], layers[end:]
 
 
-def _architecture(name: str) -> type[Architecture]:
-    if name not in ARCHITECTURES:
-        raise SchemaError(
-            f"unknown architecture '{name}'; known architectures: {', '.join(ARCHITECTURES)}"
-        )
-    return ARCHITECTURES[name]
-
-
 def _configured(spec: ArchitectureSpec) -> Architecture:
-    architecture = _architecture(spec.name)
+    architecture = ARCHITECTURES.get(spec.name)
+    if architecture is None:
+        raise SchemaError(
+            f"unknown architecture '{spec.name}'; known architectures: {', '.join(ARCHITECTURES)}"
+        )
     try:
         return architecture.model_validate(spec.settings)
     except ValidationError as error:

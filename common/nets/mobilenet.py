@@ -40,7 +40,6 @@ class MobileNetV2(Architecture):
     strides of the stem and of the second stage."""
 
     def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return stem, blocks and head."""
         first = 2 if self.output_stride == 32 else 1
         channels = _channels(32 * self.width)
         layers: list[Layer] = [

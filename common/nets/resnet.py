@@ -39,14 +39,10 @@ class SmallResNet(Architecture):
     """Where the size changes: A pads with zeros and has no weights, B is a 1×1 convolution."""
 
     def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return stem, blocks and head."""
-        width = self.width
         return [
-            ("conv1", lambda: nn.Conv2d(self.in_channels, width, 3, padding=1, bias=False)),
-            ("bn1", lambda: nn.BatchNorm2d(width)),
-            ("relu1", nn.ReLU),
-            *_stages(width, [(s * width, self.blocks) for s in (1, 2, 4)], self.shortcut),
-            *_head(4 * width, outputs),
+            *_stem(self.in_channels, self.width),
+            *_stages(self.width, _three(self.width, self.blocks), self.shortcut),
+            *_head(4 * self.width, outputs),
         ]
 
 
@@ -67,14 +63,10 @@ class WideResNet(Architecture):
     """n, blocks a stage."""
 
     def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return stem, blocks and head."""
-        width = 16 * self.widen
         return [
-            ("conv1", lambda: nn.Conv2d(self.in_channels, 16, 3, padding=1, bias=False)),
-            ("bn1", lambda: nn.BatchNorm2d(16)),
-            ("relu1", nn.ReLU),
-            *_stages(16, [(s * width, self.blocks) for s in (1, 2, 4)], "B"),
-            *_head(4 * width, outputs),
+            *_stem(self.in_channels, 16),
+            *_stages(16, _three(16 * self.widen, self.blocks), "B"),
+            *_head(64 * self.widen, outputs),
         ]
 
 
@@ -85,7 +77,6 @@ class ResNet18(Architecture):
     input_size: int = Field(default=224, ge=32, le=512, multiple_of=32)
 
     def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return stem, blocks and head."""
         return [
             ("conv1", lambda: nn.Conv2d(self.in_channels, 64, 7, 2, 3, bias=False)),
             ("bn1", lambda: nn.BatchNorm2d(64)),
@@ -94,6 +85,18 @@ class ResNet18(Architecture):
             *_stages(64, [(width, 2) for width in (64, 128, 256, 512)], "B"),
             *_head(512, outputs),
         ]
+
+
+def _stem(in_channels: int, channels: int) -> list[Layer]:
+    return [
+        ("conv1", lambda: nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)),
+        ("bn1", lambda: nn.BatchNorm2d(channels)),
+        ("relu1", nn.ReLU),
+    ]
+
+
+def _three(width: int, blocks: int) -> list[tuple[int, int]]:
+    return [(factor * width, blocks) for factor in (1, 2, 4)]
 
 
 def _stages(

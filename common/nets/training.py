@@ -6,7 +6,9 @@ Shapes: N inputs, C channels, H/W height and width.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +56,9 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimiser_state` returned; rates and other settings stay as they are.
+    """Put back what `optimiser_state` returned; ValueError if it is another optimiser's.
 
-    Raises ValueError if it is another optimiser's.
+    Rates and other settings stay as they are.
     """
     own = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
@@ -77,6 +79,20 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
     optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
+@contextmanager
+def watched(layers: Mapping[str, nn.Module], seen: Callable[[str, Any], None]) -> Iterator[None]:
+    """Call back with a layer's name and its output, as it is finished."""
+    handles = [
+        layer.register_forward_hook(lambda _layer, _x, output, name=name: seen(name, output))
+        for name, layer in layers.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return named tensors with a prefix before each name."""
     return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
@@ -85,6 +101,14 @@ def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return those named tensors that have a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def some(count: int, generator: torch.Generator, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the same rows of tensors: so many of them, drawn once each, or all that there are."""
+    if count >= len(tensors[0]):
+        return tensors
+    chosen = torch.randperm(len(tensors[0]), generator=generator)[:count]
+    return tuple(tensor[chosen.to(tensor.device)] for tensor in tensors)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ For segmentation, the same blocks made fully convolutional (Long et al., 2015).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -36,7 +36,6 @@ class SmallVgg(Segmenting):
     """Whether BatchNorm follows each convolution; a segmentation's task module has none."""
 
     def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return blocks and fully connected layers."""
         side = self.input_size >> self.blocks
         return [
             *_blocks(self.in_channels, self._widths(), batch_norm=self.batch_norm),
@@ -49,9 +48,7 @@ class SmallVgg(Segmenting):
 
     def segmentation_layers(self, split: str, outputs: int) -> Sequence[Layer]:
         """Return the blocks above the split, fc6 as a 3×3 convolution, two fused pools."""
-        return _fcn_layers(
-            split, self._widths(), hidden=(self._hidden(),), kernel=3, outputs=outputs
-        )
+        return Fcn(self._widths(), (self._hidden(),), kernel=3, outputs=outputs).layers(split)
 
     def _widths(self) -> list[list[int]]:
         width = self.width
@@ -68,7 +65,6 @@ class Vgg16(Segmenting):
     input_size: int = Field(default=224, ge=32, le=512, multiple_of=32)
 
     def layers(self, outputs: int) -> Sequence[Layer]:
-        """Return blocks and fully connected layers."""
         return [
             *_blocks(self.in_channels, _VGG16_WIDTHS),
             ("avgpool", lambda: nn.AdaptiveAvgPool2d((7, 7))),
@@ -84,7 +80,7 @@ class Vgg16(Segmenting):
 
     def segmentation_layers(self, split: str, outputs: int) -> Sequence[Layer]:
         """Return FCN-8s's layers above the split, its maps aligned instead of cropped."""
-        return _fcn_layers(split, _VGG16_WIDTHS, hidden=(4096, 4096), kernel=7, outputs=outputs)
+        return Fcn(_VGG16_WIDTHS, (4096, 4096), kernel=7, outputs=outputs).layers(split)
 
 
 @dataclass(frozen=True)
@@ -100,38 +96,31 @@ class Fcn:
     by half its kernel, and upsampling by s makes exactly s pixels out of one.
     """
 
-    widths: Mapping[int, Sequence[int]]
-    """Out-channels of each block's convolutions, by the block's number."""
-    deepest: int
-    """Number of the deepest pool. The scores above it are fused with those of the two pools
-    below it."""
+    widths: Sequence[Sequence[int]]
+    """Out-channels of each block's convolutions, lowest block first. The scores above the deepest
+    pool are fused with those of the two pools below it."""
     hidden: Sequence[int]
     """Widths of fc6, fc7, …, which are convolutions."""
     kernel: int
     """Side of fc6's kernel; odd."""
     outputs: int
 
-    def layers(self, split: int, channels: int) -> list[Layer]:
-        """Return the layers above a pool with so many channels, up to the image's size.
+    def layers(self, split: str) -> list[Layer]:
+        """Return the layers above a pool, up to the image's size.
 
         Pools below the split are not fused: they are inside the category module.
         """
-        factor = 2 ** max(split, self.deepest - 2)
-        return [
-            *self._scores(split, channels),
-            (f"upscore{factor}", lambda: self._upsampling(factor)),
-        ]
+        pool = int(split.removeprefix("pool"))
+        factor = 2 ** max(pool, len(self.widths) - 2)
+        return [*self._scores(pool), (f"upscore{factor}", lambda: self._upsampling(factor))]
 
-    def _scores(self, pool: int, channels: int) -> list[Layer]:
+    def _scores(self, pool: int) -> list[Layer]:
         """Return what scores the classes from a pool on, at the next fused pool's size."""
-        if pool == self.deepest:
+        channels = self.widths[pool - 1][-1]
+        from_top = len(self.widths) - pool
+        if from_top == 0:
             return self._deepest_scores(channels)
-        widths = self.widths[pool + 1]
-        above = [
-            *vgg_block(pool + 1, channels, widths),
-            *self._scores(pool + 1, widths[-1]),
-        ]
-        from_top = self.deepest - pool
+        above = [*vgg_block(pool + 1, channels, self.widths[pool]), *self._scores(pool + 1)]
         if from_top > 2:
             return above
         above.append((f"upscore{2**from_top}", lambda: self._upsampling(2)))
@@ -169,11 +158,7 @@ class Fcn:
 
 
 def vgg_block(
-    block: int,
-    in_channels: int,
-    widths: Sequence[int],
-    *,
-    batch_norm: bool = False,
+    block: int, in_channels: int, widths: Sequence[int], *, batch_norm: bool = False
 ) -> list[Layer]:
     """Return a block's layers, named by its number, from 1: conv1_1, relu1_1, conv1_2, …, pool1.
 
@@ -200,17 +185,3 @@ def _blocks(
         layers += vgg_block(block, in_channels, block_widths, batch_norm=batch_norm)
         in_channels = block_widths[-1]
     return layers
-
-
-def _fcn_layers(
-    split: str,
-    widths: Sequence[Sequence[int]],
-    *,
-    hidden: Sequence[int],
-    kernel: int,
-    outputs: int,
-) -> list[Layer]:
-    by_number = dict(enumerate(widths, start=1))
-    pool = int(split.removeprefix("pool"))
-    fcn = Fcn(by_number, len(widths), hidden, kernel, outputs)
-    return fcn.layers(pool, by_number[pool][-1])

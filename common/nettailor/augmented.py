@@ -16,7 +16,8 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.spec import Shape
 from rootstock.common.nets.tailored.blocks import Proxy, UniversalBlock, total
-from rootstock.common.nets.tailored.paths import SKIPS, Path, all_paths, name_of, remaining
+from rootstock.common.nets.tailored.paths import Path, all_paths, name_of, remaining
+from rootstock.common.nets.training import device_of
 
 UNIVERSAL_LOGIT = 2.0
 PROXY_LOGIT = -2.0
@@ -84,40 +85,21 @@ class AugmentedNet(nn.Module):
     included, which is why they stay in evaluation mode while the rest trains. One task's own:
     proxies with their BatchNorm, attention, head.
 
-    Parameters
-    ----------
-    extractor
-        Pre-trained, as `stages` wants it. Copied.
-    head
-        From the last block's map to K logits, or to a tuple of logits, one a task. Copied.
-    seed
-        Of the proxies' initial weights.
-    skips
-        Proxies a node.
-
-    Attributes
-    ----------
-    names
-        The universal blocks' names, lowest first.
-    kept
-        Paths that are in use.
+    The extractor is pre-trained, as `stages` wants it; the head leads from the last block's map to
+    K logits, or to a tuple of logits, one a task. Both are copied. The seed is of the proxies'
+    initial weights. `names` are the universal blocks', lowest first, and `kept` the paths that are
+    in use.
     """
 
     def __init__(
-        self,
-        extractor: nn.Sequential,
-        head: nn.Module,
-        input_shape_CHW: Shape,
-        *,
-        seed: int,
-        skips: int = SKIPS,
+        self, extractor: nn.Sequential, head: nn.Module, input_shape_CHW: Shape, *, seed: int
     ) -> None:
         super().__init__()
         stem, blocks = copy.deepcopy(stages(extractor))
         self.names = tuple(blocks)
         self.stem = stem
         self.head = copy.deepcopy(head)
-        paths = all_paths(len(blocks), skips)
+        paths = all_paths(len(blocks))
         shapes = _shapes(extractor, input_shape_CHW)
         generator = torch.Generator().manual_seed(seed)
         modules: dict[str, nn.Module] = {}
@@ -225,11 +207,7 @@ def _into(paths: Iterable[Path], node: int) -> list[Path]:
 
 @torch.no_grad()
 def _shapes(extractor: nn.Sequential, input_shape_CHW: Shape) -> list[Shape]:
-    stem, blocks = copy.deepcopy(stages(extractor))
-    device = next(extractor.parameters()).device
-    x_NCHW = stem.eval()(torch.zeros(1, *input_shape_CHW, device=device))
-    shapes = [tuple(x_NCHW.shape[1:])]
-    for block in blocks.values():
-        x_NCHW = block.eval()(x_NCHW)
-        shapes.append(tuple(x_NCHW.shape[1:]))
-    return shapes
+    net = copy.deepcopy(extractor).eval()
+    image = torch.zeros(1, *input_shape_CHW, device=device_of(net))
+    maps = [stages(net).stem(image), *activations(net, nn.Identity(), image).nodes.values()]
+    return [tuple(map_NCHW.shape[1:]) for map_NCHW in maps]

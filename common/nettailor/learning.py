@@ -67,19 +67,16 @@ def optimiser_of(net: AugmentedNet, settings: Settings) -> torch.optim.SGD:
 
     A group's "factor" is what the learning rate is multiplied by in it.
     """
-    factors = (1.0, settings.attention_rate)
-    parameters = (list(net.own()), list(net.attention.parameters()))
-    decays = (settings.weight_decay, 0.0)
+    rate = settings.learning_rate
+    groups = (
+        (net.own(), 1.0, settings.weight_decay),
+        (net.attention.parameters(), settings.attention_rate, 0.0),
+    )
     return torch.optim.SGD(
         [
-            {
-                "params": group,
-                "weight_decay": decay,
-                "lr": settings.learning_rate * factor,
-                "factor": factor,
-            }
-            for group, decay, factor in zip(parameters, decays, factors, strict=True)
+            {"params": list(own), "lr": rate * factor, "factor": factor, "weight_decay": decay}
+            for own, factor, decay in groups
         ],
-        lr=settings.learning_rate,
+        lr=rate,
         momentum=settings.momentum,
     )

@@ -81,10 +81,7 @@ class SearchResult:
 
 
 def search(
-    student: AugmentedNet,
-    bar: float,
-    tune: Tune,
-    error: Callable[[AugmentedNet], float],
+    student: AugmentedNet, bar: float, tune: Tune, error: Callable[[AugmentedNet], float]
 ) -> SearchResult:
     """Return the leanest net found whose error is at most a bar.
 
@@ -97,14 +94,9 @@ def search(
     bar. Then the fainter proxies of the leanest net go as well, as long as it meets the bar. If no
     pruned net does, the student itself is returned, which stays as it is.
 
-    Parameters
-    ----------
-    bar
-        In percent: the teacher's error on the same images, and the tolerance.
-    tune
-        Two nets that it gets may have the same paths, and other weights at the start.
-    error
-        Error in percent, on images that neither trained the net nor judge it in the end.
+    The bar, in percent, is the teacher's error and the tolerance. It and `error` are on images that
+    neither trained the net nor judge it in the end. Two nets that `tune` gets may have the same
+    paths, and other weights at the start.
     """
     nodes = len(student.names)
     tries: list[Try] = []

@@ -34,18 +34,9 @@ class TailoredNet(nn.Module):
     BatchNorm and α are folded, the blocks' α, and the head. The pruned net is copied; what comes
     out is in evaluation mode.
 
-    Attributes
-    ----------
-    extractor
-        The stem's layers, and `LAYER`: what architecture "tailored-resnet" builds for these paths.
-    head
-        From its map to logits.
-    names
-        Of the paths that were kept.
-    alphas
-        By the name of the path.
-    blocks_before
-        Universal blocks of the backbone.
+    The extractor is the stem's layers and `LAYER`: what architecture "tailored-resnet" builds for
+    these paths. `names` are those of the paths that were kept, `alphas` go by them, and
+    `blocks_before` counts the universal blocks of the backbone.
     """
 
     def __init__(self, net: AugmentedNet) -> None:

@@ -50,17 +50,10 @@ class NonceMemory:
     """Remembers nonces for as long as their time stamp would be accepted, in bounded memory.
 
     A site that calls too often shuts out itself alone: what is left to every site, even when the
-    memory is full, is more than an agent needs.
-
-    Parameters
-    ----------
-    capacity
-        Nonces held at once, over all sites. 100,000 in ten minutes are 160 calls a second.
-    share
-        The most that one site may hold: 20,000 in ten minutes are 33 calls a second.
-    reserve
-        What a site may hold even if the capacity is used up: 600 in ten minutes are a call a
-        second. Memory is bounded by the capacity and this many for every site that has joined.
+    memory is full, is more than an agent needs. In ten minutes `capacity` nonces of all sites are
+    160 calls a second, the `share` of one site 33, and the `reserve` that a site has even if the
+    capacity is used up one. Memory is bounded by the capacity and the reserves of the sites that
+    have joined.
     """
 
     def __init__(self, capacity: int = 100_000, *, share: int = 20_000, reserve: int = 600) -> None:
@@ -108,19 +101,10 @@ def verify_call(
 ) -> str:
     """Return the name of the site that makes a call, once it has proved it.
 
-    Raises IdentityError if it has not; names the remedy.
-
-    Parameters
-    ----------
-    metadata, method
-        The call's invocation metadata and full name, as the server knows it.
-    key_of
-        Public key (32 bytes) of a site, or None if no such site has joined.
-    now
-        Unix time in seconds.
-    seen_nonces
-        Shared by all calls of one server; None for a call that does no more the second time
-        than the first, and whose caller nobody knows yet: strangers fill no memory.
+    `method` is the call's full name, as the server knows it; `key_of` gives the public key of a
+    site that has joined; `now` is Unix time in seconds. `seen_nonces` are shared by all calls of
+    one server, and None for a call that does no more the second time than the first, and whose
+    caller nobody knows yet: strangers fill no memory.
     """
     parts = {key: value for key, value in metadata if key.startswith("rootstock-")}
     site = _text(parts, SITE_KEY, _NAME)
@@ -181,17 +165,9 @@ class SigningInterceptor(
         self._clock = clock
 
     def _intercept(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(self._signed(details), request)
-
-    intercept_unary_unary: Any = _intercept
-    intercept_unary_stream: Any = _intercept
-    intercept_stream_unary: Any = _intercept
-    intercept_stream_stream: Any = _intercept
-
-    def _signed(self, details: Any) -> _Details:
         method = details.method if isinstance(details.method, str) else details.method.decode()
         proof = sign_call(self._site, self._key, method, self._clock())
-        return _Details(
+        signed = _Details(
             method=method,
             timeout=details.timeout,
             metadata=[*(details.metadata or ()), *proof],
@@ -199,3 +175,9 @@ class SigningInterceptor(
             wait_for_ready=details.wait_for_ready,
             compression=details.compression,
         )
+        return continuation(signed, request)
+
+    intercept_unary_unary: Any = _intercept
+    intercept_unary_stream: Any = _intercept
+    intercept_stream_unary: Any = _intercept
+    intercept_stream_stream: Any = _intercept

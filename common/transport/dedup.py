@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 def tensor_bytes(entry: TensorEntry) -> int:
-    """Return the size of a tensor's data."""
+    """Return the bytes of a tensor's data."""
     return math.prod(entry.shape) * DTYPES[entry.dtype].itemsize
 
 

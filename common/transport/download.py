@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,13 @@ import grpc
 from rootstock.common.errors import LimitError, NotFoundError, SchemaError, UnreachableError
 from rootstock.common.files import file_digest
 from rootstock.common.transport.channel import MAX_MESSAGE_BYTES
-from rootstock.common.transport.chunks import SYNC_BYTES, ChunkReceiver, chunks
+from rootstock.common.transport.chunks import SYNC_BYTES, ChunkReceiver, Progress, chunks
 from rootstock.common.transport.idle import IdleWatch
 from rootstock.common.transport.status import error_from_rpc
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
     DownloadRequest,
     DownloadResponse,
 )
-
-Progress = Callable[[int], None]
-"""Called with the bytes of a blob that are done, resumed ones included."""
 
 
 def download(
@@ -36,19 +33,12 @@ def download(
     """Fetch a blob to a file; one attempt, which resumes what an earlier one left.
 
     What has come so far stands in ``<path>.part``. A file at `path` that matches the digest is
-    the answer already; one that does not is replaced.
+    the answer already; one that does not is replaced. `stub_call` is
+    ``FederationStub(channel).Download``. More than `max_bytes` is refused before a byte is written;
+    `size` is what its entry says, if there is one, and the peer must say the same.
 
     Raises UnreachableError if the peer does not answer, ends early, or sent nothing for
     `idle_seconds`: try again. Other errors say what of the bytes, or of this disk, is wrong.
-
-    Parameters
-    ----------
-    stub_call
-        ``FederationStub(channel).Download``.
-    max_bytes
-        The plan's ``limits.max_blob_bytes``: more is refused before a byte is written.
-    size
-        What its entry says, if there is one; the peer must say the same.
     """
     if path.is_file() and file_digest(path) == digest:
         return path
@@ -65,7 +55,9 @@ def download(
                 if receiver is None:
                     total = _total(message, digest, max_bytes, size)
                     receiver = _open(part, path, digest, total)
-                _take(receiver, message)
+                receiver.append(message.offset, message.data, message.crc32)
+                if receiver.offset - receiver.durable_offset >= SYNC_BYTES:
+                    receiver.sync()
                 if progress is not None:
                     progress(receiver.offset)
         if receiver is not None and receiver.complete:
@@ -93,12 +85,6 @@ def _open(part: Path, path: Path, digest: str, total: int) -> ChunkReceiver:
     except SchemaError:
         part.unlink(missing_ok=True)  # longer than the whole: of no use to the next attempt
         raise
-
-
-def _take(receiver: ChunkReceiver, message: DownloadResponse) -> None:
-    receiver.append(message.offset, message.data, message.crc32)
-    if receiver.offset - receiver.durable_offset >= SYNC_BYTES:
-        receiver.sync()
 
 
 def _total(message: DownloadResponse, digest: str, max_bytes: int, size: int | None) -> int:

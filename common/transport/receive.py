@@ -9,8 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from rootstock.common.errors import UnreachableError
-from rootstock.common.transport.buffers import keep_chunk_buffers
-from rootstock.common.transport.chunks import SYNC_BYTES, Chunk, ChunkReceiver
+from rootstock.common.transport.chunks import SYNC_BYTES, Chunk, ChunkReceiver, keep_chunk_buffers
 
 AHEAD = 4
 """Chunks that may wait for the disk: at most 8 MiB an upload."""
@@ -37,8 +36,6 @@ async def receive(
     chunks come in, a few at most. However it ends, what came is flushed and the receiver closed; a
     blob that is complete at the stream's end is proved and moved to its target. Opening a receiver
     hashes what is there, so do that in a thread.
-
-    Raises UnreachableError if nothing came for `idle_seconds`.
     """
     keep_chunk_buffers()
     loop = asyncio.get_running_loop()
@@ -82,10 +79,7 @@ async def _to_its_end(work: asyncio.Future[None]) -> None:
 
 
 class _Writer:
-    """The thread that owns the receiver while chunks come in.
-
-    It calls `on_room` for every chunk that is dealt with.
-    """
+    """The thread that owns the receiver while chunks come in."""
 
     def __init__(
         self, receiver: ChunkReceiver, sync_bytes: int, on_room: Callable[[], object]

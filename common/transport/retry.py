@@ -10,9 +10,7 @@ from tenacity import (
     Retrying,
     retry_if_exception_type,
     sleep_using_event,
-    stop_after_attempt,
     stop_after_delay,
-    stop_never,
     stop_when_event_set,
     wait_random_exponential,
 )
@@ -23,7 +21,6 @@ from rootstock.common.errors import UnreachableError
 
 def retrying(
     *,
-    attempts: int | None = None,
     patience_seconds: float | None = None,
     longest_seconds: float = 60.0,
     first_seconds: float = 0.5,
@@ -35,21 +32,12 @@ def retrying(
     Waits are uniform in [0, min(longest, first · 2^k)] (full jitter), so that labs cut
     off together do not all come back together. Only a peer that does not answer, or says that it
     has no room now, is worth another try: a refusal, a wrong address's `ConfigurationError` or a
-    full disk here would fail again.
-
-    Parameters
-    ----------
-    attempts, patience_seconds
-        No new try after so many, or so many seconds; None for as long as it takes.
-    longest_seconds, first_seconds
-        Caps on the waits.
-    stop
-        Set it to end a wait, and the trying, at once: the last error is then raised.
-    on_retry
-        Called with the error and the seconds until the next try, before each wait.
+    full disk here would fail again. After `patience_seconds` there is no new try; None is as long
+    as it takes. Setting `stop` ends a wait, and the trying, at once: the last error is then raised.
+    `on_retry` is called before each wait, with the error and the seconds until the next try.
     """
     event = stop or threading.Event()
-    limit: stop_base = stop_never if attempts is None else stop_after_attempt(attempts)
+    limit: stop_base = stop_when_event_set(event)
     if patience_seconds is not None:
         limit = limit | stop_after_delay(patience_seconds)
 
@@ -61,7 +49,7 @@ def retrying(
     return Retrying(
         retry=retry_if_exception_type(UnreachableError),
         wait=wait_random_exponential(multiplier=first_seconds, max=longest_seconds),
-        stop=limit | stop_when_event_set(event),
+        stop=limit,
         sleep=sleep_using_event(event),
         before_sleep=tell,
         reraise=True,

@@ -6,7 +6,6 @@ that the callee raised; the code is for peers and tools that know only gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -54,12 +53,6 @@ _CLASSES: dict[grpc.StatusCode, type[RootstockError]] = {
 }
 
 
-def _tree(root: type[RootstockError]) -> Iterator[type[RootstockError]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from _tree(child)
-
-
 def abort_status(error: RootstockError) -> tuple[grpc.StatusCode, str, Metadata]:
     """Return code, details and trailing metadata with which a server ends a call."""
     kind = next(base for base in type(error).__mro__ if base in _CODES)
@@ -79,8 +72,8 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> RootstockError:
     code: grpc.StatusCode = call.code()
     details: str = call.details() or code.name
     named = dict(call.trailing_metadata() or ()).get(ERROR_KEY)
-    for kind in _tree(RootstockError):
-        if kind.__name__ == named and kind in _CODES:
+    for kind in _CODES:
+        if kind.__name__ == named:
             return kind(details)
     kind = _CLASSES.get(code, RootstockError)
     return kind(f"{details} ({code.name})")

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from rootstock.common.errors import IntegrityError, RootstockError
-from rootstock.common.transport.buffers import keep_chunk_buffers
-from rootstock.common.transport.chunks import Span, chunks
+from rootstock.common.transport.chunks import Progress, Span, chunks, keep_chunk_buffers
 from rootstock.common.transport.idle import IdleWatch
 from rootstock.common.transport.status import error_from_rpc
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import UploadRequest
-
-Progress = Callable[[int], None]
-"""Called with the bytes of a blob that are done, resumed ones included."""
 
 
 def upload_requests(
@@ -28,10 +24,9 @@ def upload_requests(
     chunk_bytes: int,
     spans: Sequence[Span] | None = None,
 ) -> Iterator[UploadRequest]:
-    """Yield the messages of one blob from an offset to its end.
+    """Yield the messages of one blob, or of its `spans` (see `chunks`), from an offset to its end.
 
-    If nothing is left, one empty message at the end lets the coordinator prove the whole. For
-    `spans` see `chunks`.
+    If nothing is left, one empty message at the end lets the coordinator prove the whole.
     """
     first = UploadRequest(
         upload_id=upload_id, digest=digest, offset=offset, stripped=spans is not None
@@ -60,21 +55,13 @@ def upload_blob(
 ) -> int:
     """Send one blob from an offset to its end, one attempt; return how many bytes are sent in all.
 
+    `stub_call` is ``FederationStub(channel).Upload``; `upload_id` and `offset` are as BeginUpload
+    gave them. `spans` is what of the file is sent where tensors are left out
+    (`rootstock.common.transport.dedup.kept_spans`); None: all of it.
+
     Raises UnreachableError if the coordinator does not answer or nothing moved for `idle_seconds`:
     begin the upload again for the offset to resume at. Other errors are the coordinator's, or the
     file's own.
-
-    Parameters
-    ----------
-    stub_call
-        ``FederationStub(channel).Upload``.
-    upload_id, offset
-        As BeginUpload gave them.
-    chunk_bytes
-        The plan's ``limits.chunk_bytes``.
-    spans
-        What of the file is sent where tensors are left out
-        (`rootstock.common.transport.dedup.kept_spans`); None: all of it.
     """
     keep_chunk_buffers()
     # An error of our own file ends the messages; gRPC would log it, and report a cancelled call.

@@ -31,13 +31,6 @@ this is broken, and would drown the other categories' adapters."""
 PathOf = Callable[[str], Path]
 
 
-class Claim(NamedTuple):
-    """The input of the checks of a manifest."""
-
-    manifest: Manifest
-    plan: Plan
-
-
 class Content(NamedTuple):
     """The input of the checks of contents: one tensor of one blob."""
 
@@ -70,7 +63,7 @@ def admit_manifest(manifest: Manifest, plan: Plan) -> list[Part]:
     """Check a manifest alone, without reading a file; return the blobs that it must come with."""
     for name, check in MANIFEST_CHECKS:
         with _named(name):
-            check(Claim(manifest, plan))
+            check(manifest, plan)
     blobs = parts(manifest, plan)
     for part in blobs:
         with _named("tensors"):
@@ -98,13 +91,12 @@ def _path(part: Part, path_of: PathOf) -> Path:
 # -- checks of the manifest ---------------------------------------------------------------------
 
 
-def _architecture_is_known(claim: Claim) -> None:
-    if isinstance(claim.manifest, TeacherManifest):
-        input_shape(claim.manifest.architecture)
+def _architecture_is_known(manifest: Manifest, _: Plan) -> None:
+    if isinstance(manifest, TeacherManifest):
+        input_shape(manifest.architecture)
 
 
-def _architecture_is_planned(claim: Claim) -> None:
-    manifest, plan = claim
+def _architecture_is_planned(manifest: Manifest, plan: Plan) -> None:
     # Any extractor may stand below the plan's task modules: "architecture" has seen that it fits.
     if isinstance(manifest, TeacherManifest) and manifest.architecture.above() != plan.architecture:
         raise SchemaError(
@@ -113,8 +105,7 @@ def _architecture_is_planned(claim: Claim) -> None:
         )
 
 
-def _tasks_are_known(claim: Claim) -> None:
-    manifest, plan = claim
+def _tasks_are_known(manifest: Manifest, plan: Plan) -> None:
     if isinstance(manifest, TeacherManifest):
         for name in manifest.task_modules:
             if plan.task(name) is None:
@@ -122,8 +113,7 @@ def _tasks_are_known(claim: Claim) -> None:
                 raise SchemaError(f"the net has no task '{name}'; its tasks: {known}")
 
 
-def _sizes_are_allowed(claim: Claim) -> None:
-    manifest, plan = claim
+def _sizes_are_allowed(manifest: Manifest, plan: Plan) -> None:
     for entry in manifest.blobs():
         if entry.size > plan.limits.max_blob_bytes:
             raise LimitError(
@@ -138,24 +128,21 @@ def _sizes_are_allowed(claim: Claim) -> None:
         )
 
 
-def _metrics_are_sound(claim: Claim) -> None:
-    manifest = claim.manifest
+def _metrics_are_sound(manifest: Manifest, _: Plan) -> None:
     if not isinstance(manifest, TeacherManifest):
         return
     for task in manifest.task_modules:
         if f"error/{task}" not in manifest.metrics:
             raise SchemaError(f"'error/{task}' is missing; evaluate the teacher on validation data")
     for name, value in manifest.metrics.items():
-        if name.startswith("error/") and not 0 <= value <= 100:
-            raise SchemaError(f"'{name}' = {value:g}; an error is 0 to 100 percent")
-        if name.startswith("mean_iou/") and not 0 <= value <= 100:
-            raise SchemaError(f"'{name}' = {value:g}; a mean IoU is 0 to 100 percent")
+        for prefix, what in (("error/", "an error"), ("mean_iou/", "a mean IoU")):
+            if name.startswith(prefix) and not 0 <= value <= 100:
+                raise SchemaError(f"'{name}' = {value:g}; {what} is 0 to 100 percent")
         if name.startswith("samples/") and (value < 0 or value != math.floor(value)):
             raise SchemaError(f"'{name}' = {value:g}; a count is a whole number, 0 or more")
 
 
-def _adapter_fits_the_net(claim: Claim) -> None:
-    manifest, plan = claim
+def _adapter_fits_the_net(manifest: Manifest, plan: Plan) -> None:
     if isinstance(manifest, RefinementManifest):
         channels = feature_shape(plan.architecture)[0]
         spec = manifest.adapter.spec
@@ -166,7 +153,7 @@ def _adapter_fits_the_net(claim: Claim) -> None:
             )
 
 
-MANIFEST_CHECKS: tuple[tuple[str, Callable[[Claim], None]], ...] = (
+MANIFEST_CHECKS: tuple[tuple[str, Callable[[Manifest, Plan], None]], ...] = (
     ("architecture", _architecture_is_known),
     ("plan", _architecture_is_planned),
     ("task", _tasks_are_known),
@@ -228,15 +215,14 @@ def _values_make_sense(content: Content) -> None:
         raise SchemaError(f"{content} {rule[1]}")
 
 
-_VALUES: dict[tuple[str, str], tuple[Callable[[Tensor], bool], str]] = {
-    ("module", "running_var"): (
-        lambda t: bool((t >= 0).all()),
-        "holds a negative number; a variance is 0 or more",
-    ),
-    ("statistics", "variance"): (
-        lambda t: bool((t >= 0).all()),
-        "holds a negative number; a variance is 0 or more",
-    ),
+_Rule = tuple[Callable[[Tensor], bool], str]
+_VARIANCE: _Rule = (
+    lambda t: bool((t >= 0).all()),
+    "holds a negative number; a variance is 0 or more",
+)
+_VALUES: dict[tuple[str, str], _Rule] = {
+    ("module", "running_var"): _VARIANCE,
+    ("statistics", "variance"): _VARIANCE,
     ("statistics", "feature_norm"): (
         lambda t: bool((t > 0).all()),
         "is not above 0; the mean norm of the features of real images is",

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from rootstock.common.documents import Document, first_problem
 from rootstock.common.errors import NotFoundError, SchemaError
-from rootstock.common.files import storage_errors
+from rootstock.common.files import read_capped
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, Shape, TaskSpec
 from rootstock.common.protocol import PIXEL_MEAN, PIXEL_STD
@@ -99,20 +99,14 @@ def card_path(weights: Path) -> Path:
 
 
 def read_card(weights: Path, kind: type[C]) -> C:
-    """Read the card beside a file of weights as a document.
-
-    Raises NotFoundError if there is none, SchemaError if it is no such card.
-    """
+    """Read the card beside a file of weights as a document."""
     beside = card_path(weights)
     try:
-        with storage_errors(beside), beside.open("rb") as file:
-            data = file.read(MAX_CARD_BYTES + 1)
+        data = read_capped(beside, MAX_CARD_BYTES, what="card")
     except FileNotFoundError as error:
         raise NotFoundError(
             f"{beside}: there is no such file; an exported net is two files, copy both"
         ) from error
-    if len(data) > MAX_CARD_BYTES:
-        raise SchemaError(f"{beside}: has more than {MAX_CARD_BYTES} bytes; it is no card")
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:

@@ -16,8 +16,8 @@ from rootstock.common.weights.card import NetCard, read_card
 def load_composed(path: str | PathLike[str]) -> ComposedNet:
     """Read an exported net, frozen and in evaluation mode, every byte checked against its card.
 
-    Raises NotFoundError if the file or its card is missing, SchemaError or IntegrityError if either
-    is not what was exported.
+    Raises NotFoundError if the file or its card is missing, SchemaError or IntegrityError if
+    either is not what was exported.
     """
     path = Path(path)
     card = read_card(path, NetCard)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, model_validator
 
-from rootstock.common.documents import Document, first_problem
+from rootstock.common.documents import Document, schema_errors
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, Setting
 
@@ -36,7 +36,7 @@ class BlobEntry(Document):
 
 
 class AdapterEntry(Document):
-    """An adapter: its structure and its weights."""
+    """An adapter as a manifest and a tree name it."""
 
     spec: AdapterSpec
     blob: BlobEntry
@@ -146,9 +146,5 @@ def parse_manifest(data: bytes) -> Manifest:
             f"the manifest has {len(data)} bytes, the limit is {MAX_MANIFEST_BYTES}; "
             "a manifest names tensors and holds none"
         )
-    try:
+    with schema_errors("manifest"):
         return _ANY.validate_json(data)
-    except ValidationError as error:
-        raise SchemaError(
-            f"the manifest does not fit its schema: {first_problem(error)}"
-        ) from error

@@ -24,10 +24,7 @@ from rootstock.common.weights.manifest import (
     SharedSamples,
     TeacherManifest,
 )
-from rootstock.common.weights.schema import layout
-
-Layout = dict[str, tuple[str, tuple[int, ...]]]
-"""Dtype and shape by tensor name."""
+from rootstock.common.weights.schema import Layout, layout
 
 
 class Part(NamedTuple):

@@ -28,17 +28,6 @@ from rootstock.common.weights.manifest import BlobEntry, TensorEntry
 from rootstock.common.weights.safetensors_header import MAX_TENSORS, HeaderTensor, parse_header
 from rootstock.common.weights.schema import DTYPES, dtype_name, require_fit
 
-__all__ = [
-    "HeaderTensor",
-    "load_frozen",
-    "load_module",
-    "read",
-    "read_header",
-    "require_entry",
-    "stream",
-    "write",
-]
-
 DEFAULT_LIMITS = Limits()
 
 M = TypeVar("M", bound=nn.Module)
@@ -79,9 +68,6 @@ def read_header(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, Hea
 
     Returns the tensors by name in file order. They fill the file from the header to its end, with
     no gap and no overlap.
-
-    Raises LimitError if a number is above its cap, SchemaError if the header is not what the format
-    says or does not fit the file's size.
     """
     with _opened(path) as file:
         header, _ = parse_header(file, path, limits)
@@ -94,8 +80,7 @@ def stream(
     """Yield one verified tensor after the other, holding no more than one.
 
     Each tensor has matched its own digest when it is yielded; the digest of the whole file is
-    known, and checked, after the last. Raises IntegrityError if one does not match, SchemaError or
-    LimitError if the file is not what the entry says.
+    known, and checked, after the last.
     """
     with _opened(path) as file:
         header, raw_header = parse_header(file, path, limits)
@@ -123,14 +108,13 @@ def stream(
             )
 
 
-def read(path: Path, entry: BlobEntry, *, limits: Limits | None = None) -> dict[str, Tensor]:
-    """Read a file whose every tensor, and the whole, matches the entry; see `stream`.
+def read(path: Path, entry: BlobEntry) -> dict[str, Tensor]:
+    """Read a file whose every tensor, and the whole, matches the entry.
 
-    `limits` is for what a peer supplied. Without it the entry's own size is the cap, which is
-    right for entries that were admitted before.
+    The entry's own size is the cap, which is right for entries that were admitted before.
     """
-    own = Limits(max_blob_bytes=max(entry.size, 1 << 10))
-    return dict(stream(path, entry, limits=limits or own))
+    limits = Limits(max_blob_bytes=max(entry.size, 1 << 10))
+    return dict(stream(path, entry, limits=limits))
 
 
 def load_module(module: nn.Module, path: Path, entry: BlobEntry) -> None:
@@ -143,10 +127,7 @@ def load_module(module: nn.Module, path: Path, entry: BlobEntry) -> None:
 
 
 def load_frozen(module: M, path: Path, entry: BlobEntry, device: torch.device | str = "cpu") -> M:
-    """Load a module's weights for use without training, move it to a device and return it.
-
-    It is in evaluation mode and its parameters take no gradient; see `load_module`.
-    """
+    """Load a module's weights, move it to a device and return it frozen and in evaluation mode."""
     load_module(module, path, entry)
     return module.eval().requires_grad_(False).to(device)
 

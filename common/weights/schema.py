@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -10,6 +9,9 @@ from torch import nn
 
 from rootstock.common.errors import SchemaError
 from rootstock.common.weights.manifest import BlobEntry, Dtype
+
+Layout = dict[str, tuple[str, tuple[int, ...]]]
+"""Dtype and shape by tensor name."""
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -35,7 +37,7 @@ def dtype_name(name: str, dtype: torch.dtype) -> Dtype:
     return cast("Dtype", _NAMES[dtype])
 
 
-def layout(module: nn.Module) -> dict[str, tuple[str, tuple[int, ...]]]:
+def layout(module: nn.Module) -> Layout:
     """Return dtype and shape of every tensor in a module's state, by name.
 
     Works on modules of the meta device, which hold no numbers.
@@ -44,9 +46,7 @@ def layout(module: nn.Module) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {name: (dtype_name(name, t.dtype), tuple(t.shape)) for name, t in state.items()}
 
 
-def require_layout(
-    expected: Mapping[str, tuple[str, tuple[int, ...]]], entry: BlobEntry, *, what: str
-) -> None:
+def require_layout(expected: Layout, entry: BlobEntry, *, what: str) -> None:
     """Refuse an entry that lacks a tensor, has one too many, or one of another shape or dtype."""
     missing = sorted(expected.keys() - entry.tensors.keys())
     if missing:
@@ -68,5 +68,5 @@ def require_layout(
 
 
 def require_fit(module: nn.Module, entry: BlobEntry, *, what: str) -> None:
-    """Refuse an entry that does not list a module's very state; see `require_layout`."""
+    """Refuse an entry that does not list a module's very state."""
     require_layout(layout(module), entry, what=what)

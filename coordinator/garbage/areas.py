@@ -21,7 +21,7 @@ def private(store: BlobStore) -> dict[str, Count]:
         counts[kind] = Count()
         for name in store.areas(kind):
             for blob in store.area(f"{kind}/{name}").blobs():
-                counts[kind] = counts[kind].plus(blob)
+                counts[kind] += blob
     return counts
 
 

@@ -41,29 +41,17 @@ def batch_of(
     if images.masks_NHW is None:
         x_NCHW = augment(x_NCHW, config, mirror=data.mirror, generator=generator)
         return Batch(x_NCHW, labels_N, None)
+    labels_NHW = pixel_labels(images.masks_NHW[indices])
     x_NCHW, labels_NHW = augment_labelled(
-        x_NCHW,
-        pixel_labels(images.masks_NHW[indices]),
-        config,
-        mirror=data.mirror,
-        generator=generator,
+        x_NCHW, labels_NHW, config, mirror=data.mirror, generator=generator
     )
     return Batch(x_NCHW, labels_N, labels_NHW)
 
 
 def balanced_order(labels_N: Tensor, generator: torch.Generator) -> Tensor:
-    """Return indices of one epoch: both sides equally often, each image at least once.
+    """Return the shuffled indices of one epoch: both sides equally often, each image at least once.
 
-    Parameters
-    ----------
-    labels_N
-        1 the category, 0 the rest; both occur.
-    generator
-        The only source of randomness.
-
-    Returns
-    -------
-    Indices, int64, twice as many as the larger side has images, shuffled.
+    They are int64, twice as many as the larger side has images. Both labels, 1 and 0, must occur.
     """
     sides = [torch.nonzero(labels_N == label).flatten() for label in (0.0, 1.0)]
     length = max(len(side) for side in sides)

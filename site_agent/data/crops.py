@@ -35,17 +35,10 @@ def bounding_box(mask_HW: NDArray[np.bool_]) -> Box:
 def square_around(
     image: Image.Image, box: Box, context: float, beyond: Fill = MID_GREY
 ) -> Image.Image:
-    """Cut a square around a box, with a margin.
+    """Cut a square around a box, with a margin of `context` times the box's longer side.
 
-    The square is moved into the picture as far as it fits, so that it reaches beyond the picture
-    only where that is narrower than the square.
-
-    Parameters
-    ----------
-    context
-        Margin on each side, as a share of the box's longer side.
-    beyond
-        What is put beyond the picture.
+    The square is moved into the picture as far as it fits, so that it reaches beyond the picture,
+    where it is filled with `beyond`, only where that is narrower than the square.
     """
     left, top, right, bottom = box
     side = max(1, round(max(right - left, bottom - top) * (1 + 2 * context)))

@@ -32,7 +32,6 @@ class ImageSet:
     where the dataset has no masks or no task asks for them."""
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.keys)
 
     def subset(self, indices: list[int]) -> ImageSet:
@@ -51,16 +50,9 @@ class ImageSet:
         return positive, len(self) - positive
 
     def labels_for(self, y: Tensor) -> Tensor:
-        """Return the labels for a task module's answers y.
+        """Return the labels for answers y, (N) of a classification or (N, H, W) of a segmentation.
 
-        Parameters
-        ----------
-        y
-            (N) of a classification; (N, H, W) of a segmentation.
-
-        Returns
-        -------
-        float32 of y's shape: 1 the category, 0 the rest, for a pixel that nobody labelled NaN.
+        They are float32 of y's shape: 1 the category, 0 the rest, NaN a pixel that nobody labelled.
         """
         masks_NHW = self.masks_NHW
         labels_NHW = None if masks_NHW is None else pixel_labels(masks_NHW)
@@ -99,7 +91,7 @@ class LabData:
 
 
 def labels_like(y: Tensor, labels_N: Tensor, labels_NHW: Tensor | None) -> Tensor:
-    """Return the labels that are for answers of y's kind; see `ImageSet.labels_for`."""
+    """Return the labels that are for answers of y's kind: of images, or of pixels."""
     if y.ndim == 1:
         labels = labels_N
     elif labels_NHW is None:

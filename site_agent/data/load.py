@@ -33,24 +33,12 @@ def load(
 ) -> LabData:
     """Read a lab's images and split them into training, holdout and validation.
 
-    Parameters
-    ----------
-    input_shape
-        (C, H, W) that the plan's architecture takes; C is 1 or 3.
-    batch_size
-        Training must have at least so many images.
-    warn
-        Called for every image that is left out because it cannot be read.
-    masks
-        Whether the labels of pixels are wanted as well.
+    `input_shape` is (C, H, W) that the plan's architecture takes, C 1 or 3; training must have at
+    least `batch_size` images. `warn` is called for every image that is left out because it cannot
+    be read. `masks`: the labels of pixels are wanted as well.
 
-    Raises
-    ------
-    DataError
-        If the dataset is missing, lacks a class or the masks that are wanted, or has too few
-        images or an unreadable one. Names the remedy.
-    MissingExtraError
-        If `digits` is asked for and scikit-learn is not installed.
+    Raises DataError if the dataset is missing, lacks a class or the masks that are wanted, or has
+    too few images or an unreadable one; names the remedy.
     """
     source = open_source(config)
     masked = _masked(source, config) if masks else None
@@ -110,20 +98,20 @@ def _masked(source: Source, config: DataConfig) -> VocSource:
 
 def _classes(source: Source, config: DataConfig, category: str) -> tuple[str, tuple[str, ...]]:
     """Return the dataset's names of the category and of the rest."""
-    known = {slug(name): name for name in source.classes()} | {n: n for n in source.classes()}
+    known = {slug(name): name for name in source.classes} | {n: n for n in source.classes}
 
     def find(wanted: str, key: str) -> str:
         found = known.get(wanted) or known.get(slug(wanted))
         if found is None:
             raise DataError(
                 f"data.{key}: the dataset has no class '{wanted}'; it has "
-                + ", ".join(source.classes())
+                + ", ".join(source.classes)
             )
         return found
 
     name = find(config.class_name or category, "class_name")
     if config.rest is None:
-        return name, tuple(other for other in source.classes() if other != name)
+        return name, tuple(other for other in source.classes if other != name)
     # One list may serve all labs of a federation, so it may name the category itself.
     return name, tuple(find(other, "rest") for other in config.rest if find(other, "rest") != name)
 

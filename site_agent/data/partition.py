@@ -22,22 +22,10 @@ def select(
 ) -> tuple[list[int], list[int]]:
     """Pick this lab's images out of a dataset, by `part`, `parts`, `reserve` and `max_images`.
 
-    Parameters
-    ----------
-    labels
-        (name, class) of every image in the dataset.
-    category, rest
-        Classes.
-
-    Returns
-    -------
-    Indices of the category's images and of the rest's, each in hash order.
-
-    Notes
-    -----
-    With `reserve` above zero the category takes unreserved images only and the rest takes
-    reserved ones only. With one `reserve`, one `parts` and a `part` of its own, no lab then
-    has an image that another lab has.
+    `labels` are (name, class) of every image in the dataset. Returns the indices of the category's
+    images and of the rest's, each in hash order. With `reserve` above zero the category takes
+    unreserved images only and the rest takes reserved ones only. With one `reserve`, one `parts`
+    and a `part` of its own, no lab then has an image that another lab has.
     """
     others = frozenset(rest)
     positive, negative = [], []
@@ -58,19 +46,11 @@ def select(
 def split(
     positive: Sequence[int], negative: Sequence[int], config: DataConfig
 ) -> tuple[list[int], list[int], list[int]]:
-    """Split a lab's images into training, holdout and validation.
+    """Split a lab's images into training, holdout and validation, given in hash order.
 
     Validation and holdout have equally many images of the category and of the rest, so that
-    plain error on them is balanced; what the larger side has left over goes to training.
-
-    Parameters
-    ----------
-    positive, negative
-        Indices of the category's and of the rest's images, in hash order.
-
-    Returns
-    -------
-    Indices of training, holdout and validation; each part is empty only if a side is too small.
+    plain error on them is balanced; what the larger side has left over goes to training. Each part
+    is empty only if a side is too small.
     """
     smaller = min(len(positive), len(negative))
     validation = max(1, round(config.validation_fraction * smaller)) if smaller else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,11 +22,9 @@ from rootstock.site_agent.data.voc import VocSource
 class Source(Protocol):
     """A dataset: every image has a name and at most one class."""
 
+    classes: Sequence[str]
     mirror: bool
     """Whether a mirrored image still shows the same thing."""
-
-    def classes(self) -> Sequence[str]:
-        """Return the classes that the dataset knows."""
 
     def labels(
         self, wanted: frozenset[str], on_unreadable: Callable[[UnreadableError], None]
@@ -36,80 +35,22 @@ class Source(Protocol):
         """Read a square image; UnreadableError names a file that is none."""
 
 
-class ArraySource:
-    """A dataset that torchvision or scikit-learn holds in memory as an array."""
+@dataclass
+class _ListedSource:
+    """A dataset that lists every image with its class."""
 
-    def __init__(
-        self,
-        images: Any,
-        targets: Sequence[int],
-        classes: Sequence[str],
-        stem: str,
-        *,
-        mirror: bool,
-    ) -> None:
-        self._images = images  # N×H×W or N×H×W×3, uint8
-        self._targets = targets
-        self._classes = tuple(classes)
-        self._stem = stem
-        self.mirror = mirror
-
-    def classes(self) -> Sequence[str]:
-        """Return the classes that the dataset knows."""
-        return self._classes
+    classes: Sequence[str]
+    rows: Sequence[tuple[str, str]]
+    """(name, class)."""
+    image: Callable[[int], Image.Image]
+    mirror: bool = True
 
     def labels(
         self,
         wanted: frozenset[str],
-        on_unreadable: Callable[[UnreadableError], None],  # noqa: ARG002  (arrays are readable)
+        on_unreadable: Callable[[UnreadableError], None],  # noqa: ARG002  (the list suffices)
     ) -> list[tuple[str, str]]:
-        """Return (name, class) of every image; class "" where it is none of `wanted`."""
-        names = (self._classes[int(target)] for target in self._targets)
-        return [
-            (f"{self._stem}/{index}", name if name in wanted else "")
-            for index, name in enumerate(names)
-        ]
-
-    def image(self, index: int) -> Image.Image:
-        """Return one image."""
-        return Image.fromarray(np.asarray(self._images[index]))
-
-
-class FolderSource:
-    """One folder a class, through torchvision's ImageFolder."""
-
-    mirror = True
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        try:
-            self._dataset = datasets.ImageFolder(str(root), allow_empty=True)
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{root}: holds no class folders; put each class's images in a folder of its name"
-            ) from error
-
-    def classes(self) -> Sequence[str]:
-        """Return the folders' names."""
-        return tuple(self._dataset.classes)
-
-    def labels(
-        self,
-        wanted: frozenset[str],
-        on_unreadable: Callable[[UnreadableError], None],  # noqa: ARG002  (names suffice)
-    ) -> list[tuple[str, str]]:
-        """Return (path in the folder, class) of every image."""
-        rows = []
-        for path, target in self._dataset.samples:
-            name = self._dataset.classes[target]
-            key = Path(path).relative_to(self._root).as_posix()
-            rows.append((key, name if name in wanted else ""))
-        return rows
-
-    def image(self, index: int) -> Image.Image:
-        """Read the centre square of one image."""
-        path = Path(self._dataset.samples[index][0])
-        return centre_square(read(path, "RGB"))
+        return [(key, name if name in wanted else "") for key, name in self.rows]
 
 
 def open_source(config: DataConfig) -> Source:
@@ -120,7 +61,7 @@ def open_source(config: DataConfig) -> Source:
     if root is None or not root.is_dir():
         raise DataError(f"{root}: is not a folder; set data.path to the dataset's root folder")
     if config.kind == "image-folder":
-        return FolderSource(root)
+        return _folders(root)
     if config.kind == "voc":
         return VocSource(root, config)
     kinds: dict[str, Any] = {
@@ -139,10 +80,38 @@ def open_source(config: DataConfig) -> Source:
     classes = [slug(name) for name in dataset.classes]
     stem = f"{config.kind}/{'train' if train else 'test'}"
     images = np.asarray(dataset.data)
-    return ArraySource(images, dataset.targets, classes, stem, mirror=config.kind != "mnist")
+    return _array(images, dataset.targets, classes, stem, mirror=config.kind != "mnist")
 
 
-def _digits() -> ArraySource:
+def _folders(root: Path) -> Source:
+    """Open one folder a class, through torchvision's ImageFolder."""
+    try:
+        dataset = datasets.ImageFolder(str(root), allow_empty=True)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{root}: holds no class folders; put each class's images in a folder of its name"
+        ) from error
+    paths = [Path(path) for path, _ in dataset.samples]
+    names = [dataset.classes[target] for _, target in dataset.samples]
+    keys = [path.relative_to(root).as_posix() for path in paths]
+    return _ListedSource(
+        tuple(dataset.classes),
+        list(zip(keys, names, strict=True)),
+        lambda index: centre_square(read(paths[index], "RGB")),
+    )
+
+
+def _array(
+    images: Any, targets: Sequence[int], classes: Sequence[str], stem: str, *, mirror: bool
+) -> Source:
+    """Open images in memory, uint8 of N×H×W or N×H×W×3."""
+    rows = [(f"{stem}/{index}", classes[int(target)]) for index, target in enumerate(targets)]
+    return _ListedSource(
+        classes, rows, lambda index: Image.fromarray(np.asarray(images[index])), mirror
+    )
+
+
+def _digits() -> Source:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -151,7 +120,7 @@ def _digits() -> ArraySource:
         ) from error
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # 8×8, values 0 to 16
-    return ArraySource(images, bunch.target, [str(d) for d in range(10)], "digits", mirror=False)
+    return _array(images, bunch.target, [str(d) for d in range(10)], "digits", mirror=False)
 
 
 def slug(name: str) -> str:

@@ -31,6 +31,7 @@ VOC_CLASSES = (
 class VocSource:
     """PASCAL VOC's layout with segmentation masks, through torchvision's VOCSegmentation."""
 
+    classes: Sequence[str] = VOC_CLASSES[1:]
     mirror = True
 
     def __init__(self, root: Path, config: DataConfig) -> None:
@@ -45,10 +46,6 @@ class VocSource:
         self._crop = config.crop
         self._context = config.context
         self._boxes: dict[int, crops.Box] = {}
-
-    def classes(self) -> Sequence[str]:
-        """Return VOC's twenty classes."""
-        return VOC_CLASSES[1:]
 
     def labels(
         self, wanted: frozenset[str], on_unreadable: Callable[[UnreadableError], None]

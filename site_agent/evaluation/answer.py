@@ -22,14 +22,8 @@ def answer(lab: AgentLab, asked: EvaluationAsked) -> None:
     """Leave a report in the spool, and a refined adapter if one is wanted; each request once.
 
     What is wrong with the request, or with what it names, is reported as a failure, so that
-    the merge does not wait for ever. What is wrong here is raised.
-
-    Raises
-    ------
-    DataError, StorageError
-        The lab's images or disk; the request is seen again at the next start.
-    Stopped
-        If the agent is asked to stop; likewise.
+    the merge does not wait for ever. What is wrong here, with the lab's images or disk, is raised,
+    and Stopped where the agent is asked to: the request is seen again at the next start.
     """
     name = asked.evaluation_id
     if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name) is None:

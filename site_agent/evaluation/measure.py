@@ -112,12 +112,7 @@ def measure(
 ) -> tuple[CandidateError, ...]:
     """Return how every candidate does on the lab's validation images.
 
-    Parameters
-    ----------
-    data
-        Errors are measured on `validation`, calibrations fitted on `holdout`.
-    calibrates
-        Whether to look for a calibration of each candidate's output.
+    `calibrates`: a calibration of each candidate's output is fitted on the holdout.
     """
     f, heads = joins.category_module, joins.heads()
     holdout = inference.logits(f, heads, data.holdout, stop) if calibrates else {}

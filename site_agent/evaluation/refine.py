@@ -126,11 +126,9 @@ class Refinement:
     def training_features(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Compute f(I) for the training images, then for augmented views of them.
 
-        Returns
-        -------
-        Features (N,C,H,W) and labels, (N) or (N,H,W) of pixels moved with their views, on the CPU;
-        no more than `config.max_feature_bytes`. Both sides' images equally often, or those with
-        labelled pixels.
+        Returns features (N,C,H,W) and labels, (N) or (N,H,W) of pixels moved with their views, on
+        the CPU; no more than `config.max_feature_bytes`. Both sides' images equally often, or those
+        with labelled pixels.
         """
         f, training = self.joins.category_module, self.data.training
         classifies = self.joins.kind == "binary-classification"
@@ -155,7 +153,6 @@ class Refinement:
         return x_NCHW, torch.cat(labels)
 
     def _order(self, generator: torch.Generator) -> Tensor:
-        """Return the images to learn from, shuffled."""
         labels_N = self.data.training.labels_N
         if self.joins.kind == "binary-classification":
             return balanced_order(labels_N, generator)

@@ -28,7 +28,7 @@ from rootstock.common.nets.architectures import build_head, build_task_module
 from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.common.weights.safetensors_io import load_frozen
-from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
+from rootstock.site_agent.config import CompatibleConfig
 from rootstock.site_agent.data.batches import Batch
 from rootstock.site_agent.recipes.fit import train_shape
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
@@ -51,13 +51,7 @@ def load_heads(
     config: CompatibleConfig,
     fetch: Callable[[BlobEntry], Path],
 ) -> FrozenHeads:
-    """Fetch the published heads that serve a lab's tasks and have a weight above 0.
-
-    Raises
-    ------
-    ConfigurationError
-        If no published head serves: no task is shared, and no rotation is asked for.
-    """
+    """Fetch the published heads that serve a lab's tasks and have a weight above 0; some must."""
     shared = [name for name in tasks if name in heads.task_modules]
     if config.task_weight == 0:
         shared = []
@@ -82,6 +76,7 @@ def load_heads(
     return FrozenHeads(modules, head)
 
 
+@dataclass(frozen=True)
 class CompatibleRecipe(SupervisedRecipe):
     """`SupervisedRecipe` with the losses of frozen heads beside those of the lab's own tasks.
 
@@ -89,39 +84,40 @@ class CompatibleRecipe(SupervisedRecipe):
     images as they are: a running mean is of augmented images and of weights that were still moving.
     """
 
+    heads: FrozenHeads
     name = "compatible"
 
-    def __init__(self, config: TrainingConfig, device: torch.device, heads: FrozenHeads) -> None:
-        super().__init__(config, device, self._losses)
-        self._heads = heads
-        rotation = {} if heads.rotation is None else {"rotation": heads.rotation}
-        train_shape({**heads.task_modules, **rotation}, device)
+    def __post_init__(self) -> None:
+        rotation = self.heads.rotation
+        more = {} if rotation is None else {"rotation": rotation}
+        train_shape({**self.heads.task_modules, **more}, self.device)
 
     def train(self, start: Teacher, run: TrainingRun) -> Teacher:
         """Train, and estimate BatchNorm statistics anew where that is asked for."""
         teacher = super().train(start, run)
-        if self._config.compatible.batch_norm == "re-estimated":
+        if self.config.compatible.batch_norm == "re-estimated":
             check(run.stop)
             re_estimate_below(
                 teacher.category_module,
                 teacher.task_modules.values(),
                 run.data.training.images_NCHW,
-                self._device,
+                self.device,
             )
         return teacher
 
     def _losses(
-        self, f: nn.Module, features_NCHW: Tensor, batch: Batch, generator: torch.Generator
+        self, net: Teacher, features_NCHW: Tensor, batch: Batch, generator: torch.Generator
     ) -> list[Tensor]:
-        config, heads = self._config.compatible, self._heads
-        losses = [
+        config, heads = self.config.compatible, self.heads
+        losses = super()._losses(net, features_NCHW, batch, generator)
+        losses += [
             config.task_weight * batch.loss(logits(g(features_NCHW)))
             for g in heads.task_modules.values()
         ]
         if heads.rotation is not None:
             # Every image once more, turned (paper, section 4): half the batch is upright otherwise.
             x_NCHW, turns_N = turned(batch.x_NCHW, generator)
-            x_NCHW = x_NCHW.to(self._device, memory_format=torch.channels_last)
-            y_N4 = heads.rotation(f(x_NCHW))
-            losses.append(config.rotation_weight * F.cross_entropy(y_N4, turns_N.to(self._device)))
+            x_NCHW = x_NCHW.to(self.device, memory_format=torch.channels_last)
+            y_N4 = heads.rotation(net.category_module(x_NCHW))
+            losses.append(config.rotation_weight * F.cross_entropy(y_N4, turns_N.to(self.device)))
         return losses

@@ -50,20 +50,11 @@ def fit(
     """Train from the run's checkpoint, if there is one, to the last epoch.
 
     All randomness of an epoch follows from (seed, epoch), so a resumed run repeats nothing and
-    skips nothing.
-
-    Parameters
-    ----------
-    config
-        Epochs, batches, the rate at the schedule's height, the seed.
-    modules, optimisers
-        What a checkpoint holds; `OPTIMISER` is one of them. A group of its parameters may have a
-        "factor" that its rate is multiplied by.
-    step
-        Learns from the training images at the given indices, with the epoch's generator for what it
-        draws on the CPU; returns the loss.
-    epoch_done
-        Called with the number of an epoch, from 0, before its checkpoint is written.
+    skips nothing. A checkpoint holds modules and optimisers, of which the rate of `OPTIMISER`
+    follows the schedule, times the "factor" of a group of its parameters that has one. `step`
+    learns from the training images at the given indices, with the epoch's generator for what it
+    draws on the CPU, and returns the loss; `epoch_done` is called with the number of an epoch, from
+    0, before its checkpoint is written.
     """
     training = run.data.training
     per_epoch = 2 * max(training.counts()) // config.batch_size

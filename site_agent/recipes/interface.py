@@ -77,18 +77,8 @@ class Recipe(Protocol):
     def train(self, start: Teacher, run: TrainingRun) -> Teacher:
         """Train; checkpoint into the run's folder, and resume from it.
 
-        Returns
-        -------
-        The trained net, in evaluation mode. The same with and without interruptions.
-
-        Raises
-        ------
-        Stopped
-            If `run.stop` is set; the checkpoint says where to go on.
-        StorageError
-            If a checkpoint cannot be written; the one before is still there.
-        DataError
-            If there are too few images.
+        Returns the trained net, in evaluation mode: the same with and without interruptions. Raises
+        Stopped if `run.stop` is set; the checkpoint says where to go on.
         """
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -42,52 +42,30 @@ class _History(nn.Module):
         self.register_buffer("where_EP", torch.zeros(epochs, pairs))
 
 
+@dataclass(frozen=True)
 class L2tRecipe:
-    """SGD on the lab's own tasks and on matching; Adam on what is matched, and where.
+    """SGD on the lab's own tasks and on matching; Adam on what is matched, and where."""
 
-    Parameters
-    ----------
-    sources
-        By name, loaded.
-    image_shape
-        (C, H, W).
-    """
-
+    config: TrainingConfig
+    device: torch.device
+    loaded: Mapping[str, LoadedSource]
+    image_shape: Shape
     name = "l2t"
-
-    def __init__(
-        self,
-        config: TrainingConfig,
-        device: torch.device,
-        sources: Mapping[str, LoadedSource],
-        image_shape: Shape,
-    ) -> None:
-        self._config = config
-        self._device = device
-        self._sources = {name: loaded.source for name, loaded in sources.items()}
-        self._described = {name: loaded.description for name, loaded in sources.items()}
-        self._image_shape = image_shape
 
     def settings(self) -> dict[str, Setting]:
         """Return what the manifest says about the recipe, its sources by their digests."""
-        sources = {f"l2t.source.{name}": text for name, text in self._described.items()}
-        return self._config.describe() | sources
+        sources = {f"l2t.source.{name}": one.description for name, one in self.loaded.items()}
+        return self.config.describe() | sources
 
     def train(self, start: Teacher, run: TrainingRun) -> Teacher:
-        """Train; see `Recipe.train`.
-
-        Returns
-        -------
-        The teacher, with the last epoch's mean λ of every pair among its numbers; see
-        `lambda_metrics`.
-        """
-        config = self._config
+        """Train; the last epoch's mean λ of every pair is among the teacher's numbers."""
+        config = self.config
         matching = self._matching(start)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             student = Student(start.category_module, start.task_modules, matching.layers())
             metas = MetaNetworks(matching.channels)
-        train_shape({"student": student, "meta": metas}, self._device)
+        train_shape({"student": student, "meta": metas}, self.device)
         theta = torch.optim.SGD(
             student.parameters(),
             lr=config.learning_rate,
@@ -101,7 +79,7 @@ class L2tRecipe:
         )
         transfer = Transfer(
             student,
-            self._sources,
+            {name: one.source for name, one in self.loaded.items()},
             matching,
             metas,
             theta,
@@ -122,7 +100,7 @@ class L2tRecipe:
                     [batch.loss(logits(output)) for output in outputs.values()]
                 ).sum()
 
-            x_NCHW = batch.x_NCHW.to(self._device, memory_format=torch.channels_last)
+            x_NCHW = batch.x_NCHW.to(self.device, memory_format=torch.channels_last)
             # By its number in the epoch: a run that is resumed counts alike.
             result = transfer.step(x_NCHW, task_loss, len(seen))
             seen.append(result.where_P.cpu())
@@ -142,9 +120,9 @@ class L2tRecipe:
         return replace(start, numbers=lambda_metrics(matching.pairs, where, room(tasks)))
 
     def _matching(self, start: Teacher) -> Matching:
-        chosen = self._config.l2t.pairs
-        target = readable(start.category_module, start.task_modules, self._image_shape)
-        shapes = {name: source.shapes for name, source in self._sources.items()}
+        chosen = self.config.l2t.pairs
+        target = readable(start.category_module, start.task_modules, self.image_shape)
+        shapes = {name: one.source.shapes for name, one in self.loaded.items()}
         pairs = (
             CONFIGURATIONS[chosen](shapes, target)
             if isinstance(chosen, str)
@@ -157,7 +135,7 @@ class L2tRecipe:
 
     def _sources_digest(self) -> str:
         """Return what names the sources' weights: a checkpoint is of no others."""
-        text = "\n".join(f"{name} {what}" for name, what in self._described.items())
+        text = "\n".join(f"{name} {one.description}" for name, one in self.loaded.items())
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

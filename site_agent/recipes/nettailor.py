@@ -48,7 +48,7 @@ _ROUNDING = 1e-9
 
 
 class _DivergedError(TransplantError):
-    """A phase came to a loss that is no number."""
+    pass
 
 
 class TaskHeads(nn.Module):
@@ -83,73 +83,51 @@ class _Work:
     costs: Costs
 
 
+@dataclass(frozen=True)
 class NettailorRecipe:
-    """Fine-tune, augment, learn with cost and mimicry, search, tune, export.
+    """Fine-tune, augment, learn with cost and mimicry, search, tune, export."""
 
-    Parameters
-    ----------
-    backbone
-        Whose blocks are kept or replaced.
-    warn
-        Called if no net is within the tolerance.
-    """
-
+    config: TrainingConfig
+    device: torch.device
+    backbone: Backbone
+    warn: Callable[[str], None]
+    """Called if no net is within the tolerance."""
     name = "nettailor"
-
-    def __init__(
-        self,
-        config: TrainingConfig,
-        device: torch.device,
-        backbone: Backbone,
-        warn: Callable[[str], None],
-    ) -> None:
-        self._config = config
-        self._device = device
-        self._backbone = backbone
-        self._warn = warn
 
     def settings(self) -> dict[str, Setting]:
         """Return what the manifest says about the recipe, its backbone by its digest."""
-        return self._config.describe() | {
-            "nettailor.backbone": self._backbone.description,
+        return self.config.describe() | {
+            "nettailor.backbone": self.backbone.description,
             "nettailor.shared_statistics": SHARED_STATISTICS,
             "nettailor.own_statistics": OWN_STATISTICS,
         }
 
     def train(self, start: Teacher, run: TrainingRun) -> Teacher:
-        """Train; see `Recipe.train`.
+        """Train task modules, and below them a category module that starts as the backbone.
 
         Every phase checkpoints into a folder of its own, so that what is done is not done again. A
-        net that diverges in the search is given up.
-
-        Parameters
-        ----------
-        start
-            Its task modules; the category module starts as the backbone.
-
-        Returns
-        -------
-        The tailored net, with what was left out and every α among its numbers.
+        net that diverges in the search is given up. What was left out and every α are among the
+        teacher's numbers.
         """
-        config = self._config.nettailor
-        rest, judged_on = set_apart(run.data.training, config.held_share, self._config.seed)
+        config = self.config.nettailor
+        rest, judged_on = set_apart(run.data.training, config.held_share, self.config.seed)
         # A checkpoint is of no other backbone.
-        folder = run.folder / self._backbone.description.rpartition(" ")[2][:16]
+        folder = run.folder / self.backbone.description.rpartition(" ")[2][:16]
         run = replace(run, data=replace(run.data, training=rest), folder=folder)
-        original = SupervisedRecipe(self._config, self._device).train(
-            Teacher(copy.deepcopy(self._backbone.extractor).requires_grad_(), start.task_modules),
+        original = SupervisedRecipe(self.config, self.device).train(
+            Teacher(copy.deepcopy(self.backbone.extractor).requires_grad_(), start.task_modules),
             run.phase("original", "fine-tunes the original"),
         )
         teacher = (original.category_module, TaskHeads(original.task_modules))
-        shape = input_shape(self._backbone.architecture)
-        student = AugmentedNet(self._backbone.extractor, teacher[1], shape, seed=self._config.seed)
-        train_shape({"student": student}, self._device)
+        shape = input_shape(self.backbone.architecture)
+        student = AugmentedNet(self.backbone.extractor, teacher[1], shape, seed=self.config.seed)
+        train_shape({"student": student}, self.device)
         work = _Work(run, teacher, path_costs(student, shape))
         rates = Settings(
             steps=config.student_epochs,
             learning_rate=config.student_learning_rate,
-            momentum=self._config.momentum,
-            weight_decay=self._config.weight_decay,
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
             attention_rate=config.attention_rate,
             complexity=config.complexity,
             mimicry=config.mimicry,
@@ -157,14 +135,14 @@ class NettailorRecipe:
         self._learn(student, rates, work, "student", "learns with every block and proxy")
         result = self._leanest(student, rates, work, judged_on)
         if not result.met:
-            self._warn(
+            self.warn(
                 f"none of {len(result.tries)} tailored nets is within {config.tolerance:g} points "
                 f"of the fine-tuned original's error on {len(judged_on)} images held apart; ships "
                 f"the net with nothing left out, {result.error:.1f} points above; raise "
                 "training.nettailor.tolerance, student_epochs or tuning_epochs"
             )
         tailored = TailoredNet(result.net)
-        image = torch.zeros(1, *shape, device=self._device)
+        image = torch.zeros(1, *shape, device=self.device)
         described = card(tailored, nn.Sequential(*teacher), image)
         task_modules = _heads(tailored.head).by_name()
         ship_shape({"f": tailored.extractor, **task_modules})
@@ -172,14 +150,14 @@ class NettailorRecipe:
             tailored.extractor,
             task_modules,
             numbers(described, result, room(len(task_modules))),
-            tailored_spec(self._backbone.architecture, result.net.ordered()),
+            tailored_spec(self.backbone.architecture, result.net.ordered()),
         )
 
     def _leanest(
         self, student: AugmentedNet, rates: Settings, work: _Work, judged_on: ImageSet
     ) -> SearchResult:
         """Search on images set apart; errors are points above the fine-tuned original's."""
-        config = self._config.nettailor
+        config = self.config.nettailor
         tuning = replace(
             rates,
             steps=config.tuning_epochs,
@@ -211,7 +189,6 @@ class NettailorRecipe:
     def _errors(
         self, extractor: nn.Module, heads: nn.Module, judged_on: ImageSet, run: TrainingRun
     ) -> dict[str, float]:
-        """Return the error of every task in percent."""
         outputs = inference.logits(extractor, _heads(heads).by_name(), judged_on, run.stop)
         return {
             task: metrics.error_percent(y_N, judged_on.labels_for(y_N))
@@ -229,14 +206,8 @@ class NettailorRecipe:
     ) -> None:
         """Train what is the tasks' own, in place; afterwards frozen and in evaluation mode.
 
-        Parameters
-        ----------
-        settings
-            `steps` counts epochs here.
-        name, what
-            The phase's folder, and a sentence on it.
-        draw
-            Added to the seed of the order of images and of their random views.
+        The settings' `steps` count epochs here. `name` and `what` are the phase's folder, and a
+        sentence on it; `draw` is added to the seed of the order of images and of their views.
         """
         phase = work.run.phase(name, what)
         optimiser = optimiser_of(net, settings)
@@ -244,8 +215,8 @@ class NettailorRecipe:
 
         def step(indices: Tensor, generator: torch.Generator) -> float:
             net.train()
-            batch = batch_of(phase.data, indices, self._config.augment, generator)
-            x_NCHW = batch.x_NCHW.to(self._device, memory_format=torch.channels_last)
+            batch = batch_of(phase.data, indices, self.config.augment, generator)
+            x_NCHW = batch.x_NCHW.to(self.device, memory_format=torch.channels_last)
             with torch.no_grad():
                 shown = activations(*work.teacher, x_NCHW)
             ours = net.activations(x_NCHW)
@@ -262,9 +233,9 @@ class NettailorRecipe:
         changes = {
             "epochs": settings.steps,
             "learning_rate": settings.learning_rate,
-            "seed": self._config.seed + draw,
+            "seed": self.config.seed + draw,
         }
-        config = self._config.model_copy(update=changes)
+        config = self.config.model_copy(update=changes)
         fit(config, phase, {"net": net.changing()}, {OPTIMISER: optimiser}, step)
         net.eval().requires_grad_(False)
 
@@ -295,12 +266,9 @@ def _heads(head: nn.Module) -> TaskHeads:
 
 
 def set_apart(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Split training images into what to train on and what the search is judged on, balanced.
+    """Split training images into what to train on and what the search is judged on.
 
-    Parameters
-    ----------
-    share
-        Of the smaller side's images that are set apart, with as many of the other side's.
+    A share of the smaller side's images is set apart, with as many of the other side's.
     """
     count = int(share * min(images.counts()))
     if count == 0:

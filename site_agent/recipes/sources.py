@@ -116,14 +116,9 @@ def load_sources(
     image_shape: Shape,
     device: torch.device,
 ) -> dict[str, LoadedSource]:
-    """Load the sources of recipe `l2t`, frozen.
+    """Load the sources of recipe `l2t`, frozen; they see the lab's images, as the target does.
 
-    Parameters
-    ----------
-    pairs
-        A list names the layers to be read; otherwise the ends of stages are.
-    image_shape
-        (C, H, W) of the lab's images: sources see the same as the target.
+    A list of pairs names the layers to be read; otherwise the ends of stages are.
     """
     loaded = {}
     for each in sources:
@@ -228,14 +223,11 @@ def load_backbone(
             f"training.nettailor.backbone: {config.kind} {config.path} cannot be loaded: {error}"
         ) from error
     return Backbone(
-        architecture,
-        extractor.to(device).eval().requires_grad_(False),
-        f"{config.kind} {digest}",
+        architecture, extractor.to(device).eval().requires_grad_(False), f"{config.kind} {digest}"
     )
 
 
 def _fill(extractor: nn.Sequential, weights: Mapping[str, Tensor]) -> None:
-    """Take f's tensors out of a whole net's."""
     own = extractor.state_dict()
     missing = [name for name in own if name not in weights]
     if missing:

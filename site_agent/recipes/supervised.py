@@ -8,10 +8,10 @@ N batch, C channels, H/W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rootstock.common.distillation.problem import logits
 from rootstock.common.nets.spec import Setting
@@ -21,11 +21,8 @@ from rootstock.site_agent.data.batches import Batch, batch_of
 from rootstock.site_agent.recipes.fit import OPTIMISER, fit, ship_shape, train_shape
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 
-Auxiliary = Callable[[nn.Module, Tensor, Batch, torch.Generator], list[Tensor]]
-"""Weighted losses of a category module beside those of its tasks: of f, f's features of a batch
-(N,C,H,W), that batch, and a generator for what is drawn."""
 
-
+@dataclass(frozen=True)
 class SupervisedRecipe:
     """Binary cross-entropy of every task, AdamW or SGD, cosine schedule, light augmentation.
 
@@ -34,45 +31,46 @@ class SupervisedRecipe:
     on validation images: the last epoch's weights are the teacher's.
     """
 
+    config: TrainingConfig
+    device: torch.device
     name = "supervised"
-
-    def __init__(
-        self, config: TrainingConfig, device: torch.device, auxiliary: Auxiliary | None = None
-    ) -> None:
-        self._config = config
-        self._device = device
-        self._auxiliary = auxiliary
 
     def settings(self) -> dict[str, Setting]:
         """Return what the manifest says about the recipe."""
-        return self._config.describe()
+        return self.config.describe()
 
     def train(self, start: Teacher, run: TrainingRun) -> Teacher:
-        """Train on `run.data.training`; see `Recipe.train`."""
+        """Train on `run.data.training`."""
         modules = start.modules()
-        train_shape(modules, self._device)
+        train_shape(modules, self.device)
         optimiser = self._optimiser(start)
 
         def step(indices: Tensor, generator: torch.Generator) -> float:
             for module in modules.values():
                 module.train()
-            batch = batch_of(run.data, indices, self._config.augment, generator)
-            features_NCHW = start.category_module(
-                batch.x_NCHW.to(self._device, memory_format=torch.channels_last)
-            )
-            losses = [batch.loss(logits(g(features_NCHW))) for g in start.task_modules.values()]
-            if self._auxiliary is not None:
-                losses += self._auxiliary(start.category_module, features_NCHW, batch, generator)
-            loss = torch.stack(losses).sum()
+            batch = batch_of(run.data, indices, self.config.augment, generator)
+            f = start.category_module
+            features_NCHW = f(batch.x_NCHW.to(self.device, memory_format=torch.channels_last))
+            loss = torch.stack(self._losses(start, features_NCHW, batch, generator)).sum()
             descend(optimiser, loss)
             return float(loss.detach())
 
-        fit(self._config, run, modules, {OPTIMISER: optimiser}, step)
+        fit(self.config, run, modules, {OPTIMISER: optimiser}, step)
         ship_shape(modules)
         return start
 
+    def _losses(
+        self,
+        net: Teacher,
+        features_NCHW: Tensor,
+        batch: Batch,
+        generator: torch.Generator,  # noqa: ARG002  # for what other recipes draw
+    ) -> list[Tensor]:
+        """Return the losses of a batch, of which f's features are given; their sum is learned."""
+        return [batch.loss(logits(g(features_NCHW))) for g in net.task_modules.values()]
+
     def _optimiser(self, teacher: Teacher) -> torch.optim.Optimizer:
-        config = self._config
+        config = self.config
         parameters = [p for module in teacher.modules().values() for p in module.parameters()]
         if config.optimiser == "sgd":
             return torch.optim.SGD(

@@ -19,11 +19,7 @@ from rootstock.common.distillation.problem import cross_entropy
 def confusion(logits_N: Tensor, labels_N: Tensor) -> Tensor:
     """Count what is labelled by label (rows) and prediction (columns): rest, category.
 
-    Pixels without a label are left out. A logit that is not a number is wrong.
-
-    Returns
-    -------
-    (2, 2), int64.
+    Returns (2, 2), int64. Pixels without a label are left out. A logit that is no number is wrong.
     """
     labelled = ~labels_N.isnan()
     is_N, y_N = labels_N[labelled] > 0.5, logits_N[labelled]

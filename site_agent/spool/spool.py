@@ -21,7 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.common.errors import IntegrityError, RefusedError, SchemaError
-from rootstock.common.files import file_digest, storage_errors, sync_folder, write_bytes
+from rootstock.common.files import (
+    file_digest,
+    read_capped,
+    storage_errors,
+    sync_folder,
+    write_bytes,
+)
 from rootstock.common.weights.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
 
@@ -60,7 +66,8 @@ class SpoolEntry:
     def sent(self) -> int:
         """Bytes of its blobs that went over the wire, as far as agents lived to note it."""
         try:
-            return int(_read_capped(self.folder / "sent").decode(errors="replace"))
+            data = read_capped(self.folder / "sent", _MAX_DOCUMENT_BYTES, what="count")
+            return int(data.decode(errors="replace"))
         except (FileNotFoundError, ValueError):  # a damaged figure spoils no shipment
             return 0
 
@@ -98,16 +105,10 @@ class Spool:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self, staging: Path, manifest: Manifest, signature: bytes, run: str) -> SpoolEntry:
-        """Turn staged blobs into an entry, durably and in one step.
+        """Turn the blobs in a folder of `self.staging` into an entry, durably and in one step.
 
-        Parameters
-        ----------
-        staging
-            The folder of `self.staging`: every blob of the manifest, flushed, named by digest.
-        signature
-            The site's, over `manifest.canonical()`.
-        run
-            See `SpoolEntry.run`.
+        Every blob of the manifest is there, flushed, named by digest. The signature is the site's,
+        over `manifest.canonical()`; for `run` see `SpoolEntry`.
         """
         for blob in manifest.blobs():
             path = staging / blob.digest
@@ -183,21 +184,22 @@ class Spool:
 
     def add_report(self, report: EvaluationReport) -> None:
         """Keep a report until the coordinator has it."""
-        write_bytes(self._root / "reports" / f"{report.evaluation_id}.json", report.canonical())
+        write_bytes(self._report(report.evaluation_id), report.canonical())
 
     def reports(self) -> list[EvaluationReport]:
         """Return the reports that the coordinator does not have yet."""
         reports = []
         for path in sorted((self._root / "reports").glob("*.json")):
             try:
-                reports.append(EvaluationReport.parse(_read_capped(path), what=str(path)))
+                data = read_capped(path, _MAX_DOCUMENT_BYTES, what="report")
+                reports.append(EvaluationReport.parse(data, what=str(path)))
             except SchemaError as error:
                 self._quarantine(path, str(error))
         return reports
 
     def acknowledge_report(self, evaluation_id: str) -> None:
         """Note that the coordinator has a report."""
-        path = self._root / "reports" / f"{evaluation_id}.json"
+        path = self._report(evaluation_id)
         with storage_errors(path):
             path.replace(self._root / "reported" / path.name)
             sync_folder(self._root / "reported")
@@ -208,7 +210,7 @@ class Spool:
         A coordinator that asks again has lost the first one: numbers are sent again, not measured
         again.
         """
-        path = self._root / "reports" / f"{evaluation_id}.json"
+        path = self._report(evaluation_id)
         sent = self._root / "reported" / path.name
         if path.exists():
             return True
@@ -225,7 +227,10 @@ class Spool:
 
     def withdraw_report(self, report: EvaluationReport, why: str) -> None:
         """Quarantine a report that the coordinator does not take."""
-        self._quarantine(self._root / "reports" / f"{report.evaluation_id}.json", why)
+        self._quarantine(self._report(report.evaluation_id), why)
+
+    def _report(self, evaluation_id: str) -> Path:
+        return self._root / "reports" / f"{evaluation_id}.json"
 
     def _quarantine(self, path: Path, why: str) -> None:
         target = self._root / "aside" / f"{path.name}-{secrets.token_hex(4)}"
@@ -237,22 +242,12 @@ class Spool:
 
 
 def read_entries(
-    folder: Path,
-    damaged: Callable[[Path, str], None],
-    *,
-    name: str = "*",
-    blobs: bool = False,
+    folder: Path, damaged: Callable[[Path, str], None], *, name: str = "*", blobs: bool = False
 ) -> list[SpoolEntry]:
-    """Read the entries of a spool's folder.
+    """Read the entries of a spool's folder, or that of one name.
 
-    Parameters
-    ----------
-    damaged
-        Called with the folder of an entry that is not whole, and why.
-    name
-        Of the entry, if one is wanted.
-    blobs
-        Whether to check the bytes of every blob.
+    `damaged` is called with the folder of an entry that is not whole, and why. `blobs`: the bytes
+    of every blob are checked.
     """
     entries = []
     for path in sorted(folder.glob(name)):
@@ -270,26 +265,14 @@ def read_entries(
 def read_entry(folder: Path) -> SpoolEntry:
     """Read an entry, its blobs left unread, and change nothing.
 
-    Raises
-    ------
-    SchemaError, IntegrityError, FileNotFoundError, NotADirectoryError
-        If its manifest is malformed or another's, or it is not whole.
+    FileNotFoundError or NotADirectoryError says that it is not whole.
     """
-    with storage_errors(folder):
-        data = _read_capped(folder / "manifest.json", MAX_MANIFEST_BYTES)
-        signature = _read_capped(folder / "signature")
-        run = _read_capped(folder / "run").decode(errors="replace")
+    data = read_capped(folder / "manifest.json", MAX_MANIFEST_BYTES, what="manifest")
+    signature = read_capped(folder / "signature", _MAX_DOCUMENT_BYTES, what="signature")
+    run = read_capped(folder / "run", _MAX_DOCUMENT_BYTES, what="name of a run")
     manifest = parse_manifest(data)
     if manifest.content_digest() != folder.name:
         raise IntegrityError(
             f"{folder}: the manifest has digest {manifest.content_digest()}, not its name"
         )
-    return SpoolEntry(folder, manifest, data, signature, run)
-
-
-def _read_capped(path: Path, limit: int = _MAX_DOCUMENT_BYTES) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise SchemaError(f"{path}: has more than {limit} bytes")
-    return data
+    return SpoolEntry(folder, manifest, data, signature, run.decode(errors="replace"))

@@ -43,24 +43,10 @@ def build(
     folder: Path,
     stop: threading.Event | None = None,
 ) -> TeacherManifest:
-    """Measure a teacher net and write everything that its manifest names.
+    """Measure a teacher net and write everything that its manifest names into a folder, by digest.
 
-    Parameters
-    ----------
-    teacher
-        The trained net, in evaluation mode.
-    data
-        Error is measured on `validation`, statistics on `training`; shared samples, if any, come
-        from `training`.
-    recipe
-        Name and settings of how it was trained.
-    folder
-        Takes the blobs, named by digest.
-
-    Raises
-    ------
-    DataError, ConfigurationError
-        If more samples are to be shared than there are, or than the plan accepts.
+    Errors are measured on validation images, statistics on training images, from which shared
+    samples come, if any.
     """
     config = lab.config
     shared = shared_samples(data.training, config, lab.plan)
@@ -100,11 +86,9 @@ def build(
 def shared_samples(training: ImageSet, config: SiteConfig, plan: Plan) -> dict[str, Tensor] | None:
     """Return exactly `share_samples` training images, or None for 0.
 
-    Returns
-    -------
-    `images` (N,C,H,W) float32, normalised, and `labels` (N) float32, half of them (rounded up) of
-    the category as far as both sides have enough. If a task labels pixels, `masks` (N,H,W) uint8 of
-    the same images.
+    `images` are (N,C,H,W) float32, normalised, and `labels` (N) float32, half of them (rounded up)
+    of the category as far as both sides have enough. If a task labels pixels, `masks` are (N,H,W)
+    uint8 of the same images.
     """
     count = config.share_samples
     if count == 0:

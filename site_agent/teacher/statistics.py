@@ -10,24 +10,25 @@ import threading
 import torch
 from torch import Tensor, nn
 
+from rootstock.common.images.decode import batches
 from rootstock.common.nets.architectures import last_layer
-from rootstock.common.nets.training import device_of
+from rootstock.common.nets.training import device_of, watched
 from rootstock.site_agent.config import StatisticsConfig
 from rootstock.site_agent.data.images import ImageSet
 from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.scoring.inference import batches
+from rootstock.site_agent.scoring.inference import BATCH
 from rootstock.site_agent.state import check
 
 
 class _Moments:
-    """A forward hook that sums a layer's output per channel, in float64."""
+    """Sums of a layer's output per channel, in float64."""
 
     def __init__(self) -> None:
         self.count = 0
         self.sum_C = torch.zeros(())
         self.squares_C = torch.zeros(())
 
-    def __call__(self, _layer: nn.Module, _inputs: object, output_NCHW: Tensor) -> None:
+    def add(self, output_NCHW: Tensor) -> None:
         values = output_NCHW.detach().to(torch.float64)
         self.count += values.shape[0] * values.shape[2] * values.shape[3]
         self.sum_C = self.sum_C + values.sum((0, 2, 3)).cpu()
@@ -49,35 +50,26 @@ def statistics(
 ) -> dict[str, Tensor]:
     """Measure a trained net, in evaluation mode, on the lab's training images.
 
-    Returns
-    -------
-    float32 tensors by name. `feature_norm` (1): E‖f(I)‖_F, which the rescale layer's β needs
-    (Network Transplanting, section 4). `mean/<layer>` and `variance/<layer>` (C): of every
-    channel of every conv's output before its ReLU, and of x = f(I) under the name of f's last
-    layer, over images and pixels, the layer named as in the state dict; what a BatchNorm's
-    running statistics would be (METHODS 1d, 1i). Task modules share their layers' names, so
-    only those of `Teacher.measured_task` are measured. Empty if all are switched off.
+    Returns float32 tensors by name, none if all are switched off. `feature_norm` (1): E‖f(I)‖_F,
+    which the rescale layer's β needs (Network Transplanting, section 4). `mean/<layer>` and
+    `variance/<layer>` (C): of every channel of every conv's output before its ReLU, and of
+    x = f(I) under the name of f's last layer, over images and pixels, the layer named as in the
+    state dict; what a BatchNorm's running statistics would be (METHODS 1d, 1i). Task modules share
+    their layers' names, so only those of `Teacher.measured_task` are measured.
     """
     wants_moments = config.channel_means or config.channel_variances
     if not wants_moments and not config.feature_norm:
         return {}
-    moments: dict[str, _Moments] = {}
-    hooks = []
-    if wants_moments:
-        for name, layer in measured_layers(teacher).items():
-            moments[name] = _Moments()
-            hooks.append(layer.register_forward_hook(moments[name]))
+    layers = measured_layers(teacher) if wants_moments else {}
+    moments = {name: _Moments() for name in layers}
     norms = 0.0
-    try:
-        for x_NCHW in batches(images, device_of(teacher.category_module)):
+    with watched(layers, lambda name, output_NCHW: moments[name].add(output_NCHW)):
+        for x_NCHW in batches(images.images_NCHW, device_of(teacher.category_module), BATCH):
             check(stop)
             features_NCHW = teacher.category_module(x_NCHW)
             norms += float(features_NCHW.flatten(1).to(torch.float64).norm(dim=1).sum())
             if wants_moments:
                 teacher.task_modules[teacher.measured_task](features_NCHW)
-    finally:
-        for hook in hooks:
-            hook.remove()
     named: dict[str, Tensor] = {}
     if config.feature_norm:
         named["feature_norm"] = torch.tensor([norms / len(images)])

@@ -50,11 +50,8 @@ def build_recipe(lab: Lab) -> Recipe:
 def teach(lab: AgentLab) -> SpoolEntry:
     """Train the teacher net that plan and settings ask for, unless that was done before.
 
-    Whatever interrupts it, the last checkpoint stays, and the next start resumes from it.
-
-    Returns
-    -------
-    The teacher's entry in the spool, shipped or not.
+    Whatever interrupts it, the last checkpoint stays, and the next start resumes from it. Returns
+    the teacher's entry in the spool, shipped or not.
     """
     run = lab.config.run_digest(lab.published.digest)
     heads = None if lab.heads is None else lab.heads.content_digest()
@@ -114,10 +111,7 @@ def heads_under(entry: SpoolEntry) -> str | None:
 
 
 def initial_teacher(lab: Lab) -> Teacher:
-    """Fetch the plan's initial weights; every lab starts from them (METHODS 1g).
-
-    An extractor of another architecture has others: see `initial_category_module`.
-    """
+    """Fetch the plan's initial weights; every lab starts from them (METHODS 1g)."""
     plan, extractor = lab.plan, extractor_of(lab.config, lab.plan)
     spec = plan.architecture.model_copy(update={"extractor": extractor})
     category_module = initial_category_module(lab, spec)
@@ -150,11 +144,8 @@ def extractor_of(config: SiteConfig, plan: Plan) -> ArchitectureSpec | None:
 def initial_category_module(lab: Lab, spec: ArchitectureSpec) -> nn.Sequential:
     """Return the f that a lab's training starts from.
 
-    Parameters
-    ----------
-    spec
-        The plan's architecture. With an extractor, f's weights are drawn by the plan's digest:
-        alike at all labs that chose the same, as the plan's own are.
+    `spec` is the plan's architecture. With an extractor, f's weights are drawn by the plan's
+    digest: alike at all labs that chose the same, as the plan's own are.
     """
     category_module = build_category_module(spec)
     if spec.extractor is not None:

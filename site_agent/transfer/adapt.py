@@ -49,22 +49,10 @@ def adapt_own(
     settings: AdaptationSettings,
     on_step: OnStep,
 ) -> Adapted:
-    """Adapt the lab's own net; see `rootstock.common.compatible.adaptation.adapt`.
+    """Adapt the lab's own net to a folder of the target's images, at any depth.
 
-    Parameters
-    ----------
-    images
-        Folder of the target's images, at any depth.
-    labelled
-        Folder of yes/… and no/… images of the target: errors are measured on them, and nothing
-        is chosen; None: without.
-
-    Raises
-    ------
-    NotFoundError
-        If the coordinator publishes no rotation head.
-    ConfigurationError
-        If images are labelled and no task of the lab's labels images.
+    On yes/… and no/… images of the target, if `labelled` is a folder of such, errors are measured
+    and nothing is chosen. The coordinator must publish a rotation head.
     """
     rotation_head = _rotation_head(lab)
     shape = input_shape(lab.architecture)

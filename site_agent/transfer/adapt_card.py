@@ -108,12 +108,7 @@ def require_free(out: Path) -> None:
 def write(adapted: Adapted, root: Path, out: Path | None) -> tuple[Path, AdaptedCard]:
     """Write an adapted net and its card, all or nothing, and return the folder and the card.
 
-    Parameters
-    ----------
-    root
-        Holds folders that are named by their cards' digests.
-    out
-        The folder; None: one in `root`.
+    The folder is `out`; if that is None, one in `root` that is named by its card's digest.
     """
     parent = root if out is None else out.parent
     aside = parent / f".{secrets.token_hex(8)}.aside"

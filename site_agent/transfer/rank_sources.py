@@ -29,7 +29,7 @@ from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.recipes.sources import SourceNet, require_source_fits
 from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.train import initial_category_module
-from rootstock.site_agent.transfer.snapshot import LabSnapshot, StoredTeacher
+from rootstock.site_agent.transfer.snapshot import LabSnapshot
 
 
 class Score(Document):
@@ -41,10 +41,6 @@ class Score(Document):
     """Breaks ties."""
     validation_error: float = Field(ge=0, le=100)
     """Percent of the validation images: what is reported, and decides nothing."""
-
-    def key(self) -> tuple[float, float]:
-        """Return what ranks: the smaller the better."""
-        return self.holdout_error, self.holdout_loss
 
 
 class Ranked(Document):
@@ -74,20 +70,15 @@ class Ranking(Document):
     """Numbers of images."""
 
 
-def from_spool(teacher: StoredTeacher, device: torch.device) -> SourceNet:
-    """Read the category module of a teacher in the spool."""
-    manifest = teacher.manifest
-    name = f"{manifest.category} (spool, {teacher.entry.digest[:8]})"
-    return SourceNet(name, manifest.architecture, teacher.category_module(device))
-
-
 def candidates(lab: LabSnapshot, given: Sequence[SourceNet]) -> list[SourceNet]:
     """Return the nets that were given, all of which must fit, and older teachers that do."""
     for source in given:
         require_source_fits(source, lab.architecture)
     fitting = list(given)
     for teacher in lab.others:
-        source = from_spool(teacher, lab.device)
+        manifest = teacher.manifest
+        name = f"{manifest.category} (spool, {teacher.entry.digest[:8]})"
+        source = SourceNet(name, manifest.architecture, teacher.category_module(lab.device))
         try:
             require_source_fits(source, lab.architecture)
         except SchemaError as error:
@@ -114,41 +105,21 @@ def task_named(lab: Lab, name: str | None) -> TaskSpec:
 
 
 def rank(
-    lab: LabSnapshot,
-    sources: Sequence[SourceNet],
-    task: TaskSpec,
-    steps: int,
-    on_step: OnStep,
+    lab: LabSnapshot, sources: Sequence[SourceNet], task: TaskSpec, steps: int, on_step: OnStep
 ) -> Ranking:
     """Put every source below the lab's g, and judge it at once and after fine-tuning f.
 
     BatchNorm statistics of the recombined net are estimated anew on the lab's training images. f
     alone is fine-tuned, on these images, as `training` says the lab's own nets are (rate,
-    minibatches, augmentation); g stays as it is.
-
-    Parameters
-    ----------
-    sources
-        See `candidates`.
-    task
-        Whose g.
-    steps
-        Of fine-tuning; 0 judges at once only.
-    on_step
-        Called after every step, counted over all sources.
+    minibatches, augmentation); the task's g stays as it is. 0 steps judge at once only; `on_step`
+    is called after every step, counted over all sources.
     """
     data = lab.data
     g = lab.own.task_module(task, lab.device)
+    initial = initial_category_module(lab, lab.architecture).to(lab.device)
     references = [
         SourceNet("this lab's own", lab.architecture, lab.own.category_module(lab.device)),
-        SourceNet(
-            "initial weights",
-            lab.architecture,
-            initial_category_module(lab, lab.architecture)
-            .to(lab.device)
-            .eval()
-            .requires_grad_(False),
-        ),
+        SourceNet("initial weights", lab.architecture, initial.eval().requires_grad_(False)),
     ]
     everything = [*sources, *references]
     rows = []
@@ -222,8 +193,8 @@ def fine_tune(
 
 
 def _ranked(rows: Sequence[Ranked]) -> tuple[Ranked, ...]:
-    at_once = _ranks([row.at_once.key() for row in rows])
-    tuned = _ranks([(row.fine_tuned or row.at_once).key() for row in rows])
+    at_once = _ranks([row.at_once for row in rows])
+    tuned = _ranks([row.fine_tuned or row.at_once for row in rows])
     ranked = []
     for row, first, last in zip(rows, at_once, tuned, strict=True):
         ranks = {"rank_at_once": first, "rank_fine_tuned": last if row.fine_tuned else None}
@@ -231,6 +202,7 @@ def _ranked(rows: Sequence[Ranked]) -> tuple[Ranked, ...]:
     return tuple(ranked[index] for index in sorted(range(len(rows)), key=tuned.__getitem__))
 
 
-def _ranks(keys: Sequence[tuple[float, float]]) -> list[int]:
-    """Return each key's rank among all, from 1."""
+def _ranks(scores: Sequence[Score]) -> list[int]:
+    """Return each one's rank among all, from 1."""
+    keys = [(score.holdout_error, score.holdout_loss) for score in scores]
     return [1 + sum(other < key for other in keys) for key in keys]

@@ -71,15 +71,7 @@ class LabSnapshot(Lab):
 def snapshot(
     config: SiteConfig, on_retry: OnRetry, warn: Callable[[str], None]
 ) -> Iterator[LabSnapshot]:
-    """Find the lab's own net, and ask the coordinator what it publishes now.
-
-    Raises
-    ------
-    NotFoundError
-        If the spool holds no teacher of the plan and the settings that are valid now.
-    UnreachableError
-        If the coordinator does not answer for `network.patience_seconds`.
-    """
+    """Find the lab's own net, and ask the coordinator what it publishes now."""
     device = set_up_torch(config)
     stored = stored_teachers(config.state / "spool")
     if not stored:

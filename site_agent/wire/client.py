@@ -68,16 +68,9 @@ class CoordinatorClient:
     """Calls the coordinator in one site's name.
 
     What is unreachable, or fails at the coordinator's disk, is tried again with full jitter until
-    `stop` is set; any other error is raised at once, in the class that the coordinator raised.
-
-    Parameters
-    ----------
-    key
-        The site's key; signs every call.
-    stop
-        Ends waiting and sending; None: nothing but Ctrl-C does.
-    on_retry
-        Called after every failed try.
+    `stop`, which also ends sending, is set (None: nothing but Ctrl-C ends it); `on_retry` is called
+    after every failed try. Any other error is raised at once, in the class that the coordinator
+    raised.
     """
 
     def __init__(
@@ -105,14 +98,8 @@ class CoordinatorClient:
     ) -> T:
         """Call until the coordinator answers.
 
-        Parameters
-        ----------
-        attempt
-            One try.
-        patience_seconds
-            After so long UnreachableError is raised; None: it goes on for as long as it takes.
-        damaged_tries
-            After so many tries whose bytes arrived damaged IntegrityError is raised.
+        UnreachableError is raised after so many seconds of patience, None being for ever;
+        IntegrityError after so many tries whose bytes arrived damaged.
         """
 
         def once() -> T:
@@ -159,20 +146,11 @@ class CoordinatorClient:
     def join(self) -> bytes:
         """Bind the site's name to its key, and the coordinator's name to its own.
 
-        Returns
-        -------
-        The coordinator's public key, 32 bytes. The first one is kept in the state folder, and
-        another one is refused from then on.
-
-        Raises
-        ------
-        IdentityError
-            If the name belongs to another key, or the coordinator's key has changed.
+        Returns the coordinator's public key, 32 bytes. The first one is kept in the state folder,
+        and another one is refused from then on.
         """
         request = pb.JoinRequest(
-            site=self._config.site,
-            public_key=self._key.public_key,
-            agent_version=__version__,
+            site=self._config.site, public_key=self._key.public_key, agent_version=__version__
         )
         response = self.unary(self.stub.Join, request)
         key: bytes = response.coordinator_public_key
@@ -218,13 +196,7 @@ class CoordinatorClient:
         return Published(plan, response.plan_digest, heads)
 
     def download(self, blob: BlobEntry, folder: Path, on_bytes: OnBytes) -> Path:
-        """Fetch a blob into a folder, named by its digest; one that is there costs nothing.
-
-        Raises
-        ------
-        LimitError
-            If the blob is larger than the plan allows.
-        """
+        """Fetch a blob into a folder, named by its digest; one that is there costs nothing."""
         limit = self.limits.max_blob_bytes
         if blob.size > limit:
             raise LimitError(f"blob {blob.digest} has {blob.size} bytes, the limit is {limit}")

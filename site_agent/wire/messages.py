@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from rootstock.common.documents import Document, first_problem
-from rootstock.common.errors import LimitError, SchemaError
+from rootstock.common.documents import Document, schema_errors
+from rootstock.common.errors import LimitError
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
-from rootstock.site_agent.spool.documents import (
-    CalibratedError,
-    CandidateError,
-    EvaluationReport,
-    SignedReceipt,
-)
+from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
 
 MAX_CANDIDATES = 16
 """Three are usual: no adapter, zero-sample, few-sample."""
-
-D = TypeVar("D", bound=Document)
 
 
 class EvaluationRequest(Document):
@@ -62,25 +55,27 @@ class EvaluationAsked:
         spec = None
         if message.refine:
             spec = AdapterSpec.parse(message.refinement_spec, what="refinement's adapter")
-        return _checked(
-            EvaluationRequest,
-            "evaluation request",
-            evaluation_id=message.evaluation_id,
-            merge_id=message.merge_id,
-            manifest_digest=message.manifest_digest,
-            task=message.task,
-            architecture=ArchitectureSpec.parse(
-                message.architecture, what="task module's architecture"
-            ),
-            task_module=BlobEntry.parse(message.task_module, what="task module's entry"),
-            candidates={
-                candidate.name: AdapterEntry.parse(candidate.adapter, what="candidate's adapter")
-                if candidate.adapter
-                else None
-                for candidate in message.candidates
-            },
-            refinement_spec=spec,
+        architecture = ArchitectureSpec.parse(
+            message.architecture, what="task module's architecture"
         )
+        task_module = BlobEntry.parse(message.task_module, what="task module's entry")
+        adapters = {
+            candidate.name: AdapterEntry.parse(candidate.adapter, what="candidate's adapter")
+            if candidate.adapter
+            else None
+            for candidate in message.candidates
+        }
+        with schema_errors("evaluation request"):
+            return EvaluationRequest(
+                evaluation_id=message.evaluation_id,
+                merge_id=message.merge_id,
+                manifest_digest=message.manifest_digest,
+                task=message.task,
+                architecture=architecture,
+                task_module=task_module,
+                candidates=adapters,
+                refinement_spec=spec,
+            )
 
 
 @dataclass(frozen=True)
@@ -168,47 +163,15 @@ def event(message: pb.WatchResponse) -> Event | None:
 
 def receipt(message: pb.Receipt) -> SignedReceipt:
     """Read a receipt, whose signature is still to be verified."""
-    return _checked(
-        SignedReceipt,
-        "receipt",
-        manifest_digest=message.manifest_digest,
-        submission_id=message.submission_id,
-        received_at=message.received_at,
-        signature=message.signature.hex(),
-    )
+    with schema_errors("receipt"):
+        return SignedReceipt(
+            manifest_digest=message.manifest_digest,
+            submission_id=message.submission_id,
+            received_at=message.received_at,
+            signature=message.signature.hex(),
+        )
 
 
 def report_request(report: EvaluationReport) -> pb.ReportEvaluationRequest:
-    """Return a report as it is sent."""
-    return pb.ReportEvaluationRequest(
-        evaluation_id=report.evaluation_id,
-        results=[_result(result) for result in report.results],
-        refinement_manifest_digest=report.refinement_manifest_digest or "",
-        refined_error=report.refined_error or 0.0,
-        refined_mean_iou=report.refined_mean_iou,
-        refined_calibration=_calibration(report.refined_calibration),
-        refinement_seconds=report.refinement_seconds,
-        refinement_steps=report.refinement_steps,
-        failure=report.failure,
-    )
-
-
-def _result(result: CandidateError) -> pb.CandidateResult:
-    return pb.CandidateResult(
-        name=result.name,
-        error=result.error,
-        mean_iou=result.mean_iou,
-        samples=result.samples,
-        calibration=_calibration(result.calibration),
-    )
-
-
-def _calibration(fitted: CalibratedError | None) -> pb.OutputCalibration | None:
-    return None if fitted is None else pb.OutputCalibration(**fitted.model_dump())
-
-
-def _checked(kind: type[D], what: str, **values: object) -> D:
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise SchemaError(f"the {what} does not fit its schema: {first_problem(error)}") from error
+    """Return a report as it is sent: the messages have the documents' fields, None is left out."""
+    return pb.ReportEvaluationRequest(**report.model_dump())

@@ -20,22 +20,12 @@ from rootstock.site_agent.wire.client import DAMAGED_TRIES, CoordinatorClient, O
 
 
 class Shipment:
-    """The upload of one entry, over as many tries as it takes.
+    """The upload of one entry, over as many tries as it takes, by a client that knows the plan.
 
-    Parameters
-    ----------
-    client
-        Whose plan has been fetched.
-    on_bytes
-        Called with the bytes that the coordinator has, those it had before included, and with those
-        in all.
-
-    Attributes
-    ----------
-    sent
-        Bytes of blobs that went over the wire, by earlier runs of the agent as well.
-    left_out
-        Bytes of the blobs on their way that are not sent, as the coordinator has them.
+    `on_bytes` is called with the bytes that the coordinator has, those it had before included, and
+    with those in all. `sent` are bytes of blobs that went over the wire, by earlier runs of the
+    agent as well; `left_out` those of the blobs on their way that are not sent, as the coordinator
+    has them.
     """
 
     def __init__(

@@ -36,12 +36,8 @@ class Received(NamedTuple):
 class Watcher:
     """Watches while the agent works: the coordinator sees the lab, and no event is missed.
 
-    Parameters
-    ----------
-    cursor
-        The last event that was dealt with; 0 for all.
-    on_retry
-        Called for every broken stream.
+    The cursor is the last event that was dealt with, 0 for all; `on_retry` is called for every
+    broken stream.
     """
 
     def __init__(self, client: CoordinatorClient, cursor: int, on_retry: OnRetry) -> None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.distillation.auto.synthetic import dead_leaves
 from rootstock.common.distillation.dream_source import DreamSource, distance, moments
 from rootstock.common.distillation.settings import DreamSettings
-from rootstock.common.distillation.solvers.learning import Stepwise
+from rootstock.common.distillation.solvers.learning import Schedule, Stepwise
 from rootstock.common.errors import TransplantError
 
 
@@ -53,9 +53,7 @@ class Dream(Stepwise):
             "dream",
             {"images": self._images.detach()},
             [self._images],
-            steps=settings.steps,
-            rate=settings.learning_rate,
-            seed=settings.seed,
+            Schedule(settings.steps, settings.learning_rate, settings.seed),
         )
         self._generator.set_state(generator.get_state())
         shown = max(1, min(images - 1, round(settings.share * images)))
@@ -71,7 +69,7 @@ class Dream(Stepwise):
         return self._images.detach()
 
     def step(self) -> DreamRecord:
-        """Take one step; TransplantError if all are taken, or the loss is not finite."""
+        """Take one step."""
         self._require_left()
         jitter = self._settings.jitter
         shift = torch.randint(-jitter, jitter + 1, (2,), generator=self._generator).tolist()

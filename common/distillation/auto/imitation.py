@@ -62,22 +62,22 @@ class Answers:
         return float((y_S_NO - self.y_T_NO).norm() / spread)
 
 
+@dataclass(frozen=True)
 class ImitationPenalty:
     """Huber's loss between y_S and y_T: squares below one logit, so that far outliers do not rule.
 
     A step takes `batch_size` of the images that the teacher answered.
     """
 
-    def __init__(
-        self, problem: TransplantProblem, answers: Answers, *, weight: float, batch_size: int
-    ) -> None:
-        self._student_task, self._answers = problem.student_task, answers
-        self._weight, self._batch_size = weight, batch_size
+    problem: TransplantProblem
+    answers: Answers
+    weight: float
+    batch_size: int
 
     def loss(self, adapter: Adapter, generator: torch.Generator) -> Tensor:
         """Return the term for some of the images."""
-        answers = self._answers
-        chosen = torch.randint(len(answers.y_T_NO), (self._batch_size,), generator=generator)
+        answers = self.answers
+        chosen = torch.randint(len(answers.y_T_NO), (self.batch_size,), generator=generator)
         chosen = chosen.to(answers.y_T_NO.device)
-        y_S_NO = self._student_task(adapter(answers.features_NCHW[chosen]))
-        return self._weight * F.smooth_l1_loss(y_S_NO, answers.y_T_NO[chosen])
+        y_S_NO = self.problem.student_task(adapter(answers.features_NCHW[chosen]))
+        return self.weight * F.smooth_l1_loss(y_S_NO, answers.y_T_NO[chosen])

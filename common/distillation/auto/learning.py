@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Self
 
@@ -37,22 +38,15 @@ from rootstock.common.nets.training import device_of, in_batches, prefixed, unde
 class AutoLearning(Learning):
     """An adapter that learns what the teacher says to views of dreams, samples, synthetic images.
 
-    Step records of a dream have its class loss as task loss and its statistics loss as distillation
-    loss.
-
-    Parameters
-    ----------
-    transplant
-        With something to show the teacher: a source to dream from, f, or samples.
-    settings
-        `teaching`, `dream` and `learning`; starts from the closed form unless told otherwise.
-    thrifty
-        Whether the join is measured first and learning left out where it is good enough, synthetic
-        images join in, and a dream that fails is left out rather than an error.
+    There must be something to show the teacher: a source to dream from, f, or samples. Step records
+    of a dream have its class loss as task loss and its statistics loss as distillation loss.
+    `thrifty`: the join is measured first and learning left out where it is good enough, synthetic
+    images join in, and a dream that fails is left out rather than an error.
     """
 
     def __init__(self, transplant: Transplant, settings: MethodSettings, *, thrifty: bool) -> None:
         self._transplant, self._settings, self._thrifty = transplant, settings, thrifty
+        self._left_out = (TransplantError,) if thrifty else ()
         self._dream = self._begun_dream()
         super().__init__(*self._started())
         self._start = self._adapter
@@ -105,11 +99,10 @@ class AutoLearning(Learning):
             return replace(learned, step=before + learned.step)
         if self._dream is None or self._good_enough:
             raise TransplantError("this adapter is good enough as it is; it takes no steps")
-        try:
+        dreamed = None
+        with suppress(*self._left_out):
             dreamed = self._dream.step()
-        except TransplantError:
-            if not self._thrifty:
-                raise
+        if dreamed is None:
             self._dream = None
             self._learning = self._begun()
             return self.step()
@@ -163,22 +156,16 @@ class AutoLearning(Learning):
                 "method 'dream' needs the statistics that a lab ships and its category module; "
                 "ask the lab to switch channel means and variances on"
             )
-        try:
+        with suppress(*self._left_out):
             return Dream(self._transplant.source, self._settings.dream)
-        except TransplantError:
-            if not self._thrifty:
-                raise
-            return None
+        return None
 
     def _started(self) -> tuple[Adapter, dict[str, float]]:
         """Return the start; the identity where `auto` finds no answer to the closed form."""
         start = self._settings.start or "closed-form"
-        try:
+        with suppress(*self._left_out):
             return starting_adapter(self._transplant, start, self._settings)
-        except TransplantError:
-            if not self._thrifty:
-                raise
-            return starting_adapter(self._transplant, "identity", self._settings)
+        return starting_adapter(self._transplant, "identity", self._settings)
 
     def _begun(self) -> BackDistillation:
         """Gather the teacher's answers, keep some apart, and begin to learn from the others."""
@@ -275,10 +262,7 @@ class AutoLearning(Learning):
         return in_batches(category_module, together_NCHW.to(device_of(category_module)))
 
     def _converged(self, dream: Dream) -> bool:
-        try:
+        with suppress(*self._left_out):
             dream.require_converged()
-        except TransplantError:
-            if not self._thrifty:
-                raise
-            return False
-        return True
+            return True
+        return False

@@ -57,31 +57,16 @@ _RULES_BY_NAME: dict[str, RuleClass] = {
 
 
 def pseudo_gradient(
-    module: nn.Module,
-    G: Tensor,
-    *,
-    input_shape_CHW: Shape,
-    masks: Masks | None = None,
+    module: nn.Module, G: Tensor, *, input_shape_CHW: Shape, masks: Masks | None = None
 ) -> Tensor:
-    """Return D', the pseudo-gradient at a module's input (Eq. 4b).
+    """Return D', the pseudo-gradient at a module's input (Eq. 4b), (N, C, H', W') in G's dtype.
 
-    Parameters
-    ----------
-    module
-        g, h, or any module whose layers have rules. Not called, not changed.
-    G
-        (N, O) or (N, O, S, S), gradients at the module's output. S×S at a vector output treats the
-        first Linear after a Flatten of C×h×w as an h×w convolution (paper, appendix). At a map, (N,
-        O, H, W) of its size.
-    input_shape_CHW
-        (C, H, W) of the module's input for an image of the nominal size.
-    masks
-        Dummy-2 masks by path of the ReLU; every other ReLU is dummy-1.
-
-    Returns
-    -------
-    (N, C, H', W') in G's dtype. (H', W') = (H, W) at the nominal size of G; each further place of
-    an enlarged G adds the module's total stride.
+    The module is g, h, or any whose layers have rules; it is not called, and not changed. G, at its
+    output, is (N, O) or (N, O, S, S): S×S at a vector output treats the first Linear after a
+    Flatten of C×h×w as an h×w convolution (paper, appendix). At a map it is (N, O, H, W) of the
+    map's size. `input_shape_CHW` is for an image of the nominal size: (H', W') = (H, W) at the
+    nominal size of G, and each further place of an enlarged G adds the module's total stride. ReLUs
+    that have a mask are dummy-2, all others dummy-1.
     """
     masks = {} if masks is None else masks
     used: set[str] = set()
@@ -149,14 +134,11 @@ def _rule(layer: nn.Module, site: Site) -> Rule:
         f"{layer_type.__module__}.{layer_type.__qualname__}"
     )
     if kind is None:
+        named = [name.rpartition(".")[2] for name in _RULES_BY_NAME]
+        known = sorted([*(known.__name__ for known in RULES), *named])
         raise TransplantError(
             f"layer '{site.path or '(top)'}' is a {layer_type.__name__}, which has no adjoint "
-            f"rule; known are {', '.join(_known())}: add one to "
+            f"rule; known are {', '.join(known)}: add one to "
             "rootstock.common.distillation.pseudo_gradients.adjoint.RULES"
         )
     return kind(layer, site)
-
-
-def _known() -> list[str]:
-    names = [kind.__name__ for kind in RULES]
-    return sorted([*names, *(name.rpartition(".")[2] for name in _RULES_BY_NAME)])

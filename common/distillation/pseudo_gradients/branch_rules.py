@@ -63,7 +63,6 @@ class BasicBlockRule:
         self._last = site.inner(f"relu{self.convs}", layer.relu, self.output_shape)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Go down both branches and add up."""
         gradient = self._last.adjoint(gradient)
         back = self._branch.adjoint(gradient)
         return back + (self._shortcut.adjoint(gradient) if self._shortcut else gradient)
@@ -86,7 +85,6 @@ class InvertedResidualRule:
             _require_one_shape(site, self.output_shape, site.shape)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Go down the branch; the shortcut passes the gradient on."""
         back = self._branch.adjoint(gradient)
         return back + gradient if self._adds else back
 
@@ -101,7 +99,6 @@ class PaddedShortcutRule:
         self.output_shape: Shape = (layer.out_channels, *thinned)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Drop the new channels' gradient and spread the rest over the strides."""
         layer = self._layer
         height, width = self._site.grown(gradient, self.output_shape, (layer.stride, layer.stride))
         back = gradient.new_zeros(len(gradient), layer.in_channels, height, width)
@@ -176,7 +173,6 @@ class SkipFusionRule:
             )
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Go down both branches and add up."""
         deep, skip = self._deep.adjoint(gradient), self._skip.adjoint(gradient)
         if deep.shape != skip.shape:
             raise TransplantError(

@@ -10,6 +10,8 @@ P = O S S entries of G.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape, pseudo_gradient
 from rootstock.common.distillation.pseudo_gradients.rules import Shape
 from rootstock.common.distillation.pseudo_gradients.signals import Draw, Signals
+from rootstock.common.distillation.settings import Policy
+from rootstock.common.nets.adapter import Adapter
 
 MAX_BASIS_BYTES = 256 << 20
 """Memory that one task module may take for it; VGG-16 at 224 pixels takes 95 MB for S = 3."""
@@ -41,9 +45,27 @@ class PseudoGradients:
             return self._student(draw), self._teacher(draw)
 
 
-class _Source:
-    """Computes D' of one task module."""
+def in_batches(
+    problem: TransplantProblem,
+    adapter: Adapter,
+    *,
+    policy: Policy,
+    size: int,
+    draws: int,
+    batch: int,
+    seed: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield V and D'_T of so many draws, a batch at a time, on the adapter's device."""
+    channels = adapter.spec.out_channels
+    signals = Signals.between(problem, channels, policy=policy, size=size)
+    maps = PseudoGradients(problem, channels, signals, draws=draws)
+    generator = torch.Generator().manual_seed(seed)
+    for first in range(0, draws, batch):
+        draw = signals.draw(min(batch, draws - first), generator)
+        yield maps(draw.to(adapter.beta.device))
 
+
+class _Source:
     def __init__(self, module: nn.Sequential, shape: Shape, signals: Signals, draws: int) -> None:
         self._module, self._shape = module, shape
         self._upper: nn.Sequential | None = None

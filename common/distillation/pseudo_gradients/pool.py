@@ -77,14 +77,6 @@ class DrawPool:
         alpha = teacher_norm / (float(adapter.beta) * student_norm)
         return cls(V_NMHW, D_T_NCHW, alpha, teacher_norm)
 
-    def take(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return V and D'_T of `count` different draws, or of all if there are fewer."""
-        if count >= len(self.V_NMHW):
-            return self.V_NMHW, self.D_T_NCHW
-        order = torch.randperm(len(self.V_NMHW), generator=generator)
-        chosen = order[:count].to(self.V_NMHW.device)
-        return self.V_NMHW[chosen], self.D_T_NCHW[chosen]
-
 
 def _mean_norm(x_NCHW: Tensor) -> float:
     return float(x_NCHW.double().flatten(1).norm(dim=1).mean())

@@ -86,7 +86,6 @@ class IdentityRule:
         self.output_shape = site.shape
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Return the gradient."""
         return gradient
 
 
@@ -98,7 +97,6 @@ class ReluRule:
         self._site = site
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Apply the dummy derivative."""
         return self._site.mask(gradient, self._site.path)
 
 
@@ -115,7 +113,6 @@ class SequentialRule:
             self.output_shape = rule.output_shape
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Go down the chain."""
         for rule in reversed(self._rules):
             gradient = rule.adjoint(gradient)
         return gradient
@@ -130,7 +127,6 @@ class AdapterRule:
         self.output_shape = self._convs.output_shape
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Go down the adapter; the graph reaches its weights."""
         scaled = self._layer.beta.to(gradient.dtype) * self._convs.adjoint(gradient)
         # The reorder layer reads channel permutation[c] into c, so its adjoint puts c back there.
         return scaled[:, torch.argsort(self._layer.permutation)]
@@ -166,7 +162,6 @@ class Conv2dRule:
         self.output_shape: Shape = (layer.out_channels, *sizes)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Convolve with the transposed weight."""
         layer = self._layer
         size = self._site.grown(gradient, self.output_shape, layer.stride)
         # Rows and columns beyond the last stride get no gradient: they are the output padding.
@@ -211,7 +206,6 @@ class LinearRule:
         self.output_shape: Shape = (layer.out_features,)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Multiply with the transposed weight."""
         weight_OI = self._layer.weight.to(gradient.dtype)
         # A convolution would first copy the transposed weight: 400 MB for VGG-16's fc6.
         return (gradient.movedim(1, 3) @ weight_OI).movedim(3, 1)
@@ -235,7 +229,6 @@ class FlattenRule:
         self.output_shape: Shape = (torch.Size(site.shape).numel(),)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Add the patches up."""
         if len(self._shape) == 1:
             return gradient
         places_h, places_w = gradient.shape[2:]
@@ -269,7 +262,6 @@ class BatchNorm2dRule:
         self.output_shape = site.shape
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Scale each channel."""
         return gradient * self._scale_C.to(gradient.dtype)[:, None, None]
 
 
@@ -288,7 +280,6 @@ class AvgPool2dRule:
             self.output_shape: Shape = tuple(self._average(torch.empty(1, *shape)).shape[1:])
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Spread each place's gradient evenly over its window."""
         average = self._average
         size = self._site.grown(gradient, self.output_shape, _pair(average.stride))
         back: Tensor = torch.ops.aten.avg_pool2d_backward(
@@ -321,7 +312,6 @@ class AdaptiveAvgPool2dRule:
         self.output_shape: Shape = (self._shape[0], *sizes)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        """Multiply with the transposed averaging matrices."""
         for side in (1, 2):
             nominal_pixels, nominal_places = self._shape[side], self.output_shape[side]
             if nominal_pixels == nominal_places:

@@ -21,13 +21,20 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from rootstock.common.distillation.problem import Samples, TransplantProblem, cross_entropy, logits
+from rootstock.common.distillation.problem import (
+    Samples,
+    TransplantProblem,
+    balanced,
+    cross_entropy,
+    logits,
+)
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
 from rootstock.common.distillation.settings import BackDistillationSettings
-from rootstock.common.distillation.solvers.learning import Learning, StepRecord
+from rootstock.common.distillation.solvers.learning import Learning, Schedule, StepRecord
 from rootstock.common.distillation.solvers.penalties import Penalty, PseudoGradientPenalty
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.training import some
 
 
 class BackDistillation(Learning):
@@ -51,14 +58,10 @@ class BackDistillation(Learning):
             raise TransplantError(
                 "there is nothing to learn from: give samples, or a distillation weight above 0"
             )
-        super().__init__(
-            adapter,
-            report,
-            steps=settings.steps,
-            rate=settings.learning_rate,
-            seed=settings.seed,
-            decay=settings.weight_decay,
+        schedule = Schedule(
+            settings.steps, settings.learning_rate, settings.seed, settings.weight_decay
         )
+        super().__init__(adapter, report, schedule)
         expected = (adapter.spec.in_channels, *problem.feature_shape[1:])
         if samples is not None and tuple(samples.features_NCHW.shape[1:]) != expected:
             raise TransplantError(
@@ -72,26 +75,20 @@ class BackDistillation(Learning):
     def step(self) -> StepRecord:
         """Take one step."""
         self._require_left()
-        task_loss = self._task_loss()
-        distillation_loss = self._distillation_loss()
-        loss = task_loss + distillation_loss
+        adapter, zero = self._adapter, self._adapter.beta.new_zeros(())
+        task = zero if self._samples is None else self._task_loss(self._samples)
+        distillation = zero
+        if self._penalty is not None:
+            distillation = self._penalty.loss(adapter, self._generator)
+        loss = task + distillation
         self._descend(loss)
-        return StepRecord(
-            self._step,
-            float(loss.detach()),
-            float(task_loss.detach()),
-            float(distillation_loss.detach()),
-        )
+        losses = (float(part.detach()) for part in (loss, task, distillation))
+        return StepRecord(self._step, *losses)
 
-    def _task_loss(self) -> Tensor:
-        samples = self._samples
-        if samples is None:
-            return self._adapter.beta.new_zeros(())
-        features_NCHW, labels_N = samples.features_NCHW, samples.labels_N
-        if len(labels_N) > self._settings.batch_size:
-            order = torch.randperm(len(labels_N), generator=self._generator)
-            chosen = order[: self._settings.batch_size].to(labels_N.device)
-            features_NCHW, labels_N = features_NCHW[chosen], labels_N[chosen]
+    def _task_loss(self, samples: Samples) -> Tensor:
+        features_NCHW, labels_N = some(
+            self._settings.batch_size, self._generator, samples.features_NCHW, samples.labels_N
+        )
         device = self._adapter.beta.device
         labels_N = labels_N.to(device)
         y_N = logits(self._problem.student_task(self._adapter(features_NCHW.to(device))))
@@ -101,17 +98,11 @@ class BackDistillation(Learning):
                 f"{tuple(labels_N.shape)}; label every image of a classification, and every pixel "
                 "of a segmentation"
             )
-        balanced = self._settings.balanced and labels_N.ndim == 1
-        return cross_entropy(y_N, labels_N, self._sample_weights(labels_N) if balanced else None)
-
-    def _sample_weights(self, labels_N: Tensor) -> Tensor:
-        """Weigh category and rest alike, by their shares in all samples."""
-        assert self._samples is not None  # noqa: S101  # called with samples alone
-        share = float(self._samples.labels_N.float().mean())
-        if not 0 < share < 1:
-            return torch.ones_like(labels_N)
-        # A soft label is partly category, partly rest.
-        return labels_N * (0.5 / share) + (1 - labels_N) * (0.5 / (1 - share))
+        weight_N = None
+        if self._settings.balanced and labels_N.ndim == 1:
+            share = float(samples.labels_N.float().mean())
+            weight_N = balanced(labels_N, share) if 0 < share < 1 else torch.ones_like(labels_N)
+        return cross_entropy(y_N, labels_N, weight_N)
 
     def _pseudo_gradients(self) -> Penalty | None:
         settings = self._settings
@@ -132,8 +123,3 @@ class BackDistillation(Learning):
             weight=settings.distillation,
             draws_per_step=settings.draws_per_step,
         )
-
-    def _distillation_loss(self) -> Tensor:
-        if self._penalty is None:
-            return self._adapter.beta.new_zeros(())
-        return self._penalty.loss(self._adapter, self._generator)

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.problem import TransplantProblem
-from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
-from rootstock.common.distillation.pseudo_gradients.signals import Signals
+from rootstock.common.distillation.pseudo_gradients.maps import in_batches
 from rootstock.common.distillation.settings import Policy
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
@@ -122,22 +121,10 @@ def closed_form(
 ) -> tuple[Adapter, Report]:
     """Learn an adapter without any sample.
 
-    Parameters
-    ----------
-    spec
-        The adapter's structure; its first convolution is solved for, the others are Dirac.
-    policy, draws, size, seed
-        Where G and x_rand come from; `size` is S of Exp. 2's enlarged G.
-    batch
-        Draws at a time: bounds memory, changes nothing else but rounding.
-    ridge
-        Damping, relative to the mean diagonal of the normal matrix.
-    permutation_C
-        The reorder layer; None leaves the channels as they are.
-
-    Returns
-    -------
-    Adapter and report. Biases are zero: they never enter D' (METHODS 1d, `bias_from_means`).
+    Its first convolution is solved for, the others are Dirac. Biases are zero: they never enter D'
+    (METHODS 1d, `bias_from_means`). G and x_rand follow from `policy`, `draws`, `seed` and `size`,
+    S of Exp. 2's enlarged G; `batch` draws at a time bound memory and change nothing else but
+    rounding. `ridge` is damping, relative to the mean diagonal of the normal matrix.
     """
     adapter = problem.identity_start(spec, permutation_C)
     equations = normal_equations(
@@ -173,15 +160,12 @@ def normal_equations(
     seed: int,
     size: int,
 ) -> NormalEquations:
-    """Sum up the normal equations of the adapter's first convolution; see `closed_form`."""
+    """Sum up the normal equations of the adapter's first convolution."""
     spec = adapter.spec
-    signals = Signals.between(problem, spec.out_channels, policy=policy, size=size)
-    maps = PseudoGradients(problem, spec.out_channels, signals, draws=draws)
-    generator = torch.Generator().manual_seed(seed)
     equations = NormalEquations.zero(spec, adapter.beta.device)
-    while equations.draws < draws:
-        draw = signals.draw(min(batch, draws - equations.draws), generator)
-        V_NMHW, D_T_NCHW = maps(draw.to(adapter.beta.device))
+    for V_NMHW, D_T_NCHW in in_batches(
+        problem, adapter, policy=policy, size=size, draws=draws, batch=batch, seed=seed
+    ):
         equations.add(V_NMHW, D_T_NCHW[:, adapter.permutation], spec.kernel)
     for name, square in (
         ("teacher", equations.teacher_square),

@@ -25,22 +25,24 @@ from rootstock.common.nets.training import (
 _OPTIMISER = "optimiser/"
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast it is learned."""
+
+    steps: int = 0
+    rate: float = 1.0
+    """Adam's at the start; it falls to 0 as half a cosine over the steps."""
+    seed: int = 0
+    decay: float = 0.0
+    """Share of the distance to the start that a step of rate 1 takes back: decoupled weight decay
+    towards the starting point."""
+
+
 class Stepwise:
     """Adam (Kingma and Ba, 2015) on what is learned, with all that a cut run needs to carry on.
 
-    The rate falls from `rate` to 0 as half a cosine over the steps.
-
-    Parameters
-    ----------
-    what
-        How errors name what is learned.
-    tensors
-        All that changes, by name, as views of the storage that is changed.
-    parameters
-        What Adam moves.
-    decay
-        Share of the distance to the start that a step of rate 1 takes back: decoupled weight decay
-        towards the starting point.
+    `what` is how errors name what is learned; `tensors` are all that changes, by name, as views of
+    the storage that is changed, and `parameters` what Adam moves.
     """
 
     def __init__(
@@ -48,19 +50,15 @@ class Stepwise:
         what: str,
         tensors: Mapping[str, Tensor],
         parameters: Iterable[Tensor],
-        *,
-        steps: int,
-        rate: float,
-        seed: int,
-        decay: float = 0.0,
+        schedule: Schedule,
     ) -> None:
-        self._what, self._tensors, self._rate = what, dict(tensors), rate
-        self._steps, self._step = steps, 0
+        self._what, self._tensors, self._schedule = what, dict(tensors), schedule
+        self._steps, self._step = schedule.steps, 0
         # On the CPU whatever the device, so that a seed means the same everywhere.
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(schedule.seed)
         # One parameter after the other: a step is then the same however they are grouped.
-        self._optimiser = torch.optim.Adam(parameters, lr=rate, foreach=False)
-        if decay > 0:
+        self._optimiser = torch.optim.Adam(parameters, lr=schedule.rate, foreach=False)
+        if schedule.decay > 0:
             own = self._optimiser.param_groups[0]["params"]
             starts = [parameter.detach().clone() for parameter in own]
 
@@ -68,7 +66,7 @@ class Stepwise:
             def pull_to_the_start(optimiser: torch.optim.Optimizer, *_: Any) -> None:
                 (group,) = optimiser.param_groups  # anew: restoring replaces it
                 for parameter, start in zip(group["params"], starts, strict=True):
-                    parameter.lerp_(start, min(1.0, group["lr"] * decay))
+                    parameter.lerp_(start, min(1.0, group["lr"] * schedule.decay))
 
             self._optimiser.register_step_pre_hook(pull_to_the_start)
 
@@ -96,10 +94,7 @@ class Stepwise:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> Self:
-        """Carry on from a state; return the same object.
-
-        Raises TransplantError if the state was saved for something else, or with other settings.
-        """
+        """Carry on from a state; return the same object."""
         expected = {**self._tensors, "step": torch.tensor(0), "generator": state.get("generator")}
         given = {k: v for k, v in state.items() if not k.startswith(_OPTIMISER)}
         if given.keys() != expected.keys() or any(
@@ -141,7 +136,7 @@ class Stepwise:
                 f"{self._what}: the loss is {float(loss.detach())} at step {self._step + 1}; lower "
                 "the learning rate, or check what is learned from"
             )
-        descend(self._optimiser, loss, self._rate * cosine(self._step, self._steps))
+        descend(self._optimiser, loss, self._schedule.rate * cosine(self._step, self._steps))
         self._step += 1
 
 
@@ -168,22 +163,10 @@ class Learning(Stepwise):
         self,
         adapter: Adapter,
         report: Mapping[str, float] = MappingProxyType({}),
-        *,
-        steps: int = 0,
-        rate: float = 1.0,
-        seed: int = 0,
-        decay: float = 0.0,
+        schedule: Schedule = Schedule(),  # frozen
     ) -> None:
         tensors = prefixed("adapter/", adapter.state_dict())
-        super().__init__(
-            "adapter",
-            tensors,
-            adapter.parameters(),
-            steps=steps,
-            rate=rate,
-            seed=seed,
-            decay=decay,
-        )
+        super().__init__("adapter", tensors, adapter.parameters(), schedule)
         self._adapter = adapter.eval()
         self._report = dict(report)
 

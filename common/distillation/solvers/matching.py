@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from rootstock.common.distillation.problem import TransplantProblem
-from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
-from rootstock.common.distillation.pseudo_gradients.signals import Signals
+from rootstock.common.distillation.pseudo_gradients.maps import in_batches
 from rootstock.common.distillation.settings import Policy
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
+
+_DRAWS = 64
 
 
 def matched(
@@ -33,8 +34,6 @@ def matched(
     spec: AdapterSpec,
     *,
     policy: Policy = "exp2",
-    draws: int = 64,
-    batch: int = 32,
     seed: int = 0,
     size: int = 3,
     permutation_C: Tensor | None = None,
@@ -49,16 +48,12 @@ def matched(
     from scipy.optimize import linear_sum_assignment  # the coordinator has it, a lab has not
 
     adapter = problem.identity_start(spec, permutation_C)
-    signals = Signals.between(problem, spec.out_channels, policy=policy, size=size)
-    pseudo_gradients = PseudoGradients(problem, spec.out_channels, signals, draws=draws)
-    generator = torch.Generator().manual_seed(seed)
     products_MC = torch.zeros(spec.out_channels, spec.in_channels, dtype=torch.float64)
     squares_M, squares_C = (torch.zeros(n, dtype=torch.float64) for n in products_MC.shape)
-    for first in range(0, draws, batch):
-        draw = signals.draw(min(batch, draws - first), generator).to(adapter.beta.device)
-        V_MP, D_CP = (
-            maps_NCHW.transpose(0, 1).flatten(1).double() for maps_NCHW in pseudo_gradients(draw)
-        )
+    for maps in in_batches(
+        problem, adapter, policy=policy, size=size, draws=_DRAWS, batch=_DRAWS // 2, seed=seed
+    ):
+        V_MP, D_CP = (map_NCHW.transpose(0, 1).flatten(1).double() for map_NCHW in maps)
         D_CP = D_CP[adapter.permutation]
         products_MC += (V_MP @ D_CP.T).cpu()
         squares_M += V_MP.square().sum(1).cpu()

@@ -8,6 +8,7 @@ Shapes: N draws or samples, C channels of x, M channels of h(x), H/W height and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -18,6 +19,7 @@ from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradie
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.training import device_of, some
 
 
 class Penalty(Protocol):
@@ -31,25 +33,23 @@ class Penalty(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class PseudoGradientPenalty:
-    """λ ‖α D'_S − D'_T‖², mean over a step's draws (paper, Eq. 3).
+    """λ ‖α D'_S − D'_T‖², mean over a step's draws (paper, Eq. 3)."""
 
-    `weight` is λ · E‖D'_T‖; a step takes `draws_per_step` draws from the pool.
-    """
-
-    def __init__(
-        self, problem: TransplantProblem, pool: DrawPool, *, weight: float, draws_per_step: int
-    ) -> None:
-        self._shape = problem.feature_shape
-        self._pool, self._weight, self._draws = pool, weight, draws_per_step
+    problem: TransplantProblem
+    pool: DrawPool
+    weight: float
+    """λ · E‖D'_T‖."""
+    draws_per_step: int
 
     def loss(self, adapter: Adapter, generator: torch.Generator) -> Tensor:
         """Return the term for some draws of the pool."""
-        pool = self._pool
-        V_NMHW, D_T_NCHW = pool.take(self._draws, generator)
-        D_S_NCHW = pseudo_gradient(adapter, V_NMHW, input_shape_CHW=self._shape)
+        pool, shape = self.pool, self.problem.feature_shape
+        V_NMHW, D_T_NCHW = some(self.draws_per_step, generator, pool.V_NMHW, pool.D_T_NCHW)
+        D_S_NCHW = pseudo_gradient(adapter, V_NMHW, input_shape_CHW=shape)
         square_N = (pool.alpha * D_S_NCHW - D_T_NCHW).square().flatten(1).sum(1)
-        return self._weight / pool.teacher_norm * square_N.mean()
+        return self.weight / pool.teacher_norm * square_N.mean()
 
 
 class JacobianPenalty:
@@ -68,16 +68,12 @@ class JacobianPenalty:
                 "has one for each pixel; use back-distill, whose G is drawn for all of them"
             )
         self._student_task, self._batch_size = problem.student_task, batch_size
-        device = next(problem.teacher_task.parameters()).device
-        self._features_NCHW = x_NCHW = samples.features_NCHW
+        g_T = problem.teacher_task
+        self._features_NCHW = samples.features_NCHW
         self._D_T_NCHW = torch.cat(
             [
-                real_gradient(
-                    problem.teacher_task,
-                    x_NCHW[first : first + batch_size].to(device),
-                    create_graph=False,
-                )
-                for first in range(0, len(x_NCHW), batch_size)
+                real_gradient(g_T, x_NCHW.to(device_of(g_T)), create_graph=False)
+                for x_NCHW in torch.split(samples.features_NCHW, batch_size)
             ]
         )
         norm = float(self._D_T_NCHW.double().flatten(1).norm(dim=1).mean())
@@ -90,12 +86,7 @@ class JacobianPenalty:
 
     def loss(self, adapter: Adapter, generator: torch.Generator) -> Tensor:
         """Return the term for some of the samples."""
-        x_NCHW, D_T_NCHW = self._features_NCHW, self._D_T_NCHW
-        if len(x_NCHW) > self._batch_size:
-            order = torch.randperm(len(x_NCHW), generator=generator)
-            chosen = order[: self._batch_size]
-            x_NCHW = x_NCHW[chosen.to(x_NCHW.device)]
-            D_T_NCHW = D_T_NCHW[chosen.to(D_T_NCHW.device)]
+        x_NCHW, D_T_NCHW = some(self._batch_size, generator, self._features_NCHW, self._D_T_NCHW)
         device = adapter.beta.device
         student = torch.nn.Sequential(adapter, self._student_task)
         D_S_NCHW = real_gradient(student, x_NCHW.to(device), create_graph=True)

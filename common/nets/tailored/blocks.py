@@ -55,12 +55,7 @@ class Proxy(nn.Sequential):
     approximates one of the other; the generator draws its weights from N(0, 0.01²).
     """
 
-    def __init__(
-        self,
-        source_CHW: Shape,
-        target_CHW: Shape,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, source_CHW: Shape, target_CHW: Shape, generator: torch.Generator) -> None:
         (channels, *size), (out_channels, *out_size) = source_CHW, target_CHW
         stride = size[0] // out_size[0]
         if size != [stride * side for side in out_size]:
@@ -76,27 +71,16 @@ class Proxy(nn.Sequential):
         super().__init__(*pool, conv, nn.BatchNorm2d(out_channels))
         self.stride = stride
 
-    @property
-    def conv(self) -> nn.Conv2d:
-        """Return the 1×1 convolution."""
-        layer = self[-2]
-        assert isinstance(layer, nn.Conv2d)  # noqa: S101  # built so
-        return layer
-
-    @property
-    def norm(self) -> nn.BatchNorm2d:
-        """Return BatchNorm."""
-        layer = self[-1]
-        assert isinstance(layer, nn.BatchNorm2d)  # noqa: S101  # built so
-        return layer
-
     @torch.no_grad()
     def folded(self, alpha: Tensor) -> nn.Conv2d:
         """Return one 1×1 convolution with bias that does as convolution, BatchNorm and α do.
 
         BatchNorm in evaluation mode; what is returned has weights of its own.
         """
-        fused = fuse_conv_bn_eval(copy.deepcopy(self.conv).eval(), copy.deepcopy(self.norm).eval())
+        *_, conv, norm = copy.deepcopy(self).eval()
+        assert isinstance(conv, nn.Conv2d)  # noqa: S101  # built so
+        assert isinstance(norm, nn.BatchNorm2d)  # noqa: S101
+        fused = fuse_conv_bn_eval(conv, norm)
         for parameter in fused.parameters():
             parameter.mul_(alpha)
         return fused

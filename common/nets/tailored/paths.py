@@ -90,10 +90,7 @@ def remaining(kept: Iterable[Path], nodes: int) -> frozenset[Path]:
 
 
 def name_of(path: Path, blocks: Sequence[str]) -> str:
-    """Return a block's own name, or "proxy" with the block's and how far back it reads.
-
-    `blocks` are the universal blocks' names, lowest first.
-    """
+    """Return a block's own name, or "proxy" with the block's and how far back it reads."""
     block = blocks[path.target - 1]
     return block if path.universal else f"proxy{path.skip}_{block}"
 

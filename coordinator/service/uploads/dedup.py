@@ -19,7 +19,8 @@ from rootstock.common.documents import canonical_json
 from rootstock.common.errors import IntegrityError, NotFoundError, RefusedError
 from rootstock.common.transport.dedup import Place, fill_up, held_bytes
 from rootstock.common.weights.manifest import BlobEntry, TensorEntry
-from rootstock.common.weights.safetensors_io import HeaderTensor, read_header
+from rootstock.common.weights.safetensors_header import HeaderTensor
+from rootstock.common.weights.safetensors_io import read_header
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.registry import HeldAt
 

@@ -75,9 +75,11 @@ def test_a_proxy_pools_where_maps_shrink() -> None:
             )
         x = torch.randn(2, 6, 32, 32)
         assert proxy(x).shape == (2, 8, 32 // stride, 32 // stride)
-        assert proxy.conv.bias is None
+        assert next(layer for layer in proxy if isinstance(layer, nn.Conv2d)).bias is None
     wide = Proxy((64, 8, 8), (128, 8, 8), generator)
-    assert float(wide.conv.weight.detach().std()) == pytest.approx(PROXY_STD, rel=0.05)
+    assert float(wide.get_parameter("0.weight").detach().std()) == pytest.approx(
+        PROXY_STD, rel=0.05
+    )
     with pytest.raises(TransplantError, match="7×7 to one of 4×4"):
         Proxy((6, 7, 7), (8, 4, 4), generator)
 

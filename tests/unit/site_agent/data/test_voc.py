@@ -16,7 +16,7 @@ from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.data.load import load
-from rootstock.site_agent.data.tasks import needs_masks, tasks_of
+from rootstock.site_agent.lab import needs_masks, tasks_of
 from tests.support import digits_lab
 from tests.support.voc_layout import mask_of, write_voc
 

@@ -149,8 +149,8 @@ def test_skip_fusion(places: int, pool: int) -> None:
 
 def small_fcn8s() -> nn.Sequential:
     """Above pool1, whose maps are half as large as the image."""
-    widths = {2: (3,), 3: (3,), 4: (2,), 5: (2,)}
-    return sequence(Fcn(widths, 5, (2, 2), kernel=3, outputs=2).layers(1, 2))
+    widths = ((2,), (3,), (3,), (2,), (2,))
+    return sequence(Fcn(widths, (2, 2), kernel=3, outputs=2).layers("pool1"))
 
 
 def test_fcn8s() -> None:

@@ -1,7 +1,0 @@
-import platform
-
-from rootstock.common.transport.buffers import keep_chunk_buffers
-
-
-def test_glibc_takes_the_settings() -> None:
-    assert keep_chunk_buffers() == (platform.libc_ver()[0] == "glibc")
