@@ -10,14 +10,8 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadscope
 demo: $(VENV)/.demo
 	$(BIN)/rootstock demo $(ARGS)
 
-# Whole federations one after another: each takes all cores, and some hold times against bounds.
 test: $(VENV)/.dev
-ifdef ARGS
-	$(BIN)/python -m pytest $(ARGS)
-else
-	$(BIN)/python -m pytest $(PARALLEL) --ignore tests/e2e
-	$(BIN)/python -m pytest tests/e2e
-endif
+	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL))
 
 # Without processes of whole federations and without what trains nets for long.
 test-fast: $(VENV)/.dev
