@@ -21,16 +21,17 @@ from rootstock.common.errors import UnreachableError
 
 def retrying(
     *,
+    longest_seconds: float,
     patience_seconds: float | None = None,
-    longest_seconds: float = 60.0,
     first_seconds: float = 0.5,
     stop: threading.Event | None = None,
     on_retry: Callable[[BaseException, float], None] | None = None,
 ) -> Retrying:
-    """Return a policy: ``retrying()(function, argument)``.
+    """Return a policy: ``retrying(longest_seconds=20)(function, argument)``.
 
     Waits are uniform in [0, min(longest, first · 2^k)] (full jitter), so that labs cut
-    off together do not all come back together. Only a peer that does not answer, or says that it
+    off together do not all come back together; the agent's longest wait is
+    `network.retry_cap_seconds` in site.toml. Only a peer that does not answer, or says that it
     has no room now, is worth another try: a refusal, a wrong address's `ConfigurationError` or a
     full disk here would fail again. After `patience_seconds` there is no new try; None is as long
     as it takes. Setting `stop` ends a wait, and the trying, at once: the last error is then raised.

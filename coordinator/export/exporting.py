@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -99,23 +100,25 @@ def export_composed(
 def _written(
     net: ComposedNet, chosen: Format, shape: Shape, out: Path, real_NCHW: Tensor | None
 ) -> tuple[BlobEntry, Parity | None]:
-    if chosen.name == "safetensors":
-        return safetensors_io.write(out, net.state_dict()), None
-    convert, open_ = _converter(net, chosen)
+    convert: Convert
+    open_: Callable[[bytes], Run]
+    match chosen.name:
+        case "safetensors":
+            return safetensors_io.write(out, net.state_dict()), None
+        case "torch":
+            convert, open_ = torch_program, opened
+        case "onnx":
+            from rootstock.coordinator.export import onnx_export
+
+            onnx_export.require_room(net)
+            convert, open_ = onnx_export.convert, onnx_export.opened
+        case unknown:
+            assert_never(unknown)
     data = converted(net, torch.zeros(EXAMPLES, *shape), convert, format_name=chosen.name)
     parity = compared(net, open_(data), shape, real_NCHW)
     write_bytes(out, data)
     digest = hashlib.sha256(data).hexdigest()
     return BlobEntry(digest=digest, size=len(data), tensors={}), parity
-
-
-def _converter(net: ComposedNet, chosen: Format) -> tuple[Convert, Callable[[bytes], Run]]:
-    if chosen.name == "onnx":
-        from rootstock.coordinator.export import onnx_export
-
-        onnx_export.require_room(net)
-        return onnx_export.convert, onnx_export.opened
-    return torch_program, opened
 
 
 def _inputs(images: Sequence[Path], shape: Shape) -> Tensor | None:

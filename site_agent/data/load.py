@@ -17,9 +17,9 @@ from rootstock.common.images.decode import UnreadableError, pixels
 from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import partition
+from rootstock.site_agent.data.datasets import Dataset, open_dataset, slug
 from rootstock.site_agent.data.images import ImageSet, LabData
-from rootstock.site_agent.data.sources import Source, open_source, slug
-from rootstock.site_agent.data.voc import VocSource
+from rootstock.site_agent.data.voc import VocDataset
 
 
 def load(
@@ -40,7 +40,7 @@ def load(
     Raises DataError if the dataset is missing, lacks a class or the masks that are wanted, or has
     too few images or an unreadable one; names the remedy.
     """
-    source = open_source(config)
+    source = open_dataset(config)
     masked = _masked(source, config) if masks else None
     name, rest = _classes(source, config, category)
 
@@ -87,8 +87,8 @@ def load(
     return LabData(training, holdout, validation, mirror=source.mirror)
 
 
-def _masked(source: Source, config: DataConfig) -> VocSource:
-    if not isinstance(source, VocSource):
+def _masked(source: Dataset, config: DataConfig) -> VocDataset:
+    if not isinstance(source, VocDataset):
         raise DataError(
             f"data.kind = '{config.kind}' has no masks, which segmentation needs; give data of "
             "kind 'voc'"
@@ -96,7 +96,7 @@ def _masked(source: Source, config: DataConfig) -> VocSource:
     return source
 
 
-def _classes(source: Source, config: DataConfig, category: str) -> tuple[str, tuple[str, ...]]:
+def _classes(source: Dataset, config: DataConfig, category: str) -> tuple[str, tuple[str, ...]]:
     """Return the dataset's names of the category and of the rest."""
     known = {slug(name): name for name in source.classes} | {n: n for n in source.classes}
 

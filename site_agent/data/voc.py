@@ -28,7 +28,7 @@ VOC_CLASSES = (
 """Index = value in the mask; `NO_LABEL` is VOC's "ignore" as well."""
 
 
-class VocSource:
+class VocDataset:
     """PASCAL VOC's layout with segmentation masks, through torchvision's VOCSegmentation."""
 
     classes: Sequence[str] = VOC_CLASSES[1:]

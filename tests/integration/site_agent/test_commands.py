@@ -25,8 +25,8 @@ from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.plan.heads import HeadsFile, publish
 from rootstock.deploy.cli.main import app
 from rootstock.site_agent.config import SiteConfig, TrainingConfig
+from rootstock.site_agent.data.datasets import open_dataset
 from rootstock.site_agent.data.load import load
-from rootstock.site_agent.data.sources import open_source
 from rootstock.site_agent.transfer.adapt_card import AdaptedCard
 from tests.support.agent_thread import Running, running, site
 from tests.support.centre import ARCHITECTURE, Centre
@@ -61,7 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return yes/… and no/… with dim digits of the lab's kind."""
     folder = tmp_path_factory.mktemp("dim")
-    source = open_source(site(folder, "127.0.0.1:1").data)
+    source = open_dataset(site(folder, "127.0.0.1:1").data)
     for side, digit in (("yes", "0"), ("no", "7")):
         (folder / side).mkdir()
         found = [i for i, row in enumerate(source.labels(frozenset(digit), fail)) if row[1]]

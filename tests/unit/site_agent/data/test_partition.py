@@ -4,8 +4,8 @@ import pytest
 
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import partition
+from rootstock.site_agent.data.datasets import open_dataset
 from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.data.sources import open_source
 from tests.support import digits_lab
 from tests.support.checkout import CHECKOUT
 
@@ -33,7 +33,7 @@ def test_no_digit_is_at_two_labs_and_none_is_left_out() -> None:
 
 @pytest.mark.skipif(not VOC.is_dir(), reason="../shared/data/voc2012-animals is not here")
 def test_no_photograph_is_at_two_labs() -> None:
-    labels = open_source(DataConfig(kind="voc", path=VOC)).labels(frozenset(ANIMALS), raise_it)
+    labels = open_dataset(DataConfig(kind="voc", path=VOC)).labels(frozenset(ANIMALS), raise_it)
     sides: list[list[int]] = []
     for number, animal in enumerate(ANIMALS):
         config = DataConfig(kind="voc", path=VOC, reserve=0.5, part=number + 1, parts=5)

@@ -16,10 +16,10 @@ from rootstock.common.errors import DataError, MissingExtraError
 from rootstock.common.images.decode import UnreadableError, centre_square
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.crops import read
-from rootstock.site_agent.data.voc import VocSource
+from rootstock.site_agent.data.voc import VocDataset
 
 
-class Source(Protocol):
+class Dataset(Protocol):
     """A dataset: every image has a name and at most one class."""
 
     classes: Sequence[str]
@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 @dataclass
-class _ListedSource:
+class _ListedDataset:
     """A dataset that lists every image with its class."""
 
     classes: Sequence[str]
@@ -53,7 +53,7 @@ class _ListedSource:
         return [(key, name if name in wanted else "") for key, name in self.rows]
 
 
-def open_source(config: DataConfig) -> Source:
+def open_dataset(config: DataConfig) -> Dataset:
     """Open the dataset that the configuration names; DataError if it is not there."""
     if config.kind == "digits":
         return _digits()
@@ -63,7 +63,7 @@ def open_source(config: DataConfig) -> Source:
     if config.kind == "image-folder":
         return _folders(root)
     if config.kind == "voc":
-        return VocSource(root, config)
+        return VocDataset(root, config)
     kinds: dict[str, Any] = {
         "mnist": datasets.MNIST,
         "fashion-mnist": datasets.FashionMNIST,
@@ -83,7 +83,7 @@ def open_source(config: DataConfig) -> Source:
     return _array(images, dataset.targets, classes, stem, mirror=config.kind != "mnist")
 
 
-def _folders(root: Path) -> Source:
+def _folders(root: Path) -> Dataset:
     """Open one folder a class, through torchvision's ImageFolder."""
     try:
         dataset = datasets.ImageFolder(str(root), allow_empty=True)
@@ -94,7 +94,7 @@ def _folders(root: Path) -> Source:
     paths = [Path(path) for path, _ in dataset.samples]
     names = [dataset.classes[target] for _, target in dataset.samples]
     keys = [path.relative_to(root).as_posix() for path in paths]
-    return _ListedSource(
+    return _ListedDataset(
         tuple(dataset.classes),
         list(zip(keys, names, strict=True)),
         lambda index: centre_square(read(paths[index], "RGB")),
@@ -103,15 +103,15 @@ def _folders(root: Path) -> Source:
 
 def _array(
     images: Any, targets: Sequence[int], classes: Sequence[str], stem: str, *, mirror: bool
-) -> Source:
+) -> Dataset:
     """Open images in memory, uint8 of N×H×W or N×H×W×3."""
     rows = [(f"{stem}/{index}", classes[int(target)]) for index, target in enumerate(targets)]
-    return _ListedSource(
+    return _ListedDataset(
         classes, rows, lambda index: Image.fromarray(np.asarray(images[index])), mirror
     )
 
 
-def _digits() -> Source:
+def _digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
