@@ -122,22 +122,24 @@ def transplant(
 ) -> None:
     """Repeat an experiment of Network Transplanting with every method, on real images."""
     with needs_coordinator("bench transplant"):
-        from tests.benchmarks.papers.transplant import report, run
+        from tests.benchmarks.harness.cache import Folders
+        from tests.benchmarks.harness.experiment import made
+        from tests.benchmarks.harness.request import requested
+        from tests.benchmarks.papers.transplant import experiment as transplants
 
-    request = run.requested(
+    size, asked_seeds = ("quick", None) if quick else ("default", seeds)
+    asked = transplants.requested(
+        requested(
+            transplants.BUDGETS, Folders(root, cache), size=size, seeds=asked_seeds, workers=workers
+        ),
         experiment,
         data,
         samples=_counts(samples, "--samples", "0,10,100"),
         methods=listed(methods),
         categories=listed(categories),
-        seeds=seeds,
-        quick=quick,
-        root=root,
-        cache=cache,
         split=split,
-        workers=workers,
     )
-    _tell(report.made(request, results, PEOPLE), as_json=as_json)
+    _tell(made(asked, results, PEOPLE), as_json=as_json)
 
 
 @app.command()
@@ -160,18 +162,17 @@ def recombine(
 ) -> None:
     """Repeat Compatible Representations: the extractor of one net below the head of another."""
     with needs_coordinator("bench recombine"):
-        from tests.benchmarks.papers.recombine import report, request
+        from tests.benchmarks.harness.cache import Folders
+        from tests.benchmarks.harness.experiment import made
+        from tests.benchmarks.harness.request import requested
+        from tests.benchmarks.papers.recombine import experiment
+        from tests.benchmarks.papers.recombine.budget import BUDGETS
 
-    asked = request.requested(
-        setting,
-        size=_size(quick=quick, full=full),
-        seeds=seeds,
-        root=root,
-        cache=cache,
-        workers=workers,
-        device=device,
+    size = _size(quick=quick, full=full)
+    request = requested(
+        BUDGETS, Folders(root, cache), size=size, seeds=seeds, workers=workers, device=device
     )
-    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
+    _tell(made(experiment.requested(request, setting), results, PEOPLE), as_json=as_json)
 
 
 @app.command()
@@ -190,17 +191,18 @@ def nettailor(
 ) -> None:
     """Repeat NetTailor: one backbone, its blocks kept or replaced to suit each task."""
     with needs_coordinator("bench nettailor"):
-        from tests.benchmarks.papers.nettailor import report, request
+        from tests.benchmarks.harness.cache import Folders
+        from tests.benchmarks.harness.experiment import made
+        from tests.benchmarks.harness.request import requested
+        from tests.benchmarks.papers.nettailor import experiment
+        from tests.benchmarks.papers.nettailor.budget import BUDGETS
 
-    asked = request.requested(
+    size = _size(quick=quick, full=full)
+    asked = experiment.requested(
+        requested(BUDGETS, Folders(root, cache), size=size, seeds=seeds, workers=workers),
         listed(task),
-        size=_size(quick=quick, full=full),
-        seeds=seeds,
-        root=root,
-        cache=cache,
-        workers=workers,
     )
-    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
+    _tell(made(asked, results, PEOPLE), as_json=as_json)
 
 
 @app.command()
@@ -226,7 +228,11 @@ def l2t(
 ) -> None:
     """Repeat Learning What and Where to Transfer: L2T-ww beside its baselines, with few images."""
     with needs_coordinator("bench l2t"):
-        from tests.benchmarks.papers.l2t import report, request
+        from tests.benchmarks.harness.cache import Folders
+        from tests.benchmarks.harness.experiment import made
+        from tests.benchmarks.harness.request import requested
+        from tests.benchmarks.papers.l2t import experiment
+        from tests.benchmarks.papers.l2t.budget import BUDGETS
         from tests.benchmarks.papers.l2t.speed import measure
 
     if speed:
@@ -236,19 +242,17 @@ def l2t(
             return
         _print_rows(rows)
         return
-    asked = request.requested(
+    size = _size(quick=quick, full=full)
+    asked = experiment.requested(
+        requested(
+            BUDGETS, Folders(root, cache), size=size, seeds=seeds, workers=workers, device=device
+        ),
         sources=listed(sources),
         target=target,
         methods=listed(methods),
         samples=_counts(samples_per_class, "--samples-per-class", "50,100"),
-        seeds=seeds,
-        size=_size(quick=quick, full=full),
-        root=root,
-        cache=cache,
-        workers=workers,
-        device=device,
     )
-    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
+    _tell(made(asked, results, PEOPLE), as_json=as_json)
 
 
 @app.command()
@@ -264,17 +268,15 @@ def teachers(
 ) -> None:
     """Hold the experiments' teachers against the same nets trained three times as long."""
     with needs_coordinator("bench teachers"):
+        from tests.benchmarks.harness.cache import Folders
+        from tests.benchmarks.harness.experiment import made
+        from tests.benchmarks.harness.request import requested
         from tests.benchmarks.papers.transplant import reference
+        from tests.benchmarks.papers.transplant.experiment import BUDGETS
 
-    outcome = reference.made(
-        data,
-        listed(categories),
-        seeds,
-        root=root,
-        cache=cache,
-        workers=workers,
-        folder=results,
-    )
+    request = requested(BUDGETS, Folders(root, cache), seeds=seeds, workers=workers)
+    asked = reference.requested(request, data, listed(categories))
+    outcome = made(asked, results, PEOPLE).as_json()
     if as_json:
         print_json(outcome)
         return
@@ -296,22 +298,18 @@ def recipes(
 ) -> None:
     """Hold labs that train below the net's task module against labs that do not."""
     with needs_coordinator("bench recipes"):
+        from tests.benchmarks.harness.cache import Folders
+        from tests.benchmarks.harness.experiment import made
+        from tests.benchmarks.harness.request import requested
         from tests.benchmarks.papers.transplant import recipes as compared
+        from tests.benchmarks.papers.transplant.experiment import BUDGETS
 
-    outcome = compared.made(
-        data,
-        listed(categories),
-        seeds,
-        root=root,
-        cache=cache,
-        workers=workers,
-        folder=results,
-        console=PEOPLE,
-    )
+    request = requested(BUDGETS, Folders(root, cache), seeds=seeds, workers=workers)
+    outcome = made(compared.requested(request, data, listed(categories)), results, PEOPLE)
     if as_json:
-        print_json(outcome)
+        print_json({"text": outcome.text(), **outcome.as_json()})
         return
-    RESULT.print(outcome["text"], soft_wrap=True)
+    RESULT.print(outcome.text(), soft_wrap=True)
 
 
 def _tell(outcome: Outcome, *, as_json: bool) -> None:

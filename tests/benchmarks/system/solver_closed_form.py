@@ -27,8 +27,8 @@ from rootstock.common.distillation.solvers.back_distillation import BackDistilla
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.solvers.penalties import PseudoGradientPenalty
 from rootstock.common.nets.adapter import Adapter
+from tests.benchmarks.harness.timing import in_turns
 from tests.benchmarks.system.solver_cases import Case, Step
-from tests.benchmarks.system.solver_speed import in_turns
 
 RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 WITHIN = 1.01

@@ -33,6 +33,7 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.spec import ArchitectureSpec, Shape
+from rootstock.common.nets.training import descend
 from tests.benchmarks.papers.l2t.baselines import attention_loss, distillation_loss
 from tests.benchmarks.papers.l2t.budget import TargetTraining
 
@@ -137,9 +138,7 @@ class Plain:
         loss = F.cross_entropy(run.outputs[CLASSES], classes_N)
         for penalty in self._penalties:
             loss = loss + penalty(run, seen)
-        self.theta.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.theta.step()
+        descend(self.theta, loss)
         return x_NCSS.new_zeros(0)
 
 

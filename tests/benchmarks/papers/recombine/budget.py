@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from rootstock.site_agent.recipes.fit import schedule
-
-
-@dataclass(frozen=True)
-class Training:
-    """How one training is optimised: with Adam, alike for every condition of a run."""
-
-    steps: int
-    """Minibatches of each net."""
-    batch: int
-    """Images a minibatch."""
-    learning_rate: float
-    weight_decay: float = 1e-7
-    decay: Literal["cosine", "tenths", "constant"] = "cosine"
-    """Of the learning rate: a short rise and half a cosine, ÷10 after each quarter of the steps
-    (paper, appendix C), or none."""
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, from 0."""
-        if self.decay == "cosine":
-            return self.learning_rate * schedule(step, self.steps)
-        if self.decay == "tenths":
-            return float(self.learning_rate * 0.1 ** (4 * step // self.steps))
-        return self.learning_rate
+from tests.benchmarks.harness import request
+from tests.benchmarks.harness.request import Training
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Everything that decides how long a setting takes."""
-
-    name: str
-    seeds: int
+class Budget(request.Budget):
     blocks: int
     """Of the small ResNets, a stage."""
     width: int
@@ -108,4 +81,4 @@ FULL = Budget(
     adapting=Training(1000, 512, 1e-5, weight_decay=0, decay="constant"),
 )
 """The paper's: ResNet-56 (appendix C), for a GPU."""
-BUDGETS = {budget.name: budget for budget in (QUICK, DEFAULT, FULL)}
+BUDGETS = (QUICK, DEFAULT, FULL)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,6 +16,8 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import DataError, SchemaError
 from rootstock.common.images.decode import normalise
+from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness.training import epochs
 from tests.benchmarks.papers.transplant import datasets
 from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
 
@@ -49,14 +50,12 @@ class Task:
 
 
 def halves(
-    root: Path, cache: Path, without: tuple[tuple[str, ...], tuple[str, ...]], *, seed: int
+    folders: Folders, without: tuple[tuple[str, ...], tuple[str, ...]], *, seed: int
 ) -> tuple[Task, Task]:
     """Return the tasks of nets a and b: disjoint halves of CIFAR-10's training images.
 
     Parameters
     ----------
-    root, cache
-        As `datasets.load`.
     without
         Classes that net a does without, and net b.
     seed
@@ -75,7 +74,7 @@ def halves(
             f"without {without[0]} and {without[1]} nets have fewer than two classes in common, "
             "on which recombination is judged; leave out fewer"
         )
-    training, test = _cifar10(root, cache)
+    training, test = _cifar10(folders)
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
     a, b = order.chunk(2)
     return (
@@ -84,7 +83,7 @@ def halves(
     )
 
 
-def whole(root: Path, cache: Path, classes: tuple[str, ...]) -> Task:
+def whole(folders: Folders, classes: tuple[str, ...]) -> Task:
     """Return all of CIFAR-10's images of some classes.
 
     Raises
@@ -92,13 +91,13 @@ def whole(root: Path, cache: Path, classes: tuple[str, ...]) -> Task:
     DataError
         If the images are missing.
     """
-    training, test = _cifar10(root, cache)
+    training, test = _cifar10(folders)
     return _task("cifar10", training, test, classes)
 
 
-def _cifar10(root: Path, cache: Path) -> tuple[Labelled, Labelled]:
+def _cifar10(folders: Folders) -> tuple[Labelled, Labelled]:
     """Return all training images, those that `datasets` sets apart included, and test images."""
-    dataset = datasets.load("cifar10", root, cache)
+    dataset = datasets.load("cifar10", folders)
     assert dataset.public is not None  # CIFAR-10's are set apart by `load`
     images_NCSS = torch.cat((dataset.public.images_NCSS, dataset.training.images_NCSS))
     classes_N = torch.cat((dataset.public.classes_N, dataset.training.classes_N))
@@ -178,16 +177,14 @@ def _minibatches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     images_NCSS = task.training.images_NCSS.to(device)
     classes_N = task.training.classes_N.to(device)
-    while True:
-        order = torch.randperm(len(task.training), generator=generator)
-        for chosen in torch.split(order[: len(order) // batch * batch], batch):
-            part_NCSS = images_NCSS[chosen.to(device)]
-            if task.photographs:
-                part_NCSS = cropped(part_NCSS, generator)
-            yield (
-                normalise(part_NCSS).to(memory_format=torch.channels_last),
-                classes_N[chosen.to(device)],
-            )
+    for chosen in epochs(len(task.training), batch, generator):
+        part_NCSS = images_NCSS[chosen.to(device)]
+        if task.photographs:
+            part_NCSS = cropped(part_NCSS, generator)
+        yield (
+            normalise(part_NCSS).to(memory_format=torch.channels_last),
+            classes_N[chosen.to(device)],
+        )
 
 
 def cropped(images_NCSS: Tensor, generator: torch.Generator) -> Tensor:

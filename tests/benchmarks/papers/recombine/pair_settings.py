@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-
-from rich.console import Console
+from dataclasses import replace
 
 from rootstock.common.nets.spec import ArchitectureSpec
-from tests.benchmarks.harness.pool import run_all
+from tests.benchmarks.harness.pool import Workers
+from tests.benchmarks.harness.request import Request
 from tests.benchmarks.papers.recombine import data, pairs
+from tests.benchmarks.papers.recombine.budget import Budget
 from tests.benchmarks.papers.recombine.pairs import ALL, PairCell, PairConfig, Scheme
-from tests.benchmarks.papers.recombine.request import Request
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
 from tests.benchmarks.papers.transplant import datasets
 
@@ -19,25 +18,24 @@ JOINT = f"joint {ALL}"
 """What incremental training is held against."""
 
 
-def measure(request: Request, pool: ProcessPoolExecutor, console: Console) -> list[Row]:
+def measure(setting: str, request: Request[Budget], run: Workers) -> list[Row]:
     """Train a setting's pairs side by side; return their rows, seed by seed."""
-    datasets.load("cifar10", request.root, request.cache)  # once, before the processes start
-    found = run_all(pool, "nets", pairs.run, cells(request), console)
-    return [row for rows in found for row in rows]
+    datasets.load("cifar10", request.folders)  # once, before the processes start
+    return run.rows("nets", pairs.run, cells(setting, request))
 
 
-def cells(request: Request) -> list[PairCell]:
+def cells(setting: str, request: Request[Budget]) -> list[PairCell]:
     """Return the pairs of a setting, seed by seed."""
-    make = SETTINGS[request.setting]
-    return [cell for seed in range(request.seeds) for cell in make(request, seed)]
+    made = (cell for seed in request.seeds for cell in SETTINGS[setting](request, seed))
+    return [replace(cell, setting=setting) for cell in made]
 
 
-def _analysis(request: Request, seed: int) -> list[PairCell]:
+def _analysis(request: Request[Budget], seed: int) -> list[PairCell]:
     conditions = ("independent", "iiw", "rp", "dcc", ALL, UPPER)
     return [_cell(request, seed, condition) for condition in conditions]
 
 
-def _incremental(request: Request, seed: int) -> list[PairCell]:
+def _incremental(request: Request[Budget], seed: int) -> list[PairCell]:
     # The paper trains both orders; here they take turns over seeds, which halves the time.
     scheme: Scheme = "a first" if seed % 2 == 0 else "b first"
     return [
@@ -47,12 +45,12 @@ def _incremental(request: Request, seed: int) -> list[PairCell]:
     ]
 
 
-def _bound(request: Request, seed: int) -> list[PairCell]:
+def _bound(request: Request[Budget], seed: int) -> list[PairCell]:
     conditions = ("independent", "iiw+rp", "iiw+dcc", ALL, UPPER)
     return [_cell(request, seed, condition, without=data.SAME) for condition in conditions]
 
 
-def _split(request: Request, seed: int) -> list[PairCell]:
+def _split(request: Request[Budget], seed: int) -> list[PairCell]:
     blocks = request.budget.blocks
     layers = dict.fromkeys(f"block{stage}_{b}" for stage in (1, 2, 3) for b in (1, blocks))
     return [
@@ -61,7 +59,7 @@ def _split(request: Request, seed: int) -> list[PairCell]:
     ]
 
 
-def _classes(request: Request, seed: int) -> list[PairCell]:
+def _classes(request: Request[Budget], seed: int) -> list[PairCell]:
     most = _in_common(data.OVERLAPPING)
     counts = range(2, most + 1)
     return [
@@ -71,7 +69,7 @@ def _classes(request: Request, seed: int) -> list[PairCell]:
     ]
 
 
-SETTINGS: dict[str, Callable[[Request, int], list[PairCell]]] = {
+SETTINGS: dict[str, Callable[[Request[Budget], int], list[PairCell]]] = {
     "analysis": _analysis,
     "incremental": _incremental,
     "bound": _bound,
@@ -86,7 +84,7 @@ def _in_common(without: tuple[tuple[str, ...], tuple[str, ...]]) -> int:
 
 
 def _cell(
-    request: Request,
+    request: Request[Budget],
     seed: int,
     condition: str,
     *,
@@ -113,13 +111,4 @@ def _cell(
         seed=seed,
         device=request.device,
     )
-    return PairCell(
-        setting=request.setting,
-        method=method or condition,
-        case=case,
-        config=config,
-        unlabelled=budget.unlabelled,
-        test_images=budget.test_images,
-        root=request.root,
-        cache=request.cache,
-    )
+    return PairCell(request, config, method or condition, case)

@@ -6,7 +6,6 @@ Shapes: N images, C channels, S side, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -17,9 +16,10 @@ from rootstock.common.documents import Document
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import build_category_module, build_head, initialise
 from rootstock.common.nets.spec import ArchitectureSpec
-from tests.benchmarks.harness.cache import cached
+from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness.request import Request, Training
 from tests.benchmarks.papers.recombine import data, judging
-from tests.benchmarks.papers.recombine.budget import Training
+from tests.benchmarks.papers.recombine.budget import Budget
 from tests.benchmarks.papers.recombine.data import Task
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
 from tests.benchmarks.papers.recombine.training import Learner, freeze, train
@@ -66,37 +66,28 @@ class Net:
 class PairCell:
     """One pair to be trained and judged."""
 
-    setting: str
-    method: str
-    case: str
+    request: Request[Budget]
     config: PairConfig
-    unlabelled: int
-    test_images: int | None
-    root: Path
-    cache: Path
+    method: str
+    case: str = ""
+    setting: str = "analysis"
 
 
 def run(cell: PairCell) -> list[Row]:
     """Train a pair, or take it from the cache, and judge it: a row for each direction."""
-    tasks = data.halves(cell.root, cell.cache, cell.config.without, seed=cell.config.seed)
-    nets = trained(cell.config, tasks, cell.cache)
-    return judged(cell, tasks, nets)
+    folders = cell.request.folders
+    tasks = data.halves(folders, cell.config.without, seed=cell.config.seed)
+    return judged(cell, tasks, trained(cell.config, tasks, folders))
 
 
-def trained(config: PairConfig, tasks: tuple[Task, Task], cache: Path) -> tuple[Net, Net]:
-    """Return nets a and b, from the cache if they are there.
-
-    Raises
-    ------
-    SchemaError
-        If the condition is not known, or a DCC head has no classes to tell apart.
-    """
+def trained(config: PairConfig, tasks: tuple[Task, Task], folders: Folders) -> tuple[Net, Net]:
+    """Return nets a and b, from the cache if they are there."""
     a, b = built(config, tasks)
     modules = {"a.f.": a.f, "a.head.": a.head, "b.f.": b.f, "b.head.": b.head}
     device = torch.device(config.device)
     for module in modules.values():
         module.to(device)
-    cached(cache, config, modules, lambda: learn(config, tasks, (a, b), device))
+    folders.cached(config, modules, lambda: learn(config, tasks, (a, b), device))
     return a, b
 
 
@@ -180,7 +171,9 @@ def judged(cell: PairCell, tasks: tuple[Task, Task], nets: tuple[Net, Net]) -> l
     """Recombine both ways; the upper bound's nets stay as they are."""
     config, among = cell.config, data.in_common(*tasks)
     upper = config.condition == UPPER
-    unlabelled = [data.drawn(t.training, cell.unlabelled, seed=config.seed) for t in tasks]
+    unlabelled = [
+        data.drawn(t.training, cell.request.budget.unlabelled, seed=config.seed) for t in tasks
+    ]
     own = [
         judging.recombined(net.f, net.head, images_NCSS)
         for net, images_NCSS in zip(nets, unlabelled, strict=True)
@@ -189,7 +182,7 @@ def judged(cell: PairCell, tasks: tuple[Task, Task], nets: tuple[Net, Net]) -> l
     alike = None if upper else judging.cross_correlation(own[0][0], own[1][0], _correlated(tasks))
     rows = []
     for place, task in enumerate(tasks):
-        test = data.spread(task.test, cell.test_images)
+        test = data.spread(task.test, cell.request.budget.test_images)
         scores_NK = judging.outputs(own[place], test.images_NCSS)
         row = Row(
             setting=cell.setting,

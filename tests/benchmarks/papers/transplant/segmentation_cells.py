@@ -21,7 +21,6 @@ from rootstock.common.distillation.settings import (
 from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import DataError
 from rootstock.common.images.decode import normalise
-from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
@@ -36,12 +35,14 @@ STEPS = 150
 
 def run(cell: Cell) -> list[Row]:
     """Return a cell's rows."""
-    splits = segmentation.load(cell.root, cell.cache)
-    train = partial(segmentation.trained, splits, seed=cell.seed, cache=cell.cache)
+    setup = cell.setup
+    splits = segmentation.load(setup.folders)
+    train = partial(segmentation.trained, splits, seed=cell.seed, folders=setup.folders)
     category_module, teacher_task = train(cell.category)
-    student_module, student_task = train(datasets.SIMILAR[cell.data][0])
+    student = datasets.SIMILAR[setup.data][0]
+    student_module, student_task = train(student)
     split = splits[cell.category]
-    other = splits[datasets.SIMILAR[cell.data][0]]
+    other = splits[student]
     norms = [
         _features(f, images).flatten(1).norm(dim=1).mean()
         for f, images in ((student_module, other.training), (category_module, split.training))
@@ -59,8 +60,8 @@ def run(cell: Cell) -> list[Row]:
 
     teacher = accuracy(teacher_task)
     rows = []
-    for method in cell.methods:
-        counts = (0,) if method in ("identity", "closed-form") else cell.samples
+    for method in setup.methods:
+        counts = (0,) if method in ("identity", "closed-form") else setup.samples
         for samples in counts:
             if samples == 0 and method in ("direct-learn", "distill"):
                 continue
@@ -70,7 +71,7 @@ def run(cell: Cell) -> list[Row]:
             rows.append(
                 Row(
                     experiment=3,
-                    data=cell.data,
+                    data=setup.data,
                     category=cell.category,
                     method=method,
                     adapter=ADAPTER,
@@ -78,7 +79,7 @@ def run(cell: Cell) -> list[Row]:
                     seed=cell.seed,
                     error=None,
                     teacher_error=None,
-                    pixel_accuracy=accuracy(_joined(adapter, student_task)),
+                    pixel_accuracy=accuracy(nn.Sequential(adapter.eval(), student_task)),
                     teacher_pixel_accuracy=teacher,
                     seconds=time.perf_counter() - began,
                 )
@@ -88,7 +89,7 @@ def run(cell: Cell) -> list[Row]:
 
 def settings(cell: Cell, method: str) -> MethodSettings:
     """Return the paper's settings (λ = 1 / E‖D'_T‖, G of the output's size), and ours."""
-    steps = STEPS // 2 if cell.quick else STEPS
+    steps = STEPS // 2 if cell.setup.quick else STEPS
     ours = method == "auto"
     learning = BackDistillationSettings(
         steps=steps,
@@ -141,11 +142,7 @@ def _features(category_module: nn.Module, images: Masked) -> Tensor:
     return in_batches(category_module, normalise(images.images_NCSS))
 
 
-def _joined(adapter: Adapter, student_task: nn.Module) -> nn.Module:
-    return nn.Sequential(adapter.eval(), student_task)
-
-
 def prepare(cell: Cell) -> None:
     """Train what a seed's cells need, so that no two cells train the same net."""
-    splits = segmentation.load(cell.root, cell.cache)
-    segmentation.trained(splits, cell.category, seed=cell.seed, cache=cell.cache)
+    folders = cell.setup.folders
+    segmentation.trained(segmentation.load(folders), cell.category, seed=cell.seed, folders=folders)
