@@ -27,6 +27,8 @@ class Experiment(ABC, Generic[BudgetT, RowT]):
     request: Request[BudgetT]
     left: ClassVar[int] = 1
     """Columns of the table that are text."""
+    wraps: ClassVar[str] = ""
+    """The one that a terminal may fold."""
 
     @property
     @abstractmethod
@@ -130,7 +132,9 @@ class Outcome(Generic[RowT]):
         """Print the table and the goals for people."""
         experiment, rows = self.experiment, self.rows
         console.print(experiment.heading(rows))
-        console.print(tables.terminal(experiment.grid(rows), left=experiment.left))
+        console.print(
+            tables.terminal(experiment.grid(rows), left=experiment.left, wraps=experiment.wraps)
+        )
         for line in experiment.notes(rows):
             console.print(line, soft_wrap=True)
         for one in experiment.goals(rows):

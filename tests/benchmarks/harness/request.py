@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, TypeVar
-
-import torch
+from pathlib import Path
+from typing import Generic, TypeVar
 
 from rootstock.common.errors import ConfigurationError
-from rootstock.site_agent.recipes.fit import schedule
-from tests.benchmarks.harness.cache import Folders
 
 DEFAULT = "default"
 """The size that no word and no name mentions."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where data sets are read from, and what is made of them is kept."""
+
+    root: Path
+    cache: Path
 
 
 @dataclass(frozen=True)
@@ -23,29 +28,6 @@ class Budget:
 
     name: str
     seeds: int
-
-
-@dataclass(frozen=True)
-class Training:
-    """How one training is optimised: with Adam, alike for every condition of a run."""
-
-    steps: int
-    """Minibatches of each net."""
-    batch: int
-    """Images a minibatch."""
-    learning_rate: float
-    weight_decay: float = 1e-7
-    decay: Literal["cosine", "tenths", "constant"] = "cosine"
-    """Of the learning rate: a short rise and half a cosine, ÷10 after each quarter of the steps
-    (compatible representations, appendix C), or none."""
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, from 0."""
-        if self.decay == "cosine":
-            return self.learning_rate * schedule(step, self.steps)
-        if self.decay == "tenths":
-            return float(self.learning_rate * 0.1 ** (4 * step // self.steps))
-        return self.learning_rate
 
 
 BudgetT = TypeVar("BudgetT", bound=Budget)
@@ -74,13 +56,9 @@ def requested(
     workers: int | None = None,
     device: str = "cpu",
 ) -> Request[BudgetT]:
-    """Fill in what was left out.
+    """Fill in what was left out."""
+    import torch  # a command line is read without it
 
-    Raises
-    ------
-    ConfigurationError
-        If the device is not known or not there.
-    """
     if device not in ("cpu", "cuda"):
         raise ConfigurationError(f"--device {device} is not there; known are cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():

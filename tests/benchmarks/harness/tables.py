@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -62,21 +62,13 @@ def across(rows: Iterable[Row], name: str, value: Value) -> dict[str, Column]:
     return {str(one): averaged(value, **{name: one}) for one in distinct(rows, name)}
 
 
-def terminal(table: Grid, *, left: int = 1) -> Table:
-    """Return a table for people; columns after the first `left` are numbers.
-
-    The second column wraps where it is text.
-    """
+def terminal(table: Grid, *, left: int = 1, wraps: str = "") -> Table:
+    """Return a table for people; columns after the first `left` are numbers, one may wrap."""
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     head, *lines = table
     for place, title in enumerate(head):
-        text = place < left
-        shown.add_column(
-            title,
-            justify="left" if text else "right",
-            no_wrap=not (text and place == 1),
-            min_width=len(title),
-        )
+        justify: Literal["left", "right"] = "left" if place < left else "right"
+        shown.add_column(title, justify=justify, no_wrap=title != wraps)
     for line in lines:
         shown.add_row(*line)
     return shown

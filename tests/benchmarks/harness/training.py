@@ -1,14 +1,39 @@
-"""What trainings have in common: minibatches without end, and the loop."""
+"""What trainings have in common: how they are optimised, minibatches without end, the loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from rootstock.common.nets.training import descend
 from rootstock.site_agent.recipes.fit import schedule
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one training is optimised: with Adam, alike for every condition of a run."""
+
+    steps: int
+    """Minibatches of each net."""
+    batch: int
+    """Images a minibatch."""
+    learning_rate: float
+    weight_decay: float = 1e-7
+    decay: Literal["cosine", "tenths", "constant"] = "cosine"
+    """Of the learning rate: a short rise and half a cosine, ÷10 after each quarter of the steps
+    (compatible representations, appendix C), or none."""
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, from 0."""
+        if self.decay == "cosine":
+            return self.learning_rate * schedule(step, self.steps)
+        if self.decay == "tenths":
+            return float(self.learning_rate * 0.1 ** (4 * step // self.steps))
+        return self.learning_rate
 
 
 def epochs(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -63,15 +63,7 @@ TASK = TaskSpec(name="classification")
 
 
 def measure(sizes: tuple[int, ...], console: Console) -> dict[str, Any]:
-    """Return the rows of `bench growth --json` (DESIGN section 8), and ratios of last to first.
-
-    Parameters
-    ----------
-    sizes
-        Numbers of categories, growing.
-    console
-        Takes the progress bar.
-    """
+    """Return the rows of `bench growth --json` (DESIGN section 8), and ratios of last to first."""
     torch.set_num_threads(1)
     # One line a merge would drown the figures.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))

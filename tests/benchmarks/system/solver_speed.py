@@ -19,27 +19,14 @@ from torch.utils.flop_counter import flop_registry
 from rootstock.common.errors import TransplantError
 from tests.benchmarks.harness.memory import peak_of, print_peak
 from tests.benchmarks.harness.timing import in_turns, seconds, wait
-from tests.benchmarks.system.solver_cases import CASES, Case, Step, disagreement
+from tests.benchmarks.system.solver_cases import CASES, UNMEASURED, Case, Step, disagreement
 
 MAX_DISAGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """‖a − b‖ / ‖b‖ of the two ways' gradients; more, and the row would compare different things."""
 
 
 def measure(name: str, case: Case, *, rounds: int) -> dict[str, Any]:
-    """Return the row of one case.
-
-    Parameters
-    ----------
-    name
-        Its name in `CASES`, by which a fresh process finds it.
-    case, rounds
-        What, and how often.
-
-    Raises
-    ------
-    TransplantError
-        If the two ways' gradients differ, or a process of its own fails.
-    """
+    """Return the row of one case; a fresh process finds it in `CASES` by its name."""
     step = Step(case)
     error = disagreement(step.fresh(), step.double_backward())
     if not error <= MAX_DISAGREEMENT[case.dtype]:
@@ -53,12 +40,11 @@ def measure(name: str, case: Case, *, rounds: int) -> dict[str, Any]:
     rate, bound = case.draws / maps, draw_bound(step)
     flops = {way: _flops(getattr(step, way)) for way in ("fresh", "double_backward")}
     peaks = {way: _peak(name, way, step) for way in ("fresh", "double_backward")}
-    return {
+    return UNMEASURED | {
         "net": case.net,
         "device": case.device,
         "adjoint_speedup": round(slow / fresh, 2),
         "adjoint_memory_ratio": round(peaks["double_backward"] / max(1, peaks["fresh"]), 2),
-        "closed_form_speedup": None,
         "draws_per_second": rate,
         "bound_draws_per_second": bound,
         "pooled_step_speedup": round(slow / pooled, 2),
@@ -115,7 +101,6 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         self.flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count it."""
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         if (formula := flop_registry.get(func._overloadpacket)) is not None:

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
 from rootstock.deploy.cli.main import app
 from tests.benchmarks.harness import request, tables
-from tests.benchmarks.harness.cache import Folders
 from tests.benchmarks.harness.experiment import Outcome
 from tests.benchmarks.harness.pool import workers
-from tests.benchmarks.harness.request import Training
+from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.harness.rows import average, chosen
+from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.l2t import cells, goals, methods, speed, tasks
 from tests.benchmarks.papers.l2t.budget import BUDGETS, QUICK, TargetTraining
 from tests.benchmarks.papers.l2t.cells import Row

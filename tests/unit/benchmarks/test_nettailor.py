@@ -15,9 +15,9 @@ from rootstock.common.errors import ConfigurationError, DataError, SchemaError
 from rootstock.common.nettailor.learning import Settings
 from rootstock.deploy.cli.main import app
 from tests.benchmarks.harness import tables
-from tests.benchmarks.harness.cache import Folders
 from tests.benchmarks.harness.experiment import made
-from tests.benchmarks.harness.request import Request, Training, requested
+from tests.benchmarks.harness.request import Folders, Request, requested
+from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.nettailor import cells, experiment, goals, tasks
 from tests.benchmarks.papers.nettailor.budget import BUDGETS, QUICK, Budget
 from tests.benchmarks.papers.nettailor.cells import Cell, Row

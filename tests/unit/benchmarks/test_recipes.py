@@ -11,9 +11,8 @@ from typer.testing import CliRunner
 from rootstock.common.errors import SchemaError
 from rootstock.site_agent.config import TrainingConfig
 from tests.benchmarks.cli import app
-from tests.benchmarks.harness.cache import Folders
 from tests.benchmarks.harness.experiment import Outcome
-from tests.benchmarks.harness.request import requested
+from tests.benchmarks.harness.request import Folders, requested
 from tests.benchmarks.papers.transplant import datasets, recipes, teachers
 from tests.benchmarks.papers.transplant.cells import Cell, Setup
 from tests.benchmarks.papers.transplant.experiment import BUDGETS

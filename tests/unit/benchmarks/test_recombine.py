@@ -16,10 +16,10 @@ from rootstock.common.errors import ConfigurationError, DataError, SchemaError
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.deploy.cli.main import app
 from tests.benchmarks.harness import tables
-from tests.benchmarks.harness.cache import Folders
 from tests.benchmarks.harness.experiment import made
-from tests.benchmarks.harness.request import Request, Training, requested
+from tests.benchmarks.harness.request import Folders, Request, requested
 from tests.benchmarks.harness.rows import average
+from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.recombine import (
     data,
     experiment,

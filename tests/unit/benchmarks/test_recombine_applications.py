@@ -15,8 +15,8 @@ from torch import nn
 from rootstock.common.compatible.batchnorm import norms
 from rootstock.common.errors import DataError, SchemaError, TransplantError
 from tests.benchmarks.harness import tables
-from tests.benchmarks.harness.cache import Folders
-from tests.benchmarks.harness.request import Request, Training
+from tests.benchmarks.harness.request import Folders, Request
+from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.recombine import (
     domains,
     experiment,

@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 from rootstock.common.errors import DataError
 from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.data.voc import VOC_CLASSES
-from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.papers.transplant import segmentation, voc
 
 IMAGES_A_PART = 12

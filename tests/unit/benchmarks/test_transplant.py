@@ -14,9 +14,8 @@ from typer.testing import CliRunner
 from rootstock.common.errors import DataError, SchemaError
 from rootstock.deploy.cli.main import app
 from tests.benchmarks.harness import results, tables
-from tests.benchmarks.harness.cache import Folders
 from tests.benchmarks.harness.experiment import Outcome
-from tests.benchmarks.harness.request import requested
+from tests.benchmarks.harness.request import Folders, requested
 from tests.benchmarks.harness.rows import average
 from tests.benchmarks.papers.transplant import datasets, experiment, goals
 from tests.benchmarks.papers.transplant.cells import CEILING, Row

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rootstock.common.l2t.transfer import BETA, INNER_STEPS
 from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness import request
-from tests.benchmarks.harness.request import Training
+from tests.benchmarks.harness.training import Training
 
 
 @dataclass(frozen=True)

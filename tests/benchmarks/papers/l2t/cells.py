@@ -21,8 +21,9 @@ from rootstock.common.nets.architectures import (
 )
 from rootstock.common.nets.spec import ArchitectureSpec, Name
 from rootstock.site_agent.recipes.fit import schedule
-from tests.benchmarks.harness.cache import Folders
-from tests.benchmarks.harness.request import Request, Training
+from tests.benchmarks.harness.cache import cached
+from tests.benchmarks.harness.request import Folders, Request
+from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.l2t.budget import Budget
 from tests.benchmarks.papers.l2t.methods import CLASSES, METHODS, Given, SourceNet
 from tests.benchmarks.papers.l2t.tasks import limited, task
@@ -92,7 +93,7 @@ def trained(folders: Folders, config: SourceConfig) -> SourceNet:
         module.to(device)
     learner = Learner(f, own, draw + 2, head=head)
     modules = {"f.": f, "head.": head}
-    folders.cached(config, modules, lambda: train([learner], config.training, device))
+    cached(folders, config, modules, lambda: train([learner], config.training, device))
     net = nn.Sequential(OrderedDict([*f.named_children(), *head.named_children()]))
     source = Source(net.to(memory_format=torch.channels_last), None, input_shape(spec))
     return SourceNet(spec, f, source, len(own.classes))

@@ -49,6 +49,7 @@ class L2t(experiment.Experiment[Budget, Row]):
     methods: tuple[str, ...]
     title = "Learning what and where to transfer, with few images"
     left = 2
+    wraps = "source"
 
     @property
     def name(self) -> str:
@@ -166,12 +167,6 @@ def requested(
     ----------
     sources
         "task" or "task:architecture"; a small ResNet unless told otherwise.
-
-    Raises
-    ------
-    SchemaError
-        If a task, an architecture or a method is not known; names those that are. If a source is
-        the target or is there twice; if fine-tuning is asked for from another architecture.
     """
     quick = request.budget.name == "quick"
     target = target or (QUICK_TARGET if quick else TARGET)

@@ -18,7 +18,6 @@ starts at 1."""
 
 
 def goals(rows: Sequence[Row]) -> list[Goal]:
-    """Return the goals that the rows say something about."""
     ours = distinct(chosen(rows, method=OURS), "source")
     if not ours:
         return []

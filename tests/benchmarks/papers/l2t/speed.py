@@ -114,13 +114,7 @@ WAYS = {"used": Case.used, "plain": Case.plain}
 
 
 def measure(*, images: int = 64, rounds: int = 3) -> list[dict[str, Any]]:
-    """Return a row for every T.
-
-    Raises
-    ------
-    TransplantError
-        If the two ways' gradients differ, or a process of its own fails.
-    """
+    """Return a row for every T."""
     rows = []
     for steps in STEPS:
         small = Case(steps, _COMPARED, torch.float64)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from rootstock.common.errors import DataError, SchemaError
-from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.papers.recombine import data, digits
 from tests.benchmarks.papers.recombine.data import Task
 from tests.benchmarks.papers.transplant import datasets
@@ -50,13 +50,7 @@ def require(name: str) -> None:
 
 
 def limited(whole: Task, per_class: int, *, seed: int) -> Task:
-    """Keep that many training images of every class; more seeds draw others.
-
-    Raises
-    ------
-    DataError
-        If a class has fewer.
-    """
+    """Keep that many training images of every class; more seeds draw others."""
     images = whole.training
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     chosen = []

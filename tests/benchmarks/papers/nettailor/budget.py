@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rootstock.common.nettailor.learning import Settings
 from tests.benchmarks.harness import request
-from tests.benchmarks.harness.request import Training
+from tests.benchmarks.harness.training import Training
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ from rootstock.common.nettailor.learning import Settings
 from rootstock.common.nettailor.pruning import SearchResult, search
 from rootstock.common.nettailor.tailored import TailoredNet, card
 from tests.benchmarks.harness import timing
-from tests.benchmarks.harness.request import Request, Training
+from tests.benchmarks.harness.cache import cached
+from tests.benchmarks.harness.request import Request
+from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.nettailor import tasks
 from tests.benchmarks.papers.nettailor.budget import Budget
 from tests.benchmarks.papers.nettailor.learning import learn
@@ -108,12 +110,10 @@ class Row:
 
     @property
     def error(self) -> float:
-        """Return the tailored net's error on test images."""
         return 100 - self.accuracy
 
     @property
     def teacher_error(self) -> float:
-        """Return the fine-tuned original's."""
         return 100 - self.finetune_accuracy
 
 
@@ -182,7 +182,7 @@ def backbone(request: Request[Budget]) -> tuple[BackboneConfig, Net]:
         learner = Learner(f, tasks.backbone_task(folders), BACKBONE_SEED, head=head)
         train([learner], config.training, _CPU)
 
-    folders.cached(config, {"f.": f, "head.": head}, learned)
+    cached(folders, config, {"f.": f, "head.": head}, learned)
     return config, Net(f, head)
 
 
@@ -209,7 +209,7 @@ def fine_tuned(cell: Cell, split: Split) -> Net:
             rates.step()
 
     known = _config(cell, config, "teacher")
-    cell.request.folders.cached(known, {"f.": net.f, "head.": net.head}, learned)
+    cached(cell.request.folders, known, {"f.": net.f, "head.": net.head}, learned)
     return net
 
 
@@ -230,7 +230,7 @@ def tailored(cell: Cell, split: Split, teacher: Net) -> SearchResult:
         learn(student, both, _minibatches(cell, split, 1), costs, budget.student)
 
     known = _config(cell, config, "student").model_copy(update={"student": budget.student})
-    cell.request.folders.cached(known, {"": student}, learned)
+    cached(cell.request.folders, known, {"": student}, learned)
 
     def tuned(net: AugmentedNet, _: int, number: int) -> None:
         learn(net, both, _minibatches(cell, split, 2 + number), costs, budget.tuning)

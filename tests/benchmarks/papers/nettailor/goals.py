@@ -14,8 +14,6 @@ SIMPLE = ("mnist", "digits")
 
 
 def goals(rows: Sequence[Row]) -> list[Goal]:
-    """Return the goals that the rows say something about."""
-
     def of(task: str, value: str) -> float:
         return mean(chosen(rows, task=task), value)
 

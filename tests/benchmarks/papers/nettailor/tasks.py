@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from rootstock.common.errors import SchemaError
-from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.papers.recombine.data import Task
 from tests.benchmarks.papers.recombine.digits import coloured, grey_task
 from tests.benchmarks.papers.transplant import datasets

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rootstock.common.nets.spec import ArchitectureSpec, Setting
 from tests.benchmarks.harness import request
-from tests.benchmarks.harness.request import Training
+from tests.benchmarks.harness.training import Training
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Budget(request.Budget):
     """The same for `transfer`, which judges each net at several steps."""
     targets: int = 3
     """Tasks that `transfer` transfers to."""
+
+    def resnet(self, split: str = "", **more: Setting) -> ArchitectureSpec:
+        """Return the small ResNet; it splits after its second stage unless told otherwise."""
+        return ArchitectureSpec(
+            name="small-resnet",
+            split=split or f"block2_{self.blocks}",
+            settings={"blocks": self.blocks, "width": self.width, **more},
+        )
 
     def of(self, setting: str) -> Training:
         """Return how a setting's nets are trained."""

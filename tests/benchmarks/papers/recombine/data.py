@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import DataError, SchemaError
 from rootstock.common.images.decode import normalise
-from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.harness.training import epochs
 from tests.benchmarks.papers.transplant import datasets
 from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
@@ -60,13 +60,6 @@ def halves(
         Classes that net a does without, and net b.
     seed
         Of the partition into halves.
-
-    Raises
-    ------
-    DataError
-        If the images are missing.
-    SchemaError
-        If a class is not CIFAR-10's, or fewer than two are left in common.
     """
     classes = (ordered(without[0], without[1]), ordered(without[1], without[0]))
     if len(set(classes[0]) & set(classes[1])) < 2:
@@ -84,13 +77,6 @@ def halves(
 
 
 def whole(folders: Folders, classes: tuple[str, ...]) -> Task:
-    """Return all of CIFAR-10's images of some classes.
-
-    Raises
-    ------
-    DataError
-        If the images are missing.
-    """
     training, test = _cifar10(folders)
     return _task("cifar10", training, test, classes)
 
@@ -107,15 +93,7 @@ def _cifar10(folders: Folders) -> tuple[Labelled, Labelled]:
 def ordered(without: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
     """Return a net's classes, those in common first, so that equal outputs mean equal classes.
 
-    Parameters
-    ----------
-    without, other
-        Classes that the net does without, and the other net.
-
-    Raises
-    ------
-    SchemaError
-        If a class is not CIFAR-10's.
+    Given are the classes that the net does without, and the other net.
     """
     if unknown := [name for name in (*without, *other) if name not in CIFAR10]:
         raise SchemaError(f"CIFAR-10 has no class '{unknown[0]}'; it has {', '.join(CIFAR10)}")
@@ -157,13 +135,7 @@ def drawn(images: Labelled, count: int, *, seed: int) -> Tensor:
 def minibatches(
     task: Task, batch: int, *, seed: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return normalised images (N, C, S, S) and their classes without end, epoch by epoch.
-
-    Raises
-    ------
-    DataError
-        If the task has fewer training images than a minibatch.
-    """
+    """Return normalised images (N, C, S, S) and their classes without end, epoch by epoch."""
     if len(task.training) < batch:
         raise DataError(
             f"task '{task.name}' has {len(task.training)} training images and a minibatch takes "

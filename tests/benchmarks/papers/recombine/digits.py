@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import DataError, SchemaError
-from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.papers.recombine.data import Task, relabelled
 from tests.benchmarks.papers.transplant import datasets
 from tests.benchmarks.papers.transplant.datasets import CIFAR10, DIGITS, Labelled
@@ -48,18 +48,9 @@ def grey_task(name: str, folders: Folders) -> Task:
 
     Parameters
     ----------
-    name
-        One of `NAMES`.
     folders
         With `mnist/MNIST/raw/*.gz`, `fashion-mnist/FashionMNIST/raw/*.gz`, `usps/usps_uint8.npz`
         and `cifar10-jpg`.
-
-    Raises
-    ------
-    SchemaError
-        If there is no such task.
-    DataError
-        If a file is missing or not what it should be.
     """
     if name not in CLASSES:
         raise SchemaError(f"unknown task '{name}'; known are {', '.join(NAMES)}")

@@ -11,8 +11,9 @@ from rootstock.common.compatible.rotation import TURNS
 from rootstock.common.documents import Document
 from rootstock.common.nets.architectures import build_category_module, build_head, initialise
 from rootstock.common.nets.spec import ArchitectureSpec
-from tests.benchmarks.harness.cache import Folders
-from tests.benchmarks.harness.request import Request, Training
+from tests.benchmarks.harness.cache import cached
+from tests.benchmarks.harness.request import Folders, Request
+from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.recombine.budget import Budget
 from tests.benchmarks.papers.recombine.digits import NAMES, grey_task
 from tests.benchmarks.papers.recombine.training import Learner, freeze, train
@@ -57,11 +58,7 @@ def configured(
     budget = request.budget
     return DomainConfig(
         task=task,
-        architecture=ArchitectureSpec(
-            name="small-resnet",
-            split=f"block2_{budget.blocks}",
-            settings={"blocks": budget.blocks, "width": budget.width, "in_channels": 1},
-        ),
+        architecture=budget.resnet(in_channels=1),
         training=budget.grey,
         seed=seed,
         start=100 * seed + 50 + (0 if same else 1 + NAMES.index(task)),
@@ -87,5 +84,5 @@ def trained(folders: Folders, config: DomainConfig) -> Domain:
     for module in (*modules.values(), rotation):
         module.to(device)
     learner = Learner(f, task, draw + 10, head=head, rotation=rotation)
-    folders.cached(config, modules, lambda: train([learner], config.training, device))
+    cached(folders, config, modules, lambda: train([learner], config.training, device))
     return Domain(f, head, rotation)

@@ -25,9 +25,10 @@ from rootstock.common.nets.architectures import (
     projected,
 )
 from rootstock.common.nets.spec import ArchitectureSpec
-from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.pool import Workers
-from tests.benchmarks.harness.request import Request, Training
+from tests.benchmarks.harness.request import Folders, Request
+from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.recombine import data, judging
 from tests.benchmarks.papers.recombine.budget import Budget
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
@@ -116,17 +117,13 @@ def architectures(budget: Budget) -> tuple[ArchitectureSpec, ...]:
 
     The paper's head is MobileNetV2's; here it is the small ResNet's, which costs less.
     """
-    last = f"block2_{budget.blocks}"
+    resnet = budget.resnet()
     full = budget.blocks > 1
     return (
-        ArchitectureSpec(
-            name="small-resnet",
-            split=last,
-            settings={"blocks": budget.blocks, "width": budget.width},
-        ),
+        resnet,
         ArchitectureSpec(
             name=REFERENCE,
-            split=last,
+            split=resnet.split,
             settings={"blocks": budget.blocks, "widen": 4 if full else 2},
         ),
         ArchitectureSpec(
@@ -156,7 +153,7 @@ def trained(folders: Folders, config: ExtractorsConfig) -> Extractors:
         Learner(f, task, draw + 2 + 2 * place, head=head, rotation=rotation)
         for place, f in enumerate(found.values())
     ]
-    folders.cached(config, modules, lambda: train(learners, config.training, device))
+    cached(folders, config, modules, lambda: train(learners, config.training, device))
     return Extractors(found, head)
 
 
@@ -200,13 +197,7 @@ def judged(cell: ExtractorsCell) -> list[Row]:
 
 
 def extended(head: nn.Sequential, outputs: int, *, seed: int) -> nn.Sequential:
-    """Return a copy of a head with more classes: the first are those that it has.
-
-    Raises
-    ------
-    TransplantError
-        If the head does not end in a linear layer, or has as many classes already.
-    """
+    """Return a copy of a head with more classes: the first are those that it has."""
     made = copy.deepcopy(head)
     name, last = list(made.named_children())[-1]
     if not isinstance(last, nn.Linear) or last.out_features >= outputs:

@@ -19,7 +19,6 @@ NEAR_CHANCE = "≤ 5 points"
 
 
 def goals(rows: Sequence[Row]) -> list[Goal]:
-    """Return the goals of the rows' setting."""
     return _GOALS[rows[0].setting](rows)
 
 

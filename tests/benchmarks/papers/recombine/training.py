@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.compatible.batchnorm import norms
 from rootstock.common.compatible.rotation import turned
 from rootstock.common.nets.training import descend
-from tests.benchmarks.harness.request import Training
+from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.recombine.data import Task, minibatches
 
 

@@ -14,11 +14,13 @@ from functools import partial
 from statistics import mean
 
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 
 from rootstock.common.nets.architectures import build_head, initialise
 from tests.benchmarks.harness.pool import Workers
 from tests.benchmarks.harness.request import Request
+from tests.benchmarks.harness.rows import chosen
 from tests.benchmarks.papers.recombine import data, domains, judging
 from tests.benchmarks.papers.recombine.budget import Budget
 from tests.benchmarks.papers.recombine.digits import grey_task
@@ -144,22 +146,13 @@ def rank_correlation(rows: Sequence[Row], method: str, other: str) -> float:
             before, after = (
                 {
                     row.direction: row.accuracy
-                    for row in rows
-                    if (row.method, row.case, row.seed) == (kind, case, seed)
-                    and row.direction.endswith(f">{target}")
+                    for row in chosen(rows, method=kind, case=case, seed=seed)
+                    if row.direction.endswith(f">{target}")
                 }
                 for kind, case in ((method, "0"), (other, last))
             )
-            paths = [_ranks([values[key] for key in before]) for values in (before, after)]
+            pairs = [(value, after[source]) for source, value in before.items()]
             # A ranking that ranks nothing is like no other.
-            tied = any(bool((ranks == ranks[0]).all()) for ranks in paths)
-            found.append(0.0 if tied else float(torch.corrcoef(torch.stack(paths))[0, 1]))
+            tied = any(len(set(values)) == 1 for values in zip(*pairs, strict=True))
+            found.append(0.0 if tied else float(spearmanr(pairs).statistic))
     return mean(found)
-
-
-def _ranks(values: Sequence[float]) -> torch.Tensor:
-    """Return each value's place among all, from 0; ties share the mean of theirs."""
-    numbers = torch.tensor(values, dtype=torch.float64)
-    below = (numbers[None] < numbers[:, None]).sum(1)
-    equal = (numbers[None] == numbers[:, None]).sum(1)
-    return below + (equal - 1) / 2

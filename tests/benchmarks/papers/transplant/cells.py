@@ -32,13 +32,11 @@ from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
 from rootstock.site_agent.scoring.metrics import error_percent
-from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.papers.transplant import datasets, teachers
-from tests.benchmarks.papers.transplant.datasets import Lab
+from tests.benchmarks.papers.transplant.datasets import SPLIT, Lab
 from tests.benchmarks.papers.transplant.material import Judged, Material, between, features
 
-SPLIT = "pool2"
-"""Where nets split unless told otherwise."""
 CEILING = "ceiling"
 """Not a method: the same adapter learned from all of the lab's training images."""
 ALL = -1
@@ -46,6 +44,8 @@ ALL = -1
 
 PAPER_1 = ("3x3", "3x3 x3")
 PAPER_2 = "1x1 x3"
+PAPER_3 = "1x1"
+"""`auto`'s in Experiment 3, too: one convolution."""
 AUTO = "3x3"
 """`auto`'s adapter: one convolution has the better ceiling (see RESULTS.md), no more parameters."""
 
@@ -179,7 +179,7 @@ def plan(cell: Cell) -> Iterator[tuple[str, str, int]]:
                 yield method, adapter, 0  # samples change nothing
             else:
                 counts = cell.setup.samples
-                if method in _SECONDARY and len(counts) > 3:
+                if method in _SECONDARY and len(counts) > 3 and cell.setup.experiment != 3:
                     counts = tuple(sorted({counts[0], counts[1], counts[-1]}))
                 needs_samples = MethodName(method).needs_samples
                 yield from (
@@ -194,6 +194,8 @@ _SECONDARY = ("distill", "jacobian", "dream")
 def _adapters(experiment: int, method: str) -> tuple[str, ...]:
     if experiment == 1:
         return PAPER_1
+    if experiment == 3:
+        return (PAPER_3,)
     if method in ("identity", "auto", "dream"):
         return (AUTO,)
     if method in ("direct-learn", "closed-form", CEILING):

@@ -24,7 +24,8 @@ from torch import Tensor
 from rootstock.common.errors import DataError, MissingExtraError, SchemaError
 from rootstock.common.nets.spec import ArchitectureSpec, Setting
 from rootstock.site_agent.data.images import ImageSet
-from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness import cache
+from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.papers.transplant import voc
 
 CIFAR10 = (
@@ -39,6 +40,8 @@ SIMILAR: dict[str, tuple[str, ...]] = {
     "digits": DIGITS[:5],
 }
 """The categories that labs have; the first gives the generic task module g_S."""
+SPLIT = "pool2"
+"""Where nets split unless told otherwise."""
 FORMAT = 1
 """Raised when images are cut or decoded otherwise."""
 PUBLIC_SHARE = 0.2
@@ -57,11 +60,9 @@ class Labelled:
     """int64, an index into the data set's classes."""
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.classes_N)
 
     def at(self, indices: Tensor) -> Labelled:
-        """Return some of the images."""
         return Labelled(self.images_NCSS[indices], self.classes_N[indices])
 
     def as_set(self) -> ImageSet:
@@ -91,44 +92,13 @@ class Dataset:
     test: Labelled
 
 
-def load(name: str, folders: Folders, split: str | None = None) -> Dataset:
+def load(name: str, folders: Folders, split: str = SPLIT) -> Dataset:
     """Read a data set; decoded images are kept in the cache.
 
-    Parameters
-    ----------
-    name
-        cifar10, voc-animals or digits.
-    folders
-        With `cifar10-jpg/cifar10-jpg.tar.gz` and `voc2012-animals/VOCdevkit`.
-    split
-        Where nets split, if not at the data set's own place.
+    CIFAR-10 is `cifar10-jpg/cifar10-jpg.tar.gz`, VOC's animals are `voc2012-animals/VOCdevkit`.
     """
     require(name)
     parts = kept(folders, f"{name}-{FORMAT}", lambda: _READERS[name](folders.root))
-    return _described(name, parts, split or "pool2")
-
-
-def kept(
-    folders: Folders, name: str, read: Callable[[], Mapping[str, Labelled]]
-) -> dict[str, Labelled]:
-    """Return the cache's images of that name, by part; read them first if it has none."""
-
-    def tensors() -> dict[str, Tensor]:
-        return {
-            f"{part}/{what}": tensor
-            for part, images in read().items()
-            for what, tensor in (("images", images.images_NCSS), ("classes", images.classes_N))
-        }
-
-    found = folders.kept(name, tensors)
-    return {
-        part: Labelled(found[f"{part}/images"], found[f"{part}/classes"])
-        for part in ("training", "test", "public")
-        if f"{part}/images" in found
-    }
-
-
-def _described(name: str, parts: Mapping[str, Labelled], split: str) -> Dataset:
     settings: dict[str, Setting] = {"input_size": 32, "width": 8 if name == "digits" else 16}
     cifar10 = name == "cifar10"
     return Dataset(
@@ -144,6 +114,26 @@ def _described(name: str, parts: Mapping[str, Labelled], split: str) -> Dataset:
         training=parts["training"],
         test=parts["test"],
     )
+
+
+def kept(
+    folders: Folders, name: str, read: Callable[[], Mapping[str, Labelled]]
+) -> dict[str, Labelled]:
+    """Return the cache's images of that name, by part; read them first if it has none."""
+
+    def tensors() -> dict[str, Tensor]:
+        return {
+            f"{part}/{what}": tensor
+            for part, images in read().items()
+            for what, tensor in (("images", images.images_NCSS), ("classes", images.classes_N))
+        }
+
+    found = cache.kept(folders, name, tensors)
+    return {
+        part: Labelled(found[f"{part}/images"], found[f"{part}/classes"])
+        for part in ("training", "test", "public")
+        if f"{part}/images" in found
+    }
 
 
 def _cifar10(root: Path) -> dict[str, Labelled]:

@@ -22,7 +22,8 @@ from tests.benchmarks.papers.transplant import (
     segmentation,
     segmentation_cells,
 )
-from tests.benchmarks.papers.transplant.cells import ALL, CEILING, SPLIT, Cell, Row, Setup
+from tests.benchmarks.papers.transplant.cells import ALL, CEILING, Cell, Row, Setup
+from tests.benchmarks.papers.transplant.datasets import SPLIT
 
 BUDGETS = (Budget("quick", 1), Budget("default", 3))
 TITLES = {
@@ -167,13 +168,7 @@ def requested(
     categories: Sequence[str] = (),
     split: str = SPLIT,
 ) -> Transplant:
-    """Check what was asked for and fill in what was left out.
-
-    Raises
-    ------
-    SchemaError
-        If experiment, data, a method or a category is not known; names those that are.
-    """
+    """Check what was asked for and fill in what was left out."""
     if number not in METHODS:
         raise SchemaError(f"unknown experiment {number}; known are 1, 2, 3, 4")
     datasets.require(data)

@@ -16,7 +16,6 @@ PLAIN: Kind = ("identity", AUTO)
 
 
 def goals(rows: Sequence[Row]) -> list[Goal]:
-    """Return the goals that the rows say something about."""
     made = {1: _experiment_1, 2: _experiment_2, 3: _experiment_3, 4: _experiment_4}
     return made[rows[0].experiment](rows)
 

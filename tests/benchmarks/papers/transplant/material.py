@@ -82,7 +82,6 @@ class Material:
         )
 
     def drawn(self, samples: int, *, seed: int) -> Labelled:
-        """Return that many of the lab's training images."""
         generator = torch.Generator().manual_seed(seed * 104_729 + 1)
         order = torch.randperm(len(self.split.training), generator=generator)
         labels_N = self.split.training.classes_N[order]
@@ -134,7 +133,7 @@ def between(lab: Lab, student: str, *, below: Below | None = None) -> Material:
             feature_shape(dataset.architecture),
             beta=float(theirs["feature_norm"] / ours["feature_norm"]),
         ),
-        permutation_C=_reordered(channels, lab.category, lab.seed),
+        permutation_C=reordered(channels, lab.category, lab.seed),
         means=None if mean_C is None or mean_M is None else (mean_C, mean_M),
         source=DreamSource(
             own.category_module, teacher_task, input_shape(dataset.architecture), ours
@@ -156,7 +155,7 @@ def _judged(category_module: nn.Module, images: Labelled) -> Judged:
     return Judged(features(category_module, images.images_NCSS), images.classes_N.float())
 
 
-def _reordered(channels: int, category: str, seed: int) -> Tensor:
+def reordered(channels: int, category: str, seed: int) -> Tensor:
     """Return the reorder layer's permutation (paper, footnote 2), one per category and seed."""
     salt = int.from_bytes(hashlib.sha256(f"{category}/{seed}".encode()).digest()[:7])
     return torch.randperm(channels, generator=torch.Generator().manual_seed(salt))

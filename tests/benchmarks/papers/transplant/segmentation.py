@@ -19,7 +19,6 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.augmentation import moved
 from rootstock.common.distillation.problem import pixel_labels
-from rootstock.common.errors import DataError
 from rootstock.common.images.decode import normalise
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
@@ -28,7 +27,9 @@ from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data import crops as squares
 from rootstock.site_agent.data.voc import VOC_CLASSES
 from rootstock.site_agent.scoring.metrics import error_percent
-from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness import cache
+from tests.benchmarks.harness.cache import cached
+from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.harness.training import adamw, epochs
 from tests.benchmarks.papers.transplant import teachers, voc
 
@@ -54,11 +55,9 @@ class Masked:
     labels_NSS: Tensor
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.images_NCSS)
 
     def at(self, indices: Tensor) -> Masked:
-        """Return some of the images."""
         return Masked(self.images_NCSS[indices], self.labels_NSS[indices])
 
 
@@ -73,15 +72,9 @@ class MaskedSplit:
 
 
 def load(folders: Folders) -> dict[str, MaskedSplit]:
-    """Read every category's images.
-
-    Raises
-    ------
-    DataError
-        If the folder is not VOC's layout.
-    """
+    """Read every category's images."""
     name = f"voc-masks-{SIDE}-{FORMAT}"
-    tensors = folders.kept(name, lambda: _read(folders.root / "voc2012-animals"))
+    tensors = cache.kept(folders, name, lambda: _read(folders.root / "voc2012-animals"))
     return {category: _split(tensors, category) for category in voc.ANIMALS}
 
 
@@ -103,25 +96,19 @@ def _split(tensors: dict[str, Tensor], category: str) -> MaskedSplit:
 
 
 def _read(folder: Path) -> dict[str, Tensor]:
-    base = folder / "VOCdevkit" / "VOC2012"
     found: dict[str, Tensor] = {}
     for part in ("train", "val"):
-        listing = base / "ImageSets" / "Segmentation" / f"{part}.txt"
-        if not listing.is_file():
-            raise DataError(f"{listing} is missing; give --root the folder of voc2012-animals")
         images: dict[str, list[np.ndarray]] = {name: [] for name in voc.ANIMALS}
         masks: dict[str, list[np.ndarray]] = {name: [] for name in voc.ANIMALS}
-        for name in listing.read_text().split():
-            mask_HW = np.asarray(Image.open(base / "SegmentationClass" / f"{name}.png"))
+        for _, picture, mask_HW in voc.pictures(folder, part):
             present = [
                 animal
                 for animal in voc.ANIMALS
                 if (mask_HW == VOC_CLASSES.index(animal)).sum() >= _MIN_PIXELS
             ]
             if len(present) == 1:
-                picture = Image.open(base / "JPEGImages" / f"{name}.jpg").convert("RGB")
                 value = VOC_CLASSES.index(present[0])
-                image, mask = _cropped(picture, mask_HW, value)
+                image, mask = _cropped(picture.convert("RGB"), mask_HW, value)
                 images[present[0]].append(image)
                 masks[present[0]].append(mask)
         for animal in voc.ANIMALS:
@@ -153,7 +140,7 @@ def start(splits: dict[str, MaskedSplit], *, seed: int, folders: Folders) -> nn.
         torch.cat([split.public.labels_NSS for split in splits.values()]),
     )
     config = _config("", START_EPOCHS, seed)
-    folders.cached(config, {"net/": net}, lambda: _train(net, public, START_EPOCHS, seed))
+    cached(folders, config, {"net/": net}, lambda: _train(net, public, START_EPOCHS, seed))
     return net
 
 
@@ -164,7 +151,7 @@ def trained(
     net = start(splits, seed=seed, folders=folders)
     training = splits[category].training
     config = _config(category, TEACHER_EPOCHS, seed)
-    folders.cached(config, {"net/": net}, lambda: _train(net, training, TEACHER_EPOCHS, seed + 1))
+    cached(folders, config, {"net/": net}, lambda: _train(net, training, TEACHER_EPOCHS, seed + 1))
     category_module, task_module = net
     assert isinstance(category_module, nn.Sequential)  # as `_net` builds it
     assert isinstance(task_module, nn.Sequential)

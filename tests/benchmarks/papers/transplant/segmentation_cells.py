@@ -5,7 +5,6 @@ Shapes: N images, C channels of x = f(I), S side.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from functools import partial
 
@@ -25,11 +24,10 @@ from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
 from tests.benchmarks.papers.transplant import datasets, segmentation
-from tests.benchmarks.papers.transplant.cells import Cell, Row, learned
+from tests.benchmarks.papers.transplant.cells import Cell, Row, learned, plan
+from tests.benchmarks.papers.transplant.material import reordered
 from tests.benchmarks.papers.transplant.segmentation import Masked, pixel_accuracy
 
-ADAPTER = "1x1"
-"""The paper's, and `auto`'s: one convolution (Exp. 3)."""
 STEPS = 150
 
 
@@ -60,30 +58,26 @@ def run(cell: Cell) -> list[Row]:
 
     teacher = accuracy(teacher_task)
     rows = []
-    for method in setup.methods:
-        counts = (0,) if method in ("identity", "closed-form") else setup.samples
-        for samples in counts:
-            if samples == 0 and method in ("direct-learn", "distill"):
-                continue
-            began = time.perf_counter()
-            transplant = _transplant(problem, category_module, split.training, samples, cell)
-            adapter = learned(method, transplant, settings(cell, method))
-            rows.append(
-                Row(
-                    experiment=3,
-                    data=setup.data,
-                    category=cell.category,
-                    method=method,
-                    adapter=ADAPTER,
-                    samples=samples,
-                    seed=cell.seed,
-                    error=None,
-                    teacher_error=None,
-                    pixel_accuracy=accuracy(nn.Sequential(adapter.eval(), student_task)),
-                    teacher_pixel_accuracy=teacher,
-                    seconds=time.perf_counter() - began,
-                )
+    for method, shape, samples in plan(cell):
+        began = time.perf_counter()
+        transplant = _transplant(problem, category_module, split.training, samples, cell)
+        adapter = learned(method, transplant, settings(cell, method))
+        rows.append(
+            Row(
+                experiment=3,
+                data=setup.data,
+                category=cell.category,
+                method=method,
+                adapter=shape,
+                samples=samples,
+                seed=cell.seed,
+                error=None,
+                teacher_error=None,
+                pixel_accuracy=accuracy(nn.Sequential(adapter.eval(), student_task)),
+                teacher_pixel_accuracy=teacher,
+                seconds=time.perf_counter() - began,
             )
+        )
     return rows
 
 
@@ -125,12 +119,11 @@ def _transplant(
         few = training.at(torch.randperm(len(training), generator=generator)[:samples])
         chosen = Samples(_features(category_module, few), few.labels_NSS)
         images_NCSS = normalise(few.images_NCSS)
-    salt = int.from_bytes(hashlib.sha256(f"{cell.category}/{cell.seed}".encode()).digest()[:7])
     return Transplant(
         problem=problem,
         spec=AdapterSpec(in_channels=channels, out_channels=channels),
         samples=chosen,
-        permutation_C=torch.randperm(channels, generator=torch.Generator().manual_seed(salt)),
+        permutation_C=reordered(channels, cell.category, cell.seed),
         category_module=category_module,
         image_shape=input_shape(segmentation.ARCHITECTURE),
         images_NCHW=images_NCSS,

@@ -19,6 +19,7 @@ from rootstock.common.images.decode import normalise
 from rootstock.site_agent.config import StatisticsConfig
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.teacher.statistics import statistics
+from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.training import adamw
 from tests.benchmarks.papers.transplant import teachers
 from tests.benchmarks.papers.transplant.datasets import Dataset, Lab, Labelled, lab
@@ -56,7 +57,7 @@ def shared_task_module(left_out: Lab) -> tuple[nn.Sequential, dict[str, Tensor]]
     def train() -> None:
         _train(modules, task_module, splits, dataset, seed)
 
-    left_out.folders.cached(config, everything, train)
+    cached(left_out.folders, config, everything, train)
     statistics = [
         named_statistics(Teacher(modules[name], {teachers.TASK.name: task_module}), splits[name])
         for name in categories

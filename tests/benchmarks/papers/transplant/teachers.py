@@ -28,7 +28,8 @@ from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
 from rootstock.site_agent.recipes.interface import Recipe, Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
-from tests.benchmarks.harness.cache import Folders
+from tests.benchmarks.harness.cache import cached
+from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.harness.training import adamw, epochs
 from tests.benchmarks.papers.transplant import datasets
 from tests.benchmarks.papers.transplant.datasets import Dataset, Lab
@@ -193,7 +194,7 @@ def _cached(
     # Layers have names of their own across f and g, so a net is kept whatever its split.
     both = nn.ModuleList((teacher.category_module, teacher.task_modules[TASK.name]))
     layers = {f"{name}.": layer for part in both for name, layer in part.named_children()}
-    folders.cached(config, layers, train)
+    cached(folders, config, layers, train)
     both.eval()
     return teacher
 
