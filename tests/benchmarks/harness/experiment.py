@@ -42,7 +42,10 @@ class Experiment(ABC, Generic[BudgetT, RowT]):
 
     @abstractmethod
     def words(self) -> list[str]:
-        """Return the command's own words, whatever was left out when it was given."""
+        """Return the command's own words, whatever was left out when it was given.
+
+        Seeds, size and device follow.
+        """
 
     @abstractmethod
     def measure(self, run: Workers) -> list[RowT]:
@@ -85,9 +88,9 @@ class Experiment(ABC, Generic[BudgetT, RowT]):
     @property
     def command(self) -> str:
         """Return the command that makes the request."""
-        size, device = self.request.budget.name, self.request.device
-        words = ["rootstock bench", *self.words()]
-        words += [] if size == DEFAULT else [f"--{size}"]
+        budget, device = self.request.budget, self.request.device
+        words = ["rootstock bench", *self.words(), f"--seeds {budget.seeds}"]
+        words += [] if budget.name == DEFAULT else [f"--{budget.name}"]
         return " ".join(words if device == "cpu" else [*words, f"--device {device}"])
 
 

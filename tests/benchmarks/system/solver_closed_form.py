@@ -77,17 +77,21 @@ def measure(case: Case, *, draws: int, lengths: tuple[int, ...], rounds: int) ->
         max_bytes=1 << 34,
         seed=0,
     )
+    settings = partial(
+        BackDistillationSettings,
+        policy=case.policy,
+        size=case.size,
+        draws=draws,
+        draws_per_step=32,
+        seed=0,
+    )
     runs = [
-        _run(problem, case.adapter(), _settings(case, draws, rate, length), pool, target)
-        for length in lengths
+        _run(problem, case.adapter(), settings(steps=steps, learning_rate=rate), pool, target)
+        for steps in lengths
         for rate in RATES
     ]
     arrived = [run for run in runs if run.arrived(target)]
-    best = (
-        min(arrived, key=lambda run: run.steps)
-        if arrived
-        else min(runs, key=lambda run: run.residual)
-    )
+    best = min(arrived or runs, key=lambda run: run.steps if arrived else run.residual)
 
     def optimise() -> None:
         learning = BackDistillation(problem, case.adapter(), None, best.settings)
@@ -116,18 +120,6 @@ def measure(case: Case, *, draws: int, lengths: tuple[int, ...], rounds: int) ->
         "kernel": case.kernel,
         "draws": draws,
     }
-
-
-def _settings(case: Case, draws: int, rate: float, steps: int) -> BackDistillationSettings:
-    return BackDistillationSettings(
-        steps=steps,
-        learning_rate=rate,
-        policy=case.policy,
-        size=case.size,
-        draws=draws,
-        draws_per_step=32,
-        seed=0,
-    )
 
 
 def _run(

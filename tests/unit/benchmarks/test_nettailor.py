@@ -22,7 +22,7 @@ from tests.benchmarks.papers.nettailor import cells, experiment, goals, tasks
 from tests.benchmarks.papers.nettailor.budget import BUDGETS, QUICK, Budget
 from tests.benchmarks.papers.nettailor.cells import Cell, Row
 from tests.benchmarks.papers.nettailor.experiment import NetTailor
-from tests.benchmarks.papers.transplant.datasets import Labelled
+from tests.benchmarks.papers.shared.datasets import Labelled
 from tests.support.benchmark_images import decoded, grey
 
 pytestmark = pytest.mark.slow

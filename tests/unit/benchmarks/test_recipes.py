@@ -13,7 +13,8 @@ from rootstock.site_agent.config import TrainingConfig
 from tests.benchmarks.cli import app
 from tests.benchmarks.harness.experiment import Outcome
 from tests.benchmarks.harness.request import Folders, requested
-from tests.benchmarks.papers.transplant import datasets, recipes, teachers
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.transplant import recipes, teachers
 from tests.benchmarks.papers.transplant.cells import Cell, Setup
 from tests.benchmarks.papers.transplant.experiment import BUDGETS
 from tests.benchmarks.papers.transplant.recipes import BOTH_HEADS, SUPERVISED, TASK_HEAD, RecipeRow

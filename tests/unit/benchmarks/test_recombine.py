@@ -20,22 +20,15 @@ from tests.benchmarks.harness.experiment import made
 from tests.benchmarks.harness.request import Folders, Request, requested
 from tests.benchmarks.harness.rows import average
 from tests.benchmarks.harness.training import Training
-from tests.benchmarks.papers.recombine import (
-    data,
-    experiment,
-    goals,
-    judging,
-    pair_settings,
-    pairs,
-    rows,
-)
+from tests.benchmarks.papers.recombine import experiment, goals, pair_settings, pairs, rows
 from tests.benchmarks.papers.recombine.budget import BUDGETS, QUICK
-from tests.benchmarks.papers.recombine.data import Task
 from tests.benchmarks.papers.recombine.experiment import Recombine
 from tests.benchmarks.papers.recombine.pairs import ALL, PairConfig
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
-from tests.benchmarks.papers.recombine.training import Learner, freeze, train
-from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
+from tests.benchmarks.papers.shared import data, judging
+from tests.benchmarks.papers.shared.data import Task
+from tests.benchmarks.papers.shared.datasets import CIFAR10, Labelled
+from tests.benchmarks.papers.shared.training import Learner, freeze, train
 from tests.support.benchmark_images import decoded, images
 
 pytestmark = pytest.mark.slow

@@ -28,9 +28,9 @@ from tests.benchmarks.papers.recombine import (
     uda,
 )
 from tests.benchmarks.papers.recombine.budget import QUICK, Budget
-from tests.benchmarks.papers.recombine.digits import grey_task
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
-from tests.benchmarks.papers.transplant.datasets import CIFAR10
+from tests.benchmarks.papers.shared.datasets import CIFAR10
+from tests.benchmarks.papers.shared.digits import grey_task
 from tests.support.benchmark_images import decoded, grey
 from tests.support.layers import weight
 

@@ -10,7 +10,8 @@ from rootstock.common.errors import DataError
 from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.data.voc import VOC_CLASSES
 from tests.benchmarks.harness.request import Folders
-from tests.benchmarks.papers.transplant import segmentation, voc
+from tests.benchmarks.papers.shared import voc
+from tests.benchmarks.papers.transplant import segmentation
 
 IMAGES_A_PART = 12
 

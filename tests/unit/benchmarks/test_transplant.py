@@ -17,7 +17,8 @@ from tests.benchmarks.harness import results, tables
 from tests.benchmarks.harness.experiment import Outcome
 from tests.benchmarks.harness.request import Folders, requested
 from tests.benchmarks.harness.rows import average
-from tests.benchmarks.papers.transplant import datasets, experiment, goals
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.transplant import experiment, goals
 from tests.benchmarks.papers.transplant.cells import CEILING, Row
 from tests.benchmarks.papers.transplant.experiment import BUDGETS, Transplant
 

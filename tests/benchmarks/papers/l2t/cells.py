@@ -27,9 +27,9 @@ from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.l2t.budget import Budget
 from tests.benchmarks.papers.l2t.methods import CLASSES, METHODS, Given, SourceNet
 from tests.benchmarks.papers.l2t.tasks import limited, task
-from tests.benchmarks.papers.recombine import judging
-from tests.benchmarks.papers.recombine.data import minibatches, spread
-from tests.benchmarks.papers.recombine.training import Learner, train
+from tests.benchmarks.papers.shared import judging
+from tests.benchmarks.papers.shared.data import minibatches, spread
+from tests.benchmarks.papers.shared.training import Learner, train
 
 TARGET_ARCHITECTURE = "small-vgg"
 FORMAT = 1

@@ -62,7 +62,6 @@ class L2t(experiment.Experiment[Budget, Row]):
             f"--target {self.target}",
             f"--samples-per-class {','.join(map(str, self.request.budget.samples))}",
             f"--methods {','.join(self.methods)}",
-            f"--seeds {self.request.budget.seeds}",
         ]
 
     def measure(self, run: Workers) -> list[Row]:

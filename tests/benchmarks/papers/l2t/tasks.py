@@ -13,10 +13,9 @@ import torch
 
 from rootstock.common.errors import DataError, SchemaError
 from tests.benchmarks.harness.request import Folders
-from tests.benchmarks.papers.recombine import data, digits
-from tests.benchmarks.papers.recombine.data import Task
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import CIFAR10
+from tests.benchmarks.papers.shared import data, datasets, digits
+from tests.benchmarks.papers.shared.data import Task
+from tests.benchmarks.papers.shared.datasets import CIFAR10
 
 _CIFAR = {
     "cifar10": CIFAR10,

@@ -35,10 +35,10 @@ from tests.benchmarks.papers.nettailor import tasks
 from tests.benchmarks.papers.nettailor.budget import Budget
 from tests.benchmarks.papers.nettailor.learning import learn
 from tests.benchmarks.papers.nettailor.tasks import Split
-from tests.benchmarks.papers.recombine import judging
-from tests.benchmarks.papers.recombine.data import minibatches, spread
-from tests.benchmarks.papers.recombine.training import Learner, train
-from tests.benchmarks.papers.transplant.datasets import Labelled
+from tests.benchmarks.papers.shared import judging
+from tests.benchmarks.papers.shared.data import minibatches, spread
+from tests.benchmarks.papers.shared.datasets import Labelled
+from tests.benchmarks.papers.shared.training import Learner, train
 
 TOLERANCE = 0.5
 """Points that a tailored net's error may be above its teacher's (paper, section 4.1)."""

@@ -52,8 +52,7 @@ class NetTailor(experiment.Experiment[Budget, Row]):
     title = "One backbone tailored to tasks of different difficulty"
 
     def words(self) -> list[str]:
-        seeds = self.request.budget.seeds
-        return ["nettailor", f"--task {','.join(self.tasks)}", f"--seeds {seeds}"]
+        return ["nettailor", f"--task {','.join(self.tasks)}"]
 
     def measure(self, run: Workers) -> list[Row]:
         """Return all rows, task by task, seed by seed."""

@@ -11,10 +11,10 @@ import torch
 
 from rootstock.common.errors import SchemaError
 from tests.benchmarks.harness.request import Folders
-from tests.benchmarks.papers.recombine.data import Task
-from tests.benchmarks.papers.recombine.digits import coloured, grey_task
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import CIFAR10, DIGITS, Labelled
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.data import Task
+from tests.benchmarks.papers.shared.datasets import CIFAR10, DIGITS, Labelled
+from tests.benchmarks.papers.shared.digits import coloured, grey_task
 
 _GREY = ("mnist", "fashion-mnist")
 NAMES = ("digits", *_GREY, "cifar10")

@@ -15,8 +15,8 @@ from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.request import Folders, Request
 from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.recombine.budget import Budget
-from tests.benchmarks.papers.recombine.digits import NAMES, grey_task
-from tests.benchmarks.papers.recombine.training import Learner, freeze, train
+from tests.benchmarks.papers.shared.digits import NAMES, grey_task
+from tests.benchmarks.papers.shared.training import Learner, freeze, train
 
 FORMAT = 1
 """Raised when nets are trained otherwise with the same configuration."""

@@ -116,8 +116,7 @@ class Recombine(experiment.Experiment[Budget, Row]):
         return TITLES[self.setting]
 
     def words(self) -> list[str]:
-        seeds = self.request.budget.seeds
-        return ["recombine", f"--setting {self.setting}", f"--seeds {seeds}"]
+        return ["recombine", f"--setting {self.setting}"]
 
     def measure(self, run: Workers) -> list[Row]:
         """Return all rows, seed by seed, in the order of methods."""

@@ -29,12 +29,11 @@ from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.pool import Workers
 from tests.benchmarks.harness.request import Folders, Request
 from tests.benchmarks.harness.training import Training
-from tests.benchmarks.papers.recombine import data, judging
 from tests.benchmarks.papers.recombine.budget import Budget
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
-from tests.benchmarks.papers.recombine.training import Learner, freeze, train
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import CIFAR10
+from tests.benchmarks.papers.shared import data, datasets, judging
+from tests.benchmarks.papers.shared.datasets import CIFAR10
+from tests.benchmarks.papers.shared.training import Learner, freeze, train
 
 FORMAT = 1
 """Raised when nets are trained otherwise with the same configuration."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from tests.benchmarks.harness.pool import Workers
 from tests.benchmarks.harness.request import Request
-from tests.benchmarks.papers.recombine import data, pairs
+from tests.benchmarks.papers.recombine import pairs
 from tests.benchmarks.papers.recombine.budget import Budget
 from tests.benchmarks.papers.recombine.pairs import ALL, PairCell, PairConfig, Scheme
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
-from tests.benchmarks.papers.transplant import datasets
+from tests.benchmarks.papers.shared import data, datasets
 
 JOINT = f"joint {ALL}"
 """What incremental training is held against."""

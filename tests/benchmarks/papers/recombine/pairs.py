@@ -19,11 +19,11 @@ from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.request import Folders, Request
 from tests.benchmarks.harness.training import Training
-from tests.benchmarks.papers.recombine import data, judging
 from tests.benchmarks.papers.recombine.budget import Budget
-from tests.benchmarks.papers.recombine.data import Task
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
-from tests.benchmarks.papers.recombine.training import Learner, freeze, train
+from tests.benchmarks.papers.shared import data, judging
+from tests.benchmarks.papers.shared.data import Task
+from tests.benchmarks.papers.shared.training import Learner, freeze, train
 
 FORMAT = 1
 """Raised when pairs are trained otherwise with the same configuration."""

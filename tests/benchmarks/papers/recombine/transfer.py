@@ -21,12 +21,13 @@ from rootstock.common.nets.architectures import build_head, initialise
 from tests.benchmarks.harness.pool import Workers
 from tests.benchmarks.harness.request import Request
 from tests.benchmarks.harness.rows import chosen
-from tests.benchmarks.papers.recombine import data, domains, judging
+from tests.benchmarks.papers.recombine import domains
 from tests.benchmarks.papers.recombine.budget import Budget
-from tests.benchmarks.papers.recombine.digits import grey_task
 from tests.benchmarks.papers.recombine.domains import DomainConfig
 from tests.benchmarks.papers.recombine.rows import Row
-from tests.benchmarks.papers.recombine.training import Learner, steps
+from tests.benchmarks.papers.shared import data, judging
+from tests.benchmarks.papers.shared.digits import grey_task
+from tests.benchmarks.papers.shared.training import Learner, steps
 
 FOUNDER = "public"
 """Whose net's rotation head all others learn against: the paper's CIFAR-100."""

@@ -15,12 +15,13 @@ import torch
 
 from tests.benchmarks.harness.pool import Workers
 from tests.benchmarks.harness.request import Request
-from tests.benchmarks.papers.recombine import data, domains, judging
+from tests.benchmarks.papers.recombine import domains
 from tests.benchmarks.papers.recombine.budget import Budget
-from tests.benchmarks.papers.recombine.digits import grey_task
 from tests.benchmarks.papers.recombine.domains import Domain, DomainConfig
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
-from tests.benchmarks.papers.recombine.training import Learner, freeze, train
+from tests.benchmarks.papers.shared import data, judging
+from tests.benchmarks.papers.shared.digits import grey_task
+from tests.benchmarks.papers.shared.training import Learner, freeze, train
 
 DIRECTIONS = (("mnist", "usps"), ("usps", "mnist"))
 SOURCE = "source only"

@@ -33,8 +33,9 @@ from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
 from rootstock.site_agent.scoring.metrics import error_percent
 from tests.benchmarks.harness.request import Folders
-from tests.benchmarks.papers.transplant import datasets, teachers
-from tests.benchmarks.papers.transplant.datasets import SPLIT, Lab
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.datasets import SPLIT, Lab
+from tests.benchmarks.papers.transplant import teachers
 from tests.benchmarks.papers.transplant.material import Judged, Material, between, features
 
 CEILING = "ceiling"
@@ -245,17 +246,16 @@ def settings(cell: Cell, method: str) -> MethodSettings:
         seed=cell.seed, policy="exp2" if papers else "exp1", steps=STEPS.get(method, 200)
     )
     ridge = 1e-6 if cell.setup.experiment == 1 else 1e-2
-    if cell.setup.quick:
-        learning = learning.model_copy(update={"steps": max(50, learning.steps // 2)})
     made = MethodSettings(ridge=ridge, learning=learning)
-    if cell.setup.quick:
-        made = made.model_copy(
-            update={
-                "teaching": TeachingSettings(steps=100),
-                "dream": made.dream.model_copy(update={"images": 64, "steps": 60}),
-            }
-        )
-    return made
+    if not cell.setup.quick:
+        return made
+    return made.model_copy(
+        update={
+            "learning": learning.model_copy(update={"steps": max(50, learning.steps // 2)}),
+            "teaching": TeachingSettings(steps=100),
+            "dream": made.dream.model_copy(update={"images": 64, "steps": 60}),
+        }
+    )
 
 
 STEPS = {"direct-learn": 300, "distill": 300, "jacobian": 200, "back-distill": 300}

@@ -14,16 +14,10 @@ from tests.benchmarks.harness.pool import Workers
 from tests.benchmarks.harness.request import Budget, Request
 from tests.benchmarks.harness.rows import average, chosen, distinct, over
 from tests.benchmarks.harness.tables import DASH, averaged
-from tests.benchmarks.papers.transplant import (
-    cells,
-    datasets,
-    goals,
-    plots,
-    segmentation,
-    segmentation_cells,
-)
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.datasets import SPLIT
+from tests.benchmarks.papers.transplant import cells, goals, plots, segmentation, segmentation_cells
 from tests.benchmarks.papers.transplant.cells import ALL, CEILING, Cell, Row, Setup
-from tests.benchmarks.papers.transplant.datasets import SPLIT
 
 BUDGETS = (Budget("quick", 1), Budget("default", 3))
 TITLES = {
@@ -96,7 +90,6 @@ class Transplant(experiment.Experiment[Budget, Row]):
             f"--samples {','.join(map(str, setup.samples))}",
             f"--methods {','.join(setup.methods)}",
             f"--categories {','.join(self.categories)}",
-            f"--seeds {self.request.budget.seeds}",
         ]
         return words if setup.split == SPLIT else [*words, f"--split {setup.split}"]
 

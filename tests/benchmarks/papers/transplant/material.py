@@ -19,8 +19,8 @@ from rootstock.common.errors import DataError
 from rootstock.common.images.decode import batches, normalise
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
+from tests.benchmarks.papers.shared.datasets import Lab, Labelled, LabSplit
 from tests.benchmarks.papers.transplant import teachers
-from tests.benchmarks.papers.transplant.datasets import Lab, Labelled, LabSplit
 from tests.benchmarks.papers.transplant.shared_task import named_statistics, shared_task_module
 from tests.benchmarks.papers.transplant.teachers import Below
 

@@ -19,14 +19,16 @@ from rootstock.common.nets.architectures import build_head, initialise
 from rootstock.common.nets.training import in_batches
 from rootstock.site_agent.recipes.compatible import FrozenHeads
 from rootstock.site_agent.scoring.metrics import error_percent
-from tests.benchmarks.harness import experiment, tables
+from tests.benchmarks.harness import tables
 from tests.benchmarks.harness.pool import Workers
 from tests.benchmarks.harness.request import Budget, Request
 from tests.benchmarks.harness.rows import average, chosen, distinct
-from tests.benchmarks.papers.transplant import cells, datasets, teachers
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.datasets import Lab
+from tests.benchmarks.papers.transplant import cells, teachers
 from tests.benchmarks.papers.transplant.cells import Cell, Setup
-from tests.benchmarks.papers.transplant.datasets import Lab
 from tests.benchmarks.papers.transplant.material import between
+from tests.benchmarks.papers.transplant.reference import OfLabs
 from tests.benchmarks.papers.transplant.teachers import Below
 
 SUPERVISED = "supervised"
@@ -51,22 +53,9 @@ class RecipeRow:
     teacher_error: float
 
 
-@dataclass(frozen=True)
-class Recipes(experiment.Experiment[Budget, RecipeRow]):
-    data: str
-    categories: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        return f"recipes-{self.data}"
-
-    @property
-    def title(self) -> str:
-        return f"Recipes: what training below the net's task module saves ({self.data})"
-
-    def words(self) -> list[str]:
-        categories, seeds = ",".join(self.categories), self.request.budget.seeds
-        return ["recipes", f"--data {self.data}", f"--categories {categories}", f"--seeds {seeds}"]
+class Recipes(OfLabs[RecipeRow]):
+    kind = "recipes"
+    says = "what training below the net's task module saves"
 
     def measure(self, run: Workers) -> list[RecipeRow]:
         """Train what is not in the cache, join and judge."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -17,9 +18,10 @@ from rootstock.site_agent.scoring.metrics import error_percent
 from tests.benchmarks.harness import experiment, tables
 from tests.benchmarks.harness.pool import Workers
 from tests.benchmarks.harness.request import Budget, Request
-from tests.benchmarks.harness.rows import distinct, mean
+from tests.benchmarks.harness.rows import RowT, distinct, mean
 from tests.benchmarks.harness.tables import averaged
-from tests.benchmarks.papers.transplant import datasets, teachers
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.transplant import teachers
 from tests.benchmarks.papers.transplant.cells import Cell, Setup
 
 LONGER = 3
@@ -51,21 +53,29 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Teachers(experiment.Experiment[Budget, TeacherRow]):
+class OfLabs(experiment.Experiment[Budget, RowT]):
+    """An experiment on nets of some categories' labs."""
+
     data: str
     categories: tuple[str, ...]
+    kind: ClassVar[str]
+    says: ClassVar[str]
 
     @property
     def name(self) -> str:
-        return f"teachers-{self.data}"
+        return f"{self.kind}-{self.data}"
 
     @property
     def title(self) -> str:
-        return f"Teachers: how good they are for their size ({self.data})"
+        return f"{self.kind.capitalize()}: {self.says} ({self.data})"
 
     def words(self) -> list[str]:
-        categories, seeds = ",".join(self.categories), self.request.budget.seeds
-        return ["teachers", f"--data {self.data}", f"--categories {categories}", f"--seeds {seeds}"]
+        return [self.kind, f"--data {self.data}", f"--categories {','.join(self.categories)}"]
+
+
+class Teachers(OfLabs[TeacherRow]):
+    kind = "teachers"
+    says = "how good they are for their size"
 
     def measure(self, run: Workers) -> list[TeacherRow]:
         datasets.load(self.data, self.request.folders)  # once, before the processes start

@@ -31,7 +31,8 @@ from tests.benchmarks.harness import cache
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.harness.training import adamw, epochs
-from tests.benchmarks.papers.transplant import teachers, voc
+from tests.benchmarks.papers.shared import voc
+from tests.benchmarks.papers.transplant import teachers
 
 SIDE = 32
 CONTEXT = 0.2

@@ -23,7 +23,8 @@ from rootstock.common.images.decode import normalise
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
-from tests.benchmarks.papers.transplant import datasets, segmentation
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.transplant import segmentation
 from tests.benchmarks.papers.transplant.cells import Cell, Row, learned, plan
 from tests.benchmarks.papers.transplant.material import reordered
 from tests.benchmarks.papers.transplant.segmentation import Masked, pixel_accuracy

@@ -21,8 +21,8 @@ from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.teacher.statistics import statistics
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.training import adamw
+from tests.benchmarks.papers.shared.datasets import Dataset, Lab, Labelled, lab
 from tests.benchmarks.papers.transplant import teachers
-from tests.benchmarks.papers.transplant.datasets import Dataset, Lab, Labelled, lab
 
 _BATCH = 64
 STEPS = 1000

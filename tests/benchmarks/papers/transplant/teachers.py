@@ -31,8 +31,8 @@ from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.harness.training import adamw, epochs
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import Dataset, Lab
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.datasets import Dataset, Lab
 
 TASK = TaskSpec(name="classification")
 FORMAT = 1

@@ -26,7 +26,7 @@ from rootstock.common.nets.spec import ArchitectureSpec, Setting
 from rootstock.site_agent.data.images import ImageSet
 from tests.benchmarks.harness import cache
 from tests.benchmarks.harness.request import Folders
-from tests.benchmarks.papers.transplant import voc
+from tests.benchmarks.papers.shared import voc
 
 CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

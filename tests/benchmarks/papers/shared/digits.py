@@ -16,9 +16,9 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import DataError, SchemaError
 from tests.benchmarks.harness.request import Folders
-from tests.benchmarks.papers.recombine.data import Task, relabelled
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import CIFAR10, DIGITS, Labelled
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.data import Task, relabelled
+from tests.benchmarks.papers.shared.datasets import CIFAR10, DIGITS, Labelled
 
 FORMAT = 1
 """Raised when images are scaled otherwise."""

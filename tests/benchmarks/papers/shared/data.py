@@ -18,8 +18,8 @@ from rootstock.common.errors import DataError, SchemaError
 from rootstock.common.images.decode import normalise
 from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.harness.training import epochs
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.datasets import CIFAR10, Labelled
 
 _PADDING = 4
 """Pixels that a crop may move each way (He et al., 2016, section 4.2)."""

@@ -16,7 +16,7 @@ from rootstock.common.compatible.batchnorm import norms
 from rootstock.common.compatible.rotation import turned
 from rootstock.common.nets.training import descend
 from tests.benchmarks.harness.training import Training
-from tests.benchmarks.papers.recombine.data import Task, minibatches
+from tests.benchmarks.papers.shared.data import Task, minibatches
 
 
 @dataclass(frozen=True)
