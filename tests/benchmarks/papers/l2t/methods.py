@@ -55,7 +55,7 @@ def attention(map_NCHW: Tensor) -> Tensor:
 def attention_loss(source_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
     """Return the mean over images and pixels of squared differences of attention maps.
 
-    A source's map of another size is brought to the target's, bilinearly. As in the published code
+    A source's map of another size is resized to the target's, bilinearly. As in the published code
     of attention transfer, which weights it by 1,000.
     """
     size: Size = (target_NCHW.shape[2], target_NCHW.shape[3])
@@ -198,10 +198,10 @@ class Matched:
         )
 
     def step(self, x_NCSS: Tensor, classes_N: Tensor, number: int = 0) -> Tensor:
-        told = self._transfer.step(
+        step = self._transfer.step(
             x_NCSS, lambda outputs: F.cross_entropy(outputs[CLASSES], classes_N), number
         )
-        return told.where_P[: len(self.pairs)]
+        return step.where_P[: len(self.pairs)]
 
 
 Pairing = Callable[[Mapping[str, Mapping[str, Shape]], Readable], list[Pair]]

@@ -86,7 +86,7 @@ class Case:
 
     def plain(self) -> Tensor:
         """Return it with every map made, and the steps unrolled."""
-        held_NK = self._weights_NK.clone().requires_grad_()
+        leaf_NK = self._weights_NK.clone().requires_grad_()
         maps: dict[str, list[Tensor]] = {}
         for pair in self._matching.pairs:
             enlarged = resized(self._features[pair.layer], self._sizes[pair.target])
@@ -97,13 +97,13 @@ class Case:
             found = []
             for place, (layer, wanted) in enumerate(maps.items()):
                 weight, bias = (theta[f"regressors.{place}.{what}"] for what in ("weight", "bias"))
-                brought_NSHW = F.conv2d(run.features[layer], weight, bias)
-                found.append((brought_NSHW - torch.cat(wanted, 1)).square().mean((2, 3)))
+                projected_NSHW = F.conv2d(run.features[layer], weight, bias)
+                found.append((projected_NSHW - torch.cat(wanted, 1)).square().mean((2, 3)))
             return BETA * matching_loss(torch.cat(found, 1), weights_NK)
 
         ahead = self._transfer.lookahead(self._x_NCSS, (), self._loss)
-        last = unrolled(replace(ahead, matching=matching), held_NK)
-        found_NK: Tensor = torch.autograd.grad(last, held_NK)[0]
+        last = unrolled(replace(ahead, matching=matching), leaf_NK)
+        found_NK: Tensor = torch.autograd.grad(last, leaf_NK)[0]
         return found_NK
 
     def _loss(self, outputs: Mapping[str, Tensor]) -> Tensor:
