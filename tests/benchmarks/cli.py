@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from rootstock.common.errors import ConfigurationError, SchemaError
 from rootstock.deploy.cli.extras import needs_coordinator
 from rootstock.deploy.output import PEOPLE, RESULT, listed, print_json
+from tests.benchmarks.harness.request import Folders, requested
+
+if TYPE_CHECKING:
+    from tests.benchmarks.harness.experiment import Experiment, Outcome
+    from tests.benchmarks.harness.rows import RowT
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)
 
@@ -25,18 +30,6 @@ Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
 WorkersOfCores = Annotated[int | None, typer.Option(min=1, help="Processes; one a core.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 ROOT, CACHE = Path("../shared/data"), Path(".rootstock/bench")
-
-
-class Outcome(Protocol):
-    """What a measurement came to."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it for programs."""
-        ...
-
-    def show(self, console: Console) -> None:
-        """Print it for people."""
-        ...
 
 
 @app.callback()
@@ -122,22 +115,22 @@ def transplant(
 ) -> None:
     """Repeat an experiment of Network Transplanting with every method, on real images."""
     with needs_coordinator("bench transplant"):
-        from tests.benchmarks.papers.transplant import report, run
+        from tests.benchmarks.papers.transplant import experiment as transplants
 
-    request = run.requested(
+    size, runs = ("quick", None) if quick else ("default", seeds)
+    request = requested(
+        transplants.BUDGETS, Folders(root, cache), size=size, seeds=runs, workers=workers
+    )
+    asked = transplants.requested(
+        request,
         experiment,
         data,
         samples=_counts(samples, "--samples", "0,10,100"),
         methods=listed(methods),
         categories=listed(categories),
-        seeds=seeds,
-        quick=quick,
-        root=root,
-        cache=cache,
         split=split,
-        workers=workers,
     )
-    _tell(report.made(request, results, PEOPLE), as_json=as_json)
+    _tell(asked, results, as_json=as_json)
 
 
 @app.command()
@@ -160,18 +153,14 @@ def recombine(
 ) -> None:
     """Repeat Compatible Representations: the extractor of one net below the head of another."""
     with needs_coordinator("bench recombine"):
-        from tests.benchmarks.papers.recombine import report, request
+        from tests.benchmarks.papers.recombine import experiment
+        from tests.benchmarks.papers.recombine.budget import BUDGETS
 
-    asked = request.requested(
-        setting,
-        size=_size(quick=quick, full=full),
-        seeds=seeds,
-        root=root,
-        cache=cache,
-        workers=workers,
-        device=device,
+    size = _size(quick=quick, full=full)
+    request = requested(
+        BUDGETS, Folders(root, cache), size=size, seeds=seeds, workers=workers, device=device
     )
-    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
+    _tell(experiment.requested(request, setting), results, as_json=as_json)
 
 
 @app.command()
@@ -190,17 +179,12 @@ def nettailor(
 ) -> None:
     """Repeat NetTailor: one backbone, its blocks kept or replaced to suit each task."""
     with needs_coordinator("bench nettailor"):
-        from tests.benchmarks.papers.nettailor import report, request
+        from tests.benchmarks.papers.nettailor import experiment
+        from tests.benchmarks.papers.nettailor.budget import BUDGETS
 
-    asked = request.requested(
-        listed(task),
-        size=_size(quick=quick, full=full),
-        seeds=seeds,
-        root=root,
-        cache=cache,
-        workers=workers,
-    )
-    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
+    size, folders = _size(quick=quick, full=full), Folders(root, cache)
+    request = requested(BUDGETS, folders, size=size, seeds=seeds, workers=workers)
+    _tell(experiment.requested(request, listed(task)), results, as_json=as_json)
 
 
 @app.command()
@@ -226,7 +210,8 @@ def l2t(
 ) -> None:
     """Repeat Learning What and Where to Transfer: L2T-ww beside its baselines, with few images."""
     with needs_coordinator("bench l2t"):
-        from tests.benchmarks.papers.l2t import report, request
+        from tests.benchmarks.papers.l2t import experiment
+        from tests.benchmarks.papers.l2t.budget import BUDGETS
         from tests.benchmarks.papers.l2t.speed import measure
 
     if speed:
@@ -236,19 +221,18 @@ def l2t(
             return
         _print_rows(rows)
         return
-    asked = request.requested(
+    size = _size(quick=quick, full=full)
+    request = requested(
+        BUDGETS, Folders(root, cache), size=size, seeds=seeds, workers=workers, device=device
+    )
+    asked = experiment.requested(
+        request,
         sources=listed(sources),
         target=target,
         methods=listed(methods),
         samples=_counts(samples_per_class, "--samples-per-class", "50,100"),
-        seeds=seeds,
-        size=_size(quick=quick, full=full),
-        root=root,
-        cache=cache,
-        workers=workers,
-        device=device,
     )
-    _tell(report.made(asked, results, PEOPLE), as_json=as_json)
+    _tell(asked, results, as_json=as_json)
 
 
 @app.command()
@@ -265,20 +249,14 @@ def teachers(
     """Hold the experiments' teachers against the same nets trained three times as long."""
     with needs_coordinator("bench teachers"):
         from tests.benchmarks.papers.transplant import reference
+        from tests.benchmarks.papers.transplant.experiment import BUDGETS
 
-    outcome = reference.made(
-        data,
-        listed(categories),
-        seeds,
-        root=root,
-        cache=cache,
-        workers=workers,
-        folder=results,
-    )
+    request = requested(BUDGETS, Folders(root, cache), seeds=seeds, workers=workers)
+    outcome = _made(reference.requested(request, data, listed(categories)), results)
     if as_json:
-        print_json(outcome)
-        return
-    _print_rows(outcome["rows"])
+        print_json(outcome.as_json())
+    else:
+        _print_rows(asdict(row) for row in outcome.rows)
 
 
 @app.command()
@@ -297,24 +275,24 @@ def recipes(
     """Hold labs that train below the net's task module against labs that do not."""
     with needs_coordinator("bench recipes"):
         from tests.benchmarks.papers.transplant import recipes as compared
+        from tests.benchmarks.papers.transplant.experiment import BUDGETS
 
-    outcome = compared.made(
-        data,
-        listed(categories),
-        seeds,
-        root=root,
-        cache=cache,
-        workers=workers,
-        folder=results,
-        console=PEOPLE,
-    )
+    request = requested(BUDGETS, Folders(root, cache), seeds=seeds, workers=workers)
+    outcome = _made(compared.requested(request, data, listed(categories)), results)
     if as_json:
-        print_json(outcome)
-        return
-    RESULT.print(outcome["text"], soft_wrap=True)
+        print_json({"text": outcome.text(), **outcome.as_json()})
+    else:
+        RESULT.print(outcome.text(), soft_wrap=True)
 
 
-def _tell(outcome: Outcome, *, as_json: bool) -> None:
+def _made(experiment: Experiment[Any, RowT], results: Path | None) -> Outcome[RowT]:
+    from tests.benchmarks.harness.experiment import made
+
+    return made(experiment, results, PEOPLE)
+
+
+def _tell(experiment: Experiment[Any, Any], results: Path | None, *, as_json: bool) -> None:
+    outcome = _made(experiment, results)
     if as_json:
         print_json(outcome.as_json())
     else:
@@ -327,13 +305,7 @@ def _print_rows(rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _counts(text: str, option: str, example: str) -> tuple[int, ...]:
-    """Read whole numbers with commas.
-
-    Raises
-    ------
-    SchemaError
-        If one is none; names the option.
-    """
+    """Read whole numbers with commas."""
     if any(not count.isdigit() for count in listed(text)):
         raise SchemaError(f"{option} {text!r}: give whole numbers with commas, as {example}")
     return tuple(int(count) for count in listed(text))

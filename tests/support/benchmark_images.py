@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from rootstock.common.weights import safetensors_io
-from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
+from tests.benchmarks.papers.shared.datasets import CIFAR10, Labelled
 
 
 def images(count: int, seed: int, classes: int = len(CIFAR10)) -> Labelled:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rootstock.common.errors import ConfigurationError
+from rootstock.common.errors import ConfigurationError, TransplantError
 
 _SELF = Path("/proc/self")
 
@@ -35,11 +38,23 @@ class PeakMemory:
         return max(0, _status("VmHWM") - self._before)
 
 
-def measured(work: Callable[[], None]) -> int:
-    """Do the work; return how much resident memory it added at its peak, in bytes."""
+def print_peak(work: Callable[[], object]) -> None:
+    """Be a process of `peak_of`: do the work, print the bytes that it added at its peak."""
     memory = PeakMemory()
     work()
-    return memory.growth()
+    print(json.dumps({"peak": memory.growth()}))
+
+
+def peak_of(module: str, *words: str) -> int:
+    """Run a module as a process of its own, which ends with `print_peak`; return its bytes."""
+    command = [sys.executable, "-m", module, *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        raise TransplantError(
+            f"the process that reads the memory of {' '.join(words)} ended with code "
+            f"{done.returncode}; its error is above, and more memory may be needed"
+        )
+    return int(json.loads(done.stdout)["peak"])
 
 
 def _status(name: str) -> int:

@@ -63,15 +63,7 @@ TASK = TaskSpec(name="classification")
 
 
 def measure(sizes: tuple[int, ...], console: Console) -> dict[str, Any]:
-    """Return the rows of `bench growth --json` (DESIGN section 8), and ratios of last to first.
-
-    Parameters
-    ----------
-    sizes
-        Numbers of categories, growing.
-    console
-        Takes the progress bar.
-    """
+    """Return the rows of `bench growth --json` (DESIGN section 8), and ratios of last to first."""
     torch.set_num_threads(1)
     # One line a merge would drown the figures.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
@@ -167,7 +159,7 @@ class _Net:
         with _queries() as queries:
             written, began = _written(), time.perf_counter()
             submission = self._receive(manifest)
-            asyncio.run(self._conduct(submission))
+            asyncio.run(self._reconcile(submission))
             seconds = time.perf_counter() - began
             written = _written() - written
         return _Cost(seconds, written, len(queries), sum(e.size for e in manifest.blobs()))
@@ -215,13 +207,13 @@ class _Net:
         registry.uploads.receive(upload.id, receipt)
         return registry.submissions.get(upload.id)
 
-    async def _conduct(self, submission: Submission) -> None:
-        """Run a conductor until the submission's merge has ended, answering as the lab would."""
+    async def _reconcile(self, submission: Submission) -> None:
+        """Run a reconciler until the submission's merge has ended, answering as the lab would."""
         context = self._context
-        transplanter = MergeRunner(context, Committer(context), InThisProcess(), self._paths)
-        conductor = Reconciler(
+        runner = MergeRunner(context, Committer(context), InThisProcess(), self._paths)
+        reconciler = Reconciler(
             context,
-            transplanter,
+            runner,
             _NoHistory(self._registry),
             HeadsFile(self._paths.heads),
             1.0,
@@ -233,7 +225,7 @@ class _Net:
             loop.call_soon_threadsafe(news.set)
 
         end = self._registry.subscribe(wake)
-        work = asyncio.create_task(conductor.run())
+        work = asyncio.create_task(reconciler.run())
         try:
             while True:
                 await news.wait()

@@ -18,7 +18,7 @@ from rich.console import Console
 from rootstock.common.errors import TransplantError
 from tests.benchmarks.harness import results
 from tests.benchmarks.system import solver_closed_form, solver_parallel, solver_speed
-from tests.benchmarks.system.solver_cases import CASES, Case, Step, disagreement, on
+from tests.benchmarks.system.solver_cases import CASES, Case, Step, disagreement
 
 CATEGORIES = 5
 GPU_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 1e-1}
@@ -28,12 +28,7 @@ GPU_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 1e-1}
 def measure(console: Console, *, quick: bool = False) -> dict[str, Any]:
     """Return the rows of `bench solver` (DESIGN section 8), machine, versions and threads.
 
-    Parameters
-    ----------
-    console
-        Told what is going on.
-    quick
-        One net, fewer rounds and draws: under a minute on two cores.
+    Quick: one net, fewer rounds and draws; under a minute on two cores.
     """
     rounds = 2 if quick else 9
     cores = len(os.sched_getaffinity(0))
@@ -91,20 +86,14 @@ def measure(console: Console, *, quick: bool = False) -> dict[str, Any]:
 
 def on_gpu(name: str, device: str, dtype: torch.dtype, *, rounds: int) -> dict[str, Any]:
     """Return the row of a case on a GPU, checked against the CPU."""
-    case = replace(on(CASES[name], device, dtype), draws=16)
+    case = replace(CASES[name], device=device, dtype=dtype, draws=16)
     error = cpu_disagreement(name, case, tolerance=GPU_TOLERANCE[dtype])
     row = solver_speed.measure(name, case, rounds=rounds)
     return row | {"cpu_disagreement": error, "cpu_tolerance": GPU_TOLERANCE[dtype]}
 
 
 def cpu_disagreement(name: str, case: Case, *, tolerance: float) -> float:
-    """Return how far D'_T of one draw on another device is from the CPU's in float32.
-
-    Raises
-    ------
-    TransplantError
-        If that is more than the tolerance.
-    """
+    """Return how far D'_T of one draw on another device is from the CPU's in float32."""
     there, here = (
         Step(replace(each, draws=1)).maps()[1].cpu().float() for each in (case, CASES[name])
     )
@@ -118,7 +107,6 @@ def cpu_disagreement(name: str, case: Case, *, tolerance: float) -> float:
 
 
 def section(result: dict[str, Any]) -> results.Section:
-    """Return the part of the results page that says what `measure` found."""
     lines: list[str] = []
     table(result["rows"], lines.append)
     quick = " --quick" if result["quick"] else ""

@@ -9,7 +9,8 @@ Shapes: N draws, O outputs, S side of an enlarged G, C channels of x, M of h(x),
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,16 @@ from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, TaskSpec
 from tests.oracles.double_backward import DoubleBackward
 
 TASK = TaskSpec(name="classification")
+UNMEASURED: dict[str, Any] = dict.fromkeys(
+    (
+        "adjoint_speedup",
+        "adjoint_memory_ratio",
+        "closed_form_speedup",
+        "draws_per_second",
+        "bound_draws_per_second",
+    )
+)
+"""What every row has, for what a part does not measure."""
 MOVED = 0.3
 """Standard deviation by which teacher and student have moved from their common start, in those
 of a layer's weights: two labs that trained on."""
@@ -68,7 +79,6 @@ class Case:
         return adapter.to(self.device)
 
     def permutation(self) -> Tensor:
-        """Return the reorder layer."""
         channels = feature_shape(self.architecture)[0]
         if not self.reordered:
             return torch.arange(channels)
@@ -99,19 +109,8 @@ CASES = {
 """Nets of 32 and 224 pixels, split after their first five layers as in the paper; tiny warms up."""
 
 
-def on(case: Case, device: str, dtype: torch.dtype) -> Case:
-    """Return a case for another device or precision."""
-    return replace(case, device=device, dtype=dtype)
-
-
 class Step:
-    """Prepared work of one case: draws lie ready, so that both ways are given the same.
-
-    Parameters
-    ----------
-    case
-        What to build.
-    """
+    """Prepared work of one case: draws lie ready, so that both ways are given the same."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -140,7 +139,6 @@ class Step:
         return self._gradient(DrawPool(*self.maps(), alpha=1.0, teacher_norm=1.0))
 
     def fill(self) -> None:
-        """Keep V and D'_T for `pooled`."""
         self._pool = DrawPool(*self.maps(), alpha=1.0, teacher_norm=1.0)
 
     def pooled(self) -> list[Tensor]:
@@ -173,7 +171,6 @@ class Step:
         return self._slow
 
     def _nominal_size(self) -> tuple[int, int]:
-        """Return height and width of V and D'_T."""
         channels, height, width = self.problem.feature_shape
         with torch.device("meta"):
             task = initial_modules(self.case.architecture, [TASK], seed=0)[1][TASK.name]

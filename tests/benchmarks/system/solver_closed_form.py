@@ -27,8 +27,8 @@ from rootstock.common.distillation.solvers.back_distillation import BackDistilla
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.solvers.penalties import PseudoGradientPenalty
 from rootstock.common.nets.adapter import Adapter
-from tests.benchmarks.system.solver_cases import Case, Step
-from tests.benchmarks.system.solver_speed import in_turns
+from tests.benchmarks.harness.timing import in_turns
+from tests.benchmarks.system.solver_cases import UNMEASURED, Case, Step
 
 RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 WITHIN = 1.01
@@ -46,23 +46,13 @@ class Run:
     residual: float
 
     def arrived(self, target: float) -> bool:
-        """Tell whether it came within 1%."""
         return self.residual <= WITHIN * target
 
 
 def measure(case: Case, *, draws: int, lengths: tuple[int, ...], rounds: int) -> dict[str, Any]:
-    """Return the row of one case.
+    """Return the row of one case; both use the same draws.
 
-    Parameters
-    ----------
-    case
-        The transplant.
-    draws
-        Draws that both use.
-    lengths
-        Steps of the optimisation's runs, each tried with every learning rate.
-    rounds
-        How often the two are timed, in turns.
+    The optimisation's runs are of these lengths in steps, each with every learning rate.
     """
     problem = case.problem()
     spec = case.adapter().spec
@@ -87,17 +77,21 @@ def measure(case: Case, *, draws: int, lengths: tuple[int, ...], rounds: int) ->
         max_bytes=1 << 34,
         seed=0,
     )
+    settings = partial(
+        BackDistillationSettings,
+        policy=case.policy,
+        size=case.size,
+        draws=draws,
+        draws_per_step=32,
+        seed=0,
+    )
     runs = [
-        _run(problem, case.adapter(), _settings(case, draws, rate, length), pool, target)
-        for length in lengths
+        _run(problem, case.adapter(), settings(steps=steps, learning_rate=rate), pool, target)
+        for steps in lengths
         for rate in RATES
     ]
     arrived = [run for run in runs if run.arrived(target)]
-    best = (
-        min(arrived, key=lambda run: run.steps)
-        if arrived
-        else min(runs, key=lambda run: run.residual)
-    )
+    best = min(arrived or runs, key=lambda run: run.steps if arrived else run.residual)
 
     def optimise() -> None:
         learning = BackDistillation(problem, case.adapter(), None, best.settings)
@@ -107,16 +101,12 @@ def measure(case: Case, *, draws: int, lengths: tuple[int, ...], rounds: int) ->
     closed, optimised, paper_step = in_turns(
         [solve, optimise, Step(case).double_backward], rounds, case.device
     )
-    return {
+    return UNMEASURED | {
         "net": case.net,
         "device": case.device,
-        "adjoint_speedup": None,
-        "adjoint_memory_ratio": None,
         # The paper's optimisation draws anew in each step and goes back twice.
         "closed_form_speedup": round(best.steps * paper_step / closed, 2),
         "closed_form_speedup_against_pool": round(optimised / closed, 2),
-        "draws_per_second": None,
-        "bound_draws_per_second": None,
         "closed_form_is_lower_bound": not arrived,
         "setting": "one net, reordered" if case.reordered else "two nets of one start",
         "closed_form_residual": target,
@@ -130,18 +120,6 @@ def measure(case: Case, *, draws: int, lengths: tuple[int, ...], rounds: int) ->
         "kernel": case.kernel,
         "draws": draws,
     }
-
-
-def _settings(case: Case, draws: int, rate: float, steps: int) -> BackDistillationSettings:
-    return BackDistillationSettings(
-        steps=steps,
-        learning_rate=rate,
-        policy=case.policy,
-        size=case.size,
-        draws=draws,
-        draws_per_step=32,
-        seed=0,
-    )
 
 
 def _run(

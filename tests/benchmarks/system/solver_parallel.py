@@ -17,32 +17,23 @@ import torch
 
 from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.nets.architectures import initial_modules, input_shape
-from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.coordinator.config import DistillationConfig, JobsConfig
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.model import TransplantJob
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.paths import samples_area
+from tests.benchmarks.system.solver_cases import TASK, UNMEASURED
 
-TASK = TaskSpec(name="classification")
 SAMPLES = 20
 
 
 def measure(
     architecture: ArchitectureSpec, *, categories: int, draws: int, steps: int, cores: int
 ) -> dict[str, Any]:
-    """Return the row.
+    """Return the row of as many jobs as categories, on nets with random weights.
 
-    Parameters
-    ----------
-    architecture
-        Of all the nets; their weights are random, which changes no time.
-    categories
-        Jobs.
-    draws, steps
-        How long a job takes: draws of the closed form, steps of the few-sample stage.
-    cores
-        CPUs of the local Ray.
+    A job takes draws of the closed form and steps of the few-sample stage.
     """
     # Before all else: Ray forks, and threads do not survive that.
     runner = JobRunner(JobsConfig(local_cpus=cores, num_cpus=1))
@@ -64,14 +55,9 @@ def measure(
             together = asyncio.run(_run(runner, jobs[categories:], at_once=True))
     finally:
         runner.stop()
-    return {
+    return UNMEASURED | {
         "net": f"{categories} categories",
         "device": "cpu",
-        "adjoint_speedup": None,
-        "adjoint_memory_ratio": None,
-        "closed_form_speedup": None,
-        "draws_per_second": None,
-        "bound_draws_per_second": None,
         "parallel_speedup": round(in_turn / together, 2),
         "best_parallel_speedup": round(categories / ceil(categories / cores), 2),
         "cores": cores,

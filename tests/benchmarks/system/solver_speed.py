@@ -8,12 +8,8 @@ Shapes: N draws.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
-from statistics import median
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,53 +17,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from rootstock.common.errors import TransplantError
-from tests.benchmarks.harness.memory import measured
-from tests.benchmarks.system.solver_cases import CASES, Case, Step, disagreement
+from tests.benchmarks.harness.memory import peak_of, print_peak
+from tests.benchmarks.harness.timing import in_turns, seconds, wait
+from tests.benchmarks.system.solver_cases import CASES, UNMEASURED, Case, Step, disagreement
 
 MAX_DISAGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """‖a − b‖ / ‖b‖ of the two ways' gradients; more, and the row would compare different things."""
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Time one piece of work to its end."""
-    _wait(device)
-    begun = time.perf_counter()
-    work()
-    _wait(device)
-    return time.perf_counter() - begun
-
-
-def in_turns(
-    works: Sequence[Callable[[], object]], rounds: int, device: str = "cpu"
-) -> list[float]:
-    """Return the median seconds of each; they alternate, so that a busy machine is fair to all."""
-    for work in works:
-        work()
-    times = [[seconds(work, device) for work in works] for _ in range(rounds)]
-    return [median(column) for column in zip(*times, strict=True)]
-
-
 def measure(name: str, case: Case, *, rounds: int) -> dict[str, Any]:
-    """Return the row of one case.
-
-    Parameters
-    ----------
-    name
-        Its name in `CASES`, by which a fresh process finds it.
-    case, rounds
-        What, and how often.
-
-    Raises
-    ------
-    TransplantError
-        If the two ways' gradients differ, or a process of its own fails.
-    """
+    """Return the row of one case; a fresh process finds it in `CASES` by its name."""
     step = Step(case)
     error = disagreement(step.fresh(), step.double_backward())
     if not error <= MAX_DISAGREEMENT[case.dtype]:
         raise TransplantError(
             f"{name}: adjoints and double backward differ by {error:.1e} of the gradient; a "
-            "layer's rule is wrong: run tests/unit/distillation"
+            "layer's rule is wrong: run tests/unit/common/distillation"
         )
     fresh, slow, pooled, maps = in_turns(
         [step.fresh, step.double_backward, step.pooled, step.maps], rounds, case.device
@@ -75,12 +40,11 @@ def measure(name: str, case: Case, *, rounds: int) -> dict[str, Any]:
     rate, bound = case.draws / maps, draw_bound(step)
     flops = {way: _flops(getattr(step, way)) for way in ("fresh", "double_backward")}
     peaks = {way: _peak(name, way, step) for way in ("fresh", "double_backward")}
-    return {
+    return UNMEASURED | {
         "net": case.net,
         "device": case.device,
         "adjoint_speedup": round(slow / fresh, 2),
         "adjoint_memory_ratio": round(peaks["double_backward"] / max(1, peaks["fresh"]), 2),
-        "closed_form_speedup": None,
         "draws_per_second": rate,
         "bound_draws_per_second": bound,
         "pooled_step_speedup": round(slow / pooled, 2),
@@ -137,7 +101,6 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         self.flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and count it."""
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         if (formula := flop_registry.get(func._overloadpacket)) is not None:
@@ -152,42 +115,27 @@ def _flops(work: Callable[[], object]) -> int:
     return flops
 
 
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
 def _peak(name: str, way: str, step: Step) -> int:
     """Return the bytes that one step of one way adds at its peak."""
     device = step.case.device
     if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+        wait(device)
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         getattr(step, way)()
-        torch.cuda.synchronize(device)
+        wait(device)
         return int(torch.cuda.max_memory_allocated(device)) - before
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.system.solver_speed", name, way],
-        stdout=subprocess.PIPE,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise TransplantError(
-            f"the process that reads the memory of {name} ({way}) ended with code "
-            f"{done.returncode}; its error is above, and more memory may be needed"
-        )
-    return int(json.loads(done.stdout)["peak"])
+    return peak_of(__name__, name, way)
 
 
 def main(name: str, way: str) -> None:
-    """Be the process of one way: print its peak as JSON."""
+    """Be the process of one way."""
     step = Step(CASES[name])
     step.prepare(way)
     # The same layers on maps of a few pixels: what libraries set up once is not a step's memory.
     getattr(Step(CASES["tiny"]), way)()
-    print(json.dumps({"peak": measured(lambda: getattr(step, way)())}))
+    print_peak(getattr(step, way))
 
 
 if __name__ == "__main__":

@@ -25,15 +25,7 @@ ROUNDS = 3
 
 
 def measure(payload_bytes: int, console: Console) -> dict[str, Any]:
-    """Return the row of `bench transport` (DESIGN section 8).
-
-    Parameters
-    ----------
-    payload_bytes
-        About how large the module is; what it came to is in the row.
-    console
-        Told what is going on.
-    """
+    """Return the row of `bench transport` (DESIGN section 8), the module's true size in it."""
     with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as name:
         folder = Path(name)
         console.print(f"writes a module of about {payload_bytes >> 20} MiB")
@@ -59,14 +51,8 @@ def measure(payload_bytes: int, console: Console) -> dict[str, Any]:
 
 
 def _argv(role: str, folder: Path, *arguments: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "tests.benchmarks.system.transport_roles",
-        role,
-        str(folder),
-        *arguments,
-    ]
+    module = "tests.benchmarks.system.transport_roles"
+    return [sys.executable, "-m", module, role, str(folder), *arguments]
 
 
 def _role(role: str, folder: Path, *arguments: str) -> dict[str, Any]:
@@ -80,11 +66,8 @@ def _role(role: str, folder: Path, *arguments: str) -> dict[str, Any]:
 
 def _pair(folder: Path, server_role: str, client_role: str) -> dict[str, Any]:
     """Start a server, run a client against it, and stop the server, which then tells its peak."""
-    server = subprocess.Popen(
-        _argv(server_role, folder),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    pipe = subprocess.PIPE
+    server = subprocess.Popen(_argv(server_role, folder), stdin=pipe, stdout=pipe)
     try:
         assert server.stdout is not None, "stdout is a pipe"
         address = server.stdout.readline().decode().strip()

@@ -14,12 +14,17 @@ from typer.testing import CliRunner
 
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
 from rootstock.deploy.cli.main import app
-from tests.benchmarks.papers.l2t import cells, goals, methods, report, run, speed, tables, tasks
-from tests.benchmarks.papers.l2t.budget import QUICK, TargetTraining
+from tests.benchmarks.harness import request, tables
+from tests.benchmarks.harness.experiment import Outcome
+from tests.benchmarks.harness.pool import workers
+from tests.benchmarks.harness.request import Folders
+from tests.benchmarks.harness.rows import average, chosen
+from tests.benchmarks.harness.training import Training
+from tests.benchmarks.papers.l2t import cells, goals, methods, speed, tasks
+from tests.benchmarks.papers.l2t.budget import BUDGETS, QUICK, TargetTraining
+from tests.benchmarks.papers.l2t.cells import Row
+from tests.benchmarks.papers.l2t.experiment import L2t, requested
 from tests.benchmarks.papers.l2t.methods import METHODS, OURS, Given
-from tests.benchmarks.papers.l2t.request import Request, requested
-from tests.benchmarks.papers.l2t.rows import Row, accuracy
-from tests.benchmarks.papers.recombine.budget import Training
 from tests.support.benchmark_images import decoded, grey
 
 CPU = torch.device("cpu")
@@ -31,26 +36,26 @@ BUDGET = replace(
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
+def folders(tmp_path: Path) -> Folders:
     folder = decoded(tmp_path / "cache")
     grey(folder, "usps")
-    return folder
+    return Folders(folder, folder)
 
 
-def request(cache: Path, **changes: Any) -> Request:
-    sources = ["cifar10-even", "usps"]
-    asked = requested(sources=sources, target="cifar10-odd", root=cache, cache=cache, workers=1)
-    return replace(asked, budget=BUDGET, **changes)
+def experiment(folders: Folders, **changes: Any) -> L2t:
+    asked = request.requested([BUDGET], folders, size=BUDGET.name, workers=1)
+    made = requested(asked, sources=["cifar10-even", "usps"], target="cifar10-odd")
+    return replace(made, **changes)
 
 
-def given(cache: Path, count: int = 1) -> Given:
-    asked = request(cache)
-    nets = {c.name: cells.trained(c, cache, cache) for c in run.sources(asked, 0)[:count]}
+def given(folders: Folders, count: int = 1) -> Given:
+    wanted = experiment(folders).trained(0)[:count]
+    nets = {config.name: cells.trained(folders, config) for config in wanted}
     return Given(BUDGET.architecture("small-vgg"), 5, nets, TRAINING, 0, CPU)
 
 
-def test_tasks_share_no_class_and_limited_ones_no_more_images_than_asked(cache: Path) -> None:
-    even, odd = (tasks.task(f"cifar10-{name}", cache, cache) for name in ("even", "odd"))
+def test_tasks_share_no_class_and_limited_ones_no_more_images_than_asked(folders: Folders) -> None:
+    even, odd = (tasks.task(f"cifar10-{name}", folders) for name in ("even", "odd"))
     assert not set(even.classes) & set(odd.classes)
     assert len(even.classes) == len(odd.classes) == 5
     own = tasks.limited(odd, 7, seed=1)
@@ -60,14 +65,14 @@ def test_tasks_share_no_class_and_limited_ones_no_more_images_than_asked(cache: 
     assert not torch.equal(own.training.images_NCSS, other.training.images_NCSS)
     with pytest.raises(DataError, match="has 40 training images of 'automobile', 99 are asked"):
         tasks.limited(odd, 99, seed=0)
-    assert tasks.task("usps", cache, cache).training.images_NCSS.shape[1:] == (3, 32, 32)
+    assert tasks.task("usps", folders).training.images_NCSS.shape[1:] == (3, 32, 32)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "fine-tune"])
 def test_every_method_steps_the_target_from_one_start_and_leaves_sources_alone(
-    cache: Path, method: str
+    folders: Folders, method: str
 ) -> None:
-    start = given(cache, 2)
+    start = given(folders, 2)
     nets = [net.source for net in start.sources.values()]
     before = [{k: v.clone() for k, v in net.state_dict().items()} for net in nets]
     torch.manual_seed(0)
@@ -83,8 +88,8 @@ def test_every_method_steps_the_target_from_one_start_and_leaves_sources_alone(
         assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
 
 
-def test_penalties_are_what_tells_methods_apart(cache: Path) -> None:
-    start = given(cache)
+def test_penalties_are_what_tells_methods_apart(folders: Folders) -> None:
+    start = given(folders)
     x, y = torch.randn(8, 3, 32, 32), torch.arange(8) % 5
     after = {}
     for name in METHODS:
@@ -103,20 +108,20 @@ def test_penalties_are_what_tells_methods_apart(cache: Path) -> None:
             assert not torch.equal(after[name], after[other]), (name, other)
 
 
-def test_fine_tuning_begins_with_the_source_and_needs_its_architecture(cache: Path) -> None:
+def test_fine_tuning_begins_with_the_source_and_needs_its_architecture(folders: Folders) -> None:
     with pytest.raises(SchemaError, match="a small-resnet where the target is a small-vgg"):
-        methods.fine_tune(given(cache))
-    asked = replace(request(cache), sources=(("usps", "small-vgg"),))
-    (config,) = run.sources(asked, 0)
-    net = cells.trained(config, cache, cache)
+        methods.fine_tune(given(folders))
+    one = replace(experiment(folders), sources=(("usps", "small-vgg"),))
+    (config,) = one.trained(0)
+    net = cells.trained(folders, config)
     start = Given(config.architecture, 5, {"usps": net}, TRAINING, 0, CPU)
     f = methods.fine_tune(start).student.category_module
     assert all(torch.equal(v, net.f.state_dict()[k]) for k, v in f.state_dict().items())
 
 
-def test_cells_pair_methods_with_sources(cache: Path) -> None:
-    asked = request(cache, methods=("scratch", "fm", OURS))
-    found = [(c.method, [s.name for s in c.sources]) for c in run.targets(asked)]
+def test_cells_pair_methods_with_sources(folders: Folders) -> None:
+    made = experiment(folders, methods=("scratch", "fm", OURS))
+    found = [(c.method, [s.name for s in c.sources]) for c in made.cells()]
     assert found == [
         ("scratch", []),
         ("fm", ["cifar10-even"]),
@@ -126,18 +131,21 @@ def test_cells_pair_methods_with_sources(cache: Path) -> None:
     ]
 
 
-def test_a_run_is_repeatable_and_writes_its_section(cache: Path, tmp_path: Path) -> None:
-    cell = run.targets(request(cache, methods=(OURS,)))[1]
+def test_a_run_is_repeatable_and_writes_its_section(folders: Folders, tmp_path: Path) -> None:
+    cell = experiment(folders, methods=(OURS,)).cells()[1]
     row = cells.run(cell)
     assert row == cells.run(cell)
     assert row.source == "cifar10-even+usps"
     assert len(row.where) == 18
     assert 0 < row.where["usps/block2_1->relu3_2"] < 6
-    outcome = report.Outcome([row, cells.run(run.targets(request(cache))[0])], request(cache), 1.0)
-    pictures = report._pictures(outcome, tmp_path / "figures")
-    assert all((tmp_path / "figures" / name).stat().st_size > 5000 for name in pictures)
+    rows = [row, cells.run(experiment(folders).cells()[0])]
+    outcome = Outcome(experiment(folders), rows, 1.0)
+    with workers(1, Console(quiet=True)) as pool:
+        page = outcome.write(tmp_path, pool).read_text()
+    pictures = sorted(tmp_path.glob("figures/*"))
+    assert all(picture.stat().st_size > 5000 for picture in pictures)
     assert len(pictures) == 2
-    assert "| l2t-ww | cifar10-even+usps |" in report.section(outcome, pictures).body
+    assert "| l2t-ww | cifar10-even+usps |" in page
     json.dumps(outcome.as_json())
     outcome.show(Console(quiet=True))
 
@@ -171,15 +179,19 @@ def test_goals_are_read_off_the_rows() -> None:
     assert len(goals.goals(above)) == 1  # not limited: only λ
 
 
-def test_the_table_has_the_papers_form() -> None:
+def test_the_table_has_the_papers_form(tmp_path: Path) -> None:
     measured = rows(scratch=(40, 42), l2t_ww=(52, 54), l2t_ww__two=(51, 54))
-    ours = accuracy(measured, ("l2t-ww", "a"), 50)
+    ours = average(chosen(measured, method="l2t-ww", source="a"), "accuracy")
     assert ours is not None
     assert ours.mean == 53
-    lines = tables.markdown(measured).splitlines()
+    lines = tables.markdown(asked(tmp_path).page_grid(measured)).splitlines()
     assert lines[0] == "| method | source | 50 | paper: CIFAR-100 | STL-10 |"
     assert lines[2] == "| scratch | – | 41.0 ±12.7 | 67.7 | 65.2 |"
     assert lines[4] == "| l2t-ww | a+b | 52.5 ±19.1 | – | – |"
+
+
+def asked(folder: Path, **options: Any) -> L2t:
+    return requested(request.requested(BUDGETS, Folders(folder, folder)), **options)
 
 
 @pytest.mark.parametrize(
@@ -197,18 +209,17 @@ def test_the_table_has_the_papers_form() -> None:
 )
 def test_what_is_not_known_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(SchemaError, match=said):
-        requested(root=tmp_path, cache=tmp_path, **changes)
+        asked(tmp_path, **changes)
 
 
 def test_fine_tuning_is_measured_where_architectures_agree(tmp_path: Path) -> None:
-    asked = requested(sources=["mnist:small-vgg"], root=tmp_path, cache=tmp_path)
-    assert "fine-tune" in asked.methods
-    assert "fine-tune" not in requested(root=tmp_path, cache=tmp_path).methods
+    assert "fine-tune" in asked(tmp_path, sources=["mnist:small-vgg"]).methods
+    assert "fine-tune" not in asked(tmp_path).methods
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--device tpu is not there"):
-        requested(root=tmp_path, cache=tmp_path, device="tpu")
+        request.requested(BUDGETS, Folders(tmp_path, tmp_path), device="tpu")
 
 
 def test_both_ways_that_are_timed_give_one_gradient() -> None:

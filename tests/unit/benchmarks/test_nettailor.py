@@ -14,13 +14,15 @@ from typer.testing import CliRunner
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
 from rootstock.common.nettailor.learning import Settings
 from rootstock.deploy.cli.main import app
-from tests.benchmarks.papers.nettailor import cells, goals, report, request, tables, tasks
-from tests.benchmarks.papers.nettailor.budget import QUICK
-from tests.benchmarks.papers.nettailor.cells import Cell
-from tests.benchmarks.papers.nettailor.request import Request
-from tests.benchmarks.papers.nettailor.rows import Row
-from tests.benchmarks.papers.recombine.budget import Training
-from tests.benchmarks.papers.transplant.datasets import Labelled
+from tests.benchmarks.harness import tables
+from tests.benchmarks.harness.experiment import made
+from tests.benchmarks.harness.request import Folders, Request, requested
+from tests.benchmarks.harness.training import Training
+from tests.benchmarks.papers.nettailor import cells, experiment, goals, tasks
+from tests.benchmarks.papers.nettailor.budget import BUDGETS, QUICK, Budget
+from tests.benchmarks.papers.nettailor.cells import Cell, Row
+from tests.benchmarks.papers.nettailor.experiment import NetTailor
+from tests.benchmarks.papers.shared.datasets import Labelled
 from tests.support.benchmark_images import decoded, grey
 
 pytestmark = pytest.mark.slow
@@ -38,19 +40,23 @@ TINY = replace(
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
+def folders(tmp_path: Path) -> Folders:
     folder = decoded(tmp_path / "cache")
     grey(folder, "mnist", classes=4)
-    return folder
+    return Folders(tmp_path, folder)
+
+
+def asked(folders: Folders, budget: Budget = TINY) -> Request[Budget]:
+    return Request(folders, budget, workers=1)
 
 
 def each(shown: Labelled) -> set[bytes]:
     return {image.contiguous().numpy().tobytes() for image in shown.images_NCSS}
 
 
-def test_no_image_is_in_two_parts(cache: Path) -> None:
-    backbone = tasks.backbone_task(cache, cache)
-    whole = tasks.read("cifar10", cache, cache)
+def test_no_image_is_in_two_parts(folders: Folders) -> None:
+    backbone = tasks.backbone_task(folders)
+    whole = tasks.read("cifar10", folders)
     split = tasks.split(whole, held=10, seed=0)
     parts = [each(s) for s in (backbone.training, split.task.training, split.held, whole.test)]
     assert [len(part) for part in parts] == [320, 70, 10, 100]
@@ -60,20 +66,22 @@ def test_no_image_is_in_two_parts(cache: Path) -> None:
     assert each(again.task.test) == parts[3]
 
 
-def test_a_small_task_keeps_four_fifths_of_its_images(cache: Path) -> None:
-    split = tasks.split(tasks.read("cifar10", cache, cache), held=2000, seed=0)
+def test_a_small_task_keeps_four_fifths_of_its_images(folders: Folders) -> None:
+    split = tasks.split(tasks.read("cifar10", folders), held=2000, seed=0)
     assert (len(split.held), len(split.task.training)) == (16, 64)
 
 
-def test_grey_images_have_three_equal_channels(cache: Path) -> None:
-    task = tasks.read("mnist", cache, cache)
+def test_grey_images_have_three_equal_channels(folders: Folders) -> None:
+    task = tasks.read("mnist", folders)
     assert task.training.images_NCSS.shape == (200, 3, 32, 32)
     assert torch.equal(task.test.images_NCSS[:, 0], task.test.images_NCSS[:, 2])
     assert not task.photographs
 
 
-def test_a_task_is_tailored_and_a_second_run_finds_the_same(cache: Path, tmp_path: Path) -> None:
-    cell = Cell("mnist", 0, TINY, tmp_path, cache)
+def test_a_task_is_tailored_and_a_second_run_finds_the_same(
+    folders: Folders, tmp_path: Path
+) -> None:
+    cell = Cell(asked(folders), "mnist", 0)
     row = cells.run(cell)
     assert row.finetune_accuracy > 50  # of four classes
     assert row.blocks == ("block1_1", "block2_1", "block3_1")
@@ -84,33 +92,35 @@ def test_a_task_is_tailored_and_a_second_run_finds_the_same(cache: Path, tmp_pat
     assert row.met is (100 - row.held_accuracy <= bar)
     assert (row.blocks_removed == 0) or min(error for *_, error in row.tries) <= bar
     assert row.new_params_share > 0
-    kept = {path.name for path in cache.glob("*.safetensors")}
+    kept = {path.name for path in folders.cache.glob("*.safetensors")}
     again = cells.run(cell)
     assert replace(again, latency_ratio=0) == replace(row, latency_ratio=0)
-    assert {path.name for path in cache.glob("*.safetensors")} == kept
+    assert {path.name for path in folders.cache.glob("*.safetensors")} == kept
     # One backbone: another task and seed train a teacher and a student of their own alone.
     cells.run(replace(cell, task="cifar10", seed=1))
-    assert len({path.name for path in cache.glob("*.safetensors")} - kept) == 2
+    assert len({path.name for path in folders.cache.glob("*.safetensors")} - kept) == 2
 
 
-def test_a_task_with_fewer_images_than_a_minibatch_is_refused(cache: Path, tmp_path: Path) -> None:
+def test_a_task_with_fewer_images_than_a_minibatch_is_refused(
+    folders: Folders, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=r"task 'cifar10' has 64 training images.* takes 65"):
-        cells.run(Cell("cifar10", 0, replace(TINY, batch=65), tmp_path, cache))
+        cells.run(Cell(asked(folders, replace(TINY, batch=65)), "cifar10", 0))
 
 
 def test_what_is_not_known_or_missing_is_refused(tmp_path: Path) -> None:
+    folders = Folders(tmp_path, tmp_path / "none")
     with pytest.raises(SchemaError, match="unknown task 'svhn'; known are digits, mnist"):
-        request.requested(("digits", "svhn"), root=tmp_path, cache=tmp_path)
+        experiment.requested(asked(folders), ("digits", "svhn"))
     with pytest.raises(SchemaError, match="unknown task 'svhn'"):
-        tasks.read("svhn", tmp_path, tmp_path)
+        tasks.read("svhn", folders)
     with pytest.raises(DataError, match="give --root"):
-        tasks.read("cifar10", tmp_path, tmp_path / "none")
+        tasks.read("cifar10", folders)
     done = CliRunner().invoke(app, ["bench", "nettailor", "--quick", "--full"])
     assert isinstance(done.exception, ConfigurationError)
-    asked = request.requested((), root=tmp_path, cache=tmp_path)
-    assert (asked.tasks, asked.seeds) == (request.DEFAULT_TASKS, 3)
-    quick = request.requested((), size="quick", root=tmp_path, cache=tmp_path)
-    assert (quick.tasks, quick.seeds) == (("digits",), 1)
+    for size, names, seeds in (("default", experiment.DEFAULT_TASKS, 3), ("quick", ("digits",), 1)):
+        found = experiment.requested(requested(BUDGETS, folders, size=size), ())
+        assert (found.tasks, found.request.budget.seeds) == (names, seeds)
 
 
 def row(task: str, seed: int, teacher: float, gone: float, **changes: Any) -> Row:
@@ -161,28 +171,29 @@ def test_goals_say_met_and_missed() -> None:
 
 def test_the_table_fits_a_terminal() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(tables.terminal(MEASURED))
+    shown = experiment.requested(asked(Folders(Path(), Path())), ())
+    console.print(tables.terminal(shown.grid(MEASURED)))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     digits = next(line for line in lines if "digits" in line)
-    for shown in ("2.0 ±0.0", "2.2 ±0.2", "70 ±0", "35 ±0", "6.0 ±2.5", "0.65 ±0.00"):
-        assert shown in digits
-    assert "| cifar10 | 25.0 ±0.0 | 25.2 ±0.2 | 20 ±0 |" in tables.markdown(MEASURED)
+    for number in ("2.0 ±0.0", "2.2 ±0.2", "70 ±0", "35 ±0", "6.0 ±2.5", "0.65 ±0.00"):
+        assert number in digits
+    assert "| cifar10 | 25.0 ±0.0 | 25.2 ±0.2 | 20 ±0 |" in tables.markdown(shown.grid(MEASURED))
 
 
 def test_a_search_that_found_nothing_is_said() -> None:
-    assert tables.unmet(MEASURED) == []
+    shown = experiment.requested(asked(Folders(Path(), Path())), ())
+    assert shown.notes(MEASURED) == []
     failed = row("cifar10", 1, 75.0, -13.0, met=False, held_accuracy=70.0)
-    assert tables.unmet([*MEASURED, failed]) == [
+    assert shown.notes([*MEASURED, failed]) == [
         "cifar10, seed 1: no net is within the tolerance of the original (25.0% on images held "
         "apart); the full augmented net was kept (30.0%)"
     ]
 
 
-def test_tasks_are_measured_written_and_drawn(cache: Path, tmp_path: Path) -> None:
-    asked = Request(("mnist", "cifar10"), TINY, 1, tmp_path, cache, 1)
+def test_tasks_are_measured_written_and_drawn(folders: Folders, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=80)
-    outcome = report.made(asked, tmp_path / "page", console)
+    outcome = made(NetTailor(asked(folders), ("mnist", "cifar10")), tmp_path / "page", console)
     outcome.show(console)
     found = json.loads(json.dumps(outcome.as_json()))
     keys = {

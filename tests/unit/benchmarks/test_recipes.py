@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from rootstock.common.errors import SchemaError
 from rootstock.site_agent.config import TrainingConfig
 from tests.benchmarks.cli import app
-from tests.benchmarks.papers.transplant import datasets, recipes, teachers
+from tests.benchmarks.harness.experiment import Outcome
+from tests.benchmarks.harness.request import Folders, requested
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.transplant import recipes, teachers
+from tests.benchmarks.papers.transplant.cells import Cell, Setup
+from tests.benchmarks.papers.transplant.experiment import BUDGETS
 from tests.benchmarks.papers.transplant.recipes import BOTH_HEADS, SUPERVISED, TASK_HEAD, RecipeRow
 
 pytestmark = pytest.mark.slow
@@ -40,13 +44,14 @@ def rows() -> list[RecipeRow]:
 
 
 def test_the_page_says_what_is_saved() -> None:
-    text = recipes.body(rows(), 12.3)
+    asked = recipes.requested(requested(BUDGETS, Folders(Path(), Path())), "digits", [])
+    text = Outcome(asked, rows(), 12.3).text()
     assert "| supervised | 1.0 ±0.0 | 51.0 ±2.5→25.5 ±1.2 |" in text
     saved = "Points of error that `compatible` saves: identity +46.0, closed-form +46.0, auto +46.0"
     assert saved in text
     # A join that has no answer anywhere is no number, and no saving.
     gone = [replace(row, error=None) if row.join == "auto" else row for row in rows()]
-    text = recipes.body(gone, 12.3)
+    text = Outcome(asked, gone, 12.3).text()
     assert "closed-form +46.0." in text
     assert "auto +" not in text
 
@@ -61,8 +66,8 @@ def test_compatible_digits_need_no_adapter(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(recipes, "JOINS", ("identity",))
     errors = {}
     for recipe in (SUPERVISED, TASK_HEAD):
-        wanted = recipes._Wanted("digits", "one", recipe, 0, tmp_path, tmp_path)
-        (row,) = recipes._rows(wanted)
+        setup = Setup(Folders(tmp_path, tmp_path), 2, "digits", (0,), ("identity",))
+        (row,) = recipes.joined((Cell(setup, "one", 0), recipe))
         assert row.error is not None
         assert row.teacher_error < 8
         errors[recipe] = row.error
@@ -71,11 +76,12 @@ def test_compatible_digits_need_no_adapter(tmp_path: Path, monkeypatch: pytest.M
     assert len(list(tmp_path.glob("*.safetensors"))) == 3 + 1  # and the decoded images
 
 
-def test_what_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_known_is_refused() -> None:
+    request = requested(BUDGETS, Folders(Path(), Path()))
     with pytest.raises(SchemaError, match="'zero' is none of the categories that join zero's net"):
-        recipes.measure("digits", ["zero"], 1, tmp_path, tmp_path, 1, Console())
+        recipes.requested(request, "digits", ["zero"])
     with pytest.raises(SchemaError, match="unknown data 'birds'"):
-        recipes.measure("birds", [], 1, tmp_path, tmp_path, 1, Console())
+        recipes.requested(request, "birds", [])
     assert datasets.SIMILAR["digits"][0] == "zero"
     outcome = CliRunner().invoke(app, ["recipes", "--data", "birds", "--seeds", "1"])
     assert isinstance(outcome.exception, SchemaError)

@@ -15,24 +15,20 @@ from typer.testing import CliRunner
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.deploy.cli.main import app
-from tests.benchmarks.papers.recombine import (
-    data,
-    goals,
-    judging,
-    pair_settings,
-    pairs,
-    report,
-    request,
-    rows,
-    tables,
-)
-from tests.benchmarks.papers.recombine.budget import QUICK, Training
-from tests.benchmarks.papers.recombine.data import Task
+from tests.benchmarks.harness import tables
+from tests.benchmarks.harness.experiment import made
+from tests.benchmarks.harness.request import Folders, Request, requested
+from tests.benchmarks.harness.rows import average
+from tests.benchmarks.harness.training import Training
+from tests.benchmarks.papers.recombine import experiment, goals, pair_settings, pairs, rows
+from tests.benchmarks.papers.recombine.budget import BUDGETS, QUICK
+from tests.benchmarks.papers.recombine.experiment import Recombine
 from tests.benchmarks.papers.recombine.pairs import ALL, PairConfig
-from tests.benchmarks.papers.recombine.request import Request
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
-from tests.benchmarks.papers.recombine.training import Learner, freeze, train
-from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
+from tests.benchmarks.papers.shared import data, judging
+from tests.benchmarks.papers.shared.data import Task
+from tests.benchmarks.papers.shared.datasets import CIFAR10, Labelled
+from tests.benchmarks.papers.shared.training import Learner, freeze, train
 from tests.support.benchmark_images import decoded, images
 
 pytestmark = pytest.mark.slow
@@ -44,13 +40,13 @@ TRAINING = Training(steps=60, batch=16, learning_rate=0.02)
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return decoded(tmp_path / "cache")
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path, decoded(tmp_path / "cache"))
 
 
 @pytest.fixture
-def tasks(cache: Path) -> tuple[Task, Task]:
-    a, b = data.halves(cache, cache, data.OVERLAPPING, seed=0)
+def tasks(folders: Folders) -> tuple[Task, Task]:
+    a, b = data.halves(folders, data.OVERLAPPING, seed=0)
     return replace(a, photographs=False), replace(b, photographs=False)
 
 
@@ -66,12 +62,12 @@ def each(shown: Labelled) -> set[bytes]:
     return {image.numpy().tobytes() for image in shown.images_NCSS}
 
 
-def test_nets_share_no_image_and_none_of_theirs_is_a_test_image(cache: Path) -> None:
-    a, b = data.halves(cache, cache, data.SAME, seed=0)
+def test_nets_share_no_image_and_none_of_theirs_is_a_test_image(folders: Folders) -> None:
+    a, b = data.halves(folders, data.SAME, seed=0)
     assert len(each(a.training)) == len(each(b.training)) == 200
     assert not each(a.training) & each(b.training)
     assert not (each(a.training) | each(b.training)) & each(a.test)
-    again, _ = data.halves(cache, cache, data.SAME, seed=1)
+    again, _ = data.halves(folders, data.SAME, seed=1)
     assert each(again.training) != each(a.training)
     assert each(again.test) == each(a.test)  # seeds share the judge
 
@@ -149,14 +145,15 @@ def test_heads_that_the_first_net_learned_do_not_change_while_the_second_learns(
 
 
 def test_a_shared_head_makes_nets_fit_and_independent_ones_do_not(
-    tasks: tuple[Task, Task], cache: Path
+    tasks: tuple[Task, Task], folders: Folders
 ) -> None:
+    asked = Request(folders, replace(QUICK, unlabelled=200, test_images=None), workers=1)
     found = {}
     for condition in ("independent", "iiw+dcc"):
-        cell = pairs.PairCell("analysis", condition, "", config(condition), 200, None, cache, cache)
-        nets = pairs.trained(cell.config, tasks, cache)
+        cell = pairs.PairCell(asked, config(condition), condition)
+        nets = pairs.trained(cell.config, tasks, folders)
         found[condition] = pairs.judged(cell, tasks, nets)
-    alone, fitting = (rows.average(found[name]) for name in found)
+    alone, fitting = (average(found[name], "accuracy") for name in found)
     assert alone is not None
     assert fitting is not None
     assert all(row.own_accuracy is not None and row.own_accuracy > 80 for row in found["iiw+dcc"])
@@ -166,7 +163,7 @@ def test_a_shared_head_makes_nets_fit_and_independent_ones_do_not(
     assert alike[0] < 0.4 < alike[1]
     assert [row.direction for row in found["iiw+dcc"]] == ["a>b", "b>a"]
     # A second run takes the nets from the cache and measures the same.
-    kept = pairs.trained(config("iiw+dcc"), tasks, cache)
+    kept = pairs.trained(config("iiw+dcc"), tasks, folders)
     assert pairs.judged(cell, tasks, kept) == found["iiw+dcc"]
 
 
@@ -214,26 +211,27 @@ def test_accuracy_among_the_classes_in_common_ignores_the_others() -> None:
     assert judging.class_accuracy(torch.eye(3)[[0, 1, 2]], uneven) == 75
 
 
-def test_a_head_of_common_classes_needs_some(tasks: tuple[Task, Task], cache: Path) -> None:
+def test_a_head_of_common_classes_needs_some(tasks: tuple[Task, Task], folders: Folders) -> None:
     apart = (replace(tasks[0], classes=("cat", "dog")), replace(tasks[1], classes=("ship",)))
     nets = pairs.built(config("dcc"), apart)
     with pytest.raises(SchemaError, match=r"0 in common.*or rp"):
         pairs.learners(config("dcc"), apart, nets)
     with pytest.raises(SchemaError, match="fewer than two classes in common"):
-        data.halves(cache, cache, (CIFAR10[:5], CIFAR10[5:]), seed=0)
+        data.halves(folders, (CIFAR10[:5], CIFAR10[5:]), seed=0)
     with pytest.raises(SchemaError, match="no class 'cow'"):
-        data.halves(cache, cache, (("cow",), ()), seed=0)
+        data.halves(folders, (("cow",), ()), seed=0)
 
 
 def test_what_is_not_known_or_missing_is_refused(tasks: tuple[Task, Task], tmp_path: Path) -> None:
+    nowhere = Folders(tmp_path, tmp_path / "none")
     with pytest.raises(SchemaError, match="unknown setting 'magic'; known are analysis"):
-        request.requested("magic", root=tmp_path, cache=tmp_path)
+        experiment.requested(requested(BUDGETS, nowhere), "magic")
     with pytest.raises(ConfigurationError, match="known are cpu, cuda"):
-        request.requested("analysis", root=tmp_path, cache=tmp_path, device="tpu")
+        requested(BUDGETS, nowhere, device="tpu")
     with pytest.raises(SchemaError, match="unknown condition 'luck'"):
         pairs.learners(config("luck"), tasks, pairs.built(config("luck"), tasks))
     with pytest.raises(DataError, match="give --root"):
-        data.halves(tmp_path, tmp_path / "none", data.SAME, seed=0)
+        data.halves(nowhere, data.SAME, seed=0)
     few = Learner(pairs.built(config("iiw"), tasks)[0].f, tasks[0], seed=0)
     with pytest.raises(DataError, match="a minibatch takes 5000"):
         train([few, few], replace(TRAINING, batch=5000), CPU)
@@ -302,19 +300,19 @@ def test_goals_say_met_and_missed() -> None:
 
 def test_the_table_fits_a_terminal_and_shows_the_papers_numbers_on_the_page() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(tables.terminal(rows.bounded(MEASURED)))
+    console.print(tables.terminal(experiment.grid(rows.bounded(MEASURED))))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     assert any("independent" in line and "18.0 ±2.5" in line for line in lines)
-    page = tables.markdown(rows.bounded(MEASURED))
+    page = tables.markdown(experiment.grid(rows.bounded(MEASURED), papers=True))
     assert "| upper bound | 81.0 ±2.5 | 81.0 ±2.5 | 80.0 ±0.0 | – | – | 85.6 |" in page
 
 
-def test_a_setting_is_measured_written_and_drawn(cache: Path, tmp_path: Path) -> None:
+def test_a_setting_is_measured_written_and_drawn(folders: Folders, tmp_path: Path) -> None:
     tiny = replace(QUICK, width=4, photographs=replace(TRAINING, steps=2))
-    asked = Request("incremental", tiny, 1, tmp_path, cache, 1, "cpu")
+    asked = Recombine(Request(folders, tiny, workers=1), "incremental")
     console = Console(file=io.StringIO())
-    outcome = report.made(asked, tmp_path / "page", console)
+    outcome = made(asked, tmp_path / "page", console)
     outcome.show(console)
     found = json.loads(json.dumps(outcome.as_json()))
     keys = {"setting", "method", "direction", "seed", "accuracy", "upper_bound", "chance"}

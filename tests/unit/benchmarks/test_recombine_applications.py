@@ -14,21 +14,23 @@ from torch import nn
 
 from rootstock.common.compatible.batchnorm import norms
 from rootstock.common.errors import DataError, SchemaError, TransplantError
+from tests.benchmarks.harness import tables
+from tests.benchmarks.harness.request import Folders, Request
+from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.recombine import (
     domains,
+    experiment,
     extractors,
     goals,
     pair_settings,
     rows,
-    tables,
     transfer,
     uda,
 )
-from tests.benchmarks.papers.recombine.budget import QUICK, Training
-from tests.benchmarks.papers.recombine.digits import grey_task
-from tests.benchmarks.papers.recombine.request import Request
+from tests.benchmarks.papers.recombine.budget import QUICK, Budget
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
-from tests.benchmarks.papers.transplant.datasets import CIFAR10
+from tests.benchmarks.papers.shared.datasets import CIFAR10
+from tests.benchmarks.papers.shared.digits import grey_task
 from tests.support.benchmark_images import decoded, grey
 from tests.support.layers import weight
 
@@ -41,8 +43,13 @@ TINY = replace(
 )  # fmt: skip
 
 
-def asked(setting: str, folder: Path, seeds: int = 1) -> Request:
-    return Request(setting, TINY, seeds, folder, folder, 1, "cpu")
+def asked(folders: Folders, seeds: int = 1) -> Request[Budget]:
+    return Request(folders, replace(TINY, seeds=seeds), workers=1)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path, tmp_path)
 
 
 def idx(path: Path, array: np.ndarray, *, cut: int = 0) -> None:
@@ -54,52 +61,54 @@ def idx(path: Path, array: np.ndarray, *, cut: int = 0) -> None:
 
 
 @pytest.fixture
-def mnist(tmp_path: Path) -> Path:
+def mnist(tmp_path: Path) -> Folders:
     generator = np.random.default_rng(0)
     folder = tmp_path / "mnist" / "MNIST" / "raw"
     for stem, count in (("train", 20), ("t10k", 10)):
         idx(folder / f"{stem}-images-idx3-ubyte.gz", generator.integers(0, 256, (count, 28, 28)))
         idx(folder / f"{stem}-labels-idx1-ubyte.gz", np.arange(count) % 10)
-    return tmp_path
+    return Folders(tmp_path, tmp_path / "cache")
 
 
-def test_digits_are_read_and_scaled_to_one_size(mnist: Path) -> None:
-    task = grey_task("mnist", mnist, mnist / "cache")
+def test_digits_are_read_and_scaled_to_one_size(mnist: Folders) -> None:
+    task = grey_task("mnist", mnist)
     assert task.training.images_NCSS.shape == (20, 1, 32, 32)
     assert task.test.classes_N.tolist() == list(range(10))
     assert not task.photographs
-    again = grey_task("mnist", mnist / "gone", mnist / "cache")
+    again = grey_task("mnist", replace(mnist, root=mnist.root / "gone"))
     assert torch.equal(again.test.images_NCSS, task.test.images_NCSS)
-    (mnist / "usps").mkdir()
+    (mnist.root / "usps").mkdir()
     pixels = np.full((10, 256), 7, np.uint8)
     arrays: dict[str, Any] = {f"x_{part}": pixels for part in ("train", "test")}
     arrays |= {f"y_{part}": np.arange(10, dtype=np.int64) for part in ("train", "test")}
-    np.savez(mnist / "usps" / "usps_uint8.npz", **arrays)
-    usps = grey_task("usps", mnist, mnist / "cache")
+    np.savez(mnist.root / "usps" / "usps_uint8.npz", **arrays)
+    usps = grey_task("usps", mnist)
     assert usps.training.images_NCSS.unique().tolist() == [7]
     assert usps.training.images_NCSS.shape == (10, 1, 32, 32)
 
 
-def test_files_that_are_missing_or_cut_are_named(mnist: Path) -> None:
+def test_files_that_are_missing_or_cut_are_named(mnist: Folders) -> None:
     with pytest.raises(DataError, match=r"usps_uint8\.npz is missing; give --root"):
-        grey_task("usps", mnist, mnist)
+        grey_task("usps", mnist)
     with pytest.raises(DataError, match=r"FashionMNIST.*is missing; give --root"):
-        grey_task("fashion-mnist", mnist, mnist)
+        grey_task("fashion-mnist", mnist)
     with pytest.raises(SchemaError, match="unknown task 'svhn'; known are mnist"):
-        grey_task("svhn", mnist, mnist)
-    raw = mnist / "mnist" / "MNIST" / "raw"
+        grey_task("svhn", mnist)
+    raw = mnist.root / "mnist" / "MNIST" / "raw"
     idx(raw / "t10k-labels-idx1-ubyte.gz", np.arange(10), cut=1)
     with pytest.raises(DataError, match=r"shape \[10\] and holds 9"):
-        grey_task("mnist", mnist, mnist)
+        grey_task("mnist", mnist)
     (raw / "t10k-labels-idx1-ubyte.gz").write_bytes(b"no gzip")
     with pytest.raises(DataError, match="not a whole gzip file"):
-        grey_task("mnist", mnist, mnist)
+        grey_task("mnist", mnist)
 
 
-def test_grey_tasks_of_cifar_have_their_own_classes_and_share_no_image(tmp_path: Path) -> None:
+def test_grey_tasks_of_cifar_have_their_own_classes_and_share_no_image(
+    tmp_path: Path, folders: Folders
+) -> None:
     decoded(tmp_path)
     animals, vehicles, public = (
-        grey_task(name, tmp_path, tmp_path) for name in ("animals", "vehicles", "public")
+        grey_task(name, folders) for name in ("animals", "vehicles", "public")
     )
     assert set(animals.classes) | set(vehicles.classes) == set(CIFAR10)
     assert (len(animals.training), len(vehicles.training), len(public.training)) == (192, 128, 80)
@@ -108,13 +117,15 @@ def test_grey_tasks_of_cifar_have_their_own_classes_and_share_no_image(tmp_path:
     assert animals.training.classes_N.unique().tolist() == list(range(6))
 
 
-def test_adapting_changes_the_extractor_alone_and_reads_no_label(tmp_path: Path) -> None:
+def test_adapting_changes_the_extractor_alone_and_reads_no_label(
+    tmp_path: Path, folders: Folders
+) -> None:
     for name in ("mnist", "usps"):
         grey(tmp_path, name)
-    cell = uda.cells(asked("uda", tmp_path))[0]
-    source = domains.trained(cell.source, tmp_path, tmp_path)
+    cell = uda.cells(asked(folders))[0]
+    source = domains.trained(folders, cell.source)
     before = copy.deepcopy(source)
-    target = grey_task("usps", tmp_path, tmp_path)
+    target = grey_task("usps", folders)
     adapted = uda.adapt(source, target, cell)
     for ours, was in ((source.f, before.f), (source.head, before.head),
                       (source.rotation, before.rotation), (adapted.head, before.head)):  # fmt: skip
@@ -126,7 +137,7 @@ def test_adapting_changes_the_extractor_alone_and_reads_no_label(tmp_path: Path)
     )
     again = uda.adapt(source, unlabelled, cell)
     assert torch.equal(weight(again.f, "conv1"), weight(adapted.f, "conv1"))
-    found = uda.run(cell)
+    found = uda.judged(cell)
     assert [row.method for row in found] == [uda.SOURCE, uda.STATISTICS, uda.ADAPTED, UPPER]
     assert {row.direction for row in found} == {"mnist>usps"}
 
@@ -142,13 +153,13 @@ def test_an_extended_head_knows_what_it_knew() -> None:
         extractors.extended(head, 3, seed=0)
 
 
-def test_extractors_of_three_architectures_share_a_head(tmp_path: Path) -> None:
+def test_extractors_of_three_architectures_share_a_head(tmp_path: Path, folders: Folders) -> None:
     decoded(tmp_path)
-    cell = extractors.cell(asked("architectures", tmp_path), 0)
-    together = extractors.trained(cell.together, tmp_path, tmp_path)
+    cell = extractors.cell(asked(folders), 0)
+    together = extractors.trained(folders, cell.together)
     assert list(together.by_name) == ["small-resnet", "wide-resnet", "mobilenetv2"]
-    found = extractors.run(cell)
-    kept = extractors.trained(cell.together, tmp_path, tmp_path)
+    found = extractors.judged(cell)
+    kept = extractors.trained(folders, cell.together)
     for name, f in kept.by_name.items():  # no extractor changed while the head learned
         states = zip(
             f.state_dict().values(), together.by_name[name].state_dict().values(), strict=True
@@ -163,18 +174,20 @@ def test_extractors_of_three_architectures_share_a_head(tmp_path: Path) -> None:
     assert all(row.upper_bound is not None for row in rows.bounded(found))
 
 
-def test_nets_of_all_tasks_learn_against_the_founders_head(tmp_path: Path) -> None:
+def test_nets_of_all_tasks_learn_against_the_founders_head(
+    tmp_path: Path, folders: Folders
+) -> None:
     for name in (*transfer.TASKS, transfer.FOUNDER):
         grey(tmp_path, name)
-    request = asked("transfer", tmp_path)
+    request = asked(folders)
     wanted = transfer.cells(request)
     assert len(wanted) == 3 * 1 * 4  # methods, targets, sources
     cell = wanted[0]
     founder = domains.configured(request, transfer.FOUNDER, 0)
     assert cell.source.founder == cell.target.founder == founder
     assert cell.source.start == cell.target.start
-    source = domains.trained(cell.source, tmp_path, tmp_path)
-    theirs = domains.trained(founder, tmp_path, tmp_path)
+    source = domains.trained(folders, cell.source)
+    theirs = domains.trained(folders, founder)
     states = zip(
         source.rotation.state_dict().values(), theirs.rotation.state_dict().values(), strict=True
     )
@@ -183,7 +196,7 @@ def test_nets_of_all_tasks_learn_against_the_founders_head(tmp_path: Path) -> No
     independent = next(c for c in wanted if c.method == transfer.INDEPENDENT)
     assert independent.source.start != independent.target.start
     assert independent.source.founder is None
-    found = transfer.run(cell)
+    found = transfer.judged(cell)
     assert [row.case for row in found] == ["0", "1", "3"]
     assert len({row.upper_bound for row in found}) == 1
 
@@ -207,9 +220,9 @@ def test_a_ranking_is_compared_within_a_target() -> None:
     assert transfer.rank_correlation(tied, "ours", "new") == 0
 
 
-def test_pairs_that_settings_share_are_trained_once(tmp_path: Path) -> None:
+def test_pairs_that_settings_share_are_trained_once(folders: Folders) -> None:
     configs = {
-        setting: [cell.config for cell in pair_settings.cells(asked(setting, tmp_path, 2))]
+        setting: [cell.config for cell in pair_settings.cells(setting, asked(folders, 2))]
         for setting in ("analysis", "incremental", "classes", "split")
     }
     shared = [config for config in configs["incremental"] if config in configs["analysis"]]
@@ -237,5 +250,7 @@ def test_domain_adaptation_has_to_beat_test_time_batchnorm(
         for seed in range(2)
     ]
     assert [goal.verdict for goal in goals.goals(made)] == verdicts
-    assert "| adapted by rp |" in tables.markdown(made)
-    assert tables.markdown(made).startswith("| method | mnist>usps | usps>mnist | mean |")
+    assert "| adapted by rp |" in tables.markdown(experiment.grid(made))
+    assert tables.markdown(experiment.grid(made)).startswith(
+        "| method | mnist>usps | usps>mnist | mean |"
+    )

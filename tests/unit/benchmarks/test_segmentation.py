@@ -9,7 +9,9 @@ from sklearn.datasets import load_sample_image
 from rootstock.common.errors import DataError
 from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.data.voc import VOC_CLASSES
-from tests.benchmarks.papers.transplant import segmentation, voc
+from tests.benchmarks.harness.request import Folders
+from tests.benchmarks.papers.shared import voc
+from tests.benchmarks.papers.transplant import segmentation
 
 IMAGES_A_PART = 12
 
@@ -38,7 +40,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_padding_and_the_rim_have_no_label(root: Path, tmp_path: Path) -> None:
-    splits = segmentation.load(root, tmp_path / "cache")
+    splits = segmentation.load(Folders(root, tmp_path / "cache"))
     split = splits["cat"]
     sizes = (len(split.public), len(split.training), len(split.held), len(split.test))
     assert sizes == (3, 8, 1, 12)
@@ -47,7 +49,7 @@ def test_padding_and_the_rim_have_no_label(root: Path, tmp_path: Path) -> None:
     assert 0.6 < float(labels_NSS.isnan().float().mean()) < 0.9
     known = labels_NSS[~labels_NSS.isnan()]
     assert set(known.tolist()) == {0.0, 1.0}
-    again = segmentation.load(root, tmp_path / "cache")  # from the cache
+    again = segmentation.load(Folders(root, tmp_path / "cache"))  # from the cache
     assert torch.equal(again["cat"].test.images_NCSS, split.test.images_NCSS)
 
 
@@ -69,4 +71,4 @@ def test_pixel_accuracy_leaves_out_what_has_no_label() -> None:
 
 def test_missing_masks_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="give --root"):
-        segmentation.load(tmp_path, tmp_path / "cache")
+        segmentation.load(Folders(tmp_path, tmp_path / "cache"))

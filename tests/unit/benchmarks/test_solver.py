@@ -11,7 +11,7 @@ from torch import nn
 from rootstock.common.errors import TransplantError
 from tests.benchmarks.system import solver_closed_form, solver_speed
 from tests.benchmarks.system.solver import cpu_disagreement, table
-from tests.benchmarks.system.solver_cases import CASES, Step, disagreement, on
+from tests.benchmarks.system.solver_cases import CASES, Step, disagreement
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def test_the_closed_form_against_optimisation(reordered: bool) -> None:
 
 
 def test_another_device_is_checked_against_the_cpu() -> None:
-    case = on(CASES["tiny"], "cpu", torch.bfloat16)
+    case = replace(CASES["tiny"], dtype=torch.bfloat16)
     assert 1e-4 < cpu_disagreement("tiny", case, tolerance=0.1) < 0.1
     with pytest.raises(TransplantError, match=r"tiny: D'_T on cpu in torch\.bfloat16 differs"):
         cpu_disagreement("tiny", case, tolerance=1e-4)

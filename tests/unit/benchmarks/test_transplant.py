@@ -13,13 +13,23 @@ from typer.testing import CliRunner
 
 from rootstock.common.errors import DataError, SchemaError
 from rootstock.deploy.cli.main import app
-from tests.benchmarks.harness import results
-from tests.benchmarks.papers.transplant import datasets, goals, report, run, summary, tables
+from tests.benchmarks.harness import results, tables
+from tests.benchmarks.harness.experiment import Outcome
+from tests.benchmarks.harness.request import Folders, requested
+from tests.benchmarks.harness.rows import average
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.transplant import experiment, goals
 from tests.benchmarks.papers.transplant.cells import CEILING, Row
+from tests.benchmarks.papers.transplant.experiment import BUDGETS, Transplant
 
 pytestmark = pytest.mark.slow
 
 QUIET = Console(quiet=True)
+
+
+def asked(number: int = 2, data: str = "cifar10", **options: Any) -> Transplant:
+    request = requested(BUDGETS, Folders(Path(), Path()))
+    return experiment.requested(request, number, data, **options)
 
 
 def row(
@@ -59,18 +69,18 @@ ROWS = [
 
 
 def test_the_interval_is_students_over_seeds_not_over_rows() -> None:
-    found = summary.interval(summary.chosen(ROWS, "auto", "3x3", 10), summary.error)
+    found = average(goals.of(ROWS, ("auto", "3x3"), 10), "measured")
     assert found is not None
     assert found.mean == 16.0
     assert found.half == pytest.approx(4.303 * stdev([15.0, 16.0, 17.0]) / math.sqrt(3))
-    single = summary.interval([row("auto", 10, 15.0)], summary.error)
+    single = average([row("auto", 10, 15.0)], "measured")
     assert str(single) == "15.0"
 
 
 def test_the_ratio_is_of_distances_to_the_teacher() -> None:
-    ratio = summary.ratio(ROWS, ("auto", "3x3"), ("direct-learn", "1x1 x3"), 10)
+    ratio = goals.ratio(ROWS, ("auto", "3x3"), ("direct-learn", "1x1 x3"), 10)
     assert ratio == pytest.approx((16 - 10) / (41 - 10))
-    assert summary.ratio(ROWS, ("auto", "3x3"), ("distill", "1x1 x3"), 10) is None
+    assert goals.ratio(ROWS, ("auto", "3x3"), ("distill", "1x1 x3"), 10) is None
 
 
 def test_goals_say_met_and_missed() -> None:
@@ -100,7 +110,8 @@ def test_a_goal_that_the_baseline_leaves_no_room_for_is_neither_met_nor_missed()
 
 def test_the_table_fits_a_terminal() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(tables.terminal([*ROWS, row(CEILING, -1, 11.0)]))
+    shown = asked().grid([*ROWS, row(CEILING, -1, 11.0)])
+    console.print(tables.terminal(shown, left=Transplant.left))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     assert any("16.0 ±2.5" in line for line in lines)
@@ -108,7 +119,8 @@ def test_the_table_fits_a_terminal() -> None:
 
 
 def test_a_section_is_replaced_where_it_stands(tmp_path: Path) -> None:
-    first = report.section(ROWS, name="one", command="first", seconds=1, pictures=["a.png"])
+    section = Outcome(asked(), ROWS, 1.0).section(["a.png"])
+    first = replace(section, name="one", command="first")
     other = replace(first, name="other", title="Other", command="kept")
     results.write(tmp_path, first)
     results.write(tmp_path, other)
@@ -121,7 +133,7 @@ def test_a_section_is_replaced_where_it_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "data", "changes", "message"),
+    ("number", "data", "changes", "message"),
     [
         (2, "imagenet", {}, "cifar10, voc-animals, digits"),
         (3, "cifar10", {}, "only voc-animals has masks"),
@@ -132,22 +144,22 @@ def test_a_section_is_replaced_where_it_stands(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_known_is_refused(
-    experiment: int, data: str, changes: dict[str, Any], message: str, tmp_path: Path
+    number: int, data: str, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SchemaError, match=message):
-        run.requested(experiment, data, root=tmp_path, cache=tmp_path, **changes)
+        asked(number, data, **changes)
 
 
 @pytest.mark.parametrize("data", ["cifar10", "voc-animals"])
 def test_missing_data_is_named(data: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="give --root"):
-        datasets.load(data, tmp_path, tmp_path / "cache")
+        datasets.load(data, Folders(tmp_path, tmp_path / "cache"))
 
 
 def test_a_lab_shares_no_image_between_what_it_trains_on_and_what_it_is_tested_on(
     tmp_path: Path,
 ) -> None:
-    dataset = datasets.load("digits", tmp_path, tmp_path)
+    dataset = datasets.load("digits", Folders(tmp_path, tmp_path))
     split = datasets.lab(dataset, "three", seed=0)
     parts = [
         {bytes(image.numpy().tobytes()) for image in part.images_NCSS}

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from rootstock.common.l2t.transfer import BETA, INNER_STEPS
 from rootstock.common.nets.spec import ArchitectureSpec
-from tests.benchmarks.papers.recombine.budget import Training
+from tests.benchmarks.harness import request
+from tests.benchmarks.harness.training import Training
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,7 @@ class TargetTraining:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Everything that decides how long a run takes."""
-
-    name: str
-    seeds: int
+class Budget(request.Budget):
     samples: tuple[int, ...]
     """Training images a class."""
     blocks: int
@@ -122,4 +119,4 @@ FULL = Budget(
     target=TargetTraining(batch=128, rate=0.1, meta_rate=1e-4),
 )
 """The paper's sizes, for a GPU: ResNet-32, a VGG of width 64, 200 epochs."""
-BUDGETS = {budget.name: budget for budget in (QUICK, DEFAULT, FULL)}
+BUDGETS = (QUICK, DEFAULT, FULL)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import pstdev
+from statistics import mean, pstdev
 
-from tests.benchmarks.harness.goal import Goal
+from tests.benchmarks.harness.goal import Goal, compared
+from tests.benchmarks.harness.rows import average, chosen, distinct
+from tests.benchmarks.papers.l2t.cells import Row
 from tests.benchmarks.papers.l2t.methods import OURS
-from tests.benchmarks.papers.l2t.rows import Kind, Row, accuracy, counts, kinds, where
 
 LIMITED = 250
 """Training images a class up to which data is limited (paper, figure 5)."""
@@ -17,75 +18,59 @@ starts at 1."""
 
 
 def goals(rows: Sequence[Row]) -> list[Goal]:
-    """Return the goals that the rows say something about."""
-    ours = [kind for kind in kinds(rows) if kind[0] == OURS]
+    ours = distinct(chosen(rows, method=OURS), "source")
     if not ours:
         return []
-    single = next((kind for kind in ours if "+" not in kind[1]), ours[0])
+    single = next((source for source in ours if "+" not in source), ours[0])
     found = []
-    for samples in (count for count in counts(rows) if count <= LIMITED):
-        found += _limited(rows, samples, single, [kind for kind in ours if kind != single])
+    for samples in counts(rows):
+        if samples <= LIMITED:
+            some = chosen(rows, samples_per_class=samples)
+            found += _limited(some, f"{samples} a class: ", single)
+    what = "λ is not uniform: standard deviation over pairs"
     spread = pstdev(where(rows, single).values())
-    found.append(
-        Goal(
-            "λ is not uniform: standard deviation over pairs",
-            "0 to 1 and more (figure 3d)",
-            f"≥ {UNEVEN}",
-            f"{spread:.2f}",
-            spread >= UNEVEN,
-        )
-    )
-    return found
+    return [*found, compared(what, "0 to 1 and more (figure 3d)", f"≥ {UNEVEN}", spread, "{:.2f}")]
 
 
-def _limited(rows: Sequence[Row], samples: int, ours: Kind, several: Sequence[Kind]) -> list[Goal]:
-    reached = _mean(rows, ours, samples)
-    others = {
-        kind: mean
-        for kind in kinds(rows)
-        if kind[0] != OURS and kind[1] in ("", ours[1])
-        if (mean := _mean(rows, kind, samples)) is not None
+def _limited(rows: Sequence[Row], start: str, single: str) -> list[Goal]:
+    """Hold what was learned from one source, and from several, against the other methods."""
+    means = {
+        (method, source): known.mean
+        for method, source in distinct(rows, "method", "source")
+        if (known := average(chosen(rows, method=method, source=source), "accuracy")) is not None
     }
+    ours = {source: value for (method, source), value in means.items() if method == OURS}
+    reached = ours.pop(single, None)
     if reached is None:
         return []
+    others = {
+        method: value
+        for (method, source), value in means.items()
+        if method != OURS and source in ("", single)
+    }
     found = []
-    scratch = others.pop(("scratch", ""), None)
-    if scratch is not None:
-        found.append(
-            _above(f"{OURS} above scratch", samples, "+3.3 to +26.2 points", reached - scratch)
-        )
+    if (scratch := others.pop("scratch", None)) is not None:
+        found.append((f"{OURS} above scratch", "+3.3 to +26.2 points", "> 0", reached - scratch))
     if others:
-        best = max(others, key=lambda kind: others[kind])
-        what = f"{OURS} above every other ({best[0]} is next)"
-        found.append(_above(what, samples, "+0.7 to +6.2 points", reached - others[best]))
-    for kind in several:
-        both = _mean(rows, kind, samples)
-        if both is None:
-            continue
-        alike = [(m, source) for m, source in kinds(rows) if source == kind[1] and m != OURS]
-        for other in alike:
-            mean = _mean(rows, other, samples)
-            if mean is not None:
-                what = f"{OURS} above {other[0]}, both from {kind[1]}"
-                found.append(_above(what, samples, "not measured", both - mean))
-        better = both - reached
-        found.append(
-            Goal(
-                f"{samples} a class: {kind[1]} no worse than {ours[1]} alone",
-                "+1.0 to +2.2 points",
-                "≥ 0",
-                f"{better:+.1f} points",
-                better >= 0,
-            )
-        )
-    return found
+        best = max(others, key=lambda method: others[method])
+        what = f"{OURS} above every other ({best} is next)"
+        found.append((what, "+0.7 to +6.2 points", "> 0", reached - others[best]))
+    for several, both in ours.items():
+        for (method, source), value in means.items():
+            if source == several and method != OURS:
+                what = f"{OURS} above {method}, both from {several}"
+                found.append((what, "not measured", "> 0", both - value))
+        what = f"{several} no worse than {single} alone"
+        found.append((what, "+1.0 to +2.2 points", "≥ 0", both - reached))
+    return [compared(start + what, papers, bar, value) for what, papers, bar, value in found]
 
 
-def _above(what: str, samples: int, papers: str, better: float) -> Goal:
-    ours = f"{better:+.1f} points"
-    return Goal(f"{samples} a class: {what}", papers, "> 0", ours, better > 0)
+def counts(rows: Sequence[Row]) -> list[int]:
+    """Return the numbers of training images a class, fewest first."""
+    return sorted(distinct(rows, "samples_per_class"))
 
 
-def _mean(rows: Sequence[Row], kind: Kind, samples: int) -> float | None:
-    found = accuracy(rows, kind, samples)
-    return None if found is None else found.mean
+def where(rows: Sequence[Row], source: str) -> dict[str, float]:
+    """Return the mean λ of every pair over seeds and numbers of images; empty if not learned."""
+    found = [row.where for row in chosen(rows, method=OURS, source=source)]
+    return {pair: mean(one[pair] for one in found) for pair in (found[0] if found else {})}

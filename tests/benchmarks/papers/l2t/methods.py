@@ -1,12 +1,15 @@
 """Ways to train a target net, with sources and without, behind one interface.
 
-Shapes: N images, C channels, S side, P pairs.
+Feature matching (FitNets) is `Transfer` with meta-networks that learn nothing.
+
+Shapes: N images, C channels, S side, H/W height and width, P pairs, O outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import SchemaError
+from rootstock.common.l2t.distances import Size, resized
 from rootstock.common.l2t.matching import (
     Learns,
     Matching,
@@ -33,11 +37,42 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.spec import ArchitectureSpec, Shape
-from tests.benchmarks.papers.l2t.baselines import attention_loss, distillation_loss
+from rootstock.common.nets.training import descend
 from tests.benchmarks.papers.l2t.budget import TargetTraining
 
 CLASSES = "classes"
 """The target's own head."""
+
+
+def attention(map_NCHW: Tensor) -> Tensor:
+    """Return the attention map (N, HW): squares summed over channels, of norm 1.
+
+    Zagoruyko and Komodakis, 2017, "Paying more attention to attention", equation 1 with p = 2.
+    """
+    return F.normalize(map_NCHW.square().sum(1).flatten(1))
+
+
+def attention_loss(source_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
+    """Return the mean over images and pixels of squared differences of attention maps.
+
+    A source's map of another size is resized to the target's, bilinearly. As in the published code
+    of attention transfer, which weights it by 1,000.
+    """
+    size: Size = (target_NCHW.shape[2], target_NCHW.shape[3])
+    difference_NP = attention(resized(source_NCHW, size)) - attention(target_NCHW)
+    return difference_NP.square().mean()
+
+
+def distillation_loss(source_NO: Tensor, target_NO: Tensor, temperature: float = 2.0) -> Tensor:
+    """Return what learning without forgetting adds: the source's answers to the new images.
+
+    Cross-entropy of softened outputs, mean over images (Li and Hoiem, 2016, equations 2 and 3;
+    temperature 2, weight 1).
+
+    The target's outputs are of a head that it has for the source's task.
+    """
+    told_NO = torch.softmax(source_NO / temperature, 1)
+    return -(told_NO * torch.log_softmax(target_NO / temperature, 1)).sum(1).mean()
 
 
 @dataclass(frozen=True)
@@ -72,20 +107,13 @@ class Given:
         module = initialise(build_head(self.architecture, outputs), 100 * self.seed + 61 + place)
         return module.to(self.device)
 
-    def image_shape(self) -> Shape:
-        """Return (C, S, S)."""
-        return input_shape(self.architecture)
-
     def readers(self) -> dict[str, Source]:
-        """Return the sources by name."""
         return {name: net.source for name, net in self.sources.items()}
 
     def shapes(self) -> dict[str, dict[str, Shape]]:
-        """Return the sources' layers by name."""
         return {name: net.source.shapes for name, net in self.sources.items()}
 
     def sgd(self, module: nn.Module) -> torch.optim.SGD:
-        """Return what steps θ."""
         training = self.training
         return torch.optim.SGD(
             module.parameters(),
@@ -131,15 +159,12 @@ class Plain:
         self._penalties = penalties
 
     def step(self, x_NCSS: Tensor, classes_N: Tensor, number: int = 0) -> Tensor:
-        """Learn from one minibatch."""
         seen = {name: source(x_NCSS) for name, source in self._sources.items()}
         run = self.student(x_NCSS)
         loss = F.cross_entropy(run.outputs[CLASSES], classes_N)
         for penalty in self._penalties:
             loss = loss + penalty(run, seen)
-        self.theta.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.theta.step()
+        descend(self.theta, loss)
         return x_NCSS.new_zeros(0)
 
 
@@ -149,7 +174,7 @@ class Matched:
     def __init__(self, given: Given, pair: Pairing, learns: Learns) -> None:
         f, heads = given.f(), {CLASSES: given.head(given.classes)}
         shapes = given.shapes()
-        target = readable(f, heads, given.image_shape())
+        target = readable(f, heads, input_shape(given.architecture))
         matching = Matching(pair(shapes, target), shapes, target)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(100 * given.seed + 70)
@@ -173,30 +198,22 @@ class Matched:
         )
 
     def step(self, x_NCSS: Tensor, classes_N: Tensor, number: int = 0) -> Tensor:
-        """Learn from one minibatch."""
-        told = self._transfer.step(
+        step = self._transfer.step(
             x_NCSS, lambda outputs: F.cross_entropy(outputs[CLASSES], classes_N), number
         )
-        return told.where_P[: len(self.pairs)]
+        return step.where_P[: len(self.pairs)]
 
 
 Pairing = Callable[[Mapping[str, Mapping[str, Shape]], Readable], list[Pair]]
 
 
 def scratch(given: Given) -> Learner:
-    """Learn without a source."""
     student = Student(given.f(), {CLASSES: given.head(given.classes)})
     return Plain(student, given.sgd(student), {}, ())
 
 
 def fine_tune(given: Given) -> Learner:
-    """Begin with the first source's category module.
-
-    Raises
-    ------
-    SchemaError
-        If its architecture is not the target's.
-    """
+    """Begin with the first source's category module."""
     name, net = next(iter(given.sources.items()))
     if net.architecture != given.architecture:
         raise SchemaError(
@@ -210,27 +227,16 @@ def fine_tune(given: Given) -> Learner:
     return Plain(student, given.sgd(student), {}, ())
 
 
-def lwf(given: Given) -> Learner:
-    """Give the sources' answers as well, by a head each (learning without forgetting)."""
-    return _penalised(given, forgetting=True, attention=False)
+def penalised(given: Given, *, forgetting: bool = False, attention: bool = False) -> Learner:
+    """Give the sources' answers as well, by a head each; attend to what they attend to.
 
-
-def at(given: Given) -> Learner:
-    """Attend to what the sources attend to, stage with stage (attention transfer)."""
-    return _penalised(given, forgetting=False, attention=True)
-
-
-def lwf_at(given: Given) -> Learner:
-    """Do both."""
-    return _penalised(given, forgetting=True, attention=True)
-
-
-def _penalised(given: Given, *, forgetting: bool, attention: bool) -> Learner:
+    Learning without forgetting, and attention transfer stage with stage.
+    """
     f, heads = given.f(), {CLASSES: given.head(given.classes)}
     penalties: list[Penalty] = []
     pairs: list[Pair] = []
     if attention:
-        pairs = one_to_one(given.shapes(), readable(f, heads, given.image_shape()))
+        pairs = one_to_one(given.shapes(), readable(f, heads, input_shape(given.architecture)))
         penalties.append(
             lambda run, seen: (
                 given.training.attention
@@ -260,23 +266,19 @@ def _penalised(given: Given, *, forgetting: bool, attention: bool) -> Learner:
     return Plain(student, given.sgd(student), given.readers(), tuple(penalties))
 
 
-def _matched(pair: Pairing, learns: Learns) -> Method:
-    return lambda given: Matched(given, pair, learns)
-
-
 OURS = "l2t-ww"
 SEVERAL = ("fm", OURS)
 """Methods that learn from all sources at once, too."""
 METHODS: dict[str, Method] = {
     "scratch": scratch,
     "fine-tune": fine_tune,
-    "lwf": lwf,
-    "at": at,
-    "lwf+at": lwf_at,
-    "fm-single": _matched(single, "nothing"),
-    "fm": _matched(one_to_one, "nothing"),
-    "l2t-w-single": _matched(single, "what"),
-    "l2t-w": _matched(one_to_one, "what"),
-    OURS: _matched(all_to_all, "what-where"),
+    "lwf": partial(penalised, forgetting=True),
+    "at": partial(penalised, attention=True),
+    "lwf+at": partial(penalised, forgetting=True, attention=True),
+    "fm-single": partial(Matched, pair=single, learns="nothing"),
+    "fm": partial(Matched, pair=one_to_one, learns="nothing"),
+    "l2t-w-single": partial(Matched, pair=single, learns="what"),
+    "l2t-w": partial(Matched, pair=one_to_one, learns="what"),
+    OURS: partial(Matched, pair=all_to_all, learns="what-where"),
 }
 """By name, in the order of the paper's table 1; `fm` and `l2t-w` match stage with stage."""

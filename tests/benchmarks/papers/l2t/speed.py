@@ -8,8 +8,6 @@ Shapes: N images, C channels, S side, K channels of all pairs side by side.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -35,8 +33,8 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.spec import ArchitectureSpec
-from tests.benchmarks.harness.memory import measured
-from tests.benchmarks.system.solver_speed import in_turns
+from tests.benchmarks.harness.memory import peak_of, print_peak
+from tests.benchmarks.harness.timing import in_turns
 
 SOURCE = ArchitectureSpec(name="small-resnet", split="block2_1", settings={"blocks": 1})
 TARGET = ArchitectureSpec(name="small-vgg", split="pool2")
@@ -88,7 +86,7 @@ class Case:
 
     def plain(self) -> Tensor:
         """Return it with every map made, and the steps unrolled."""
-        held_NK = self._weights_NK.clone().requires_grad_()
+        leaf_NK = self._weights_NK.clone().requires_grad_()
         maps: dict[str, list[Tensor]] = {}
         for pair in self._matching.pairs:
             enlarged = resized(self._features[pair.layer], self._sizes[pair.target])
@@ -99,13 +97,13 @@ class Case:
             found = []
             for place, (layer, wanted) in enumerate(maps.items()):
                 weight, bias = (theta[f"regressors.{place}.{what}"] for what in ("weight", "bias"))
-                brought_NSHW = F.conv2d(run.features[layer], weight, bias)
-                found.append((brought_NSHW - torch.cat(wanted, 1)).square().mean((2, 3)))
+                projected_NSHW = F.conv2d(run.features[layer], weight, bias)
+                found.append((projected_NSHW - torch.cat(wanted, 1)).square().mean((2, 3)))
             return BETA * matching_loss(torch.cat(found, 1), weights_NK)
 
         ahead = self._transfer.lookahead(self._x_NCSS, (), self._loss)
-        last = unrolled(replace(ahead, matching=matching), held_NK)
-        found_NK: Tensor = torch.autograd.grad(last, held_NK)[0]
+        last = unrolled(replace(ahead, matching=matching), leaf_NK)
+        found_NK: Tensor = torch.autograd.grad(last, leaf_NK)[0]
         return found_NK
 
     def _loss(self, outputs: Mapping[str, Tensor]) -> Tensor:
@@ -116,13 +114,7 @@ WAYS = {"used": Case.used, "plain": Case.plain}
 
 
 def measure(*, images: int = 64, rounds: int = 3) -> list[dict[str, Any]]:
-    """Return a row for every T.
-
-    Raises
-    ------
-    TransplantError
-        If the two ways' gradients differ, or a process of its own fails.
-    """
+    """Return a row for every T."""
     rows = []
     for steps in STEPS:
         small = Case(steps, _COMPARED, torch.float64)
@@ -131,11 +123,11 @@ def measure(*, images: int = 64, rounds: int = 3) -> list[dict[str, Any]]:
         if not error <= _MAX_DISAGREEMENT:
             raise TransplantError(
                 f"T = {steps}: the gradient that is used and the unrolled one differ by "
-                f"{error:.1e} of it; run tests/unit/l2t"
+                f"{error:.1e} of it; run tests/unit/common/l2t"
             )
         case = Case(steps, images)
         used, plain = in_turns([case.used, case.plain], rounds)
-        peaks = {way: _peak(way, steps, images) for way in WAYS}
+        peaks = {way: peak_of(__name__, way, str(steps), str(images)) for way in WAYS}
         rows.append(
             {
                 "inner_steps": steps,
@@ -156,29 +148,11 @@ def _head(spec: ArchitectureSpec) -> nn.Sequential:
     return build_head(spec, _CLASSES)
 
 
-def _peak(way: str, steps: int, images: int) -> int:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.papers.l2t.speed", way, str(steps), str(images)],
-        stdout=subprocess.PIPE,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise TransplantError(
-            f"the process that reads the memory of '{way}' ended with code {done.returncode}; its "
-            "error is above, and more memory may be needed"
-        )
-    return int(json.loads(done.stdout)["peak"])
-
-
 def main(way: str, steps: int, images: int) -> None:
-    """Be the process of one way: print its peak as JSON."""
+    """Be the process of one way."""
     WAYS[way](Case(1, 2))  # what libraries set up once is not a step's memory
     case = Case(steps, images)
-
-    def work() -> None:
-        WAYS[way](case)
-
-    print(json.dumps({"peak": measured(work)}))
+    print_peak(lambda: WAYS[way](case))
 
 
 if __name__ == "__main__":

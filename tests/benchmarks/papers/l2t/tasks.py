@@ -8,15 +8,14 @@ Shapes: N images, S side.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from rootstock.common.errors import DataError, SchemaError
-from tests.benchmarks.papers.recombine import data, digits
-from tests.benchmarks.papers.recombine.data import Task
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
+from tests.benchmarks.harness.request import Folders
+from tests.benchmarks.papers.shared import data, datasets, digits
+from tests.benchmarks.papers.shared.data import Task
+from tests.benchmarks.papers.shared.datasets import CIFAR10
 
 _CIFAR = {
     "cifar10": CIFAR10,
@@ -33,41 +32,24 @@ VOC = "voc-animals"
 NAMES = (*_CIFAR, VOC, *_GREY)
 
 
-def task(name: str, root: Path, cache: Path) -> Task:
-    """Read a task.
-
-    Raises
-    ------
-    SchemaError
-        If it is not known; names those that are.
-    DataError
-        If its files are missing.
-    """
+def task(name: str, folders: Folders) -> Task:
     require(name)
     if name in _CIFAR:
-        return replace(data.whole(root, cache, _CIFAR[name]), name=name)
+        return replace(data.whole(folders, _CIFAR[name]), name=name)
     if name == VOC:
-        dataset = datasets.load(name, root, cache)
+        dataset = datasets.load(name, folders)
         shown = [part.at(part.classes_N >= 0) for part in (dataset.training, dataset.test)]
         return Task(name, dataset.classes, shown[0], shown[1], photographs=True)
-    grey = digits.grey_task(name, root, cache)
-    return replace(grey, training=_coloured(grey.training), test=_coloured(grey.test))
+    return digits.coloured(digits.grey_task(name, folders))
 
 
 def require(name: str) -> None:
-    """Refuse a task that is not known."""
     if name not in NAMES:
         raise SchemaError(f"unknown task '{name}'; known are {', '.join(NAMES)}")
 
 
 def limited(whole: Task, per_class: int, *, seed: int) -> Task:
-    """Keep that many training images of every class; more seeds draw others.
-
-    Raises
-    ------
-    DataError
-        If a class has fewer.
-    """
+    """Keep that many training images of every class; more seeds draw others."""
     images = whole.training
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     chosen = []
@@ -80,7 +62,3 @@ def limited(whole: Task, per_class: int, *, seed: int) -> Task:
             )
         chosen.append(own)
     return replace(whole, training=images.at(torch.cat(chosen)))
-
-
-def _coloured(images: Labelled) -> Labelled:
-    return Labelled(images.images_NCSS.expand(-1, 3, -1, -1), images.classes_N)

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rootstock.common.nettailor.learning import Settings
-from tests.benchmarks.papers.recombine.budget import Training
+from tests.benchmarks.harness import request
+from tests.benchmarks.harness.training import Training
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Everything that decides how long a run takes."""
-
-    name: str
-    seeds: int
+class Budget(request.Budget):
     blocks: int
     """Of the small ResNet, a stage."""
     width: int
@@ -78,4 +75,4 @@ FULL = Budget(
     tuning=Settings(steps=5_000, learning_rate=0.01, complexity=0),
 )
 """ResNet-20 and the rates of the published runs; a day on two cores."""
-BUDGETS = {budget.name: budget for budget in (QUICK, DEFAULT, FULL)}
+BUDGETS = (QUICK, DEFAULT, FULL)

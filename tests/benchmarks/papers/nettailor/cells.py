@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,29 +21,33 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.training import descend
 from rootstock.common.nettailor.augmented import AugmentedNet
 from rootstock.common.nettailor.complexity import path_costs
 from rootstock.common.nettailor.learning import Settings
 from rootstock.common.nettailor.pruning import SearchResult, search
 from rootstock.common.nettailor.tailored import TailoredNet, card
+from tests.benchmarks.harness import timing
 from tests.benchmarks.harness.cache import cached
+from tests.benchmarks.harness.request import Request
+from tests.benchmarks.harness.training import Training
 from tests.benchmarks.papers.nettailor import tasks
 from tests.benchmarks.papers.nettailor.budget import Budget
-from tests.benchmarks.papers.nettailor.goals import TOLERANCE
-from tests.benchmarks.papers.nettailor.latency import latency_ratio
 from tests.benchmarks.papers.nettailor.learning import learn
-from tests.benchmarks.papers.nettailor.rows import Row
 from tests.benchmarks.papers.nettailor.tasks import Split
-from tests.benchmarks.papers.recombine import judging
-from tests.benchmarks.papers.recombine.budget import Training
-from tests.benchmarks.papers.recombine.data import minibatches, spread
-from tests.benchmarks.papers.recombine.training import Learner, train
-from tests.benchmarks.papers.transplant.datasets import Labelled
+from tests.benchmarks.papers.shared import judging
+from tests.benchmarks.papers.shared.data import minibatches, spread
+from tests.benchmarks.papers.shared.datasets import Labelled
+from tests.benchmarks.papers.shared.training import Learner, train
 
+TOLERANCE = 0.5
+"""Points that a tailored net's error may be above its teacher's (paper, section 4.1)."""
 FORMAT = 1
 """Raised when nets are trained otherwise with the same configuration."""
 BACKBONE_SEED = 0
 """One backbone serves every task and seed."""
+WARM_UP = 2
+"""Passes before the first that is timed."""
 _CPU = torch.device("cpu")
 _TIMED = 8
 """Images of a pass that is timed: few, so that some passes are over before another process has the
@@ -76,14 +79,51 @@ class NetConfig(Document):
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One task and seed."""
+class Row:
+    """One tailored net, in percent where nothing else is said."""
 
     task: str
     seed: int
-    budget: Budget
-    root: Path
-    cache: Path
+    accuracy: float
+    """Of the tailored net on test images."""
+    finetune_accuracy: float
+    """Of the fine-tuned original, the teacher."""
+    params_removed: float
+    flops_removed: float
+    new_params_share: float
+    """Parameters of this task alone, by all of the backbone's."""
+    latency_ratio: float
+    """Seconds a pass, by the original's; not in percent."""
+    met: bool
+    """Whether the search found a net within the tolerance, on the images held apart."""
+    held_accuracy: float
+    """On those."""
+    finetune_held_accuracy: float
+    blocks: tuple[str, ...]
+    """Names of the backbone's, lowest first."""
+    blocks_removed: int
+    """Not in percent."""
+    paths: tuple[tuple[int, int, float], ...]
+    """(node, skip, α) of each path that was kept."""
+    tries: tuple[tuple[int, int, float], ...]
+    """(blocks left out, proxies kept, error on the images held apart) of each net of the search."""
+
+    @property
+    def error(self) -> float:
+        return 100 - self.accuracy
+
+    @property
+    def teacher_error(self) -> float:
+        return 100 - self.finetune_accuracy
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task and seed."""
+
+    request: Request[Budget]
+    task: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -94,21 +134,10 @@ class Net:
     head: nn.Sequential
 
 
-def prepare(cell: Cell) -> None:
-    """Train the backbone, unless the cache has it."""
-    backbone(cell.budget, cell.root, cell.cache)
-
-
 def run(cell: Cell) -> Row:
-    """Tailor the backbone to a task, and judge what comes out on test images.
-
-    Raises
-    ------
-    DataError
-        If the task has fewer training images than a minibatch.
-    """
-    budget = cell.budget
-    whole = tasks.read(cell.task, cell.root, cell.cache)
+    """Tailor the backbone to a task, and judge what comes out on test images."""
+    budget = cell.request.budget
+    whole = tasks.read(cell.task, cell.request.folders)
     split = tasks.split(whole, held=budget.held, seed=cell.seed)
     teacher = fine_tuned(cell, split)
     found = tailored(cell, split, teacher)
@@ -137,8 +166,9 @@ def run(cell: Cell) -> Row:
     )
 
 
-def backbone(budget: Budget, root: Path, cache: Path) -> tuple[BackboneConfig, Net]:
+def backbone(request: Request[Budget]) -> tuple[BackboneConfig, Net]:
     """Return the universal blocks, from the cache if they are there."""
+    budget, folders = request.budget, request.folders
     spec = ArchitectureSpec(
         name="small-resnet",
         split=f"block3_{budget.blocks}",
@@ -149,19 +179,19 @@ def backbone(budget: Budget, root: Path, cache: Path) -> tuple[BackboneConfig, N
     head = initialise(build_head(spec, 10), BACKBONE_SEED + 1)
 
     def learned() -> None:
-        learner = Learner(f, tasks.backbone_task(root, cache), BACKBONE_SEED, head=head)
+        learner = Learner(f, tasks.backbone_task(folders), BACKBONE_SEED, head=head)
         train([learner], config.training, _CPU)
 
-    cached(cache, config, {"f.": f, "head.": head}, learned)
+    cached(folders, config, {"f.": f, "head.": head}, learned)
     return config, Net(f, head)
 
 
 def fine_tuned(cell: Cell, split: Split) -> Net:
     """Return the teacher: the whole backbone, trained on with a new head (paper, step 1)."""
-    config, start = backbone(cell.budget, cell.root, cell.cache)
+    config, start = backbone(cell.request)
     head = initialise(build_head(config.architecture, len(split.task.classes)), cell.seed + 2)
     net = Net(start.f, head)
-    settings = cell.budget.teacher
+    settings = cell.request.budget.teacher
 
     def learned() -> None:
         both = nn.Sequential(net.f, net.head).train().requires_grad_()
@@ -173,16 +203,13 @@ def fine_tuned(cell: Cell, split: Split) -> Net:
             weight_decay=settings.weight_decay,
         )
         rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
-        for _, (x_NCSS, classes_N) in zip(
-            range(settings.steps), _minibatches(cell, split, 0), strict=False
-        ):
-            optimiser.zero_grad(set_to_none=True)
-            F.cross_entropy(both(x_NCSS), classes_N).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+        batches = _minibatches(cell, split, 0)
+        for _, (x_NCSS, classes_N) in zip(range(settings.steps), batches, strict=False):
+            descend(optimiser, F.cross_entropy(both(x_NCSS), classes_N))
             rates.step()
 
     known = _config(cell, config, "teacher")
-    cached(cell.cache, known, {"f.": net.f, "head.": net.head}, learned)
+    cached(cell.request.folders, known, {"f.": net.f, "head.": net.head}, learned)
     return net
 
 
@@ -191,8 +218,8 @@ def tailored(cell: Cell, split: Split, teacher: Net) -> SearchResult:
 
     The student's head begins as the teacher's: that is what mimicry leads the last block to.
     """
-    budget = cell.budget
-    config, start = backbone(budget, cell.root, cell.cache)
+    budget = cell.request.budget
+    config, start = backbone(cell.request)
     shape_CSS = input_shape(config.architecture)
     student = AugmentedNet(start.f, teacher.head, shape_CSS, seed=cell.seed)
     student.to(memory_format=torch.channels_last)
@@ -203,7 +230,7 @@ def tailored(cell: Cell, split: Split, teacher: Net) -> SearchResult:
         learn(student, both, _minibatches(cell, split, 1), costs, budget.student)
 
     known = _config(cell, config, "student").model_copy(update={"student": budget.student})
-    cached(cell.cache, known, {"": student}, learned)
+    cached(cell.request.folders, known, {"": student}, learned)
 
     def tuned(net: AugmentedNet, _: int, number: int) -> None:
         learn(net, both, _minibatches(cell, split, 2 + number), costs, budget.tuning)
@@ -213,18 +240,27 @@ def tailored(cell: Cell, split: Split, teacher: Net) -> SearchResult:
     return search(student, bar, tuned, lambda net: error(net, split.held))
 
 
+@torch.no_grad()
+def latency_ratio(net: nn.Module, other: nn.Module, x_NCHW: Tensor, *, repeats: int = 20) -> float:
+    """Return how long one net takes by how long another does, both in evaluation mode on the CPU.
+
+    The fastest pass of each counts: what else a machine does only ever adds time.
+    """
+    works = [lambda: net(x_NCHW), lambda: other(x_NCHW)]
+    ours, theirs = (min(each) for each in timing.rounds(works, repeats, warm_up=WARM_UP))
+    return ours / theirs
+
+
 def accuracy(net: nn.Module, images: Labelled) -> float:
-    """Return the accuracy in percent."""
     return judging.accuracy(judging.outputs(net, images.images_NCSS), images.classes_N)
 
 
 def error(net: nn.Module, images: Labelled) -> float:
-    """Return the error in percent."""
     return 100 - accuracy(net, images)
 
 
 def _config(cell: Cell, start: BackboneConfig, use: str) -> NetConfig:
-    budget = cell.budget
+    budget = cell.request.budget
     return NetConfig(
         use=f"nettailor/{use}",
         backbone=start,
@@ -237,4 +273,6 @@ def _config(cell: Cell, start: BackboneConfig, use: str) -> NetConfig:
 
 
 def _minibatches(cell: Cell, split: Split, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
-    return minibatches(split.task, cell.budget.batch, seed=10 * cell.seed + draw, device=_CPU)
+    return minibatches(
+        split.task, cell.request.budget.batch, seed=10 * cell.seed + draw, device=_CPU
+    )

@@ -39,11 +39,6 @@ def learn(
         c of every path.
     settings
         Steps, rates, weights of the loss.
-
-    Raises
-    ------
-    TransplantError
-        If the teacher is no net of residual blocks.
     """
     extractor, head = copy.deepcopy(teacher)
     extractor.eval().requires_grad_(False)

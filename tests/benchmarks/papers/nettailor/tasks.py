@@ -6,15 +6,15 @@ Shapes: N images, C channels, S side.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from rootstock.common.errors import SchemaError
-from tests.benchmarks.papers.recombine.data import Task
-from tests.benchmarks.papers.recombine.digits import grey_task
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import CIFAR10, DIGITS, Labelled
+from tests.benchmarks.harness.request import Folders
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.data import Task
+from tests.benchmarks.papers.shared.datasets import CIFAR10, DIGITS, Labelled
+from tests.benchmarks.papers.shared.digits import coloured, grey_task
 
 _GREY = ("mnist", "fashion-mnist")
 NAMES = ("digits", *_GREY, "cifar10")
@@ -32,37 +32,27 @@ class Split:
     """What the search is judged on; no net is trained on them."""
 
 
-def backbone_task(root: Path, cache: Path) -> Task:
-    """Return what universal blocks are trained on: four fifths of CIFAR-10's training images.
-
-    Raises
-    ------
-    DataError
-        If images are missing.
-    """
-    dataset = datasets.load("cifar10", root, cache)
+def backbone_task(folders: Folders) -> Task:
+    """Return what universal blocks are trained on: four fifths of CIFAR-10's training images."""
+    dataset = datasets.load("cifar10", folders)
     return Task("backbone", CIFAR10, dataset.training, dataset.test, True)
 
 
-def read(name: str, root: Path, cache: Path) -> Task:
+def require(name: str) -> None:
+    if name not in NAMES:
+        raise SchemaError(f"unknown task '{name}'; known are {', '.join(NAMES)}")
+
+
+def read(name: str, folders: Folders) -> Task:
     """Return a task that the backbone is tailored to; grey images have three equal channels.
 
     `digits` are scikit-learn's; `cifar10` is the fifth of CIFAR-10's training images that the
     backbone has not seen.
-
-    Raises
-    ------
-    SchemaError
-        If there is no such task.
-    DataError
-        If images are missing.
     """
-    if name not in NAMES:
-        raise SchemaError(f"unknown task '{name}'; known are {', '.join(NAMES)}")
+    require(name)
     if name in _GREY:
-        grey = grey_task(name, root, cache)
-        return replace(grey, training=_coloured(grey.training), test=_coloured(grey.test))
-    dataset = datasets.load(name, root, cache)
+        return coloured(grey_task(name, folders))
+    dataset = datasets.load(name, folders)
     if name == "digits":
         return Task(name, DIGITS, dataset.training, dataset.test, False)
     assert dataset.public is not None  # CIFAR-10's are set apart by `load`
@@ -70,22 +60,8 @@ def read(name: str, root: Path, cache: Path) -> Task:
 
 
 def split(task: Task, *, held: int, seed: int) -> Split:
-    """Hold some of a task's training images apart.
-
-    Parameters
-    ----------
-    task
-        Whole.
-    held
-        At most that many.
-    seed
-        Of the draw.
-    """
+    """Hold some of a task's training images apart, at most `held`; seeds draw others."""
     count = min(held, int(HELD_SHARE * len(task.training)))
     order = torch.randperm(len(task.training), generator=torch.Generator().manual_seed(seed))
     rest = replace(task, training=task.training.at(order[count:]))
     return Split(rest, task.training.at(order[:count]))
-
-
-def _coloured(grey: Labelled) -> Labelled:
-    return Labelled(grey.images_NCSS.expand(-1, 3, -1, -1), grey.classes_N)

@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from rootstock.site_agent.recipes.fit import schedule
-
-
-@dataclass(frozen=True)
-class Training:
-    """How one training is optimised: with Adam, alike for every condition of a run."""
-
-    steps: int
-    """Minibatches of each net."""
-    batch: int
-    """Images a minibatch."""
-    learning_rate: float
-    weight_decay: float = 1e-7
-    decay: Literal["cosine", "tenths", "constant"] = "cosine"
-    """Of the learning rate: a short rise and half a cosine, ÷10 after each quarter of the steps
-    (paper, appendix C), or none."""
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, from 0."""
-        if self.decay == "cosine":
-            return self.learning_rate * schedule(step, self.steps)
-        if self.decay == "tenths":
-            return float(self.learning_rate * 0.1 ** (4 * step // self.steps))
-        return self.learning_rate
+from rootstock.common.nets.spec import ArchitectureSpec, Setting
+from tests.benchmarks.harness import request
+from tests.benchmarks.harness.training import Training
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Everything that decides how long a setting takes."""
-
-    name: str
-    seeds: int
+class Budget(request.Budget):
     blocks: int
     """Of the small ResNets, a stage."""
     width: int
@@ -59,6 +33,14 @@ class Budget:
     """The same for `transfer`, which judges each net at several steps."""
     targets: int = 3
     """Tasks that `transfer` transfers to."""
+
+    def resnet(self, split: str = "", **more: Setting) -> ArchitectureSpec:
+        """Return the small ResNet; it splits after its second stage unless told otherwise."""
+        return ArchitectureSpec(
+            name="small-resnet",
+            split=split or f"block2_{self.blocks}",
+            settings={"blocks": self.blocks, "width": self.width, **more},
+        )
 
     def of(self, setting: str) -> Training:
         """Return how a setting's nets are trained."""
@@ -108,4 +90,4 @@ FULL = Budget(
     adapting=Training(1000, 512, 1e-5, weight_decay=0, decay="constant"),
 )
 """The paper's: ResNet-56 (appendix C), for a GPU."""
-BUDGETS = {budget.name: budget for budget in (QUICK, DEFAULT, FULL)}
+BUDGETS = (QUICK, DEFAULT, FULL)

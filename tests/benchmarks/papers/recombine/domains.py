@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,10 +12,11 @@ from rootstock.common.documents import Document
 from rootstock.common.nets.architectures import build_category_module, build_head, initialise
 from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.cache import cached
-from tests.benchmarks.papers.recombine.budget import Training
-from tests.benchmarks.papers.recombine.digits import NAMES, grey_task
-from tests.benchmarks.papers.recombine.request import Request
-from tests.benchmarks.papers.recombine.training import Learner, freeze, train
+from tests.benchmarks.harness.request import Folders, Request
+from tests.benchmarks.harness.training import Training
+from tests.benchmarks.papers.recombine.budget import Budget
+from tests.benchmarks.papers.shared.digits import NAMES, grey_task
+from tests.benchmarks.papers.shared.training import Learner, freeze, train
 
 FORMAT = 1
 """Raised when nets are trained otherwise with the same configuration."""
@@ -46,17 +46,8 @@ class Domain:
     rotation: nn.Sequential
 
 
-@dataclass(frozen=True)
-class DomainCell:
-    """A net that must be in the cache."""
-
-    config: DomainConfig
-    root: Path
-    cache: Path
-
-
 def configured(
-    request: Request,
+    request: Request[Budget],
     task: str,
     seed: int,
     *,
@@ -67,11 +58,7 @@ def configured(
     budget = request.budget
     return DomainConfig(
         task=task,
-        architecture=ArchitectureSpec(
-            name="small-resnet",
-            split=f"block2_{budget.blocks}",
-            settings={"blocks": budget.blocks, "width": budget.width, "in_channels": 1},
-        ),
+        architecture=budget.resnet(in_channels=1),
         training=budget.grey,
         seed=seed,
         start=100 * seed + 50 + (0 if same else 1 + NAMES.index(task)),
@@ -80,14 +67,9 @@ def configured(
     )
 
 
-def prepare(cell: DomainCell) -> None:
-    """Train a net that is not in the cache."""
-    trained(cell.config, cell.root, cell.cache)
-
-
-def trained(config: DomainConfig, root: Path, cache: Path) -> Domain:
+def trained(folders: Folders, config: DomainConfig) -> Domain:
     """Return a net, from the cache if it is there."""
-    spec, task = config.architecture, grey_task(config.task, root, cache)
+    spec, task = config.architecture, grey_task(config.task, folders)
     draw = 100 * config.seed + 80
     f = initialise(build_category_module(spec), config.start)
     head = initialise(build_head(spec, len(task.classes)), draw + NAMES.index(config.task))
@@ -96,11 +78,11 @@ def trained(config: DomainConfig, root: Path, cache: Path) -> Domain:
         rotation = initialise(build_head(spec, TURNS), config.start + 20)
         modules["rotation."] = rotation
     else:
-        rotation = trained(config.founder, root, cache).rotation
+        rotation = trained(folders, config.founder).rotation
         freeze(rotation)
     device = torch.device(config.device)
     for module in (*modules.values(), rotation):
         module.to(device)
     learner = Learner(f, task, draw + 10, head=head, rotation=rotation)
-    cached(cache, config, modules, lambda: train([learner], config.training, device))
+    cached(folders, config, modules, lambda: train([learner], config.training, device))
     return Domain(f, head, rotation)

@@ -8,12 +8,10 @@ new head as it is.
 from __future__ import annotations
 
 import copy
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from rootstock.common.compatible.rotation import TURNS
@@ -28,14 +26,14 @@ from rootstock.common.nets.architectures import (
 )
 from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.cache import cached
-from tests.benchmarks.harness.pool import run_all
-from tests.benchmarks.papers.recombine import data, judging
-from tests.benchmarks.papers.recombine.budget import Budget, Training
-from tests.benchmarks.papers.recombine.request import Request
+from tests.benchmarks.harness.pool import Workers
+from tests.benchmarks.harness.request import Folders, Request
+from tests.benchmarks.harness.training import Training
+from tests.benchmarks.papers.recombine.budget import Budget
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
-from tests.benchmarks.papers.recombine.training import Learner, freeze, train
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import CIFAR10
+from tests.benchmarks.papers.shared import data, datasets, judging
+from tests.benchmarks.papers.shared.datasets import CIFAR10
+from tests.benchmarks.papers.shared.training import Learner, freeze, train
 
 FORMAT = 1
 """Raised when nets are trained otherwise with the same configuration."""
@@ -72,38 +70,23 @@ class Extractors:
 
 @dataclass(frozen=True)
 class ExtractorsCell:
-    """One seed; or, to be prepared, one training of it."""
+    """One seed."""
 
+    request: Request[Budget]
     together: ExtractorsConfig
     alone: tuple[ExtractorsConfig, ...]
-    budget: Budget
-    root: Path
-    cache: Path
 
 
-@dataclass(frozen=True)
-class NetsCell:
-    """Nets that must be in the cache."""
-
-    config: ExtractorsConfig
-    root: Path
-    cache: Path
-
-
-def measure(request: Request, pool: ProcessPoolExecutor, console: Console) -> list[Row]:
+def measure(request: Request[Budget], run: Workers) -> list[Row]:
     """Return the rows of every architecture, seed by seed."""
-    datasets.load("cifar10", request.root, request.cache)  # once, before the processes start
-    wanted = [cell(request, seed) for seed in range(request.seeds)]
-    nets = [
-        NetsCell(config, request.root, request.cache)
-        for one in wanted
-        for config in (one.together, *one.alone)
-    ]
-    run_all(pool, "nets", prepare, nets, console)
-    return [row for rows in run_all(pool, "heads", run, wanted, console) for row in rows]
+    datasets.load("cifar10", request.folders)  # once, before the processes start
+    wanted = [cell(request, seed) for seed in request.seeds]
+    nets = [config for one in wanted for config in (one.together, *one.alone)]
+    run.fill("nets", partial(trained, request.folders), nets)
+    return run.rows("heads", judged, wanted)
 
 
-def cell(request: Request, seed: int) -> ExtractorsCell:
+def cell(request: Request[Budget], seed: int) -> ExtractorsCell:
     """Return one seed's trainings: all extractors together, and each alone on all classes."""
     budget = request.budget
     specs = architectures(budget)
@@ -122,11 +105,9 @@ def cell(request: Request, seed: int) -> ExtractorsCell:
         )
 
     return ExtractorsCell(
+        request,
         config(specs, BEFORE, rotation=False),
         tuple(config((spec,), CIFAR10, rotation=True) for spec in specs),
-        budget,
-        request.root,
-        request.cache,
     )
 
 
@@ -135,17 +116,13 @@ def architectures(budget: Budget) -> tuple[ArchitectureSpec, ...]:
 
     The paper's head is MobileNetV2's; here it is the small ResNet's, which costs less.
     """
-    last = f"block2_{budget.blocks}"
+    resnet = budget.resnet()
     full = budget.blocks > 1
     return (
-        ArchitectureSpec(
-            name="small-resnet",
-            split=last,
-            settings={"blocks": budget.blocks, "width": budget.width},
-        ),
+        resnet,
         ArchitectureSpec(
             name=REFERENCE,
-            split=last,
+            split=resnet.split,
             settings={"blocks": budget.blocks, "widen": 4 if full else 2},
         ),
         ArchitectureSpec(
@@ -156,14 +133,9 @@ def architectures(budget: Budget) -> tuple[ArchitectureSpec, ...]:
     )
 
 
-def prepare(cell: NetsCell) -> None:
-    """Train nets that are not in the cache."""
-    trained(cell.config, cell.root, cell.cache)
-
-
-def trained(config: ExtractorsConfig, root: Path, cache: Path) -> Extractors:
+def trained(folders: Folders, config: ExtractorsConfig) -> Extractors:
     """Return extractors and the head that they share, from the cache if they are there."""
-    task = data.whole(root, cache, config.classes)
+    task = data.whole(folders, config.classes)
     width, _, _ = feature_shape(config.head)
     draw = 100 * config.seed + 30
     found = {}
@@ -180,25 +152,24 @@ def trained(config: ExtractorsConfig, root: Path, cache: Path) -> Extractors:
         Learner(f, task, draw + 2 + 2 * place, head=head, rotation=rotation)
         for place, f in enumerate(found.values())
     ]
-    cached(cache, config, modules, lambda: train(learners, config.training, device))
+    cached(folders, config, modules, lambda: train(learners, config.training, device))
     return Extractors(found, head)
 
 
-def run(cell: ExtractorsCell) -> list[Row]:
+def judged(cell: ExtractorsCell) -> list[Row]:
     """Extend the head above the reference, and judge it above every extractor."""
-    together = trained(cell.together, cell.root, cell.cache)
-    task = data.whole(cell.root, cell.cache, CIFAR10)
+    folders, budget = cell.request.folders, cell.request.budget
+    together = trained(folders, cell.together)
+    task = data.whole(folders, CIFAR10)
     seed = cell.together.seed
     f = copy.deepcopy(together.by_name[REFERENCE])
     freeze(f)
     head = extended(together.head, len(CIFAR10), seed=seed).to(cell.together.device)
     learner = Learner(f, task, 100 * seed + 40, head=head)
-    train([learner], cell.budget.extractors, torch.device(cell.together.device))
-    alone = {
-        config.extractors[0].name: trained(config, cell.root, cell.cache) for config in cell.alone
-    }
-    unlabelled = data.drawn(task.training, cell.budget.unlabelled, seed=seed)
-    test = data.spread(task.test, cell.budget.test_images)
+    train([learner], budget.extractors, torch.device(cell.together.device))
+    alone = {config.extractors[0].name: trained(folders, config) for config in cell.alone}
+    unlabelled = data.drawn(task.training, budget.unlabelled, seed=seed)
+    test = data.spread(task.test, budget.test_images)
     rows = []
     for name, extractor in together.by_name.items():
         for method, below, above in (
@@ -225,13 +196,7 @@ def run(cell: ExtractorsCell) -> list[Row]:
 
 
 def extended(head: nn.Sequential, outputs: int, *, seed: int) -> nn.Sequential:
-    """Return a copy of a head with more classes: the first are those that it has.
-
-    Raises
-    ------
-    TransplantError
-        If the head does not end in a linear layer, or has as many classes already.
-    """
+    """Return a copy of a head with more classes: the first are those that it has."""
     made = copy.deepcopy(head)
     name, last = list(made.named_children())[-1]
     if not isinstance(last, nn.Linear) or last.out_features >= outputs:

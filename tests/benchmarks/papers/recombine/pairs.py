@@ -6,7 +6,6 @@ Shapes: N images, C channels, S side, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,11 +17,13 @@ from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import build_category_module, build_head, initialise
 from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.cache import cached
-from tests.benchmarks.papers.recombine import data, judging
-from tests.benchmarks.papers.recombine.budget import Training
-from tests.benchmarks.papers.recombine.data import Task
+from tests.benchmarks.harness.request import Folders, Request
+from tests.benchmarks.harness.training import Training
+from tests.benchmarks.papers.recombine.budget import Budget
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
-from tests.benchmarks.papers.recombine.training import Learner, freeze, train
+from tests.benchmarks.papers.shared import data, judging
+from tests.benchmarks.papers.shared.data import Task
+from tests.benchmarks.papers.shared.training import Learner, freeze, train
 
 FORMAT = 1
 """Raised when pairs are trained otherwise with the same configuration."""
@@ -66,44 +67,35 @@ class Net:
 class PairCell:
     """One pair to be trained and judged."""
 
-    setting: str
-    method: str
-    case: str
+    request: Request[Budget]
     config: PairConfig
-    unlabelled: int
-    test_images: int | None
-    root: Path
-    cache: Path
+    method: str
+    case: str = ""
+    setting: str = "analysis"
 
 
 def run(cell: PairCell) -> list[Row]:
     """Train a pair, or take it from the cache, and judge it: a row for each direction."""
-    tasks = data.halves(cell.root, cell.cache, cell.config.without, seed=cell.config.seed)
-    nets = trained(cell.config, tasks, cell.cache)
-    return judged(cell, tasks, nets)
+    folders = cell.request.folders
+    tasks = data.halves(folders, cell.config.without, seed=cell.config.seed)
+    return judged(cell, tasks, trained(cell.config, tasks, folders))
 
 
-def trained(config: PairConfig, tasks: tuple[Task, Task], cache: Path) -> tuple[Net, Net]:
-    """Return nets a and b, from the cache if they are there.
-
-    Raises
-    ------
-    SchemaError
-        If the condition is not known, or a DCC head has no classes to tell apart.
-    """
+def trained(config: PairConfig, tasks: tuple[Task, Task], folders: Folders) -> tuple[Net, Net]:
+    """Return nets a and b, from the cache if they are there."""
     a, b = built(config, tasks)
     modules = {"a.f.": a.f, "a.head.": a.head, "b.f.": b.f, "b.head.": b.head}
     device = torch.device(config.device)
     for module in modules.values():
         module.to(device)
-    cached(cache, config, modules, lambda: learn(config, tasks, (a, b), device))
+    cached(folders, config, modules, lambda: learn(config, tasks, (a, b), device))
     return a, b
 
 
 def built(config: PairConfig, tasks: tuple[Task, Task]) -> tuple[Net, Net]:
     """Return nets a and b with their initial weights: identical under IIW."""
     spec = config.architecture
-    start = _seeds(config.seed)
+    start = 100 * config.seed
     nets = []
     for place, task in enumerate(tasks):
         draw = start if "iiw" in config.condition else start + 2 * place
@@ -129,18 +121,12 @@ def learn(
 def learners(
     config: PairConfig, tasks: tuple[Task, Task], nets: tuple[Net, Net]
 ) -> tuple[Learner, Learner]:
-    """Return both nets at their training, with the condition's auxiliary heads.
-
-    Raises
-    ------
-    SchemaError
-        If the condition is not known, or a DCC head has no classes to tell apart.
-    """
+    """Return both nets at their training, with the condition's auxiliary heads."""
     if config.condition not in CONDITIONS:
         raise SchemaError(
             f"unknown condition '{config.condition}'; known are {', '.join(CONDITIONS)}"
         )
-    spec, start = config.architecture, _seeds(config.seed)
+    spec, start = config.architecture, 100 * config.seed
     parts = config.condition.split("+")
     common = None
     if "dcc" in parts:
@@ -171,16 +157,11 @@ def learners(
     return made[0], made[1]
 
 
-def _seeds(seed: int) -> int:
-    """Return the first of a run's seeds of initial weights and draws."""
-    return 100 * seed
-
-
 def judged(cell: PairCell, tasks: tuple[Task, Task], nets: tuple[Net, Net]) -> list[Row]:
     """Recombine both ways; the upper bound's nets stay as they are."""
     config, among = cell.config, data.in_common(*tasks)
-    upper = config.condition == UPPER
-    unlabelled = [data.drawn(t.training, cell.unlabelled, seed=config.seed) for t in tasks]
+    budget, upper = cell.request.budget, config.condition == UPPER
+    unlabelled = [data.drawn(t.training, budget.unlabelled, seed=config.seed) for t in tasks]
     own = [
         judging.recombined(net.f, net.head, images_NCSS)
         for net, images_NCSS in zip(nets, unlabelled, strict=True)
@@ -189,7 +170,7 @@ def judged(cell: PairCell, tasks: tuple[Task, Task], nets: tuple[Net, Net]) -> l
     alike = None if upper else judging.cross_correlation(own[0][0], own[1][0], _correlated(tasks))
     rows = []
     for place, task in enumerate(tasks):
-        test = data.spread(task.test, cell.test_images)
+        test = data.spread(task.test, budget.test_images)
         scores_NK = judging.outputs(own[place], test.images_NCSS)
         row = Row(
             setting=cell.setting,

@@ -6,15 +6,15 @@ Shapes: C channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from statistics import mean
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tests.benchmarks.papers.recombine.rows import UPPER, Row, average, chosen
+from tests.benchmarks.harness import plots
+from tests.benchmarks.harness.rows import average, chosen, distinct
+from tests.benchmarks.papers.recombine.rows import UPPER, Row
 
 _OURS = "#2e6fb7"
 _BOUND = "#c1272d"
@@ -25,148 +25,103 @@ _COLOURS = {
     "iiw+rp": _OURS,
     "iiw+dcc": "#3a9d5d",
 }
-_OVER = {
-    "split": "nets split after",
-    "classes": "classes of the shared head",
-    "transfer": "steps of fine-tuning",
-}
-"""What settings with cases vary."""
 
 
-def methods(rows: Sequence[Row], path: Path) -> None:
+def methods(rows: Sequence[Row]) -> Figure:
     """Draw every method's accuracy beside chance and the upper bound (paper, figure 2)."""
-    figure, axes = _axes((6.4, 3.6))
-    names = [name for name in dict.fromkeys(row.method for row in rows) if name != UPPER]
-    means = [average(chosen(rows, name)) for name in names]
-    shown = [(name, found) for name, found in zip(names, means, strict=True) if found is not None]
-    axes.bar(
-        [name.replace("+", "\n+") for name, _ in shown],
-        [found.mean for _, found in shown],
-        yerr=[found.half or 0 for _, found in shown],
-        color=_OURS,
-        width=0.6,
-        capsize=3,
-    )
-    bound = average(chosen(rows, UPPER))
+    axes = _axes()
+    names = [name for name in distinct(rows, "method") if name != UPPER]
+    means = [average(chosen(rows, method=name), "accuracy") for name in names]
+    titles = [name.replace("+", "\n+") for name in names]
+    plots.bars(axes, titles, means, color=_OURS, width=0.6, capsize=3)
+    bound = average(chosen(rows, method=UPPER), "accuracy")
     if bound is not None:
         axes.axhline(bound.mean, color=_BOUND, linewidth=1, label=UPPER)
-    axes.axhline(rows[0].chance, color="black", linestyle=":", linewidth=1, label="chance")
-    axes.set_ylabel("accuracy in %")
+    _chance(axes, rows)
     axes.set_ylim(bottom=0)  # of three seeds an interval may reach below
     axes.tick_params(axis="x", labelsize=8)
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(figure, path)
+    return plots.legend(axes)
 
 
-def over_cases(rows: Sequence[Row], path: Path) -> None:
+def over_cases(rows: Sequence[Row], *, x: str) -> Figure:
     """Draw the accuracy of each method over its cases; one without cases is a line across."""
-    figure, axes = _axes((6.4, 3.6))
-    cases = list(dict.fromkeys(row.case for row in rows if row.case))
-    for method in dict.fromkeys(row.method for row in rows):
-        points = [(case, average(chosen(rows, method, case))) for case in cases]
-        shown = [(case, found) for case, found in points if found is not None]
-        colour = _COLOURS.get(method)
-        if shown:
-            axes.errorbar(
-                [cases.index(case) for case, _ in shown],
-                [found.mean for _, found in shown],
-                yerr=[found.half or 0 for _, found in shown],
-                marker="o",
-                markersize=4,
-                capsize=2,
-                color=colour,
-                label=method,
-            )
-        elif (alone := average(chosen(rows, method))) is not None:
+    axes = _axes(x)
+    cases = [case for case in distinct(rows, "case") if case]
+    for method in distinct(rows, "method"):
+        own, colour = chosen(rows, method=method), _COLOURS.get(method)
+        points = [average(chosen(own, case=case), "accuracy") for case in cases]
+        if any(points):
+            plots.line(axes, enumerate(points), color=colour, label=method)
+        elif (alone := average(own, "accuracy")) is not None:
             axes.axhline(alone.mean, color=colour, linestyle="--", linewidth=1, label=method)
     axes.set_xticks(range(len(cases)), cases, fontsize=8)
-    axes.set_xlabel(_OVER[rows[0].setting])
-    axes.axhline(rows[0].chance, color="black", linestyle=":", linewidth=1, label="chance")
-    axes.set_ylabel("accuracy in %")
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(figure, path)
+    _chance(axes, rows)
+    return plots.legend(axes)
 
 
-def groups(rows: Sequence[Row], path: Path) -> None:
+def groups(rows: Sequence[Row], *, by: str) -> Figure:
     """Draw a group of bars for each direction or case, a bar for each method (paper, figure 4)."""
-    figure, axes = _axes((6.4, 3.6))
-    columns = list(dict.fromkeys(row.case or row.direction for row in rows))
-    names = list(dict.fromkeys(row.method for row in rows))
+    axes = _axes()
+    columns, names = distinct(rows, by), distinct(rows, "method")
     width = 0.8 / len(names)
     for place, method in enumerate(names):
-        means = [
-            average([r for r in chosen(rows, method) if (r.case or r.direction) == column])
-            for column in columns
-        ]
-        axes.bar(
+        own = chosen(rows, method=method)
+        plots.bars(
+            axes,
             [x - 0.4 + (place + 0.5) * width for x in range(len(columns))],
-            [0.0 if found is None else found.mean for found in means],
-            yerr=[0.0 if found is None else found.half or 0 for found in means],
+            [average(chosen(own, **{by: column}), "accuracy") for column in columns],
             width=width,
             capsize=2,
             color=_COLOURS.get(method),
             label=method,
         )
     axes.set_xticks(range(len(columns)), columns, fontsize=8)
-    axes.axhline(rows[0].chance, color="black", linestyle=":", linewidth=1, label="chance")
-    axes.set_ylabel("accuracy in %")
-    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(figure, path)
+    _chance(axes, rows)
+    return plots.legend(axes)
 
 
-def correlations(rows: Sequence[Row], path: Path) -> None:
+def correlations(rows: Sequence[Row]) -> Figure:
     """Draw the channels' correlations between both extractors, sorted, a band for each method.
 
     The number is their mean; that of independent nets is shown under the best permutation, too
     (paper, figure 3).
     """
-    bands: list[tuple[str, float, list[float]]] = []
-    for name in dict.fromkeys(row.method for row in rows):
-        found = [row for row in chosen(rows, name) if row.channel_correlations]
+    bands, labels = [], []
+    for name in distinct(rows, "method"):
+        found = [row for row in chosen(rows, method=name) if row.channel_correlations]
         if not found:
             continue
-        channels_C = np.mean([row.channel_correlations for row in found], axis=0)
-        bands.append((name, float(channels_C.mean()), channels_C.tolist()))
-    figure = Figure(figsize=(6.4, 0.4 * len(bands) + 0.9), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+        bands.append(np.mean([row.channel_correlations for row in found], axis=0))
+        labels.append(f"{name}  {bands[-1].mean():.2f}")
+        permuted = [r.permuted_correlation for r in found if r.permuted_correlation is not None]
+        if permuted and name == "independent":
+            labels[-1] += f"\n(permuted {np.mean(permuted):.2f})"
+    figure = plots.figure(6.4, 0.4 * len(bands) + 0.9)
     axes = figure.add_subplot()
-    picture = axes.imshow(
-        [band for _, _, band in bands], vmin=0, vmax=1, cmap="magma", aspect="auto"
-    )
-    labels = [f"{name}  {value:.2f}" for name, value, _ in bands]
-    alone = [r.permuted_correlation for r in chosen(rows, "independent")]
-    permuted = [value for value in alone if value is not None]
-    if permuted:
-        place = [name for name, _, _ in bands].index("independent")
-        labels[place] += f"\n(permuted {mean(permuted):.2f})"
+    picture = axes.imshow(bands, vmin=0, vmax=1, cmap="magma", aspect="auto")
     axes.set_yticks(range(len(bands)), labels, fontsize=8)
     axes.set_xticks([])
     axes.set_xlabel("channels, most alike first", fontsize=8)
     figure.colorbar(picture, ax=axes, label="correlation")
-    _save(figure, path)
+    return figure
 
 
-DRAWN: dict[str, Callable[[Sequence[Row], Path], None]] = {
+def _axes(x: str = "") -> Axes:
+    return plots.axes(6.4, 3.6, x=x, y="accuracy in %")
+
+
+def _chance(axes: Axes, rows: Sequence[Row]) -> None:
+    axes.axhline(rows[0].chance, color="black", linestyle=":", linewidth=1, label="chance")
+
+
+DRAWN: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "analysis": methods,
     "incremental": methods,
     "bound": methods,
-    "split": over_cases,
-    "classes": over_cases,
-    "uda": groups,
-    "architectures": groups,
-    "transfer": over_cases,
+    "split": partial(over_cases, x="nets split after"),
+    "classes": partial(over_cases, x="classes of the shared head"),
+    "uda": partial(groups, by="direction"),
+    "architectures": partial(groups, by="case"),
+    "transfer": partial(over_cases, x="steps of fine-tuning"),
 }
 """What shows each setting."""
-
-
-def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)

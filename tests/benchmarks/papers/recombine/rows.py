@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-from tests.benchmarks.harness.intervals import Interval, over_seeds
 
 UPPER = "upper bound"
 """Each net as it was trained, with a rotation head of its own (paper, section 4)."""
@@ -52,25 +50,8 @@ def bounded(rows: Sequence[Row]) -> list[Row]:
 
     def bound(row: Row) -> float | None:
         net = row.direction.partition(">")[0]
-        named = bounds.get((row.case, row.seed, net))
-        return bounds.get(("", row.seed, net)) if named is None else named
+        return bounds.get((row.case, row.seed, net), bounds.get(("", row.seed, net)))
 
     return [
         row if row.upper_bound is not None else replace(row, upper_bound=bound(row)) for row in rows
     ]
-
-
-def chosen(
-    rows: Iterable[Row], method: str, case: str | None = None, direction: str | None = None
-) -> list[Row]:
-    """Return the rows of one method, and of one case and direction if given."""
-    return [
-        row
-        for row in rows
-        if row.method == method and case in (None, row.case) and direction in (None, row.direction)
-    ]
-
-
-def average(rows: Iterable[Row], what: str = "accuracy") -> Interval | None:
-    """Return the mean over seeds of a value, each a mean over directions; None if one lacks it."""
-    return over_seeds((row.seed, getattr(row, what)) for row in rows)

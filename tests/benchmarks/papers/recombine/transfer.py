@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from statistics import mean
 
 import torch
-from rich.console import Console
+from scipy.stats import spearmanr
 from torch import nn
 
 from rootstock.common.nets.architectures import build_head, initialise
-from tests.benchmarks.harness.pool import run_all
-from tests.benchmarks.papers.recombine import data, domains, judging
+from tests.benchmarks.harness.pool import Workers
+from tests.benchmarks.harness.request import Request
+from tests.benchmarks.harness.rows import chosen
+from tests.benchmarks.papers.recombine import domains
 from tests.benchmarks.papers.recombine.budget import Budget
-from tests.benchmarks.papers.recombine.digits import grey_task
-from tests.benchmarks.papers.recombine.domains import DomainCell, DomainConfig
-from tests.benchmarks.papers.recombine.request import Request
+from tests.benchmarks.papers.recombine.domains import DomainConfig
 from tests.benchmarks.papers.recombine.rows import Row
-from tests.benchmarks.papers.recombine.training import Learner, steps
+from tests.benchmarks.papers.shared import data, judging
+from tests.benchmarks.papers.shared.digits import grey_task
+from tests.benchmarks.papers.shared.training import Learner, steps
 
 FOUNDER = "public"
 """Whose net's rotation head all others learn against: the paper's CIFAR-100."""
@@ -45,34 +46,29 @@ _SHARES = (0.0, 0.1, 0.3, 1.0)
 class TransferCell:
     """One source, target, method and seed; both nets are in the cache."""
 
+    request: Request[Budget]
     method: str
     source: DomainConfig
     target: DomainConfig
-    budget: Budget
-    root: Path
-    cache: Path
 
 
-def measure(request: Request, pool: ProcessPoolExecutor, console: Console) -> list[Row]:
+def measure(request: Request[Budget], run: Workers) -> list[Row]:
     """Return the rows of all sources and targets, seed by seed."""
     for name in (*TASKS, FOUNDER):
-        grey_task(name, request.root, request.cache)  # once, before the processes start
-    seeds = range(request.seeds)
-    founders = [domains.configured(request, FOUNDER, seed) for seed in seeds]
+        grey_task(name, request.folders)  # once, before the processes start
+    founders = [domains.configured(request, FOUNDER, seed) for seed in request.seeds]
     nets = [
         config(request, method, task, seed)
-        for seed in seeds
+        for seed in request.seeds
         for method in (COMPATIBLE, INDEPENDENT)
         for task in TASKS
     ]
     for what, wanted in (("founders", founders), ("nets", nets)):
-        cells_there = [DomainCell(one, request.root, request.cache) for one in wanted]
-        run_all(pool, what, domains.prepare, cells_there, console)
-    found = run_all(pool, "transfers", run, cells(request), console)
-    return [row for rows in found for row in rows]
+        run.fill(what, partial(domains.trained, request.folders), wanted)
+    return run.rows("transfers", judged, cells(request))
 
 
-def config(request: Request, method: str, task: str, seed: int) -> DomainConfig:
+def config(request: Request[Budget], method: str, task: str, seed: int) -> DomainConfig:
     """Return what decides the net of a task under a method."""
     if method != COMPATIBLE:
         return domains.configured(request, task, seed)
@@ -80,18 +76,16 @@ def config(request: Request, method: str, task: str, seed: int) -> DomainConfig:
     return domains.configured(request, task, seed, founder=founder, same=True)
 
 
-def cells(request: Request) -> list[TransferCell]:
+def cells(request: Request[Budget]) -> list[TransferCell]:
     """Return every method from every source to every target, seed by seed."""
     return [
         TransferCell(
+            request,
             method,
             config(request, method, source, seed),
             config(request, method, target, seed),
-            request.budget,
-            request.root,
-            request.cache,
         )
-        for seed in range(request.seeds)
+        for seed in request.seeds
         for method in METHODS
         for target in TARGETS[: request.budget.targets]
         for source in TASKS
@@ -99,12 +93,12 @@ def cells(request: Request) -> list[TransferCell]:
     ]
 
 
-def run(cell: TransferCell) -> list[Row]:
+def judged(cell: TransferCell) -> list[Row]:
     """Put the source's extractor below the target's head, fine-tune both, and judge on the way."""
-    seed, budget = cell.source.seed, cell.budget
-    target = domains.trained(cell.target, cell.root, cell.cache)
-    f = copy.deepcopy(domains.trained(cell.source, cell.root, cell.cache).f).requires_grad_(True)
-    task = grey_task(cell.target.task, cell.root, cell.cache)
+    seed, budget, folders = cell.source.seed, cell.request.budget, cell.request.folders
+    target = domains.trained(folders, cell.target)
+    f = copy.deepcopy(domains.trained(folders, cell.source).f).requires_grad_(True)
+    task = grey_task(cell.target.task, folders)
     device = torch.device(cell.source.device)
     if cell.method == NEW:
         head = build_head(cell.target.architecture, len(task.classes))
@@ -153,22 +147,13 @@ def rank_correlation(rows: Sequence[Row], method: str, other: str) -> float:
             before, after = (
                 {
                     row.direction: row.accuracy
-                    for row in rows
-                    if (row.method, row.case, row.seed) == (kind, case, seed)
-                    and row.direction.endswith(f">{target}")
+                    for row in chosen(rows, method=kind, case=case, seed=seed)
+                    if row.direction.endswith(f">{target}")
                 }
                 for kind, case in ((method, "0"), (other, last))
             )
-            paths = [_ranks([values[key] for key in before]) for values in (before, after)]
+            pairs = [(value, after[source]) for source, value in before.items()]
             # A ranking that ranks nothing is like no other.
-            tied = any(bool((ranks == ranks[0]).all()) for ranks in paths)
-            found.append(0.0 if tied else float(torch.corrcoef(torch.stack(paths))[0, 1]))
+            tied = any(len(set(values)) == 1 for values in zip(*pairs, strict=True))
+            found.append(0.0 if tied else float(spearmanr(pairs).statistic))
     return mean(found)
-
-
-def _ranks(values: Sequence[float]) -> torch.Tensor:
-    """Return each value's place among all, from 0; ties share the mean of theirs."""
-    numbers = torch.tensor(values, dtype=torch.float64)
-    below = (numbers[None] < numbers[:, None]).sum(1)
-    equal = (numbers[None] == numbers[:, None]).sum(1)
-    return below + (equal - 1) / 2

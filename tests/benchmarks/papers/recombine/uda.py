@@ -8,21 +8,20 @@ classifier of the first.
 from __future__ import annotations
 
 import copy
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 import torch
-from rich.console import Console
 
-from tests.benchmarks.harness.pool import run_all
-from tests.benchmarks.papers.recombine import data, domains, judging
+from tests.benchmarks.harness.pool import Workers
+from tests.benchmarks.harness.request import Request
+from tests.benchmarks.papers.recombine import domains
 from tests.benchmarks.papers.recombine.budget import Budget
-from tests.benchmarks.papers.recombine.digits import grey_task
-from tests.benchmarks.papers.recombine.domains import Domain, DomainCell, DomainConfig
-from tests.benchmarks.papers.recombine.request import Request
+from tests.benchmarks.papers.recombine.domains import Domain, DomainConfig
 from tests.benchmarks.papers.recombine.rows import UPPER, Row
-from tests.benchmarks.papers.recombine.training import Learner, freeze, train
+from tests.benchmarks.papers.shared import data, judging
+from tests.benchmarks.papers.shared.digits import grey_task
+from tests.benchmarks.papers.shared.training import Learner, freeze, train
 
 DIRECTIONS = (("mnist", "usps"), ("usps", "mnist"))
 SOURCE = "source only"
@@ -34,53 +33,40 @@ ADAPTED = "adapted by rp"
 class UdaCell:
     """One direction and seed; both nets are in the cache."""
 
+    request: Request[Budget]
     source: DomainConfig
     target: DomainConfig
     """Trained on the target's labels: the upper bound."""
-    budget: Budget
-    root: Path
-    cache: Path
 
 
-def measure(request: Request, pool: ProcessPoolExecutor, console: Console) -> list[Row]:
+def measure(request: Request[Budget], run: Workers) -> list[Row]:
     """Return the rows of all directions, seed by seed."""
     names = [name for name, _ in DIRECTIONS]
     for name in names:
-        grey_task(name, request.root, request.cache)  # once, before the processes start
-    nets = [
-        DomainCell(domains.configured(request, name, seed), request.root, request.cache)
-        for seed in range(request.seeds)
-        for name in names
-    ]
-    run_all(pool, "nets", domains.prepare, nets, console)
-    return [
-        row for rows in run_all(pool, "adaptations", run, cells(request), console) for row in rows
-    ]
+        grey_task(name, request.folders)  # once, before the processes start
+    nets = [domains.configured(request, name, seed) for seed in request.seeds for name in names]
+    run.fill("nets", partial(domains.trained, request.folders), nets)
+    return run.rows("adaptations", judged, cells(request))
 
 
-def cells(request: Request) -> list[UdaCell]:
+def cells(request: Request[Budget]) -> list[UdaCell]:
     """Return every direction, seed by seed."""
     return [
-        UdaCell(
-            domains.configured(request, source, seed),
-            domains.configured(request, target, seed),
-            request.budget,
-            request.root,
-            request.cache,
-        )
-        for seed in range(request.seeds)
-        for source, target in DIRECTIONS
+        UdaCell(request, *(domains.configured(request, name, seed) for name in direction))
+        for seed in request.seeds
+        for direction in DIRECTIONS
     ]
 
 
-def run(cell: UdaCell) -> list[Row]:
+def judged(cell: UdaCell) -> list[Row]:
     """Adapt the source's extractor, and judge it beside what was there before."""
-    source = domains.trained(cell.source, cell.root, cell.cache)
-    target = grey_task(cell.target.task, cell.root, cell.cache)
-    upper = domains.trained(cell.target, cell.root, cell.cache)
+    folders, budget = cell.request.folders, cell.request.budget
+    source = domains.trained(folders, cell.source)
+    target = grey_task(cell.target.task, folders)
+    upper = domains.trained(folders, cell.target)
     adapted = adapt(source, target, cell)
-    unlabelled = data.drawn(target.training, cell.budget.unlabelled, seed=cell.source.seed)
-    test = data.spread(target.test, cell.budget.test_images)
+    unlabelled = data.drawn(target.training, budget.unlabelled, seed=cell.source.seed)
+    test = data.spread(target.test, budget.test_images)
     rows = []
     for method, net, images_NCSS in (
         (SOURCE, source, None),
@@ -112,5 +98,5 @@ def adapt(source: Domain, target: data.Task, cell: UdaCell) -> Domain:
     f, rotation = copy.deepcopy(source.f).requires_grad_(True), copy.deepcopy(source.rotation)
     freeze(rotation)
     learner = Learner(f, target, 100 * cell.source.seed + 40, rotation=rotation)
-    train([learner], cell.budget.adapting, torch.device(cell.source.device))
+    train([learner], cell.request.budget.adapting, torch.device(cell.source.device))
     return replace(source, f=f.eval().requires_grad_(False))

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -33,7 +32,10 @@ from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
 from rootstock.site_agent.scoring.metrics import error_percent
-from tests.benchmarks.papers.transplant import datasets
+from tests.benchmarks.harness.request import Folders
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.datasets import SPLIT, Lab
+from tests.benchmarks.papers.transplant import teachers
 from tests.benchmarks.papers.transplant.material import Judged, Material, between, features
 
 CEILING = "ceiling"
@@ -43,6 +45,8 @@ ALL = -1
 
 PAPER_1 = ("3x3", "3x3 x3")
 PAPER_2 = "1x1 x3"
+PAPER_3 = "1x1"
+"""`auto`'s in Experiment 3, too: one convolution."""
 AUTO = "3x3"
 """`auto`'s adapter: one convolution has the better ceiling (see RESULTS.md), no more parameters."""
 
@@ -50,19 +54,31 @@ _SHAPES: dict[str, tuple[Literal[1, 3], int]] = {"1x1 x3": (1, 3), "3x3": (3, 1)
 
 
 @dataclass(frozen=True)
+class Setup:
+    """An experiment on a data set, for all categories and seeds."""
+
+    folders: Folders
+    experiment: int
+    data: str
+    samples: tuple[int, ...]
+    methods: tuple[str, ...]
+    split: str = SPLIT
+    quick: bool = False
+
+
+@dataclass(frozen=True)
 class Cell:
     """What one process does."""
 
-    experiment: int
-    data: str
+    setup: Setup
     category: str
+    """"" is the common start."""
     seed: int
-    samples: tuple[int, ...]
-    methods: tuple[str, ...]
-    root: Path
-    cache: Path
-    split: str
-    quick: bool
+
+    def lab(self) -> Lab:
+        setup = self.setup
+        dataset = datasets.load(setup.data, setup.folders, setup.split)
+        return Lab(dataset, self.category, self.seed, setup.folders)
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,24 @@ class Row:
     teacher_pixel_accuracy: float | None = None
     seconds: float = 0.0
 
+    @property
+    def measured(self) -> float | None:
+        """Return the error, in Experiment 3 the pixel accuracy."""
+        return self.pixel_accuracy if self.experiment == 3 else self.error
+
+    @property
+    def teacher(self) -> float | None:
+        """Return the teacher's."""
+        return self.teacher_pixel_accuracy if self.experiment == 3 else self.teacher_error
+
+
+def prepare(cell: Cell) -> None:
+    """Train a cell's teacher, so that no two cells train the same net."""
+    if cell.category:
+        teachers.trained(cell.lab())
+    else:
+        teachers.common_start(cell.lab())
+
 
 def run(cell: Cell) -> list[Row]:
     """Return a cell's rows."""
@@ -97,18 +131,23 @@ def run(cell: Cell) -> list[Row]:
     rows = []
     dreams: Dreams = {}
     for method, adapter, samples in plan(cell):
-        row = Row(
-            experiment=cell.experiment,
-            data=cell.data,
-            category=cell.category,
-            method=method,
-            adapter=adapter,
-            samples=samples,
-            seed=cell.seed,
-            error=None,
-            teacher_error=teacher_error,
+        began = time.perf_counter()
+        error, calibrated = judged(method, adapter, samples, cell, material, dreams)
+        rows.append(
+            Row(
+                experiment=cell.setup.experiment,
+                data=cell.setup.data,
+                category=cell.category,
+                method=method,
+                adapter=adapter,
+                samples=samples,
+                seed=cell.seed,
+                error=error,
+                teacher_error=teacher_error,
+                calibrated_error=calibrated,
+                seconds=time.perf_counter() - began,
+            )
         )
-        rows.append(_filled(row, cell, material, dreams))
     return rows
 
 
@@ -123,7 +162,7 @@ def space(cell: Cell) -> Space:
     found = []
     for method, adapter in (("auto", AUTO), ("direct-learn", PAPER_2)):
         spec = _spec(adapter, material.channels)
-        transplant = material.transplant(spec, cell.samples[0], seed=cell.seed)
+        transplant = material.transplant(spec, SPACE_SAMPLES, seed=cell.seed)
         below = learned(method, transplant, settings(cell, method))
         hidden = material.problem.student_task[:-1]
         shown_NCHW = material.test.features_NCHW[material.test.labels_N > 0.5]
@@ -133,15 +172,15 @@ def space(cell: Cell) -> Space:
 
 def plan(cell: Cell) -> Iterator[tuple[str, str, int]]:
     """Yield (method, adapter, samples) of a cell."""
-    for method in cell.methods:
-        for adapter in _adapters(cell.experiment, method):
+    for method in cell.setup.methods:
+        for adapter in _adapters(cell.setup.experiment, method):
             if method == CEILING:
                 yield method, adapter, ALL
             elif method in ("identity", "closed-form"):
                 yield method, adapter, 0  # samples change nothing
             else:
-                counts = cell.samples
-                if method in _SECONDARY and len(counts) > 3:
+                counts = cell.setup.samples
+                if method in _SECONDARY and len(counts) > 3 and cell.setup.experiment != 3:
                     counts = tuple(sorted({counts[0], counts[1], counts[-1]}))
                 needs_samples = MethodName(method).needs_samples
                 yield from (
@@ -156,9 +195,9 @@ _SECONDARY = ("distill", "jacobian", "dream")
 def _adapters(experiment: int, method: str) -> tuple[str, ...]:
     if experiment == 1:
         return PAPER_1
-    if method == "identity":
-        return (AUTO,)
-    if method in ("auto", "dream"):
+    if experiment == 3:
+        return (PAPER_3,)
+    if method in ("identity", "auto", "dream"):
         return (AUTO,)
     if method in ("direct-learn", "closed-form", CEILING):
         return (PAPER_2, AUTO)
@@ -166,24 +205,14 @@ def _adapters(experiment: int, method: str) -> tuple[str, ...]:
 
 
 def _material(cell: Cell) -> Material:
-    dataset = datasets.load(cell.data, cell.root, cell.cache, cell.split)
-    student = {1: cell.category, 2: dataset.similar[0], 4: ""}[cell.experiment]
-    return between(
-        dataset, cell.category, student, seed=cell.seed, root=cell.root, cache=cell.cache
-    )
+    lab = cell.lab()
+    student = {1: cell.category, 2: lab.dataset.similar[0], 4: ""}[cell.setup.experiment]
+    return between(lab, student)
 
 
 def _spec(adapter: str, channels: int) -> AdapterSpec:
     kernel, convs = _SHAPES[adapter]
     return AdapterSpec(in_channels=channels, out_channels=channels, convs=convs, kernel=kernel)
-
-
-def _filled(row: Row, cell: Cell, material: Material, dreams: Dreams) -> Row:
-    began = time.perf_counter()
-    error, calibrated = judged(row.method, row.adapter, row.samples, cell, material, dreams)
-    return replace(
-        row, error=error, calibrated_error=calibrated, seconds=time.perf_counter() - began
-    )
 
 
 def judged(
@@ -212,22 +241,21 @@ def judged(
 
 def settings(cell: Cell, method: str) -> MethodSettings:
     """Return what a method works with: the paper's draws for the paper's, defaults for ours."""
-    papers = cell.experiment > 1 and method in ("back-distill", "jacobian")
+    papers = cell.setup.experiment > 1 and method in ("back-distill", "jacobian")
     learning = BackDistillationSettings(
         seed=cell.seed, policy="exp2" if papers else "exp1", steps=STEPS.get(method, 200)
     )
-    ridge = 1e-6 if cell.experiment == 1 else 1e-2
-    if cell.quick:
-        learning = learning.model_copy(update={"steps": max(50, learning.steps // 2)})
+    ridge = 1e-6 if cell.setup.experiment == 1 else 1e-2
     made = MethodSettings(ridge=ridge, learning=learning)
-    if cell.quick:
-        made = made.model_copy(
-            update={
-                "teaching": TeachingSettings(steps=100),
-                "dream": made.dream.model_copy(update={"images": 64, "steps": 60}),
-            }
-        )
-    return made
+    if not cell.setup.quick:
+        return made
+    return made.model_copy(
+        update={
+            "learning": learning.model_copy(update={"steps": max(50, learning.steps // 2)}),
+            "teaching": TeachingSettings(steps=100),
+            "dream": made.dream.model_copy(update={"images": 64, "steps": 60}),
+        }
+    )
 
 
 STEPS = {"direct-learn": 300, "distill": 300, "jacobian": 200, "back-distill": 300}

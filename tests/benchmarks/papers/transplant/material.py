@@ -6,8 +6,7 @@ Shapes: N images, C channels of x = f(I), M channels that g_S takes, S side of a
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,8 @@ from rootstock.common.errors import DataError
 from rootstock.common.images.decode import batches, normalise
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
+from tests.benchmarks.papers.shared.datasets import Lab, Labelled, LabSplit
 from tests.benchmarks.papers.transplant import teachers
-from tests.benchmarks.papers.transplant.datasets import Dataset, Labelled, LabSplit, lab
 from tests.benchmarks.papers.transplant.shared_task import named_statistics, shared_task_module
 from tests.benchmarks.papers.transplant.teachers import Below
 
@@ -83,7 +82,6 @@ class Material:
         )
 
     def drawn(self, samples: int, *, seed: int) -> Labelled:
-        """Return that many of the lab's training images."""
         generator = torch.Generator().manual_seed(seed * 104_729 + 1)
         order = torch.randperm(len(self.split.training), generator=generator)
         labels_N = self.split.training.classes_N[order]
@@ -98,46 +96,31 @@ class Material:
         return self.split.training.at(torch.cat(chosen))
 
 
-def between(
-    dataset: Dataset,
-    category: str,
-    student: str,
-    *,
-    seed: int,
-    root: Path,
-    cache: Path,
-    below: Below | None = None,
-) -> Material:
-    """Return what joins a category to a task module.
+def between(lab: Lab, student: str, *, below: Below | None = None) -> Material:
+    """Return what joins a lab's category to a task module.
 
     Parameters
     ----------
-    dataset, category
-        Whose category module.
+    lab
+        Whose category module; its seed is also the reorder layer's and the draws'.
     student
         The category whose teacher gives g_S; the category itself in Experiment 1; "" for a task
         module that was trained for all others (Experiment 4).
-    seed
-        Of teachers, the reorder layer and draws.
-    root, cache
-        Of data sets; of trained nets.
     below
         Auxiliary heads that the category's teacher is trained below, if any.
     """
-    split = lab(dataset, category, seed=seed)
-    own = teachers.trained(dataset, category, split, seed=seed, root=root, cache=cache, below=below)
+    dataset, split = lab.dataset, lab.split
+    own = teachers.trained(lab, below=below)
     ours = named_statistics(own, split.training)
     if student == "":
-        student_task, theirs = shared_task_module(
-            dataset, category, seed=seed, root=root, cache=cache
-        )
-    elif student == category:
+        student_task, theirs = shared_task_module(lab)
+    elif student == lab.category:
         student_task, theirs = own.task_modules[teachers.TASK.name], ours
     else:
-        other = lab(dataset, student, seed=seed)
-        net = teachers.trained(dataset, student, other, seed=seed, root=root, cache=cache)
+        other = replace(lab, category=student)
+        net = teachers.trained(other)
         student_task = net.task_modules[teachers.TASK.name]
-        theirs = named_statistics(net, other.training)
+        theirs = named_statistics(net, other.split.training)
     mean_C = feature_means(own.category_module, ours)
     mean_M = feature_means(own.category_module, theirs)
     channels = feature_shape(dataset.architecture)[0]
@@ -150,7 +133,7 @@ def between(
             feature_shape(dataset.architecture),
             beta=float(theirs["feature_norm"] / ours["feature_norm"]),
         ),
-        permutation_C=_reordered(channels, category, seed),
+        permutation_C=reordered(channels, lab.category, lab.seed),
         means=None if mean_C is None or mean_M is None else (mean_C, mean_M),
         source=DreamSource(
             own.category_module, teacher_task, input_shape(dataset.architecture), ours
@@ -172,7 +155,7 @@ def _judged(category_module: nn.Module, images: Labelled) -> Judged:
     return Judged(features(category_module, images.images_NCSS), images.classes_N.float())
 
 
-def _reordered(channels: int, category: str, seed: int) -> Tensor:
+def reordered(channels: int, category: str, seed: int) -> Tensor:
     """Return the reorder layer's permutation (paper, footnote 2), one per category and seed."""
     salt = int.from_bytes(hashlib.sha256(f"{category}/{seed}".encode()).digest()[:7])
     return torch.randperm(channels, generator=torch.Generator().manual_seed(salt))

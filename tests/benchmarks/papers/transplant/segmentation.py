@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -20,19 +19,20 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.augmentation import moved
 from rootstock.common.distillation.problem import pixel_labels
-from rootstock.common.errors import DataError
 from rootstock.common.images.decode import normalise
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import NO_LABEL
-from rootstock.common.weights import safetensors_io
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data import crops as squares
 from rootstock.site_agent.data.voc import VOC_CLASSES
-from rootstock.site_agent.recipes.fit import schedule
 from rootstock.site_agent.scoring.metrics import error_percent
+from tests.benchmarks.harness import cache
 from tests.benchmarks.harness.cache import cached
-from tests.benchmarks.papers.transplant import teachers, voc
+from tests.benchmarks.harness.request import Folders
+from tests.benchmarks.harness.training import adamw, epochs
+from tests.benchmarks.papers.shared import voc
+from tests.benchmarks.papers.transplant import teachers
 
 SIDE = 32
 CONTEXT = 0.2
@@ -56,11 +56,9 @@ class Masked:
     labels_NSS: Tensor
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.images_NCSS)
 
     def at(self, indices: Tensor) -> Masked:
-        """Return some of the images."""
         return Masked(self.images_NCSS[indices], self.labels_NSS[indices])
 
 
@@ -74,21 +72,10 @@ class MaskedSplit:
     test: Masked
 
 
-def load(root: Path, cache: Path) -> dict[str, MaskedSplit]:
-    """Read every category's images.
-
-    Raises
-    ------
-    DataError
-        If the folder is not VOC's layout.
-    """
-    path = cache / f"voc-masks-{SIDE}-{FORMAT}.safetensors"
-    if path.exists():
-        tensors = safetensors.torch.load_file(path)
-    else:
-        tensors = _read(root / "voc2012-animals")
-        cache.mkdir(parents=True, exist_ok=True)
-        safetensors_io.write(path, tensors)
+def load(folders: Folders) -> dict[str, MaskedSplit]:
+    """Read every category's images."""
+    name = f"voc-masks-{SIDE}-{FORMAT}"
+    tensors = cache.kept(folders, name, lambda: _read(folders.root / "voc2012-animals"))
     return {category: _split(tensors, category) for category in voc.ANIMALS}
 
 
@@ -110,25 +97,19 @@ def _split(tensors: dict[str, Tensor], category: str) -> MaskedSplit:
 
 
 def _read(folder: Path) -> dict[str, Tensor]:
-    base = folder / "VOCdevkit" / "VOC2012"
     found: dict[str, Tensor] = {}
     for part in ("train", "val"):
-        listing = base / "ImageSets" / "Segmentation" / f"{part}.txt"
-        if not listing.is_file():
-            raise DataError(f"{listing} is missing; give --root the folder of voc2012-animals")
         images: dict[str, list[np.ndarray]] = {name: [] for name in voc.ANIMALS}
         masks: dict[str, list[np.ndarray]] = {name: [] for name in voc.ANIMALS}
-        for name in listing.read_text().split():
-            mask_HW = np.asarray(Image.open(base / "SegmentationClass" / f"{name}.png"))
+        for _, picture, mask_HW in voc.pictures(folder, part):
             present = [
                 animal
                 for animal in voc.ANIMALS
                 if (mask_HW == VOC_CLASSES.index(animal)).sum() >= _MIN_PIXELS
             ]
             if len(present) == 1:
-                picture = Image.open(base / "JPEGImages" / f"{name}.jpg").convert("RGB")
                 value = VOC_CLASSES.index(present[0])
-                image, mask = _cropped(picture, mask_HW, value)
+                image, mask = _cropped(picture.convert("RGB"), mask_HW, value)
                 images[present[0]].append(image)
                 masks[present[0]].append(mask)
         for animal in voc.ANIMALS:
@@ -152,7 +133,7 @@ def _cropped(
     )
 
 
-def start(splits: dict[str, MaskedSplit], *, seed: int, cache: Path) -> nn.Sequential:
+def start(splits: dict[str, MaskedSplit], *, seed: int, folders: Folders) -> nn.Sequential:
     """Return the common start f, g as one sequence of (f, g)."""
     net = _net(seed)
     public = Masked(
@@ -160,18 +141,18 @@ def start(splits: dict[str, MaskedSplit], *, seed: int, cache: Path) -> nn.Seque
         torch.cat([split.public.labels_NSS for split in splits.values()]),
     )
     config = _config("", START_EPOCHS, seed)
-    cached(cache, config, {"net/": net}, lambda: _train(net, public, START_EPOCHS, seed))
+    cached(folders, config, {"net/": net}, lambda: _train(net, public, START_EPOCHS, seed))
     return net
 
 
 def trained(
-    splits: dict[str, MaskedSplit], category: str, *, seed: int, cache: Path
+    splits: dict[str, MaskedSplit], category: str, *, seed: int, folders: Folders
 ) -> tuple[nn.Sequential, nn.Sequential]:
     """Return f and g_T of a category's teacher, from the cache if it is there."""
-    net = start(splits, seed=seed, cache=cache)
+    net = start(splits, seed=seed, folders=folders)
     training = splits[category].training
     config = _config(category, TEACHER_EPOCHS, seed)
-    cached(cache, config, {"net/": net}, lambda: _train(net, training, TEACHER_EPOCHS, seed + 1))
+    cached(folders, config, {"net/": net}, lambda: _train(net, training, TEACHER_EPOCHS, seed + 1))
     category_module, task_module = net
     assert isinstance(category_module, nn.Sequential)  # as `_net` builds it
     assert isinstance(task_module, nn.Sequential)
@@ -199,27 +180,19 @@ def _config(category: str, epochs: int, seed: int) -> teachers.TeacherConfig:
     )
 
 
-def _train(net: nn.Sequential, images: Masked, epochs: int, seed: int) -> None:
-    optimiser = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
+def _train(net: nn.Sequential, images: Masked, passes: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    per_epoch = len(images) // _BATCH
-    net.train()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # dropout's
-        for step in range(epochs * per_epoch):
-            place = (step % per_epoch) * _BATCH
-            if place == 0:
-                order = torch.randperm(len(images), generator=generator)
-            batch = images.at(order[place : place + _BATCH])
-            x_NCSS, labels_NSS = changed(normalise(batch.images_NCSS), batch.labels_NSS, generator)
-            for group in optimiser.param_groups:
-                group["lr"] = LEARNING_RATE * schedule(step, epochs * per_epoch)
-            y_NSS = net(x_NCSS).squeeze(1)
-            labelled = ~labels_NSS.isnan()
-            loss = F.binary_cross_entropy_with_logits(y_NSS[labelled], labels_NSS[labelled])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+    order = epochs(len(images), _BATCH, generator)
+
+    def loss(_: int) -> Tensor:
+        batch = images.at(next(order))
+        x_NCSS, labels_NSS = changed(normalise(batch.images_NCSS), batch.labels_NSS, generator)
+        labelled = ~labels_NSS.isnan()
+        y_NSS = net(x_NCSS).squeeze(1)
+        return F.binary_cross_entropy_with_logits(y_NSS[labelled], labels_NSS[labelled])
+
+    steps = passes * (len(images) // _BATCH)
+    adamw([net], loss, steps=steps, rate=LEARNING_RATE, weight_decay=1e-4, seed=seed)
 
 
 def changed(

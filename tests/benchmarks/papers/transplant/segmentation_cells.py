@@ -5,7 +5,6 @@ Shapes: N images, C channels of x = f(I), S side.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from functools import partial
 
@@ -21,27 +20,28 @@ from rootstock.common.distillation.settings import (
 from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import DataError
 from rootstock.common.images.decode import normalise
-from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
-from tests.benchmarks.papers.transplant import datasets, segmentation
-from tests.benchmarks.papers.transplant.cells import Cell, Row, learned
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.transplant import segmentation
+from tests.benchmarks.papers.transplant.cells import Cell, Row, learned, plan
+from tests.benchmarks.papers.transplant.material import reordered
 from tests.benchmarks.papers.transplant.segmentation import Masked, pixel_accuracy
 
-ADAPTER = "1x1"
-"""The paper's, and `auto`'s: one convolution (Exp. 3)."""
 STEPS = 150
 
 
 def run(cell: Cell) -> list[Row]:
     """Return a cell's rows."""
-    splits = segmentation.load(cell.root, cell.cache)
-    train = partial(segmentation.trained, splits, seed=cell.seed, cache=cell.cache)
+    setup = cell.setup
+    splits = segmentation.load(setup.folders)
+    train = partial(segmentation.trained, splits, seed=cell.seed, folders=setup.folders)
     category_module, teacher_task = train(cell.category)
-    student_module, student_task = train(datasets.SIMILAR[cell.data][0])
+    student = datasets.SIMILAR[setup.data][0]
+    student_module, student_task = train(student)
     split = splits[cell.category]
-    other = splits[datasets.SIMILAR[cell.data][0]]
+    other = splits[student]
     norms = [
         _features(f, images).flatten(1).norm(dim=1).mean()
         for f, images in ((student_module, other.training), (category_module, split.training))
@@ -59,36 +59,32 @@ def run(cell: Cell) -> list[Row]:
 
     teacher = accuracy(teacher_task)
     rows = []
-    for method in cell.methods:
-        counts = (0,) if method in ("identity", "closed-form") else cell.samples
-        for samples in counts:
-            if samples == 0 and method in ("direct-learn", "distill"):
-                continue
-            began = time.perf_counter()
-            transplant = _transplant(problem, category_module, split.training, samples, cell)
-            adapter = learned(method, transplant, settings(cell, method))
-            rows.append(
-                Row(
-                    experiment=3,
-                    data=cell.data,
-                    category=cell.category,
-                    method=method,
-                    adapter=ADAPTER,
-                    samples=samples,
-                    seed=cell.seed,
-                    error=None,
-                    teacher_error=None,
-                    pixel_accuracy=accuracy(_joined(adapter, student_task)),
-                    teacher_pixel_accuracy=teacher,
-                    seconds=time.perf_counter() - began,
-                )
+    for method, shape, samples in plan(cell):
+        began = time.perf_counter()
+        transplant = _transplant(problem, category_module, split.training, samples, cell)
+        adapter = learned(method, transplant, settings(cell, method))
+        rows.append(
+            Row(
+                experiment=3,
+                data=setup.data,
+                category=cell.category,
+                method=method,
+                adapter=shape,
+                samples=samples,
+                seed=cell.seed,
+                error=None,
+                teacher_error=None,
+                pixel_accuracy=accuracy(nn.Sequential(adapter.eval(), student_task)),
+                teacher_pixel_accuracy=teacher,
+                seconds=time.perf_counter() - began,
             )
+        )
     return rows
 
 
 def settings(cell: Cell, method: str) -> MethodSettings:
     """Return the paper's settings (λ = 1 / E‖D'_T‖, G of the output's size), and ours."""
-    steps = STEPS // 2 if cell.quick else STEPS
+    steps = STEPS // 2 if cell.setup.quick else STEPS
     ours = method == "auto"
     learning = BackDistillationSettings(
         steps=steps,
@@ -124,12 +120,11 @@ def _transplant(
         few = training.at(torch.randperm(len(training), generator=generator)[:samples])
         chosen = Samples(_features(category_module, few), few.labels_NSS)
         images_NCSS = normalise(few.images_NCSS)
-    salt = int.from_bytes(hashlib.sha256(f"{cell.category}/{cell.seed}".encode()).digest()[:7])
     return Transplant(
         problem=problem,
         spec=AdapterSpec(in_channels=channels, out_channels=channels),
         samples=chosen,
-        permutation_C=torch.randperm(channels, generator=torch.Generator().manual_seed(salt)),
+        permutation_C=reordered(channels, cell.category, cell.seed),
         category_module=category_module,
         image_shape=input_shape(segmentation.ARCHITECTURE),
         images_NCHW=images_NCSS,
@@ -141,11 +136,7 @@ def _features(category_module: nn.Module, images: Masked) -> Tensor:
     return in_batches(category_module, normalise(images.images_NCSS))
 
 
-def _joined(adapter: Adapter, student_task: nn.Module) -> nn.Module:
-    return nn.Sequential(adapter.eval(), student_task)
-
-
 def prepare(cell: Cell) -> None:
     """Train what a seed's cells need, so that no two cells train the same net."""
-    splits = segmentation.load(cell.root, cell.cache)
-    segmentation.trained(splits, cell.category, seed=cell.seed, cache=cell.cache)
+    folders = cell.setup.folders
+    segmentation.trained(segmentation.load(folders), cell.category, seed=cell.seed, folders=folders)

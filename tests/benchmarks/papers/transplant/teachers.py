@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.augmentation import augment
@@ -25,14 +24,15 @@ from rootstock.common.images.decode import normalise
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
-from rootstock.site_agent.recipes.fit import schedule
 from rootstock.site_agent.recipes.interface import Recipe, Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from tests.benchmarks.harness.cache import cached
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import Dataset, Labelled, LabSplit
+from tests.benchmarks.harness.request import Folders
+from tests.benchmarks.harness.training import adamw, epochs
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.datasets import Dataset, Lab
 
 TASK = TaskSpec(name="classification")
 FORMAT = 1
@@ -84,49 +84,36 @@ SETTINGS: dict[str, tuple[int, TrainingConfig]] = {
 """Epochs of the common start, and how labs train. Chosen on images that labs hold back."""
 
 
-def trained(
-    dataset: Dataset,
-    category: str,
-    split: LabSplit,
-    *,
-    seed: int,
-    root: Path,
-    cache: Path,
-    longer: int = 1,
-    below: Below | None = None,
-) -> Teacher:
+def trained(lab: Lab, *, longer: int = 1, below: Below | None = None) -> Teacher:
     """Return a lab's teacher, from the cache if it is there.
 
     Parameters
     ----------
-    dataset, category, split
-        The lab's images.
-    seed
-        Of the common start and of training.
-    root, cache
-        Of data sets; of trained nets.
+    lab
+        Its seed is the common start's and the training's.
     longer
         Multiplies its epochs.
     below
         Auxiliary heads; None: recipe `supervised`.
     """
+    dataset, seed = lab.dataset, lab.seed
     start_epochs, training = SETTINGS[dataset.name]
     training = training.model_copy(update={"epochs": longer * training.epochs})
     config = TeacherConfig(
         data=dataset.name,
         architecture=_unsplit(dataset.architecture),
-        category=category,
+        category=lab.category,
         start_epochs=start_epochs,
         training=training.model_copy(update={"seed": seed}),
         seed=seed,
         below="" if below is None else below.name,
     )
-    teacher = common_start(dataset, seed=seed, root=root, cache=cache)
+    teacher = common_start(lab)
 
     def train() -> None:
-        images = _image_set(split.training)
+        images = lab.split.training.as_set()
         data = LabData(images, images, images, mirror=dataset.mirror)
-        folder = cache / f"{config.content_digest()}.training"
+        folder = lab.folders.cache / f"{config.content_digest()}.training"
         folder.mkdir(parents=True, exist_ok=True)
         recipe: Recipe
         if below is None:
@@ -135,11 +122,12 @@ def trained(
             recipe = CompatibleRecipe(config.training, torch.device("cpu"), below.heads)
         recipe.train(teacher, TrainingRun(data, folder))
 
-    return _cached(cache, config, teacher, train)
+    return _cached(lab.folders, config, teacher, train)
 
 
-def common_start(dataset: Dataset, *, seed: int, root: Path, cache: Path) -> Teacher:
-    """Return the plan's common initial weights."""
+def common_start(lab: Lab) -> Teacher:
+    """Return the plan's common initial weights, the same for every category."""
+    dataset, seed = lab.dataset, lab.seed
     start_epochs, _ = SETTINGS[dataset.name]
     category_module, task_modules = initial_modules(dataset.architecture, [TASK], seed)
     teacher = Teacher(category_module, task_modules)
@@ -157,10 +145,9 @@ def common_start(dataset: Dataset, *, seed: int, root: Path, cache: Path) -> Tea
     )
 
     def train() -> None:
-        source = datasets.load(START, root, cache)
-        _pretrain(teacher, source, config.training, seed)
+        _pretrain(teacher, datasets.load(START, lab.folders), config.training, seed)
 
-    return _cached(cache, config, teacher, train)
+    return _cached(lab.folders, config, teacher, train)
 
 
 def _pretrain(teacher: Teacher, dataset: Dataset, config: TrainingConfig, seed: int) -> None:
@@ -176,43 +163,38 @@ def _pretrain(teacher: Teacher, dataset: Dataset, config: TrainingConfig, seed: 
     body = nn.Sequential(*list(task_module.children())[:-1])
     net = nn.Sequential(teacher.category_module, body, many)
     net = net.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(
-        net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
     generator = torch.Generator().manual_seed(seed)
-    per_epoch = len(public) // config.batch_size
-    steps = config.epochs * per_epoch
-    net.train()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for step in range(steps):
-            if step % per_epoch == 0:
-                order = torch.randperm(len(public), generator=generator)
-            place = (step % per_epoch) * config.batch_size
-            chosen = order[place : place + config.batch_size]
-            x_NCSS = augment(
-                normalise(public.images_NCSS[chosen]),
-                config.augment,
-                mirror=dataset.mirror,
-                generator=generator,
-            )
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * schedule(step, steps)
-            x_NCSS = x_NCSS.to(memory_format=torch.channels_last)
-            loss = F.cross_entropy(net(x_NCSS), public.classes_N[chosen])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+    order = epochs(len(public), config.batch_size, generator)
+
+    def loss(_: int) -> Tensor:
+        chosen = next(order)
+        x_NCSS = augment(
+            normalise(public.images_NCSS[chosen]),
+            config.augment,
+            mirror=dataset.mirror,
+            generator=generator,
+        )
+        x_NCSS = x_NCSS.to(memory_format=torch.channels_last)
+        return F.cross_entropy(net(x_NCSS), public.classes_N[chosen])
+
+    adamw(
+        [net],
+        loss,
+        steps=config.epochs * (len(public) // config.batch_size),
+        rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        seed=seed,
+    )
     net.eval()
 
 
 def _cached(
-    cache: Path, config: TeacherConfig, teacher: Teacher, train: Callable[[], None]
+    folders: Folders, config: TeacherConfig, teacher: Teacher, train: Callable[[], None]
 ) -> Teacher:
     # Layers have names of their own across f and g, so a net is kept whatever its split.
     both = nn.ModuleList((teacher.category_module, teacher.task_modules[TASK.name]))
     layers = {f"{name}.": layer for part in both for name, layer in part.named_children()}
-    cached(cache, config, layers, train)
+    cached(folders, config, layers, train)
     both.eval()
     return teacher
 
@@ -220,8 +202,3 @@ def _cached(
 def _unsplit(architecture: ArchitectureSpec) -> ArchitectureSpec:
     """Name the whole net: its weights do not depend on where it splits."""
     return architecture.model_copy(update={"split": "none"})
-
-
-def _image_set(images: Labelled) -> ImageSet:
-    keys = tuple(str(index) for index in range(len(images)))
-    return ImageSet(images.images_NCSS, images.classes_N.float(), keys)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from tests.benchmarks.papers.l2t.baselines import attention, attention_loss, distillation_loss
+from tests.benchmarks.papers.l2t.methods import attention, attention_loss, distillation_loss
 
 
 def test_attention_maps_have_norm_1_and_no_channels() -> None:

@@ -15,7 +15,7 @@ from rootstock.common.nettailor.complexity import expected_complexity, flops, pa
 from rootstock.common.nettailor.learning import Settings, loss, mimicry
 from rootstock.common.nettailor.pruning import ROUNDS, Try, leaner, search, thinned
 from rootstock.common.nettailor.tailored import TailoredNet, card
-from tests.benchmarks.papers.nettailor.latency import latency_ratio
+from tests.benchmarks.papers.nettailor.cells import latency_ratio
 from tests.benchmarks.papers.nettailor.learning import learn
 from tests.support.nettailor_nets import CLASSES, SHAPE, augmented, backbone, images, stir
 

@@ -13,18 +13,20 @@ import io
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor
 
-from rootstock.common.errors import DataError, MissingExtraError
+from rootstock.common.errors import DataError, MissingExtraError, SchemaError
 from rootstock.common.nets.spec import ArchitectureSpec, Setting
-from rootstock.common.weights import safetensors_io
-from tests.benchmarks.papers.transplant import voc
+from rootstock.site_agent.data.images import ImageSet
+from tests.benchmarks.harness import cache
+from tests.benchmarks.harness.request import Folders
+from tests.benchmarks.papers.shared import voc
 
 CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -38,6 +40,8 @@ SIMILAR: dict[str, tuple[str, ...]] = {
     "digits": DIGITS[:5],
 }
 """The categories that labs have; the first gives the generic task module g_S."""
+SPLIT = "pool2"
+"""Where nets split unless told otherwise."""
 FORMAT = 1
 """Raised when images are cut or decoded otherwise."""
 PUBLIC_SHARE = 0.2
@@ -56,12 +60,15 @@ class Labelled:
     """int64, an index into the data set's classes."""
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.classes_N)
 
     def at(self, indices: Tensor) -> Labelled:
-        """Return some of the images."""
         return Labelled(self.images_NCSS[indices], self.classes_N[indices])
+
+    def as_set(self) -> ImageSet:
+        """Return the images as a lab's agent has them."""
+        keys = tuple(str(index) for index in range(len(self)))
+        return ImageSet(self.images_NCSS, self.classes_N.float(), keys)
 
 
 @dataclass(frozen=True)
@@ -85,86 +92,48 @@ class Dataset:
     test: Labelled
 
 
-def load(name: str, root: Path, cache: Path, split: str | None = None) -> Dataset:
+def load(name: str, folders: Folders, split: str = SPLIT) -> Dataset:
     """Read a data set; decoded images are kept in the cache.
 
-    Parameters
-    ----------
-    name
-        cifar10, voc-animals or digits.
-    root
-        Folder of `cifar10-jpg/cifar10-jpg.tar.gz` and `voc2012-animals/VOCdevkit`.
-    cache
-        Folder.
-    split
-        Where nets split, if not at the data set's own place.
-
-    Raises
-    ------
-    DataError
-        If there is no such data set, or its files are missing.
-    MissingExtraError
-        If `digits` is asked for and scikit-learn is not installed.
+    CIFAR-10 is `cifar10-jpg/cifar10-jpg.tar.gz`, VOC's animals are `voc2012-animals/VOCdevkit`.
     """
-    if name not in _READERS:
-        raise DataError(f"unknown data '{name}'; known are {', '.join(NAMES)}")
-    path = cache / f"{name}-{FORMAT}.safetensors"
-    if path.exists():
-        tensors = safetensors.torch.load_file(path)
-    else:
-        parts = _READERS[name](root)
-        tensors = {
-            f"{part}/{what}": tensor.contiguous()
-            for part, images in parts.items()
+    require(name)
+    parts = kept(folders, f"{name}-{FORMAT}", lambda: _READERS[name](folders.root))
+    settings: dict[str, Setting] = {"input_size": 32, "width": 8 if name == "digits" else 16}
+    cifar10 = name == "cifar10"
+    return Dataset(
+        name=name,
+        classes={"cifar10": CIFAR10, "voc-animals": voc.ANIMALS, "digits": DIGITS}[name],
+        similar=SIMILAR[name],
+        dissimilar=("airplane", "automobile", "ship", "truck") if cifar10 else (),
+        rest={"cifar10": CIFAR10, "voc-animals": ("",), "digits": DIGITS[5:]}[name],
+        architecture=ArchitectureSpec(name="small-vgg", split=split, settings=settings),
+        mirror=name != "digits",
+        per_side=3300 if cifar10 else 900,
+        public=parts.get("public"),
+        training=parts["training"],
+        test=parts["test"],
+    )
+
+
+def kept(
+    folders: Folders, name: str, read: Callable[[], Mapping[str, Labelled]]
+) -> dict[str, Labelled]:
+    """Return the cache's images of that name, by part; read them first if it has none."""
+
+    def tensors() -> dict[str, Tensor]:
+        return {
+            f"{part}/{what}": tensor
+            for part, images in read().items()
             for what, tensor in (("images", images.images_NCSS), ("classes", images.classes_N))
         }
-        cache.mkdir(parents=True, exist_ok=True)
-        safetensors_io.write(path, tensors)
-    read = {
-        part: Labelled(tensors[f"{part}/images"], tensors[f"{part}/classes"])
+
+    found = cache.kept(folders, name, tensors)
+    return {
+        part: Labelled(found[f"{part}/images"], found[f"{part}/classes"])
         for part in ("training", "test", "public")
-        if f"{part}/images" in tensors
+        if f"{part}/images" in found
     }
-    return _described(name, read, split or "pool2")
-
-
-def _described(name: str, parts: Mapping[str, Labelled], split: str) -> Dataset:
-    settings: dict[str, Setting] = {"input_size": 32, "width": 8 if name == "digits" else 16}
-    architecture = ArchitectureSpec(name="small-vgg", split=split, settings=settings)
-    common = {
-        "name": name,
-        "similar": SIMILAR[name],
-        "architecture": architecture,
-        "public": parts.get("public"),
-        "training": parts["training"],
-        "test": parts["test"],
-    }
-    if name == "cifar10":
-        return Dataset(
-            classes=CIFAR10,
-            dissimilar=("airplane", "automobile", "ship", "truck"),
-            rest=CIFAR10,
-            mirror=True,
-            per_side=3300,
-            **common,  # type: ignore[arg-type]
-        )
-    if name == "voc-animals":
-        return Dataset(
-            classes=voc.ANIMALS,
-            dissimilar=(),
-            rest=("",),
-            mirror=True,
-            per_side=900,
-            **common,  # type: ignore[arg-type]
-        )
-    return Dataset(
-        classes=DIGITS,
-        dissimilar=(),
-        rest=DIGITS[5:],
-        mirror=False,
-        per_side=900,
-        **common,  # type: ignore[arg-type]
-    )
 
 
 def _cifar10(root: Path) -> dict[str, Labelled]:
@@ -235,6 +204,18 @@ _READERS: dict[str, Callable[[Path], dict[str, Labelled]]] = {
 NAMES = tuple(_READERS)
 
 
+def require(name: str) -> None:
+    if name not in NAMES:
+        raise SchemaError(f"unknown data '{name}'; known are {', '.join(NAMES)}")
+
+
+def categories(asked: Sequence[str], known: Sequence[str], what: str) -> tuple[str, ...]:
+    """Return the categories that were asked for, or all that are known."""
+    if unknown := [name for name in asked if name not in known]:
+        raise SchemaError(f"'{unknown[0]}' is none of {what}: {', '.join(known)}")
+    return tuple(asked) or tuple(known)
+
+
 def _sampled_mask(count: int, share: float, salt: str) -> Tensor:
     """Return a mask of about `share` of the places, the same on every machine."""
     seed = int.from_bytes(hashlib.sha256(salt.encode()).digest()[:7])
@@ -257,10 +238,8 @@ def lab(dataset: Dataset, category: str, *, seed: int, without: str = "") -> Lab
 
     Parameters
     ----------
-    dataset
-        Where from.
-    category
-        The lab's.
+    dataset, category
+        Where from, and the lab's.
     seed
         Of the draw of the rest, and of what the teacher does not see.
     without
@@ -293,3 +272,17 @@ def _balanced(
     positive = positive[torch.randperm(len(positive), generator=generator)[:count]]
     both = torch.cat((positive, negative[:count]))
     return Labelled(images.images_NCSS[both], (torch.arange(2 * count) < count).long())
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One lab of an experiment, and where its nets are kept."""
+
+    dataset: Dataset
+    category: str
+    seed: int
+    folders: Folders
+
+    @cached_property
+    def split(self) -> LabSplit:
+        return lab(self.dataset, self.category, seed=self.seed)

@@ -6,19 +6,19 @@ Shapes: N images, S side, H/W height and width of a file's images.
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import DataError, SchemaError
-from rootstock.common.weights import safetensors_io
-from tests.benchmarks.papers.recombine.data import Task, relabelled
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import CIFAR10, DIGITS, Labelled
+from tests.benchmarks.harness.request import Folders
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.data import Task, relabelled
+from tests.benchmarks.papers.shared.datasets import CIFAR10, DIGITS, Labelled
 
 FORMAT = 1
 """Raised when images are scaled otherwise."""
@@ -43,58 +43,45 @@ _LUMA = (299, 587, 114)
 """Red's, green's and blue's share of grey in thousandths (ITU-R BT.601)."""
 
 
-def grey_task(name: str, root: Path, cache: Path) -> Task:
+def grey_task(name: str, folders: Folders) -> Task:
     """Read a task, its images scaled bilinearly to 32×32; they are kept in the cache.
 
     Parameters
     ----------
-    name
-        One of `NAMES`.
-    root
-        Folder of `mnist/MNIST/raw/*.gz`, `fashion-mnist/FashionMNIST/raw/*.gz`,
-        `usps/usps_uint8.npz` and `cifar10-jpg`.
-    cache
-        Folder.
-
-    Raises
-    ------
-    SchemaError
-        If there is no such task.
-    DataError
-        If a file is missing or not what it should be.
+    folders
+        With `mnist/MNIST/raw/*.gz`, `fashion-mnist/FashionMNIST/raw/*.gz`, `usps/usps_uint8.npz`
+        and `cifar10-jpg`.
     """
     if name not in CLASSES:
         raise SchemaError(f"unknown task '{name}'; known are {', '.join(NAMES)}")
-    path = cache / f"grey-{name}-{FORMAT}.safetensors"
-    if path.exists():
-        tensors = safetensors.torch.load_file(path)
-    else:
-        tensors = _read(name, root, cache)
-        cache.mkdir(parents=True, exist_ok=True)
-        safetensors_io.write(path, tensors)
-    training, test = (
-        Labelled(tensors[f"{part}/images"], tensors[f"{part}/classes"])
-        for part in ("training", "test")
-    )
+    parts = datasets.kept(folders, f"grey-{name}-{FORMAT}", lambda: _read(name, folders))
     photographs = name not in ("mnist", "usps", "fashion-mnist")
-    return Task(name, CLASSES[name], training, test, photographs)
+    return Task(name, CLASSES[name], parts["training"], parts["test"], photographs)
 
 
-def _read(name: str, root: Path, cache: Path) -> dict[str, Tensor]:
+def coloured(grey: Task) -> Task:
+    """Give grey images three equal channels."""
+    training, test = (
+        Labelled(part.images_NCSS.expand(-1, 3, -1, -1), part.classes_N)
+        for part in (grey.training, grey.test)
+    )
+    return replace(grey, training=training, test=test)
+
+
+def _read(name: str, folders: Folders) -> dict[str, Labelled]:
     if name in _IDX:
-        folder = root / name / _IDX[name] / "raw"
+        folder = folders.root / name / _IDX[name] / "raw"
         read = {
             "training": (_idx(folder, "train-images-idx3"), _idx(folder, "train-labels-idx1")),
             "test": (_idx(folder, "t10k-images-idx3"), _idx(folder, "t10k-labels-idx1")),
         }
     elif name == "usps":
-        read = _usps(root / "usps" / "usps_uint8.npz")
+        read = _usps(folders.root / "usps" / "usps_uint8.npz")
     else:
-        return _cifar(name, root, cache)
+        return _cifar(name, folders)
     return {
-        f"{part}/{what}": tensor
+        part: Labelled(scaled(images_NHW), classes_N.long())
         for part, (images_NHW, classes_N) in read.items()
-        for what, tensor in (("images", scaled(images_NHW)), ("classes", classes_N.long()))
     }
 
 
@@ -144,8 +131,8 @@ def _usps(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
         }
 
 
-def _cifar(name: str, root: Path, cache: Path) -> dict[str, Tensor]:
-    dataset = datasets.load("cifar10", root, cache)
+def _cifar(name: str, folders: Folders) -> dict[str, Labelled]:
+    dataset = datasets.load("cifar10", folders)
     assert dataset.public is not None  # CIFAR-10's are set apart by `load`
     training = dataset.public if name == "public" else dataset.training
     weights_C11 = torch.tensor(_LUMA).view(3, 1, 1)
@@ -153,6 +140,5 @@ def _cifar(name: str, root: Path, cache: Path) -> dict[str, Tensor]:
     for part, shown in (("training", training), ("test", dataset.test)):
         own = relabelled(shown, CLASSES[name])
         luma_NHW = (own.images_NCSS.int() * weights_C11).sum(1) // 1000
-        found[f"{part}/images"] = luma_NHW.to(torch.uint8)[:, None].contiguous()
-        found[f"{part}/classes"] = own.classes_N
+        found[part] = Labelled(luma_NHW.to(torch.uint8)[:, None], own.classes_N)
     return found

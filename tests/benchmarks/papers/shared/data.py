@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,8 +16,10 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import DataError, SchemaError
 from rootstock.common.images.decode import normalise
-from tests.benchmarks.papers.transplant import datasets
-from tests.benchmarks.papers.transplant.datasets import CIFAR10, Labelled
+from tests.benchmarks.harness.request import Folders
+from tests.benchmarks.harness.training import epochs
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.datasets import CIFAR10, Labelled
 
 _PADDING = 4
 """Pixels that a crop may move each way (He et al., 2016, section 4.2)."""
@@ -49,25 +50,16 @@ class Task:
 
 
 def halves(
-    root: Path, cache: Path, without: tuple[tuple[str, ...], tuple[str, ...]], *, seed: int
+    folders: Folders, without: tuple[tuple[str, ...], tuple[str, ...]], *, seed: int
 ) -> tuple[Task, Task]:
     """Return the tasks of nets a and b: disjoint halves of CIFAR-10's training images.
 
     Parameters
     ----------
-    root, cache
-        As `datasets.load`.
     without
         Classes that net a does without, and net b.
     seed
         Of the partition into halves.
-
-    Raises
-    ------
-    DataError
-        If the images are missing.
-    SchemaError
-        If a class is not CIFAR-10's, or fewer than two are left in common.
     """
     classes = (ordered(without[0], without[1]), ordered(without[1], without[0]))
     if len(set(classes[0]) & set(classes[1])) < 2:
@@ -75,7 +67,7 @@ def halves(
             f"without {without[0]} and {without[1]} nets have fewer than two classes in common, "
             "on which recombination is judged; leave out fewer"
         )
-    training, test = _cifar10(root, cache)
+    training, test = _cifar10(folders)
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))
     a, b = order.chunk(2)
     return (
@@ -84,21 +76,14 @@ def halves(
     )
 
 
-def whole(root: Path, cache: Path, classes: tuple[str, ...]) -> Task:
-    """Return all of CIFAR-10's images of some classes.
-
-    Raises
-    ------
-    DataError
-        If the images are missing.
-    """
-    training, test = _cifar10(root, cache)
+def whole(folders: Folders, classes: tuple[str, ...]) -> Task:
+    training, test = _cifar10(folders)
     return _task("cifar10", training, test, classes)
 
 
-def _cifar10(root: Path, cache: Path) -> tuple[Labelled, Labelled]:
+def _cifar10(folders: Folders) -> tuple[Labelled, Labelled]:
     """Return all training images, those that `datasets` sets apart included, and test images."""
-    dataset = datasets.load("cifar10", root, cache)
+    dataset = datasets.load("cifar10", folders)
     assert dataset.public is not None  # CIFAR-10's are set apart by `load`
     images_NCSS = torch.cat((dataset.public.images_NCSS, dataset.training.images_NCSS))
     classes_N = torch.cat((dataset.public.classes_N, dataset.training.classes_N))
@@ -108,15 +93,7 @@ def _cifar10(root: Path, cache: Path) -> tuple[Labelled, Labelled]:
 def ordered(without: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
     """Return a net's classes, those in common first, so that equal outputs mean equal classes.
 
-    Parameters
-    ----------
-    without, other
-        Classes that the net does without, and the other net.
-
-    Raises
-    ------
-    SchemaError
-        If a class is not CIFAR-10's.
+    Given are the classes that the net does without, and the other net.
     """
     if unknown := [name for name in (*without, *other) if name not in CIFAR10]:
         raise SchemaError(f"CIFAR-10 has no class '{unknown[0]}'; it has {', '.join(CIFAR10)}")
@@ -158,13 +135,7 @@ def drawn(images: Labelled, count: int, *, seed: int) -> Tensor:
 def minibatches(
     task: Task, batch: int, *, seed: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return normalised images (N, C, S, S) and their classes without end, epoch by epoch.
-
-    Raises
-    ------
-    DataError
-        If the task has fewer training images than a minibatch.
-    """
+    """Return normalised images (N, C, S, S) and their classes without end, epoch by epoch."""
     if len(task.training) < batch:
         raise DataError(
             f"task '{task.name}' has {len(task.training)} training images and a minibatch takes "
@@ -178,16 +149,14 @@ def _minibatches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     images_NCSS = task.training.images_NCSS.to(device)
     classes_N = task.training.classes_N.to(device)
-    while True:
-        order = torch.randperm(len(task.training), generator=generator)
-        for chosen in torch.split(order[: len(order) // batch * batch], batch):
-            part_NCSS = images_NCSS[chosen.to(device)]
-            if task.photographs:
-                part_NCSS = cropped(part_NCSS, generator)
-            yield (
-                normalise(part_NCSS).to(memory_format=torch.channels_last),
-                classes_N[chosen.to(device)],
-            )
+    for chosen in epochs(len(task.training), batch, generator):
+        part_NCSS = images_NCSS[chosen.to(device)]
+        if task.photographs:
+            part_NCSS = cropped(part_NCSS, generator)
+        yield (
+            normalise(part_NCSS).to(memory_format=torch.channels_last),
+            classes_N[chosen.to(device)],
+        )
 
 
 def cropped(images_NCSS: Tensor, generator: torch.Generator) -> Tensor:

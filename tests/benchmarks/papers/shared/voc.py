@@ -8,6 +8,7 @@ images of the data set that hold little of an animal.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,24 +31,24 @@ _MAX_ANIMAL = 0.1
 _TRIES = 20
 
 
-def crops(root: Path, part: str) -> tuple[Tensor, Tensor]:
-    """Return images (N, 3, S, S) uint8 and classes (N): an index into ANIMALS, −1 for random.
-
-    Raises
-    ------
-    DataError
-        If the folder is not VOC's layout.
-    """
+def pictures(root: Path, part: str) -> Iterator[tuple[str, Image.Image, np.ndarray]]:
+    """Yield every picture's name, the picture, not decoded yet, and its mask."""
     base = root / "VOCdevkit" / "VOC2012"
     listing = base / "ImageSets" / "Segmentation" / f"{part}.txt"
     if not listing.is_file():
         raise DataError(f"{listing} is missing; give --root the folder of voc2012-animals")
+    for name in listing.read_text().split():
+        mask_HW = np.asarray(Image.open(base / "SegmentationClass" / f"{name}.png"))
+        yield name, Image.open(base / "JPEGImages" / f"{name}.jpg"), mask_HW
+
+
+def crops(root: Path, part: str) -> tuple[Tensor, Tensor]:
+    """Return images (N, 3, S, S) uint8 and classes (N): an index into ANIMALS, −1 for random."""
     images: list[np.ndarray] = []
     classes: list[int] = []
     values = [VOC_CLASSES.index(name) for name in ANIMALS]
-    for name in listing.read_text().split():
-        picture = Image.open(base / "JPEGImages" / f"{name}.jpg").convert("RGB")
-        mask_HW = np.asarray(Image.open(base / "SegmentationClass" / f"{name}.png"))
+    for name, image, mask_HW in pictures(root, part):
+        picture = image.convert("RGB")
         present = [value for value in values if (mask_HW == value).any()]
         if len(present) == 1:
             box = squares.bounding_box(mask_HW == present[0])

@@ -14,8 +14,9 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.compatible.batchnorm import norms
 from rootstock.common.compatible.rotation import turned
-from tests.benchmarks.papers.recombine.budget import Training
-from tests.benchmarks.papers.recombine.data import Task, minibatches
+from rootstock.common.nets.training import descend
+from tests.benchmarks.harness.training import Training
+from tests.benchmarks.papers.shared.data import Task, minibatches
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,8 @@ def steps(learners: Sequence[Learner], training: Training, device: torch.device)
     # Turns have draws of their own, so that with and without them images come in one order.
     turns = [torch.Generator().manual_seed(one.seed + 1) for one in learners]
     for step in range(training.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = training.rate(step)
         for learner, reader, generator in zip(learners, readers, turns, strict=True):
             x_NCSS, classes_N = next(reader)
-            loss = learner.loss(x_NCSS, classes_N, generator)
-            # None, not zero: Adam then leaves the other nets alone.
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            # The other nets have no gradients then, not zeros: Adam leaves them alone.
+            descend(optimiser, learner.loss(x_NCSS, classes_N, generator), training.rate(step))
         yield step + 1

@@ -19,17 +19,8 @@ _BATCH = 256
 def recombined(f: nn.Module, head: nn.Module, unlabelled_NCSS: Tensor | None) -> nn.Sequential:
     """Put the extractor of one net below the head of another; both stay as they are.
 
-    Parameters
-    ----------
-    f, head
-        Trained.
-    unlabelled_NCSS
-        uint8 images that BatchNorm's statistics are re-estimated on (paper, section 4); None keeps
-        the training's.
-
-    Returns
-    -------
-    The net, in evaluation mode.
+    BatchNorm's statistics are re-estimated on the uint8 images (paper, section 4); None keeps the
+    training's.
     """
     net = nn.Sequential(copy.deepcopy(f), copy.deepcopy(head)).eval()
     if unlabelled_NCSS is not None:
@@ -46,15 +37,10 @@ def outputs(net: nn.Module, images_NCSS: Tensor) -> Tensor:
 
 
 def accuracy(scores_NK: Tensor, classes_N: Tensor, among: int | None = None) -> float:
-    """Return the accuracy in percent.
+    """Return the accuracy in percent, among all classes or the first few.
 
-    Parameters
-    ----------
-    scores_NK, classes_N
-        A head's outputs and what images show.
-    among
-        Judge on images of the first that many classes, and let the head choose among these: the
-        classes in common (paper, appendix C); None: all.
+    Images of the others do not count, and the head chooses among these: the classes in common
+    (paper, appendix C).
     """
     among = scores_NK.shape[1] if among is None else among
     inside_N = classes_N < among

@@ -1,0 +1,1 @@
+"""What several papers learn from and are judged by: images, tasks, trainings, accuracies."""
