@@ -2,8 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# A module of tests stays in one process, with the servers and nets that its tests share.
-PARALLEL := -n logical --maxprocesses 4 --dist loadscope
+# A module of tests stays in one process, with the servers and nets that its tests share; federations
+# come before units, which fill the gaps at the end.
+PARALLEL := -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 .PHONY: demo test test-fast check format stubs clean
 
