@@ -107,21 +107,22 @@ async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePat
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     reached = asyncio.create_task(_reach(history, experiment, config.history.wait_seconds))
-    work = asyncio.create_task(reconciler.run())
+    # MLflow has its time to come up; labs ship and merges go on in the meantime.
+    for_ever = [asyncio.create_task(each) for each in (reconciler.run(), runner.watch())]
     stopped = asyncio.create_task(stop.wait())
     try:
-        # MLflow has its time to come up; labs ship and merges go on in the meantime.
-        await asyncio.wait({reached, work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({reached, stopped, *for_ever}, return_when=asyncio.FIRST_COMPLETED)
         if reached.done():
             reached.result()
-            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
+            await asyncio.wait({stopped, *for_ever}, return_when=asyncio.FIRST_COMPLETED)
+        for task in for_ever:
+            if task.done():
+                task.result()
     finally:
-        for task in (reached, work):
+        for task in (reached, *for_ever):
             task.cancel()
         # Waited for, not awaited: a fault of the work must not keep the server from draining.
-        await asyncio.wait({reached, work})
+        await asyncio.wait({reached, *for_ever})
         await server.drain()
 
 

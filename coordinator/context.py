@@ -14,7 +14,7 @@ from rootstock.common.nets.graph import NetTree
 from rootstock.common.protocol import Plan, receipt_bytes
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig
-from rootstock.coordinator.growth.operations import OperationKind
+from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.net.objects import read_teacher, submitted
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import job_area, samples_area
@@ -93,11 +93,19 @@ class CoordinatorContext:
 
     def fail_all(self, submission: Submission, reason: str) -> None:
         """Fail a merge for each of a submission's tasks, so that its lab hears of the reason."""
-        for task in self.teacher(submission).task_modules:
-            merge = self.registry.merges.create(
-                submission.id, submission.category, task, OperationKind.NEW_CATEGORY
-            )
-            self.end(merge, submission.site, MergeState.FAILED, reason)
+        reason, head = plain(reason), self.head()
+        self.registry.merges.fail(
+            submission.id,
+            [
+                Operation(OperationKind.NEW_CATEGORY, submission.category, task)
+                for task in self.teacher(submission).task_modules
+            ],
+            reason,
+            None if head is None else head.number,
+            lambda merge_id: MergeChanged(
+                merge_id=merge_id, state=MergeState.FAILED, reason=reason
+            ).to(submission.site),
+        )
 
     def end(self, merge: Merge, site: str, state: MergeState, reason: str) -> None:
         """End a merge without a new net version, tell its lab, and drop what its job left."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import structlog
+
 from rootstock.common.errors import SchemaError, UnreachableError
 from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.tailored import resnet as tailored_resnet
@@ -41,8 +43,11 @@ class Recorder:
         up: asyncio.Future[str],
     ) -> None:
         self._context = context
+        # Its own: it goes through old versions while the context's remembers the head.
+        self._net = NetReader(context.registry, context.store)
         self._history = history
         self._up = up
+        self._log = structlog.get_logger("history")
 
     async def log_all(self) -> None:
         """Log every finished merge that MLflow has not seen.
@@ -58,21 +63,22 @@ class Recorder:
         failed: Exception | None = None
         for merge_id in await asyncio.to_thread(self._context.registry.merges.unlogged):
             try:
-                await asyncio.to_thread(self._log, merge_id)
+                await asyncio.to_thread(self._record, merge_id)
             except UnreachableError:
                 raise
             except Exception as error:  # noqa: BLE001  # raised below, after the others
+                self._log.warning("history.not_logged", merge=merge_id, error=str(error))
                 failed = failed or error
         if failed is not None:
             raise failed
 
-    def _log(self, merge_id: str) -> None:
+    def _record(self, merge_id: str) -> None:
         registry = self._context.registry
         merge = registry.merges.get(merge_id)
-        self._history.log_merge(gather(self._context.net, self._context.config, merge))
+        self._history.log_merge(gather(self._net, self._context.config, merge))
         show_head(registry, self._history)
         # Last: a merge counts as logged when the aliases follow it, too.
-        registry.merges.update(merge.id, logged=True)
+        registry.merges.logged(merge.id, merge.state)
 
 
 def show_head(registry: Registry, history: History) -> None:

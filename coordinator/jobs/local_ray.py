@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
@@ -28,6 +29,9 @@ MAX_SOCKET_PATH = 107
 
 CONNECT_SECONDS = 5.0
 """How long the head of a cluster may take to accept a connection."""
+
+WATCH_SECONDS = 5.0
+"""Between two looks whether Ray lives; it takes some 15 s to find that a node does not."""
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,21 @@ class LocalRay:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    async def watch(self) -> None:
+        """Watch Ray's node on this machine; raise UnreachableError once it has died.
+
+        It cannot be started anew here, beside gRPC's threads (see `start`).
+        """
+        own = ray.get_runtime_context().get_node_id()
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            nodes: list[dict[str, Any]] = await asyncio.to_thread(ray.nodes)
+            if not any(node["NodeID"] == own and node["Alive"] for node in nodes):
+                raise UnreachableError(
+                    "jobs: Ray's node on this machine has died (is there enough memory?); start "
+                    "the coordinator again: merges go on from their last checkpoints"
+                )
 
     def _start_local(self) -> None:
         # Ray guards its ports by a token, else written to the user's home for good.

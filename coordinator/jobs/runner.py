@@ -7,9 +7,16 @@ from typing import Any
 
 import ray
 import structlog
-from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    RayActorError,
+    RaySystemError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
-from rootstock.common.errors import RootstockError, TransplantError
+from rootstock.common.errors import RootstockError, TransplantError, UnreachableError
 from rootstock.coordinator.jobs.actor import TransplantActor
 from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob, inspect
 from rootstock.coordinator.jobs.local_ray import LocalRay
@@ -52,7 +59,7 @@ class JobRunner(LocalRay):
                 log.warning("job.process_died", merge=job.merge_id, deaths=deaths, reason=reason)
 
     async def inspect(self, job: InspectionJob) -> Inspection:
-        """Run a join on synthetic images; raises as `run` does."""
+        """Run a join on synthetic images; raises as `run`, and UnreachableError if Ray fails."""
         config = self._config
         remote: Any = ray.remote(num_cpus=config.num_cpus, max_retries=config.max_restarts)(inspect)
         try:
@@ -64,6 +71,10 @@ class JobRunner(LocalRay):
                 f"merge {job.merge_id}: the process that inspects it died "
                 f"{config.max_restarts + 1} times (jobs.max_restarts = {config.max_restarts}); "
                 "give it more memory and start the merge again"
+            ) from error
+        except (LocalRayletDiedError, NodeDiedError, RaySystemError) as error:
+            raise UnreachableError(
+                f"merge {job.merge_id}: Ray has failed ({error}); its inspection is tried again"
             ) from error
         return Inspection.model_validate_json(inspection)
 

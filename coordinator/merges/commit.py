@@ -106,7 +106,7 @@ def commit(
         "calibration_bias": join.calibration.bias,
         **merge.numbers.flat(),
     }
-    if merge.decision is not None:
+    if merge.decision == "approve":
         record["approved"] = merge.decision_reason
     if isinstance(join.result, JobResult):
         record |= join.result.learned_by()

@@ -54,7 +54,12 @@ def ask(
     tree = context.tree()
     if tree is None:
         raise ConflictError(f"merge {merge.id}: there is nothing to evaluate; found a net first")
-    student = tree.task_modules[merge.task]
+    student = tree.task_modules.get(merge.task)
+    if student is None:
+        raise ConflictError(
+            f"merge {merge.id}: the task module '{merge.task}' was rolled back while its adapter "
+            "was learned; have the lab ship its teacher net again"
+        )
     request = EvaluationRequest(
         evaluation_id=evaluation_id(merge.id, turn),
         merge_id=merge.id,

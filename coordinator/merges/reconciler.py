@@ -19,7 +19,6 @@ from typing import Protocol
 import structlog
 
 from rootstock.common.errors import RefusedError, RootstockError
-from rootstock.common.nets.graph import NetTree
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext, plain
@@ -31,12 +30,13 @@ from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.plan.heads import HeadsFile, heads_of_net, publish
 from rootstock.coordinator.registry import Change, MergeState, Submission, SubmissionState
 from rootstock.coordinator.registry.documents import SubmissionChanged
+from rootstock.coordinator.registry.wait import RESYNC_SECONDS, woken
 
 ATTEMPTS = 3
 """How often work is tried in which the coordinator itself is at fault, before it is ended."""
 
 MAX_PAUSE_SECONDS = 60.0
-"""Longest pause before work that can only be tried again is tried again."""
+"""Longest pause before work that failed is tried again."""
 
 
 class Logger(Protocol):
@@ -90,6 +90,7 @@ class Reconciler:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._faults: dict[str, int] = {}
         """How often each piece of work has failed since it last went well."""
+        self._publishes_heads = context.config.plan.heads == "founder"
         self._deciding = asyncio.Lock()
         """Submissions are admitted and decided about one by one: each counts on the ones before."""
         self._log = structlog.get_logger("reconciler")
@@ -107,7 +108,7 @@ class Reconciler:
             while True:
                 self._news.clear()
                 await self._supervise("scan", Work(self._scan))
-                await self._news.wait()
+                await woken(self._news, RESYNC_SECONDS)
         finally:
             unsubscribe()
             for task in self._tasks.values():
@@ -116,8 +117,10 @@ class Reconciler:
 
     async def _scan(self) -> None:
         """Start what the registry calls for and what is not going on already."""
+        # What ends during the look may still be in it; its end has asked for another look.
+        going = set(self._tasks)
         for name, work in (await asyncio.to_thread(self._due)).items():
-            if name not in self._tasks:
+            if name not in going:
                 task = asyncio.create_task(self._supervise(name, work), name=name)
                 self._tasks[name] = task
                 task.add_done_callback(partial(self._ended, name))
@@ -131,9 +134,10 @@ class Reconciler:
         """Return the work that the states in the registry call for, by name."""
         context, registry = self._context, self._context.registry
         merges, tree = registry.merges.open(), context.tree()
+        tasks = () if tree is None else tree.task_modules
         due: dict[str, Work] = {
             merge_id: Work(partial(self._runner.carry, merge_id), partial(self._fail, merge_id))
-            for merge_id in ready(merges, () if tree is None else tree.task_modules)
+            for merge_id in ready(merges, tasks)
         }
         received = of_labs(registry.submissions.all(SubmissionState.RECEIVED))
         for submission in received:
@@ -146,11 +150,13 @@ class Reconciler:
         if settled and not _founding(merges):
             for submission in of_labs(registry.submissions.undecided()):
                 name = f"decide {submission.id}"
-                due[name] = Work(partial(self._decide, submission))
+                due[name] = Work(
+                    partial(self._decide, submission), partial(context.fail_all, submission)
+                )
                 if name not in self._faults:  # the next one counts on what this one adds
                     break
-        if self._heads_due(tree):
-            due["heads"] = Work(self._publish_heads)
+        if self._publishes_heads and all(task.name in tasks for task in context.plan.tasks):
+            due["heads"] = Work(partial(asyncio.to_thread, self._publish_heads))
         if registry.merges.unlogged():
             due["history"] = Work(self._recorder.log_all)
         return due
@@ -160,7 +166,7 @@ class Reconciler:
         try:
             await work.run()
         except RootstockError as error:  # for want of a disk, a peer or MLflow: waiting may mend it
-            pause = self._retry_seconds
+            pause = pause_after(0, self._retry_seconds)
             self._faults.setdefault(name, 0)
             self._log.warning("work.retried", work=name, seconds=pause, error=str(error))
         except Exception as error:  # noqa: BLE001  # a supervisor: the log has the traceback
@@ -173,7 +179,7 @@ class Reconciler:
                     return
                 except Exception:  # noqa: BLE001
                     self._log.exception("work.parked", work=name)
-            pause = min(self._retry_seconds * 2 ** (faults - 1), MAX_PAUSE_SECONDS)
+            pause = pause_after(faults, self._retry_seconds)
         else:
             self._faults.pop(name, None)
             return
@@ -189,12 +195,11 @@ class Reconciler:
     async def _admit(self, submission: Submission) -> None:
         """Admit a received submission, or refuse it."""
         async with self._deciding:
-            try:
-                await asyncio.to_thread(self._check, submission)
-            except RefusedError as error:
-                await asyncio.to_thread(self._refuse, submission, str(error))
-            else:
+            refusal = await asyncio.to_thread(self._refusal, submission)
+            if refusal is None:
                 await asyncio.to_thread(self._set_state, submission, SubmissionState.ADMITTED)
+            else:
+                await asyncio.to_thread(self._refuse, submission, refusal)
 
     def _refuse(self, submission: Submission, reason: str) -> None:
         self._set_state(submission, SubmissionState.REFUSED, plain(reason))
@@ -213,19 +218,19 @@ class Reconciler:
         )
         self._log.info(f"submission.{state}", submission=submission.id, reason=reason)
 
-    def _check(self, submission: Submission) -> None:
+    def _refusal(self, submission: Submission) -> str | None:
         """Put one submission through the gate, and ask growth whether the net has room for it.
 
-        Raises
-        ------
-        RefusedError
-            Which check it failed, with the value and the rule.
+        Returns the check that it fails, with the value and the rule; None if it is admitted.
         """
-        manifest = self._context.teacher(submission)
-        admit(manifest, self._context.plan, self._context.path_of(submission))
+        try:
+            manifest = self._context.teacher(submission)
+            admit(manifest, self._context.plan, self._context.path_of(submission))
+        except RefusedError as error:
+            return str(error)
         operations = self._operations(manifest)
         if isinstance(operations, Refusal):
-            raise RefusedError(operations.reason)
+            return operations.reason
         if manifest.shared_samples is not None:
             self._log.info(
                 "submission.shares_samples",
@@ -233,34 +238,24 @@ class Reconciler:
                 site=submission.site,
                 count=manifest.shared_samples.count,
             )
+        return None
 
     def _operations(self, manifest: TeacherManifest) -> list[Operation] | Refusal:
         context = self._context
         underway = [merge.operation for merge in context.registry.merges.open()]
         return decide(context.tree(), manifest, context.plan, underway, context.owner)
 
-    def _heads_due(self, tree: NetTree | None) -> bool:
-        """Say whether the founding net's task modules are to be published as heads, and are there.
+    def _publish_heads(self) -> None:
+        """Publish the founding net's task modules as heads.
 
         Never again once heads were published: the operator may have retired them.
         """
-        context = self._context
-        if context.config.plan.heads != "founder" or self._heads.last() is not None:
-            return False
-        return tree is not None and all(
-            task.name in tree.task_modules for task in context.plan.tasks
-        )
-
-    async def _publish_heads(self) -> None:
-        await asyncio.to_thread(self._publish_heads_of_head)
-
-    def _publish_heads_of_head(self) -> None:
-        context = self._context
-        head = context.head()
-        assert head is not None  # noqa: S101  # `_heads_due` has looked; versions only grow
-        modules = heads_of_net(context.net.tree_of(head), context.plan)
-        heads = publish(self._heads, context.registry, f"net version {head.number}", modules)
-        self._log.info("heads.published", number=heads.number, origin=heads.origin)
+        context, head = self._context, self._context.head()
+        if self._heads.last() is None and head is not None:
+            modules = heads_of_net(context.net.tree_of(head), context.plan)
+            heads = publish(self._heads, context.registry, f"net version {head.number}", modules)
+            self._log.info("heads.published", number=heads.number, origin=heads.origin)
+        self._publishes_heads = False
 
     async def _decide(self, submission: Submission) -> None:
         async with self._deciding:
@@ -281,6 +276,12 @@ class Reconciler:
             operations,
             released=context.config.growth.automatic,
         )
+
+
+def pause_after(faults: int, retry_seconds: float) -> float:
+    """Return how many seconds work waits for its next try: doubled with each fault, capped."""
+    doublings = min(faults, 32)  # 2.0 ** 1024 is no float
+    return min(retry_seconds * 2.0**doublings, MAX_PAUSE_SECONDS)
 
 
 def _founding(merges: Iterable[OpenMerge]) -> bool:

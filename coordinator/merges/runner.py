@@ -32,7 +32,7 @@ from rootstock.coordinator.merges.result import (
     stored_result,
 )
 from rootstock.coordinator.paths import StatePaths, job_area
-from rootstock.coordinator.registry import Merge, MergeState, Submission
+from rootstock.coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
 from rootstock.coordinator.registry.wait import wait_for
 
 
@@ -62,12 +62,16 @@ class MergeRunner:
         """
         registry = self._context.registry
         merge = await asyncio.to_thread(registry.merges.get, merge_id)
+        if merge.state not in OPEN_MERGES:
+            return
         submission = await asyncio.to_thread(registry.submissions.get, merge.submission_id)
         try:
             await self._advance(merge, submission)
         except (StorageError, UnreachableError):
             raise
         except RootstockError as error:
+            if await self._rejected(merge, submission):
+                return
             self._log.warning("merge.failed", merge=merge_id, error=str(error))
             await asyncio.to_thread(
                 self._context.end, merge, submission.site, MergeState.FAILED, str(error)

@@ -70,6 +70,7 @@ class NetReader:
 
     def tree_of(self, version: NetVersion) -> NetTree:
         """Return the tree that the registry says is a version's; the last one is remembered."""
-        if self._read is None or self._read[0] != version.tree:
-            self._read = version.tree, read_tree(self.store, version.tree)
-        return self._read[1]
+        read = self._read  # threads may replace it
+        if read is None or read[0] != version.tree:
+            self._read = read = version.tree, read_tree(self.store, version.tree)
+        return read[1]

@@ -125,22 +125,22 @@ class Database:
     def write(self) -> Iterator[Session]:
         """Yield a session in one transaction, committed at the end or not at all.
 
-        Listeners hear of it after the commit, in this thread.
+        Listeners hear of it afterwards, in this thread.
         """
         if self._read_only:
             raise RuntimeError("the database was opened to be read only")
-        with (
-            self._failures(),
-            _WritingSession(self._engine, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
-        change = Change(
-            sites=frozenset(session.info.get("sites", ())),
-            everyone=bool(session.info.get("everyone", False)),
-            ids=frozenset(session.info.get("ids", ())),
-        )
-        self._tell(change)
+        session = _WritingSession(self._engine, expire_on_commit=False)
+        try:
+            with self._failures(), session, session.begin():
+                yield session
+        finally:
+            # After a failure as well: a commit whose answer was lost has happened.
+            change = Change(
+                sites=frozenset(session.info.get("sites", ())),
+                everyone=bool(session.info.get("everyone", False)),
+                ids=frozenset(session.info.get("ids", ())),
+            )
+            self._tell(change)
 
     def _tell(self, change: Change) -> None:
         with self._lock:

@@ -101,29 +101,34 @@ class Merges:
             for operation in operations:
                 row = known.get(operation)
                 if row is None:
-                    row = MergeRow(
-                        id=f"mrg-{take(session, 'merge'):04d}",
-                        submission_id=submission_id,
-                        category=operation.category,
-                        task=operation.task,
-                        operation=operation.kind,
-                        state=MergeState.QUEUED,
-                        reason="",
-                        numbers=MergeNumbers(),
-                        step=0,
-                        steps=0,
-                        released=released,
-                        job_result=job_result,
-                        logged=False,
-                        created_at=now,
-                        updated_at=now,
-                    )
-                    session.add(row)
+                    row = _new(session, submission_id, operation, now)
+                    row.released, row.job_result = released, job_result
                     append_events(session, events, now)
                     events = ()
                 rows.append(row)
             session.flush()
             return [record(Merge, row) for row in rows]
+
+    def fail(
+        self,
+        submission_id: str,
+        operations: Iterable[Operation],
+        reason: str,
+        parent_version: int | None,
+        tell: Callable[[str], NewEvent],
+    ) -> None:
+        """Record operations that the net has no room for as failed merges, with their events.
+
+        In one transaction, so that none of them is ever carried; `tell` is given a merge's id.
+        """
+        now = self._clock()
+        with self._database.write() as session:
+            for operation in operations:
+                row = _new(session, submission_id, operation, now)
+                row.state, row.reason = MergeState.FAILED, reason
+                row.parent_version = parent_version
+                row.started_at = row.finished_at = now
+                append_events(session, [tell(row.id)], now)
 
     def get(self, merge_id: str) -> Merge:
         """Return a merge; NotFoundError if there is none."""
@@ -262,6 +267,13 @@ class Merges:
             _set(row, {"decision": decision, "decision_reason": reason}, now)
             return record(Merge, row)
 
+    def logged(self, merge_id: str, state: MergeState) -> None:
+        """Note that the history shows a merge in a state; one in another state by now stays due."""
+        with self._database.write() as session:
+            row = _get(session, merge_id, lock=True)
+            if row.state is state:
+                _set(row, {"logged": True}, self._clock())
+
     def progress(self, merge_id: str, step: int, steps: int) -> None:
         """Set how far a merge's job is; nobody is woken for that."""
         values = {"step": step, "steps": steps, "updated_at": self._clock()}
@@ -293,6 +305,27 @@ def move(
     if state not in OPEN_MERGES and row.finished_at is None:
         row.finished_at = now
     _set(row, fields, now)
+    return row
+
+
+def _new(session: Session, submission_id: str, operation: Operation, now: float) -> MergeRow:
+    row = MergeRow(
+        id=f"mrg-{take(session, 'merge'):04d}",
+        submission_id=submission_id,
+        category=operation.category,
+        task=operation.task,
+        operation=operation.kind,
+        state=MergeState.QUEUED,
+        reason="",
+        numbers=MergeNumbers(),
+        step=0,
+        steps=0,
+        released=True,
+        logged=False,
+        created_at=now,
+        updated_at=now,
+    )
+    session.add(row)
     return row
 
 

@@ -58,7 +58,7 @@ class Versions:
         ------
         ConflictError
             If `parent` is no longer the head, or the number is taken: make the version again
-            from the new head.
+            from the new head. If the operator has rejected the merge meanwhile.
         """
         now = self._clock()
         with self._database.write() as session:
@@ -80,6 +80,8 @@ class Versions:
             )
             fields.setdefault("parent_version", parent)
             merge = move(session, merge_id, MergeState.MERGED, fields, now)
+            if merge.decision == "reject":
+                raise ConflictError(f"merge {merge_id} was rejected by the operator meanwhile")
             merge.net_version = number
             session.add(row)
             append_events(session, events, now)

@@ -1,4 +1,4 @@
-"""Waiting for a change of one merge, however long that takes."""
+"""Waiting for a change."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import TypeVar
 from rootstock.coordinator.registry import Change, Registry
 
 T = TypeVar("T")
+
+RESYNC_SECONDS = 300.0
+"""Whoever waits for a change looks again after this long: one may have got lost with its writer."""
 
 
 async def wait_for(registry: Registry, merge_id: str, look: Callable[[], T | None]) -> T:
@@ -37,6 +40,17 @@ async def wait_for(registry: Registry, merge_id: str, look: Callable[[], T | Non
             found = await asyncio.to_thread(look)
             if found is not None:
                 return found
-            await news.wait()
+            await woken(news, RESYNC_SECONDS)
     finally:
         unsubscribe()
+
+
+async def woken(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event; return False if it is not set in that time."""
+    try:
+        # Not `wait_for`, which loses a cancellation that comes at the same time (Python 3.11).
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

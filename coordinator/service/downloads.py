@@ -89,6 +89,7 @@ class Downloads:
         head = self._context.head()
         if head is None:
             return frozenset()
-        if self._net[0] != head.tree:
-            self._net = head.tree, frozenset(self._context.net.tree_of(head).digests())
-        return self._net[1]
+        net = self._net  # threads may replace it
+        if net[0] != head.tree:
+            self._net = net = head.tree, frozenset(self._context.net.tree_of(head).digests())
+        return net[1]

@@ -12,6 +12,7 @@ import structlog
 from rootstock.common.errors import ConflictError, SchemaError, UnreachableError
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.registry import Change, Registry
+from rootstock.coordinator.registry.wait import woken
 from rootstock.coordinator.service.messages import watch_response
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
     Heartbeat,
@@ -141,7 +142,7 @@ async def watch(
             if events:
                 continue
             seconds = context.config.server.heartbeat_seconds
-            if not caught_up or not await _woken(subscription.woken, seconds):
+            if not caught_up or not await woken(subscription.woken, seconds):
                 caught_up = True
                 yield WatchResponse(heartbeat=Heartbeat())
 
@@ -154,11 +155,3 @@ def _start(registry: Registry, site: str, cursor: int) -> int:
     # about by id), waiting for the old number would keep the site deaf.
     structlog.get_logger("watch").warning("watch.cursor_ahead", site=site, cursor=cursor, last=last)
     return 0
-
-
-async def _woken(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True

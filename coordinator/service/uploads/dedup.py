@@ -150,10 +150,11 @@ class TensorDedup:
         head = self._context.head()
         if head is None:
             return {}
-        if self._net[0] != head.tree:
+        net = self._net  # threads may replace it
+        if net[0] != head.tree:
             # Dtype, shape and digest are the key.
             tree = self._context.net.tree_of(head)
-            self._net = (
+            self._net = net = (
                 head.tree,
                 {
                     tensor: HeldAt(module.blob.digest, name)
@@ -161,7 +162,7 @@ class TensorDedup:
                     for name, tensor in module.blob.tensors.items()
                 },
             )
-        in_net = self._net[1]
+        in_net = net[1]
         held = {name: in_net[each] for name, each in entry.tensors.items() if each in in_net}
         stored = {blob: self._context.store.has(blob) for blob in {at.blob for at in held.values()}}
         return {name: at for name, at in held.items() if stored[at.blob]}

@@ -112,7 +112,8 @@ class UploadSessions:
         self, site: str, messages: AsyncIterator[pb.UploadRequest]
     ) -> pb.UploadResponse:
         try:
-            first = await asyncio.wait_for(anext(messages), FIRST_MESSAGE_SECONDS)
+            async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+                first = await anext(messages)
         except (StopAsyncIteration, TimeoutError) as error:
             raise SchemaError(
                 "the stream has no first message; it names the upload and the blob"

@@ -136,3 +136,32 @@ def test_a_record_says_which_paths_a_tailored_net_kept(context: CoordinatorConte
     assert record.tailored.blocks == ("block1_1", "block2_1")
     assert record.tailored.paths == ((1, 0, 0.9), (1, 1, 0.0), (2, 1, 0.0))
     assert record.teacher_numbers == manifest.metrics
+
+
+def test_what_is_rolled_back_while_it_is_logged_is_logged_again(
+    context: CoordinatorContext,
+) -> None:
+    submission = receive(context, teacher(context, "cat-lab", "cat"))
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    merge = context.registry.merges.create(submission, "cat", "classification", OperationKind.FOUND)
+    asyncio.run(merge_runner(context).carry(merge.id))
+    logged: list[str] = []
+
+    class SlowHistory(PickyHistory):
+        def log_merge(self, record: MergeRecord) -> str:
+            logged.append(record.state)
+            if len(logged) == 1:
+                context.registry.versions.roll_back(1, "wrong labels")
+            return super().log_merge(record)
+
+        def show_head(self, head: str | None, parent: str | None) -> None:
+            pass
+
+    async def log() -> None:
+        up = asyncio.get_running_loop().create_future()
+        up.set_result("the experiment")
+        for _ in range(3):
+            await Recorder(context, SlowHistory(""), up).log_all()
+
+    asyncio.run(log())
+    assert logged == ["merged", "rolled_back"]

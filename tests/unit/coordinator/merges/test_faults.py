@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from rootstock.common.errors import ConflictError
 from rootstock.common.protocol import Plan
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import TeacherManifest
@@ -17,11 +22,12 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob
 from rootstock.coordinator.merges import reconciler
-from rootstock.coordinator.merges.reconciler import ATTEMPTS
+from rootstock.coordinator.merges.evaluation import ask
+from rootstock.coordinator.merges.reconciler import ATTEMPTS, MAX_PAUSE_SECONDS, pause_after
 from rootstock.coordinator.registry import MergeState, SubmissionState
 from tests.support.coordinator_context import receive, teacher
 from tests.support.in_process_jobs import InThisProcess
-from tests.support.merges import reconcile
+from tests.support.merges import evaluating, merge_runner, reconcile
 
 
 class Faulty(InThisProcess):
@@ -127,3 +133,104 @@ def test_a_submission_whose_admission_has_a_fault_is_refused(
     assert "ZeroDivisionError: division by zero" in submissions.get(cat).reason
     (merged,) = context.registry.merges.all(MergeState.MERGED)
     assert merged.submission_id == dog
+
+
+@pytest.mark.parametrize("faults", [0, 1, 5, 2000])
+def test_a_pause_grows_up_to_a_minute_however_often_work_fails(faults: int) -> None:
+    assert pause_after(faults, 0.5) == min(0.5 * 2.0 ** min(faults, 20), MAX_PAUSE_SECONDS)
+    assert pause_after(faults, 3600.0) == MAX_PAUSE_SECONDS
+
+
+def test_what_ended_during_a_look_is_not_started_again(
+    context: CoordinatorContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive(context, teacher(context, "cat-lab", "cat"))
+    merges, unlogged = context.registry.merges, context.registry.merges.unlogged
+    inspected: list[str] = []
+    inspecting = threading.Event()
+
+    class Counting(InThisProcess):
+        async def inspect(self, job: InspectionJob) -> Inspection:
+            inspected.append(job.merge_id)
+            inspecting.set()
+            return await super().inspect(job)
+
+    def look_that_takes_longer_than_the_merge() -> list[str]:
+        if inspecting.is_set() and not merges.all(MergeState.MERGED):
+            while not merges.all(MergeState.MERGED):
+                time.sleep(0.01)
+            time.sleep(0.3)
+        return unlogged()
+
+    monkeypatch.setattr(merges, "unlogged", look_that_takes_longer_than_the_merge)
+    with capture_logs() as logs:
+        reconcile(context, jobs=Counting(), until=lambda: merges.all(MergeState.MERGED))
+        reconcile(context, jobs=Counting(), until=lambda: merges.get("mrg-0001").logged)
+    assert inspected == ["mrg-0001"]
+    assert not [entry for entry in logs if entry["log_level"] not in ("info", "debug")]
+
+
+def test_a_merge_that_has_ended_runs_no_job(context: CoordinatorContext) -> None:
+    receive(context, teacher(context, "cat-lab", "cat"))
+    merges = context.registry.merges
+    reconcile(context, until=lambda: merges.all(MergeState.MERGED))
+    dog = receive(context, teacher(context, "dog-lab", "dog"))
+    context.registry.submissions.set_state(dog, SubmissionState.ADMITTED)
+    merge = merges.create(dog, "dog", "classification", OperationKind.NEW_CATEGORY)
+    context.end(merge, "dog-lab", MergeState.FAILED, "no adapter")
+    asyncio.run(merge_runner(context).carry(merge.id))
+    assert merges.get(merge.id).reason == "no adapter"
+
+
+def test_a_merge_that_is_rejected_during_its_inspection_is_not_merged(
+    context: CoordinatorContext,
+) -> None:
+    class Slow(InThisProcess):
+        async def inspect(self, job: InspectionJob) -> Inspection:
+            inspection = await super().inspect(job)
+            context.registry.merges.decide(job.merge_id, "reject", "wrong labels")
+            return inspection
+
+    receive(context, teacher(context, "cat-lab", "cat"))
+    merges = context.registry.merges
+    reconcile(
+        context, jobs=Slow(), until=lambda: merges.all(MergeState.REJECTED, MergeState.MERGED)
+    )
+    (merge,) = merges.all()
+    assert (merge.state, merge.reason) == (
+        MergeState.REJECTED,
+        "rejected by the operator: wrong labels",
+    )
+    assert context.head() is None
+
+
+def test_a_submission_without_room_never_has_a_merge_to_carry(context: CoordinatorContext) -> None:
+    registry = context.registry
+    cat = receive(context, teacher(context, "cat-lab", "cat"))
+    registry.submissions.set_state(cat, SubmissionState.ADMITTED)
+    opened: list[object] = []
+    registry.subscribe(lambda _: opened.extend(registry.merges.open()))
+    context.fail_all(registry.submissions.get(cat), "growth: there is no room")
+    (merge,) = registry.merges.all()
+    assert (merge.state, merge.reason) == (MergeState.FAILED, "growth: there is no room")
+    assert opened == []
+    (event,) = registry.events.after("cat-lab", 0, 10)
+    assert event.kind == "merge"
+
+
+def test_a_task_that_is_rolled_back_while_its_adapter_is_learned_is_named(
+    context: CoordinatorContext, tmp_path: Path
+) -> None:
+    merge = evaluating(context, tmp_path)
+    asked = context.registry.evaluations.of_merge(merge.id)
+    assert asked is not None
+    submission = context.registry.submissions.get(merge.submission_id)
+    with pytest.raises(ConflictError, match="'segmentation' was rolled back"):
+        ask(
+            context,
+            replace(merge, task="segmentation"),
+            submission,
+            dict(asked.request.candidates),
+            turn=2,
+            refinement=None,
+        )

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
+from rootstock.common.errors import StorageError
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.merges.reconciler import Reconciler
@@ -19,7 +22,7 @@ from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.registry import Change, MergeState, SubmissionState
 from rootstock.coordinator.registry.documents import EvaluationReport
 from tests.support.coordinator_context import open_context, receive, teacher
-from tests.support.merges import NoHistory, evaluating, merge_runner
+from tests.support.merges import NoHistory, evaluating, merge_runner, report
 
 STATEMENTS_TO_END_A_MERGE = 100
 """One look by each of the 100 merges that wait would be twice as many: BEGIN and SELECT."""
@@ -131,3 +134,25 @@ def test_a_change_names_the_merge_and_the_submission(
     registry.merges.progress(merge.id, 1, 2)
     assert {*heard.pop().ids, *heard.pop().ids} == set()
     assert registry.merges.get(merge.id).step == 1
+
+
+def test_a_commit_whose_answer_was_lost_wakes_all_the_same(
+    context: CoordinatorContext, tmp_path: Path
+) -> None:
+    """The database has it, the writer hears of an error, and its second try changes nothing."""
+    merge = evaluating(context, tmp_path)
+
+    def lose_the_answer(_: Session) -> None:
+        event.remove(Session, "after_commit", lose_the_answer)
+        raise OperationalError("COMMIT", {}, Exception("the server closed the connection"))
+
+    async def run() -> None:
+        carried = asyncio.create_task(merge_runner(context).carry(merge.id))
+        await asyncio.sleep(0.5)
+        event.listen(Session, "after_commit", lose_the_answer)
+        with pytest.raises(StorageError):
+            await asyncio.to_thread(report, context, merge)
+        await asyncio.to_thread(report, context, merge)
+        await asyncio.wait_for(carried, 10)
+
+    asyncio.run(run())
