@@ -17,13 +17,7 @@ WAITING = (SubmissionState.RECEIVED, SubmissionState.ADMITTED)
 
 
 def published_plan(paths: StatePaths) -> Plan:
-    """Return the plan that the coordinator published last.
-
-    Raises
-    ------
-    NotFoundError
-        If no coordinator has run there.
-    """
+    """Return the plan that the coordinator published last; NotFoundError if none has run there."""
     try:
         with storage_errors(paths.plan):
             return Plan.parse(paths.plan.read_bytes(), what="plan")
@@ -35,17 +29,8 @@ def published_plan(paths: StatePaths) -> Plan:
 
 
 def growth_plan(view: NetReader, paths: StatePaths) -> GrowthPlan:
-    """Plan the open merges and the submissions that no merge was queued for yet.
-
-    Parameters
-    ----------
-    view
-        The coordinator's nets.
-    paths
-        Where its published plan is.
-    """
+    """Plan the open merges and the submissions that no merge was queued for yet."""
     registry = view.registry
-    plan = published_plan(paths)
     head = view.head
     tree = None if head is None else view.tree(head)
     merges = registry.merges.all()
@@ -70,4 +55,4 @@ def growth_plan(view: NetReader, paths: StatePaths) -> GrowthPlan:
             return None
         return read_teacher(view.store, tree.category_modules[category].submission).site
 
-    return plan_growth(tree, opened, waiting, plan, owner)
+    return plan_growth(tree, opened, waiting, published_plan(paths), owner)
