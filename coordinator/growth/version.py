@@ -25,24 +25,11 @@ def grown(
 ) -> NetTree:
     """Return the tree that an operation leads to: one more join, and the modules that it needs.
 
-    Parameters
-    ----------
-    tree
-        The head's; None for `OperationKind.FOUND`.
-    manifest, manifest_digest
-        Of the submission that the modules came with.
-    adapter, calibration, error
-        The accepted candidate's: None joins the two modules directly; percent, calibrated.
-    learned
-        The task module that founds the net, where it was learned on several labs' category
-        modules; None adopts the submission's.
-
-    Raises
-    ------
-    ConflictError
-        If the net was founded, or the category came from another submission, in the meantime.
-    NotFoundError
-        If a new category's task, or a new task's category, is not in the net.
+    The manifest is of the submission that the modules came with; `adapter`, `calibration` and
+    `error` (percent, calibrated) are the accepted candidate's. `learned` is the task module that
+    founds the net, where it was learned on several labs' category modules; None adopts the
+    submission's. ConflictError if the net has changed so that the operation does not fit any more;
+    NotFoundError if a new category's task, or a new task's category, is not in the net.
     """
     edge = Edge(
         category=operation.category,
