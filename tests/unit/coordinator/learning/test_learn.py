@@ -204,9 +204,9 @@ def test_what_does_not_fit_is_refused(
     begin = grown.plan.initial_task_modules["classification"]
     with pytest.raises(ConflictError, match="already has a task module 'classification'"):
         found.task("classification", ["cat"], begin, None, QUICK)
-    with pytest.raises(NotFoundError, match="no category 'cow'; it holds: cat, dog"):
+    with pytest.raises(NotFoundError, match="no category 'cow'; it has: cat, dog"):
         found.task("round", ["cow"], begin, None, QUICK)
-    with pytest.raises(NotFoundError, match="no task 'depth'; it holds: classification"):
+    with pytest.raises(NotFoundError, match="no task module 'depth'; it has: classification"):
         found.connection("cat", "depth", BackDistillationSettings())
     with pytest.raises(TransplantError, match="name a task to fine-tune"):
         found.task("round", ["cat"], None, None, QUICK)
