@@ -37,11 +37,8 @@ more."""
 def run_coordinator(config: CoordinatorConfig) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises
-    ------
-    RootstockError
-        What stops it at start: a disk that cannot be written, a port in use, an address that
-        needs TLS, an MLflow server that does not answer.
+    A RootstockError says what stops it at start: a disk that cannot be written, a port in use, an
+    address that needs TLS, an MLflow server that does not answer.
     """
     log_to(sys.stderr)
     with open_context(config) as context:
@@ -56,14 +53,10 @@ def run_coordinator(config: CoordinatorConfig) -> None:
 
 @contextmanager
 def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
-    """Hold a coordinator's state as its only writer: database, store, plan and key.
+    """Open a coordinator's state as its only writer: database, store, plan and key.
 
-    Raises
-    ------
-    ConflictError
-        If another process holds it, or labs have seen another plan than the configuration's.
-    NotFoundError
-        If the key is gone that labs know.
+    ConflictError if another process has it open, or labs have seen another plan than the
+    configuration's; NotFoundError if the key that labs know is missing.
     """
     paths = StatePaths(config)
     with only_one(paths.state, "coordinator"):
@@ -91,9 +84,7 @@ async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePat
     experiment: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     committer = Committer(context)
     server = CoordinatorServer(
-        context,
-        committer,
-        experiment_id=lambda: experiment.result() if experiment.done() else "",
+        context, committer, lambda: experiment.result() if experiment.done() else ""
     )
     await server.start()
     reconciler = Reconciler(
@@ -126,13 +117,7 @@ async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePat
 
 
 async def _reach(history: History, experiment: asyncio.Future[str], wait_seconds: float) -> None:
-    """Wait until MLflow answers, and say which experiment is the net's.
-
-    Raises
-    ------
-    UnreachableError
-        If it does not answer in time.
-    """
+    """Wait until MLflow answers, and say which experiment is the net's."""
     deadline = asyncio.get_running_loop().time() + wait_seconds
     while True:
         try:

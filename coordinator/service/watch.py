@@ -53,10 +53,8 @@ class Subscriptions:
     def subscribe(self, site: str, instance: str) -> Iterator[Subscription]:
         """Make this the subscription of a site; an older one is superseded and woken.
 
-        Raises
-        ------
-        ConflictError
-            If this instance was superseded before: two agents would drive each other out for ever.
+        An instance that was superseded before is refused (ConflictError): two agents would drive
+        each other out for ever.
         """
         self._loop = asyncio.get_running_loop()
         superseded = self._superseded.setdefault(site, deque(maxlen=REMEMBERED))
@@ -108,15 +106,7 @@ async def watch(
     """Yield a site's events for as long as it listens.
 
     A first heartbeat, at once or after what was missed, says that the agent is up to date.
-
-    Raises
-    ------
-    UnreachableError
-        When the coordinator stops; the agent tries again with its cursor.
-    ConflictError
-        If this instance was superseded before.
-    SchemaError
-        If the instance has no name, or too long a one.
+    UnreachableError when the coordinator stops: the agent tries again with its cursor.
     """
     if not 0 < len(request.instance) <= MAX_INSTANCE:
         raise SchemaError(
