@@ -48,17 +48,20 @@ def status(config: Config, as_json: AsJson = False) -> None:
 @app.command()
 def approve(merge: MergeId, config: Config, reason: Reason) -> None:
     """Merge what waits for a review, whatever the acceptance policy says."""
-    with running(config) as operator:
-        state = operator.decide(merge, approve=True, reason=reason)
-    print_json({"merge": merge, "decision": "approved", "state": state})
+    _decide(merge, config, reason, approve=True)
 
 
 @app.command()
 def reject(merge: MergeId, config: Config, reason: Reason) -> None:
     """End a merge that is still open without a new net version."""
+    _decide(merge, config, reason, approve=False)
+
+
+def _decide(merge: str, config: Path, reason: str, *, approve: bool) -> None:
     with running(config) as operator:
-        state = operator.decide(merge, approve=False, reason=reason)
-    print_json({"merge": merge, "decision": "rejected", "state": state})
+        state = operator.decide(merge, approve=approve, reason=reason)
+    decision = "approved" if approve else "rejected"
+    print_json({"merge": merge, "decision": decision, "state": state})
 
 
 @app.command("forget-samples")
