@@ -46,7 +46,7 @@ def run_coordinator(config: CoordinatorConfig) -> None:
         # Ray starts processes: it must do so before gRPC has started threads.
         runner.start()
         try:
-            asyncio.run(_serve(context, runner, StatePaths(config)))
+            asyncio.run(_serve(context, runner))
         finally:
             runner.stop()
 
@@ -75,7 +75,7 @@ def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
             registry.close()
 
 
-async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePaths) -> None:
+async def _serve(context: CoordinatorContext, runner: JobRunner) -> None:
     # Python's default is six threads on two cores: as many slow commits to a remote store would
     # then hold up every signature check, and with it every call.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
@@ -89,9 +89,9 @@ async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePat
     await server.start()
     reconciler = Reconciler(
         context,
-        MergeRunner(context, committer, runner, paths),
+        MergeRunner(context, committer, runner),
         Recorder(context, history, experiment),
-        HeadsFile(paths.heads),
+        HeadsFile(StatePaths(config).heads),
         config.history.retry_seconds,
     )
     stop = asyncio.Event()

@@ -14,7 +14,6 @@ from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import CandidateResult, MergeNumbers
-from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.registry import Decision, Merge, Registry, Submission, evaluation_id
 from rootstock.coordinator.registry.documents import (
     EvaluationReport,
@@ -26,11 +25,6 @@ from rootstock.coordinator.registry.wait import wait_for
 
 Candidates = dict[Candidate, AdapterEntry | None]
 """Adapters that a merge may end with; None joins the modules directly."""
-
-
-def candidates_of(result: JobResult) -> Candidates:
-    """Return what a job's result lets the lab choose from."""
-    return {Candidate.NO_ADAPTER: None, **result.adapters()}
 
 
 def ask(

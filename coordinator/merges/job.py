@@ -22,10 +22,10 @@ from rootstock.coordinator.registry import Merge
 class Distiller:
     """Builds a merge's jobs out of what is registered and stored, and has them run."""
 
-    def __init__(self, context: CoordinatorContext, runner: JobRunner, paths: StatePaths) -> None:
+    def __init__(self, context: CoordinatorContext, runner: JobRunner) -> None:
         self._context = context
         self._runner = runner
-        self._paths = paths
+        self._paths = StatePaths(context.config)
         self._log = structlog.get_logger("distillation")
 
     async def closed_form(

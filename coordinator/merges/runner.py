@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 import structlog
 
@@ -19,9 +18,9 @@ from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.commit import Committer, next_tree
 from rootstock.coordinator.merges.evaluation import (
+    Candidates,
     answer,
     ask,
-    candidates_of,
     numbers_of,
     refined_adapter,
 )
@@ -41,16 +40,12 @@ class MergeRunner:
     """Carries merges through their states, each to its end; many side by side."""
 
     def __init__(
-        self,
-        context: CoordinatorContext,
-        committer: Committer,
-        runner: JobRunner,
-        paths: StatePaths,
+        self, context: CoordinatorContext, committer: Committer, runner: JobRunner
     ) -> None:
         self._context = context
-        self._distiller = Distiller(context, runner, paths)
+        self._distiller = Distiller(context, runner)
         self._runner = runner
-        self._paths = paths
+        self._paths = StatePaths(context.config)
         self._committer = committer
         self._log = structlog.get_logger("merge")
 
@@ -162,15 +157,11 @@ class MergeRunner:
 
         Returns True if the merge goes on: no candidate is good enough, and none was learned yet.
         """
-        candidates = candidates_of(result)
+        candidates: Candidates = {Candidate.NO_ADAPTER: None, **result.adapters()}
         learned = result.zero_sample
         spec = learned.spec if learned and self._context.config.evaluation.refine else None
         await asyncio.to_thread(
-            partial(ask, turn=result.turn, refinement=spec),
-            self._context,
-            merge,
-            submission,
-            candidates,
+            ask, self._context, merge, submission, candidates, turn=result.turn, refinement=spec
         )
         report = await answer(self._context.registry, merge.id, result.turn)
         if report is None:

@@ -128,9 +128,6 @@ class Database:
             everyone=bool(session.info.get("everyone", False)),
             ids=frozenset(session.info.get("ids", ())),
         )
-        self._tell(change)
-
-    def _tell(self, change: Change) -> None:
         with self._lock:
             listeners = list(self._listeners)
         for listener in listeners:

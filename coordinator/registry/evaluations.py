@@ -73,9 +73,7 @@ class Evaluations(Subject):
 
     def of_merge(self, merge_id: str, turn: int = 1) -> Evaluation | None:
         """Return the evaluation that a merge asked for at that turn, or None."""
-        with self._database.read() as session:
-            row = session.get(EvaluationRow, evaluation_id(merge_id, turn))
-            return None if row is None else record(Evaluation, row)
+        return next(iter(self._all(EvaluationRow.id == evaluation_id(merge_id, turn))), None)
 
 
 def _get(session: Session, evaluation: str, *, lock: bool = False) -> EvaluationRow:

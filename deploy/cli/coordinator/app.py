@@ -96,13 +96,12 @@ def gc(
 
     settings = load(config, CoordinatorConfig)
     if dry_run:
-        paths = StatePaths(settings)
         with NetReader.open(settings) as net:
             garbage = collect_garbage(
                 net.registry,
                 net.store,
-                published_plan(paths),
-                HeadsFile(paths.heads).current(),
+                published_plan(settings),
+                HeadsFile(StatePaths(settings).heads).current(),
                 grace_seconds=settings.garbage.grace_seconds,
                 dry_run=True,
             )

@@ -48,11 +48,10 @@ def publish(
     from rootstock.coordinator.merges.pending import published_plan
     from rootstock.coordinator.net.compose import category_module_of
     from rootstock.coordinator.net.reader import NetReader
-    from rootstock.coordinator.paths import StatePaths
     from rootstock.coordinator.plan import heads
 
     settings = load(config, CoordinatorConfig)
-    plan = published_plan(StatePaths(settings))
+    plan = published_plan(settings)
     origin, modules = "initial weights", dict(plan.initial_task_modules)
     rotation, accuracy = None, None
     with NetReader.open(settings) as net:
