@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 
@@ -113,7 +113,7 @@ async def watch(
             f"instance has {len(request.instance)} characters; name this process with 1 to "
             f"{MAX_INSTANCE}"
         )
-    registry = context.registry
+    registry, heartbeat_seconds = context.registry, context.config.server.heartbeat_seconds
     cursor = await asyncio.to_thread(_start, registry, site, request.cursor)
     caught_up = False
     with subscriptions.subscribe(site, request.instance) as subscription:
@@ -130,10 +130,12 @@ async def watch(
                 cursor = event.cursor
             if events:
                 continue
-            seconds = context.config.server.heartbeat_seconds
-            if not caught_up or not await _woken(subscription.woken, seconds):
-                caught_up = True
-                yield WatchResponse(heartbeat=Heartbeat())
+            if caught_up:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(subscription.woken.wait(), heartbeat_seconds)
+                    continue
+            caught_up = True
+            yield WatchResponse(heartbeat=Heartbeat())
 
 
 def _start(registry: Registry, site: str, cursor: int) -> int:
@@ -144,11 +146,3 @@ def _start(registry: Registry, site: str, cursor: int) -> int:
     # about by id), waiting for the old number would keep the site deaf.
     structlog.get_logger("watch").warning("watch.cursor_ahead", site=site, cursor=cursor, last=last)
     return 0
-
-
-async def _woken(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
