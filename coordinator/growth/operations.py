@@ -66,7 +66,7 @@ def decide(
     underway: Collection[Operation] = (),
     owner: Callable[[str], str | None] = lambda _: None,
 ) -> list[Operation] | Refusal:
-    """Say which operations a teacher net calls for, in the order to run them: the plan's of tasks.
+    """Say which operations a teacher net calls for, in the plan's order.
 
     FOUND (then NEW_TASK for each further task module) when there is no net yet; else NEW_CATEGORY
     for each task that the net knows or is about to know, then NEW_TASK for the others. A refusal

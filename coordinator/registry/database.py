@@ -36,12 +36,10 @@ OVERFLOW = 32
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:
-    """Whom a committed transaction concerns."""
+    """Whom a committed transaction concerns: the sites that got events, or all."""
 
     sites: frozenset[str] = frozenset()
-    """Names of the sites that got events."""
     everyone: bool = False
-    """Whether all sites got an event."""
     ids: frozenset[str] = frozenset()
     """Ids of the submissions and merges that changed, but for an upload's or a job's progress."""
 

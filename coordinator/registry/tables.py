@@ -149,7 +149,6 @@ class UploadBlobRow(Base):
     """Its tensors that need not travel, and where the coordinator has each: [blob, tensor]. Null:
     not decided; empty: it travels as a whole."""
     held_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """Bytes of these tensors."""
 
 
 class SubmissionRow(Base):

@@ -21,7 +21,6 @@ from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
 )
 
 PAGE = 100
-"""Events read at once."""
 
 MAX_INSTANCE = 128
 """Characters of an instance's name; a UUID has 36."""
