@@ -37,11 +37,8 @@ more."""
 def run_coordinator(config: CoordinatorConfig) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises
-    ------
-    RootstockError
-        What stops it at start: a disk that cannot be written, a port in use, an address that
-        needs TLS, an MLflow server that does not answer.
+    A RootstockError says what stops it at start: a disk that cannot be written, a port in use, an
+    address that needs TLS, an MLflow server that does not answer.
     """
     log_to(sys.stderr)
     with open_context(config) as context:
@@ -49,21 +46,17 @@ def run_coordinator(config: CoordinatorConfig) -> None:
         # Ray starts processes: it must do so before gRPC has started threads.
         runner.start()
         try:
-            asyncio.run(_serve(context, runner, StatePaths(config)))
+            asyncio.run(_serve(context, runner))
         finally:
             runner.stop()
 
 
 @contextmanager
 def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
-    """Hold a coordinator's state as its only writer: database, store, plan and key.
+    """Open a coordinator's state as its only writer: database, store, plan and key.
 
-    Raises
-    ------
-    ConflictError
-        If another process holds it, or labs have seen another plan than the configuration's.
-    NotFoundError
-        If the key is gone that labs know.
+    ConflictError if another process has it open, or labs have seen another plan than the
+    configuration's; NotFoundError if the key that labs know is missing.
     """
     paths = StatePaths(config)
     with only_one(paths.state, "coordinator"):
@@ -82,7 +75,7 @@ def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
             registry.close()
 
 
-async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePaths) -> None:
+async def _serve(context: CoordinatorContext, runner: JobRunner) -> None:
     # Python's default is six threads on two cores: as many slow commits to a remote store would
     # then hold up every signature check, and with it every call.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
@@ -91,16 +84,14 @@ async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePat
     experiment: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     committer = Committer(context)
     server = CoordinatorServer(
-        context,
-        committer,
-        experiment_id=lambda: experiment.result() if experiment.done() else "",
+        context, committer, lambda: experiment.result() if experiment.done() else ""
     )
     await server.start()
     reconciler = Reconciler(
         context,
-        MergeRunner(context, committer, runner, paths),
+        MergeRunner(context, committer, runner),
         Recorder(context, history, experiment),
-        HeadsFile(paths.heads),
+        HeadsFile(StatePaths(config).heads),
         config.history.retry_seconds,
     )
     stop = asyncio.Event()
@@ -127,13 +118,7 @@ async def _serve(context: CoordinatorContext, runner: JobRunner, paths: StatePat
 
 
 async def _reach(history: History, experiment: asyncio.Future[str], wait_seconds: float) -> None:
-    """Wait until MLflow answers, and say which experiment is the net's.
-
-    Raises
-    ------
-    UnreachableError
-        If it does not answer in time.
-    """
+    """Wait until MLflow answers, and say which experiment is the net's."""
     deadline = asyncio.get_running_loop().time() + wait_seconds
     while True:
         try:

@@ -39,7 +39,6 @@ class StatePaths:
         self.artifacts = config.artifacts or str(self.state / "artifacts")
         self.cache = self.state / "cache"
         self.incoming = self.state / "incoming"
-        self.pictures = self.state / "pictures"
         self.plan = self.state / "plan.json"
         self.heads = self.state / "heads.json"
         self.key = self.state / "identity" / "coordinator.key"

@@ -57,10 +57,6 @@ class OperatorClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the channel."""
         self._channel.close()
 
     def status(self) -> pb.GetStatusResponse:

@@ -49,7 +49,10 @@ class LocalStore:
         return self._blob(digest).is_file()
 
     def size(self, digest: str) -> int:
-        return self.local_path(digest).stat().st_size
+        try:
+            return self.local_path(digest).stat().st_size
+        except FileNotFoundError as error:  # collected between two looks
+            raise no_blob(digest, str(self._root)) from error
 
     def put_file(
         self, path: Path, digest: str, *, verified: bool = False, move: bool = False

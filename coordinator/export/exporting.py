@@ -50,16 +50,10 @@ def export_composed(
 ) -> NetCard:
     """Write a composed net to a file, and its cards `.card.json` and `.card.md` beside it.
 
-    A format other than safetensors is compared with the composed net on random images and on the
-    pictures `images`. Raises ConfigurationError if the format cannot hold a layer, IntegrityError
-    if what was written does not answer as the composed net does; nothing is left behind then.
-
-    Parameters
-    ----------
-    format_name
-        One of `FORMATS`; None is the one of `out`'s suffix.
-    source
-        The net version of the modules, for the card.
+    The format is the one named, or that of `out`'s suffix; `source` is for the card. A format other
+    than safetensors is compared with the composed net on random images and on the pictures
+    `images`. Raises ConfigurationError if the format cannot hold a layer, IntegrityError if what
+    was written does not answer as the composed net does; nothing is left behind then.
     """
     chosen = format_of(format_name, out)
     edge = tree.edge(category, task)

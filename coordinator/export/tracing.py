@@ -10,6 +10,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ def _culprit(net: nn.Module, example_NCHW: Tensor, convert: Convert) -> tuple[st
     """Return the first of the smallest modules that cannot be written by itself; "" for all."""
     inputs: dict[str, Tensor] = {}
     hooks = [
-        module.register_forward_pre_hook(_recorder(name, inputs))
+        module.register_forward_pre_hook(partial(_record, inputs, name))
         for name, module in net.named_modules()
         if name
     ]
@@ -86,12 +87,9 @@ def _culprit(net: nn.Module, example_NCHW: Tensor, convert: Convert) -> tuple[st
     return "", net
 
 
-def _recorder(name: str, inputs: dict[str, Tensor]) -> Callable[[nn.Module, Any], None]:
-    def record(_: nn.Module, args: tuple[Any, ...]) -> None:
-        if len(args) == 1 and isinstance(args[0], Tensor):
-            inputs.setdefault(name, args[0])
-
-    return record
+def _record(inputs: dict[str, Tensor], name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
+    if len(args) == 1 and isinstance(args[0], Tensor):
+        inputs.setdefault(name, args[0])
 
 
 @contextlib.contextmanager

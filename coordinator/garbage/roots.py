@@ -31,12 +31,8 @@ def needed(
     `merges`
         What open merges have learned, and ask labs about; refined adapters sent for them.
 
-    Raises
-    ------
-    ConflictError
-        If the store belongs to another database, too.
-    NotFoundError, SchemaError, StorageError
-        If a version's documents cannot be read: then nothing is known not to be needed.
+    Raises if the store belongs to another database, too, or a version's documents cannot be read:
+    then nothing is known not to be needed.
     """
     uploads = registry.uploads.references()
     require_own(store, uploads)

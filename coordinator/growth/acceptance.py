@@ -23,12 +23,7 @@ class Verdict:
 def acceptance(policy: AcceptanceRule, numbers: MergeNumbers) -> Verdict:
     """Judge the candidates by their errors on the owning lab's validation data.
 
-    Raises
-    ------
-    SchemaError
-        If the teacher's error is missing: without it there is nothing to compare with.
-    LimitError
-        If an error is not a number from 0 to 100.
+    SchemaError if the teacher's is missing, LimitError if one is not a number from 0 to 100.
     """
     teacher = _percent("teacher_error", numbers.teacher_error)
     results = numbers.candidates

@@ -66,28 +66,15 @@ def decide(
     underway: Collection[Operation] = (),
     owner: Callable[[str], str | None] = lambda _: None,
 ) -> list[Operation] | Refusal:
-    """Say which operations a teacher net calls for, in the order to run them.
+    """Say which operations a teacher net calls for, in the plan's order.
 
-    Parameters
-    ----------
-    tree
-        The head's tree; None before the net is founded.
-    manifest
-        An admitted teacher net's.
-    plan
-        Names the tasks of the universal net; its order is the order of operations.
-    underway
-        Operations of the open merges.
-    owner
-        Returns the lab that a category of the net, or of an open merge, comes from.
+    FOUND (then NEW_TASK for each further task module) when there is no net yet; else NEW_CATEGORY
+    for each task that the net knows or is about to know, then NEW_TASK for the others. A refusal
+    when the category is in the net or on its way, a task is not in the plan, or the teacher shares
+    no task with the net: there is nothing to transplant it through.
 
-    Returns
-    -------
-    list of Operation, or Refusal
-        FOUND (then NEW_TASK for each further task module) when there is no net yet; else
-        NEW_CATEGORY for each task that the net knows or is about to know, then NEW_TASK for the
-        others. A refusal when the category is in the net or on its way, a task is not in the
-        plan, or the teacher shares no task with the net: there is nothing to transplant it through.
+    `underway` is what the open merges do. `owner` returns the lab that a category of the net, or
+    of an open merge, comes from.
     """
     if unknown := sorted(task for task in manifest.task_modules if plan.task(task) is None):
         return Refusal(

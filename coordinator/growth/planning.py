@@ -52,20 +52,10 @@ def plan_growth(
     plan: Plan,
     owner: Callable[[str], str | None] = lambda _: None,
 ) -> GrowthPlan:
-    """Plan what is queued and what waits, as if everything were accepted.
+    """Plan what is queued and what waits, oldest first, as if everything were accepted.
 
-    Parameters
-    ----------
-    tree
-        The head's; None before the net is founded.
-    opened
-        Operations of open merges, oldest first, with the submission's id and manifest.
-    waiting
-        Submissions without merges, oldest first.
-    plan
-        Names the tasks.
-    owner
-        Returns the lab that a category of the net comes from.
+    `opened` are the operations of open merges, `waiting` the submissions without merges, both with
+    the submission's id and manifest. `owner` returns the lab that a category of the net comes from.
     """
     grower = _Grower(tree, plan, owner)
     for submission, manifest, operation in opened:
@@ -100,28 +90,15 @@ class _Grower:
             self.add(submission, manifest, operation)
 
     def add(self, submission: str, manifest: TeacherManifest, operation: Operation) -> None:
-        wave = self._wave(operation)
-        self.operations.append(
-            Planned(
-                wave,
-                operation.kind,
-                operation.category,
-                operation.task,
-                manifest.site,
-                submission,
-            )
-        )
-        self._owners[operation.category] = manifest.site
-        self._categories.setdefault(operation.category, wave)
-        if operation.kind.adds_task:
-            self._tasks.setdefault(operation.task, wave)
-        self._tree = grown(
-            self._tree,
-            operation,
-            manifest,
-            self._plan,
-            manifest_digest=manifest.content_digest(),
-        )
+        wave, kind = self._wave(operation), operation.kind
+        category, task = operation.category, operation.task
+        self.operations.append(Planned(wave, kind, category, task, manifest.site, submission))
+        self._owners[category] = manifest.site
+        self._categories.setdefault(category, wave)
+        if kind.adds_task:
+            self._tasks.setdefault(task, wave)
+        digest = manifest.content_digest()
+        self._tree = grown(self._tree, operation, manifest, self._plan, manifest_digest=digest)
 
     def unjoined(self) -> tuple[tuple[str, str], ...]:
         if self._tree is None:

@@ -22,18 +22,11 @@ class OpenMerge:
 
 
 def ready(merges: Sequence[OpenMerge], tasks: Collection[str]) -> list[str]:
-    """Return the ids of the merges that can run, in the order given.
+    """Return the ids of those of all open merges that can run, in the order given.
 
     A task that comes with a category module waits until the merge of that module has ended
-    (paper, appendix: way 2). A category for a task that is on its way waits until that is there;
-    if that came to nothing, the merge runs and fails.
-
-    Parameters
-    ----------
-    merges
-        All open ones, whose order is kept.
-    tasks
-        Tasks of which the net has a module.
+    (paper, appendix: way 2). A category for a task that is on its way waits until the net has it
+    among its `tasks`; if that came to nothing, the merge runs and fails.
     """
     adding_categories = {
         merge.submission_id

@@ -67,32 +67,17 @@ _MERGE: dict[MergeState, frozenset[MergeState]] = {
 }
 
 
-def next_submission_states(state: SubmissionState) -> frozenset[SubmissionState]:
-    """Return the states that may follow."""
-    return _SUBMISSION[state]
-
-
-def next_merge_states(state: MergeState, operation: OperationKind) -> frozenset[MergeState]:
-    """Return the states that may follow; a direct operation is not distilled or evaluated."""
-    if state is MergeState.QUEUED and operation.is_direct:
-        return _MERGE[state] | {MergeState.REVIEWING, MergeState.MERGED}
-    return _MERGE[state]
-
-
 def check_submission(name: str, old: SubmissionState, new: SubmissionState) -> None:
-    """Refuse a step that the state machine does not have.
-
-    Raises
-    ------
-    ConflictError
-        If `new` may not follow `old`; names both and what may follow.
-    """
-    _check(f"submission {name}", old, new, next_submission_states(old))
+    """Refuse a step that the state machine does not have; ConflictError says what may follow."""
+    _check(f"submission {name}", old, new, _SUBMISSION[old])
 
 
 def check_merge(name: str, old: MergeState, new: MergeState, operation: OperationKind) -> None:
     """Refuse a step that the state machine does not have; see `check_submission`."""
-    _check(f"merge {name}", old, new, next_merge_states(old, operation))
+    legal = _MERGE[old]
+    if old is MergeState.QUEUED and operation.is_direct:  # it is not distilled or evaluated
+        legal |= {MergeState.REVIEWING, MergeState.MERGED}
+    _check(f"merge {name}", old, new, legal)
 
 
 def _check(what: str, old: StrEnum, new: StrEnum, legal: frozenset[StrEnum]) -> None:

@@ -25,33 +25,53 @@ def grown(
 ) -> NetTree:
     """Return the tree that an operation leads to: one more join, and the modules that it needs.
 
-    Parameters
-    ----------
-    tree
-        The head's; None for `OperationKind.FOUND`.
-    manifest, manifest_digest
-        Of the submission that the modules came with.
-    adapter, calibration, error
-        The accepted candidate's: None joins the two modules directly; percent, calibrated.
-    learned
-        The task module that founds the net, where it was learned on several labs' category
-        modules; None adopts the submission's.
-
-    Raises
-    ------
-    ConflictError
-        If the net was founded, or the category came from another submission, in the meantime.
-    NotFoundError
-        If a new category's task, or a new task's category, is not in the net.
+    The manifest is of the submission that the modules came with; `adapter`, `calibration` and
+    `error` (percent, calibrated) are the accepted candidate's. `learned` is the task module that
+    founds the net, where it was learned on several labs' category modules; None adopts the
+    submission's. ConflictError if the net has changed so that the operation does not fit any more;
+    NotFoundError if a new category's task, or a new task's category, is not in the net.
     """
-    edge = Edge(
-        category=operation.category,
-        task=operation.task,
-        adapter=adapter,
-        calibration=calibration,
-        error=error,
+    category = category_ref(manifest, manifest_digest)
+    if operation.kind is OperationKind.FOUND:
+        if tree is not None:
+            raise ConflictError(
+                "the net was founded by another submission in the meantime; decide again"
+            )
+        tree = NetTree(architecture=plan.architecture, tasks=plan.tasks)
+    elif tree is None:
+        raise ConflictError("the net is not founded yet; found it with the first submission")
+    present = tree.category_modules.get(operation.category)
+    match operation.kind:
+        case OperationKind.FOUND | OperationKind.NEW_CATEGORY:
+            if present != category:  # an earlier operation of the same submission may have added it
+                tree = tree.with_category(operation.category, category)
+        case OperationKind.NEW_TASK:
+            if present not in (None, category):
+                raise ConflictError(
+                    f"the net's category module '{operation.category}' came with another "
+                    "submission, which this task module was not trained with; ship the teacher "
+                    "under another category name"
+                )
+            tree = _with_names(tree, plan.tasks)
+        case OperationKind.LEARN_TASK:
+            if present is None or present.blob != manifest.category_module:
+                raise ConflictError(
+                    f"the task module '{operation.task}' was learned on another category module "
+                    f"'{operation.category}' than the net's now; learn it again"
+                )
+            tree = _with_names(tree, (*plan.tasks, TaskSpec(name=operation.task)))
+    if operation.kind.adds_task:
+        module = learned or task_ref(manifest, operation.task, manifest_digest)
+        tree = tree.with_task(operation.task, module)
+    return tree.with_edge(
+        Edge(
+            category=operation.category,
+            task=operation.task,
+            adapter=adapter,
+            calibration=calibration,
+            error=error,
+        )
     )
-    return _with_modules(tree, operation, manifest, plan, manifest_digest, learned).with_edge(edge)
 
 
 def category_ref(manifest: TeacherManifest, manifest_digest: Digest) -> ModuleRef:
@@ -69,52 +89,6 @@ def task_ref(manifest: TeacherManifest, task: str, manifest_digest: Digest) -> M
         blob=manifest.task_modules[task],
         architecture=manifest.architecture.above(),
         submission=manifest_digest,
-    )
-
-
-def _with_modules(
-    tree: NetTree | None,
-    operation: Operation,
-    manifest: TeacherManifest,
-    plan: Plan,
-    manifest_digest: Digest,
-    learned: ModuleRef | None,
-) -> NetTree:
-    category = category_ref(manifest, manifest_digest)
-    if operation.kind is OperationKind.FOUND:
-        if tree is not None:
-            raise ConflictError(
-                "the net was founded by another submission in the meantime; decide again"
-            )
-        tree = NetTree(architecture=plan.architecture, tasks=plan.tasks)
-    elif tree is None:
-        raise ConflictError("the net is not founded yet; found it with the first submission")
-    present = tree.category_modules.get(operation.category)
-    match operation.kind:
-        case OperationKind.CONNECT:  # both modules are there
-            return tree
-        case OperationKind.FOUND | OperationKind.NEW_CATEGORY:
-            if present != category:  # an earlier operation of the same submission may have added it
-                tree = tree.with_category(operation.category, category)
-            if operation.kind is OperationKind.NEW_CATEGORY:
-                return tree
-        case OperationKind.NEW_TASK:
-            if present not in (None, category):
-                raise ConflictError(
-                    f"the net's category module '{operation.category}' came with another "
-                    "submission, which this task module was not trained with; ship the teacher "
-                    "under another category name"
-                )
-            tree = _with_names(tree, plan.tasks)
-        case OperationKind.LEARN_TASK:
-            if present is None or present.blob != manifest.category_module:
-                raise ConflictError(
-                    f"the task module '{operation.task}' was learned on another category module "
-                    f"'{operation.category}' than the net's now; learn it again"
-                )
-            tree = _with_names(tree, (*plan.tasks, TaskSpec(name=operation.task)))
-    return tree.with_task(
-        operation.task, learned or task_ref(manifest, operation.task, manifest_digest)
     )
 
 

@@ -17,7 +17,8 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30
 _FLOOR = 1e-8
 """Losses are drawn on a logarithmic scale; below this they are zero."""
 
-_LINES = {"loss": "loss", "task": "task loss", "distillation": "distillation loss"}
+_LINES = {"loss": "loss", "task": "task_loss", "distillation": "distillation_loss"}
+"""Fields of a curve's point, by the line's name."""
 
 
 class Line(NamedTuple):
@@ -59,12 +60,10 @@ def charts(curves: Sequence[CurvePoint], dream: Mapping[str, int]) -> dict[str, 
 
 
 def _chart(points: Sequence[CurvePoint], dream: int) -> Chart:
-    series = {
-        "loss": [(point.step, point.loss) for point in points],
-        "task": [(point.step, point.task_loss) for point in points],
-        "distillation": [(point.step, point.distillation_loss) for point in points],
+    series: dict[str, list[tuple[int, float]]] = {
+        name: [(p.step, loss) for p in points if (loss := getattr(p, field)) > _FLOOR]
+        for name, field in _LINES.items()
     }
-    series = {name: [p for p in line if p[1] > _FLOOR] for name, line in series.items()}
     if series["loss"] == series["distillation"] or series["loss"] == series["task"]:
         # One of the two parts is all there is: one line says it.
         series = {"loss": series["loss"]}
@@ -82,7 +81,9 @@ def _chart(points: Sequence[CurvePoint], dream: int) -> Chart:
         return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
 
     lines = [
-        Line(name, _LINES[name], " ".join(f"{across(s)},{up(v)}" for s, v in line))
+        Line(
+            name, _LINES[name].replace("_", " "), " ".join(f"{across(s)},{up(v)}" for s, v in line)
+        )
         for name, line in series.items()
         if line
     ]

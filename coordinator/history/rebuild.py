@@ -41,18 +41,8 @@ def rebuild(
 
     Returns what was done, merge by merge, in the order in which they ended; calls `on_merge` after
     each. While a coordinator runs, what it has not logged yet is left to it, and nothing but MLflow
-    is written.
-
-    Raises
-    ------
-    NotFoundError
-        If no coordinator has run there.
-    UnreachableError
-        If MLflow does not answer; what was done until then stays.
-    ConflictError
-        If MLflow refuses a merge.
-    ConfigurationError
-        If the database's schema is another Rootstock's.
+    is written. If MLflow does not answer (UnreachableError) or refuses a merge (ConflictError),
+    what was done until then stays.
     """
     paths = StatePaths(config)
     done = []

@@ -63,7 +63,6 @@ class MergeRecord(Document):
     """The metrics of the teacher net's manifest."""
     tailored: Tailored | None = None
     features: FeatureSpaces | None = None
-    """What the figure of the join's feature space shows."""
     no_features: str = ""
     """Why there are none although the join is a transplanted classification."""
     curves: tuple[CurvePoint, ...] = ()
@@ -73,7 +72,6 @@ class MergeRecord(Document):
     tree: NetTree | None = None
     """The net after the merge, or as it stayed; the picture is drawn from it."""
     earlier: tuple[Join, ...] = ()
-    """Every other join of that net."""
 
     @property
     def measured(self) -> MergeNumbers:

@@ -1,4 +1,4 @@
-"""Finished merges into the history: a merge's record is gathered from the ledger alone."""
+"""Logs finished merges to the history; a record is gathered from registry and store alone."""
 
 from __future__ import annotations
 
@@ -28,19 +28,11 @@ from rootstock.coordinator.registry import Merge, MergeState, NetVersion, Regist
 class Recorder:
     """Logs finished merges to MLflow, each once, in the order in which they ended.
 
-    Parameters
-    ----------
-    context, history
-        The coordinator's.
-    up
-        Done when MLflow has answered for the first time: nothing is logged before.
+    `up` is done when MLflow has answered for the first time: nothing is logged before.
     """
 
     def __init__(
-        self,
-        context: CoordinatorContext,
-        history: History,
-        up: asyncio.Future[str],
+        self, context: CoordinatorContext, history: History, up: asyncio.Future[str]
     ) -> None:
         self._context = context
         # Its own: it goes through old versions while the context's remembers the head.
@@ -52,12 +44,8 @@ class Recorder:
     async def log_all(self) -> None:
         """Log every finished merge that MLflow has not seen.
 
-        Raises
-        ------
-        UnreachableError
-            If MLflow does not answer; what is not logged stays so and is logged later.
-        Exception
-            What kept the first of the others from being logged; those behind it are logged.
+        An UnreachableError stops it: the rest is logged later. Any other error keeps one merge from
+        being logged, and is raised after those behind it.
         """
         await asyncio.shield(self._up)
         failed: Exception | None = None
@@ -104,8 +92,8 @@ def gather(net: NetReader, config: StateConfig, merge: Merge) -> MergeRecord:
     version = registry.versions.get(merge.net_version) if merge.net_version else None
     before = version.parent if version else merge.parent_version
     parent = registry.versions.get(before) if before else None
-    held = version or parent
-    tree = net.tree_of(held) if held else None
+    shown = version or parent
+    tree = net.tree_of(shown) if shown else None
     digests = _digests(submission, manifest, merge.task, result)
     adapter_uri = None
     if version is not None and tree is not None:
@@ -129,9 +117,7 @@ def gather(net: NetReader, config: StateConfig, merge: Merge) -> MergeRecord:
         parameters |= {f"distillation.{name}": value for name, value in result.settings.items()}
         parameters |= result.learned_by()
         numbers |= result.report
-    inspection = None
-    if merge.inspection is not None:
-        inspection = Inspection.model_validate(merge.inspection)
+    inspection = Inspection.model_validate(merge.inspection) if merge.inspection else None
     return MergeRecord(
         net=config.net,
         merge_id=merge.id,
@@ -152,25 +138,23 @@ def gather(net: NetReader, config: StateConfig, merge: Merge) -> MergeRecord:
         numbers=numbers,
         teacher_numbers=manifest.metrics,
         tailored=_tailored(manifest),
-        features=None if inspection is None else inspection.features,
-        no_features="" if inspection is None else inspection.no_features,
+        features=inspection.features if inspection else None,
+        no_features=inspection.no_features if inspection else "",
         curves=result.curves if result else (),
         created_at=_instant(merge.created_at),
         finished_at=_instant(merge.finished_at) if merge.finished_at else None,
         tree=tree,
-        earlier=_earlier(net, merge, held),
+        earlier=_earlier(net, merge, shown) if shown else (),
     )
 
 
-def _earlier(net: NetReader, merge: Merge, held: NetVersion | None) -> tuple[Join, ...]:
+def _earlier(net: NetReader, merge: Merge, version: NetVersion) -> tuple[Join, ...]:
     """Return every join of a net version but the merge's own, with its teacher's error."""
-    if held is None:
-        return ()
     merged = net.registry.merges.all(MergeState.MERGED, MergeState.ROLLED_BACK)
     teachers = {
         (each.category, each.task): each.numbers.teacher_error
         for each in merged
-        if each.net_version is not None and each.net_version <= held.number
+        if each.net_version is not None and each.net_version <= version.number
     }
     return tuple(
         Join(
@@ -179,7 +163,7 @@ def _earlier(net: NetReader, merge: Merge, held: NetVersion | None) -> tuple[Joi
             error=edge.error,
             teacher_error=teachers.get((edge.category, edge.task)),
         )
-        for edge in net.tree_of(held).edges
+        for edge in net.tree_of(version).edges
         if (edge.category, edge.task) != (merge.category, merge.task)
     )
 

@@ -25,6 +25,9 @@ from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
 log = structlog.get_logger("jobs")
 
 
+OnJobProgress = Callable[[Progress], None]
+
+
 class JobRunner(LocalRay):
     """Gives every job an actor of its own, frees it afterwards, and replaces one that dies.
 
@@ -32,7 +35,7 @@ class JobRunner(LocalRay):
     """
 
     async def run(
-        self, job: TransplantJob, on_progress: Callable[[Progress], None] = lambda _: None
+        self, job: TransplantJob, on_progress: OnJobProgress = lambda _: None
     ) -> JobResult:
         """Run a job to its end.
 
@@ -78,9 +81,7 @@ class JobRunner(LocalRay):
             ) from error
         return Inspection.model_validate_json(inspection)
 
-    async def _attempt(
-        self, job: TransplantJob, on_progress: Callable[[Progress], None]
-    ) -> JobResult:
+    async def _attempt(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
         cpus, gpus = self._config.num_cpus, self._config.num_gpus
         # Ray would restart an actor without its job: `run` makes a new one instead.
         actor_class: Any = ray.remote(max_restarts=0, max_task_retries=0)(TransplantActor)

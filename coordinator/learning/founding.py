@@ -28,19 +28,19 @@ def founding_merge(registry: Registry) -> Merge:
             "the net is founded already; `rootstock net learn` adds a task module that several "
             "category modules share"
         )
-    for merge in registry.merges.all(*OPEN_MERGES):
-        if merge.operation is not OperationKind.FOUND:
-            continue
-        if merge.released:
-            raise ConflictError(
-                f"merge {merge.id} founds the net on {merge.category}'s own task module right "
-                "now; set growth.automatic = false before labs ship, so that it is held"
-            )
-        return merge
-    raise NotFoundError(
-        "no teacher net waits to found the net; set growth.automatic = false, start the "
-        "coordinator, and have labs ship theirs"
-    )
+    opened = registry.merges.all(*OPEN_MERGES)
+    merge = next((each for each in opened if each.operation is OperationKind.FOUND), None)
+    if merge is None:
+        raise NotFoundError(
+            "no teacher net waits to found the net; set growth.automatic = false, start the "
+            "coordinator, and have labs ship theirs"
+        )
+    if merge.released:
+        raise ConflictError(
+            f"merge {merge.id} founds the net on {merge.category}'s own task module right "
+            "now; set growth.automatic = false before labs ship, so that it is held"
+        )
+    return merge
 
 
 def waiting_categories(registry: Registry, merge: Merge, plan: Plan) -> NetTree:
@@ -68,18 +68,10 @@ def waiting_categories(registry: Registry, merge: Merge, plan: Plan) -> NetTree:
 def chosen_categories(
     waiting: NetTree, founder: str, sampled: Iterable[str], wanted: Iterable[str] = ()
 ) -> list[str]:
-    """Return which category modules the task module is learned on, the founder first.
+    """Return which category modules the task module is learned on, the founding merge's first.
 
-    Parameters
-    ----------
-    waiting
-        See `waiting_categories`.
-    founder
-        The founding merge's category.
-    sampled
-        Categories that have samples.
-    wanted
-        The operator's choice; empty: every category that waits and has samples.
+    Of those that wait (see `waiting_categories`), the `wanted` ones; if these are none, all that
+    are `sampled`.
     """
     wanted = list(wanted)
     for category in wanted:

@@ -19,7 +19,7 @@ from rootstock.common.distillation.problem import Samples, TransplantProblem
 from rootstock.common.distillation.settings import BackDistillationSettings, TaskLearningSettings
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.task_module import learn_task_module
-from rootstock.common.errors import ConflictError, NotFoundError, TransplantError
+from rootstock.common.errors import ConflictError, TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import build_category_module, feature_shape, input_shape
 from rootstock.common.nets.graph import NetTree
@@ -29,7 +29,13 @@ from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.own_samples import OwnSamples, read_own
 from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
-from rootstock.coordinator.net.compose import loaded, loaded_task_module
+from rootstock.coordinator.net.compose import (
+    category_module_of,
+    loaded,
+    loaded_task_module,
+    task_module_of,
+    task_of,
+)
 
 NO_ADAPTER = "no adapter"
 LEARNED = "learned"
@@ -51,27 +57,10 @@ class Learner:
         source: str | None,
         settings: TaskLearningSettings,
     ) -> LearnedTask:
-        """Learn a new task module on what categories give.
+        """Learn a new task module on what categories of the net, each with samples, give.
 
-        Parameters
-        ----------
-        categories
-            Categories of the net, each with samples.
-        begin
-            Weights to begin with, of the net's architecture, unless `source` is given.
-        source
-            Fine-tune this task's module instead; categories keep the adapters to it.
-
-        Raises
-        ------
-        ConflictError
-            If the net has a task of that name.
-        NotFoundError
-            If a category or the source is not in the net, or the two are not joined.
-        TransplantError
-            If the features of a category do not fit the task module.
-        DataError
-            If a category has no samples.
+        It begins with the weights `begin`, of the net's architecture; or `source` is fine-tuned,
+        another task's module, to which categories keep their adapters.
         """
         tree = self._tree
         if name in tree.task_modules:
@@ -170,10 +159,7 @@ class Learner:
         return AdapterEntry(spec=spec, blob=put_tensors(self._store, weights))
 
     def _own(self, category: str) -> OwnSamples:
-        module = self._tree.category_modules.get(category)
-        if module is None:
-            known = ", ".join(sorted(self._tree.category_modules)) or "none"
-            raise NotFoundError(f"the net has no category '{category}'; it holds: {known}")
+        module = category_module_of(self._tree, category)
         return read_own(self._folder, category, input_shape(module.architecture))
 
     def _features(self, category: str, adapter: AdapterEntry | None, images_NCHW: Tensor) -> Tensor:
@@ -186,17 +172,13 @@ class Learner:
         return in_batches(nn.Sequential(f, h), images_NCHW)
 
     def _task_module(self, task: str) -> nn.Sequential:
-        if task not in self._tree.task_modules:
-            known = ", ".join(sorted(self._tree.task_modules)) or "none"
-            raise NotFoundError(f"the net has no task '{task}'; it holds: {known}")
-        spec = next(each for each in self._tree.tasks if each.name == task)
+        spec = task_of(self._tree, task)
         if spec.kind != TaskSpec(name=task).kind:
             raise TransplantError(
                 f"task '{task}' is of kind {spec.kind}; samples in yes/no folders tell only "
                 "whether an image shows a category"
             )
-        head = self._tree.task_modules[task]
-        return loaded_task_module(self._store, head.architecture, spec, head.blob)
+        return task_module_of(self._tree, self._store, task)
 
 
 def _require_fit(g: nn.Sequential, category: str, features_NCHW: Tensor) -> None:

@@ -36,17 +36,8 @@ class Operations:
     def learn_task(self, task: str, learned: LearnedTask, source: str | None) -> list[str]:
         """Queue the joins of a learned task module; return the merges' ids, in their order.
 
-        Parameters
-        ----------
-        source
-            The task whose module was fine-tuned, or None.
-
-        Raises
-        ------
-        ConflictError
-            If such a task is on its way, or a category has left the net.
-        NotFoundError
-            If a blob is not in the store.
+        `source` is the task whose module was fine-tuned, if any. ConflictError if such a task is on
+        its way, or a category has left the net; NotFoundError if a blob is not in the store.
         """
         if any(merge.task == task for merge in self._registry.merges.all(*OPEN_MERGES)):
             raise ConflictError(f"a task '{task}' is being merged already; wait for its end")
@@ -68,19 +59,10 @@ class Operations:
         ]
 
     def found_net(self, merge_id: str, learned: LearnedTask) -> None:
-        """Let the held merge found the net on a learned task module.
+        """Let the merge that `founding_merge` returned found the net on a learned task module.
 
-        Parameters
-        ----------
-        merge_id
-            See `rootstock.coordinator.learning.founding.founding_merge`.
-
-        Raises
-        ------
-        ConflictError
-            If the merge went ahead in the meantime.
-        NotFoundError
-            If there is no such merge, its category is not among the joins, or a blob is missing.
+        ConflictError if it went ahead in the meantime; NotFoundError if there is no such merge, its
+        category is not among the joins, or a blob is missing.
         """
         context, merge = self._context, self._registry.merges.get(merge_id)
         if merge.category not in learned.joins:

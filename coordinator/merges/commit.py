@@ -85,10 +85,7 @@ def commit(
 ) -> None:
     """Commit the head's tree with what a merge joins, in one transaction.
 
-    Raises
-    ------
-    ConflictError
-        If the net has changed in a way that the merge does not fit.
+    ConflictError if the net has changed in a way that the merge does not fit.
     """
     head = context.head()
     grown_from = None if head is None else (head.tree, context.net.tree_of(head))
@@ -121,17 +118,16 @@ def commit(
     signature = context.key.sign(unsigned.signed_bytes()).hex()
     signed = unsigned.model_copy(update={"signature": signature})
     digest = context.store.put_bytes(signed.canonical())
+    news = VersionCommitted(
+        number=signed.number, digest=digest, category=merge.category, task=merge.task
+    )
     context.registry.versions.commit(
         signed.number,
         digest,
         signed.tree,
         head.number if head is not None else None,
         merge.id,
-        events=[
-            VersionCommitted(
-                number=signed.number, digest=digest, category=merge.category, task=merge.task
-            ).to(None)
-        ],
+        events=[news.to(None)],
         reason="",
         candidate=join.candidate,
     )
@@ -145,17 +141,13 @@ def roll_back(
     Nothing is deleted: versions, trees and blobs stay, and a later version has the next number.
     """
     reason = plain(f"rolled back by the operator: {reason}")
-    submissions = context.registry.submissions
 
     def tell(merges: list[Merge]) -> Iterable[NewEvent]:
-        return [
-            MergeChanged(merge_id=merge.id, state=MergeState.ROLLED_BACK, reason=reason).to(
-                sites[merge.submission_id]
-            )
-            for merge in merges
-        ]
+        for merge in merges:
+            news = MergeChanged(merge_id=merge.id, state=MergeState.ROLLED_BACK, reason=reason)
+            yield news.to(sites[merge.submission_id])
 
-    sites = {submission.id: submission.site for submission in submissions.all()}
+    sites = {submission.id: submission.site for submission in context.registry.submissions.all()}
     return context.registry.versions.roll_back(number, reason, and_later=and_later, events=tell)
 
 

@@ -14,7 +14,6 @@ from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import CandidateResult, MergeNumbers
-from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.registry import Decision, Merge, Registry, Submission, evaluation_id
 from rootstock.coordinator.registry.documents import (
     EvaluationReport,
@@ -28,11 +27,6 @@ Candidates = dict[Candidate, AdapterEntry | None]
 """Adapters that a merge may end with; None joins the modules directly."""
 
 
-def candidates_of(result: JobResult) -> Candidates:
-    """Return what a job's result lets the lab choose from."""
-    return {Candidate.NO_ADAPTER: None, **result.adapters()}
-
-
 def ask(
     context: CoordinatorContext,
     merge: Merge,
@@ -44,12 +38,8 @@ def ask(
 ) -> None:
     """Ask the owning lab for the errors of all candidates; asked again, the first request stays.
 
-    Parameters
-    ----------
-    turn
-        Which question to the lab this is about the merge; counts from 1.
-    refinement
-        The structure of the adapter that the lab is to refine; None: it is not asked to.
+    `turn` counts the questions about a merge from 1. `refinement` is the structure of the adapter
+    that the lab is to refine; None: it is not asked to.
     """
     tree = context.tree()
     if tree is None:
@@ -116,13 +106,7 @@ def _result(reported: ReportedResult | ReportedRefinement) -> CandidateResult:
 def refined_adapter(
     context: CoordinatorContext, manifest_digest: str, spec: AdapterSpec
 ) -> AdapterEntry:
-    """Put a refined adapter through the gate.
-
-    Raises
-    ------
-    RefusedError, ConflictError
-        If it is not what was asked for, or fails a check.
-    """
+    """Put a refined adapter through the gate, and refuse one that is not what was asked for."""
     upload = context.registry.uploads.refinement(manifest_digest)
     if upload is None:
         raise NotFoundError(f"refinement {manifest_digest} was not received")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
 
 import structlog
 
@@ -14,34 +12,20 @@ from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
-from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob, flat_settings
+from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.samples import FewSamples, few_samples
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge
-
-OnJobProgress = Callable[[Progress], None]
-
-
-class Runner(Protocol):
-    """Runs a job to its end, wherever: see `rootstock.coordinator.jobs.runner.JobRunner`."""
-
-    async def run(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
-        """Return what the job learned."""
-        ...
-
-    async def inspect(self, job: InspectionJob) -> Inspection:
-        """Run a join on synthetic images."""
-        ...
 
 
 class Distiller:
     """Builds a merge's jobs out of what is registered and stored, and has them run."""
 
-    def __init__(self, context: CoordinatorContext, runner: Runner, paths: StatePaths) -> None:
+    def __init__(self, context: CoordinatorContext, runner: JobRunner) -> None:
         self._context = context
         self._runner = runner
-        self._paths = paths
+        self._paths = StatePaths(context.config)
         self._log = structlog.get_logger("distillation")
 
     async def closed_form(
@@ -70,17 +54,13 @@ class Distiller:
         """Learn, with what samples there are; return the numbers of these, too."""
         samples = await asyncio.to_thread(few_samples, self._context, merge, manifest, task)
         job = await asyncio.to_thread(self._job, merge, manifest, task, samples)
-        result = await self._run(merge, job)
-        return result, samples.numbers()
+        return await self._run(merge, job), samples.numbers()
 
     async def _run(self, merge: Merge, job: TransplantJob) -> JobResult:
-        registry, loop = self._context.registry, asyncio.get_running_loop()
+        show_step, loop = self._context.registry.merges.progress, asyncio.get_running_loop()
 
         def show(progress: Progress) -> None:
-            loop.run_in_executor(
-                None,
-                lambda: registry.merges.progress(merge.id, progress.step, progress.steps),
-            )
+            loop.run_in_executor(None, show_step, merge.id, progress.step, progress.steps)
 
         return await self._runner.run(job, show)
 

@@ -12,7 +12,6 @@ Shapes: N images, C channels, H/W height and width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,18 +52,16 @@ def categories_in(folder: Path) -> list[str]:
 def read_own(folder: Path, category: str, input_shape: tuple[int, int, int]) -> OwnSamples:
     """Read a category's samples as images of `input_shape` (C, H, W).
 
-    Raises
-    ------
-    DataError
-        If there are none of one side, or too many; `UnreadableError` if one is no image.
+    DataError if there are none of one side, too many, or one is no image.
     """
     images, labels, judging = [], [], []
     for side, label in SIDES:
-        paths = list(_paths(folder / category / side))
+        there = folder / category / side
+        files = sorted(there.iterdir()) if there.is_dir() else []
+        paths = [path for path in files if path.suffix.lower() in SUFFIXES]
         if not paths:
             raise DataError(
-                f"{folder / category / side}: holds no image ({', '.join(sorted(SUFFIXES))}); "
-                "both sides need some"
+                f"{there}: holds no image ({', '.join(sorted(SUFFIXES))}); both sides need some"
             )
         for path in paths:
             images.append(read_square(path, input_shape))
@@ -76,13 +73,6 @@ def read_own(folder: Path, category: str, input_shape: tuple[int, int, int]) -> 
             "leave some out"
         )
     return OwnSamples(normalise(torch.stack(images)), torch.tensor(labels), torch.tensor(judging))
-
-
-def _paths(folder: Path) -> Iterator[Path]:
-    if folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in SUFFIXES:
-                yield path
 
 
 def _share(name: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rootstock.common.errors import NotFoundError
 from rootstock.common.files import storage_errors
 from rootstock.common.protocol import Plan
+from rootstock.coordinator.config import StateConfig
 from rootstock.coordinator.growth.operations import Operation
 from rootstock.coordinator.growth.planning import GrowthPlan, plan_growth
 from rootstock.coordinator.merges.result import of_labs
@@ -16,36 +17,21 @@ from rootstock.coordinator.registry import OPEN_MERGES, SubmissionState
 WAITING = (SubmissionState.RECEIVED, SubmissionState.ADMITTED)
 
 
-def published_plan(paths: StatePaths) -> Plan:
-    """Return the plan that the coordinator published last.
-
-    Raises
-    ------
-    NotFoundError
-        If no coordinator has run there.
-    """
+def published_plan(config: StateConfig) -> Plan:
+    """Return the plan that the coordinator published last; NotFoundError if none has run there."""
+    path = StatePaths(config).plan
     try:
-        with storage_errors(paths.plan):
-            return Plan.parse(paths.plan.read_bytes(), what="plan")
+        with storage_errors(path):
+            return Plan.parse(path.read_bytes(), what="plan")
     except FileNotFoundError as error:
         raise NotFoundError(
-            f"{paths.plan}: no coordinator has published a plan here; start "
-            "`rootstock coordinator run`"
+            f"{path}: no coordinator has published a plan here; start `rootstock coordinator run`"
         ) from error
 
 
-def growth_plan(view: NetReader, paths: StatePaths) -> GrowthPlan:
-    """Plan the open merges and the submissions that no merge was queued for yet.
-
-    Parameters
-    ----------
-    view
-        The coordinator's nets.
-    paths
-        Where its published plan is.
-    """
+def growth_plan(view: NetReader, config: StateConfig) -> GrowthPlan:
+    """Plan the open merges and the submissions that no merge was queued for yet."""
     registry = view.registry
-    plan = published_plan(paths)
     head = view.head
     tree = None if head is None else view.tree(head)
     merges = registry.merges.all()
@@ -70,4 +56,4 @@ def growth_plan(view: NetReader, paths: StatePaths) -> GrowthPlan:
             return None
         return read_teacher(view.store, tree.category_modules[category].submission).site
 
-    return plan_growth(tree, opened, waiting, plan, owner)
+    return plan_growth(tree, opened, waiting, published_plan(config), owner)

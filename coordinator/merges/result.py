@@ -68,10 +68,7 @@ _RESULT: TypeAdapter[MergeResult] = TypeAdapter(Annotated[MergeResult, Field(dis
 def stored_result(merge: Merge) -> MergeResult | None:
     """Return what was learned for a merge; None where nothing was, or not yet.
 
-    Raises
-    ------
-    SchemaError
-        If this version cannot read it.
+    SchemaError if this version cannot read it.
     """
     if merge.job_result is None:
         return None

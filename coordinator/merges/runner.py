@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 import structlog
 
@@ -16,15 +15,16 @@ from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.jobs.inspection import inspection_job
 from rootstock.coordinator.jobs.model import JobResult
+from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.commit import Committer, next_tree
 from rootstock.coordinator.merges.evaluation import (
+    Candidates,
     answer,
     ask,
-    candidates_of,
     numbers_of,
     refined_adapter,
 )
-from rootstock.coordinator.merges.job import Distiller, Runner
+from rootstock.coordinator.merges.job import Distiller
 from rootstock.coordinator.merges.result import (
     AcceptedJoin,
     MergeResult,
@@ -40,12 +40,12 @@ class MergeRunner:
     """Carries merges through their states, each to its end; many side by side."""
 
     def __init__(
-        self, context: CoordinatorContext, committer: Committer, runner: Runner, paths: StatePaths
+        self, context: CoordinatorContext, committer: Committer, runner: JobRunner
     ) -> None:
         self._context = context
-        self._distiller = Distiller(context, runner, paths)
+        self._distiller = Distiller(context, runner)
         self._runner = runner
-        self._paths = paths
+        self._paths = StatePaths(context.config)
         self._committer = committer
         self._log = structlog.get_logger("merge")
 
@@ -53,12 +53,8 @@ class MergeRunner:
         """Carry a merge on from its state to its end.
 
         What it fails in itself (maths that has no answer, a report that breaks a rule) ends it as
-        `failed` with the reason.
-
-        Raises
-        ------
-        StorageError, UnreachableError
-            What waiting may mend; the merge stays as it is.
+        `failed` with the reason. A StorageError or UnreachableError, which waiting may mend, is
+        raised, and the merge stays as it is.
         """
         registry = self._context.registry
         merge = await asyncio.to_thread(registry.merges.get, merge_id)
@@ -165,16 +161,11 @@ class MergeRunner:
 
         Returns True if the merge goes on: no candidate is good enough, and none was learned yet.
         """
-        candidates = candidates_of(result)
+        candidates: Candidates = {Candidate.NO_ADAPTER: None, **result.adapters()}
         learned = result.zero_sample
-        wanted = learned is not None and self._context.config.evaluation.refine
-        spec = learned.spec if learned is not None and wanted else None
+        spec = learned.spec if learned and self._context.config.evaluation.refine else None
         await asyncio.to_thread(
-            partial(ask, turn=result.turn, refinement=spec),
-            self._context,
-            merge,
-            submission,
-            candidates,
+            ask, self._context, merge, submission, candidates, turn=result.turn, refinement=spec
         )
         report = await answer(self._context.registry, merge.id, result.turn)
         if report is None:

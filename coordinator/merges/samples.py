@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import structlog
-from torch import Tensor
 
 from rootstock.common.errors import DataError
 from rootstock.common.nets.architectures import input_shape
@@ -14,7 +13,7 @@ from rootstock.common.weights.manifest import BlobEntry, SharedSamples, TeacherM
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.merges.own_samples import categories_in, read_own
+from rootstock.coordinator.merges.own_samples import OwnSamples, categories_in, read_own
 from rootstock.coordinator.paths import job_area
 from rootstock.coordinator.registry import Merge
 
@@ -50,19 +49,18 @@ def few_samples(
     if own is None:
         return FewSamples(manifest.shared_samples, None)
     area = context.store.area(job_area(merge.id))
-    blob = put_tensors(area, {"images": own[0], "labels": own[1]})
+    blob = put_tensors(area, {"images": own.images_NCHW, "labels": own.labels_N})
     return FewSamples(manifest.shared_samples, blob)
 
 
-def _own(context: CoordinatorContext, manifest: TeacherManifest) -> tuple[Tensor, Tensor] | None:
+def _own(context: CoordinatorContext, manifest: TeacherManifest) -> OwnSamples | None:
     folder = context.config.samples.folder
     if folder is None:
         return None
     try:
         if manifest.category not in categories_in(folder):
             return None
-        own = read_own(folder, manifest.category, input_shape(manifest.architecture))
+        return read_own(folder, manifest.category, input_shape(manifest.architecture))
     except DataError as error:
         structlog.get_logger("samples").warning("samples.left_out", reason=str(error))
         return None
-    return own.images_NCHW, own.labels_N

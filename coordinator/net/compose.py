@@ -17,7 +17,7 @@ from rootstock.common.nets.architectures import (
     input_shape,
 )
 from rootstock.common.nets.composed import ComposedNet
-from rootstock.common.nets.graph import Edge, NetTree
+from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec, require_fit
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
@@ -35,15 +35,8 @@ def compose(
     """Build an application's net, frozen and in evaluation mode, with the adapter of its join.
 
     `task_module` is g of that task, if it is loaded already: several categories can share it.
-
-    Raises
-    ------
-    NotFoundError
-        If category and task are not joined, or the store lacks a blob.
-    SchemaError
-        If the modules do not fit together, or the output does not fit the task.
-    IntegrityError
-        If a blob does not match its digest.
+    NotFoundError if category and task are not joined, or the store lacks a blob; SchemaError if the
+    modules do not fit together or the task; IntegrityError if a blob does not match its digest.
     """
     edge = tree.edge(category, task)
     module, head = tree.category_modules[category], tree.task_modules[task]
@@ -55,7 +48,7 @@ def compose(
     return ComposedNet(f, adapter, g, edge.calibration).eval().requires_grad_(False)
 
 
-def task_module_of(tree: NetTree, store: BlobStore, task: str) -> nn.Module:
+def task_module_of(tree: NetTree, store: BlobStore, task: str) -> nn.Sequential:
     """Return g of a task of the net with its weights, frozen."""
     head = tree.task_modules[task]
     return loaded_task_module(store, head.architecture, task_of(tree, task), head.blob)
@@ -71,6 +64,14 @@ def loaded_task_module(
 def loaded(store: BlobStore, module: M, blob: BlobEntry, device: torch.device | str = "cpu") -> M:
     """Load a module's weights out of a store, frozen; see `load_frozen`."""
     return safetensors_io.load_frozen(module, store.local_path(blob.digest), blob, device)
+
+
+def category_module_of(tree: NetTree, category: str) -> ModuleRef:
+    """Return a category module of the net; NotFoundError if the net has none of that name."""
+    if category not in tree.category_modules:
+        known = ", ".join(sorted(tree.category_modules)) or "none"
+        raise NotFoundError(f"the net has no category '{category}'; it has: {known}")
+    return tree.category_modules[category]
 
 
 def task_of(tree: NetTree, name: str) -> TaskSpec:

@@ -9,7 +9,6 @@ from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.registry import Submission
 
 MAX_DOCUMENT_BYTES = 16 << 20
-"""Largest document that is read."""
 
 
 def write_tree(

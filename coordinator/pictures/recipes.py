@@ -43,16 +43,9 @@ def heat_map(
 ) -> None:
     """Draw λ by source layer and target layer (Learning What and Where to Transfer, figure 3d).
 
-    Parameters
-    ----------
-    by_pair
-        λ, 0 to 6, by (source layer, target layer); at least one. Pairs that are not in it stay
-        white.
-    layers, targets
-        Source layers from the top down, target layers from left to right, as `ends` has them or in
-        another order. Plain text without "$", which matplotlib reads as a formula.
-    brightest
-        λ that is drawn brightest, alike for maps that stand side by side.
+    `by_pair` has λ, 0 to 6, of at least one pair; others stay white. `layers` are drawn from the
+    top down, `targets` from left to right: plain text without "$", which matplotlib reads as a
+    formula. `brightest` is alike for maps side by side.
     """
     values = np.full((len(layers), len(targets)), np.nan)
     brightest = max(brightest, 1e-6)

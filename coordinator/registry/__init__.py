@@ -59,16 +59,9 @@ __all__ = [
 
 
 class Registry:
-    """The database and its subjects.
+    """The database at a SQLAlchemy URL and its subjects.
 
-    Parameters
-    ----------
-    url
-        SQLAlchemy URL, for example `sqlite:////srv/rootstock/registry.db`.
-    clock
-        Seconds since the epoch.
-    read_only
-        For whoever is not the coordinator; see `Database`.
+    `read_only` is for whoever is not the coordinator; see `Database`.
 
     Raises
     ------

@@ -36,12 +36,10 @@ OVERFLOW = 32
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:
-    """Whom a committed transaction concerns."""
+    """Whom a committed transaction concerns: the sites that got events, or all."""
 
     sites: frozenset[str] = frozenset()
-    """Names of the sites that got events."""
     everyone: bool = False
-    """Whether all sites got an event."""
     ids: frozenset[str] = frozenset()
     """Ids of the submissions and merges that changed, but for an upload's or a job's progress."""
 
@@ -60,22 +58,10 @@ def _collect(session: Session, _: object) -> None:
 
 
 class Database:
-    """Transactions on one SQLAlchemy engine.
+    """Transactions on one SQLAlchemy engine: SQLite's, or PostgreSQL's.
 
-    Parameters
-    ----------
-    url
-        SQLAlchemy URL; `sqlite:///path` or `postgresql+psycopg://…`.
-    read_only
-        For whoever is not the coordinator: no lock is taken, no file made, no writer waited for.
-        A database of another schema is left as it is; otherwise it is brought to the present one.
-
-    Raises
-    ------
-    StorageError
-        If the database cannot be opened or written.
-    ConfigurationError
-        If the URL is not one, or the schema is another Rootstock's.
+    `read_only` is for whoever is not the coordinator: no lock is taken, no file made, no writer
+    waited for, and a database of another schema is left as it is; else it is migrated.
     """
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
@@ -179,6 +165,14 @@ class Database:
                 f"the database {where} cannot be used: {cause}; {_remedy(str(cause))}. "
                 "What was committed before is kept"
             ) from error
+
+
+class Subject:
+    """What the database has about one subject; the clock dates its changes."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
 
 
 def _remedy(cause: str) -> str:

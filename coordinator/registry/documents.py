@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, field_validator
 
 from rootstock.common.documents import Document
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
@@ -187,7 +187,7 @@ class EvaluationReport(_Reported):
     evaluation_id: str
     results: tuple[ReportedResult, ...] = ()
     refinement: ReportedRefinement | None = None
-    failure: str = Field(default="")
+    failure: str = ""
     """Why it could not be evaluated; empty: it could."""
 
     @property

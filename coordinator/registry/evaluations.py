@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import NotFoundError
-from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.database import Subject
 from rootstock.coordinator.registry.documents import EvaluationReport, EvaluationRequest
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.records import Evaluation, record
@@ -22,18 +21,10 @@ def evaluation_id(merge_id: str, turn: int = 1) -> str:
     return first if turn == 1 else f"{first}-{turn}"
 
 
-class Evaluations:
+class Evaluations(Subject):
     """The evaluations table."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
-        self._clock = clock
-
-    def request(
-        self,
-        site: str,
-        request: EvaluationRequest,
-    ) -> Evaluation:
+    def request(self, site: str, request: EvaluationRequest) -> Evaluation:
         """Ask a site to evaluate, in one transaction with the event that tells it.
 
         Idempotent per id: a second call changes nothing and returns the first request.
@@ -82,9 +73,7 @@ class Evaluations:
 
     def of_merge(self, merge_id: str, turn: int = 1) -> Evaluation | None:
         """Return the evaluation that a merge asked for at that turn, or None."""
-        with self._database.read() as session:
-            row = session.get(EvaluationRow, evaluation_id(merge_id, turn))
-            return None if row is None else record(Evaluation, row)
+        return next(iter(self._all(EvaluationRow.id == evaluation_id(merge_id, turn))), None)
 
 
 def _get(session: Session, evaluation: str, *, lock: bool = False) -> EvaluationRow:

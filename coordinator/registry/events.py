@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.database import Subject
 from rootstock.coordinator.registry.documents import Event, NewEvent
 from rootstock.coordinator.registry.tables import EventRow, take
 
@@ -34,12 +33,8 @@ def append_events(session: Session, events: Iterable[NewEvent], now: float) -> i
     return cursor
 
 
-class Events:
+class Events(Subject):
     """The events table."""
-
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
-        self._clock = clock
 
     def append(self, event: NewEvent) -> int:
         """Append one event; return its cursor."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, Unpack
 
@@ -15,11 +14,13 @@ from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.growth.readiness import OpenMerge
 from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState, check_merge
-from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.database import Subject
 from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.records import Decision, Merge, record
 from rootstock.coordinator.registry.tables import MergeRow, take
+
+OLDEST_FIRST = (MergeRow.created_at, MergeRow.id)
 
 
 class MergeFields(TypedDict, total=False):
@@ -41,12 +42,8 @@ class MergeFields(TypedDict, total=False):
     finished_at: float | None
 
 
-class Merges:
+class Merges(Subject):
     """The merges table."""
-
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
-        self._clock = clock
 
     def create(
         self,
@@ -57,7 +54,6 @@ class Merges:
         *,
         released: bool = True,
         job_result: dict[str, Any] | None = None,
-        events: Iterable[NewEvent] = (),
     ) -> Merge:
         """Queue one operation; see `queue`."""
         (queued,) = self.queue(
@@ -65,7 +61,6 @@ class Merges:
             [Operation(operation, category, task)],
             released=released,
             job_result=job_result,
-            events=events,
         )
         return queued
 
@@ -76,20 +71,10 @@ class Merges:
         *,
         released: bool = True,
         job_result: dict[str, Any] | None = None,
-        events: Iterable[NewEvent] = (),
     ) -> list[Merge]:
         """Queue operations of a submission; return a merge for each, new or queued before.
 
-        Parameters
-        ----------
-        submission_id, operations
-            There is one merge for each submission and operation.
-        released
-            False: they wait for `release`.
-        job_result
-            What was learned before, with a kind and a format.
-        events
-            Appended when a merge is new.
+        Without `released` they wait for `release`. `job_result` is what was learned before.
         """
         now = self._clock()
         with self._database.write() as session:
@@ -103,8 +88,6 @@ class Merges:
                 if row is None:
                     row = _new(session, submission_id, operation, now)
                     row.released, row.job_result = released, job_result
-                    append_events(session, events, now)
-                    events = ()
                 rows.append(row)
             session.flush()
             return [record(Merge, row) for row in rows]
@@ -144,7 +127,7 @@ class Merges:
         return self._where(MergeRow.submission_id == submission_id)
 
     def _where(self, *conditions: ColumnElement[bool]) -> list[Merge]:
-        query = select(MergeRow).where(*conditions).order_by(MergeRow.created_at, MergeRow.id)
+        query = select(MergeRow).where(*conditions).order_by(*OLDEST_FIRST)
         return self._database.fetch(Merge, query)
 
     def open(self) -> list[OpenMerge]:
@@ -160,14 +143,13 @@ class Merges:
                 or_(MergeRow.released, MergeRow.decision.is_not(None)),
             )
             .where(MergeRow.state.in_(OPEN_MERGES))
-            .order_by(MergeRow.created_at, MergeRow.id)
+            .order_by(*OLDEST_FIRST)
         )
         with self._database.read() as session:
+            rows = session.execute(query)
             return [
                 OpenMerge(name, submission, Operation(kind, category, task), state, released)
-                for name, submission, kind, category, task, state, released in session.execute(
-                    query
-                )
+                for name, submission, kind, category, task, state, released in rows
             ]
 
     def unlogged(self) -> list[str]:
@@ -192,11 +174,7 @@ class Merges:
 
         `started_at` is set on leaving `queued`, `finished_at` on reaching a final state, unless
         given. To `merged` goes `Versions.commit`, which commits the net version with it.
-
-        Raises
-        ------
-        ConflictError
-            If the state may not follow the present one.
+        ConflictError if the state may not follow the present one.
         """
         now = self._clock()
         with self._database.write() as session:
@@ -208,12 +186,10 @@ class Merges:
         """Release every queued merge that waits for the operator; return those, oldest first."""
         now = self._clock()
         with self._database.write() as session:
-            waiting = (
-                select(MergeRow)
-                .where(MergeRow.released.is_(False), MergeRow.state == MergeState.QUEUED)
-                .order_by(MergeRow.created_at, MergeRow.id)
+            waiting = select(MergeRow).where(
+                MergeRow.released.is_(False), MergeRow.state == MergeState.QUEUED
             )
-            rows = list(session.scalars(waiting))
+            rows = session.scalars(waiting.order_by(*OLDEST_FIRST)).all()
             for row in rows:
                 row.released, row.updated_at = True, now
             return [record(Merge, row) for row in rows]
@@ -221,10 +197,7 @@ class Merges:
     def release_with(self, merge_id: str, job_result: dict[str, Any]) -> Merge:
         """Store the operator's result for a waiting merge; release it with its siblings.
 
-        Raises
-        ------
-        ConflictError
-            If it was released or has ended in the meantime.
+        ConflictError if it was released or has ended in the meantime.
         """
         now = self._clock()
         with self._database.write() as session:
@@ -242,12 +215,8 @@ class Merges:
     def decide(self, merge_id: str, decision: Decision, reason: str) -> Merge:
         """Store an operator's decision about a merge, on which the merge's runner acts.
 
-        Raises
-        ------
-        ConflictError
-            If the merge has ended, cannot be approved yet, or was decided otherwise before.
+        ConflictError if the merge has ended, cannot be approved yet, or was decided otherwise.
         """
-        now = self._clock()
         with self._database.write() as session:
             row = _get(session, merge_id, lock=True)
             if row.state not in OPEN_MERGES:
@@ -264,7 +233,7 @@ class Merges:
                 raise ConflictError(
                     f"merge {merge_id}: '{row.decision}' was said before ({row.decision_reason})"
                 )
-            _set(row, {"decision": decision, "decision_reason": reason}, now)
+            _set(row, {"decision": decision, "decision_reason": reason}, self._clock())
             return record(Merge, row)
 
     def logged(self, merge_id: str, state: MergeState) -> None:
@@ -280,15 +249,11 @@ class Merges:
         with self._database.write() as session:
             session.execute(update(MergeRow).where(MergeRow.id == merge_id).values(values))
 
-    def update(
-        self, merge_id: str, *, events: Iterable[NewEvent] = (), **fields: Unpack[MergeFields]
-    ) -> Merge:
+    def update(self, merge_id: str, **fields: Unpack[MergeFields]) -> Merge:
         """Set fields of a merge that stays in its state."""
-        now = self._clock()
         with self._database.write() as session:
             row = _get(session, merge_id, lock=True)
-            _set(row, fields, now)
-            append_events(session, events, now)
+            _set(row, fields, self._clock())
             return record(Merge, row)
 
 

@@ -28,13 +28,7 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 
 def migrate(connection: Connection) -> None:
-    """Apply what is missing, within the caller's transaction.
-
-    Raises
-    ------
-    ConfigurationError
-        If the database was written by a newer Rootstock.
-    """
+    """Apply what is missing, within the caller's transaction; refuse a newer Rootstock's."""
     revision = _revision(connection)
     if revision is not None and revision not in _revisions():
         raise _other(connection, revision)
@@ -46,13 +40,7 @@ def migrate(connection: Connection) -> None:
 
 
 def require_present(connection: Connection) -> None:
-    """Refuse a database of another schema revision than this package's newest.
-
-    Raises
-    ------
-    ConfigurationError
-        Names both revisions and the remedy.
-    """
+    """Refuse a database of another schema revision than this package's newest."""
     revision = _revision(connection)
     if revision != newest():
         raise _other(connection, revision)

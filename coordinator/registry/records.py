@@ -14,7 +14,6 @@ from rootstock.coordinator.registry.documents import EvaluationReport, Evaluatio
 R = TypeVar("R")
 
 Decision = Literal["approve", "reject"]
-"""What an operator said of a merge."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,7 +111,6 @@ class Merge:
     numbers: MergeNumbers
     job_result: dict[str, Any] | None
     inspection: dict[str, Any] | None
-    """What running its join on synthetic images came to."""
     step: int
     steps: int
     parent_version: int | None

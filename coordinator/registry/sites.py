@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from sqlalchemy import select
 
 from rootstock.common.errors import ConflictError
-from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.database import Subject
 from rootstock.coordinator.registry.records import Site
 from rootstock.coordinator.registry.tables import SiteRow
 
 
-class Sites:
+class Sites(Subject):
     """The sites table."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
-        self._clock = clock
-
     def join(self, site: str, public_key: bytes) -> None:
-        """Bind a name to a key; the same key may join again.
-
-        Raises
-        ------
-        ConflictError
-            If another key has the name.
-        """
+        """Bind a name to a key; the same key may join again, another is a ConflictError."""
         with self._database.write() as session:
             row = session.get(SiteRow, site)
             if row is None:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from rootstock.common.errors import NotFoundError
 from rootstock.coordinator.growth.states import SubmissionState, check_submission
-from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.database import Subject
 from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.records import Submission, record
 from rootstock.coordinator.registry.tables import MergeRow, SubmissionRow
 
 
-class Submissions:
+class Submissions(Subject):
     """The submissions table; `Uploads.begin` creates the rows."""
-
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
-        self._clock = clock
 
     def get(self, submission_id: str) -> Submission:
         """Return a submission; NotFoundError if there is none."""
         with self._database.read() as session:
-            return record(Submission, self._row(session.get(SubmissionRow, submission_id)))
+            return record(Submission, _get(session, submission_id))
 
     def all(self, *states: SubmissionState) -> list[Submission]:
         """Return the submissions in any of the states (all, when none is named), oldest first."""
@@ -55,22 +51,20 @@ class Submissions:
     ) -> Submission:
         """Move a submission on, in one transaction with the events that tell of it.
 
-        Raises
-        ------
-        ConflictError
-            If the state may not follow the present one.
+        ConflictError if the state may not follow the present one.
         """
         now = self._clock()
         with self._database.write() as session:
-            row = self._row(
-                session.get(SubmissionRow, submission_id, with_for_update={"of": SubmissionRow})
-            )
+            row = _get(session, submission_id, lock=True)
             check_submission(submission_id, row.state, state)
             row.state, row.reason, row.updated_at = state, reason, now
             append_events(session, events, now)
             return record(Submission, row)
 
-    def _row(self, row: SubmissionRow | None) -> SubmissionRow:
-        if row is None:
-            raise NotFoundError("no such submission; list them with `rootstock coordinator status`")
-        return row
+
+def _get(session: Session, submission_id: str, *, lock: bool = False) -> SubmissionRow:
+    locked = {"of": SubmissionRow} if lock else None
+    row = session.get(SubmissionRow, submission_id, with_for_update=locked)
+    if row is None:
+        raise NotFoundError("no such submission; list them with `rootstock coordinator status`")
+    return row

@@ -20,7 +20,8 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, synonym
 from sqlalchemy.types import TypeEngine
 
 from rootstock.common.documents import Document
@@ -33,7 +34,7 @@ from rootstock.coordinator.registry.records import Receipt
 
 
 class Base(DeclarativeBase):
-    """The base of all tables."""
+    """The base of all tables; `subject` of a row is the id of what a change of it concerns."""
 
     type_annotation_map: ClassVar[dict[Any, Any]] = {float: Double}
 
@@ -148,7 +149,6 @@ class UploadBlobRow(Base):
     """Its tensors that need not travel, and where the coordinator has each: [blob, tensor]. Null:
     not decided; empty: it travels as a whole."""
     held_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """Bytes of these tensors."""
 
 
 class SubmissionRow(Base):
@@ -164,31 +164,11 @@ class SubmissionRow(Base):
     created_at: Mapped[float]
     updated_at: Mapped[float]
     upload: Mapped[UploadRow] = relationship(lazy="joined", innerjoin=True)
-
-    @property
-    def subject(self) -> str:
-        """Whom a change of this row concerns."""
-        return self.id
-
-    @property
-    def site(self) -> str:
-        """The lab that ships it."""
-        return self.upload.site
-
-    @property
-    def manifest_digest(self) -> str:
-        """SHA-256 of the manifest."""
-        return self.upload.manifest_digest
-
-    @property
-    def manifest(self) -> bytes:
-        """The manifest as it was signed."""
-        return self.upload.manifest
-
-    @property
-    def signature(self) -> bytes:
-        """The site's signature over the manifest."""
-        return self.upload.signature
+    site: AssociationProxy[str] = association_proxy("upload", "site")
+    manifest_digest: AssociationProxy[str] = association_proxy("upload", "manifest_digest")
+    manifest: AssociationProxy[bytes] = association_proxy("upload", "manifest")
+    signature: AssociationProxy[bytes] = association_proxy("upload", "signature")
+    subject: Mapped[str] = synonym("id")
 
 
 class MergeRow(Base):
@@ -226,11 +206,7 @@ class MergeRow(Base):
     updated_at: Mapped[float]
     started_at: Mapped[float | None]
     finished_at: Mapped[float | None]
-
-    @property
-    def subject(self) -> str:
-        """Whom a change of this row concerns."""
-        return self.id
+    subject: Mapped[str] = synonym("id")
 
 
 class EvaluationRow(Base):
@@ -246,11 +222,7 @@ class EvaluationRow(Base):
     report: Mapped[EvaluationReport | None] = mapped_column(_document(EvaluationReport))
     requested_at: Mapped[float]
     reported_at: Mapped[float | None]
-
-    @property
-    def subject(self) -> str:
-        """Whom a change of this row concerns."""
-        return self.merge_id
+    subject: Mapped[str] = synonym("merge_id")
 
 
 class NetVersionRow(Base):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import LimitError, NotFoundError, UnreachableError
 from rootstock.common.weights.manifest import Manifest, TeacherManifest, parse_manifest
 from rootstock.coordinator.growth.states import SubmissionState, check_submission
-from rootstock.coordinator.registry.database import Database
-from rootstock.coordinator.registry.documents import NewEvent
-from rootstock.coordinator.registry.events import append_events
+from rootstock.coordinator.registry.database import Subject
 from rootstock.coordinator.registry.records import HeldAt, Receipt, Upload, UploadReferences, record
 from rootstock.coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow, take
 
@@ -24,12 +21,8 @@ LEASE_SECONDS = 24 * 3600.0
 it can still be resumed, within the quota."""
 
 
-class Uploads:
+class Uploads(Subject):
     """The uploads table, and the submissions that teacher nets' uploads create."""
-
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
-        self._clock = clock
 
     def begin(
         self,
@@ -43,34 +36,21 @@ class Uploads:
         """Open the upload of a manifest, or find it if it was begun before.
 
         A teacher net's upload creates the submission of the same id, in state `receiving`.
-
-        Parameters
-        ----------
-        manifest, document
-            The manifest, and the bytes it was read from: these are hashed and kept.
-        signature
-            The site's, over `document`; verified by the caller.
-        open_limit, byte_limit
-            How many uploads a site may have open at once, and how many bytes their blobs may
-            have; None: any number.
-
-        Raises
-        ------
-        LimitError
-            If the manifest alone has more bytes than that.
-        UnreachableError
-            If the site has that many open already; later there may be room.
+        `document` is the bytes that the manifest was read from, `signature` the site's over them,
+        verified by the caller. A site may have `open_limit` uploads open at once, whose blobs have
+        `byte_limit` bytes: LimitError if the manifest alone has more, UnreachableError if there
+        may be room later.
         """
         digest = hashlib.sha256(document).hexdigest()
         now = self._clock()
         with self._database.write() as session:
             row = session.scalar(select(UploadRow).where(UploadRow.manifest_digest == digest))
+            lease = now - LEASE_SECONDS
+            if row is None or (row.receipt is None and row.touched_at <= lease):
+                self._check_quota(session, manifest, open_limit, byte_limit, lease)
             if row is not None:
-                if row.receipt is None and row.touched_at <= now - LEASE_SECONDS:
-                    self._check_quota(session, manifest, open_limit, byte_limit, now)
                 row.touched_at = now
                 return record(Upload, row)
-            self._check_quota(session, manifest, open_limit, byte_limit, now)
             kind = "submission" if isinstance(manifest, TeacherManifest) else "refinement"
             row = UploadRow(
                 id=f"{kind[:3]}-{take(session, kind):04d}",
@@ -87,8 +67,8 @@ class Uploads:
             )
             session.add(row)
             session.flush()
-            for blob in {entry.digest for entry in manifest.blobs()}:
-                session.add(UploadBlobRow(upload_id=row.id, digest=blob))
+            blobs = {entry.digest for entry in manifest.blobs()}
+            session.add_all(UploadBlobRow(upload_id=row.id, digest=blob) for blob in blobs)
             if isinstance(manifest, TeacherManifest):
                 session.add(
                     SubmissionRow(
@@ -102,9 +82,7 @@ class Uploads:
                 )
             return record(Upload, row)
 
-    def receive(
-        self, upload_id: str, receipt: Receipt, *, events: Iterable[NewEvent] = ()
-    ) -> Receipt:
+    def receive(self, upload_id: str, receipt: Receipt) -> Receipt:
         """Record that all of an upload is durable; return its receipt, the first one if again."""
         now = self._clock()
         with self._database.write() as session:
@@ -121,7 +99,6 @@ class Uploads:
                 check_submission(upload_id, submission.state, SubmissionState.RECEIVED)
                 submission.state = SubmissionState.RECEIVED
                 submission.updated_at = now
-            append_events(session, events, now)
             return receipt
 
     def touch(self, upload_id: str) -> None:
@@ -130,10 +107,7 @@ class Uploads:
             _get(session, upload_id).touched_at = self._clock()
 
     def held(self, upload_id: str, digest: str) -> dict[str, HeldAt] | None:
-        """Return which tensors of a blob need not travel, by name; None: it is not decided.
-
-        Empty for a blob that travels as a whole.
-        """
+        """Return which tensors of a blob need not travel, by name; None: it is not decided."""
         with self._database.read() as session:
             row = session.get(UploadBlobRow, (upload_id, digest))
             return None if row is None else _held(row)
@@ -177,11 +151,8 @@ class Uploads:
 
     def find(self, manifest_digest: str) -> Upload | None:
         """Return the upload of a manifest, of either kind, received or not."""
-        with self._database.read() as session:
-            row = session.scalar(
-                select(UploadRow).where(UploadRow.manifest_digest == manifest_digest)
-            )
-            return None if row is None else record(Upload, row)
+        query = select(UploadRow).where(UploadRow.manifest_digest == manifest_digest)
+        return next(iter(self._database.fetch(Upload, query)), None)
 
     def refinement(self, manifest_digest: str) -> Upload | None:
         """Return the upload of a refined adapter that has its receipt, or None."""
@@ -192,30 +163,19 @@ class Uploads:
 
     def live(self, site: str, digest: str) -> bool:
         """Say whether an open upload of a site, within its lease, still waits for a blob."""
-        with self._database.read() as session:
-            return self._any(
-                session,
-                digest,
-                UploadRow.site == site,
-                UploadRow.received_at.is_(None),
-                UploadRow.touched_at > self._clock() - LEASE_SECONDS,
-            )
+        return self._any(site, digest, *_open_since(self._clock() - LEASE_SECONDS))
 
     def sent(self, site: str, digest: str) -> bool:
         """Say whether a site has a receipt for a blob."""
-        with self._database.read() as session:
-            return self._any(
-                session, digest, UploadRow.site == site, UploadRow.received_at.is_not(None)
-            )
+        return self._any(site, digest, UploadRow.received_at.is_not(None))
 
     def references(self) -> list[UploadReferences]:
         """Return what every upload refers to in the store, oldest first."""
         lease = self._clock() - LEASE_SECONDS
         blobs: defaultdict[str, set[str]] = defaultdict(set)
         with self._database.read() as session:
-            for upload_id, digest in session.execute(
-                select(UploadBlobRow.upload_id, UploadBlobRow.digest)
-            ):
+            pairs = select(UploadBlobRow.upload_id, UploadBlobRow.digest)
+            for upload_id, digest in session.execute(pairs):
                 blobs[upload_id].add(digest)
             rows = session.execute(
                 select(UploadRow, SubmissionRow.state)
@@ -235,20 +195,20 @@ class Uploads:
                 for row, state in rows
             ]
 
-    def _any(self, session: Session, digest: str, *conditions: ColumnElement[bool]) -> bool:
+    def _any(self, site: str, digest: str, *conditions: ColumnElement[bool]) -> bool:
         query = (
             select(UploadBlobRow.upload_id)
             .join(UploadRow, UploadRow.id == UploadBlobRow.upload_id)
-            .where(and_(UploadBlobRow.digest == digest, *conditions))
+            .where(UploadBlobRow.digest == digest, UploadRow.site == site, *conditions)
             .limit(1)
         )
-        return session.scalar(query) is not None
+        with self._database.read() as session:
+            return session.scalar(query) is not None
 
     def _check_quota(
-        self, session: Session, manifest: Manifest, limit: int, byte_limit: int | None, now: float
+        self, session: Session, manifest: Manifest, limit: int, byte_limit: int | None, lease: float
     ) -> None:
-        site = manifest.site
-        sizes = _sizes(manifest)
+        site, sizes = manifest.site, _sizes(manifest)
         if byte_limit is not None and sum(sizes.values()) > byte_limit:
             raise LimitError(
                 f"quota: the manifest lists {sum(sizes.values())} bytes, a site's open uploads may "
@@ -259,13 +219,8 @@ class Uploads:
             "commit or resume those first, or try again later: one that nothing has touched for "
             f"{LEASE_SECONDS / 3600:g} h no longer counts"
         )
-        open_ones = session.scalars(
-            select(UploadRow.manifest).where(
-                UploadRow.site == site,
-                UploadRow.received_at.is_(None),
-                UploadRow.touched_at > now - LEASE_SECONDS,
-            )
-        ).all()
+        opened = select(UploadRow.manifest).where(UploadRow.site == site, *_open_since(lease))
+        open_ones = session.scalars(opened).all()
         if len(open_ones) >= limit:
             raise UnreachableError(
                 f"quota: site '{site}' has {len(open_ones)} open uploads, the limit is {limit}; "
@@ -280,6 +235,10 @@ class Uploads:
                 f"quota: with this one, the open uploads of site '{site}' would have "
                 f"{sum(sizes.values())} bytes, the limit is {byte_limit}; {later}"
             )
+
+
+def _open_since(lease: float) -> tuple[ColumnElement[bool], ...]:
+    return UploadRow.received_at.is_(None), UploadRow.touched_at > lease
 
 
 def _sizes(manifest: Manifest) -> dict[str, int]:

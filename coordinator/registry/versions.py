@@ -6,7 +6,6 @@ their numbers and blobs: a number never means two things.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Unpack
 
@@ -15,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.coordinator.growth.states import MergeState
-from rootstock.coordinator.registry.database import Database
+from rootstock.coordinator.registry.database import Subject
 from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.merges import MergeFields, move
@@ -23,12 +22,8 @@ from rootstock.coordinator.registry.records import Merge, NetVersion, record
 from rootstock.coordinator.registry.tables import NetVersionRow, take
 
 
-class Versions:
+class Versions(Subject):
     """The net_versions table."""
-
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
-        self._clock = clock
 
     def commit(
         self,
@@ -43,22 +38,10 @@ class Versions:
     ) -> NetVersion:
         """Commit a net version and move its merge to `merged`, in one transaction.
 
-        Parameters
-        ----------
-        number
-            One more than any version's so far (`next_number`).
-        digest, tree
-            SHA-256 of the commit and of the tree; both blobs are in the store already.
-        parent
-            The head that this version was made from; None for the first.
-        merge_id, events, fields
-            See `Merges.advance`.
-
-        Raises
-        ------
-        ConflictError
-            If `parent` is no longer the head, or the number is taken: make the version again
-            from the new head. If the operator has rejected the merge meanwhile.
+        `digest` and `tree` are those of the commit and of the tree, which are in the store already;
+        for the others see `Merges.advance`. ConflictError if `parent` is no longer the head, or the
+        number is not `next_number` (make the version again from the new head), or the operator has
+        rejected the merge meanwhile.
         """
         now = self._clock()
         with self._database.write() as session:
@@ -98,31 +81,20 @@ class Versions:
     ) -> list[NetVersion]:
         """Roll a version back: its parent is the head. Return what was, newest first.
 
-        Parameters
-        ----------
-        number
-            A version on the line of the head.
-        reason
-            Stored with each merge that is rolled back.
-        and_later
-            Roll back the versions that stand on it, too.
-        events
-            Given the merges that are rolled back, returns what to append in the same transaction.
-
-        Raises
-        ------
-        NotFoundError
-            If there is no such version.
-        ConflictError
-            If it was rolled back before, or others stand on it and `and_later` is not set.
+        `events`, given the merges that are rolled back, returns what to append in the same
+        transaction. ConflictError if the version was rolled back before, or others stand on it and
+        `and_later` does not take them back, too.
         """
         now = self._clock()
         with self._database.write() as session:
             take(session, "version")  # holds every commit back until this one ends
-            row = session.get(NetVersionRow, number)
-            if row is None:
-                raise _unknown(session, number)
-            line = _line(session, number)
+            row = _get(session, number)
+            later_first = (
+                select(NetVersionRow)
+                .where(NetVersionRow.rolled_back_at.is_(None), NetVersionRow.number >= number)
+                .order_by(NetVersionRow.number.desc())
+            )
+            line = session.scalars(later_first).all()
             if row not in line:
                 raise ConflictError(
                     f"net version {number} was rolled back before; the head is {_head(session)}"
@@ -138,11 +110,7 @@ class Versions:
             for each in line:
                 each.rolled_back_at = now
                 merge = move(
-                    session,
-                    each.merge_id,
-                    MergeState.ROLLED_BACK,
-                    {"reason": reason, "logged": False},
-                    now,
+                    session, each.merge_id, MergeState.ROLLED_BACK, {"reason": reason}, now
                 )
                 merges.append(record(Merge, merge))
             append_events(session, events(merges), now)
@@ -164,10 +132,7 @@ class Versions:
     def get(self, number: int) -> NetVersion:
         """Return a version by its number; NotFoundError if there is none."""
         with self._database.read() as session:
-            row = session.get(NetVersionRow, number)
-            if row is None:
-                raise _unknown(session, number)
-            return record(NetVersion, row)
+            return record(NetVersion, _get(session, number))
 
     def all(self) -> list[NetVersion]:
         """Return every version, oldest first, rolled back or not."""
@@ -184,17 +149,10 @@ def _next_number(session: Session) -> int:
     return (session.scalar(select(func.max(NetVersionRow.number))) or 0) + 1
 
 
-def _line(session: Session, number: int) -> list[NetVersionRow]:
-    """Return the versions that stand, from the head down to a number."""
-    standing = (
-        select(NetVersionRow)
-        .where(NetVersionRow.rolled_back_at.is_(None), NetVersionRow.number >= number)
-        .order_by(NetVersionRow.number.desc())
-    )
-    return list(session.scalars(standing))
-
-
-def _unknown(session: Session, number: int) -> NotFoundError:
-    return NotFoundError(
-        f"no net version {number}; the head is {_head(session) or 'not founded yet'}"
-    )
+def _get(session: Session, number: int) -> NetVersionRow:
+    row = session.get(NetVersionRow, number)
+    if row is None:
+        raise NotFoundError(
+            f"no net version {number}; the head is {_head(session) or 'not founded yet'}"
+        )
+    return row

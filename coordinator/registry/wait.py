@@ -15,17 +15,7 @@ RESYNC_SECONDS = 300.0
 
 
 async def wait_for(registry: Registry, merge_id: str, look: Callable[[], T | None]) -> T:
-    """Look now and at each change of a merge; return what is found first.
-
-    Parameters
-    ----------
-    registry
-        Wakes this.
-    merge_id
-        Whose changes.
-    look
-        Reads the registry, in a thread; None goes on waiting.
-    """
+    """Look, in a thread, now and at each change of a merge; return the first that is not None."""
     news = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -55,14 +55,8 @@ class Downloads:
         """Yield a blob's chunks from an offset to its end.
 
         While one chunk is on its way, a worker thread reads the next: two are in memory.
-
-        Raises
-        ------
-        NotFoundError
-            If the site may not read the blob, or there is none: both look the same. Any other error
-            would say that there is one.
-        SchemaError
-            If the digest is malformed or the offset lies beyond the end.
+        NotFoundError if the site may not read the blob, or there is none: both look the same, for
+        any other error would say that there is one.
         """
         path = await asyncio.to_thread(self._path, site, request.digest)
         chunk_bytes = self._context.plan.limits.chunk_bytes

@@ -45,12 +45,7 @@ def load_or_create_token(path: Path) -> str:
 class Operator(OperatorServicer):
     """Serves the operator's command line.
 
-    Parameters
-    ----------
-    committer
-        Makes and takes back net versions.
-    experiment_id
-        Returns the id of the net's MLflow experiment, "" when it is not known yet.
+    `experiment_id` returns the id of the net's MLflow experiment, "" when it is not known yet.
     """
 
     def __init__(

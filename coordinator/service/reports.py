@@ -24,7 +24,6 @@ MAX_SECONDS = 10.0**8
 """Three years: a longer refinement is a clock gone wrong."""
 
 MAX_FAILURE = 2000
-"""Characters of a reason."""
 
 
 def check_refinement(manifest: RefinementManifest, registry: Registry) -> None:

@@ -40,15 +40,7 @@ SWEEP_SECONDS = 3600.0
 
 
 class CoordinatorServer:
-    """Serves Federation, Operator, health and reflection on one port.
-
-    Parameters
-    ----------
-    committer
-        Makes and takes back net versions.
-    experiment_id
-        Returns the id of the net's MLflow experiment, "" when it is not known yet.
-    """
+    """Serves Federation, Operator, health and reflection on one port."""
 
     def __init__(
         self,
@@ -71,23 +63,14 @@ class CoordinatorServer:
         self._collector = Collector(context, heads)
         self._federation = Federation(context, heads, self._subscriptions, self._uploads, downloads)
         self._operator = Operator(
-            context,
-            committer,
-            self._subscriptions,
-            self._uploads,
-            self._collector,
-            experiment_id,
+            context, committer, self._subscriptions, self._uploads, self._collector, experiment_id
         )
 
     async def start(self) -> Address:
         """Listen; return where, which is also written to the state folder's `address`.
 
-        Raises
-        ------
-        ConfigurationError
-            If the address is not this machine's, or may not be taken.
-        AddressInUseError
-            If another process listens there; names the port and the remedy.
+        ConfigurationError if the address is not this machine's, or may not be taken;
+        AddressInUseError if another process listens there.
         """
         _require_free(self._listen)
         token = load_or_create_token(self._paths.operator_token)

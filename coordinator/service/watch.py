@@ -22,7 +22,6 @@ from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
 )
 
 PAGE = 100
-"""Events read at once."""
 
 MAX_INSTANCE = 128
 """Characters of an instance's name; a UUID has 36."""
@@ -54,10 +53,8 @@ class Subscriptions:
     def subscribe(self, site: str, instance: str) -> Iterator[Subscription]:
         """Make this the subscription of a site; an older one is superseded and woken.
 
-        Raises
-        ------
-        ConflictError
-            If this instance was superseded before: two agents would drive each other out for ever.
+        An instance that was superseded before is refused (ConflictError): two agents would drive
+        each other out for ever.
         """
         self._loop = asyncio.get_running_loop()
         superseded = self._superseded.setdefault(site, deque(maxlen=REMEMBERED))
@@ -109,22 +106,14 @@ async def watch(
     """Yield a site's events for as long as it listens.
 
     A first heartbeat, at once or after what was missed, says that the agent is up to date.
-
-    Raises
-    ------
-    UnreachableError
-        When the coordinator stops; the agent tries again with its cursor.
-    ConflictError
-        If this instance was superseded before.
-    SchemaError
-        If the instance has no name, or too long a one.
+    UnreachableError when the coordinator stops: the agent tries again with its cursor.
     """
     if not 0 < len(request.instance) <= MAX_INSTANCE:
         raise SchemaError(
             f"instance has {len(request.instance)} characters; name this process with 1 to "
             f"{MAX_INSTANCE}"
         )
-    registry = context.registry
+    registry, seconds = context.registry, context.config.server.heartbeat_seconds
     cursor = await asyncio.to_thread(_start, registry, site, request.cursor)
     caught_up = False
     with subscriptions.subscribe(site, request.instance) as subscription:
@@ -141,7 +130,6 @@ async def watch(
                 cursor = event.cursor
             if events:
                 continue
-            seconds = context.config.server.heartbeat_seconds
             if not caught_up or not await woken(subscription.woken, seconds):
                 caught_up = True
                 yield WatchResponse(heartbeat=Heartbeat())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,37 +27,23 @@ def operations(config: CoordinatorConfig) -> Iterator[tuple[Operations | Operato
     """Yield who carries out what changes the coordinator's state, and whether it runs.
 
     Only a coordinator writes its database. Where none runs, this process takes its lock, so that
-    none can start meanwhile, and does the work itself.
-
-    Raises
-    ------
-    IdentityError
-        If the coordinator that answers is another one.
-    ConflictError
-        If a coordinator has the lock and does not answer: it starts or stops just now.
+    none can start meanwhile, and does the work itself. IdentityError if another coordinator
+    answers; ConflictError if one has the lock and does not answer: it starts or stops just now.
     """
-    if (client := _answering(config.state)) is not None:
-        with client:
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(OperatorClient.of_state(config.state))
+            client.status()
+        except (NotFoundError, UnreachableError):
+            pass
+        else:
             yield client, True
-        return
+            return
     from rootstock.coordinator.app import open_context
     from rootstock.coordinator.learning.operations import Operations
 
     with open_context(config) as context:
         yield Operations(context), False
-
-
-def _answering(state: Path) -> OperatorClient | None:
-    try:
-        client = OperatorClient.of_state(state)
-    except NotFoundError:
-        return None
-    try:
-        client.status()
-    except UnreachableError:
-        client.close()
-        return None
-    return client
 
 
 def open_net(config: Path) -> tuple[StateConfig, NetReader]:

@@ -73,7 +73,7 @@ def _run(
 ) -> None:
     from rootstock.deploy.federation.config import read, resolve
     from rootstock.deploy.federation.processes import free_ports, sigterm_is_an_interrupt
-    from rootstock.deploy.federation.progress import make_display
+    from rootstock.deploy.federation.progress import BarDisplay, Display
     from rootstock.deploy.federation.run import run_federation
     from rootstock.deploy.federation.tables import category_tables
 
@@ -109,7 +109,7 @@ def _run(
         f"each a process of its own; logs in {folder / 'logs'}",
         soft_wrap=True,
     )
-    display = make_display(federation, PEOPLE)
+    display = (BarDisplay if PEOPLE.is_terminal else Display)(federation, PEOPLE)
     try:
         run_federation(federation, folder, mlflow_port, display, after=after)
     finally:

@@ -97,14 +97,8 @@ def resolve(
 ) -> Federation:
     """Fill in addresses and folders and check every configuration before anything starts.
 
-    Parameters
-    ----------
-    source
-        How errors name the file.
-    state
-        Folder of the federation; each process gets one below it.
-    data
-        Replaces every lab's data path.
+    `source` is how errors name the file; each process gets a folder below `state`; `data` replaces
+    every lab's data path.
     """
     address = f"127.0.0.1:{coordinator_port}"
     coordinator = merge(
@@ -135,11 +129,8 @@ def resolve(
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Return `base` with the keys of `over` laid on top, table by table."""
-    merged = dict(base)
-    for key, value in over.items():
-        before = merged.get(key)
-        if isinstance(before, dict) and isinstance(value, dict):
-            merged[key] = merge(before, value)
-        else:
-            merged[key] = value
+    merged = base | over
+    for key in base.keys() & over.keys():
+        if isinstance(base[key], dict) and isinstance(over[key], dict):
+            merged[key] = merge(base[key], over[key])
     return merged

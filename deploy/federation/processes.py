@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import FrameType
 
 from rootstock.common.errors import RootstockError
 
@@ -20,11 +19,7 @@ STOP_SECONDS = 15.0
 
 def sigterm_is_an_interrupt() -> None:
     """Let SIGTERM end this process like Ctrl-C, so that everything it started is stopped."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class ProcessEndedError(RootstockError):

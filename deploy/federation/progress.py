@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rootstock.deploy.federation.config import Federation
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
@@ -23,11 +23,15 @@ class Stage(NamedTuple):
 
 
 class Display:
-    """Shows the stage of each lab, from its agent's status file and the coordinator's answer."""
+    """Prints the stage of each lab, from its agent's status file and the coordinator's answer.
+
+    A line at each new stage, and every tenth of a long one.
+    """
 
     def __init__(self, federation: Federation, console: Console) -> None:
         self._console = console
         self._status = {site.site: site.state / "status.json" for site in federation.sites}
+        self._last: dict[str, tuple[str, int]] = {}
 
     def show(self, answer: pb.GetStatusResponse | None) -> None:
         """Show the present state; None while the coordinator does not answer yet."""
@@ -38,7 +42,13 @@ class Display:
         """Show nothing more."""
 
     def _show(self, site: str, stage: Stage) -> None:
-        raise NotImplementedError
+        tenth = 10 * stage.step // max(stage.steps, 1)
+        # What follows a colon (a loss) changes all the time.
+        shown = (stage.text.partition(":")[0], tenth)
+        if self._last.get(site) != shown:
+            self._last[site] = shown
+            share = f" {10 * tenth}%" if stage.steps > 1 else ""
+            self._console.print(f"{site}: {stage.text}{share}", soft_wrap=True)
 
     def _stages(self, answer: pb.GetStatusResponse | None) -> dict[str, Stage]:
         stages = {site: _agent_stage(path) for site, path in self._status.items()}
@@ -60,7 +70,7 @@ class Display:
 
 
 class BarDisplay(Display):
-    """Shows a bar for each lab."""
+    """Shows a bar for each lab instead."""
 
     def __init__(self, federation: Federation, console: Console) -> None:
         super().__init__(federation, console)
@@ -71,7 +81,7 @@ class BarDisplay(Display):
             TimeElapsedColumn(),
             console=console,
         )
-        self._tasks: dict[str, TaskID] = {
+        self._tasks = {
             site: self._progress.add_task("starts", total=1, site=site) for site in self._status
         }
         self._progress.start()
@@ -87,29 +97,6 @@ class BarDisplay(Display):
             completed=stage.step,
             total=max(stage.steps, 1),
         )
-
-
-class LineDisplay(Display):
-    """Prints a line at each new stage of a lab, and every tenth of a long one."""
-
-    def __init__(self, federation: Federation, console: Console) -> None:
-        super().__init__(federation, console)
-        self._last: dict[str, tuple[str, int]] = {}
-
-    def _show(self, site: str, stage: Stage) -> None:
-        tenth = 10 * stage.step // max(stage.steps, 1)
-        # What follows a colon (a loss) changes all the time.
-        shown = (stage.text.partition(":")[0], tenth)
-        if self._last.get(site) != shown:
-            self._last[site] = shown
-            share = f" {10 * tenth}%" if stage.steps > 1 else ""
-            self._console.print(f"{site}: {stage.text}{share}", soft_wrap=True)
-
-
-def make_display(federation: Federation, console: Console) -> Display:
-    """Return bars for a terminal and lines for anything else."""
-    kind = BarDisplay if console.is_terminal else LineDisplay
-    return kind(federation, console)
 
 
 def _agent_stage(path: Path) -> Stage:

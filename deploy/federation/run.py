@@ -73,20 +73,9 @@ def run_federation(
 ) -> None:
     """Start MLflow, the coordinator and the agents; follow them to the end; stop them.
 
-    Parameters
-    ----------
-    federation
-        Checked configurations, all on 127.0.0.1.
-    state
-        The federation's folder: `mlflow/`, `coordinator/`, `sites/`, `logs/`, `configuration/`.
-    after
-        Called when all merges have ended while everything still runs (to print the table, or to
-        keep the UI open).
-
-    Raises
-    ------
-    ProcessEndedError
-        If a process ends early; everything else is stopped first.
+    The folder `state` gets `mlflow/`, `coordinator/`, `sites/`, `logs/` and `configuration/`.
+    `after` is called when all merges have ended while everything still runs (to print the table,
+    or to keep the UI open). ProcessEndedError if a process ends early; the others are stopped.
     """
     started = time.monotonic()
     with Processes(state / "logs") as processes:
@@ -106,7 +95,9 @@ def run_federation(
             categories=category_rows(answer),
         )
         display.close()
-        draw_head(federation.coordinator, state / PICTURE)
+        with NetReader.open(federation.coordinator) as net:
+            if net.head is not None:
+                draw_net(net.tree(net.head), state / PICTURE)
         after(outcome, processes)
 
 
@@ -128,13 +119,6 @@ def serve_history(state: Path, port: int) -> None:
         page = History(f"http://127.0.0.1:{chosen}", net).page()
         PEOPLE.print(f"The merges are at {page}\nCtrl-C stops it.", soft_wrap=True)
         processes.wait()
-
-
-def draw_head(config: CoordinatorConfig, path: Path) -> None:
-    """Draw the newest net version as a table of categories and tasks, where a net was founded."""
-    with NetReader.open(config) as net:
-        if net.head is not None:
-            draw_net(net.tree(net.head), path)
 
 
 def write_config(state: Path, name: str, config: Document) -> Path:

@@ -85,9 +85,8 @@ def _table(title: str, names: Iterable[str]) -> Table:
     table.add_column("category", no_wrap=True)
     for name in names:
         whose = name.removesuffix("_error").removesuffix("_mean_iou")
-        table.add_column(
-            HEADINGS.get(whose, whose), justify="right", overflow="fold"
-        )  # no digit is left out
+        # Folded: no digit is left out.
+        table.add_column(HEADINGS.get(whose, whose), justify="right", overflow="fold")
     table.add_column("sec.", justify="right")
     table.add_column("net", no_wrap=True)
     return table

@@ -8,10 +8,9 @@ from rootstock.coordinator.config import JobsConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob, inspect, inspection_job
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
-from rootstock.coordinator.jobs.runner import JobRunner
+from rootstock.coordinator.jobs.runner import JobRunner, OnJobProgress
 from rootstock.coordinator.jobs.worker import TransplantWorker
 from rootstock.coordinator.merges.commit import commit, next_tree
-from rootstock.coordinator.merges.job import OnJobProgress
 from rootstock.coordinator.merges.result import AcceptedJoin
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge, Submission

@@ -15,12 +15,13 @@ from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry
 from rootstock.coordinator.config import AcceptanceConfig, DistillationConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.model import JobResult, flat_settings
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.commit import Committer
-from rootstock.coordinator.merges.evaluation import ask, candidates_of
+from rootstock.coordinator.merges.evaluation import ask
 from rootstock.coordinator.merges.reconciler import Reconciler
 from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.paths import StatePaths
@@ -84,7 +85,14 @@ def evaluating(context: CoordinatorContext, tmp_path: Path) -> Merge:
         numbers=MergeNumbers(teacher_error=5.0),
     )
     asked = context.registry.submissions.get(submission)
-    ask(context, merge, asked, candidates_of(result), turn=1, refinement=spec)
+    ask(
+        context,
+        merge,
+        asked,
+        {Candidate.NO_ADAPTER: None, **result.adapters()},
+        turn=1,
+        refinement=spec,
+    )
     return merge
 
 
@@ -95,9 +103,7 @@ def with_policy(context: CoordinatorContext, **policy: object) -> CoordinatorCon
 
 
 def merge_runner(context: CoordinatorContext, jobs: JobRunner | None = None) -> MergeRunner:
-    return MergeRunner(
-        context, Committer(context), jobs or InThisProcess(), StatePaths(context.config)
-    )
+    return MergeRunner(context, Committer(context), jobs or InThisProcess())
 
 
 def report(context: CoordinatorContext, merge: Merge) -> None:

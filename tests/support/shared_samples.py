@@ -20,8 +20,8 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
+from rootstock.coordinator.jobs.runner import OnJobProgress
 from rootstock.coordinator.jobs.worker import TransplantWorker
-from rootstock.coordinator.merges.job import OnJobProgress
 from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.registry import Merge, SubmissionState
 from tests.support.coordinator_context import receive, teacher

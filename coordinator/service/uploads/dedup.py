@@ -102,12 +102,7 @@ class TensorDedup:
     def fill_up(self, transfer: Transfer, part: Path, target: Path) -> None:
         """Make the whole blob of what was sent, prove it and put it at the target, durably.
 
-        Raises
-        ------
-        RefusedError
-            If it cannot be made, or is another blob: it has to be sent as a whole from now on.
-        UnreachableError
-            If the store does not answer.
+        RefusedError if it cannot be made, or is another blob: then it has to be sent as a whole.
         """
         context = {"upload": transfer.upload_id, "digest": transfer.digest}
         try:

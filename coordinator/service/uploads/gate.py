@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from rootstock.common.artifacts.store import BlobStore
-from rootstock.common.errors import IdentityError, SchemaError
+from rootstock.common.errors import IdentityError, NotFoundError, SchemaError
 from rootstock.common.identity.keys import verify
 from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.admission import admit_manifest
@@ -74,7 +74,11 @@ def check_manifest(manifest: Manifest, plan: Plan, heads: Heads | None) -> None:
 
 def check_size(entry: BlobEntry, store: BlobStore) -> None:
     """Refuse a blob that the store has with another size."""
-    if store.has(entry.digest) and (size := store.size(entry.digest)) != entry.size:
+    try:
+        size = store.size(entry.digest)
+    except NotFoundError:
+        return
+    if size != entry.size:
         raise SchemaError(
             f"blob {entry.digest} has {size} bytes, the manifest says {entry.size}; describe "
             "the file that is sent"

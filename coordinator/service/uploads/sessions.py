@@ -35,15 +35,7 @@ FIRST_MESSAGE_SECONDS = 30.0
 
 
 class UploadSessions:
-    """Takes manifests and blobs of sites.
-
-    Parameters
-    ----------
-    heads
-        Returns the auxiliary heads that are published now.
-    readable
-        Says which blobs a site may read: these it need not send.
-    """
+    """Takes manifests and blobs of sites; a site need not send what it may read (`readable`)."""
 
     def __init__(
         self,
@@ -66,14 +58,8 @@ class UploadSessions:
     async def begin(self, site: str, request: pb.BeginUploadRequest) -> pb.BeginUploadResponse:
         """Open or resume an upload; say what is missing, and from which offset.
 
-        Raises
-        ------
-        RefusedError
-            If the manifest breaks a rule that can be checked without its blobs.
-        IdentityError
-            If it is another site's.
-        UnreachableError
-            If the site's quota is used up for now.
+        RefusedError if the manifest breaks a rule that can be checked without its blobs,
+        IdentityError if it is another site's, UnreachableError if the quota is used up for now.
         """
         upload = await asyncio.to_thread(self._open, site, request)
         if upload.receipt is not None:
@@ -97,12 +83,8 @@ class UploadSessions:
     ) -> pb.UploadResponse:
         """Take the chunks of one blob.
 
-        Raises
-        ------
-        RefusedError
-            If a chunk breaks a rule, or the whole does not match its digest.
-        UnreachableError
-            If a newer stream of this blob supersedes it, or too many streams are open.
+        RefusedError if a chunk breaks a rule, or the whole does not match its digest;
+        UnreachableError if a newer stream supersedes this one, or too many are open.
         """
         # Before the first message: that one is in memory, too.
         with self._slots.taken(site):

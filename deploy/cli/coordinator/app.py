@@ -48,17 +48,20 @@ def status(config: Config, as_json: AsJson = False) -> None:
 @app.command()
 def approve(merge: MergeId, config: Config, reason: Reason) -> None:
     """Merge what waits for a review, whatever the acceptance policy says."""
-    with running(config) as operator:
-        state = operator.decide(merge, approve=True, reason=reason)
-    print_json({"merge": merge, "decision": "approved", "state": state})
+    _decide(merge, config, reason, approve=True)
 
 
 @app.command()
 def reject(merge: MergeId, config: Config, reason: Reason) -> None:
     """End a merge that is still open without a new net version."""
+    _decide(merge, config, reason, approve=False)
+
+
+def _decide(merge: str, config: Path, reason: str, *, approve: bool) -> None:
     with running(config) as operator:
-        state = operator.decide(merge, approve=False, reason=reason)
-    print_json({"merge": merge, "decision": "rejected", "state": state})
+        state = operator.decide(merge, approve=approve, reason=reason)
+    decision = "approved" if approve else "rejected"
+    print_json({"merge": merge, "decision": decision, "state": state})
 
 
 @app.command("forget-samples")
@@ -93,13 +96,12 @@ def gc(
 
     settings = load(config, CoordinatorConfig)
     if dry_run:
-        paths = StatePaths(settings)
         with NetReader.open(settings) as net:
             garbage = collect_garbage(
                 net.registry,
                 net.store,
-                published_plan(paths),
-                HeadsFile(paths.heads).current(),
+                published_plan(settings),
+                HeadsFile(StatePaths(settings).heads).current(),
                 grace_seconds=settings.garbage.grace_seconds,
                 dry_run=True,
             )

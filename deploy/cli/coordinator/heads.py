@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rootstock.common.config import load
-from rootstock.common.errors import NotFoundError
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.deploy.cli.access import number_of, operations
 from rootstock.deploy.cli.extras import CoordinatorGroup
@@ -47,12 +46,12 @@ def publish(
     """
     from rootstock.common.compatible.rotation import RotationSettings
     from rootstock.coordinator.merges.pending import published_plan
+    from rootstock.coordinator.net.compose import category_module_of
     from rootstock.coordinator.net.reader import NetReader
-    from rootstock.coordinator.paths import StatePaths
     from rootstock.coordinator.plan import heads
 
     settings = load(config, CoordinatorConfig)
-    plan = published_plan(StatePaths(settings))
+    plan = published_plan(settings)
     origin, modules = "initial weights", dict(plan.initial_task_modules)
     rotation, accuracy = None, None
     with NetReader.open(settings) as net:
@@ -63,16 +62,9 @@ def publish(
             origin, modules = f"net version {number}", heads.heads_of_net(tree, plan)
         if images is not None:
             name = category or heads.founder_of(tree, plan)
-            if name not in tree.category_modules:
-                known = ", ".join(sorted(tree.category_modules))
-                raise NotFoundError(f"the net has no category '{name}'; it holds: {known}")
-            rotation, accuracy = heads.learn_rotation(
-                net.store,
-                plan,
-                tree.category_modules[name],
-                images,
-                RotationSettings(steps=steps, seed=seed),
-            )
+            module = category_module_of(tree, name)
+            learning = RotationSettings(steps=steps, seed=seed)
+            rotation, accuracy = heads.learn_rotation(net.store, plan, module, images, learning)
             origin += f", rotation above {name}"
     with operations(settings) as (operator, running):
         published = operator.publish_heads(origin, modules, rotation)

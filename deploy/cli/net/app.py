@@ -11,12 +11,7 @@ import typer
 
 from rootstock.deploy.cli.access import number_of, open_net
 from rootstock.deploy.cli.extras import CoordinatorGroup
-from rootstock.deploy.cli.net import export as net_export
-from rootstock.deploy.cli.net import growth as net_growth
-from rootstock.deploy.cli.net import history as net_history
-from rootstock.deploy.cli.net import learn as net_learn
-from rootstock.deploy.cli.net import predict as net_predict
-from rootstock.deploy.cli.net import show as net_show
+from rootstock.deploy.cli.net import export, growth, history, learn, predict, show
 from rootstock.deploy.cli.options import AsJson, Config, Version
 from rootstock.deploy.output import print_result
 
@@ -28,17 +23,17 @@ VERIFY_FAILED = 1
 """Exit code of `net verify` when it found problems: the answer is no, not an error."""
 
 for command in (
-    net_show.show,
-    net_history.log,
-    net_history.diff,
-    net_predict.predict,
-    net_export.export,
-    net_growth.plan,
-    net_growth.grow,
-    net_growth.rollback,
-    net_learn.found,
-    net_learn.learn,
-    net_learn.connect,
+    show.show,
+    history.log,
+    history.diff,
+    predict.predict,
+    export.export,
+    growth.plan,
+    growth.grow,
+    growth.rollback,
+    learn.found,
+    learn.learn,
+    learn.connect,
 ):
     app.command()(command)
 

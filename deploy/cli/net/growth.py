@@ -23,11 +23,10 @@ def plan(config: Config, as_json: AsJson = False) -> None:
     """Show which operations are to come, in waves: what is in one wave runs side by side."""
     from rootstock.coordinator.merges.pending import growth_plan
     from rootstock.coordinator.net.reader import NetReader
-    from rootstock.coordinator.paths import StatePaths
 
     settings = load(config, CoordinatorConfig)
     with NetReader.open(settings) as net:
-        growth = growth_plan(net, StatePaths(settings))
+        growth = growth_plan(net, settings)
     shown = _shown(growth, automatic=settings.growth.automatic)
     print_result(dataclasses.asdict(growth), *shown, as_json=as_json)
 

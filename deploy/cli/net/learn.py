@@ -44,10 +44,9 @@ def learn(
     from rootstock.coordinator.merges.own_samples import categories_in
     from rootstock.coordinator.merges.pending import published_plan
     from rootstock.coordinator.net.reader import NetReader
-    from rootstock.coordinator.paths import StatePaths
 
     settings = load(config, CoordinatorConfig)
-    plan = published_plan(StatePaths(settings))
+    plan = published_plan(settings)
     with NetReader.open(settings) as net:
         learned = Learner(net.store, net.tree(number_of(net)), samples).task(
             name,
@@ -90,10 +89,9 @@ def found(
     from rootstock.coordinator.merges.own_samples import categories_in
     from rootstock.coordinator.merges.pending import published_plan
     from rootstock.coordinator.net.reader import NetReader
-    from rootstock.coordinator.paths import StatePaths
 
     settings = load(config, CoordinatorConfig)
-    plan = published_plan(StatePaths(settings))
+    plan = published_plan(settings)
     with NetReader.open(settings) as net:
         merge = founding_merge(net.registry)
         waiting = waiting_categories(net.registry, merge, plan)

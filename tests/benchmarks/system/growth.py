@@ -210,7 +210,7 @@ class _Net:
     async def _reconcile(self, submission: Submission) -> None:
         """Run a reconciler until the submission's merge has ended, answering as the lab would."""
         context = self._context
-        runner = MergeRunner(context, Committer(context), InThisProcess(), self._paths)
+        runner = MergeRunner(context, Committer(context), InThisProcess())
         reconciler = Reconciler(
             context,
             runner,

@@ -373,7 +373,7 @@ class Golden:
         release: bool,
         until: tuple[str, ...],
     ) -> None:
-        runner = MergeRunner(context, Committer(context), InThisProcess(), self.paths)
+        runner = MergeRunner(context, Committer(context), InThisProcess())
         work = asyncio.create_task(
             Reconciler(
                 context, runner, NoHistory(self.registry), HeadsFile(self.paths.heads), 1.0

@@ -87,7 +87,7 @@ def queue(context: CoordinatorContext, folder: Path, name: str, source: str | No
 
 
 def carry(context: CoordinatorContext, merges: list[Merge]) -> None:
-    carrier = MergeRunner(context, Committer(context), InThisProcess(), StatePaths(context.config))
+    carrier = MergeRunner(context, Committer(context), InThisProcess())
     for merge in merges:
         tree = context.tree()
         tasks = () if tree is None else tree.task_modules
@@ -108,7 +108,7 @@ def test_a_task_is_learned_on_frozen_category_modules_and_joined_to_each(
     # The second join waits for the task module that the first brings, and both are planned.
     paths = StatePaths(grown.config)
     paths.plan.write_bytes(grown.plan.canonical())
-    planned = growth_plan(grown.net, paths).operations
+    planned = growth_plan(grown.net, grown.config).operations
     assert [(each.wave, each.operation) for each in planned] == [(1, "learn-task"), (2, "connect")]
     carry(grown, merges)
     tree = grown.tree()
@@ -204,9 +204,9 @@ def test_what_does_not_fit_is_refused(
     begin = grown.plan.initial_task_modules["classification"]
     with pytest.raises(ConflictError, match="already has a task module 'classification'"):
         found.task("classification", ["cat"], begin, None, QUICK)
-    with pytest.raises(NotFoundError, match="no category 'cow'; it holds: cat, dog"):
+    with pytest.raises(NotFoundError, match="no category 'cow'; it has: cat, dog"):
         found.task("round", ["cow"], begin, None, QUICK)
-    with pytest.raises(NotFoundError, match="no task 'depth'; it holds: classification"):
+    with pytest.raises(NotFoundError, match="no task module 'depth'; it has: classification"):
         found.connection("cat", "depth", BackDistillationSettings())
     with pytest.raises(TransplantError, match="name a task to fine-tune"):
         found.task("round", ["cat"], None, None, QUICK)
@@ -339,7 +339,7 @@ def test_what_was_learned_to_found_a_net_is_taken_in_once(
     # The coordinator's own submission calls for no merge.
     paths = StatePaths(waiting.config)
     paths.plan.write_bytes(waiting.plan.canonical())
-    planned = growth_plan(waiting.net, paths)
+    planned = growth_plan(waiting.net, waiting.config)
     assert [(each.operation, each.category) for each in planned.operations] == [
         ("found", "cat"),
         ("new-category", "dog"),

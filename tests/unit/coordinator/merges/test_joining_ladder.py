@@ -13,8 +13,8 @@ from rootstock.coordinator.config import DistillationConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
+from rootstock.coordinator.jobs.runner import OnJobProgress
 from rootstock.coordinator.merges.evaluation import numbers_of
-from rootstock.coordinator.merges.job import OnJobProgress
 from rootstock.coordinator.merges.result import stored_result
 from rootstock.coordinator.net.objects import read_commit
 from rootstock.coordinator.registry import Merge, MergeState, SubmissionState, evaluation_id

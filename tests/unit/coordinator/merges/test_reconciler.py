@@ -91,8 +91,8 @@ def test_operations_are_held_until_the_operator_lets_the_net_grow(
         paths = StatePaths(context.config)
         paths.plan.parent.mkdir(parents=True, exist_ok=True)
         paths.plan.write_bytes(context.plan.canonical())
-        (planned,) = growth_plan(view, paths).operations
+        (planned,) = growth_plan(view, context.config).operations
         assert (planned.wave, planned.operation, planned.submission) == (1, "found", submission)
         assert [released.id for released in merges.release()] == [merge.id]
         reconcile(held, until=lambda: merges.get(merge.id).state is MergeState.MERGED)
-        assert growth_plan(view, paths).operations == ()
+        assert growth_plan(view, context.config).operations == ()

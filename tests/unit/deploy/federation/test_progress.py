@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rootstock.deploy.federation.config import Federation, resolve
-from rootstock.deploy.federation.progress import LineDisplay
+from rootstock.deploy.federation.progress import Display
 from rootstock.protos.rootstock.operator.v1 import operator_pb2
 from tests.support.federation_processes import digits_federation
 
@@ -21,7 +21,7 @@ def shown(tmp_path: Path, *merges: tuple[str, str]) -> list[str]:
         mlflow_uri="http://x",
     )
     text = io.StringIO()
-    LineDisplay(federation, Console(file=text, width=80)).show(
+    Display(federation, Console(file=text, width=80)).show(
         operator_pb2.GetStatusResponse(
             submissions=[operator_pb2.SubmissionStatus(submission_id="s", site="lab-one")],
             merges=[
