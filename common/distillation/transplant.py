@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.dream_source import DreamSource
+from rootstock.common.distillation.auto.dream import DreamSource
 from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
 from rootstock.common.distillation.settings import MethodSettings, Start
 from rootstock.common.distillation.solvers.biases import bias_from_means

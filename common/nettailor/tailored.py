@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from rootstock.common.nets.tailored.blocks import Proxy, UniversalBlock
-from rootstock.common.nets.tailored.extractor import LAYER, TailoredBlocks, Term
+from rootstock.common.nets.tailored.blocks import LAYER, Proxy, TailoredBlocks, Term, UniversalBlock
 from rootstock.common.nets.tailored.paths import Path
 from rootstock.common.nettailor.augmented import AugmentedNet
 from rootstock.common.nettailor.complexity import flops, parameters

@@ -14,7 +14,7 @@ from torch import Tensor
 from rootstock.common.distillation.augmentation import augment, augment_labelled
 from rootstock.common.distillation.problem import cross_entropy, pixel_labels
 from rootstock.common.distillation.settings import AugmentConfig
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.site_agent.data.images import LabData, labels_like
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import datasets
 
 from rootstock.common.errors import DataError, MissingExtraError
-from rootstock.common.images.decode import UnreadableError, centre_square
+from rootstock.common.images import UnreadableError, centre_square
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.crops import read
 from rootstock.site_agent.data.voc import VocDataset

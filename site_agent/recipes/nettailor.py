@@ -34,6 +34,7 @@ from rootstock.common.nettailor.tailored import (
     TailoredNet,
     card,
 )
+from rootstock.site_agent import scoring
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data.batches import batch_of
 from rootstock.site_agent.data.images import ImageSet
@@ -41,7 +42,6 @@ from rootstock.site_agent.recipes.fit import OPTIMISER, fit, ship_shape, train_s
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun, largest, room
 from rootstock.site_agent.recipes.sources import Backbone
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
-from rootstock.site_agent.scoring import inference, metrics
 
 _ROUNDING = 1e-9
 """Two errors that differ by the tolerance may differ by a little more as floats."""
@@ -189,9 +189,9 @@ class NettailorRecipe:
     def _errors(
         self, extractor: nn.Module, heads: nn.Module, judged_on: ImageSet, run: TrainingRun
     ) -> dict[str, float]:
-        outputs = inference.logits(extractor, _heads(heads).by_name(), judged_on, run.stop)
+        outputs = scoring.logits(extractor, _heads(heads).by_name(), judged_on, run.stop)
         return {
-            task: metrics.error_percent(y_N, judged_on.labels_for(y_N))
+            task: scoring.error_percent(y_N, judged_on.labels_for(y_N))
             for task, y_N in outputs.items()
         }
 

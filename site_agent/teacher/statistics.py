@@ -10,13 +10,13 @@ import threading
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.images.decode import batches
+from rootstock.common.images import batches
 from rootstock.common.nets.architectures import last_layer
 from rootstock.common.nets.training import device_of, watched
 from rootstock.site_agent.config import StatisticsConfig
 from rootstock.site_agent.data.images import ImageSet
 from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.scoring.inference import BATCH
+from rootstock.site_agent.scoring import BATCH
 from rootstock.site_agent.state import check
 
 

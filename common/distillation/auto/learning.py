@@ -23,9 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.auto.dream import Dream
+from rootstock.common.distillation.auto.images import dead_leaves, strong_views
 from rootstock.common.distillation.auto.imitation import Answers, ImitationPenalty
-from rootstock.common.distillation.auto.synthetic import dead_leaves
-from rootstock.common.distillation.auto.views import strong_views
 from rootstock.common.distillation.settings import MethodSettings
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.learning import Learning, StepRecord

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.documents import Document
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import (
     build_category_module,
     build_head,

@@ -21,7 +21,7 @@ from rootstock.common.errors import (
     NotFoundError,
     SchemaError,
 )
-from rootstock.common.images.decode import UnreadableError
+from rootstock.common.images import UnreadableError
 from rootstock.common.weights.card import NetCard, card_path
 from rootstock.common.weights.exported import load_composed
 from rootstock.coordinator.export import onnx_export
