@@ -14,7 +14,7 @@ from rootstock.common.nets.architectures import (
     build_task_module,
     feature_shape,
     input_shape,
-    last_layer,
+    measured_layers,
 )
 from rootstock.common.protocol import Plan
 from rootstock.common.weights.manifest import (
@@ -82,14 +82,7 @@ def _statistics_layout(
     category_module: nn.Sequential, channels: int, *task_modules: nn.Module
 ) -> Layout:
     known: Layout = {"feature_norm": ("F32", (1,))}
-    for module in (category_module, *task_modules):
-        for name, layer in module.named_modules():
-            if isinstance(layer, nn.Conv2d):
-                for statistic in ("mean", "variance"):
-                    # f comes first: of layers of one name, which an extractor of another
-                    # architecture may have, labs measure f's.
-                    known.setdefault(f"{statistic}/{name}", ("F32", (layer.out_channels,)))
-    return known | {
-        f"{statistic}/{last_layer(category_module)}": ("F32", (channels,))
-        for statistic in ("mean", "variance")
-    }
+    for name, layer in measured_layers(category_module, *task_modules).items():
+        count = layer.out_channels if isinstance(layer, nn.Conv2d) else channels
+        known |= {f"{statistic}/{name}": ("F32", (count,)) for statistic in ("mean", "variance")}
+    return known
