@@ -45,6 +45,9 @@ class Draws:
     seed: int = 0
 
 
+DEFAULT_DRAWS = Draws()
+
+
 Start = Literal["random", "identity", "closed-form", "matched"]
 """Where an adapter begins; the paper's begin at random."""
 

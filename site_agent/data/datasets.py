@@ -37,8 +37,6 @@ class Dataset(Protocol):
 
 @dataclass
 class _ListedDataset:
-    """A dataset that lists every image with its class."""
-
     classes: Sequence[str]
     rows: Sequence[tuple[str, str]]
     """(name, class)."""
@@ -84,7 +82,6 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def _folders(root: Path) -> Dataset:
-    """Open one folder a class, through torchvision's ImageFolder."""
     try:
         dataset = datasets.ImageFolder(str(root), allow_empty=True)
     except FileNotFoundError as error:

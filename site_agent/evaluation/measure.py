@@ -33,9 +33,6 @@ from rootstock.site_agent.spool.documents import CalibratedError, CandidateError
 from rootstock.site_agent.spool.spool import SpoolEntry
 from rootstock.site_agent.wire.messages import EvaluationRequest
 
-Fetch = Callable[[BlobEntry], Path]
-"""Brings a blob to a local file, verified."""
-
 
 @dataclass(frozen=True)
 class Joins:
@@ -68,7 +65,7 @@ def join(
     request: EvaluationRequest,
     teacher: SpoolEntry,
     task: TaskSpec,
-    fetch: Fetch,
+    fetch: Callable[[BlobEntry], Path],
     device: torch.device,
 ) -> Joins:
     """Load the lab's own f and what a request names; SchemaError if they do not fit together."""

@@ -40,7 +40,6 @@ class Refined:
     """The holdout's score before and after; `end` is never above `start`."""
     steps: int
     seconds: float
-    """What it took."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,6 @@ class Refinement:
     """
 
     joins: Joins
-    """f, g_S and the candidates."""
     data: LabData
     config: RefinementConfig
     augmentation: AugmentConfig

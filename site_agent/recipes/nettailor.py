@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -65,17 +66,11 @@ class TaskHeads(nn.Module):
 
     def by_name(self) -> dict[str, nn.Sequential]:
         """Return the task modules."""
-        return {
-            name: g
-            for name, g in zip(self.names, self.heads, strict=True)
-            if isinstance(g, nn.Sequential)
-        }
+        return {n: cast("nn.Sequential", g) for n, g in zip(self.names, self.heads, strict=True)}
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What all phases after the first share."""
-
     run: TrainingRun
     """On the images that are not set apart."""
     teacher: tuple[nn.Sequential, TaskHeads]

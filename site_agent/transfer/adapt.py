@@ -147,7 +147,6 @@ def _rotation_head(lab: LabSnapshot) -> nn.Sequential:
 
 
 def _judging(lab: Lab, labelled: Path | None) -> list[TaskSpec]:
-    """Return the tasks that labels of images say something about."""
     tasks = [task for task in lab.tasks if task.kind == "binary-classification"]
     if labelled is not None and not tasks:
         raise ConfigurationError(

@@ -203,6 +203,5 @@ def _ranked(rows: Sequence[Ranked]) -> tuple[Ranked, ...]:
 
 
 def _ranks(scores: Sequence[Score]) -> list[int]:
-    """Return each one's rank among all, from 1."""
     keys = [(score.holdout_error, score.holdout_loss) for score in scores]
     return [1 + sum(other < key for other in keys) for key in keys]

@@ -161,7 +161,6 @@ class AutoLearning(Learning):
         return starting_adapter(self._transplant, "identity", self._settings)
 
     def _begun(self) -> BackDistillation:
-        """Gather the teacher's answers, keep some apart, and begin to learn from the others."""
         transplant, teaching = self._transplant, self._settings.teaching
         generator = torch.Generator().manual_seed(self._settings.learning.seed)
         answers = Answers.to(transplant.problem, self._features(generator))

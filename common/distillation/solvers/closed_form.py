@@ -27,7 +27,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.maps import in_batches
-from rootstock.common.distillation.settings import Draws
+from rootstock.common.distillation.settings import DEFAULT_DRAWS, Draws
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
@@ -110,7 +110,7 @@ class NormalEquations:
 def closed_form(
     problem: TransplantProblem,
     spec: AdapterSpec,
-    drawn: Draws,
+    drawn: Draws = DEFAULT_DRAWS,
     *,
     batch: int = 32,
     ridge: float = 1e-6,
