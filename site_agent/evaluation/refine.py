@@ -22,8 +22,7 @@ from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import device_of, in_batches
 from rootstock.site_agent import scoring
 from rootstock.site_agent.config import RefinementConfig
-from rootstock.site_agent.data.batches import balanced_order, batch_of
-from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.data.images import ImageSet, LabData, balanced_order, batch_of
 from rootstock.site_agent.evaluation.measure import Joins, head
 from rootstock.site_agent.recipes.interface import OnProgress
 from rootstock.site_agent.state import check

@@ -25,8 +25,7 @@ from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.tailored.resnet import tailored_spec
 from rootstock.common.nets.training import descend
 from rootstock.common.nettailor.augmented import AugmentedNet, activations
-from rootstock.common.nettailor.complexity import Costs, path_costs
-from rootstock.common.nettailor.learning import Settings, loss, optimiser_of
+from rootstock.common.nettailor.learning import Costs, Settings, loss, optimiser_of, path_costs
 from rootstock.common.nettailor.pruning import SearchResult, search
 from rootstock.common.nettailor.tailored import (
     OWN_STATISTICS,
@@ -37,8 +36,7 @@ from rootstock.common.nettailor.tailored import (
 )
 from rootstock.site_agent import scoring
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.data.batches import batch_of
-from rootstock.site_agent.data.images import ImageSet
+from rootstock.site_agent.data.images import ImageSet, batch_of
 from rootstock.site_agent.recipes.fit import OPTIMISER, fit, ship_shape, train_shape
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun, largest, room
 from rootstock.site_agent.recipes.sources import Backbone

@@ -24,8 +24,7 @@ from rootstock.common.nets.spec import Name, TaskSpec
 from rootstock.common.nets.training import descend, device_of
 from rootstock.site_agent import scoring
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.data.batches import balanced_order, batch_of
-from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.data.images import ImageSet, LabData, balanced_order, batch_of
 from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.recipes.sources import SourceNet, require_source_fits
 from rootstock.site_agent.teacher.train import initial_category_module

@@ -15,7 +15,7 @@ import torch
 
 from rootstock.common.errors import StorageError
 from rootstock.site_agent import scoring
-from rootstock.site_agent.data.batches import balanced_order
+from rootstock.site_agent.data.images import balanced_order
 from rootstock.site_agent.recipes.fit import CHECKPOINT, schedule
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
