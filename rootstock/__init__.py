@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rootstock.common.weights.exported import load_composed
+    from rootstock.common.nets.composed import load_composed
 
 __all__ = ["__version__", "load_composed"]
 
@@ -21,7 +21,7 @@ except PackageNotFoundError:  # a checkout on the path that was not installed
 def __getattr__(name: str) -> Any:
     """Import what is public when it is asked for: torch takes a second."""
     if name == "load_composed":
-        from rootstock.common.weights.exported import load_composed
+        from rootstock.common.nets.composed import load_composed
 
         return load_composed
     raise AttributeError(f"module 'rootstock' has no attribute '{name}'")

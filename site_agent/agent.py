@@ -124,6 +124,7 @@ class _Agent:
 
     def _teach_and_ship(self, spool: Spool, device: torch.device) -> AgentLab:
         """Train and ship under the plan as it is; again if its heads are replaced meanwhile."""
+        client = self._client
         while True:
             lab = self._lab(spool, device)
             entry = teach(lab)
@@ -134,7 +135,7 @@ class _Agent:
             try:
                 self._ship(spool)
             except SchemaError as error:
-                if heads_under(entry) is None or not self._heads_replaced(lab):
+                if heads_under(entry) is None or client.patient(client.plan).heads == lab.heads:
                     raise
                 self._log.warning("training.heads_replaced", reason=str(error))
             else:
@@ -172,9 +173,6 @@ class _Agent:
         if lab.heads is not None:
             log.info("heads.fetched", number=lab.heads.number, origin=lab.heads.origin)
         return lab
-
-    def _heads_replaced(self, lab: AgentLab) -> bool:
-        return self._client.patient(self._client.plan).heads != lab.heads
 
     def _ship(self, spool: Spool) -> None:
         """Ship all entries, then send all reports, which may name them.

@@ -34,7 +34,6 @@ class Lab:
 
     config: SiteConfig
     published: Published
-    """The plan and auxiliary heads."""
     device: torch.device
     download: Callable[[BlobEntry, str], Path]
     """Fetches a blob into a folder of the state, verified; one that is there costs nothing."""

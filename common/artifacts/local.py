@@ -227,7 +227,6 @@ class LocalStore:
 
 
 def _copy_hashing(source: BinaryIO, target: BinaryIO) -> str:
-    """Copy a file and return its SHA-256, in one pass and constant memory."""
     digest = hashlib.sha256()
     while data := source.read(READ_BYTES):
         digest.update(data)

@@ -228,7 +228,6 @@ class S3Store:
             return found
 
     def _found(self, call: Callable[..., Any], key: str) -> Any:
-        """Return what a call says of an object, or None if there is no such object."""
         try:
             return call(Bucket=self._bucket, Key=key)
         except Exception as error:

@@ -33,11 +33,9 @@ class BlobStore(Protocol):
 
     def has(self, digest: str) -> bool:
         """Say whether the blob is there."""
-        ...
 
     def size(self, digest: str) -> int:
         """Return the blob's size in bytes."""
-        ...
 
     def put_file(
         self, path: Path, digest: str, *, verified: bool = False, move: bool = False
@@ -47,11 +45,9 @@ class BlobStore(Protocol):
         `verified`: the caller has just hashed it, so it is not hashed again. `move`: the file may
         be taken rather than copied; it is gone from `path` afterwards.
         """
-        ...
 
     def put_bytes(self, data: bytes) -> str:
         """Store a small document and return its digest."""
-        ...
 
     def renew(self, digest: str) -> bool:
         """Begin a blob's age anew, as putting it again does; False if it is not there.
@@ -59,19 +55,15 @@ class BlobStore(Protocol):
         Whoever is about to refer to a blob that was there already calls this first: `discard`
         then leaves it alone.
         """
-        ...
 
     def read_bytes(self, digest: str, limit: int) -> bytes:
         """Return a small blob, verified; a `LimitError` if it has more than `limit` bytes."""
-        ...
 
     def local_path(self, digest: str) -> Path:
         """Return a file with the blob's bytes, which no one may write to."""
-        ...
 
     def delete(self, digest: str) -> None:
         """Delete a blob that nobody else can be putting, if it is there."""
-        ...
 
     def discard(self, digest: str, before: float) -> bool:
         """Delete a blob unless it was put or renewed since; atomic against both.
@@ -79,39 +71,30 @@ class BlobStore(Protocol):
         A blob younger than `before`, in seconds since the epoch, stays. Returns whether it was
         deleted.
         """
-        ...
 
     def blobs(self) -> Iterator[StoredBlob]:
         """Yield every blob, in the order of digests."""
-        ...
 
     def put_ref(self, name: str, digest: str) -> None:
         """Point a name at a digest, atomically; the last one wins."""
-        ...
 
     def get_ref(self, name: str) -> str | None:
         """Return the digest that a name points at."""
-        ...
 
     def refs(self, under: str) -> Iterator[str]:
         """Yield the names that begin with `under` and a slash, in order."""
-        ...
 
     def area(self, name: str) -> BlobStore:
         """Return a store within this one that shares no blob and no name with it."""
-        ...
 
     def areas(self, under: str) -> Iterator[str]:
         """Yield the last parts of the names of areas `<under>/…` that hold anything, in order."""
-        ...
 
     def drop(self, area: str) -> None:
         """Delete an area with all that is in it, if there is one."""
-        ...
 
     def tidy(self, before: float) -> None:
         """Delete what writers that were killed before that time left half written."""
-        ...
 
 
 def check_digest(digest: str) -> str:

@@ -30,7 +30,7 @@ from rootstock.common.compatible.rotation import (
 )
 from rootstock.common.documents import Document
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import batches, normalise
+from rootstock.common.images import batches, normalise
 from rootstock.common.nets.training import descend, device_of
 
 OnStep = Callable[[int, int, str], None]

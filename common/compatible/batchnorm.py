@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import batches
+from rootstock.common.images import batches
 
 FEWEST = 32
 """Images that statistics rest on; of fewer they are noise."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.distillation.settings import TaskLearningSettings
 from rootstock.common.distillation.task_module import train_module
 from rootstock.common.errors import DataError
+from rootstock.common.nets.training import in_batches
 
 TURNS = 4
 """Quarter turns, 0 to 3, anticlockwise: classes of a rotation head."""
@@ -55,8 +56,6 @@ FEWEST_IMAGES = 20
 """Below, neither what a head learns nor how it is judged means anything."""
 JUDGING = 0.3
 """Share of the images that judge; none of their turns is learned from."""
-_BATCH = 256
-"""Images at once through f: some hundred megabytes of features at 64 pixels."""
 
 
 def learn_rotation_head(
@@ -98,10 +97,6 @@ def set_apart(images_NCSS: Tensor, generator: torch.Generator) -> tuple[Tensor, 
 
 def _every_turn(category_module: nn.Module, images_NCSS: Tensor) -> tuple[Tensor, Tensor]:
     """Return f's features of every image at every turn (4N, M, H, W), and the turns (4N)."""
-    features, turns_N = [], []
-    with torch.no_grad():
-        for turns in range(TURNS):
-            for part_NCSS in torch.split(images_NCSS, _BATCH):
-                features.append(category_module(quarter_turned(part_NCSS, turns)))
-            turns_N.append(torch.full((len(images_NCSS),), turns))
-    return torch.cat(features), torch.cat(turns_N)
+    every = torch.cat([quarter_turned(images_NCSS, turns) for turns in range(TURNS)])
+    turns_N = torch.arange(TURNS).repeat_interleave(len(images_NCSS))
+    return in_batches(category_module, every), turns_N

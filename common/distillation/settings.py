@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -34,6 +35,19 @@ dummy-2 at the lowest ReLU alone, 20% positive, one mask for all channels. exp3,
 G uniform in [−1, 1]^(H×W) of the output, dummy-1 everywhere."""
 
 
+@dataclass(frozen=True)
+class Draws:
+    """The draws at which pseudo-gradients are taken; `size` is S of Exp. 2's enlarged G."""
+
+    policy: Policy = "exp1"
+    count: int = 512
+    size: int = 3
+    seed: int = 0
+
+
+DEFAULT_DRAWS = Draws()
+
+
 Start = Literal["random", "identity", "closed-form", "matched"]
 """Where an adapter begins; the paper's begin at random."""
 
@@ -61,6 +75,10 @@ class BackDistillationSettings(Document):
     draws_per_step: int = Field(default=32, ge=1, le=65_536)
     pool_bytes: int = Field(default=1 << 30, ge=1 << 20)
     seed: int = Field(default=0, ge=0, lt=1 << 63)
+
+    def drawn(self) -> Draws:
+        """Return the draws that these settings ask for."""
+        return Draws(self.policy, self.draws, self.size, self.seed)
 
 
 class DreamSettings(Document):

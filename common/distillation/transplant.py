@@ -5,12 +5,12 @@ Shapes: N samples, C channels of x = f(I), M channels of h(x).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.dream_source import DreamSource
+from rootstock.common.distillation.auto.dream import DreamSource
 from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
 from rootstock.common.distillation.settings import MethodSettings, Start
 from rootstock.common.distillation.solvers.biases import bias_from_means
@@ -64,35 +64,28 @@ def starting_adapter(
     transplant: Transplant, start: Start, settings: MethodSettings
 ) -> tuple[Adapter, dict[str, float]]:
     """Return the adapter that learning begins with, and the closed form's numbers if it is one."""
-    learning = settings.learning
+    drawn = settings.learning.drawn()
     if start == "closed-form":
         adapter, report = closed_form(
             transplant.problem,
             transplant.spec,
-            policy=learning.policy,
-            draws=learning.draws,
+            drawn,
             ridge=settings.ridge,
-            seed=learning.seed,
-            size=learning.size,
             permutation_C=transplant.permutation_C,
         )
         if transplant.means is not None:
             bias_from_means(adapter, *transplant.means)
         return adapter, report.numbers()
     if start == "matched":
+        if drawn.policy == "exp3":  # no masks, and those are what tells channels apart
+            drawn = replace(drawn, policy="exp2")
         adapter, _ = matched(
-            transplant.problem,
-            transplant.spec,
-            # Exp. 3's draws have no masks, and those are what tells channels apart.
-            policy="exp2" if learning.policy == "exp3" else learning.policy,
-            seed=learning.seed,
-            size=learning.size,
-            permutation_C=transplant.permutation_C,
+            transplant.problem, transplant.spec, drawn, permutation_C=transplant.permutation_C
         )
         return adapter, {}
     adapter = transplant.problem.identity_start(transplant.spec, transplant.permutation_C)
     if start == "random":
-        adapter.random_start(torch.Generator().manual_seed(learning.seed))
+        adapter.random_start(torch.Generator().manual_seed(drawn.seed))
     return adapter, {}
 
 

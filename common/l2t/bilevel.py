@@ -5,8 +5,7 @@ again, whose gradient goes back through the steps, SGD's momentum and weight dec
 weights λ w that the meta-networks gave. They depend on nothing but φ and the source's features, so
 they are one tensor for all steps, and from there on it is ordinary backpropagation.
 
-Two ways: `unrolled` keeps the graph of all steps and is what tests hold the other one against;
-`gradient` keeps θ of each step, and computes each step's graph anew when it gets back to it.
+No graph of all steps is kept: θ of each is, and its graph made anew on the way back.
 
 Shapes: N images, K channels of all pairs side by side.
 """
@@ -49,19 +48,6 @@ class Lookahead:
     sgd: Sgd
     steps: int
     """T, 0 or more."""
-
-
-def unrolled(ahead: Lookahead, weights_NK: Tensor) -> Tensor:
-    """Return L_org after the virtual steps, with a graph back to the weights.
-
-    The plain form: memory grows with the number of steps. Autograd does the rest.
-    """
-    theta, velocity = _leaves(ahead.theta), ahead.velocity
-    for step in range(ahead.steps + 1):
-        loss = ahead.matching(theta, weights_NK) if step < ahead.steps else ahead.task(theta)
-        gradients = _gradients(loss, theta, graph=True)
-        theta, velocity = _stepped(ahead.sgd, theta, velocity, gradients)
-    return ahead.task(theta)
 
 
 def gradient(ahead: Lookahead, weights_NK: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ pairs side by side.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ SourceShapes = Mapping[str, Mapping[str, Shape]]
 """(C, H, W) of the layers that are read, lowest first, by the source's name."""
 SourceFeatures = Mapping[str, Mapping[str, Tensor]]
 """(N, C, H, W) of the same."""
-Learns = Literal["nothing", "what", "what-where"]
 
 
 class Pair(NamedTuple):
@@ -151,18 +150,14 @@ class MetaNetworks(nn.Module):
     pair. The published runs draw these weights at random; then λ starts anywhere from 0 to 6, as
     features are large, and a pair that starts at 0 for all images has no gradient.
 
-    `channels` are C of every pair's source map. `learns` is "what-where" for the paper's L2T-ww;
-    "what" leaves λ at 1 (L2T-w); "nothing" leaves w uniform, too (FM), and has no parameter.
+    `channels` are C of every pair's source map. Where `where` is frozen from the start, this is the
+    paper's L2T-w; where `what` is as well, FM.
     """
 
-    def __init__(self, channels: Sequence[int], learns: Learns = "what-where") -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        self.what = nn.ModuleList()
-        self.where = nn.ModuleList()
-        if learns != "nothing":
-            self.what.extend(nn.Linear(c, c) for c in channels)
-        if learns == "what-where":
-            self.where.extend(nn.Linear(c, 1) for c in channels)
+        self.what = nn.ModuleList(nn.Linear(c, c) for c in channels)
+        self.where = nn.ModuleList(nn.Linear(c, 1) for c in channels)
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
         for layer in self.where:
@@ -170,14 +165,8 @@ class MetaNetworks(nn.Module):
 
     def forward(self, pooled: Sequence[Tensor]) -> Weights:
         """Return w and λ of every pair, from pooled features (N, C) a pair."""
-        what = [torch.full_like(x_NC, 1 / x_NC.shape[1]) for x_NC in pooled]
-        if self.what:
-            what = [layer(x_NC).softmax(1) for layer, x_NC in zip(self.what, pooled, strict=True)]
-        where = [x_NC.new_ones(len(x_NC)) for x_NC in pooled]
-        if self.where:
-            where = [
-                F.relu6(layer(x_NC)[:, 0]) for layer, x_NC in zip(self.where, pooled, strict=True)
-            ]
+        what = [layer(x_NC).softmax(1) for layer, x_NC in zip(self.what, pooled, strict=True)]
+        where = [F.relu6(layer(x_NC)[:, 0]) for layer, x_NC in zip(self.where, pooled, strict=True)]
         return Weights(what, where)
 
 

@@ -110,6 +110,21 @@ def last_layer(category_module: nn.Sequential) -> str:
     return [name for name, _ in category_module.named_children()][-1]
 
 
+def measured_layers(
+    category_module: nn.Sequential, *task_modules: nn.Module
+) -> dict[str, nn.Module]:
+    """Return the layers that statistics are of: f's and g's convolutions, and f's last layer.
+
+    An extractor of another architecture may have layers that are named as g's are: f's count then.
+    """
+    layers: dict[str, nn.Module] = {}
+    for module in (category_module, *task_modules):
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Conv2d):
+                layers.setdefault(name, layer)
+    return layers | {last_layer(category_module): category_module[-1]}
+
+
 def initial_modules(
     spec: ArchitectureSpec, tasks: Sequence[TaskSpec], seed: int
 ) -> tuple[nn.Sequential, dict[str, nn.Sequential]]:

@@ -73,15 +73,13 @@ class Address(NamedTuple):
 def parse_address(address: str) -> Address:
     """Read "host:port", "1.2.3.4:port" or "[::1]:port"."""
     host, colon, port = address.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if bracketed:
-        host = host[1:-1]
     valid = bool(colon) and port.isascii() and port.isdigit() and int(port[:6]) <= 65535
-    if valid and bracketed:
-        valid = _is_ipv6(host)
-    elif valid:
-        valid = _HOST.fullmatch(host) is not None
-    if not valid:
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        known = _is_ipv6(host)
+    else:
+        known = _HOST.fullmatch(host) is not None
+    if not (valid and known):
         raise ConfigurationError(
             f"address {address!r} is not host:port; write for example 127.0.0.1:50051, "
             "coordinator.example.org:50051 or [::1]:50051"

@@ -11,24 +11,45 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rootstock.common.errors import LimitError, NotFoundError, RefusedError, SchemaError
-from rootstock.common.nets.architectures import feature_shape, input_shape
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.architectures import (
+    build_category_module,
+    build_task_module,
+    feature_shape,
+    input_shape,
+    measured_layers,
+)
 from rootstock.common.protocol import NO_LABEL, Limits, Plan
-from rootstock.common.weights.manifest import Manifest, RefinementManifest, TeacherManifest
-from rootstock.common.weights.parts import Part, parts
+from rootstock.common.weights.manifest import (
+    BlobEntry,
+    Manifest,
+    RefinementManifest,
+    TeacherManifest,
+)
 from rootstock.common.weights.safetensors_io import read_header, require_entry, stream
-from rootstock.common.weights.schema import require_layout
+from rootstock.common.weights.schema import Layout, layout, require_layout
 
 MAX_NORM = 1e6
 """Cap on ‖tensor‖_F. VGG-16's largest trained tensor has about 100; a net that needs more than
 this is broken, and would drown the other categories' adapters."""
 
 PathOf = Callable[[str], Path]
+
+
+class Part(NamedTuple):
+    """One blob of a manifest."""
+
+    role: Literal["module", "statistics", "samples", "adapter"]
+    what: str
+    """How errors name it."""
+    entry: BlobEntry
+    expected: Layout
 
 
 class Content(NamedTuple):
@@ -64,7 +85,7 @@ def admit_manifest(manifest: Manifest, plan: Plan) -> list[Part]:
     for name, check in MANIFEST_CHECKS:
         with _named(name):
             check(manifest, plan)
-    blobs = parts(manifest, plan)
+    blobs = _parts(manifest, plan)
     for part in blobs:
         with _named("tensors"):
             require_layout(part.expected, part.entry, what=part.what)
@@ -86,6 +107,55 @@ def _path(part: Part, path_of: PathOf) -> Path:
         raise SchemaError(
             f"blobs: {part.what} {part.entry.digest} has not come: {error}"
         ) from error
+
+
+# -- the blobs of a manifest, and what each must hold -------------------------------------------
+
+
+def _parts(manifest: Manifest, plan: Plan) -> list[Part]:
+    """Return the blobs of a manifest whose architecture and tasks are known.
+
+    Modules are built on the meta device: names and shapes, and not a byte of weights.
+    """
+    if isinstance(manifest, RefinementManifest):
+        with torch.device("meta"):
+            expected = layout(Adapter(manifest.adapter.spec))
+        return [Part("adapter", "adapter", manifest.adapter.blob, expected)]
+    return list(_teacher_parts(manifest, plan))
+
+
+def _teacher_parts(manifest: TeacherManifest, plan: Plan) -> Iterator[Part]:
+    tasks = {task.name: task for task in plan.tasks}
+    spec = manifest.architecture
+    with torch.device("meta"):
+        category_module = build_category_module(spec)
+        task_modules = {n: build_task_module(spec, tasks[n]) for n in manifest.task_modules}
+    yield Part("module", "category module", manifest.category_module, layout(category_module))
+    for name, entry in manifest.task_modules.items():
+        yield Part("module", f"task module '{name}'", entry, layout(task_modules[name]))
+    if manifest.statistics is not None:
+        known = _statistics_layout(category_module, feature_shape(spec)[0], *task_modules.values())
+        # Each statistic can be switched off: only those that are there are expected.
+        listed = {name: known[name] for name in manifest.statistics.tensors if name in known}
+        yield Part("statistics", "statistics", manifest.statistics, listed)
+    if manifest.shared_samples is not None:
+        samples = manifest.shared_samples
+        masks = any(tasks[n].kind == "binary-segmentation" for n in manifest.task_modules)
+        count, shape = samples.count, input_shape(spec)
+        expected = {"images": ("F32", (count, *shape)), "labels": ("F32", (count,))}
+        if masks:
+            expected["masks"] = ("U8", (count, *shape[1:]))
+        yield Part("samples", "shared samples", samples.blob, expected)
+
+
+def _statistics_layout(
+    category_module: nn.Sequential, channels: int, *task_modules: nn.Module
+) -> Layout:
+    known: Layout = {"feature_norm": ("F32", (1,))}
+    for name, layer in measured_layers(category_module, *task_modules).items():
+        count = layer.out_channels if isinstance(layer, nn.Conv2d) else channels
+        known |= {f"{statistic}/{name}": ("F32", (count,)) for statistic in ("mean", "variance")}
+    return known
 
 
 # -- checks of the manifest ---------------------------------------------------------------------

@@ -29,7 +29,6 @@ class ModuleCard(Document, extra="ignore"):
     category: Name
     category_architecture: ArchitectureSpec
     weights: FormatName = "safetensors"
-    """The file's format."""
     blob: BlobEntry
     """The file. A whole net's tensors as safetensors are `category_module.*`, `adapter.*`,
     `task_module.*`, `calibration.*`; other formats list none."""

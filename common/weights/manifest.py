@@ -77,7 +77,6 @@ class TeacherManifest(Document):
     recipe: Recipe
     software: dict[str, str] = Field(default_factory=dict, max_length=16)
     plan: Digest
-    """Digest of the plan that this teacher was trained under."""
     heads: Digest | None = Field(default=None, exclude_if=lambda heads: heads is None)
     """Digest of the auxiliary heads that it was trained below, if any. Not written without:
     manifests from before keep their digests."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import DataError, NotFoundError
-from rootstock.common.images.decode import centre_square, normalise, pixels, read_picture
+from rootstock.common.images import centre_square, normalise, pixels, read_picture
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.graph import NetTree

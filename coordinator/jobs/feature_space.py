@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.artifacts.store import BlobStore
-from rootstock.common.distillation.auto.synthetic import dead_leaves
+from rootstock.common.distillation.auto.images import dead_leaves
 from rootstock.common.documents import Document
 from rootstock.common.errors import NotFoundError
 from rootstock.common.nets.architectures import feature_shape, input_shape

@@ -14,7 +14,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from rootstock.common.artifacts.store import BlobStore
-from rootstock.common.distillation.dream_source import DreamSource
+from rootstock.common.distillation.auto.dream import DreamSource
 from rootstock.common.distillation.problem import Samples, TransplantProblem, pixel_labels
 from rootstock.common.distillation.solvers.biases import feature_means
 from rootstock.common.distillation.transplant import Transplant

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from rootstock.common.distillation.problem import Samples
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import normalise
-from rootstock.common.images.folder import MAX_IMAGES, SIDES, SUFFIXES, read_square
+from rootstock.common.images import MAX_IMAGES, SIDES, SUFFIXES, normalise, read_square
 
 JUDGING = 0.3
 """Share of the images that judge."""

@@ -15,8 +15,7 @@ from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.files import storage_errors, write_bytes
-from rootstock.common.images.decode import normalise
-from rootstock.common.images.folder import read_unlabelled
+from rootstock.common.images import normalise, read_unlabelled
 from rootstock.common.nets.architectures import (
     build_category_module,
     build_head,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rootstock.common.images.decode import UnreadableError, read_picture
+from rootstock.common.images import UnreadableError, read_picture
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom; right and bottom are outside."""

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import datasets
 
 from rootstock.common.errors import DataError, MissingExtraError
-from rootstock.common.images.decode import UnreadableError, centre_square
+from rootstock.common.images import UnreadableError, centre_square
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.crops import read
 from rootstock.site_agent.data.voc import VocDataset
@@ -37,8 +37,6 @@ class Dataset(Protocol):
 
 @dataclass
 class _ListedDataset:
-    """A dataset that lists every image with its class."""
-
     classes: Sequence[str]
     rows: Sequence[tuple[str, str]]
     """(name, class)."""
@@ -84,7 +82,6 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def _folders(root: Path) -> Dataset:
-    """Open one folder a class, through torchvision's ImageFolder."""
     try:
         dataset = datasets.ImageFolder(str(root), allow_empty=True)
     except FileNotFoundError as error:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import UnreadableError, pixels
+from rootstock.common.images import UnreadableError, pixels
 from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import partition

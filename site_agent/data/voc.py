@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision import datasets
 
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import UnreadableError, centre_square
+from rootstock.common.images import UnreadableError, centre_square
 from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import crops

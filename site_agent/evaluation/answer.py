@@ -74,7 +74,6 @@ def _report(lab: AgentLab, request: EvaluationRequest) -> EvaluationReport:
 def _refined(
     lab: AgentLab, report: EvaluationReport, joins: Joins, spec: AdapterSpec
 ) -> EvaluationReport:
-    """Refine an adapter, put it into the spool, and add its numbers to the report."""
     config = lab.config
     refinement = Refinement(joins, lab.data, config.refinement, config.training.augment, lab.stop)
     refined = refinement.run(spec, lab.progress("refining", "refines the adapter"))

@@ -27,14 +27,11 @@ from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import ArchitectureSpec, TaskKind, TaskSpec, require_fit
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.site_agent import scoring
 from rootstock.site_agent.data.images import ImageSet, LabData
-from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.spool.documents import CalibratedError, CandidateError
 from rootstock.site_agent.spool.spool import SpoolEntry
 from rootstock.site_agent.wire.messages import EvaluationRequest
-
-Fetch = Callable[[BlobEntry], Path]
-"""Brings a blob to a local file, verified."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def join(
     request: EvaluationRequest,
     teacher: SpoolEntry,
     task: TaskSpec,
-    fetch: Fetch,
+    fetch: Callable[[BlobEntry], Path],
     device: torch.device,
 ) -> Joins:
     """Load the lab's own f and what a request names; SchemaError if they do not fit together."""
@@ -115,9 +112,9 @@ def measure(
     `calibrates`: a calibration of each candidate's output is fitted on the holdout.
     """
     f, heads = joins.category_module, joins.heads()
-    holdout = inference.logits(f, heads, data.holdout, stop) if calibrates else {}
+    holdout = scoring.logits(f, heads, data.holdout, stop) if calibrates else {}
     fitted = {name: calibration(y_N, data.holdout.labels_for(y_N)) for name, y_N in holdout.items()}
-    validation = inference.logits(f, heads, data.validation, stop)
+    validation = scoring.logits(f, heads, data.validation, stop)
     return tuple(
         _result(name, y_N, data.validation, fitted.get(name)) for name, y_N in validation.items()
     )
@@ -139,8 +136,8 @@ def calibration(holdout_N: Tensor, labels_N: Tensor) -> Calibration | None:
         )
     except TransplantError:
         return None
-    before = metrics.error_percent(holdout_N, labels_N)
-    return fitted if metrics.error_percent(fitted.apply(holdout_N), labels_N) < before else None
+    before = scoring.error_percent(holdout_N, labels_N)
+    return fitted if scoring.error_percent(fitted.apply(holdout_N), labels_N) < before else None
 
 
 def _result(name: str, y_N: Tensor, images: ImageSet, fitted: Calibration | None) -> CandidateError:
@@ -151,13 +148,13 @@ def _result(name: str, y_N: Tensor, images: ImageSet, fitted: Calibration | None
         calibrated = CalibratedError(
             scale=fitted.scale,
             bias=fitted.bias,
-            error=metrics.error_percent(calibrated_N, labels_N),
-            mean_iou=metrics.mean_iou_percent(calibrated_N, labels_N),
+            error=scoring.error_percent(calibrated_N, labels_N),
+            mean_iou=scoring.mean_iou_percent(calibrated_N, labels_N),
         )
     return CandidateError(
         name=name,
-        error=metrics.error_percent(y_N, labels_N),
-        mean_iou=metrics.mean_iou_percent(y_N, labels_N),
+        error=scoring.error_percent(y_N, labels_N),
+        mean_iou=scoring.mean_iou_percent(y_N, labels_N),
         samples=len(images),
         calibration=calibrated,
     )

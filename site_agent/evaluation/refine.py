@@ -16,17 +16,15 @@ from torch import Tensor, nn
 from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
 from rootstock.common.distillation.settings import AugmentConfig, BackDistillationSettings
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import device_of, in_batches
+from rootstock.site_agent import scoring
 from rootstock.site_agent.config import RefinementConfig
-from rootstock.site_agent.data.batches import balanced_order, batch_of
-from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.data.images import ImageSet, LabData, balanced_order, batch_of
 from rootstock.site_agent.evaluation.measure import Joins, head
 from rootstock.site_agent.recipes.interface import OnProgress
-from rootstock.site_agent.scoring import inference
-from rootstock.site_agent.scoring.metrics import Score, score
 from rootstock.site_agent.state import check
 
 
@@ -36,12 +34,11 @@ class Refined:
 
     adapter: Adapter
     """In evaluation mode, on the CPU."""
-    start: Score
-    end: Score
+    start: scoring.Score
+    end: scoring.Score
     """The holdout's score before and after; `end` is never above `start`."""
     steps: int
     seconds: float
-    """What it took."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,6 @@ class Refinement:
     """
 
     joins: Joins
-    """f, g_S and the candidates."""
     data: LabData
     config: RefinementConfig
     augmentation: AugmentConfig
@@ -116,9 +112,10 @@ class Refinement:
             if adapter is not None and adapter.spec == spec:
                 starts[name] = adapter
         heads = {name: head(adapter, g) for name, adapter in starts.items()}
-        outputs = inference.logits(f, heads, self.data.holdout, self.stop)
+        outputs = scoring.logits(f, heads, self.data.holdout, self.stop)
         scores = {
-            name: score(y_N, self.data.holdout.labels_for(y_N)) for name, y_N in outputs.items()
+            name: scoring.score(y_N, self.data.holdout.labels_for(y_N))
+            for name, y_N in outputs.items()
         }
         best = min(scores, key=lambda name: (scores[name], name))
         return copy.deepcopy(starts[best])
@@ -141,9 +138,9 @@ class Refinement:
         x_NCHW = torch.empty(len(indices), *first.shape[1:])
         labels = []
         still = AugmentConfig(shift=0, flip=False)
-        for begin in range(0, len(indices), inference.BATCH):
+        for begin in range(0, len(indices), scoring.BATCH):
             check(self.stop)
-            chosen = indices[begin : begin + inference.BATCH]
+            chosen = indices[begin : begin + scoring.BATCH]
             changes = still if begin < len(orders[0]) else self.augmentation
             batch = batch_of(self.data, chosen, changes, generator)
             own = batch.labels_N if classifies else batch.labels_NHW
@@ -160,7 +157,7 @@ class Refinement:
         return shown[torch.randperm(len(shown), generator=generator)]
 
 
-def score_of(net: nn.Module, features_NCHW: Tensor, images: ImageSet) -> Score:
+def score_of(net: nn.Module, features_NCHW: Tensor, images: ImageSet) -> scoring.Score:
     """Return error and task loss of g_S∘h on features f(I) of images."""
     y_N = logits(in_batches(net, features_NCHW))
-    return score(y_N, images.labels_for(y_N))
+    return scoring.score(y_N, images.labels_for(y_N))

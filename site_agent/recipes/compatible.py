@@ -29,7 +29,7 @@ from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.common.weights.safetensors_io import load_frozen
 from rootstock.site_agent.config import CompatibleConfig
-from rootstock.site_agent.data.batches import Batch
+from rootstock.site_agent.data.images import Batch
 from rootstock.site_agent.recipes.fit import train_shape
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe

@@ -23,7 +23,7 @@ from rootstock.common.nets.training import (
 )
 from rootstock.common.weights import safetensors_io
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.data.batches import balanced_order
+from rootstock.site_agent.data.images import balanced_order
 from rootstock.site_agent.recipes.interface import TrainingRun
 from rootstock.site_agent.state import check
 

@@ -24,7 +24,7 @@ from rootstock.common.l2t.student import Student, readable
 from rootstock.common.l2t.transfer import Transfer
 from rootstock.common.nets.spec import Setting, Shape
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.data.batches import batch_of
+from rootstock.site_agent.data.images import batch_of
 from rootstock.site_agent.recipes.fit import OPTIMISER, fit, ship_shape, train_shape
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun, largest, room
 from rootstock.site_agent.recipes.sources import LoadedSource

@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,7 @@ from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.tailored.resnet import tailored_spec
 from rootstock.common.nets.training import descend
 from rootstock.common.nettailor.augmented import AugmentedNet, activations
-from rootstock.common.nettailor.complexity import Costs, path_costs
-from rootstock.common.nettailor.learning import Settings, loss, optimiser_of
+from rootstock.common.nettailor.learning import Costs, Settings, loss, optimiser_of, path_costs
 from rootstock.common.nettailor.pruning import SearchResult, search
 from rootstock.common.nettailor.tailored import (
     OWN_STATISTICS,
@@ -34,14 +34,13 @@ from rootstock.common.nettailor.tailored import (
     TailoredNet,
     card,
 )
+from rootstock.site_agent import scoring
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.data.batches import batch_of
-from rootstock.site_agent.data.images import ImageSet
+from rootstock.site_agent.data.images import ImageSet, batch_of
 from rootstock.site_agent.recipes.fit import OPTIMISER, fit, ship_shape, train_shape
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun, largest, room
 from rootstock.site_agent.recipes.sources import Backbone
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
-from rootstock.site_agent.scoring import inference, metrics
 
 _ROUNDING = 1e-9
 """Two errors that differ by the tolerance may differ by a little more as floats."""
@@ -65,17 +64,11 @@ class TaskHeads(nn.Module):
 
     def by_name(self) -> dict[str, nn.Sequential]:
         """Return the task modules."""
-        return {
-            name: g
-            for name, g in zip(self.names, self.heads, strict=True)
-            if isinstance(g, nn.Sequential)
-        }
+        return {n: cast("nn.Sequential", g) for n, g in zip(self.names, self.heads, strict=True)}
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What all phases after the first share."""
-
     run: TrainingRun
     """On the images that are not set apart."""
     teacher: tuple[nn.Sequential, TaskHeads]
@@ -189,9 +182,9 @@ class NettailorRecipe:
     def _errors(
         self, extractor: nn.Module, heads: nn.Module, judged_on: ImageSet, run: TrainingRun
     ) -> dict[str, float]:
-        outputs = inference.logits(extractor, _heads(heads).by_name(), judged_on, run.stop)
+        outputs = scoring.logits(extractor, _heads(heads).by_name(), judged_on, run.stop)
         return {
-            task: metrics.error_percent(y_N, judged_on.labels_for(y_N))
+            task: scoring.error_percent(y_N, judged_on.labels_for(y_N))
             for task, y_N in outputs.items()
         }
 

@@ -29,12 +29,12 @@ from rootstock.common.nets.architectures import (
     input_shape,
     last_layer,
 )
+from rootstock.common.nets.composed import load_composed
 from rootstock.common.nets.spec import ArchitectureSpec, Shape, require_fit
 from rootstock.common.nets.tailored.resnet import BACKBONES
 from rootstock.common.nettailor.augmented import stages
 from rootstock.common.weights import safetensors_io, schema
 from rootstock.common.weights.card import ModuleCard, NetCard, read_card
-from rootstock.common.weights.exported import load_composed
 from rootstock.site_agent.config import L2tSource, NettailorBackbone, PairNames
 from rootstock.site_agent.data.images import by
 

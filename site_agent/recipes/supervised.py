@@ -17,7 +17,7 @@ from rootstock.common.distillation.problem import logits
 from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.training import descend
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.data.batches import Batch, batch_of
+from rootstock.site_agent.data.images import Batch, batch_of
 from rootstock.site_agent.recipes.fit import OPTIMISER, fit, ship_shape, train_shape
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 

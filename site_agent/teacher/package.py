@@ -15,15 +15,15 @@ from torch import Tensor
 
 from rootstock import __version__
 from rootstock.common.errors import ConfigurationError, DataError
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, Recipe, SharedSamples, TeacherManifest
+from rootstock.site_agent import scoring
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.statistics import statistics
 
 
@@ -51,15 +51,15 @@ def build(
     config = lab.config
     shared = shared_samples(data.training, config, lab.plan)
     heads = teacher.task_modules
-    logits = inference.logits(teacher.category_module, heads, data.validation, stop)
+    logits = scoring.logits(teacher.category_module, heads, data.validation, stop)
     numbers = {
         "samples/training": float(len(data.training)),
         "samples/validation": float(len(data.validation)),
     }
     for task, y_N in logits.items():
         labels_N = data.validation.labels_for(y_N)
-        numbers[f"error/{task}"] = metrics.error_percent(y_N, labels_N)
-        mean_iou = metrics.mean_iou_percent(y_N, labels_N)
+        numbers[f"error/{task}"] = scoring.error_percent(y_N, labels_N)
+        mean_iou = scoring.mean_iou_percent(y_N, labels_N)
         if mean_iou is not None:
             numbers[f"mean_iou/{task}"] = mean_iou
     named = statistics(teacher, data.training, config.statistics, stop)

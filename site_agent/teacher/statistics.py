@@ -8,15 +8,15 @@ from __future__ import annotations
 import threading
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rootstock.common.images.decode import batches
-from rootstock.common.nets.architectures import last_layer
+from rootstock.common.images import batches
+from rootstock.common.nets.architectures import measured_layers
 from rootstock.common.nets.training import device_of, watched
 from rootstock.site_agent.config import StatisticsConfig
 from rootstock.site_agent.data.images import ImageSet
 from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.scoring.inference import BATCH
+from rootstock.site_agent.scoring import BATCH
 from rootstock.site_agent.state import check
 
 
@@ -60,16 +60,17 @@ def statistics(
     wants_moments = config.channel_means or config.channel_variances
     if not wants_moments and not config.feature_norm:
         return {}
-    layers = measured_layers(teacher) if wants_moments else {}
+    f, g = teacher.category_module, teacher.task_modules[teacher.measured_task]
+    layers = measured_layers(f, g) if wants_moments else {}
     moments = {name: _Moments() for name in layers}
     norms = 0.0
     with watched(layers, lambda name, output_NCHW: moments[name].add(output_NCHW)):
-        for x_NCHW in batches(images.images_NCHW, device_of(teacher.category_module), BATCH):
+        for x_NCHW in batches(images.images_NCHW, device_of(f), BATCH):
             check(stop)
-            features_NCHW = teacher.category_module(x_NCHW)
+            features_NCHW = f(x_NCHW)
             norms += float(features_NCHW.flatten(1).to(torch.float64).norm(dim=1).sum())
             if wants_moments:
-                teacher.task_modules[teacher.measured_task](features_NCHW)
+                g(features_NCHW)
     named: dict[str, Tensor] = {}
     if config.feature_norm:
         named["feature_norm"] = torch.tensor([norms / len(images)])
@@ -79,18 +80,3 @@ def statistics(
         if config.channel_variances:
             named[f"variance/{name}"] = layer_moments.variance()
     return {name: value.to(torch.float32) for name, value in named.items()}
-
-
-def measured_layers(teacher: Teacher) -> dict[str, nn.Module]:
-    """Return the convolutions of f and of the measured task's g, and f's last layer, by name.
-
-    An extractor of another architecture may have layers that are named as g's are: f's count then.
-    """
-    first = teacher.task_modules[teacher.measured_task]
-    convolutions: dict[str, nn.Module] = {}
-    for module in (teacher.category_module, first):
-        for name, layer in module.named_modules():
-            if isinstance(layer, nn.Conv2d):
-                convolutions.setdefault(name, layer)
-    name = last_layer(teacher.category_module)
-    return convolutions | {name: teacher.category_module.get_submodule(name)}

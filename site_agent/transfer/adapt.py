@@ -24,17 +24,17 @@ from rootstock.common.compatible.adaptation import (
 from rootstock.common.compatible.batchnorm import norms, re_estimate_below
 from rootstock.common.compatible.rotation import TURNS
 from rootstock.common.errors import ConfigurationError, DataError, NotFoundError, SchemaError
-from rootstock.common.images.folder import SIDES, read_unlabelled
+from rootstock.common.images import SIDES, read_unlabelled
 from rootstock.common.nets.architectures import build_head, input_shape
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.nets.training import device_of
 from rootstock.common.protocol import Heads
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
+from rootstock.site_agent import scoring
 from rootstock.site_agent.data.images import ImageSet
 from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.package import software
 from rootstock.site_agent.transfer.adapt_card import Adapted, AdaptedFacts, Rotations, TargetErrors
 from rootstock.site_agent.transfer.snapshot import LabSnapshot
@@ -147,7 +147,6 @@ def _rotation_head(lab: LabSnapshot) -> nn.Sequential:
 
 
 def _judging(lab: Lab, labelled: Path | None) -> list[TaskSpec]:
-    """Return the tasks that labels of images say something about."""
     tasks = [task for task in lab.tasks if task.kind == "binary-classification"]
     if labelled is not None and not tasks:
         raise ConfigurationError(
@@ -158,12 +157,12 @@ def _judging(lab: Lab, labelled: Path | None) -> list[TaskSpec]:
 
 
 def _answers(net: Teacher, images: ImageSet) -> dict[str, Tensor]:
-    return inference.logits(net.category_module, net.task_modules, images)
+    return scoring.logits(net.category_module, net.task_modules, images)
 
 
 def _errors(net: Teacher, images: ImageSet) -> dict[str, float]:
     return {
-        task: metrics.error_percent(y_N, images.labels_N)
+        task: scoring.error_percent(y_N, images.labels_N)
         for task, y_N in _answers(net, images).items()
         if y_N.ndim == 1
     }

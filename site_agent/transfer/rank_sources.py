@@ -22,12 +22,11 @@ from rootstock.common.documents import Document
 from rootstock.common.errors import ConfigurationError, NotFoundError, SchemaError
 from rootstock.common.nets.spec import Name, TaskSpec
 from rootstock.common.nets.training import descend, device_of
+from rootstock.site_agent import scoring
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.data.batches import balanced_order, batch_of
-from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.data.images import ImageSet, LabData, balanced_order, batch_of
 from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.recipes.sources import SourceNet, require_source_fits
-from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.train import initial_category_module
 from rootstock.site_agent.transfer.snapshot import LabSnapshot
 
@@ -151,9 +150,9 @@ def judged(f: nn.Sequential, g: nn.Sequential, data: LabData) -> Score:
     below, above = copy.deepcopy(f), copy.deepcopy(g)
     re_estimate_below(below, [above], data.training.images_NCHW, device_of(below))
 
-    def score(images: ImageSet) -> metrics.Score:
-        y_N = inference.logits(below, {"task": above}, images)["task"]
-        return metrics.score(y_N, images.labels_for(y_N))
+    def score(images: ImageSet) -> scoring.Score:
+        y_N = scoring.logits(below, {"task": above}, images)["task"]
+        return scoring.score(y_N, images.labels_for(y_N))
 
     error, loss = score(data.holdout)
     return Score(
@@ -203,6 +202,5 @@ def _ranked(rows: Sequence[Ranked]) -> tuple[Ranked, ...]:
 
 
 def _ranks(scores: Sequence[Score]) -> list[int]:
-    """Return each one's rank among all, from 1."""
     keys = [(score.holdout_error, score.holdout_loss) for score in scores]
     return [1 + sum(other < key for other in keys) for key in keys]

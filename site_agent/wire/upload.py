@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from rootstock.common.errors import SchemaError
-from rootstock.common.protocol import Limits
-from rootstock.common.transport.chunks import Span
 from rootstock.common.transport.dedup import held_bytes, kept_spans
 from rootstock.common.transport.upload import upload_blob
 from rootstock.common.weights.safetensors_io import read_header
@@ -69,7 +66,10 @@ class Shipment:
         to_send = {digest: blobs[digest].size - count for digest, count in left_out.items()}
         done = self.total - sum(to_send.values())
         for missing in begun.missing:
-            path = entry.blob(missing.digest)
+            path, spans = entry.blob(missing.digest), None
+            if missing.held_tensors:
+                header = read_header(path, limits=limits)
+                spans = kept_spans(header, path.stat().st_size, set(missing.held_tensors))
             upload_blob(
                 client.stub.Upload,
                 path,
@@ -77,7 +77,7 @@ class Shipment:
                 digest=missing.digest,
                 offset=missing.durable_offset,
                 chunk_bytes=limits.chunk_bytes,
-                spans=_spans(path, missing, limits) if missing.held_tensors else None,
+                spans=spans,
                 idle_seconds=client.network.idle_seconds,
                 progress=self._progress(done, missing.durable_offset),
             )
@@ -112,8 +112,3 @@ def readable(count: int) -> str:
     if count < 1_000_000:
         return f"{count / 1e3:.1f} KB"
     return f"{count / 1e6:.1f} MB"
-
-
-def _spans(path: Path, missing: pb.MissingBlob, limits: Limits) -> list[Span]:
-    header = read_header(path, limits=limits)
-    return kept_spans(header, path.stat().st_size, set(missing.held_tensors))

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from rootstock.common.config import load
-from rootstock.common.weights.exported import load_composed
+from rootstock.common.nets.composed import load_composed
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.net.reader import NetReader
 from tests.support.mlflow_server import mlflow_server

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from rootstock.common.compatible.batchnorm import re_estimate
 from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
-from rootstock.common.images.decode import batches, normalise
+from rootstock.common.images import batches, normalise
 from rootstock.common.nets.architectures import build_head, initial_modules, initialise, input_shape
 from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.site_agent import scoring
 from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.data.load import load
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
-from rootstock.site_agent.scoring import inference, metrics
 from tests.support import digits_lab
 
 SPEC = ArchitectureSpec(
@@ -81,8 +81,8 @@ def target_test() -> ImageSet:
 
 
 def error(f: nn.Module, g: nn.Module, images: ImageSet) -> float:
-    y_N = inference.logits(f, {TASK: g}, images)[TASK]
-    return metrics.error_percent(y_N, images.labels_N)
+    y_N = scoring.logits(f, {TASK: g}, images)[TASK]
+    return scoring.error_percent(y_N, images.labels_N)
 
 
 def save(images_NCSS: Tensor, folder: Path) -> None:

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from rootstock.common.distillation.dream_source import DreamSource, moments
+from rootstock.common.distillation.auto.dream import DreamSource, moments
 from rootstock.common.distillation.settings import DreamSettings
 from rootstock.common.nets.architectures import initial_modules, input_shape
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec

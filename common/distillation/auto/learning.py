@@ -23,9 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.auto.dream import Dream
+from rootstock.common.distillation.auto.images import dead_leaves, strong_views
 from rootstock.common.distillation.auto.imitation import Answers, ImitationPenalty
-from rootstock.common.distillation.auto.synthetic import dead_leaves
-from rootstock.common.distillation.auto.views import strong_views
 from rootstock.common.distillation.settings import MethodSettings
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.learning import Learning, StepRecord
@@ -41,7 +40,10 @@ class AutoLearning(Learning):
     There must be something to show the teacher: a source to dream from, f, or samples. Step records
     of a dream have its class loss as task loss and its statistics loss as distillation loss.
     `thrifty`: the join is measured first and learning left out where it is good enough, synthetic
-    images join in, and a dream that fails is left out rather than an error.
+    images join in, and a dream that fails is left out rather than an error. The report also says
+    how far y_S was from y_T, in units of y_T's spread: `no_adapter_distance` and `start_distance`
+    on what `auto` measures first, `judged_start_distance` and `judged_learned_distance` on what
+    was kept apart.
     """
 
     def __init__(self, transplant: Transplant, settings: MethodSettings, *, thrifty: bool) -> None:
@@ -79,15 +81,6 @@ class AutoLearning(Learning):
             return 0
         dream = 0 if self._dream is None else self._settings.dream.steps
         return dream + self._settings.teaching.steps
-
-    @property
-    def report(self) -> dict[str, float]:
-        """Numbers of the start, and how far y_S was from y_T, in units of y_T's spread.
-
-        `no_adapter_distance` and `start_distance` on what `auto` measures first,
-        `judged_start_distance` and `judged_learned_distance` on what was kept apart.
-        """
-        return dict(self._report)
 
     def step(self) -> StepRecord:
         """Take one step of the dream, or of learning."""
@@ -168,7 +161,6 @@ class AutoLearning(Learning):
         return starting_adapter(self._transplant, "identity", self._settings)
 
     def _begun(self) -> BackDistillation:
-        """Gather the teacher's answers, keep some apart, and begin to learn from the others."""
         transplant, teaching = self._transplant, self._settings.teaching
         generator = torch.Generator().manual_seed(self._settings.learning.seed)
         answers = Answers.to(transplant.problem, self._features(generator))

@@ -19,7 +19,7 @@ from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape, pseudo_gradient
 from rootstock.common.distillation.pseudo_gradients.rules import Shape
 from rootstock.common.distillation.pseudo_gradients.signals import Draw, Signals
-from rootstock.common.distillation.settings import Policy
+from rootstock.common.distillation.settings import Draws
 from rootstock.common.nets.adapter import Adapter
 
 MAX_BASIS_BYTES = 256 << 20
@@ -46,22 +46,15 @@ class PseudoGradients:
 
 
 def in_batches(
-    problem: TransplantProblem,
-    adapter: Adapter,
-    *,
-    policy: Policy,
-    size: int,
-    draws: int,
-    batch: int,
-    seed: int,
+    problem: TransplantProblem, adapter: Adapter, drawn: Draws, batch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield V and D'_T of so many draws, a batch at a time, on the adapter's device."""
+    """Yield V and D'_T of draws, a batch at a time, on the adapter's device."""
     channels = adapter.spec.out_channels
-    signals = Signals.between(problem, channels, policy=policy, size=size)
-    maps = PseudoGradients(problem, channels, signals, draws=draws)
-    generator = torch.Generator().manual_seed(seed)
-    for first in range(0, draws, batch):
-        draw = signals.draw(min(batch, draws - first), generator)
+    signals = Signals.between(problem, channels, policy=drawn.policy, size=drawn.size)
+    maps = PseudoGradients(problem, channels, signals, draws=drawn.count)
+    generator = torch.Generator().manual_seed(drawn.seed)
+    for first in range(0, drawn.count, batch):
+        draw = signals.draw(min(batch, drawn.count - first), generator)
         yield maps(draw.to(adapter.beta.device))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
 from rootstock.common.distillation.pseudo_gradients.signals import Signals
-from rootstock.common.distillation.settings import Policy
+from rootstock.common.distillation.settings import Draws
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 
@@ -39,12 +39,8 @@ class DrawPool:
         cls,
         problem: TransplantProblem,
         adapter: Adapter,
-        *,
-        policy: Policy,
-        size: int,
-        draws: int,
+        drawn: Draws,
         max_bytes: int,
-        seed: int,
     ) -> Self:
         """Draw, and compute what does not depend on the adapter's weights.
 
@@ -53,18 +49,18 @@ class DrawPool:
         """
         device = adapter.beta.device
         channels = adapter.spec.out_channels
-        signals = Signals.between(problem, channels, policy=policy, size=size)
-        maps = PseudoGradients(problem, channels, signals, draws=draws)
-        generator = torch.Generator().manual_seed(seed)
+        signals = Signals.between(problem, channels, policy=drawn.policy, size=drawn.size)
+        maps = PseudoGradients(problem, channels, signals, draws=drawn.count)
+        generator = torch.Generator().manual_seed(drawn.seed)
         parts: list[tuple[Tensor, Tensor]] = []
-        count = 0
-        while count < draws:
+        count, wanted = 0, drawn.count
+        while count < wanted:
             # One draw first: its size says how many fit.
-            draw = signals.draw(1 if not parts else min(_CHUNK, draws - count), generator)
+            draw = signals.draw(1 if not parts else min(_CHUNK, wanted - count), generator)
             parts.append(maps(draw.to(device)))
             count += len(draw.G_NOSS)
             if len(parts) == 1:
-                draws = max(1, min(draws, max_bytes // sum(x.nbytes for x in parts[0])))
+                wanted = max(1, min(wanted, max_bytes // sum(x.nbytes for x in parts[0])))
         V_NMHW = torch.cat([V for V, _ in parts])
         D_T_NCHW = torch.cat([D_T for _, D_T in parts])
         student_norm, teacher_norm = (_mean_norm(x) for x in (V_NMHW, D_T_NCHW))

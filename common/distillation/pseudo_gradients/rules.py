@@ -42,7 +42,6 @@ class Rule(Protocol):
 
     def adjoint(self, gradient: Tensor) -> Tensor:
         """Take a gradient (N, O, H, W) at the output, possibly enlarged, back to the input."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -108,15 +108,7 @@ class BackDistillation(Learning):
         settings = self._settings
         if settings.distillation == 0:
             return None
-        pool = DrawPool.filled(
-            self._problem,
-            self._adapter,
-            policy=settings.policy,
-            size=settings.size,
-            draws=settings.draws,
-            max_bytes=settings.pool_bytes,
-            seed=settings.seed,
-        )
+        pool = DrawPool.filled(self._problem, self._adapter, settings.drawn(), settings.pool_bytes)
         return PseudoGradientPenalty(
             self._problem,
             pool,

@@ -27,7 +27,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.maps import in_batches
-from rootstock.common.distillation.settings import Policy
+from rootstock.common.distillation.settings import DEFAULT_DRAWS, Draws
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
@@ -110,26 +110,20 @@ class NormalEquations:
 def closed_form(
     problem: TransplantProblem,
     spec: AdapterSpec,
+    drawn: Draws = DEFAULT_DRAWS,
     *,
-    policy: Policy = "exp1",
-    draws: int = 512,
     batch: int = 32,
     ridge: float = 1e-6,
-    seed: int = 0,
-    size: int = 3,
     permutation_C: Tensor | None = None,
 ) -> tuple[Adapter, Report]:
     """Learn an adapter without any sample.
 
     Its first convolution is solved for, the others are Dirac. Biases are zero: they never enter D'
-    (METHODS 1d, `bias_from_means`). G and x_rand follow from `policy`, `draws`, `seed` and `size`,
-    S of Exp. 2's enlarged G; `batch` draws at a time bound memory and change nothing else but
-    rounding. `ridge` is damping, relative to the mean diagonal of the normal matrix.
+    (METHODS 1d, `bias_from_means`). `batch` draws at a time bound memory and change nothing else
+    but rounding. `ridge` is damping, relative to the mean diagonal of the normal matrix.
     """
     adapter = problem.identity_start(spec, permutation_C)
-    equations = normal_equations(
-        problem, adapter, policy=policy, draws=draws, batch=batch, seed=seed, size=size
-    )
+    equations = normal_equations(problem, adapter, drawn, batch)
     W_UC = equations.solve(ridge)
     # W here still holds β; ‖conv^T(W) V‖ over draws follows from the same sums.
     square = float((W_UC * (equations.A_UU @ W_UC)).sum())
@@ -151,21 +145,12 @@ def closed_form(
 
 
 def normal_equations(
-    problem: TransplantProblem,
-    adapter: Adapter,
-    *,
-    policy: Policy,
-    draws: int,
-    batch: int,
-    seed: int,
-    size: int,
+    problem: TransplantProblem, adapter: Adapter, drawn: Draws, batch: int
 ) -> NormalEquations:
     """Sum up the normal equations of the adapter's first convolution."""
     spec = adapter.spec
     equations = NormalEquations.zero(spec, adapter.beta.device)
-    for V_NMHW, D_T_NCHW in in_batches(
-        problem, adapter, policy=policy, size=size, draws=draws, batch=batch, seed=seed
-    ):
+    for V_NMHW, D_T_NCHW in in_batches(problem, adapter, drawn, batch):
         equations.add(V_NMHW, D_T_NCHW[:, adapter.permutation], spec.kernel)
     for name, square in (
         ("teacher", equations.teacher_square),
@@ -173,8 +158,8 @@ def normal_equations(
     ):
         if not 0 < square < float("inf"):
             raise TransplantError(
-                f"the {name}'s pseudo-gradients have squared norm {square} over {draws} draws; a "
-                "task module that is dead or not finite cannot be transplanted"
+                f"the {name}'s pseudo-gradients have squared norm {square} over {drawn.count} "
+                "draws; a task module that is dead or not finite cannot be transplanted"
             )
     return equations
 

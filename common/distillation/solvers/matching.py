@@ -16,12 +16,14 @@ Shapes: N draws, C channels of x, M channels of h(x), P places of all draws.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.maps import in_batches
-from rootstock.common.distillation.settings import Policy
+from rootstock.common.distillation.settings import Draws
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
@@ -32,27 +34,23 @@ _DRAWS = 64
 def matched(
     problem: TransplantProblem,
     spec: AdapterSpec,
+    drawn: Draws,
     *,
-    policy: Policy = "exp2",
-    seed: int = 0,
-    size: int = 3,
     permutation_C: Tensor | None = None,
 ) -> tuple[Adapter, float]:
     """Learn an adapter that passes every channel on to the one that it corresponds to.
 
-    Parameters are as in `closed_form`. Returns the adapter, its first convolution a permutation and
-    the others Dirac kernels, biases zero; and the mean correlation of D'_T and V of matched
-    channels: 1 if the task modules are the same, near 0 if nothing corresponds. Of C ≠ M channels
-    the smaller number is matched.
+    `_DRAWS` draws are enough, however many are asked for. Returns the adapter, its first
+    convolution a permutation and the others Dirac kernels, biases zero; and the mean correlation of
+    D'_T and V of matched channels: 1 if the task modules are the same, near 0 if nothing
+    corresponds. Of C ≠ M channels the smaller number is matched.
     """
     from scipy.optimize import linear_sum_assignment  # the coordinator has it, a lab has not
 
     adapter = problem.identity_start(spec, permutation_C)
     products_MC = torch.zeros(spec.out_channels, spec.in_channels, dtype=torch.float64)
     squares_M, squares_C = (torch.zeros(n, dtype=torch.float64) for n in products_MC.shape)
-    for maps in in_batches(
-        problem, adapter, policy=policy, size=size, draws=_DRAWS, batch=_DRAWS // 2, seed=seed
-    ):
+    for maps in in_batches(problem, adapter, replace(drawn, count=_DRAWS), _DRAWS // 2):
         V_MP, D_CP = (map_NCHW.transpose(0, 1).flatten(1).double() for map_NCHW in maps)
         D_CP = D_CP[adapter.permutation]
         products_MC += (V_MP @ D_CP.T).cpu()

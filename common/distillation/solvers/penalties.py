@@ -30,7 +30,6 @@ class Penalty(Protocol):
 
         All that is random in it comes from the generator, so that a resumed run repeats it.
         """
-        ...
 
 
 @dataclass(frozen=True)

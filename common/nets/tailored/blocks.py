@@ -1,4 +1,4 @@
-"""The modules on paths: a pre-trained block, or a lean proxy for it (paper, section 3.3).
+"""The modules of a tailored extractor: blocks and lean proxies for them (paper, section 3.3).
 
 Shapes: N batch, C channels, O out-channels, H/W height and width.
 """
@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.spec import Shape
+from rootstock.common.nets.tailored.paths import Path
 
+LAYER = "tailored"
+"""The layer of an extractor that holds all nodes: paths between them go over others' heads."""
 PROXY_STD = 0.01
 """Standard deviation of a proxy's initial weights."""
 
@@ -89,3 +93,60 @@ class Proxy(nn.Sequential):
 def total(terms_NCHW: Sequence[Tensor]) -> Tensor:
     """Return the sum of maps, one added to the other: a stack of them would be copied first."""
     return functools.reduce(torch.add, terms_NCHW)
+
+
+class Term(NamedTuple):
+    """The module on one path, and how its output enters the node that the path merges into."""
+
+    path: Path
+    name: str
+    module: UniversalBlock | nn.Conv2d
+    """A proxy is one 1×1 convolution, BatchNorm and α folded into it."""
+    stride: int = 1
+    """A proxy's max-pooling has it."""
+    alpha: Tensor | None = None
+    """A universal block's weight, without a shape."""
+
+
+class TailoredBlocks(nn.Module):
+    """All nodes above a stem: ReLU(Σ α block + Σ proxies) over the paths that are there.
+
+    Proxies that read one node at one stride share its max-pooling. Terms come lowest node first;
+    their modules are used as they are, not copied.
+    """
+
+    def __init__(self, terms: Iterable[Term]) -> None:
+        super().__init__()
+        self.blocks, self.proxies, self.pools = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self._into: dict[int, list[tuple[Path, str, str]]] = {}
+        for path, name, module, stride, alpha in terms:
+            pool = ""
+            if path.universal:
+                self.blocks[name] = module
+                self.register_buffer(f"alpha_{name}", torch.ones(()) if alpha is None else alpha)
+            else:
+                self.proxies[name] = module
+                if stride > 1:
+                    pool = f"pool{path.source}_{stride}"
+                    self.pools[pool] = pooling(stride)
+            self._into.setdefault(path.target, []).append((path, name, pool))
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return the last node's map, from the stem's."""
+        nodes = {0: x_NCHW}
+        pooled: dict[str, Tensor] = {}
+        for node, into in self._into.items():
+            terms_NCHW = []
+            for path, name, pool in into:
+                read_NCHW = nodes[path.source]
+                if path.universal:
+                    alpha = self.get_buffer(f"alpha_{name}")
+                    terms_NCHW.append(alpha * self.blocks[name](read_NCHW))
+                    continue
+                if pool:
+                    if pool not in pooled:
+                        pooled[pool] = self.pools[pool](read_NCHW)
+                    read_NCHW = pooled[pool]
+                terms_NCHW.append(self.proxies[name](read_NCHW))
+            nodes[node] = F.relu(total(terms_NCHW))
+        return nodes[max(nodes)]

@@ -21,8 +21,7 @@ from rootstock.common.errors import SchemaError
 from rootstock.common.nets.declaration import Architecture, Layer
 from rootstock.common.nets.resnet import ResNet18, SmallResNet, WideResNet
 from rootstock.common.nets.spec import ArchitectureSpec
-from rootstock.common.nets.tailored.blocks import UniversalBlock
-from rootstock.common.nets.tailored.extractor import LAYER, TailoredBlocks, Term
+from rootstock.common.nets.tailored.blocks import LAYER, TailoredBlocks, Term, UniversalBlock
 from rootstock.common.nets.tailored.paths import Path, from_text, name_of, text_of
 
 NAME = "tailored-resnet"

@@ -22,7 +22,7 @@ import torch
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradient
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
-from rootstock.common.distillation.settings import BackDistillationSettings
+from rootstock.common.distillation.settings import BackDistillationSettings, Draws
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.solvers.penalties import PseudoGradientPenalty
@@ -55,28 +55,11 @@ def measure(case: Case, *, draws: int, lengths: tuple[int, ...], rounds: int) ->
     The optimisation's runs are of these lengths in steps, each with every learning rate.
     """
     problem = case.problem()
-    spec = case.adapter().spec
-    solve = partial(
-        closed_form,
-        problem,
-        spec,
-        policy=case.policy,
-        draws=draws,
-        size=case.size,
-        seed=0,
-        permutation_C=case.permutation(),
-    )
+    spec, drawn = case.adapter().spec, Draws(case.policy, draws, case.size)
+    solve = partial(closed_form, problem, spec, drawn, permutation_C=case.permutation())
     target = solve()[1].residual
     # The same seed: the very draws that the closed form saw.
-    pool = DrawPool.filled(
-        problem,
-        case.adapter(),
-        policy=case.policy,
-        size=case.size,
-        draws=draws,
-        max_bytes=1 << 34,
-        seed=0,
-    )
+    pool = DrawPool.filled(problem, case.adapter(), drawn, 1 << 34)
     settings = partial(
         BackDistillationSettings,
         policy=case.policy,

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from rootstock.common.compatible.rotation import TURNS
 from rootstock.common.errors import ConflictError, NotFoundError, RootstockError
-from rootstock.common.images.decode import pixels
+from rootstock.common.images import pixels
 from rootstock.common.nets.architectures import build_head, initial_modules, initialise, input_shape
 from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
 from rootstock.common.protocol import Heads

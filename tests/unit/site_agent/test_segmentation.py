@@ -16,12 +16,12 @@ from rootstock.common.protocol import NO_LABEL
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.site_agent import scoring
 from rootstock.site_agent.config import RefinementConfig
 from rootstock.site_agent.evaluation import measure as evaluation
 from rootstock.site_agent.evaluation.measure import Joins
 from rootstock.site_agent.evaluation.refine import Refinement
 from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.teacher.package import build
 from tests.support import digits_lab, masked_lab
 
@@ -32,8 +32,8 @@ def test_both_tasks_are_learned_above_one_category_module() -> None:
     teacher, validation = masked_lab.teacher("cat"), masked_lab.data().validation
 
     def errors(net: Teacher) -> dict[str, float]:
-        answers = inference.logits(net.category_module, net.task_modules, validation)
-        return {k: metrics.error_percent(y, validation.labels_for(y)) for k, y in answers.items()}
+        answers = scoring.logits(net.category_module, net.task_modules, validation)
+        return {k: scoring.error_percent(y, validation.labels_for(y)) for k, y in answers.items()}
 
     learned, before = (
         errors(teacher),
@@ -93,8 +93,8 @@ def test_candidates_are_measured_over_labelled_pixels(joins: Joins) -> None:
     assert plain.mean_iou is not None
     assert shuffled.mean_iou is not None
     assert plain.samples == len(data.validation)
-    y = inference.logits(joins.category_module, joins.heads(), data.validation)["no_adapter"]
-    assert plain.error == metrics.error_percent(y, data.validation.labels_for(y))
+    y = scoring.logits(joins.category_module, joins.heads(), data.validation)["no_adapter"]
+    assert plain.error == scoring.error_percent(y, data.validation.labels_for(y))
     assert shuffled.calibration is None or shuffled.calibration.mean_iou is not None
 
 
@@ -105,7 +105,7 @@ def test_a_calibration_is_fitted_over_pixels() -> None:
     labels_NHW[:, :2] = math.nan
     found = evaluation.calibration(y_NHW, labels_NHW)
     assert found is not None
-    before, after = (metrics.error_percent(y, labels_NHW) for y in (y_NHW, found.apply(y_NHW)))
+    before, after = (scoring.error_percent(y, labels_NHW) for y in (y_NHW, found.apply(y_NHW)))
     assert after < 5 < 60 < before
     assert evaluation.calibration(y_NHW, torch.full_like(labels_NHW, math.nan)) is None
 
@@ -116,9 +116,9 @@ def test_refinement_learns_to_segment(joins: Joins) -> None:
     refined = Refinement(joins, data, config, AugmentConfig()).run(SPEC, lambda *_: None)
     assert refined.end < refined.start
     heads = {"refined": evaluation.head(refined.adapter, joins.task_module)}
-    y = inference.logits(joins.category_module, heads, data.validation)["refined"]
+    y = scoring.logits(joins.category_module, heads, data.validation)["refined"]
     (plain, _) = evaluation.measure(joins, data, calibrates=False)
-    assert metrics.error_percent(y, data.validation.labels_for(y)) < plain.error
+    assert scoring.error_percent(y, data.validation.labels_for(y)) < plain.error
 
 
 def test_only_images_with_labelled_pixels_are_learned_from(joins: Joins) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.errors import SchemaError
 from rootstock.common.l2t.distances import Size, resized
 from rootstock.common.l2t.matching import (
-    Learns,
     Matching,
     MetaNetworks,
     Pair,
@@ -168,6 +167,9 @@ class Plain:
         return x_NCSS.new_zeros(0)
 
 
+Learns = Literal["nothing", "what", "what-where"]
+
+
 class Matched:
     """Feature matching, its weights learned or not."""
 
@@ -179,7 +181,9 @@ class Matched:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(100 * given.seed + 70)
             self.student = Student(f, heads, matching.layers()).to(given.device)
-            metas = MetaNetworks(matching.channels, learns).to(given.device)
+            metas = MetaNetworks(matching.channels).to(given.device)
+        if learns != "what-where":
+            metas.where.requires_grad_(False)
         self.theta = given.sgd(self.student)
         training, phi = given.training, None
         if learns != "nothing":

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import TransplantError
-from rootstock.common.l2t.bilevel import Tensors, gradient, unrolled
+from rootstock.common.l2t.bilevel import Tensors, gradient
 from rootstock.common.l2t.distances import resized
 from rootstock.common.l2t.matching import Matching, MetaNetworks, all_to_all, matching_loss
 from rootstock.common.l2t.student import Run, Student, readable
@@ -35,6 +35,7 @@ from rootstock.common.nets.architectures import (
 from rootstock.common.nets.spec import ArchitectureSpec
 from tests.benchmarks.harness.memory import peak_of, print_peak
 from tests.benchmarks.harness.timing import in_turns
+from tests.oracles.unrolled import unrolled
 
 SOURCE = ArchitectureSpec(name="small-resnet", split="block2_1", settings={"blocks": 1})
 TARGET = ArchitectureSpec(name="small-vgg", split="pool2")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.documents import Document
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import (
     build_category_module,
     build_head,
@@ -23,8 +23,7 @@ from rootstock.common.nets.architectures import (
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.nets.training import descend
 from rootstock.common.nettailor.augmented import AugmentedNet
-from rootstock.common.nettailor.complexity import path_costs
-from rootstock.common.nettailor.learning import Settings
+from rootstock.common.nettailor.learning import Settings, path_costs
 from rootstock.common.nettailor.pruning import SearchResult, search
 from rootstock.common.nettailor.tailored import TailoredNet, card
 from tests.benchmarks.harness import timing

@@ -14,8 +14,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.nets.training import cosine, descend
 from rootstock.common.nettailor.augmented import AugmentedNet, activations
-from rootstock.common.nettailor.complexity import Costs
-from rootstock.common.nettailor.learning import Settings, loss, optimiser_of
+from rootstock.common.nettailor.learning import Costs, Settings, loss, optimiser_of
 
 
 def learn(

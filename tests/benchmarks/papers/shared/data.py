@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.errors import DataError, SchemaError
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.harness.training import epochs
 from tests.benchmarks.papers.shared import datasets

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.compatible.batchnorm import re_estimate
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 
 _BATCH = 256
 

@@ -31,7 +31,7 @@ from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
-from rootstock.site_agent.scoring.metrics import error_percent
+from rootstock.site_agent.scoring import error_percent
 from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.papers.shared import datasets
 from tests.benchmarks.papers.shared.datasets import SPLIT, Lab

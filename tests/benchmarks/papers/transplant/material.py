@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from rootstock.common.distillation.dream_source import DreamSource
+from rootstock.common.distillation.auto.dream import DreamSource
 from rootstock.common.distillation.problem import Samples, TransplantProblem
 from rootstock.common.distillation.solvers.biases import feature_means
 from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import batches, normalise
+from rootstock.common.images import batches, normalise
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
 from tests.benchmarks.papers.shared.datasets import Lab, Labelled, LabSplit

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import build_head, initialise
 from rootstock.common.nets.training import in_batches
 from rootstock.site_agent.recipes.compatible import FrozenHeads
-from rootstock.site_agent.scoring.metrics import error_percent
+from rootstock.site_agent.scoring import error_percent
 from tests.benchmarks.harness import tables
 from tests.benchmarks.harness.pool import Workers
 from tests.benchmarks.harness.request import Budget, Request

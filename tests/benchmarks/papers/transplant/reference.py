@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.training import in_batches
-from rootstock.site_agent.scoring.metrics import error_percent
+from rootstock.site_agent.scoring import error_percent
 from tests.benchmarks.harness import experiment, tables
 from tests.benchmarks.harness.pool import Workers
 from tests.benchmarks.harness.request import Budget, Request

@@ -19,14 +19,14 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.augmentation import moved
 from rootstock.common.distillation.problem import pixel_labels
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data import crops as squares
 from rootstock.site_agent.data.voc import VOC_CLASSES
-from rootstock.site_agent.scoring.metrics import error_percent
+from rootstock.site_agent.scoring import error_percent
 from tests.benchmarks.harness import cache
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.request import Folders

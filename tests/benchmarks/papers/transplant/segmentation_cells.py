@@ -19,7 +19,7 @@ from rootstock.common.distillation.settings import (
 )
 from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.augmentation import augment
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.site_agent.config import StatisticsConfig
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.teacher.statistics import statistics

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from rootstock.common.distillation.augmentation import augment
 from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.documents import Document
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.site_agent.config import TrainingConfig

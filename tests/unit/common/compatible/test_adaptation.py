@@ -18,7 +18,7 @@ from rootstock.common.compatible.adaptation import (
 )
 from rootstock.common.compatible.batchnorm import re_estimate
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import batches
+from rootstock.common.images import batches
 from tests.support import digit_domains, digits_lab
 from tests.support.layers import weight
 

@@ -10,7 +10,7 @@ from rootstock.common.compatible.rotation import (
     turned,
 )
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import build_head, initialise
 from tests.support import digits_lab
 

@@ -7,6 +7,7 @@ from rootstock.common.distillation.methods import method_named
 from rootstock.common.distillation.problem import Samples, TransplantProblem
 from rootstock.common.distillation.settings import (
     BackDistillationSettings,
+    Draws,
     MethodName,
     MethodSettings,
     Start,
@@ -150,7 +151,7 @@ def test_learning_begins_where_it_is_told(start: Start) -> None:
     assert difference(adapter, starting_adapter(given, start, settings)[0]) == 0
     if start == "closed-form":
         solved, _ = closed_form(
-            given.problem, given.spec, draws=32, permutation_C=given.permutation_C
+            given.problem, given.spec, Draws(count=32), permutation_C=given.permutation_C
         )
         assert difference(adapter, solved) == 0
 

@@ -17,7 +17,7 @@ from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape,
 from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
 from rootstock.common.distillation.pseudo_gradients.signals import Signals
-from rootstock.common.distillation.settings import BackDistillationSettings, MethodSettings
+from rootstock.common.distillation.settings import BackDistillationSettings, Draws, MethodSettings
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.transplant import Transplant, soft_labels
@@ -116,8 +116,7 @@ def test_shuffled_channels_are_undone_without_any_image(convs: int, kernel: Any)
     solved, report = closed_form(
         same,
         ADAPTER.model_copy(update={"convs": convs, "kernel": kernel}),
-        policy="exp3",
-        draws=32,
+        Draws("exp3", 32),
         ridge=1e-12,
         permutation_C=permutation,
     )
@@ -132,9 +131,7 @@ def test_shuffled_channels_are_undone_without_any_image(convs: int, kernel: Any)
 def test_the_loss_is_equation_3_over_the_labelled_pixels() -> None:
     given = samples()
     record = run(given, EXP3.model_copy(update={"batch_size": 10, "draws_per_step": 6})).step()
-    pool = DrawPool.filled(
-        problem(1, 2), adapter(), policy="exp3", size=1, draws=6, max_bytes=1 << 30, seed=0
-    )
+    pool = DrawPool.filled(problem(1, 2), adapter(), Draws("exp3", 6), 1 << 30)
     with torch.no_grad():
         y = problem(1, 2).student_task(adapter()(given.features_NCHW)).squeeze(1)
         seen = slice(3, None)  # the border's rows are not labelled
@@ -184,15 +181,13 @@ def test_a_run_cut_anywhere_goes_on_bit_for_bit() -> None:
 
 
 def test_without_samples_it_approaches_the_closed_form() -> None:
-    _, report = closed_form(problem(1, 2), ADAPTER, policy="exp3", draws=8, ridge=0)
+    _, report = closed_form(problem(1, 2), ADAPTER, Draws("exp3", 8), ridge=0)
     settings = EXP3.model_copy(
         update={"steps": 300, "learning_rate": 0.03, "draws": 8, "draws_per_step": 8}
     )
     learning = run(None, settings)
     records = [learning.step() for _ in range(300)]
-    pool = DrawPool.filled(
-        problem(1, 2), adapter(), policy="exp3", size=1, draws=8, max_bytes=1 << 30, seed=0
-    )
+    pool = DrawPool.filled(problem(1, 2), adapter(), Draws("exp3", 8), 1 << 30)
     energy = float(pool.D_T_NCHW.square().sum((1, 2, 3)).mean()) / pool.teacher_norm
     minimum = energy * report.residual**2
     assert records[0].loss > 1.2 * minimum

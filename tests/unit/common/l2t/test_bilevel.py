@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
 
-from rootstock.common.l2t.bilevel import Lookahead, Sgd, gradient, unrolled
+from rootstock.common.l2t.bilevel import Lookahead, Sgd, gradient
 from rootstock.common.l2t.matching import MetaNetworks, matching_loss
 from rootstock.common.l2t.transfer import Transfer
+from tests.oracles.unrolled import unrolled
 from tests.support import l2t_nets
 from tests.support.l2t_nets import Case
 from tests.support.layers import layer

@@ -11,7 +11,6 @@ from torch.nn import functional as F  # noqa: N812
 from rootstock.common.errors import TransplantError
 from rootstock.common.l2t.distances import distances, wanted
 from rootstock.common.l2t.matching import (
-    Learns,
     Matching,
     MetaNetworks,
     Pair,
@@ -89,10 +88,9 @@ def test_meta_networks_start_uniform_and_at_one() -> None:
     grad = weight(metas.where, "0").grad
     assert grad is not None
     assert grad.abs().min() > 0
-    choices: tuple[tuple[Learns, int], ...] = (("nothing", 0), ("what", 4 * 5 + 3 * 4))
-    for learns, parameters in choices:
-        metas = MetaNetworks((4, 3), learns)
-        assert sum(p.numel() for p in metas.parameters()) == parameters
+    for frozen, parameters in ((metas.where, 4 * 5 + 3 * 4), (metas.what, 0)):  # L2T-w, FM
+        frozen.requires_grad_(False)
+        assert sum(p.numel() for p in metas.parameters() if p.requires_grad) == parameters
         weights = metas(pooled)
         torch.testing.assert_close(weights.what[1], torch.full((5, 3), 1 / 3))
         assert torch.equal(weights.where[1], torch.ones(5))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rootstock.common.nets.tailored.paths import Path, all_paths, input_excluded, output_excluded
-from rootstock.common.nettailor.complexity import expected_complexity, flops, path_costs
+from rootstock.common.nettailor.learning import expected_complexity, flops, path_costs
 from tests.support.nettailor_nets import SHAPE, augmented, backbone, images
 
 

@@ -11,8 +11,15 @@ from torch.nn import functional as F  # noqa: N812
 
 from rootstock.common.nets.tailored.paths import Path
 from rootstock.common.nettailor.augmented import Activations, AugmentedNet, activations
-from rootstock.common.nettailor.complexity import expected_complexity, flops, parameters, path_costs
-from rootstock.common.nettailor.learning import Settings, loss, mimicry
+from rootstock.common.nettailor.learning import (
+    Settings,
+    expected_complexity,
+    flops,
+    loss,
+    mimicry,
+    parameters,
+    path_costs,
+)
 from rootstock.common.nettailor.pruning import ROUNDS, Try, leaner, search, thinned
 from rootstock.common.nettailor.tailored import TailoredNet, card
 from tests.benchmarks.papers.nettailor.cells import latency_ratio

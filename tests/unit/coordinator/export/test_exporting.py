@@ -21,9 +21,9 @@ from rootstock.common.errors import (
     NotFoundError,
     SchemaError,
 )
-from rootstock.common.images.decode import UnreadableError
+from rootstock.common.images import UnreadableError
+from rootstock.common.nets.composed import load_composed
 from rootstock.common.weights.card import NetCard, card_path
-from rootstock.common.weights.exported import load_composed
 from rootstock.coordinator.export import onnx_export
 from rootstock.coordinator.export.card_text import text_path
 from rootstock.coordinator.export.exporting import TOLERANCE, compared, export_composed

@@ -7,12 +7,11 @@ from safetensors.torch import load_file
 
 from rootstock.common.errors import IntegrityError, NotFoundError, SchemaError
 from rootstock.common.nets.architectures import initial_modules
-from rootstock.common.nets.composed import ComposedNet
+from rootstock.common.nets.composed import ComposedNet, load_composed
 from rootstock.common.nets.graph import Edge, ModuleRef
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.nets.tree_documents import tree_digest
 from rootstock.common.weights.card import card_path
-from rootstock.common.weights.exported import load_composed
 from rootstock.coordinator.export.card_text import text_path
 from rootstock.coordinator.export.exporting import export_composed
 from rootstock.site_agent.recipes.sources import from_file

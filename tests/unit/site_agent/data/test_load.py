@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from rootstock.common.errors import DataError
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load

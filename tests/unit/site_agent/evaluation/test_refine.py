@@ -15,12 +15,12 @@ from rootstock.common.distillation.calibration import calibrate_by_labels
 from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
+from rootstock.site_agent import scoring
 from rootstock.site_agent.config import RefinementConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.evaluation import measure as evaluation
 from rootstock.site_agent.evaluation.measure import Joins
 from rootstock.site_agent.evaluation.refine import Refined, Refinement
-from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.spool.documents import CandidateError
 from rootstock.site_agent.state import Stopped
 from tests.support import digits_lab
@@ -99,7 +99,7 @@ def test_outputs_that_no_calibration_serves_stay_as_they_are() -> None:
     # Told apart without error; cross-entropy would move the threshold to the middle of the two.
     apart_N = torch.cat([torch.linspace(-1, -0.05, 12), torch.linspace(0.05, 6, 12)])
     fitted = calibrate_by_labels(apart_N, labels_N)
-    assert metrics.error_percent(fitted.apply(apart_N), labels_N) > 0
+    assert scoring.error_percent(fitted.apply(apart_N), labels_N) > 0
     assert evaluation.calibration(apart_N, labels_N) is None
     assert evaluation.calibration(torch.full((24,), math.nan), labels_N) is None
     # The same with its threshold off is served.
@@ -114,8 +114,8 @@ def test_refinement_learns_the_adapter_and_nothing_else(joins: Joins) -> None:
     assert refined.end < refined.start
     validation = digits_lab.data(1).validation
     heads = joins.heads() | {"refined": evaluation.head(refined.adapter, joins.task_module)}
-    logits = inference.logits(joins.category_module, heads, validation)
-    errors = {n: metrics.error_percent(v, validation.labels_N) for n, v in logits.items()}
+    logits = scoring.logits(joins.category_module, heads, validation)
+    errors = {n: scoring.error_percent(v, validation.labels_N) for n, v in logits.items()}
     assert errors["refined"] < errors["no_adapter"] - 10
     after = (joins.category_module, joins.task_module, joins.adapters["dirac"])
     for one, two in zip(before, after, strict=True):

@@ -13,17 +13,17 @@ from torch import nn
 
 from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import build_head, initial_modules, initialise, input_shape
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.protocol import Heads
+from rootstock.site_agent import scoring
 from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads, load_heads
 from rootstock.site_agent.recipes.interface import Recipe, Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
-from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.state import Stopped
 from rootstock.site_agent.teacher.package import write_blob
 from tests.support import digits_lab
@@ -60,8 +60,8 @@ def heads(folder: Path, *, rotation: bool = False) -> FrozenHeads:
 
 
 def error(category_module: nn.Sequential, g: nn.Sequential, data: LabData) -> float:
-    y = inference.logits(category_module, {TASK: g}, data.validation)
-    return metrics.error_percent(y[TASK], data.validation.labels_N)
+    y = scoring.logits(category_module, {TASK: g}, data.validation)
+    return scoring.error_percent(y[TASK], data.validation.labels_N)
 
 
 def test_it_fits_the_nets_task_module_with_no_adapter(

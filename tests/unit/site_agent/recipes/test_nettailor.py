@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rootstock.common.distillation.problem import logits
 from rootstock.common.errors import ConfigurationError, DataError, TransplantError
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import (
     build_category_module,
     build_task_module,

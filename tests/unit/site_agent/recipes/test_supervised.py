@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from rootstock.common.errors import StorageError
-from rootstock.site_agent.data.batches import balanced_order
+from rootstock.site_agent import scoring
+from rootstock.site_agent.data.images import balanced_order
 from rootstock.site_agent.recipes.fit import CHECKPOINT, schedule
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
-from rootstock.site_agent.scoring import inference, metrics
 from rootstock.site_agent.state import Stopped
 from tests.support import digits_lab
 from tests.support.digits_lab import CONFIG, train
@@ -44,8 +44,8 @@ def assert_same(first: Teacher, second: Teacher) -> None:
 def test_it_learns_what_it_has_not_seen(tmp_path: Path) -> None:
     teacher = digits_lab.teacher(0, tmp_path)
     validation = digits_lab.data(0).validation
-    logits = inference.logits(teacher.category_module, teacher.task_modules, validation)
-    assert metrics.error_percent(logits["classification"], validation.labels_N) < 10
+    logits = scoring.logits(teacher.category_module, teacher.task_modules, validation)
+    assert scoring.error_percent(logits["classification"], validation.labels_N) < 10
     assert not any(p.requires_grad for p in teacher.category_module.parameters())
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rootstock.common.errors import ConfigurationError, SchemaError
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import (
     build_category_module,
     build_head,

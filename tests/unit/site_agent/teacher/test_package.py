@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from rootstock.common.errors import ConfigurationError, DataError
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.common.protocol import Limits
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
 from rootstock.site_agent.config import StatisticsConfig
 from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.scoring.metrics import error_percent
+from rootstock.site_agent.scoring import error_percent
 from rootstock.site_agent.teacher.package import shared_samples
 from rootstock.site_agent.teacher.statistics import statistics
 from tests.support import digits_lab

@@ -20,8 +20,7 @@ from rootstock.common.errors import (
     SchemaError,
     StorageError,
 )
-from rootstock.common.images.decode import UnreadableError
-from rootstock.common.images.folder import SIDES
+from rootstock.common.images import SIDES, UnreadableError
 from rootstock.common.nets.architectures import build_category_module, build_head, build_task_module
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.protocol import Heads

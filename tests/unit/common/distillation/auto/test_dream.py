@@ -3,8 +3,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from rootstock.common.distillation.auto.dream import Dream, DreamRecord
-from rootstock.common.distillation.dream_source import DreamSource, moments
+from rootstock.common.distillation.auto.dream import Dream, DreamRecord, DreamSource, moments
 from rootstock.common.distillation.settings import DreamSettings
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.architectures import initial_modules

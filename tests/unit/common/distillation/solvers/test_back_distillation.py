@@ -5,7 +5,7 @@ from safetensors.torch import load, save
 from rootstock.common.distillation.problem import Samples
 from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradient
 from rootstock.common.distillation.pseudo_gradients.pool import DrawPool
-from rootstock.common.distillation.settings import BackDistillationSettings
+from rootstock.common.distillation.settings import BackDistillationSettings, Draws
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.errors import TransplantError
@@ -95,7 +95,7 @@ def test_direct_learn_fits_its_samples_and_takes_no_draw() -> None:
 
 
 def test_without_samples_it_approaches_the_closed_form() -> None:
-    _, report = closed_form(problem(1, 2), adapter_spec(), draws=32, ridge=0)
+    _, report = closed_form(problem(1, 2), adapter_spec(), Draws(count=32), ridge=0)
     settings = BackDistillationSettings(steps=200, learning_rate=0.05, draws=32, draws_per_step=32)
     start = Adapter(adapter_spec()).random_start(torch.Generator().manual_seed(0))
     run = BackDistillation(problem(1, 2), start, None, settings)
@@ -116,9 +116,7 @@ def test_without_samples_it_approaches_the_closed_form() -> None:
 def pool_of(beta: float = 1.0, draws: int = 32, max_bytes: int = 1 << 30) -> DrawPool:
     scaled = adapter()
     scaled.beta.fill_(beta)
-    return DrawPool.filled(
-        problem(1, 2), scaled, policy="exp1", size=1, draws=draws, max_bytes=max_bytes, seed=0
-    )
+    return DrawPool.filled(problem(1, 2), scaled, Draws(count=draws), max_bytes)
 
 
 def test_alpha_balances_teacher_and_student_at_the_magnitude_beta_gives() -> None:

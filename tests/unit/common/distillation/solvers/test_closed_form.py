@@ -1,5 +1,3 @@
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
@@ -8,7 +6,7 @@ from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.adjoint import pseudo_gradient
 from rootstock.common.distillation.pseudo_gradients.maps import PseudoGradients
 from rootstock.common.distillation.pseudo_gradients.signals import Signals
-from rootstock.common.distillation.settings import Policy
+from rootstock.common.distillation.settings import Draws, Policy
 from rootstock.common.distillation.solvers.biases import (
     bias_from_means,
     feature_means,
@@ -39,8 +37,7 @@ def test_shuffled_channels_are_undone_without_any_image(
     adapter, report = closed_form(
         same,
         adapter_spec(convs, kernel),
-        policy=policy,
-        draws=256,
+        Draws(policy, 256),
         ridge=1e-12,
         permutation_C=permutation,
     )
@@ -57,14 +54,14 @@ def test_a_task_module_with_reordered_inputs_is_reached() -> None:
     permutation = torch.randperm(CHANNELS, generator=torch.Generator().manual_seed(2))
     base = problem()
     other = TransplantProblem(base.teacher_task, shuffled(base.student_task, permutation), SHAPE)
-    adapter, _ = closed_form(other, adapter_spec(), draws=256, ridge=1e-12)
+    adapter, _ = closed_form(other, adapter_spec(), Draws(count=256), ridge=1e-12)
     x = features(4)
     assert relative(other.student_task(adapter(x)), other.teacher_task(x)) < 1e-5
 
 
 @torch.no_grad()
 def test_beta_gives_features_their_magnitude_and_weights_keep_it() -> None:
-    adapter, report = closed_form(problem(beta=0.25), adapter_spec(), draws=256, ridge=1e-12)
+    adapter, report = closed_form(problem(beta=0.25), adapter_spec(), Draws(count=256), ridge=1e-12)
     assert float(adapter.beta) == 0.25
     assert relative(adapter(features(2)), 0.25 * features(2)) < 1e-5
     # The least-squares solution itself undoes β; the report says by how much it was scaled.
@@ -76,7 +73,7 @@ def test_the_solution_is_the_least_squares_minimum(kernel: int) -> None:
     """The normal equations' residual and minimum are those of D'_S from the adapter's adjoint."""
     different = problem(teacher=1, student=2)
     spec = adapter_spec(1, kernel)
-    adapter, report = closed_form(different, spec, policy="exp2", draws=24, batch=24, ridge=0)
+    adapter, report = closed_form(different, spec, Draws("exp2", 24), batch=24, ridge=0)
     signals = Signals.between(different, CHANNELS, policy="exp2", size=3)
     maps = PseudoGradients(different, CHANNELS, signals, draws=1)  # nothing kept: all the way
     V, D_T = maps(signals.draw(24, torch.Generator().manual_seed(0)))
@@ -100,8 +97,9 @@ def test_the_solution_is_the_least_squares_minimum(kernel: int) -> None:
 def test_the_same_seed_gives_the_same_bits_and_batches_do_not_matter() -> None:
     different = problem(teacher=1, student=2)
 
-    def weight(**settings: Any) -> torch.Tensor:
-        adapter, _ = closed_form(different, adapter_spec(), draws=64, **settings)
+    def weight(seed: int = 0, batch: int = 32) -> torch.Tensor:
+        drawn = Draws(count=64, seed=seed)
+        adapter, _ = closed_form(different, adapter_spec(), drawn, batch=batch)
         return adapter.convolutions()[0].weight.detach()
 
     assert torch.equal(weight(seed=3), weight(seed=3))
@@ -111,9 +109,7 @@ def test_the_same_seed_gives_the_same_bits_and_batches_do_not_matter() -> None:
 
 def test_sums_are_kept_in_double_precision() -> None:
     adapter = Adapter(adapter_spec())
-    equations = normal_equations(
-        problem(), adapter, policy="exp1", draws=4, batch=2, seed=0, size=1
-    )
+    equations = normal_equations(problem(), adapter, Draws(count=4), 2)
     assert equations.A_UU.dtype == equations.B_UC.dtype == torch.float64
     assert equations.draws == 4
 
@@ -125,32 +121,32 @@ def test_other_numbers_of_channels_fit() -> None:
     spec = AdapterSpec(in_channels=CHANNELS, out_channels=CHANNELS + 3)
     joined = TransplantProblem(base.teacher_task, wide, SHAPE)
     with pytest.raises(TransplantError, match="share a mask at ReLU"):
-        closed_form(joined, spec, policy="exp1", draws=8)
+        closed_form(joined, spec, Draws(count=8))
     named = nn.Sequential()
     named.add_module("mix", wide[0])
     for name, layer in base.student_task.named_children():
         named.add_module(name, layer)
     joined = TransplantProblem(base.teacher_task, named, SHAPE)
-    adapter, report = closed_form(joined, spec, draws=256, ridge=1e-9)
+    adapter, report = closed_form(joined, spec, Draws(count=256), ridge=1e-9)
     assert adapter(features(1)).shape == (1, CHANNELS + 3, *SHAPE[1:])
     assert report.residual < 1e-3
 
 
 def test_too_few_draws_are_named() -> None:
     with pytest.raises(TransplantError, match=r"from 1 draws.*more draws or a larger ridge"):
-        closed_form(problem(), adapter_spec(kernel=3), policy="exp1", draws=1, ridge=0)
+        closed_form(problem(), adapter_spec(kernel=3), Draws(count=1), ridge=0)
 
 
 def test_a_dead_task_module_is_named() -> None:
     dead = problem()
     dead.student_task.get_parameter("fc7.weight").data.zero_()
     with pytest.raises(TransplantError, match="student's pseudo-gradients"):
-        closed_form(dead, adapter_spec(), draws=4)
+        closed_form(dead, adapter_spec(), Draws(count=4))
 
 
 @torch.no_grad()
 def test_biases_bring_means_to_what_the_student_is_used_to() -> None:
-    adapter, _ = closed_form(problem(teacher=1, student=2), adapter_spec(), draws=64)
+    adapter, _ = closed_form(problem(teacher=1, student=2), adapter_spec(), Draws(count=64))
     adapter.beta.fill_(1.5)
     adapter.set_permutation(torch.arange(CHANNELS).flip(0))
     x = features(64)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.problem import TransplantProblem
+from rootstock.common.distillation.settings import Draws
 from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.solvers.matching import matched
 from rootstock.common.errors import TransplantError
@@ -15,6 +16,7 @@ from rootstock.common.nets.spec import AdapterSpec
 from tests.support import segmentation_nets, solver_nets
 
 CHANNELS = solver_nets.SHAPE[0]
+EXP2 = Draws("exp2")
 PERMUTATION = torch.randperm(CHANNELS, generator=torch.Generator().manual_seed(1))
 
 
@@ -45,11 +47,11 @@ def test_shuffled_channels_are_found_in_a_net_that_has_drifted(
 ) -> None:
     """Where least squares is off, the order is still exact."""
     spec = solver_nets.adapter_spec(convs, kernel)
-    adapter, likeness = matched(drifted(), spec, policy=policy, permutation_C=PERMUTATION)
+    adapter, likeness = matched(drifted(), spec, Draws(policy), permutation_C=PERMUTATION)
     x = solver_nets.features(4)
     assert error(adapter, x) == 0
     assert 0.3 < likeness < 1
-    solved, _ = closed_form(drifted(), spec, policy=policy, draws=64, permutation_C=PERMUTATION)
+    solved, _ = closed_form(drifted(), spec, Draws(policy, 64), permutation_C=PERMUTATION)
     assert error(solved, x) > 0.05
 
 
@@ -58,21 +60,23 @@ def test_a_task_module_that_segments_is_matched_as_well() -> None:
     student = moved(segmentation_nets.task_module(1), 0.3)
     problem = TransplantProblem(segmentation_nets.task_module(1), student, shape)
     permutation = torch.tensor([2, 0, 3, 1])
-    adapter, _ = matched(problem, segmentation_nets.ADAPTER, permutation_C=permutation)
+    adapter, _ = matched(problem, segmentation_nets.ADAPTER, EXP2, permutation_C=permutation)
     assert error(adapter, segmentation_nets.features(3)) == 0
 
 
 def test_likeness_says_whether_anything_corresponds() -> None:
     spec = solver_nets.adapter_spec()
-    assert matched(solver_nets.problem(1, 1), spec)[1] == pytest.approx(1)
-    strangers = matched(solver_nets.problem(1, 2), spec)[1]
-    assert strangers < matched(drifted(1.0), spec)[1] < matched(drifted(0.3), spec)[1] < 1
+    assert matched(solver_nets.problem(1, 1), spec, EXP2)[1] == pytest.approx(1)
+    strangers = matched(solver_nets.problem(1, 2), spec, EXP2)[1]
+    assert (
+        strangers < matched(drifted(1.0), spec, EXP2)[1] < matched(drifted(0.3), spec, EXP2)[1] < 1
+    )
 
 
 def test_the_scale_is_betas() -> None:
     scaled = solver_nets.problem(1, 1, beta=0.25)
     x = solver_nets.features(2)
-    adapter, _ = matched(scaled, solver_nets.adapter_spec())
+    adapter, _ = matched(scaled, solver_nets.adapter_spec(), EXP2)
     with torch.no_grad():
         assert torch.equal(adapter(x), 0.25 * x)
 
@@ -84,7 +88,7 @@ def test_of_unequal_channels_the_smaller_number_is_matched(channels: int, taken:
         for n in (channels, taken)
     )
     problem = TransplantProblem(teacher, student, (channels, 4, 4))
-    adapter, _ = matched(problem, AdapterSpec(in_channels=channels, out_channels=taken))
+    adapter, _ = matched(problem, AdapterSpec(in_channels=channels, out_channels=taken), EXP2)
     weight_MC = adapter.convolutions()[0].weight.detach()[:, :, 0, 0]
     assert weight_MC.shape == (taken, channels)
     assert float(weight_MC.sum()) == 5
@@ -96,4 +100,4 @@ def test_a_dead_task_module_is_refused() -> None:
     dead.get_parameter("fc7.weight").data.zero_()
     problem = TransplantProblem(dead, solver_nets.task_module(2), solver_nets.SHAPE)
     with pytest.raises(TransplantError, match="zero or not finite"):
-        matched(problem, solver_nets.adapter_spec())
+        matched(problem, solver_nets.adapter_spec(), EXP2)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from rootstock.common.errors import ConfigurationError, DataError, NotFoundError
-from rootstock.common.images.decode import normalise
+from rootstock.common.images import normalise
 from rootstock.coordinator.net.compose import compose
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import load as lab

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rootstock.site_agent.scoring.metrics import confusion, error_percent, mean_iou_percent, score
+from rootstock.site_agent.scoring import confusion, error_percent, mean_iou_percent, score
 
 NAN = math.nan
 LABELS = torch.tensor([[[1, 1, 1, 0], [0, 0, NAN, NAN]], [[0, 0, 0, 0], [1, NAN, 0, 0]]])

@@ -1,7 +1,6 @@
 import torch
 
-from rootstock.common.distillation.auto.synthetic import dead_leaves
-from rootstock.common.distillation.auto.views import mixtures, strong_views
+from rootstock.common.distillation.auto.images import dead_leaves, mixtures, strong_views
 
 
 def generator() -> torch.Generator:

@@ -1,4 +1,4 @@
-"""Turns a picture into a net's input: alike at every lab and wherever a net is applied.
+"""Reads pictures as a net takes them: alike at every lab and wherever a net is applied.
 
 N images, C channels, H/W height and width.
 """
@@ -20,6 +20,12 @@ from rootstock.common.protocol import PIXEL_MEAN, PIXEL_STD
 
 _BATCH = 256
 """Images at once where nothing is learned: some hundred megabytes of features at 64 pixels."""
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+SIDES = (("yes", 1.0), ("no", 0.0))
+"""Folders of labelled images: what shows a category, and what does not."""
+MAX_IMAGES = 2000
+"""They are in memory at once."""
 
 
 class UnreadableError(DataError):
@@ -71,3 +77,23 @@ def batches(images_NCHW: Tensor, device: torch.device, most: int = _BATCH) -> It
     """Yield uint8 images as a net takes them, so many at once at most, on a device."""
     for part_NCHW in torch.split(images_NCHW, most):
         yield normalise(part_NCHW).to(device)
+
+
+def read_unlabelled(folder: Path, input_shape: Shape, *, most: int = MAX_IMAGES) -> Tensor:
+    """Read all images below a folder, at any depth; files of other suffixes are left alone.
+
+    Returns (N, C, H, W), uint8, the centre squares in the order of their paths: 1 to `most`.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder; give one that holds images")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not 0 < len(paths) <= most:
+        raise DataError(
+            f"{folder}: holds {len(paths)} images ({', '.join(sorted(SUFFIXES))}); give 1 to {most}"
+        )
+    return torch.stack([read_square(path, input_shape) for path in paths])
+
+
+def read_square(path: Path, input_shape: Shape) -> Tensor:
+    """Read the centre square of an image file as uint8 of (C, H, W)."""
+    return pixels(centre_square(read_picture(path, "RGB")), input_shape)

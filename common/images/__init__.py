@@ -1,1 +1,0 @@
-"""Images as files: decoding one, reading folders of them."""
