@@ -72,7 +72,7 @@ def _run(
     keep_ui: bool,
 ) -> None:
     from rootstock.deploy.federation.config import read, resolve
-    from rootstock.deploy.federation.processes import free_ports, sigterm_is_an_interrupt
+    from rootstock.deploy.federation.processes import free_ports, interrupt_on_signals
     from rootstock.deploy.federation.progress import BarDisplay, Display
     from rootstock.deploy.federation.run import run_federation
     from rootstock.deploy.federation.tables import category_tables
@@ -103,7 +103,7 @@ def _run(
             with suppress(KeyboardInterrupt):
                 processes.wait()
 
-    sigterm_is_an_interrupt()
+    interrupt_on_signals()
     PEOPLE.print(
         f"Net {config.net}: {len(federation.sites)} labs, a coordinator and MLflow, "
         f"each a process of its own; logs in {folder / 'logs'}",

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -17,9 +18,22 @@ STOP_SECONDS = 15.0
 """Grace between SIGTERM and SIGKILL: an agent ends its chunk, the coordinator its transaction."""
 
 
-def sigterm_is_an_interrupt() -> None:
-    """Let SIGTERM end this process like Ctrl-C, so that everything it started is stopped."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+_interrupted = threading.Event()
+
+
+def interrupt_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM end this process and everything that it started.
+
+    Python drops what a handler raises within a destructor, for example of a channel; then
+    `Processes.check` raises it.
+    """
+
+    def interrupt(*_: object) -> None:
+        _interrupted.set()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
 
 
 class ProcessEndedError(RootstockError):
@@ -67,7 +81,9 @@ class Processes:
         return self._running.pop(name)
 
     def check(self) -> None:
-        """Raise `ProcessEndedError` if one has ended."""
+        """Raise `ProcessEndedError` if one has ended, KeyboardInterrupt if this is to end."""
+        if _interrupted.is_set():
+            raise KeyboardInterrupt
         for name, process in self._running.items():
             code = process.poll()
             if code is not None:

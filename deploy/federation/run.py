@@ -21,7 +21,7 @@ from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.pictures.net import draw_net
 from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.config import Federation
-from rootstock.deploy.federation.processes import Processes, free_ports, sigterm_is_an_interrupt
+from rootstock.deploy.federation.processes import Processes, free_ports, interrupt_on_signals
 from rootstock.deploy.federation.progress import Display
 from rootstock.deploy.federation.tables import category_rows
 from rootstock.deploy.output import PEOPLE
@@ -108,7 +108,7 @@ def serve_history(state: Path, port: int) -> None:
         raise NotFoundError(
             f"{history}: no history here; give the folder that `demo` or `up` named"
         )
-    sigterm_is_an_interrupt()
+    interrupt_on_signals()
     net = load(state / "configuration" / f"{COORDINATOR}.toml", CoordinatorConfig).net
     chosen = port or free_ports(1)[0]
     with Processes(state / "logs") as processes:

@@ -65,3 +65,28 @@ def test_all_are_stopped_when_the_work_fails(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         work()
     assert [process.returncode for process in started] == [-signal.SIGTERM]
+
+
+def test_an_interrupt_within_a_destructor_is_not_lost(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from rootstock.deploy.federation.processes import Processes, interrupt_on_signals\n"
+        "class Channel:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "interrupt_on_signals()\n"
+        "processes = Processes(Path(sys.argv[1]))\n"
+        "processes.check()\n"
+        "channel = Channel()\n"
+        "del channel\n"
+        "print('goes on', flush=True)\n"
+        "try:\n"
+        "    processes.check()\n"
+        "except KeyboardInterrupt:\n"
+        "    print('and is interrupted')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split("\n")[:2] == ["goes on", "and is interrupted"]
