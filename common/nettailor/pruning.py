@@ -47,11 +47,11 @@ def leaner(
     whose absence cuts stem and last node apart; parameters as `thinned`.
     """
     bright = thinned(alphas, nodes, threshold=threshold)
-    told: set[frozenset[Path]] = {frozenset()}
+    yielded: set[frozenset[Path]] = {frozenset()}
     for block in sorted((p for p in bright if p.universal), key=lambda p: (float(alphas[p]), p)):
         left = remaining(bright - {block}, nodes)
-        if left not in told:
-            told.add(left)
+        if left not in yielded:
+            yielded.add(left)
             yield left
 
 
