@@ -105,17 +105,19 @@ class LocalStore:
 
     def delete(self, digest: str) -> None:
         path = self._blob(digest)
-        with storage_errors(path):
-            if path.is_file():
-                path.unlink()
-                sync_folder(path.parent)
+        with storage_errors(path), suppress(FileNotFoundError):
+            path.unlink()
+            sync_folder(path.parent)
 
     def discard(self, digest: str, before: float) -> bool:
         path = self._blob(digest)
         if not path.is_file():
             return False
         with storage_errors(path), self._discarding(fcntl.LOCK_EX):
-            if path.stat().st_mtime >= before:
+            try:
+                if path.stat().st_mtime >= before:
+                    return False
+            except FileNotFoundError:  # another collector was faster
                 return False
             path.unlink()
             sync_folder(path.parent)
