@@ -305,10 +305,9 @@ def stalled(lab: Lab, teacher: Teacher, upload_id: str, blob: pb.MissingBlob, ch
     call = lab.stub.Upload.future(messages())
     call.add_done_callback(lambda _: release.set())  # the sender's thread ends with the call
     incoming = lab.folder.parent.parent / "state" / "incoming" / lab.name
+    arrived = blob.durable_offset + chunks * CHUNK
     deadline = time.monotonic() + 20
-    while not any(
-        part.stat().st_size >= chunks * CHUNK for part in incoming.glob(f"{blob.digest}*.part")
-    ):
+    while not any(part.stat().st_size >= arrived for part in incoming.glob(f"{blob.digest}*.part")):
         assert time.monotonic() < deadline, "the chunks did not arrive"
         time.sleep(0.01)
     return call
