@@ -51,6 +51,10 @@ class Plan(Document):
         """Return the task of that name, or None."""
         return next((task for task in self.tasks if task.name == name), None)
 
+    def blobs(self) -> list[BlobEntry]:
+        """Return what a lab downloads."""
+        return [self.initial_category_module, *self.initial_task_modules.values()]
+
 
 class Heads(Document):
     """Frozen auxiliary heads, published beside the plan (Compatible Representations).

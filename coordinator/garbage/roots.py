@@ -47,9 +47,8 @@ def needed(
             merges |= upload.blobs
         elif upload.open or upload.state in (SubmissionState.RECEIVED, SubmissionState.ADMITTED):
             submissions |= upload.blobs
-    initial = (plan.initial_category_module, *plan.initial_task_modules.values())
     return {
-        "plan": {plan.content_digest(), *(entry.digest for entry in initial)},
+        "plan": {plan.content_digest(), *(entry.digest for entry in plan.blobs())},
         "heads": set() if heads is None else {entry.digest for entry in heads.blobs()},
         "net": net,
         "submissions": submissions,

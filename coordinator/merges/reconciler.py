@@ -28,9 +28,9 @@ from rootstock.coordinator.merges.result import of_labs
 from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.plan.heads import HeadsFile, heads_of_net, publish
-from rootstock.coordinator.registry import Change, MergeState, Submission, SubmissionState
+from rootstock.coordinator.registry import MergeState, Submission, SubmissionState
 from rootstock.coordinator.registry.documents import SubmissionChanged
-from rootstock.coordinator.registry.wait import RESYNC_SECONDS, woken
+from rootstock.coordinator.registry.wait import RESYNC_SECONDS, setting, woken
 
 ATTEMPTS = 3
 """How often work is tried in which the coordinator itself is at fault, before it is ended."""
@@ -97,20 +97,13 @@ class Reconciler:
 
     async def run(self) -> None:
         """Work until cancelled; wakes when a submission or a merge changes."""
-        loop = asyncio.get_running_loop()
-
-        def wake(change: Change) -> None:
-            if change.ids:
-                loop.call_soon_threadsafe(self._news.set)
-
-        unsubscribe = self._context.registry.subscribe(wake)
         try:
-            while True:
-                self._news.clear()
-                await self._supervise("scan", Work(self._scan))
-                await woken(self._news, RESYNC_SECONDS)
+            with setting(self._news, self._context.registry, lambda change: bool(change.ids)):
+                while True:
+                    self._news.clear()
+                    await self._supervise("scan", Work(self._scan))
+                    await woken(self._news, RESYNC_SECONDS)
         finally:
-            unsubscribe()
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)

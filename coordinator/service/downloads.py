@@ -33,9 +33,7 @@ class Downloads:
     def __init__(self, context: CoordinatorContext, heads: CurrentHeads) -> None:
         self._context = context
         self._heads = heads
-        plan = context.plan
-        entries = (plan.initial_category_module, *plan.initial_task_modules.values())
-        self._initial = frozenset(entry.digest for entry in entries)
+        self._initial = frozenset(entry.digest for entry in context.plan.blobs())
         self._net: tuple[str, frozenset[str]] = ("", frozenset())
 
     def allowed(self, site: str, digest: str) -> bool:

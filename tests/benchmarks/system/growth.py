@@ -48,7 +48,8 @@ from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.plan.publish import publish_plan
-from rootstock.coordinator.registry import Change, MergeState, Receipt, Registry, Submission
+from rootstock.coordinator.registry import MergeState, Receipt, Registry, Submission
+from rootstock.coordinator.registry.wait import setting
 from rootstock.coordinator.service.messages import evaluation_report, evaluation_request
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.in_process_jobs import InThisProcess
@@ -219,28 +220,22 @@ class _Net:
             1.0,
         )
         news = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def wake(_: Change) -> None:
-            loop.call_soon_threadsafe(news.set)
-
-        end = self._registry.subscribe(wake)
         work = asyncio.create_task(reconciler.run())
         try:
-            while True:
-                await news.wait()
-                news.clear()
-                merge = next(iter(self._registry.merges.of_submission(submission.id)), None)
-                if merge is None:
-                    continue
-                if merge.state is MergeState.EVALUATING:
-                    self._report(merge.id)
-                elif merge.state is MergeState.MERGED and merge.logged:
-                    return
-                elif merge.state in (MergeState.FAILED, MergeState.REJECTED):
-                    raise AssertionError(merge.reason)
+            with setting(news, self._registry, lambda _: True):
+                while True:
+                    await news.wait()
+                    news.clear()
+                    merge = next(iter(self._registry.merges.of_submission(submission.id)), None)
+                    if merge is None:
+                        continue
+                    if merge.state is MergeState.EVALUATING:
+                        self._report(merge.id)
+                    elif merge.state is MergeState.MERGED and merge.logged:
+                        return
+                    elif merge.state in (MergeState.FAILED, MergeState.REJECTED):
+                        raise AssertionError(merge.reason)
         finally:
-            end()
             work.cancel()
             await asyncio.wait({work})
 
