@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from rootstock.common.config import ConfiguredPath, expand
 from rootstock.common.distillation.settings import (
     BackDistillationSettings,
     DreamSettings,
@@ -163,7 +163,7 @@ class AcceptanceConfig(AcceptanceRule):
 class SamplesConfig(Document):
     """Samples that the coordinator's operator has; no lab's."""
 
-    folder: Path | None = None
+    folder: ConfiguredPath | None = None
     """Holds CATEGORY/yes/… and CATEGORY/no/… images, which join those that a category's lab shares.
     None: only what labs share."""
 
@@ -213,12 +213,25 @@ class StateConfig(Document):
     model_config = ConfigDict(extra="ignore")
 
     net: Name
-    state: Path
+    state: ConfiguredPath
     """Folder of the database, keys, partial uploads and the operator's token."""
     database: str | None = None
     """SQLAlchemy URL; None is SQLite in the state folder."""
     artifacts: str | None = None
     """Folder or s3://bucket/prefix; None is a folder in the state folder."""
+
+    @field_validator("artifacts")
+    @classmethod
+    def _is_a_place(cls, artifacts: str | None) -> str | None:
+        return artifacts if artifacts is None or "://" in artifacts else str(expand(artifacts))
+
+    @field_validator("database")
+    @classmethod
+    def _is_a_file_here(cls, database: str | None) -> str | None:
+        scheme, slashes, file = (database or "").partition(":///")
+        if scheme.partition("+")[0] != "sqlite" or not file:
+            return database
+        return f"{scheme}{slashes}{expand(file)}"
 
 
 class CoordinatorConfig(StateConfig):

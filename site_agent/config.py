@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from rootstock.common.config import ConfiguredPath
 from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.documents import Document, canonical_json
 from rootstock.common.nets.spec import ArchitectureSpec, Name, Setting
@@ -24,7 +24,7 @@ class DataConfig(Document):
     """
 
     kind: DatasetKind
-    path: Path | None = None
+    path: ConfiguredPath | None = None
     """The dataset's root folder, as torchvision's class of that name takes it; not for `digits`."""
     class_name: str | None = None
     """What the dataset calls the lab's category; None: the same name."""
@@ -105,7 +105,7 @@ class L2tSource(Document):
     """`net`: weights named by layer, as an older net of the lab's own, or a category module alone.
     `export`: what `rootstock net export` wrote, with its card beside it. `torchvision`: a state
     dict of one of torchvision's models."""
-    path: Path
+    path: ConfiguredPath
     architecture: ArchitectureSpec | None = None
     """Of `net`."""
     model: str | None = None
@@ -174,7 +174,7 @@ class NettailorBackbone(Document):
     """`export`: what `rootstock net export` wrote, with its card beside it. `net`: weights named by
     the layers of the plan's architecture; a category module alone will do. `torchvision`: a state
     dict of its resnet18, where the plan's architecture is that."""
-    path: Path
+    path: ConfiguredPath
 
 
 class NettailorConfig(RecipeConfig):
@@ -334,7 +334,7 @@ class SiteConfig(Document):
 
     site: Name
     coordinator: str = "127.0.0.1:50051"
-    state: Path
+    state: ConfiguredPath
     """Folder of the key, checkpoints, the spool, the cursor, the log and status.json."""
     category: Name
     new_version: bool = False

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from rootstock.common.documents import Document
 from rootstock.common.errors import SchemaError
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def _name(text: str) -> str:
+    if _NAME.fullmatch(text) is None:
+        raise ValueError(
+            "names have 1 to 63 of the characters a-z, 0-9, '.', '_' and '-', and begin with a "
+            "letter or a digit"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
 """Names of sites, categories, tasks, nets: safe in a path, a tag and a URL."""
 
 Setting = bool | int | float | str

@@ -7,11 +7,13 @@ and keeps its traceback.
 
 from __future__ import annotations
 
+import re
 import sys
 
 import typer
 
 from rootstock import __version__
+from rootstock.common.config import expand
 from rootstock.common.errors import RootstockError
 from rootstock.deploy.cli import bench, federation
 from rootstock.deploy.cli.coordinator import app as coordinator
@@ -53,10 +55,16 @@ def _root(
     """Take the options that stand before a command."""
 
 
+def _at_home(argument: str) -> str:
+    """Return an argument with its ~ replaced, which shells leave as it is in --state=~/net."""
+    match = re.fullmatch(r"(--[a-z-]+=)?(~/.*)", argument, re.DOTALL)
+    return argument if match is None else f"{match[1] or ''}{expand(match[2])}"
+
+
 def main() -> None:
     """Run the command line; the entry point of the ``rootstock`` script."""
     try:
-        app()
+        app([_at_home(each) for each in sys.argv[1:]])
     except RootstockError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import Field
 
-from rootstock.common.config import check, load
+from rootstock.common.config import check, expand, load
 from rootstock.common.documents import Document
 from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.spec import Name
@@ -63,21 +63,29 @@ class Federation(Document):
 def read(path: Path) -> FederationConfig:
     """Read FEDERATION.toml; relative paths of data and of nets are taken from the file's folder."""
     config = load(path, FederationConfig)
-    for site in (config.site, *config.sites):
-        for table in _with_paths(site):
-            if isinstance(table, dict) and isinstance(table.get("path"), str):
-                table["path"] = str((path.parent / table["path"]).resolve())
+    places = [(_table(config.coordinator, "samples"), "folder")]
+    places += [(table, "path") for site in (config.site, *config.sites) for table in _tables(site)]
+    for table, key in places:
+        if isinstance(table.get(key), str):
+            try:
+                table[key] = str((path.parent / expand(table[key])).resolve())
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{path}: {error}") from error
     return config
 
 
-def _with_paths(site: dict[str, Any]) -> list[Any]:
+def _tables(site: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the tables of a lab, not checked yet, that may have a path of the operator's disk."""
     training = _table(site, "training")
     sources = _table(training, "l2t").get("sources")
     return [
-        site.get("data"),
-        _table(training, "nettailor").get("backbone"),
-        *(sources if isinstance(sources, list) else ()),
+        _table(site, "data"),
+        _table(_table(training, "nettailor"), "backbone"),
+        *(
+            each
+            for each in (sources if isinstance(sources, list) else ())
+            if isinstance(each, dict)
+        ),
     ]
 
 
