@@ -7,15 +7,21 @@ import fcntl
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from rootstock.common.errors import ConflictError, SchemaError, StorageError
 
 READ_BYTES = 1 << 20
 """Bytes a read while hashing: large enough to keep hashlib busy, small enough to stay in cache."""
+
+_LOCK = "lock"
+"""Of a state folder: whose process runs in it."""
+_LOOKS = 5
+_LOOK_SECONDS = 0.02
 
 _REMEDIES = {
     errno.ENOSPC: "free space on that disk, or move the folder to a larger one, and start again",
@@ -112,20 +118,42 @@ def only_one(folder: Path, who: str) -> Iterator[None]:
     The lock ends with it, also by ``kill -9``. `who` is how the error names what runs there
     ("agent", "coordinator").
     """
-    path = folder / "lock"
+    path = folder / _LOCK
     with storage_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
+        if not _locked(file, fcntl.LOCK_EX):
             raise ConflictError(
-                f"{path}: another {who} (process {file.read(20) or 'unknown'}) runs in this state "
+                f"{path}: another {who} (process {_owner(file) or 'unknown'}) runs in this state "
                 "folder; stop it, or give this one another folder with `state`"
-            ) from error
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def runs_in(folder: Path) -> bool:
+    """Return whether a process has the lock of a state folder; nothing is made or changed."""
+    path = folder / _LOCK
+    with storage_errors(path), suppress(FileNotFoundError), path.open() as file:
+        return not _locked(file, fcntl.LOCK_SH)
+    return False
+
+
+def _locked(file: TextIO, kind: int) -> bool:
+    """Take a lock; one who only looks whether it is taken lets go at once and is waited for."""
+    for _ in range(_LOOKS):
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return True
+    return False
+
+
+def _owner(file: TextIO) -> str:
+    file.seek(0)
+    return file.read(20)

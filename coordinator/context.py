@@ -14,7 +14,7 @@ from rootstock.common.nets.graph import NetTree
 from rootstock.common.protocol import Plan, receipt_bytes
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig
-from rootstock.coordinator.growth.operations import Operation, OperationKind
+from rootstock.coordinator.growth.operations import Offer, Operation, OperationKind, Refusal, decide
 from rootstock.coordinator.net.objects import read_teacher, submitted
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import job_area, samples_area
@@ -84,6 +84,11 @@ class CoordinatorContext:
             if merge.operation.category == category:
                 return self.registry.submissions.get(merge.submission_id).site
         return None
+
+    def operations(self, offer: Offer) -> list[Operation] | Refusal:
+        """Return what a teacher net calls for as the net and the open merges are now."""
+        underway = [merge.operation for merge in self.registry.merges.open()]
+        return decide(self.tree(), offer, self.plan, underway, self.owner)
 
     def receipt(self, manifest_digest: str, upload_id: str) -> Receipt:
         """Sign that an upload is durable, as of now."""

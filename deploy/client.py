@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc
 
 from rootstock.common.artifacts.gc import Collection, Count
-from rootstock.common.errors import NotFoundError
+from rootstock.common.errors import NotFoundError, UnreachableError
+from rootstock.common.files import runs_in
 from rootstock.common.protocol import Heads
 from rootstock.common.transport.channel import CLIENT_OPTIONS
-from rootstock.common.transport.status import error_from_rpc
+from rootstock.common.transport.status import error_from_rpc, from_peer
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 from rootstock.protos.rootstock.operator.v1 import operator_pb2_grpc
@@ -33,25 +34,22 @@ class OperatorClient:
     """Calls a coordinator with the operator's credentials.
 
     Every call raises what the coordinator raised, `UnreachableError` if it does not answer, and
-    `IdentityError` if the token is not its operator's.
+    `IdentityError` if the token is not its operator's. NotFoundError: none has run there yet.
     """
 
-    def __init__(self, address: str, token: str) -> None:
-        self._channel = grpc.insecure_channel(address, options=CLIENT_OPTIONS)
-        self._stub = operator_pb2_grpc.OperatorStub(self._channel)
-        self._metadata = (("authorization", f"Bearer {token}"),)
-
-    @classmethod
-    def of_state(cls, state: Path) -> Self:
+    def __init__(self, state: Path) -> None:
         """Connect to the coordinator whose state folder is on this machine."""
+        self._state = state
         try:
-            address = (state / "address").read_text(encoding="utf-8").strip()
+            self._address = (state / "address").read_text(encoding="utf-8").strip()
             token = (state / "operator-token").read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
             raise NotFoundError(
                 f"{error.filename}: no coordinator has run here; start `rootstock coordinator run`"
             ) from error
-        return cls(address, token)
+        self._channel = grpc.insecure_channel(self._address, options=CLIENT_OPTIONS)
+        self._stub = operator_pb2_grpc.OperatorStub(self._channel)
+        self._metadata = (("authorization", f"Bearer {token}"),)
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +130,19 @@ class OperatorClient:
         try:
             return method(request, timeout=seconds, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            if from_peer(error) or not isinstance(error_from_rpc(error), UnreachableError):
+                raise error_from_rpc(error) from error
+            raise self._unreachable(error.code().name) from error
+
+    def _unreachable(self, why: str) -> UnreachableError:
+        if runs_in(self._state):
+            return UnreachableError(
+                f"the coordinator of {self._state} runs and does not answer at {self._address} "
+                f"({why}): it starts, stops or is busy; try again, and look into its log"
+            )
+        return UnreachableError(
+            f"the coordinator of {self._state} does not run; start it: rootstock coordinator run"
+        )
 
 
 def _count(message: pb.BlobCount) -> Count:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
@@ -58,6 +59,29 @@ def progress(what: str) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda step, steps, message: shown.update(
             task, completed=step, total=steps, description=message
         )
+
+
+class StageLines:
+    """Prints what workers do as lines: one for each new stage, and every tenth of a long one."""
+
+    def __init__(self, show: Callable[[str, str], None]) -> None:
+        """`show` prints a worker's name and a sentence."""
+        self._show = show
+        self._last: dict[str, tuple[str, int]] = {}
+
+    def tell(self, worker: str, text: str, step: int = 0, steps: int = 0) -> None:
+        """Say that `step` of `steps` of a stage are done."""
+        tenth = 10 * step // max(steps, 1)
+        # What follows a colon (a loss) changes all the time.
+        stage = (text.partition(":")[0], tenth)
+        if self._last.get(worker) != stage:
+            self._last[worker] = stage
+            self._show(worker, text + (f" {10 * tenth}%" if steps > 1 else ""))
+
+
+def moment(text: str) -> str:
+    """Return RFC 3339 as people read it: 2026-11-29 14:02:11 UTC."""
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def retrying(error: BaseException, seconds: float) -> None:

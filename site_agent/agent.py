@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Callable
 
 import torch
+from structlog.typing import EventDict
 
 from rootstock.common.errors import (
     ConflictError,
@@ -32,12 +34,13 @@ from rootstock.common.errors import (
 )
 from rootstock.common.files import only_one, storage_errors
 from rootstock.common.identity.keys import fingerprint, load_or_create
+from rootstock.common.logs import Log, open_log
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.evaluation.answer import answer
 from rootstock.site_agent.lab import AgentLab, set_up_torch
 from rootstock.site_agent.spool.documents import EvaluationReport
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
-from rootstock.site_agent.state import Log, StatusFile, Stopped, open_log, read_cursor, write_cursor
+from rootstock.site_agent.state import Status, StatusFile, Stopped, read_cursor, write_cursor
 from rootstock.site_agent.teacher.train import (
     heads_under,
     teach,
@@ -46,39 +49,53 @@ from rootstock.site_agent.teacher.train import (
     withdraw_others,
 )
 from rootstock.site_agent.wire import messages
-from rootstock.site_agent.wire.client import CoordinatorClient
+from rootstock.site_agent.wire.client import CoordinatorClient, Published
 from rootstock.site_agent.wire.upload import Shipment, readable, what_was_sent
 from rootstock.site_agent.wire.watch import Watcher
 
 _NO_LONGER_WANTED = (RefusedError, ConflictError, NotFoundError)
 
 
-def run(config: SiteConfig, stop: threading.Event) -> None:
+def run(
+    config: SiteConfig,
+    stop: threading.Event,
+    on_status: Callable[[Status], None] = lambda _: None,
+    on_warning: Callable[[str], None] = lambda _: None,
+) -> None:
     """Run the lab's agent until `stop` is set.
 
     It joins, fetches the plan, trains the teacher net (or resumes it, or finds it trained), ships
-    what the spool holds, then watches for the coordinator's events.
+    what the spool holds, then watches for the coordinator's events. `on_status` is called with all
+    that status.json says, `on_warning` with the warnings and errors of agent.log.
 
     After `stop` is set, by a signal handler say, it ends within a second or so; everything is
     resumable. A RootstockError that ends it makes going on pointless, and names the remedy; what is
     unreachable after joining is waited for instead.
     """
-    with only_one(config.state, "agent"):
-        log, file = open_log(config.state / "agent.log", config.site)
-        status = StatusFile(config.state / "status.json", config.site, config.category)
-        with file:
-            try:
-                with storage_errors(config.state):
-                    _Agent(config, stop, log, status).run()
-            except Stopped:
-                pass
-            except RootstockError as error:
-                _farewell(status, log, "failed", f"{type(error).__name__}: {error}")
-                raise
-            except BaseException as error:
-                _farewell(status, log, "failed", f"a fault of ours: {error!r}")
-                raise
-            _farewell(status, log, "stopped", "stopped; starts where it was")
+
+    def tell(_: object, level: str, event: EventDict) -> EventDict:
+        if level in ("warning", "error"):
+            on_warning(str(event.get("reason") or event.get("error") or event["event"]))
+        return event
+
+    with (
+        only_one(config.state, "agent"),
+        open_log(config.state / "agent.log", tell, site=config.site) as log,
+    ):
+        path = config.state / "status.json"
+        status = StatusFile(path, config.site, config.category, on_status)
+        try:
+            with storage_errors(config.state):
+                _Agent(config, stop, log, status).run()
+        except Stopped:
+            pass
+        except RootstockError as error:
+            _farewell(status, log, "failed", f"{type(error).__name__}: {error}")
+            raise
+        except BaseException as error:
+            _farewell(status, log, "failed", f"a fault of ours: {error!r}")
+            raise
+        _farewell(status, log, "stopped", "stopped; starts where it was")
 
 
 class _Agent:
@@ -92,7 +109,7 @@ class _Agent:
         self._key = load_or_create(config.state / "identity" / "site.key")
         self._client = CoordinatorClient(config, self._key, stop, self._on_retry)
         self._coordinator_key = b""
-        self._watching = "waits for the coordinator"
+        self._watching = status.outcome or "waits for the coordinator"
 
     def run(self) -> None:
         config, log = self._config, self._log
@@ -145,12 +162,12 @@ class _Agent:
         """Fetch the plan; for recipe `compatible`, wait until it has auxiliary heads."""
         config, log, client = self._config, self._log, self._client
         self._status.progress("planning", message="fetches the plan")
-        published = client.patient(client.plan)
+        published = self._published(spool)
         while waits_for_heads(config, published, spool):
             self._status.progress("planning", message="waits for the plan's auxiliary heads")
             if self._stop.wait(config.training.compatible.wait_seconds):
                 raise Stopped
-            published = client.patient(client.plan)
+            published = self._published(spool)
         lab = AgentLab(
             config=config,
             published=published,
@@ -174,6 +191,14 @@ class _Agent:
             log.info("heads.fetched", number=lab.heads.number, origin=lab.heads.origin)
         return lab
 
+    def _published(self, spool: Spool) -> Published:
+        """Fetch the plan; RefusedError if nothing is trained yet, and would be for nothing."""
+        published = self._client.patient(self._client.plan)
+        trained = spool.made_by(self._config.run_digest(published.digest)) is not None
+        if published.refusal and not trained:
+            raise RefusedError(f"nothing was trained: {published.refusal}")
+        return published
+
     def _ship(self, spool: Spool) -> None:
         """Ship all entries, then send all reports, which may name them.
 
@@ -184,7 +209,9 @@ class _Agent:
         """
         for entry in spool.entries():
             if entry.manifest.kind == "teacher":
+                self._hear("")  # that was an earlier teacher's
                 self._ship_entry(spool, entry, "ships the teacher net")
+                self._watching = "waits for the coordinator"
                 # The spool has the weights; checkpoints hold the optimiser's state besides.
                 shutil.rmtree(self._config.state / "training", ignore_errors=True)
                 continue
@@ -265,10 +292,10 @@ class _Agent:
                 self._ship(lab.spool)
             case messages.SubmissionChanged(_, state, reason):
                 log.info("submission.changed", **vars(event))
-                self._watching = _sentence("teacher net", state, reason)
+                self._hear(_sentence("teacher net", state, reason))
             case messages.MergeChanged(_, state, reason):
                 log.info("merge.changed", **vars(event))
-                self._watching = _sentence("merge", state, reason)
+                self._hear(_sentence("merge", state, reason))
             case messages.SamplesForgotten():
                 log.info("samples.forgotten", **vars(event))
             case messages.HeadsChanged():
@@ -276,7 +303,11 @@ class _Agent:
             case messages.VersionCommitted(number=number, category=category):
                 log.info("version.committed", **vars(event))
                 if category == self._config.category:
-                    self._watching = f"merged into net version {number}"
+                    self._hear(f"merged into net version {number}")
+
+    def _hear(self, outcome: str) -> None:
+        """Keep what the coordinator says of the teacher net."""
+        self._watching = self._status.outcome = outcome
 
     def _on_retry(self, error: BaseException, seconds: float) -> None:
         self._log.warning(

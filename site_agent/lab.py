@@ -12,6 +12,7 @@ import torch
 
 from rootstock.common.errors import ConfigurationError
 from rootstock.common.identity.keys import SigningKey
+from rootstock.common.logs import Log
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.protocol import Heads, Plan
@@ -21,7 +22,7 @@ from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load
 from rootstock.site_agent.recipes.interface import OnProgress
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
-from rootstock.site_agent.state import Log, StatusFile
+from rootstock.site_agent.state import StatusFile
 from rootstock.site_agent.wire.client import Published
 
 MASKED_KINDS = ("voc",)

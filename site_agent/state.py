@@ -1,22 +1,18 @@
-"""What a running agent keeps of itself: agent.log (JSON lines), status.json, the watch's cursor."""
+"""What a running agent keeps of itself: status.json, and the watch's cursor."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
-import structlog
 from pydantic import Field
 
 from rootstock.common.documents import Document
 from rootstock.common.errors import SchemaError
 from rootstock.common.files import storage_errors, write_bytes
-
-Log = structlog.typing.FilteringBoundLogger
 
 
 class Stopped(Exception):  # noqa: N818  (nothing went wrong)
@@ -45,23 +41,44 @@ class Status(Document):
     """The teacher's error on private validation data, once known."""
     shipped: str = ""
     """How much of the teacher net went over the wire, once it is received."""
+    outcome: str = ""
+    """What the coordinator said last of the teacher net: refused, merging, merged."""
     at: str
     """When this was written, RFC 3339 in UTC."""
 
 
 class StatusFile:
-    """Writes status.json: at once when the phase changes, else a few times a second at most."""
+    """Writes status.json: at once when the phase changes, else a few times a second at most.
+
+    `show` is called with all that is written. What is known of the teacher net is kept from the
+    file of an earlier run.
+    """
 
     PAUSE_SECONDS = 0.2
 
-    def __init__(self, path: Path, site: str, category: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        site: str,
+        category: str,
+        show: Callable[[Status], None] = lambda _: None,
+    ) -> None:
         self._path = path
         self._site = site
         self._category = category
+        self._show = show
         self._phase = ""
         self._written = 0.0
         self.error_percent: float | None = None
         self.shipped = ""
+        self.outcome = ""
+        try:
+            earlier = Status.parse(path.read_bytes(), what=str(path))
+        except (FileNotFoundError, SchemaError):  # none, or of another version: it starts empty
+            return
+        if earlier.category == category:
+            self.error_percent, self.shipped = earlier.error_percent, earlier.shipped
+            self.outcome = earlier.outcome
 
     def progress(self, phase: str, step: int = 0, steps: int = 0, message: str = "") -> None:
         """Say that `step` of `steps` of `phase` are done."""
@@ -79,27 +96,11 @@ class StatusFile:
             message=message,
             error_percent=self.error_percent,
             shipped=self.shipped,
+            outcome=self.outcome,
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         write_bytes(self._path, status.model_dump_json().encode())
-
-
-def open_log(path: Path, site: str) -> tuple[Log, TextIO]:
-    """Open the agent's log: one JSON object a line, appended."""
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a", encoding="utf-8", buffering=1)
-    logger = structlog.wrap_logger(
-        structlog.WriteLogger(file),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ],
-    )
-    return logger.bind(site=site), file
+        self._show(status)
 
 
 class Cursor(Document):

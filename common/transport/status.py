@@ -71,9 +71,18 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> RootstockError:
     call: Any = rpc_error  # both grpc.Call and grpc.aio.AioRpcError have these three methods
     code: grpc.StatusCode = call.code()
     details: str = call.details() or code.name
-    named = dict(call.trailing_metadata() or ()).get(ERROR_KEY)
+    named = _named(call)
     for kind in _CODES:
         if kind.__name__ == named:
             return kind(details)
     kind = _CLASSES.get(code, RootstockError)
     return kind(f"{details} ({code.name})")
+
+
+def from_peer(rpc_error: grpc.RpcError) -> bool:
+    """Return whether a failed call was answered by our own code, rather than by gRPC itself."""
+    return _named(rpc_error) is not None
+
+
+def _named(call: Any) -> str | bytes | None:
+    return dict(call.trailing_metadata() or ()).get(ERROR_KEY)

@@ -6,10 +6,10 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
+from typing import Protocol
 
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.protocol import Plan
-from rootstock.common.weights.manifest import TeacherManifest
 
 
 class OperationKind(StrEnum):
@@ -59,9 +59,39 @@ class Refusal:
     reason: str
 
 
+class Offer(Protocol):
+    """A teacher net, shipped or only meant to be."""
+
+    @property
+    def site(self) -> str:
+        """The lab's name."""
+
+    @property
+    def category(self) -> str:
+        """The category's name."""
+
+    @property
+    def task_modules(self) -> Collection[str]:
+        """Names of its tasks."""
+
+    @property
+    def new_version(self) -> bool:
+        """Whether it may come in beside an earlier one of the same lab."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Intent:
+    """A teacher net that a lab means to train."""
+
+    site: str
+    category: str
+    task_modules: tuple[str, ...]
+    new_version: bool
+
+
 def decide(
     tree: NetTree | None,
-    manifest: TeacherManifest,
+    offer: Offer,
     plan: Plan,
     underway: Collection[Operation] = (),
     owner: Callable[[str], str | None] = lambda _: None,
@@ -76,16 +106,16 @@ def decide(
     `underway` is what the open merges do. `owner` returns the lab that a category of the net, or
     of an open merge, comes from.
     """
-    if unknown := sorted(task for task in manifest.task_modules if plan.task(task) is None):
+    if unknown := sorted(task for task in offer.task_modules if plan.task(task) is None):
         return Refusal(
             f"growth: task '{unknown[0]}' is not one of the plan's: "
             f"{_list(task.name for task in plan.tasks)}; leave its task module out, or have the "
             "coordinator's operator add the task"
         )
-    category = _category(tree, manifest, underway, owner)
+    category = _category(tree, offer, underway, owner)
     if isinstance(category, Refusal):
         return category
-    tasks = [task.name for task in plan.tasks if task.name in manifest.task_modules]
+    tasks = [task.name for task in plan.tasks if task.name in offer.task_modules]
     if tree is None:
         first, *others = tasks
         return [
@@ -108,17 +138,17 @@ def decide(
 
 def _category(
     tree: NetTree | None,
-    manifest: TeacherManifest,
+    offer: Offer,
     underway: Collection[Operation],
     owner: Callable[[str], str | None],
 ) -> str | Refusal:
     """Return the name under which a category module is added: a lab's second one gets -v2."""
-    category = manifest.category
+    category = offer.category
     coming = {each.category: each.task for each in sorted(underway, key=lambda each: each.task)}
     taken = {*(tree.category_modules if tree is not None else ()), *coming}
     if category not in taken:
         return category
-    if owner(category) != manifest.site:
+    if owner(category) != offer.site:
         remedy = "ship this teacher under another category name"
         if category in coming:
             return Refusal(
@@ -131,7 +161,7 @@ def _category(
         )
     names = (f"{category}-v{number}" for number in itertools.count(2))
     free = next(name for name in names if name not in taken)
-    if not manifest.new_version:
+    if not offer.new_version:
         return Refusal(
             f"growth: category '{category}' is in the net or on its way already, from this very "
             "lab, and a merge never changes what the net holds; to add this teacher beside it as "

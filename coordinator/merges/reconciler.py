@@ -20,9 +20,8 @@ import structlog
 
 from rootstock.common.errors import RefusedError, RootstockError
 from rootstock.common.weights.admission import admit
-from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext, plain
-from rootstock.coordinator.growth.operations import Operation, OperationKind, Refusal, decide
+from rootstock.coordinator.growth.operations import OperationKind, Refusal
 from rootstock.coordinator.growth.readiness import OpenMerge, ready
 from rootstock.coordinator.merges.result import of_labs
 from rootstock.coordinator.merges.runner import MergeRunner
@@ -221,7 +220,7 @@ class Reconciler:
             admit(manifest, self._context.plan, self._context.path_of(submission))
         except RefusedError as error:
             return str(error)
-        operations = self._operations(manifest)
+        operations = self._context.operations(manifest)
         if isinstance(operations, Refusal):
             return operations.reason
         if manifest.shared_samples is not None:
@@ -232,11 +231,6 @@ class Reconciler:
                 count=manifest.shared_samples.count,
             )
         return None
-
-    def _operations(self, manifest: TeacherManifest) -> list[Operation] | Refusal:
-        context = self._context
-        underway = [merge.operation for merge in context.registry.merges.open()]
-        return decide(context.tree(), manifest, context.plan, underway, context.owner)
 
     def _publish_heads(self) -> None:
         """Publish the founding net's task modules as heads.
@@ -259,7 +253,7 @@ class Reconciler:
         context = self._context
         if _founding(context.registry.merges.open()):
             return
-        operations = self._operations(context.teacher(submission))
+        operations = context.operations(context.teacher(submission))
         if isinstance(operations, Refusal):
             # Another lab's teacher of this category came first since this one was admitted.
             context.fail_all(submission, operations.reason)

@@ -11,7 +11,8 @@ import structlog
 from rootstock import __version__
 from rootstock.common.errors import ConflictError, ProtocolVersionError
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
-from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.context import CoordinatorContext, plain
+from rootstock.coordinator.growth.operations import Intent, Refusal
 from rootstock.coordinator.merges.result import COORDINATOR
 from rootstock.coordinator.plan.heads import CurrentHeads
 from rootstock.coordinator.service.downloads import Downloads
@@ -57,8 +58,12 @@ class Federation(FederationServicer):
         )
 
     async def GetPlan(self, request: pb.GetPlanRequest, _context: Any) -> pb.GetPlanResponse:
-        """Agree on a protocol version and hand out the plan and the published heads."""
+        """Agree on a protocol version and hand out the plan and the published heads.
+
+        A lab that says what it means to train hears before it does so if there is no room for it.
+        """
         heads = await asyncio.to_thread(self._heads)
+        refusal = await asyncio.to_thread(self._refusal, caller(), request)
         plan, plan_digest = self._plan
         return pb.GetPlanResponse(
             protocol=negotiate(request),
@@ -66,7 +71,16 @@ class Federation(FederationServicer):
             plan_digest=plan_digest,
             coordinator_version=__version__,
             heads=b"" if heads is None else heads.canonical(),
+            refusal=refusal,
         )
+
+    def _refusal(self, site: str, request: pb.GetPlanRequest) -> str:
+        if not request.category:
+            return ""
+        tasks = tuple(request.tasks) or tuple(task.name for task in self._context.plan.tasks)
+        intent = Intent(site, request.category, tasks, request.new_version)
+        operations = self._context.operations(intent)
+        return plain(operations.reason) if isinstance(operations, Refusal) else ""
 
     async def BeginUpload(
         self, request: pb.BeginUploadRequest, _context: Any

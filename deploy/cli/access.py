@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def running(config: Path) -> OperatorClient:
     """Connect to the coordinator that runs with a coordinator.toml."""
-    return OperatorClient.of_state(load(config, CoordinatorConfig).state)
+    return OperatorClient(load(config, CoordinatorConfig).state)
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def operations(config: CoordinatorConfig) -> Iterator[tuple[Operations | Operato
     """
     with ExitStack() as stack:
         try:
-            client = stack.enter_context(OperatorClient.of_state(config.state))
+            client = stack.enter_context(OperatorClient(config.state))
             client.status()
         except (NotFoundError, UnreachableError):
             pass

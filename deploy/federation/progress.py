@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rootstock.deploy.federation.config import Federation
+from rootstock.deploy.output import StageLines
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 
 
@@ -29,9 +30,10 @@ class Display:
     """
 
     def __init__(self, federation: Federation, console: Console) -> None:
-        self._console = console
+        self._lines = StageLines(
+            lambda site, text: console.print(f"{site}: {text}", soft_wrap=True)
+        )
         self._status = {site.site: site.state / "status.json" for site in federation.sites}
-        self._last: dict[str, tuple[str, int]] = {}
 
     def show(self, answer: pb.GetStatusResponse | None) -> None:
         """Show the present state; None while the coordinator does not answer yet."""
@@ -42,13 +44,7 @@ class Display:
         """Show nothing more."""
 
     def _show(self, site: str, stage: Stage) -> None:
-        tenth = 10 * stage.step // max(stage.steps, 1)
-        # What follows a colon (a loss) changes all the time.
-        shown = (stage.text.partition(":")[0], tenth)
-        if self._last.get(site) != shown:
-            self._last[site] = shown
-            share = f" {10 * tenth}%" if stage.steps > 1 else ""
-            self._console.print(f"{site}: {stage.text}{share}", soft_wrap=True)
+        self._lines.tell(site, *stage)
 
     def _stages(self, answer: pb.GetStatusResponse | None) -> dict[str, Stage]:
         stages = {site: _agent_stage(path) for site, path in self._status.items()}

@@ -134,7 +134,7 @@ def _follow(federation: Federation, processes: Processes, display: Display) -> p
     while True:
         processes.check()
         try:
-            with OperatorClient.of_state(federation.coordinator.state) as operator:
+            with OperatorClient(federation.coordinator.state) as operator:
                 while True:
                     processes.check()
                     answer = operator.status()

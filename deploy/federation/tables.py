@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.table import Table
 
 from rootstock.coordinator.growth.candidates import Candidate
@@ -23,6 +24,9 @@ UNCALIBRATED = {f"{each}_error": f"{each}_uncalibrated_error" for each in ASKED[
 
 MEAN_IOU = tuple(name.replace("error", "mean_iou") for name in NUMBERS)
 """Mean IoU in percent, of tasks that label pixels; their error is 100 − pixel accuracy."""
+
+_CATEGORY = 18
+"""Columns that are left to names of categories, and to the table's edge."""
 
 HEADINGS: dict[str, str] = {each: each.label.replace(" ", "\n") for each in ASKED}
 
@@ -49,24 +53,22 @@ def category_rows(answer: pb.GetStatusResponse) -> list[dict[str, Any]]:
     ]
 
 
-def category_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """Lay rows out for 80 columns: a table of errors for each task, one of mean IoU where it is."""
+def category_tables(rows: Sequence[Mapping[str, Any]], width: int = 80) -> list[Table]:
+    """Lay rows out for a terminal: a table of errors for each task, one of mean IoU where it is.
+
+    No number is ever broken: an arrow ends its line where the columns do not fit, and long names
+    of categories are folded.
+    """
     tables = []
     tasks = dict.fromkeys(row["task"] for row in rows)
     for task in tasks:
         own = [row for row in rows if row["task"] == task]
         what = f"{task}: error" if len(tasks) > 1 else "Error"
-        names = _shown(own, NUMBERS)
-        tables.append(_table(f"{what} in % on each lab's validation data (→ calibrated)", names))
-        for row in own:
-            before = (row.get(UNCALIBRATED.get(name, "")) for name in names)
-            _add(tables[-1], row, map(_percent, (row[name] for name in names), before))
+        title = f"{what} in % on each lab's validation data (→ calibrated)"
+        tables.append(_table(title, own, _shown(own, NUMBERS), width))
         if any(row[name] is not None for row in own for name in MEAN_IOU):
-            names = _shown(own, MEAN_IOU)
             title = f"{task}: mean IoU in %, with the calibration if there is one"
-            tables.append(_table(title, names))
-            for row in own:
-                _add(tables[-1], row, (_percent(row[name]) for name in names))
+            tables.append(_table(title, own, _shown(own, MEAN_IOU), width))
     return tables
 
 
@@ -80,25 +82,32 @@ def _shown(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]
     ]
 
 
-def _table(title: str, names: Iterable[str]) -> Table:
+def _table(
+    title: str, rows: Iterable[Mapping[str, Any]], names: Sequence[str], width: int
+) -> Table:
+    whose = [name.removesuffix("_error").removesuffix("_mean_iou") for name in names]
+    headings = ["category", *(HEADINGS.get(each, each) for each in whose), "sec.", "net"]
+    cells = [
+        [
+            str(row["category"]),
+            *(_percent(row[name], row.get(UNCALIBRATED.get(name, ""))) for name in names),
+            f"{row['seconds']:.0f}",
+            f"v{row['net_version']}" if row["net_version"] else str(row["status"]),
+        ]
+        for row in rows
+    ]
+    columns = list(zip(headings, *cells, strict=True))
+    taken = sum(1 + max(map(cell_len, "\n".join(column).splitlines())) for column in columns[1:])
+    if taken + _CATEGORY > width:
+        cells = [[cell.replace("→", "→\n") for cell in row] for row in cells]
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("category", no_wrap=True)
-    for name in names:
-        whose = name.removesuffix("_error").removesuffix("_mean_iou")
-        # Folded: no digit is left out.
-        table.add_column(HEADINGS.get(whose, whose), justify="right", overflow="fold")
-    table.add_column("sec.", justify="right")
-    table.add_column("net", no_wrap=True)
+    table.add_column(headings[0], overflow="fold")
+    for heading in headings[1:-1]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(headings[-1], no_wrap=True)
+    for row in cells:
+        table.add_row(*row)
     return table
-
-
-def _add(table: Table, row: Mapping[str, Any], percentages: Iterable[str]) -> None:
-    table.add_row(
-        str(row["category"]),
-        *percentages,
-        f"{row['seconds']:.0f}",
-        f"v{row['net_version']}" if row["net_version"] else str(row["status"]),
-    )
 
 
 def _percent(value: float | None, uncalibrated: float | None = None) -> str:

@@ -62,6 +62,8 @@ class Published(NamedTuple):
     """The plan's."""
     heads: Heads | None
     """Auxiliary heads for recipe `compatible`, if there are any."""
+    refusal: str = ""
+    """Why the net has no room for the teacher net that this lab is to train, if it has not."""
 
 
 class CoordinatorClient:
@@ -177,6 +179,9 @@ class CoordinatorClient:
         request = pb.GetPlanRequest(
             protocol=pb.VersionRange(minimum=PROTOCOL_MINIMUM, maximum=PROTOCOL_MAXIMUM),
             agent_version=__version__,
+            category=self._config.category,
+            tasks=self._config.tasks or (),
+            new_version=self._config.new_version,
         )
         response = self.unary(self.stub.GetPlan, request)
         if not PROTOCOL_MINIMUM <= response.protocol <= PROTOCOL_MAXIMUM:
@@ -193,7 +198,7 @@ class CoordinatorClient:
             )
         self._plan = plan
         heads = Heads.parse(response.heads, what="plan's heads") if response.heads else None
-        return Published(plan, response.plan_digest, heads)
+        return Published(plan, response.plan_digest, heads, response.refusal)
 
     def download(self, blob: BlobEntry, folder: Path, on_bytes: OnBytes) -> Path:
         """Fetch a blob into a folder, named by its digest; one that is there costs nothing."""

@@ -128,7 +128,7 @@ def test_a_coordinator_carries_it_on(
 
 
 def _status(state: Path) -> operator_pb2.GetStatusResponse:
-    with OperatorClient.of_state(state) as operator:
+    with OperatorClient(state) as operator:
         return operator.status()
 
 

@@ -136,7 +136,7 @@ class Running:
 
     def status(self) -> GetStatusResponse | None:
         try:
-            with OperatorClient.of_state(self.coordinator.state) as operator:
+            with OperatorClient(self.coordinator.state) as operator:
                 return operator.status()
         except (NotFoundError, UnreachableError):
             return None

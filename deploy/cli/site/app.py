@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from datetime import datetime
 
 import typer
 
 from rootstock.common.config import load
 from rootstock.common.errors import NotFoundError
+from rootstock.common.files import runs_in
 from rootstock.deploy.cli.options import AsJson, SiteConfigFile
 from rootstock.deploy.cli.site.adapt import adapt
 from rootstock.deploy.cli.site.sources import sources
-from rootstock.deploy.output import print_result
+from rootstock.deploy.output import PEOPLE, StageLines, moment, print_result
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.state import Status
 
@@ -21,32 +24,71 @@ app = typer.Typer(help="Run and watch a site agent.", no_args_is_help=True)
 
 @app.command()
 def run(config: SiteConfigFile) -> None:
-    """Train the teacher net, ship it, evaluate and refine on request, until SIGTERM or Ctrl-C."""
+    """Train the teacher net, ship it, evaluate and refine on request, until SIGTERM or Ctrl-C.
+
+    SIGHUP ends it, too, where it comes from a terminal that was closed; a daemon goes on, and finds
+    by itself that its log was rotated.
+    """
     settings = load(config, SiteConfig)
     from rootstock.site_agent.agent import run as run_agent
 
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, lambda *_: None)
+        if _has_terminal():
+            numbers.append(signal.SIGHUP)
+    for number in numbers:
         signal.signal(number, lambda *_: stop.set())
-    run_agent(settings, stop)
+    lines = StageLines(lambda _, text: _say(text))
+    run_agent(
+        settings,
+        stop,
+        lambda status: lines.tell(status.site, status.message, status.step, status.steps),
+        lambda text: _say(f"warning: {text}"),
+    )
 
 
 @app.command()
 def status(config: SiteConfigFile, as_json: AsJson = False) -> None:
-    """Say what the agent at this lab is doing."""
-    path = load(config, SiteConfig).state / "status.json"
+    """Say what the agent at this lab is doing, or what it did last."""
+    state = load(config, SiteConfig).state
+    path = state / "status.json"
+    runs = runs_in(state)
     if not path.exists():
-        raise NotFoundError(f"{path}: no agent has run here yet; start `rootstock site run`")
+        started = "starts" if runs else "has not run here yet; start `rootstock site run`"
+        raise NotFoundError(f"{path}: the agent {started}")
     answer = Status.parse(path.read_bytes(), what=str(path))
     lines = [f"{answer.site} ({answer.category}): {answer.message or answer.phase}"]
+    if not runs:
+        ended = answer.phase in ("stopped", "failed")
+        lines.append(
+            "  runs       no"
+            + ("" if ended else ", it was killed in the middle of that")
+            + "; start `rootstock site run`"
+        )
     if answer.steps:
         lines.append(f"  step       {answer.step} of {answer.steps}")
     if answer.error_percent is not None:
         lines.append(f"  teacher    {answer.error_percent:.1f}% error on private validation data")
     if answer.shipped:
         lines.append(f"  shipped    {answer.shipped}")
-    lines.append(f"  at         {answer.at}")
-    print_result(answer.model_dump(mode="json"), *lines, as_json=as_json)
+    if answer.outcome and answer.outcome != answer.message:
+        lines.append(f"  outcome    {answer.outcome}")
+    lines.append(f"  at         {moment(answer.at)}")
+    print_result({**answer.model_dump(mode="json"), "runs": runs}, *lines, as_json=as_json)
+
+
+def _say(text: str) -> None:
+    PEOPLE.print(f"{datetime.now():%H:%M:%S} {text}", soft_wrap=True, markup=False)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 app.command()(adapt)

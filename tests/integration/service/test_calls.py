@@ -230,7 +230,7 @@ def test_the_operator_has_a_token_of_its_own(
 def test_the_operators_words_go_over_the_wire_and_errors_come_back_as_they_are(
     coordinator: Running, state: Path
 ) -> None:
-    with OperatorClient.of_state(state) as operator:
+    with OperatorClient(state) as operator:
         assert operator.grow() == []
         with pytest.raises(NotFoundError, match="no merge 'mrg-0001'"):
             operator.decide("mrg-0001", approve=False, reason="wrong labels")

@@ -156,7 +156,7 @@ def test_a_blob_of_which_the_net_holds_nine_tenths_travels_as_one_tenth(
         "the rest"
     )
     assert coordinator.registry.uploads.held_bytes() == {receipt.submission_id: shipment.left_out}
-    with OperatorClient.of_state(coordinator.paths.state) as operator:
+    with OperatorClient(coordinator.paths.state) as operator:
         answer = operator.status()
     (told,) = (each for each in answer.submissions if each.site == "dog-lab")
     assert (told.bytes_received, told.bytes_held) == (entry.size, shipment.left_out)

@@ -38,7 +38,7 @@ def test_the_operator_s_client_has_a_running_coordinator_collect(
     before = {blob.digest for blob in coordinator.store.blobs()}
     module = cat.teacher("cat", 1).manifest.category_module
     os.utime(coordinator.store.local_path(module.digest), (0, 0))
-    with OperatorClient.of_state(coordinator.paths.state) as operator:
+    with OperatorClient(coordinator.paths.state) as operator:
         told = operator.collect_garbage()
     assert told.digests == (module.digest,)
     assert (told.deleted.blobs, told.deleted.bytes) == (1, module.size)

@@ -88,7 +88,7 @@ def test_what_is_not_in_the_store_is_not_queued(coordinator: Running, lab: LabMa
         learned_from=1,
         judged_on=1,
     )
-    with OperatorClient.of_state(coordinator.paths.state) as operator:
+    with OperatorClient(coordinator.paths.state) as operator:
         with pytest.raises(ConflictError, match="not founded"):
             operator.connect("cat", "round", join)
         founded(coordinator, lab("cat-lab"))

@@ -5,7 +5,7 @@ import pytest
 
 from rootstock.common.errors import ConfigurationError, SchemaError
 from rootstock.site_agent.lab import set_up_torch
-from rootstock.site_agent.state import StatusFile, open_log, read_cursor, write_cursor
+from rootstock.site_agent.state import StatusFile, read_cursor, write_cursor
 from tests.support import digits_lab
 
 
@@ -41,13 +41,20 @@ def test_the_status_is_always_whole_and_ends_are_not_left_out(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
-def test_the_log_is_one_json_object_a_line(tmp_path: Path) -> None:
-    path = tmp_path / "lab" / "agent.log"
-    for _ in range(2):
-        log, file = open_log(path, "lab-α")
-        with file:
-            log.info("starts", numbers={"error": 1.5})
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [line["event"] for line in lines] == ["starts", "starts"]
-    assert lines[0]["site"] == "lab-α"
-    assert lines[0]["level"] == "info"
+def test_a_status_keeps_what_is_known_of_the_teacher(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    first = StatusFile(path, "lab", "cat")
+    first.error_percent, first.outcome = 12.5, "teacher net refused: growth: taken"
+    first.progress("stopped")
+    for category, kept in (("cat", 12.5), ("dog", None)):
+        again = StatusFile(path, "lab", category)
+        assert again.error_percent == kept
+        assert bool(again.outcome) == bool(again.error_percent)
+
+
+def test_a_status_that_is_none_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    path.write_bytes(b'{"phase": 3')
+    status = StatusFile(path, "lab", "cat")
+    status.progress("joining")
+    assert json.loads(path.read_text())["phase"] == "joining"

@@ -33,26 +33,34 @@ class VersionRange(_message.Message):
     def __init__(self, minimum: _Optional[int] = ..., maximum: _Optional[int] = ...) -> None: ...
 
 class GetPlanRequest(_message.Message):
-    __slots__ = ("protocol", "agent_version")
+    __slots__ = ("protocol", "agent_version", "category", "tasks", "new_version")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    NEW_VERSION_FIELD_NUMBER: _ClassVar[int]
     protocol: VersionRange
     agent_version: str
-    def __init__(self, protocol: _Optional[_Union[VersionRange, _Mapping]] = ..., agent_version: _Optional[str] = ...) -> None: ...
+    category: str
+    tasks: _containers.RepeatedScalarFieldContainer[str]
+    new_version: bool
+    def __init__(self, protocol: _Optional[_Union[VersionRange, _Mapping]] = ..., agent_version: _Optional[str] = ..., category: _Optional[str] = ..., tasks: _Optional[_Iterable[str]] = ..., new_version: _Optional[bool] = ...) -> None: ...
 
 class GetPlanResponse(_message.Message):
-    __slots__ = ("protocol", "plan", "plan_digest", "coordinator_version", "heads")
+    __slots__ = ("protocol", "plan", "plan_digest", "coordinator_version", "heads", "refusal")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     COORDINATOR_VERSION_FIELD_NUMBER: _ClassVar[int]
     HEADS_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     plan: bytes
     plan_digest: str
     coordinator_version: str
     heads: bytes
-    def __init__(self, protocol: _Optional[int] = ..., plan: _Optional[bytes] = ..., plan_digest: _Optional[str] = ..., coordinator_version: _Optional[str] = ..., heads: _Optional[bytes] = ...) -> None: ...
+    refusal: str
+    def __init__(self, protocol: _Optional[int] = ..., plan: _Optional[bytes] = ..., plan_digest: _Optional[str] = ..., coordinator_version: _Optional[str] = ..., heads: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class BeginUploadRequest(_message.Message):
     __slots__ = ("manifest", "signature", "leaves_out")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from rootstock.deploy.federation.tables import category_rows, category_tables
@@ -64,3 +66,25 @@ def test_each_task_has_a_table_of_its_own_and_a_segmentation_its_mean_iou() -> N
 
 def test_one_task_needs_no_name() -> None:
     assert printed(merge())[0].startswith("Error in % on each lab's validation data")
+
+
+@pytest.mark.parametrize("category", ["squamous-cell-carcinoma", "x" * 63, "cat"])
+@pytest.mark.parametrize("before", [17.5, 100.0])
+@pytest.mark.parametrize("asked", [3, 4])
+def test_no_number_is_broken_however_wide_the_columns_are(
+    category: str, before: float, asked: int
+) -> None:
+    numbers: dict[str, Any] = {"teacher_error": 17.5, "no_adapter_error": 100.0}
+    for name in ("zero_sample", "few_sample", "refined", "closed_form")[:asked]:
+        numbers |= {f"{name}_error": 10.9, f"{name}_uncalibrated_error": before}
+    lines = printed(
+        operator_pb2.MergeStatus(
+            category=category, task="classification", state="rolled_back", numbers=numbers
+        )
+    )
+    assert max(map(len, lines)) <= 80
+    text = " ".join(lines)
+    assert text.count(f"{before:.1f}→") == asked
+    assert re.findall(r"[\d.]+", text.replace("v", " ")).count("10.9") == asked
+    folded = "".join(line.split()[0] for line in lines[4:] if line.strip())
+    assert category in folded.replace("─", "")

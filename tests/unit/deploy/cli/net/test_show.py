@@ -107,13 +107,13 @@ def test_log_is_newest_first_with_the_merge_s_numbers(grown: GrownNet, command: 
         "  refined 1.2  104 s"
     )
     assert lines == [
-        f"version 3  {digests[0]}  2026-01-02T03:04:03",
+        f"version 3  {digests[0]}  2026-01-02 03:04:03 UTC",
         "    new-category: dog → classification from dog-lab, by the adapter refined at the lab",
         errors,
-        f"version 2  {digests[1]}  2026-01-02T03:04:02",
+        f"version 2  {digests[1]}  2026-01-02 03:04:02 UTC",
         "    new-category: cow → classification from cow-lab, by the adapter refined at the lab",
         errors,
-        f"version 1  {digests[2]}  2026-01-02T03:04:01",
+        f"version 1  {digests[2]}  2026-01-02 03:04:01 UTC",
         "    found: cat → classification from cat-lab",
         "    error in %: teacher 2.5",
     ]
