@@ -64,7 +64,7 @@ def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
         key = load(paths.key) if paths.plan.exists() else load_or_create(paths.key)
         registry = Registry(paths.database)
         try:
-            store = open_store(paths.artifacts, paths.cache)
+            store = open_store(paths.artifacts, paths.cache, began=paths.plan.exists())
             plan = publish_plan(config, store, paths.plan)
             move_samples(registry, store, plan.content_digest())
             sweep_areas(registry, store)

@@ -38,15 +38,23 @@ class LocalStore:
 
     A blob's age is that of its file. Whoever renews one holds the file `discarding` shared, whoever
     discards one holds it alone: none is deleted between the look at its age and the deletion.
+
+    A store that held blobs and whose folder is not there any more, as when a disk is not mounted,
+    is a StorageError: nothing is taken for lost, and nothing is written where the disk was.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self, root: Path, *, began: bool = False, within: LocalStore | None = None
+    ) -> None:
+        """`began`: it is known to hold blobs; `within` is the store that this is an area of."""
         self._root = root
         self._blobs = root / "blobs"
         self._refs = root / "refs"
+        self._whole = within or self
+        self._began = began or self._blobs.is_dir()
 
     def has(self, digest: str) -> bool:
-        return self._blob(digest).is_file()
+        return self._blob(digest).is_file() or self._missing()
 
     def size(self, digest: str) -> int:
         try:
@@ -77,7 +85,7 @@ class LocalStore:
     def renew(self, digest: str) -> bool:
         path = self._blob(digest)
         if not path.is_file():
-            return False
+            return self._missing()
         with storage_errors(path), self._discarding(fcntl.LOCK_SH):
             try:
                 os.utime(path)
@@ -100,6 +108,7 @@ class LocalStore:
     def local_path(self, digest: str) -> Path:
         path = self._blob(digest)
         if not path.is_file():
+            self._missing()
             raise no_blob(digest, str(self._root))
         return path
 
@@ -137,6 +146,7 @@ class LocalStore:
                 yield StoredBlob(path.name, found.st_size, found.st_mtime)
 
     def put_ref(self, name: str, digest: str) -> None:
+        self._missing()
         write_bytes(self._ref(name), check_digest(digest).encode())
 
     def get_ref(self, name: str) -> str | None:
@@ -153,7 +163,7 @@ class LocalStore:
                 yield str(path.relative_to(self._refs))
 
     def area(self, name: str) -> LocalStore:
-        return LocalStore(self._root / check_ref(name))
+        return LocalStore(self._root / check_ref(name), within=self._whole)
 
     def areas(self, under: str) -> Iterator[str]:
         folder = self._root / check_ref(under)
@@ -173,8 +183,22 @@ class LocalStore:
                 if path.stat().st_mtime < before:
                     path.unlink()
 
+    def _missing(self) -> bool:
+        """Return False, for what is missing in a store that is there; StorageError if it is not."""
+        whole = self._whole
+        if whole._blobs.is_dir():
+            whole._began = True
+        elif whole._began:
+            raise StorageError(
+                f"{whole._root}: the store's folder is not there; mount its disk, or restore it "
+                "from a backup"
+            )
+        return False
+
     def _there(self, digest: str) -> bool:
         """Say whether a blob need not be written; another user's, whose age stays, is replaced."""
+        if not self._blob(digest).is_file():
+            return self._missing()
         try:
             return self.renew(digest)
         except StorageError:
@@ -198,6 +222,7 @@ class LocalStore:
             if not target.parent.is_dir():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 sync_folder(target.parent.parent)
+        self._began = True
 
     def _take(self, path: Path, target: Path, digest: str, verified: bool) -> bool:
         """Link a file into the store; False if it is on another file system."""

@@ -8,14 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rootstock.common.errors import (
-    ConfigurationError,
-    ConflictError,
-    MissingExtraError,
-    NotFoundError,
-    StorageError,
-    UnreachableError,
-)
+from rootstock.common.errors import MissingExtraError, StorageError, UnreachableError
 
 try:
     import boto3
@@ -135,11 +128,11 @@ def absent(error: Exception) -> bool:
 
 @contextmanager
 def s3_errors(where: str) -> Iterator[None]:
-    """Turn boto3's errors into ours."""
+    """Turn boto3's errors into ours, all of which waiting may mend: no merge is blamed."""
     try:
         yield
     except _UNCONFIGURED as error:
-        raise ConfigurationError(
+        raise StorageError(
             f"{where}: {error}; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
             "AWS_DEFAULT_REGION, or a profile"
         ) from error
@@ -148,9 +141,9 @@ def s3_errors(where: str) -> Iterator[None]:
     except ClientError as error:
         code = _code(error)
         if code in _ABSENT or code == "NoSuchBucket":
-            raise NotFoundError(f"{where}: there is no such bucket; create it first") from error
+            raise StorageError(f"{where}: there is no such bucket; create it first") from error
         if code in _RACED:
-            raise ConflictError(
+            raise UnreachableError(
                 f"{where}: another writer is at the same object; try again"
             ) from error
         raise StorageError(

@@ -73,7 +73,7 @@ def inspect(job: bytes, threads: int) -> bytes:
     """
     torch.set_num_threads(threads)
     asked = InspectionJob.parse(job, what="inspection")
-    store = open_store(asked.artifacts, Path(asked.cache or asked.artifacts))
+    store = open_store(asked.artifacts, Path(asked.cache or asked.artifacts), began=True)
     (edge,) = asked.tree.edges
     join = (asked.tree, store, edge.category, edge.task)
     fingerprint = written(outputs(*join))

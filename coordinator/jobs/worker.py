@@ -49,7 +49,7 @@ class TransplantWorker:
     def __init__(self, job: TransplantJob, device: torch.device = CPU) -> None:
         self._job = job
         # A folder store has no copies; the job's schema asks for a cache where one is needed.
-        self._store = open_store(job.artifacts, Path(job.cache or job.artifacts))
+        self._store = open_store(job.artifacts, Path(job.cache or job.artifacts), began=True)
         self._device = device
         self._area = self._store.area(job_area(job.merge_id))
         self._at = checkpoints.load(self._area, job)

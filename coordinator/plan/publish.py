@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rootstock.common.artifacts.store import BlobStore
-from rootstock.common.errors import ConflictError
+from rootstock.common.errors import ConflictError, StorageError
 from rootstock.common.files import write_bytes
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.protocol import Plan
@@ -18,7 +18,7 @@ def publish_plan(config: CoordinatorConfig, store: BlobStore, path: Path) -> Pla
 
     Kept, not made anew: another version of torch could draw other initial weights from the same
     seed, and labs that have trained would then be under an old plan. Raises ConflictError if the
-    configuration asks for another one than labs have seen.
+    configuration asks for another one than labs have seen, StorageError if the store lacks it.
     """
     if path.exists():
         plan = Plan.parse(path.read_bytes(), what=f"plan {path}")
@@ -28,6 +28,11 @@ def publish_plan(config: CoordinatorConfig, store: BlobStore, path: Path) -> Pla
                 f"{path}: labs have seen a plan that the configuration no longer describes; put "
                 "back net, plan.architecture, plan.tasks and plan.limits, or begin a new net in "
                 "another state folder"
+            )
+        if not store.has(plan.content_digest()):
+            raise StorageError(
+                f"artifacts: the store lacks the plan that labs have seen ({path}); mount its "
+                "disk, give the store of then, or restore it from a backup"
             )
         return plan
     category_module, task_modules = initial_modules(

@@ -4,6 +4,7 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,46 @@ def test_half_written_files_of_killed_writers_go_once_they_are_old(tmp_path: Pat
     store.tidy(time.time() - 3600)
     assert [path.exists() for path in (*old, young)] == [False, False, True]
     assert len(list(store.blobs())) == 1
+
+
+OTHER = hashlib.sha256(b"other").hexdigest()
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder"])
+@pytest.mark.parametrize("opened", ["before", "since"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda store, digest: store.has(digest),
+        lambda store, digest: store.size(digest),
+        lambda store, digest: store.renew(digest),
+        lambda store, digest: store.read_bytes(digest, 10),
+        lambda store, digest: store.local_path(digest),
+        lambda store, digest: store.put_bytes(b"new"),
+        lambda store, digest: store.put_file(Path(__file__), digest, verified=True),
+        lambda store, digest: store.put_ref("here", digest),
+        lambda store, digest: store.area("jobs/mrg-0001").put_bytes(b"new"),
+        lambda store, digest: store.area("jobs/mrg-0001").put_ref("here", digest),
+        lambda store, digest: store.area("jobs/mrg-0001").local_path(digest),
+    ],
+)
+def test_a_disk_that_is_not_mounted_is_no_loss_and_is_not_written_below(
+    tmp_path: Path, left: str, opened: str, use: Callable[[LocalStore, str], object]
+) -> None:
+    root, away = tmp_path / "store", tmp_path / "away"
+    store = LocalStore(root)
+    digest = store.put_bytes(b"kept")
+    root.rename(away)
+    if left == "an empty folder":
+        root.mkdir()
+    if opened == "since":
+        store = LocalStore(root, began=True)
+    with pytest.raises(StorageError, match="the store's folder is not there; mount its disk"):
+        use(store, digest)
+    assert not root.exists() or not list(root.iterdir())
+    if root.exists():
+        root.rmdir()
+    away.rename(root)
+    assert store.read_bytes(digest, 10) == b"kept"
+    assert not store.has(OTHER)
+    assert store.read_bytes(store.put_bytes(b"new"), 10) == b"new"

@@ -12,7 +12,7 @@ import pytest
 from rootstock.common.artifacts.s3 import S3Store
 from rootstock.common.artifacts.s3_client import PART_BYTES
 from rootstock.common.artifacts.uri import open_store
-from rootstock.common.errors import NotFoundError, StorageError, UnreachableError
+from rootstock.common.errors import StorageError, UnreachableError
 from rootstock.common.files import file_digest
 
 
@@ -65,7 +65,7 @@ def test_a_server_that_does_not_answer_is_named(bucket: str, tmp_path: Path) -> 
 def test_a_missing_bucket_is_named(bucket: str, tmp_path: Path) -> None:
     store = open_store("s3://no-such-bucket-here/p", tmp_path / "cache")
     for call in (lambda: store.put_bytes(b"x"), lambda: store.has("0" * 64)):
-        with pytest.raises(NotFoundError, match="no such bucket; create it"):
+        with pytest.raises(StorageError, match="no such bucket; create it"):
             call()
 
 
