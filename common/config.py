@@ -112,7 +112,9 @@ def _explain(problem: Any, kind: type[Document]) -> str:
     if problem["type"] == "missing":
         return f"key '{key}' is missing; add it"
     rule = problem["msg"].removeprefix("Value error, ")
-    return f"key '{key}' = {problem['input']!r}: {rule}; change the value"
+    given = problem["input"]
+    value = "" if isinstance(given, dict) else f" = {given!r}"  # of a whole table, the rule tells
+    return f"key '{key}'{value}: {rule}; change the value" if key else f"{rule}; change the value"
 
 
 def _known_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -21,6 +21,7 @@ from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.recorder import Recorder
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.own_samples import categories_in
 from rootstock.coordinator.merges.reconciler import Reconciler
 from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.paths import StatePaths
@@ -38,9 +39,11 @@ def run_coordinator(config: CoordinatorConfig) -> None:
     """Serve until SIGTERM or SIGINT.
 
     A RootstockError says what stops it at start: a disk that cannot be written, a port in use, an
-    address that needs TLS, an MLflow server that does not answer.
+    address that needs TLS, a folder of samples that is not there.
     """
     log_to(sys.stderr)
+    if config.samples.folder is not None:
+        categories_in(config.samples.folder)  # later, what cannot be read costs but a warning
     with open_context(config) as context:
         runner = JobRunner(config.jobs)
         # Ray starts processes: it must do so before gRPC has started threads.

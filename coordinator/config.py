@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from rootstock.common.config import ConfiguredPath, expand
 from rootstock.common.distillation.settings import (
@@ -252,6 +252,16 @@ class CoordinatorConfig(StateConfig):
     evaluation: EvaluationConfig = EvaluationConfig()
     history: HistoryConfig = HistoryConfig()
     garbage: GarbageConfig = GarbageConfig()
+
+    @model_validator(mode="after")
+    def _rules_are_for_tasks_of_the_plan(self) -> Self:
+        known = [task.name for task in self.plan.tasks]
+        if unknown := sorted(self.acceptance.tasks.keys() - set(known)):
+            raise ValueError(
+                f"acceptance.tasks has a rule for '{unknown[0]}', which the plan has not; its "
+                f"tasks are {', '.join(known)}"
+            )
+        return self
 
     def distillation_for(self, task: TaskSpec) -> DistillationConfig:
         """Return how adapters below that task's modules are learned."""

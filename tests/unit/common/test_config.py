@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Self
 
 import pytest
+from pydantic import model_validator
 
-from rootstock.common.config import ConfiguredPath, expand, load
+from rootstock.common.config import ConfiguredPath, check, expand, load
 from rootstock.common.documents import Document
 from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.spec import Name
@@ -112,3 +114,26 @@ def test_a_name_says_what_it_may_be(tmp_path: Path, name: str) -> None:
     quoted = name.replace("\n", "\\n")
     with pytest.raises(ConfigurationError, match="names have 1 to 63 of the characters a-z"):
         loaded(tmp_path, f'site = "{quoted}"\nstate = "s"\n'.encode())
+
+
+class Pair(Document):
+    first: int
+    second: int
+
+    @model_validator(mode="after")
+    def _rise(self) -> Self:
+        if self.first > self.second:
+            raise ValueError("first is above second")
+        return self
+
+
+class Pairs(Document):
+    pair: Pair
+
+
+def test_a_rule_of_a_whole_table_does_not_print_the_table() -> None:
+    values = {"first": 2, "second": 1}
+    with pytest.raises(ConfigurationError, match="^x: first is above second; change the value$"):
+        check(values, Pair, source="x")
+    with pytest.raises(ConfigurationError, match="^x: key 'pair': first is above second; change"):
+        check({"pair": values}, Pairs, source="x")

@@ -64,3 +64,45 @@ def test_a_plan_has_the_extractor_of_its_own_architecture() -> None:
         match=r"plan\.architecture.*a lab chooses another with training\.extractor in site\.toml",
     ):
         check(values, CoordinatorConfig, source="coordinator.toml")
+
+
+@pytest.mark.parametrize("key", ["artifacts", "database", "state", "samples.folder"])
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("~/net", "/home/op/net"),
+        ("$ROOT/net", "/srv/net"),
+        ("$NO_SUCH/net", r"there is no \$NO_SUCH"),
+    ],
+)
+def test_paths_as_people_write_them(
+    monkeypatch: pytest.MonkeyPatch, key: str, path: str, says: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/op")
+    monkeypatch.setenv("ROOT", "/srv")
+    text = f"sqlite:///{path}" if key == "database" else path
+    values = {**BASE, "samples": {"folder": text}} if "." in key else {**BASE, key: text}
+    if "NO_SUCH" in path:
+        with pytest.raises(ConfigurationError, match=says):
+            check(values, CoordinatorConfig, source="coordinator.toml")
+        return
+    config = check(values, CoordinatorConfig, source="coordinator.toml")
+    shown = config.samples.folder if "." in key else getattr(config, key)
+    assert str(shown).removeprefix("sqlite:///") == says
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/~x", "postgresql+psycopg://op:$ecret@host/net", "sqlite://"]
+)
+def test_addresses_stay_as_they_are(url: str) -> None:
+    key = "artifacts" if url.startswith("s3") else "database"
+    config = check({**BASE, key: url}, CoordinatorConfig, source="coordinator.toml")
+    assert getattr(config, key) == url
+
+
+def test_a_rule_for_a_task_that_the_plan_has_not_is_refused() -> None:
+    values = {**BASE, "acceptance": {"tasks": {"segmentaton": {}}}}
+    with pytest.raises(
+        ConfigurationError, match=r"rule for 'segmentaton'.*tasks are classification"
+    ):
+        check(values, CoordinatorConfig, source="coordinator.toml")
