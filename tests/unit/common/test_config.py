@@ -133,7 +133,7 @@ class Pairs(Document):
 
 def test_a_rule_of_a_whole_table_does_not_print_the_table() -> None:
     values = {"first": 2, "second": 1}
-    with pytest.raises(ConfigurationError, match="^x: first is above second; change the value$"):
+    with pytest.raises(ConfigurationError, match=r"^x: first is above second; change the value$"):
         check(values, Pair, source="x")
-    with pytest.raises(ConfigurationError, match="^x: key 'pair': first is above second; change"):
+    with pytest.raises(ConfigurationError, match=r"^x: key 'pair': first is above second; change"):
         check({"pair": values}, Pairs, source="x")
