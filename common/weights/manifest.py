@@ -10,8 +10,11 @@ from rootstock.common.documents import Document, schema_errors
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, Setting
 
-MAX_MANIFEST_BYTES = 1 << 20
-"""A manifest names tensors, it holds none: VGG-16's has 6 KB. 1 MiB allows thousands of tensors."""
+MAX_MANIFEST_BYTES = 256 << 10
+"""A manifest names tensors, it holds none: VGG-16's has 6 KB. This allows 1,500 tensors."""
+
+MAX_MANIFEST_VALUES = 20_000
+"""JSON values: eight a tensor. Of what is no manifest, the validator makes an error a value."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-/]{1,200}$")]
@@ -144,6 +147,11 @@ def parse_manifest(data: bytes) -> Manifest:
         raise SchemaError(
             f"the manifest has {len(data)} bytes, the limit is {MAX_MANIFEST_BYTES}; "
             "a manifest names tensors and holds none"
+        )
+    values = sum(data.count(sign) for sign in (b",", b"[", b"{"))
+    if values > MAX_MANIFEST_VALUES:
+        raise SchemaError(
+            f"the manifest holds {values} values, the limit is {MAX_MANIFEST_VALUES}: it is none"
         )
     with schema_errors("manifest"):
         return _ANY.validate_json(data)

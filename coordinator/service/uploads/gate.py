@@ -17,7 +17,7 @@ from rootstock.coordinator.registry import Registry
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import BeginUploadRequest
 
 
-@lru_cache(maxsize=64)  # manifests of at most 1 MiB
+@lru_cache(maxsize=64)  # manifests of at most 256 KiB
 def blob_entries(document: bytes) -> dict[str, BlobEntry]:
     """Return a manifest's blobs by digest, each once, in its order."""
     entries: dict[str, BlobEntry] = {}
@@ -38,17 +38,20 @@ def samples_of(document: bytes) -> str | None:
     return None if shared is None else shared.blob.digest
 
 
-def check_origin(
-    registry: Registry, site: str, manifest: Manifest, request: BeginUploadRequest
-) -> None:
-    """Refuse a manifest that the calling site has not signed as its own."""
+def own_manifest(registry: Registry, site: str, request: BeginUploadRequest) -> Manifest:
+    """Read a manifest that the calling site has signed as its own; any other is refused.
+
+    The signature comes first: nothing is parsed for whom it is not.
+    """
+    key = registry.sites.key_of(site) or b""
+    verify(key, request.signature, request.manifest, what="the manifest")
+    manifest = parse_manifest(request.manifest)
     if manifest.site != site:
         raise IdentityError(
             f"the manifest is of site '{manifest.site}', the call of '{site}'; a site ships "
             "its own nets only"
         )
-    key = registry.sites.key_of(site) or b""
-    verify(key, request.signature, request.manifest, what="the manifest")
+    return manifest
 
 
 def check_manifest(manifest: Manifest, plan: Plan, heads: Heads | None) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import NotFoundError, SchemaError, UnreachableError
-from rootstock.common.weights.manifest import BlobEntry, RefinementManifest, parse_manifest
+from rootstock.common.weights.manifest import BlobEntry, RefinementManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.paths import StatePaths, samples_area, signature_ref
 from rootstock.coordinator.plan.heads import CurrentHeads
@@ -23,8 +23,8 @@ from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES, Tensor
 from rootstock.coordinator.service.uploads.gate import (
     blob_entries,
     check_manifest,
-    check_origin,
     check_size,
+    own_manifest,
     samples_of,
 )
 from rootstock.coordinator.service.uploads.partial import PartialUploads, Slots
@@ -146,8 +146,8 @@ class UploadSessions:
         )
 
     def _open(self, site: str, request: pb.BeginUploadRequest) -> Upload:
-        context, manifest = self._context, parse_manifest(request.manifest)
-        check_origin(context.registry, site, manifest, request)
+        context = self._context
+        manifest = own_manifest(context.registry, site, request)
         entries = blob_entries(request.manifest).values()
         if self._uploads.find(hashlib.sha256(request.manifest).hexdigest()) is None:
             # What was begun or received under an earlier plan stays as it is.

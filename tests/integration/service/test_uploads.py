@@ -275,6 +275,15 @@ def test_the_manifests_signature_is_checked(lab: LabMaker) -> None:
         cat.call("BeginUpload", request)
 
 
+def test_nothing_is_parsed_before_the_signature_is_known_to_be_the_site_s(lab: LabMaker) -> None:
+    cat, dog = lab("cat-lab"), lab("dog-lab")
+    bomb = b"[" * 100_000
+    with pytest.raises(IntegrityError, match="signature of the manifest"):
+        cat.call("BeginUpload", pb.BeginUploadRequest(manifest=bomb, signature=dog.key.sign(bomb)))
+    with pytest.raises(SchemaError, match="100000 values, the limit is"):
+        cat.call("BeginUpload", pb.BeginUploadRequest(manifest=bomb, signature=cat.key.sign(bomb)))
+
+
 @pytest.mark.parametrize("coordinator", [{"max_open_uploads_per_site": 2}], indirect=True)
 def test_the_quota_of_open_uploads(lab: LabMaker) -> None:
     cat = lab("cat-lab")
