@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from rootstock.common.artifacts.store import check_digest
@@ -21,47 +20,10 @@ from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 IDLE_SECONDS = 120.0
 """A stream on which nothing arrives for this long is given up; the upload stays, to be resumed."""
 
-STREAMS = 64
-"""Streams at once: at up to 8 MiB each that wait for the disk (see common.transport.receive),
-half a GiB. Labs beyond that try again later, with what they have sent kept."""
-
-STREAMS_PER_SITE = 4
-"""An agent sends one blob at a time; after a cut, older streams may live here for a while."""
-
 DIGEST_DIGITS = 64
 """Every file's name begins with the digest of its blob."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK)  # of a file system without second names
-
-
-class Slots:
-    """Bounds the streams that are open, for each uses memory. Use from one event loop."""
-
-    def __init__(self, in_all: int = STREAMS, per_site: int = STREAMS_PER_SITE) -> None:
-        self._in_all = in_all
-        self._per_site = per_site
-        self._open: Counter[str] = Counter()
-
-    @contextmanager
-    def taken(self, site: str) -> Iterator[None]:
-        """Take a slot for as long as a stream of a site lasts; UnreachableError if none is free."""
-        if self._open[site] >= self._per_site:
-            raise UnreachableError(
-                f"site '{site}' has {self._open[site]} upload streams open, the limit is "
-                f"{self._per_site}; end those, or try again later"
-            )
-        if self._open.total() >= self._in_all:
-            raise UnreachableError(
-                f"{self._open.total()} upload streams are open, the limit is {self._in_all}; try "
-                "again later"
-            )
-        self._open[site] += 1
-        try:
-            yield
-        finally:
-            self._open[site] -= 1
-            if not self._open[site]:
-                del self._open[site]
 
 
 class StrippedReceiver(ChunkReceiver):

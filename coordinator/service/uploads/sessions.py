@@ -27,7 +27,8 @@ from rootstock.coordinator.service.uploads.gate import (
     own_manifest,
     samples_of,
 )
-from rootstock.coordinator.service.uploads.partial import PartialUploads, Slots
+from rootstock.coordinator.service.uploads.partial import PartialUploads
+from rootstock.coordinator.service.uploads.slots import Slots
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 FIRST_MESSAGE_SECONDS = 30.0
@@ -84,11 +85,11 @@ class UploadSessions:
         """Take the chunks of one blob.
 
         RefusedError if a chunk breaks a rule, or the whole does not match its digest;
-        UnreachableError if a newer stream supersedes this one, or too many are open.
+        UnreachableError if a newer stream supersedes this one, too many are open, or this one is
+        slow and another lab waits.
         """
         # Before the first message: that one is in memory, too.
-        with self._slots.taken(site):
-            return await self._receive(site, messages)
+        return await self._slots.run(site, messages, lambda counted: self._receive(site, counted))
 
     async def _receive(
         self, site: str, messages: AsyncIterator[pb.UploadRequest]

@@ -30,7 +30,7 @@ from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.paths import signature_ref
 from rootstock.coordinator.registry import SubmissionState
 from rootstock.coordinator.registry.uploads import LEASE_SECONDS
-from rootstock.coordinator.service.uploads.partial import STREAMS_PER_SITE, Slots
+from rootstock.coordinator.service.uploads.slots import STREAMS_PER_SITE
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_server import (
     CHUNK,
@@ -176,16 +176,6 @@ def test_a_site_has_so_many_streams_and_the_next_is_told_to_wait(lab: LabMaker) 
     assert cat.ship(teacher).submission_id == begun.upload_id
     for call in calls:
         call.cancel()
-
-
-def test_streams_of_all_sites_together_are_bounded() -> None:
-    slots = Slots(in_all=2, per_site=2)
-    with slots.taken("cat-lab"):
-        refused = pytest.raises(UnreachableError, match="2 upload streams are open, the limit is 2")
-        with slots.taken("dog-lab"), refused, slots.taken("cow-lab"):
-            pass
-        with slots.taken("cow-lab"):
-            pass
 
 
 def test_wrong_bytes_are_dropped_and_said(coordinator: Running, lab: LabMaker) -> None:
