@@ -30,6 +30,8 @@ class ServerConfig(Document):
     max_open_uploads_per_site: int = Field(default=4, ge=1, le=1000)
     max_open_bytes_per_site: int = Field(default=16 << 30, ge=1 << 10)
     """Bytes of all blobs of a site's open uploads. 16 GiB are 28 VGG-16s in float32."""
+    max_open_merges_per_site: int = Field(default=64, ge=1, le=100_000)
+    """A site with so many open merges ships its next teacher net when some have ended."""
 
 
 class PlanConfig(Document):
@@ -67,6 +69,8 @@ class JobsConfig(Document):
     """CPUs of a local Ray; None takes all of the machine's."""
     checkpoint_steps: int = Field(default=50, ge=1)
     max_restarts: int = Field(default=3, ge=0)
+    max_per_site: int = Field(default=2, ge=1, le=1000)
+    """Merges of one site whose jobs run or wait for Ray at once; its others wait for these."""
 
 
 class DistillationConfig(BackDistillationSettings):
@@ -179,6 +183,8 @@ class EvaluationConfig(Document):
     """What is asked of the owning lab."""
 
     refine: bool = True
+    patience_days: float = Field(default=30.0, gt=0, le=36_500)
+    """How long a lab may take to answer; then its merge fails, and the lab can ship again."""
 
 
 class HistoryConfig(Document):

@@ -6,6 +6,8 @@ in the registry has passed.
 
 from __future__ import annotations
 
+import time
+
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import AdapterSpec
@@ -63,14 +65,28 @@ def ask(
     context.registry.evaluations.request(submission.site, request)
 
 
-async def answer(registry: Registry, merge_id: str, turn: int) -> EvaluationReport | None:
-    """Wait for the lab's report, however long; None if the operator rejects the merge."""
+async def answer(
+    registry: Registry, merge_id: str, turn: int, patience_days: float
+) -> EvaluationReport | None:
+    """Wait for the lab's report; None if the operator rejects the merge.
+
+    ConflictError if the lab has not answered in that time.
+    """
 
     def look() -> EvaluationReport | Decision | None:
         evaluation = registry.evaluations.of_merge(merge_id, turn)
         if evaluation is not None and evaluation.report is not None:
             return evaluation.report
-        return registry.merges.get(merge_id).decision
+        decision = registry.merges.get(merge_id).decision
+        if decision is None and evaluation is not None:
+            asked_at = evaluation.requested_at
+            if time.time() > asked_at + patience_days * 24 * 3600:
+                raise ConflictError(
+                    f"{evaluation.site} has not answered evaluation {evaluation.id} for "
+                    f"{patience_days:g} days (evaluation.patience_days); have it ship its teacher "
+                    "net again when its agent runs"
+                )
+        return decision
 
     answer = await wait_for(registry, merge_id, look)
     return answer if isinstance(answer, EvaluationReport) else None

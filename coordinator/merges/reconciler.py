@@ -129,7 +129,7 @@ class Reconciler:
         tasks = () if tree is None else tree.task_modules
         due: dict[str, Work] = {
             merge_id: Work(partial(self._runner.carry, merge_id), partial(self._fail, merge_id))
-            for merge_id in ready(merges, tasks)
+            for merge_id in ready(merges, tasks, context.config.jobs.max_per_site)
         }
         received = of_labs(registry.submissions.all(SubmissionState.RECEIVED))
         for submission in received:

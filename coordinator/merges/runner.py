@@ -167,7 +167,8 @@ class MergeRunner:
         await asyncio.to_thread(
             ask, self._context, merge, submission, candidates, turn=result.turn, refinement=spec
         )
-        report = await answer(self._context.registry, merge.id, result.turn)
+        patience = self._context.config.evaluation.patience_days
+        report = await answer(self._context.registry, merge.id, result.turn, patience)
         if report is None:
             await self._rejected(merge, submission)
             return False

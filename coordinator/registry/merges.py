@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import ConflictError, NotFoundError
@@ -18,7 +18,7 @@ from rootstock.coordinator.registry.database import Subject
 from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.records import Decision, Merge, record
-from rootstock.coordinator.registry.tables import MergeRow, take
+from rootstock.coordinator.registry.tables import MergeRow, UploadRow, take
 
 OLDEST_FIRST = (MergeRow.created_at, MergeRow.id)
 
@@ -136,20 +136,31 @@ class Merges(Subject):
             select(
                 MergeRow.id,
                 MergeRow.submission_id,
+                UploadRow.site,
                 MergeRow.operation,
                 MergeRow.category,
                 MergeRow.task,
                 MergeRow.state,
-                or_(MergeRow.released, MergeRow.decision.is_not(None)),
+                MergeRow.released,
+                MergeRow.decision,
             )
+            .join(UploadRow, UploadRow.id == MergeRow.submission_id)
             .where(MergeRow.state.in_(OPEN_MERGES))
             .order_by(*OLDEST_FIRST)
         )
         with self._database.read() as session:
             rows = session.execute(query)
             return [
-                OpenMerge(name, submission, Operation(kind, category, task), state, released)
-                for name, submission, kind, category, task, state, released in rows
+                OpenMerge(
+                    id=row.id,
+                    submission_id=row.submission_id,
+                    site=row.site,
+                    operation=Operation(row.operation, row.category, row.task),
+                    state=row.state,
+                    released=row.released or row.decision is not None,
+                    decided=row.decision is not None,
+                )
+                for row in rows
             ]
 
     def unlogged(self) -> list[str]:

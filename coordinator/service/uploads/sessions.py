@@ -164,6 +164,7 @@ class UploadSessions:
             request.signature,
             open_limit=context.config.server.max_open_uploads_per_site,
             byte_limit=context.config.server.max_open_bytes_per_site,
+            merge_limit=context.config.server.max_open_merges_per_site,
         )
 
     def _store_of(self, upload: Upload | Submission, digest: str) -> BlobStore:

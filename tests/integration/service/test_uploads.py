@@ -27,8 +27,9 @@ from rootstock.common.errors import (
 from rootstock.common.identity.keys import verify
 from rootstock.common.protocol import receipt_bytes
 from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.paths import signature_ref
-from rootstock.coordinator.registry import SubmissionState
+from rootstock.coordinator.registry import MergeState, SubmissionState
 from rootstock.coordinator.registry.uploads import LEASE_SECONDS
 from rootstock.coordinator.service.uploads.slots import STREAMS_PER_SITE
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -284,6 +285,26 @@ def test_the_quota_of_open_uploads(lab: LabMaker) -> None:
         cat.begin(teachers[2].manifest)
     cat.ship(teachers[0])
     assert cat.ship(teachers[2]).submission_id == "sub-0003"
+
+
+@pytest.mark.parametrize("coordinator", [{"max_open_merges_per_site": 2}], indirect=True)
+def test_the_quota_of_open_merges(coordinator: Running, lab: LabMaker) -> None:
+    cat, dog = lab("cat-lab"), lab("dog-lab")
+    merges, submissions = coordinator.registry.merges, coordinator.registry.submissions
+    first = cat.ship(cat.teacher("cat", 1)).submission_id
+    merge = merges.create(first, "cat", "classification", OperationKind.FOUND)
+    second = cat.ship(cat.teacher("cow", 2)).submission_id
+    third = cat.teacher("pig", 3)
+    with pytest.raises(UnreachableError, match="'cat-lab' has 2 open merges, the limit is 2; wait"):
+        cat.begin(third.manifest)
+    assert dog.ship(dog.teacher("dog", 9)).submission_id == "sub-0003"
+    submissions.set_state(second, SubmissionState.REFUSED, "taken")
+    fourth = cat.ship(third).submission_id
+    with pytest.raises(UnreachableError, match="2 open merges"):
+        cat.begin(cat.teacher("hen", 4).manifest)
+    merges.advance(merge.id, MergeState.REJECTED, reason="too high an error")
+    submissions.set_state(fourth, SubmissionState.ADMITTED)
+    cat.begin(cat.teacher("hen", 4).manifest)
 
 
 @pytest.mark.parametrize("coordinator", [{"max_open_bytes_per_site": 1024}], indirect=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rootstock.common.nets.calibration import Calibration
+from rootstock.coordinator.config import EvaluationConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.history.recorder import gather
@@ -149,3 +151,16 @@ def test_the_accepted_candidate_s_calibration_goes_to_the_edge_and_the_record(
     assert (row["no_adapter_error"], row["zero_sample_error"]) == (50.0, 8.0)
     assert row["zero_sample_uncalibrated_error"] == 38.0
     assert row["refined_error"] is row["refined_uncalibrated_error"] is None
+
+
+def test_a_lab_that_does_not_answer_is_not_waited_for_for_ever(
+    context: CoordinatorContext, tmp_path: Path
+) -> None:
+    merge = evaluating(context, tmp_path)
+    impatient = EvaluationConfig(patience_days=1e-9)
+    config = context.config.model_copy(update={"evaluation": impatient})
+    asyncio.run(merge_runner(replace(context, config=config)).carry(merge.id))
+    ended = context.registry.merges.get(merge.id)
+    assert ended.state is MergeState.FAILED
+    assert "dog-lab has not answered evaluation evl-0002 for 1e-09 days" in ended.reason
+    assert "ship its teacher net again" in ended.reason
