@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +13,9 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
 from rootstock.common.files import storage_errors
+
+MAX_LOG_BYTES = 16 << 20
+"""A log of this size is renamed to end in .1, in place of the one before: two are kept."""
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -37,7 +40,8 @@ def log_to(stream: TextIO) -> None:
 def open_log(path: Path, *also: structlog.typing.Processor, **bound: str) -> Iterator[Log]:
     """Append to a log file, made if missing, and made anew where it was renamed or removed.
 
-    `also` sees each event, `bound` is in every line. What cannot be written is raised.
+    It has 16 MiB at most, and so has the one before it. `also` sees each event, `bound` is in
+    every line. What cannot be written is raised.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +63,14 @@ def open_log(path: Path, *also: structlog.typing.Processor, **bound: str) -> Ite
 
 
 class _Handler(WatchedFileHandler):
-    """Reopens a file that was rotated away; does not hide that a disk is full."""
+    """Reopens a file that was rotated away, by others or here; does not hide a full disk."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        path = Path(self.baseFilename)
+        with suppress(FileNotFoundError):
+            if path.stat().st_size >= MAX_LOG_BYTES:
+                path.replace(f"{path}.1")  # what is missing is opened anew
+        super().emit(record)
 
     def handleError(self, record: Any) -> None:  # noqa: ARG002, N802  # logging's signature
         raise  # called while the error is handled

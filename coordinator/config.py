@@ -30,6 +30,8 @@ class ServerConfig(Document):
     max_open_uploads_per_site: int = Field(default=4, ge=1, le=1000)
     max_open_bytes_per_site: int = Field(default=16 << 30, ge=1 << 10)
     """Bytes of all blobs of a site's open uploads. 16 GiB are 28 VGG-16s in float32."""
+    min_free_bytes: int = Field(default=64 << 20, ge=0)
+    """What stays free on the disk of partial uploads: an upload that would need it waits."""
     max_open_merges_per_site: int = Field(default=64, ge=1, le=100_000)
     """A site with so many open merges ships its next teacher net when some have ended."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
@@ -114,6 +115,18 @@ class PartialUploads:
                 part.unlink()
             return 0
         return offset
+
+    def require_room(self, size: int, stays_free: int) -> None:
+        """Raise UnreachableError if so many more bytes leave less free on the disk."""
+        with storage_errors(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self._root).free
+        if free < size + stays_free:
+            raise UnreachableError(
+                f"the coordinator's disk has {free} bytes free, {size} are to come and "
+                f"{stays_free} stay free (server.min_free_bytes); try again when its operator has "
+                "made room"
+            )
 
     def keep_only(self, site: str, transfer: Transfer) -> None:
         """Remove partial files of a blob with other tensors left out: one is resumed."""

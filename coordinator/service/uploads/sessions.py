@@ -60,7 +60,7 @@ class UploadSessions:
         """Open or resume an upload; say what is missing, and from which offset.
 
         RefusedError if the manifest breaks a rule that can be checked without its blobs,
-        IdentityError if it is another site's, UnreachableError if the quota is used up for now.
+        IdentityError if it is another site's, UnreachableError if the quota or the disk is used up.
         """
         upload = await asyncio.to_thread(self._open, site, request)
         if upload.receipt is not None:
@@ -76,6 +76,10 @@ class UploadSessions:
             )
             if blob is not None:
                 missing.append(blob)
+        if missing:
+            to_come = sum(blob.size - blob.durable_offset for blob in missing)
+            stays_free = self._context.config.server.min_free_bytes
+            await asyncio.to_thread(self._partial.require_room, to_come, stays_free)
         self._log.info("upload.begun", site=site, upload=upload.id, missing=len(missing))
         return pb.BeginUploadResponse(upload_id=upload.id, missing=missing)
 

@@ -307,6 +307,15 @@ def test_the_quota_of_open_merges(coordinator: Running, lab: LabMaker) -> None:
     cat.begin(cat.teacher("hen", 4).manifest)
 
 
+@pytest.mark.parametrize("coordinator", [{"min_free_bytes": 1 << 60}], indirect=True)
+def test_a_disk_is_never_filled_to_the_brim(coordinator: Running, lab: LabMaker) -> None:
+    cat = lab("cat-lab")
+    teacher = cat.teacher("cat")
+    with pytest.raises(UnreachableError, match=r"bytes free, \d+ are to come and .* stay free"):
+        cat.begin(teacher.manifest)
+    assert list(coordinator.paths.incoming.glob("*/*")) == []
+
+
 @pytest.mark.parametrize("coordinator", [{"max_open_bytes_per_site": 1024}], indirect=True)
 def test_the_quota_of_bytes(lab: LabMaker) -> None:
     cat = lab("cat-lab")

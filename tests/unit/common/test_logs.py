@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.common.logs import open_log
+from rootstock.common.logs import MAX_LOG_BYTES, open_log
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -43,6 +43,22 @@ def test_a_log_that_was_cut_goes_on(tmp_path: Path) -> None:
         path.write_bytes(b"")
         log.info("after")
     assert [line["event"] for line in lines(path)] == ["after"]
+
+
+def test_two_logs_of_a_bounded_size_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "agent.log"
+    filler = "x" * (1 << 20)
+    with open_log(path) as log:
+        for number in range(40):
+            log.info(f"event {number}", filler=filler)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["agent.log", "agent.log.1"]
+    size = sum(each.stat().st_size for each in tmp_path.iterdir())
+    assert size < 2 * MAX_LOG_BYTES + (3 << 20)
+    events = [
+        line["event"] for each in (path.with_name("agent.log.1"), path) for line in lines(each)
+    ]
+    assert events == [f"event {number}" for number in range(40 - len(events), 40)]
+    assert len(events) > 16
 
 
 def test_what_cannot_be_written_is_raised() -> None:
