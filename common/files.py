@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from rootstock.common.errors import ConflictError, SchemaError, StorageError
 
@@ -25,6 +25,8 @@ _REMEDIES = {
     errno.EACCES: "give this user the right to it, or name another folder",
     errno.EPERM: "give this user the right to it, or name another folder",
     errno.EIO: "the disk reports a fault: check it, or move the folder to another one",
+    errno.ENAMETOOLONG: "the path is too long: name a shorter one",
+    errno.ELOOP: "links there lead in a circle: name the folder itself",
     errno.ENOTDIR: "a file stands where a folder is needed: move it away, or name another folder",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the system's limit of open files",
@@ -106,26 +108,67 @@ def file_digest(path: Path) -> str:
 
 
 @contextmanager
-def only_one(folder: Path, who: str) -> Iterator[None]:
+def only_one(
+    folder: Path, who: str, *, remedy: str = "stop it, or give this one another folder with `state`"
+) -> Iterator[None]:
     """Lock a state folder, made if missing, for this process.
 
     The lock ends with it, also by ``kill -9``. `who` is how the error names what runs there
-    ("agent", "coordinator").
+    ("agent", "coordinator"), `remedy` what to do about it. StorageError if the folder cannot be
+    made or written.
     """
     path = folder / "lock"
     with storage_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         file = path.open("a+")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
+        if not _locked(file):
             raise ConflictError(
-                f"{path}: another {who} (process {file.read(20) or 'unknown'}) runs in this state "
-                "folder; stop it, or give this one another folder with `state`"
-            ) from error
+                f"{path}: another {who} (process {_owner(file) or 'unknown'}) runs in this state "
+                f"folder; {remedy}"
+            )
+        file.seek(0)
+        if (said := file.read(20)) and not said.isdecimal():
+            raise ConflictError(f"{path}: is a file of something else; name another folder")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def lock_owner(folder: Path) -> int | None:
+    """Return the process that has a state folder's lock; None if nobody has it.
+
+    0 if it cannot be told who has it.
+    """
+    try:
+        with (folder / "lock").open("r+") as file:
+            return None if _locked(file) else _owner(file)
+    except FileNotFoundError:
+        return None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those around it where they are missing; StorageError if that fails."""
+    with storage_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, "") from None
+        except FileNotFoundError as error:  # /proc, for example, takes no folders
+            raise StorageError(f"{folder}: cannot be made; name a folder on a disk") from error
+
+
+def _locked(file: TextIO) -> bool:
+    """Take a file's lock, which ends when the file is closed; say whether that was possible."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _owner(file: TextIO) -> int:
+    file.seek(0)
+    said = file.read(20)
+    return int(said) if said.isdecimal() else 0
