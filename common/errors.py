@@ -25,13 +25,11 @@ Every message names the value, the rule and the remedy. Exit 0 is success, 1 a f
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class RootstockError(Exception):
     """Anything that Rootstock itself raises on purpose."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class ConfigurationError(RootstockError, ValueError):

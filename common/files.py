@@ -31,6 +31,8 @@ _REMEDIES = {
     errno.EACCES: "give this user the right to it, or name another folder",
     errno.EPERM: "give this user the right to it, or name another folder",
     errno.EIO: "the disk reports a fault: check it, or move the folder to another one",
+    errno.ENAMETOOLONG: "the path is too long: name a shorter one",
+    errno.ELOOP: "links there lead in a circle: name the folder itself",
     errno.ENOTDIR: "a file stands where a folder is needed: move it away, or name another folder",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the system's limit of open files",
@@ -112,38 +114,61 @@ def file_digest(path: Path) -> str:
 
 
 @contextmanager
-def only_one(folder: Path, who: str) -> Iterator[None]:
+def only_one(
+    folder: Path, who: str, *, remedy: str = "stop it, or give this one another folder with `state`"
+) -> Iterator[None]:
     """Lock a state folder, made if missing, for this process.
 
     The lock ends with it, also by ``kill -9``. `who` is how the error names what runs there
-    ("agent", "coordinator").
+    ("agent", "coordinator"), `remedy` what to do about it. StorageError if the folder cannot be
+    made or written.
     """
     path = folder / _LOCK
     with storage_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         file = path.open("a+")
     with file:
         if not _locked(file, fcntl.LOCK_EX):
             raise ConflictError(
                 f"{path}: another {who} (process {_owner(file) or 'unknown'}) runs in this state "
-                "folder; stop it, or give this one another folder with `state`"
+                f"folder; {remedy}"
             )
+        file.seek(0)
+        if (said := file.read(20)) and not said.isdecimal():
+            raise ConflictError(f"{path}: is a file of something else; name another folder")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
 
 
-def runs_in(folder: Path) -> bool:
-    """Return whether a process has the lock of a state folder; nothing is made or changed."""
+def lock_owner(folder: Path) -> int | None:
+    """Return the process that has a state folder's lock; None if nobody has it.
+
+    0 if it cannot be told who has it. Nothing is made or changed.
+    """
     path = folder / _LOCK
     with storage_errors(path), suppress(FileNotFoundError), path.open() as file:
-        return not _locked(file, fcntl.LOCK_SH)
-    return False
+        return None if _locked(file, fcntl.LOCK_SH) else _owner(file)
+    return None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those around it where they are missing; StorageError if that fails."""
+    with storage_errors(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, "") from None
+        except FileNotFoundError as error:  # /proc, for example, takes no folders
+            raise StorageError(f"{folder}: cannot be made; name a folder on a disk") from error
 
 
 def _locked(file: TextIO, kind: int) -> bool:
-    """Take a lock; one who only looks whether it is taken lets go at once and is waited for."""
+    """Take a file's lock, which ends when the file is closed; say whether that was possible.
+
+    One who only looks whether it is taken lets go at once, and is waited for.
+    """
     for _ in range(_LOOKS):
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -154,6 +179,7 @@ def _locked(file: TextIO, kind: int) -> bool:
     return False
 
 
-def _owner(file: TextIO) -> str:
+def _owner(file: TextIO) -> int:
     file.seek(0)
-    return file.read(20)
+    said = file.read(20)
+    return int(said) if said.isdecimal() else 0

@@ -10,7 +10,7 @@ import grpc
 
 from rootstock.common.artifacts.gc import Collection, Count
 from rootstock.common.errors import NotFoundError, UnreachableError
-from rootstock.common.files import runs_in
+from rootstock.common.files import lock_owner
 from rootstock.common.protocol import Heads
 from rootstock.common.transport.channel import CLIENT_OPTIONS
 from rootstock.common.transport.status import error_from_rpc, from_peer
@@ -135,7 +135,7 @@ class OperatorClient:
             raise self._unreachable(error.code().name) from error
 
     def _unreachable(self, why: str) -> UnreachableError:
-        if runs_in(self._state):
+        if lock_owner(self._state) is not None:
             return UnreachableError(
                 f"the coordinator of {self._state} runs and does not answer at {self._address} "
                 f"({why}): it starts, stops or is busy; try again, and look into its log"

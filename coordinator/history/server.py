@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from contextlib import closing
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlsplit
+from urllib.request import ProxyHandler, build_opener, getproxies, proxy_bypass
+
+from rootstock.common.environment import is_loopback
+from rootstock.common.files import make_folder
 
 HOST = "127.0.0.1"
+
+_DATABASE = "mlflow.db"
+
+
+def prepare(folder: Path) -> None:
+    """Make a server's folder; delete a database in it that has no run.
+
+    MLflow makes its tables in steps that it cannot repeat: a server that was stopped in the midst
+    of them would never start again.
+    """
+    make_folder(folder)
+    database = folder / _DATABASE
+    if database.exists() and not _has_runs(database):
+        for path in (database, *folder.glob(f"{_DATABASE}-*")):  # its journals
+            path.unlink(missing_ok=True)
+
+
+def _has_runs(database: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as opened:
+            return opened.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is not None
+    except sqlite3.DatabaseError as error:
+        # Any other error may pass, and says nothing of what the database holds.
+        return "no such table" not in str(error)
 
 
 def command(folder: Path, port: int) -> list[str]:
     """Return the command line of a server that keeps everything in `folder`."""
     return [
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", f"sqlite:///{(folder / 'mlflow.db').resolve()}"),
+        *("--backend-store-uri", f"sqlite:///{(folder / _DATABASE).resolve()}"),
         *("--artifacts-destination", str((folder / "artifacts").resolve())),
         *("--host", HOST, "--port", str(port), "--workers", "1"),
     ]
@@ -28,11 +58,7 @@ def environment() -> dict[str, str]:
     MLflow 3 would start seven more processes for jobs on traces, which nothing here has: measured
     on two idle cores, 2.4 GB and both cores busy against 0.5 GB and 0.3% of one.
     """
-    return {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PYTHONUNBUFFERED": "1",
-    }
+    return {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def is_healthy(port: int) -> bool:
@@ -44,9 +70,42 @@ def is_healthy(port: int) -> bool:
 
 
 def health(uri: str, seconds: float) -> int:
-    """Return the status code of a server's /health; OSError or HTTPException if it is silent."""
+    """Return the status code of a server's /health; OSError or HTTPException if it is silent.
+
+    It is asked as MLflow's client asks: by the environment's proxy, unless it is on this machine.
+    """
     parts = urlsplit(uri)
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    with closing(kind(parts.hostname or "", parts.port, timeout=seconds)) as connection:
-        connection.request("GET", parts.path + "/health")
-        return connection.getresponse().status
+    host = parts.hostname or ""
+    proxy = None if is_loopback(host) or proxy_bypass(host) else getproxies().get(parts.scheme)
+    opener = build_opener(ProxyHandler({parts.scheme: proxy} if proxy else {}))
+    # Without a name and a password, which urllib would take for a part of the host.
+    address = parts._replace(
+        netloc=parts.netloc.rpartition("@")[2], path=parts.path + "/health", query="", fragment=""
+    )
+    try:
+        with closing(opener.open(address.geturl(), timeout=seconds)) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        error.close()
+        if proxy is None or error.code not in _PROXYS_OWN:
+            return error.code
+        raise OSError(_through(proxy, host, f"answers {error.code}")) from error
+    except URLError as error:
+        if proxy is None:
+            raise
+        raise OSError(_through(proxy, host, f"answers nothing ({error.reason})")) from error
+
+
+_PROXYS_OWN = frozenset(
+    {HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED}
+    | {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
+"""Status codes that may be the proxy's, not the server's."""
+
+
+def _through(proxy: str, host: str, what: str) -> str:
+    shown = urlsplit(proxy if "://" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
+    return (
+        f"the proxy {shown}, which the environment names, {what}; if {host} is reached without it, "
+        f"set NO_PROXY={host}"
+    )

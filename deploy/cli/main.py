@@ -7,13 +7,16 @@ and keeps its traceback.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from io import TextIOWrapper
 
 import typer
 
 from rootstock import __version__
 from rootstock.common.config import expand
+from rootstock.common.environment import isolate
 from rootstock.common.errors import RootstockError
 from rootstock.deploy.cli import bench, federation
 from rootstock.deploy.cli.coordinator import app as coordinator
@@ -38,6 +41,7 @@ app.add_typer(net.app, name="net")
 bench.add_to(app)
 app.command()(federation.demo)
 app.command()(federation.up)
+app.command()(federation.down)
 
 
 def _show_version(wanted: bool) -> None:
@@ -63,6 +67,11 @@ def _at_home(argument: str) -> str:
 
 def main() -> None:
     """Run the command line; the entry point of the ``rootstock`` script."""
+    isolate(os.environ)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal that cannot show a letter shows its number.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app([_at_home(each) for each in sys.argv[1:]])
     except RootstockError as error:

@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.spec import Name
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.site_agent.config import SiteConfig
+
+OTHERS = frozenset({"coordinator", "mlflow", "mlflow-ui"})
+"""Processes beside the labs' agents; each has a log and a configuration by its name."""
 
 
 class FederationConfig(Document):
@@ -110,7 +114,7 @@ def resolve(
     """
     address = f"127.0.0.1:{coordinator_port}"
     coordinator = merge(
-        config.coordinator,
+        _with_whole_paths(config.coordinator),
         {
             "net": config.net,
             "state": str(state / "coordinator"),
@@ -129,10 +133,29 @@ def resolve(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigurationError(f"{source}: two labs are named {twice[0]!r}; names are unique")
+    if taken := OTHERS.intersection(names):
+        raise ConfigurationError(
+            f"{source}: a lab is named {min(taken)!r}, as another process of the federation is; "
+            "give it another name"
+        )
     return Federation(
         coordinator=check(coordinator, CoordinatorConfig, source=f"{source}: coordinator"),
         sites=tuple(sites),
     )
+
+
+def _with_whole_paths(coordinator: dict[str, Any]) -> dict[str, Any]:
+    """Return coordinator.toml's tables with paths that hold in another current folder, too."""
+    whole = dict(coordinator)
+    artifacts, database = whole.get("artifacts"), whole.get("database")
+    if isinstance(artifacts, str) and "://" not in artifacts:
+        whole["artifacts"] = str(Path(artifacts).absolute())
+    if isinstance(database, str) and (file := re.fullmatch(r"sqlite:///([^/:].*)", database)):
+        whole["database"] = f"sqlite:///{Path(file[1]).absolute()}"
+    samples = _table(whole, "samples")
+    if isinstance(samples.get("folder"), str):
+        whole["samples"] = samples | {"folder": str(Path(samples["folder"]).absolute())}
+    return whole
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

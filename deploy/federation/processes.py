@@ -3,78 +3,150 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from rootstock.common.environment import isolated
 from rootstock.common.errors import RootstockError
+from rootstock.common.files import make_folder, storage_errors
+from rootstock.deploy.federation.leftovers import STOP_SECONDS, mark
 
-STOP_SECONDS = 15.0
-"""Grace between SIGTERM and SIGKILL: an agent ends its chunk, the coordinator its transaction."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a supervisor's request, a terminal that is closed."""
 
+_GUARD = "rootstock.deploy.federation.leftovers"
 
 _interrupted = threading.Event()
 
 
 def interrupt_on_signals() -> None:
-    """Let Ctrl-C and SIGTERM end this process and everything that it started.
+    """Let Ctrl-C, SIGTERM and SIGHUP end this process and everything that it started.
 
-    Python drops what a handler raises within a destructor, for example of a channel; then
-    `Processes.check` raises it.
+    What is ignored stays ignored: `nohup` means it. Python drops what a handler raises within a
+    destructor, for example of a channel; then `Processes.check` raises it.
     """
 
     def interrupt(*_: object) -> None:
         _interrupted.set()
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 class ProcessEndedError(RootstockError):
-    """A process of the federation ended before its work was done."""
+    """A process of the federation ended before its work was done; its exit code is that one's."""
 
-    def __init__(self, name: str, code: int, log: Path) -> None:
-        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
-        super().__init__(
-            f"{name} ended with exit code {code}; its log {log} closes with:\n" + "\n".join(tail)
-        )
+    def __init__(self, name: str, code: int, log: Path, begin: int = 0) -> None:
+        self.name = name
+        self.code = code
+        self.exit_code = code if code > 0 else RootstockError.exit_code
+        words = _last_words(log, begin)
+        self.reason = f"{name} {_ended(code)}: {words.splitlines()[-1] if words else 'no word'}"
+        super().__init__(f"{name} {_ended(code)}; its log is {log}\n{words}")
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was killed by {signal.Signals(-code).name}" + (
+        " (is there enough memory?)" if -code == signal.SIGKILL else ""
+    )
+
+
+def _last_words(log: Path, begin: int) -> str:
+    """Return the error that a process ended with, or else the last lines of its log.
+
+    Its own lines begin at byte `begin`.
+    """
+    with storage_errors(log):
+        lines = log.read_bytes()[begin:].decode("utf-8", errors="replace").splitlines()
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    return "\n".join(lines[errors[-1] :] if errors else lines[-12:])
 
 
 class Processes:
-    """A set of child processes; as a context manager it stops all of them on the way out."""
+    """A set of child processes; as a context manager it stops all of them on the way out.
 
-    def __init__(self, logs: Path) -> None:
+    With `state`, the federation's folder, a guard stops them also when this process is killed.
+    """
+
+    def __init__(self, logs: Path, state: Path | None = None) -> None:
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        logs.mkdir(parents=True, exist_ok=True)
+        self._commands: dict[str, tuple[Sequence[str], dict[str, str], Path]] = {}
+        self._begins: dict[str, int] = {}
+        self._environment = isolated(os.environ, credentials=False)
+        self._guard: subprocess.Popen[bytes] | None = None
+        make_folder(logs)
+        if state is not None:
+            run = secrets.token_hex(8)
+            self._environment |= mark(run, state)
+            self._guard = self._start_guard(state, run)
 
     def __enter__(self) -> Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        if self._guard is not None:
+            # The end of its input sends it round once more: for what has left its parent's group.
+            self._guard.communicate()
 
     def log_of(self, name: str) -> Path:
         """Return the file that takes a process's output."""
         return self._logs / f"{name}.log"
 
-    def start(self, name: str, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
-        """Start a process in a group of its own, so that Ctrl-C reaches only us and we stop it."""
-        with self.log_of(name).open("ab") as log:
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: dict[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """Start a process in a group of its own, so that Ctrl-C reaches only us and we stop it.
+
+        Its current folder is that of the logs, or `folder`: none in which a user keeps files.
+        """
+        self._commands[name] = (argv, env or {}, folder or self._logs)
+        self.restart(name)
+
+    def restart(self, name: str) -> None:
+        """Start a process that has ended again, as it was started before."""
+        argv, env, folder = self._commands[name]
+        log_path = self.log_of(name)
+        with storage_errors(log_path), log_path.open("ab") as log:
+            self._begins[name] = log.tell()
             self._running[name] = subprocess.Popen(  # noqa: S603 - our own command lines
                 list(argv),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env={**self._environment, **env},
+                cwd=folder,
                 start_new_session=True,
             )
+
+    def _start_guard(self, state: Path, run: str) -> subprocess.Popen[bytes]:
+        environment = isolated(os.environ, credentials=False)
+        return subprocess.Popen(  # noqa: S603 - our own command line
+            [sys.executable, "-m", _GUARD, str(state), run],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            cwd=self._logs,
+            start_new_session=True,
+        )
 
     def take(self, name: str) -> subprocess.Popen[bytes]:
         """Give a process away; whoever takes it ends it."""
@@ -87,7 +159,7 @@ class Processes:
         for name, process in self._running.items():
             code = process.poll()
             if code is not None:
-                raise ProcessEndedError(name, code, self.log_of(name))
+                raise ProcessEndedError(name, code, self.log_of(name), self._begins[name])
 
     def wait(self) -> None:
         """Wait until this process is interrupted; see `check`."""
@@ -100,7 +172,7 @@ class Processes:
 
         A second Ctrl-C in the meantime is blocked: it would leave processes behind.
         """
-        impatience = {signal.SIGINT, signal.SIGTERM}
+        impatience = set(SIGNALS)
         signal.pthread_sigmask(signal.SIG_BLOCK, impatience)
         try:
             self._stop(names)
@@ -121,6 +193,17 @@ class Processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def is_taken(port: int) -> bool:
+    """Say whether another process listens on a port of 127.0.0.1."""
+    with socket.socket() as each:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            each.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def free_ports(count: int) -> list[int]:

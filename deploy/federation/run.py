@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +14,36 @@ import tomli_w
 
 from rootstock.common.config import load
 from rootstock.common.documents import Document
-from rootstock.common.errors import NotFoundError, UnreachableError
+from rootstock.common.errors import AddressInUseError, NotFoundError, UnreachableError
+from rootstock.common.files import write_bytes
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.history.mlflow_history import History
-from rootstock.coordinator.history.server import command, environment, is_healthy
+from rootstock.coordinator.history.server import command, environment, is_healthy, prepare
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.pictures.net import draw_net
 from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.config import Federation
-from rootstock.deploy.federation.processes import Processes, free_ports, interrupt_on_signals
+from rootstock.deploy.federation.folder import locked, state_folder
+from rootstock.deploy.federation.processes import (
+    ProcessEndedError,
+    Processes,
+    free_ports,
+    interrupt_on_signals,
+    is_taken,
+)
 from rootstock.deploy.federation.progress import Display
 from rootstock.deploy.federation.tables import category_rows
-from rootstock.deploy.output import PEOPLE
+from rootstock.deploy.output import PEOPLE, note
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 
 POLL_SECONDS = 0.5
 ENDED = frozenset({"merged", "rejected", "failed", "rolled_back"})
+RESTARTS = 3
+"""How often one process is started again before its federation is given up."""
+
+RESTART_SECONDS = 5.0
+"""Pause before that: what killed it may still be short of memory."""
+
 COORDINATOR = "coordinator"
 MLFLOW = "mlflow"
 PICTURE = "net.png"
@@ -75,19 +90,22 @@ def run_federation(
 
     The folder `state` gets `mlflow/`, `coordinator/`, `sites/`, `logs/` and `configuration/`.
     `after` is called when all merges have ended while everything still runs (to print the table,
-    or to keep the UI open). ProcessEndedError if a process ends early; the others are stopped.
+    or to keep the UI open). A process that is killed, or cannot reach another, is started again.
+    ProcessEndedError if one ends otherwise, and AddressInUseError if one finds its port taken; the
+    others are stopped.
     """
     started = time.monotonic()
-    with Processes(state / "logs") as processes:
+    with Processes(state / "logs", state) as processes:
         history = state / "mlflow"
-        history.mkdir(parents=True, exist_ok=True)
-        processes.start(MLFLOW, command(history, mlflow_port), environment())
+        prepare(history)
+        processes.start(MLFLOW, command(history, mlflow_port), environment(), history)
         path = write_config(state, COORDINATOR, federation.coordinator)
         processes.start(COORDINATOR, [*_ROOTSTOCK, "coordinator", "run", "--config", str(path)])
         for site in federation.sites:
             path = write_config(state, site.site, site)
             processes.start(site.site, [*_ROOTSTOCK, "site", "run", "--config", str(path)])
-        answer = _follow(federation, processes, display)
+        supervisor = _Supervisor(processes, history, mlflow_port)
+        answer = _follow(federation, supervisor, display)
         outcome = Outcome(
             net_version=answer.net_version,
             seconds=round(time.monotonic() - started, 1),
@@ -103,6 +121,7 @@ def run_federation(
 
 def serve_history(state: Path, port: int) -> None:
     """Serve the history that a federation has left, in MLflow's UI on 127.0.0.1, until Ctrl-C."""
+    state = state_folder(state)
     history = state / "mlflow"
     if not history.is_dir():
         raise NotFoundError(
@@ -111,8 +130,9 @@ def serve_history(state: Path, port: int) -> None:
     interrupt_on_signals()
     net = load(state / "configuration" / f"{COORDINATOR}.toml", CoordinatorConfig).net
     chosen = port or free_ports(1)[0]
-    with Processes(state / "logs") as processes:
-        processes.start("mlflow-ui", command(history, chosen), environment())
+    with locked(state), Processes(state / "logs", state) as processes:
+        prepare(history)
+        processes.start("mlflow-ui", command(history, chosen), environment(), history)
         while not is_healthy(chosen):
             processes.check()
             time.sleep(0.2)
@@ -124,12 +144,54 @@ def serve_history(state: Path, port: int) -> None:
 def write_config(state: Path, name: str, config: Document) -> Path:
     """Write a configuration as the TOML file that a process on a machine of its own would have."""
     path = state / "configuration" / f"{name}.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)), "utf-8")
+    write_bytes(path, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode())
     return path
 
 
-def _follow(federation: Federation, processes: Processes, display: Display) -> pb.GetStatusResponse:
+class _Supervisor:
+    """Starts processes again whose end nobody is to blame for; each a few times."""
+
+    def __init__(self, processes: Processes, history: Path, mlflow_port: int) -> None:
+        self._processes = processes
+        self._history = history
+        self._mlflow_port = mlflow_port
+        self._restarts: Counter[str] = Counter()
+
+    def check(self) -> None:
+        """Look after the processes; see `run_federation` for what is raised."""
+        try:
+            self._processes.check()
+        except ProcessEndedError as ended:
+            if self._lost_its_port(ended):
+                raise AddressInUseError(str(ended)) from ended
+            if self._restarts[ended.name] == RESTARTS or not _is_passing(ended):
+                raise
+            self._restarts[ended.name] += 1
+            note(
+                f"{ended.reason}; it is started again "
+                f"({self._restarts[ended.name]} of {RESTARTS} times)"
+            )
+            time.sleep(RESTART_SECONDS)
+            if ended.name == MLFLOW:
+                prepare(self._history)
+            self._processes.restart(ended.name)
+
+    def _lost_its_port(self, ended: ProcessEndedError) -> bool:
+        """Say whether another process took the port between its choice and its use."""
+        return ended.code == AddressInUseError.exit_code or (
+            # MLflow ends with 1, whatever the reason.
+            ended.name == MLFLOW and ended.code > 0 and is_taken(self._mlflow_port)
+        )
+
+
+def _is_passing(ended: ProcessEndedError) -> bool:
+    """Say whether a process may do better next time: it was killed, or missed another one."""
+    return ended.code < 0 or ended.code == UnreachableError.exit_code or ended.name == MLFLOW
+
+
+def _follow(
+    federation: Federation, processes: _Supervisor, display: Display
+) -> pb.GetStatusResponse:
     """Poll until each lab's submission is refused or has all its merges ended and logged."""
     while True:
         processes.check()

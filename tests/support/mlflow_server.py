@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rootstock.coordinator.history.server import HOST, command, environment, is_healthy
+from rootstock.coordinator.history.server import HOST, command, environment, is_healthy, prepare
 from rootstock.deploy.federation.processes import Processes, free_ports
 
 
@@ -17,8 +17,8 @@ class MlflowServer:
     def __init__(self, processes: Processes, folder: Path, port: int) -> None:
         self.uri = f"http://{HOST}:{port}"
         self._processes, self._port = processes, port
-        folder.mkdir(parents=True, exist_ok=True)
-        processes.start("mlflow", command(folder, port), environment())
+        prepare(folder)
+        processes.start("mlflow", command(folder, port), environment(), folder)
 
     def wait(self) -> None:
         while not is_healthy(self._port):

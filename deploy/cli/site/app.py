@@ -11,7 +11,7 @@ import typer
 
 from rootstock.common.config import load
 from rootstock.common.errors import NotFoundError
-from rootstock.common.files import runs_in
+from rootstock.common.files import lock_owner
 from rootstock.deploy.cli.options import AsJson, SiteConfigFile
 from rootstock.deploy.cli.site.adapt import adapt
 from rootstock.deploy.cli.site.sources import sources
@@ -54,7 +54,7 @@ def status(config: SiteConfigFile, as_json: AsJson = False) -> None:
     """Say what the agent at this lab is doing, or what it did last."""
     state = load(config, SiteConfig).state
     path = state / "status.json"
-    runs = runs_in(state)
+    runs = lock_owner(state) is not None
     if not path.exists():
         started = "starts" if runs else "has not run here yet; start `rootstock site run`"
         raise NotFoundError(f"{path}: the agent {started}")
