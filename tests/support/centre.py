@@ -26,12 +26,12 @@ ARCHITECTURE = ArchitectureSpec(
 class Centre:
     """Serves from a state folder; may be stopped and started again on the same port."""
 
-    def __init__(self, state: Path, port: int = 0, **server: Any) -> None:
+    def __init__(self, state: Path, port: int = 0, seed: int = 0, **server: Any) -> None:
         self.config = CoordinatorConfig(
             net="digits",
             state=state,
             server=ServerConfig(listen=f"127.0.0.1:{port}", heartbeat_seconds=0.2, **server),
-            plan=PlanConfig(architecture=ARCHITECTURE),
+            plan=PlanConfig(architecture=ARCHITECTURE, seed=seed),
         )
         self.store = LocalStore(state / "artifacts")
         state.mkdir(parents=True, exist_ok=True)

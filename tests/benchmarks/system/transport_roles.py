@@ -51,7 +51,7 @@ def prepare(folder: Path, payload_bytes: int) -> dict[str, Any]:
     settings = {"input_size": INPUT_SIZE, "width": WIDTH, "hidden": hidden}
     spec = ArchitectureSpec(name="small-vgg", settings=settings, split="pool1")
     category_module, task_modules = initial_modules(spec, [TASK], seed=0)
-    spool = Spool(folder / "site" / "spool", warn=_say)
+    spool = Spool(folder / "site" / "spool", _say, coordinator=b"none yet")
     key = load_or_create(folder / "site" / "identity" / "site.key")
     with spool.staging() as staging:
         category_blob = write_blob(staging, category_module.state_dict())
@@ -129,8 +129,10 @@ def ship(folder: Path, address: str) -> dict[str, Any]:
         client = CoordinatorClient(config, key, threading.Event(), lambda *_: None)
         coordinator_key = client.join()
         client.plan()
-        spool = Spool(state / "spool", warn=_say)
-        (entry,) = spool.entries()
+        spool = Spool(state / "spool", _say, coordinator_key)
+        (stored,) = spool.all()
+        entry = spool.queue(stored)
+        assert entry is not None  # it was written whole
         memory = PeakMemory()
         begun = time.perf_counter()
         receipt = Shipment(client, entry).send()
