@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from rootstock.common.documents import Document
 from rootstock.common.errors import ConfigurationError
+from rootstock.common.urls import masked
 
 D = TypeVar("D", bound=Document)
 
@@ -48,7 +49,7 @@ def _explain(problem: Any, kind: type[Document]) -> str:
         return f"unknown key '{key}'; {remedy}"
     if problem["type"] == "missing":
         return f"key '{key}' is missing; add it"
-    return f"key '{key}' = {problem['input']!r}: {problem['msg']}; change the value"
+    return f"key '{key}' = {masked(repr(problem['input']))}: {problem['msg']}; change the value"
 
 
 def _known_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -14,7 +14,7 @@ import tomli_w
 from rootstock.common.config import load
 from rootstock.common.documents import Document
 from rootstock.common.errors import NotFoundError, UnreachableError
-from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.config import CoordinatorConfig, HistoryConfig
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.server import command, environment, is_healthy
 from rootstock.coordinator.net.reader import NetReader
@@ -22,13 +22,12 @@ from rootstock.coordinator.pictures.net import draw_net
 from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.config import Federation
 from rootstock.deploy.federation.processes import Processes, free_ports, interrupt_on_signals
-from rootstock.deploy.federation.progress import Display
+from rootstock.deploy.federation.progress import ENDED, Display
 from rootstock.deploy.federation.tables import category_rows
 from rootstock.deploy.output import PEOPLE
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 
 POLL_SECONDS = 0.5
-ENDED = frozenset({"merged", "rejected", "failed", "rolled_back"})
 COORDINATOR = "coordinator"
 MLFLOW = "mlflow"
 PICTURE = "net.png"
@@ -109,14 +108,16 @@ def serve_history(state: Path, port: int) -> None:
             f"{history}: no history here; give the folder that `demo` or `up` named"
         )
     interrupt_on_signals()
-    net = load(state / "configuration" / f"{COORDINATOR}.toml", CoordinatorConfig).net
+    config = load(state / "configuration" / f"{COORDINATOR}.toml", CoordinatorConfig)
     chosen = port or free_ports(1)[0]
     with Processes(state / "logs") as processes:
         processes.start("mlflow-ui", command(history, chosen), environment())
         while not is_healthy(chosen):
             processes.check()
             time.sleep(0.2)
-        page = History(f"http://127.0.0.1:{chosen}", net).page()
+        here = HistoryConfig(mlflow_uri=f"http://127.0.0.1:{chosen}")
+        shown = History.of(config.model_copy(update={"history": here}))
+        page = shown.page(shown.namespace())
         PEOPLE.print(f"The merges are at {page}\nCtrl-C stops it.", soft_wrap=True)
         processes.wait()
 

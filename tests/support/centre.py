@@ -13,6 +13,7 @@ from rootstock.common.identity.keys import load_or_create
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history_state import HistoryState
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import Registry
@@ -67,6 +68,6 @@ class Centre:
             key=self.key,
             config=self.config,
         )
-        server = CoordinatorServer(context, Committer(context))
+        server = CoordinatorServer(context, Committer(context), HistoryState)
         self.address = str(await server.start())
         return server

@@ -25,6 +25,7 @@ from rootstock.common.transport.channel import SERVER_OPTIONS, open_channel
 from rootstock.common.weights.manifest import Recipe, TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history_state import HistoryState
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Registry
@@ -97,7 +98,7 @@ def serve(folder: Path) -> dict[str, Any]:
             key=load_or_create(StatePaths(config).key),
             config=config,
         )
-        server = CoordinatorServer(context, Committer(context))
+        server = CoordinatorServer(context, Committer(context), HistoryState)
 
         async def run() -> int:
             print(str(await server.start()), flush=True)
