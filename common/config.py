@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from rootstock.common.documents import Document
 from rootstock.common.errors import ConfigurationError
+from rootstock.common.urls import masked
 
 D = TypeVar("D", bound=Document)
 
@@ -113,7 +114,9 @@ def _explain(problem: Any, kind: type[Document]) -> str:
         return f"key '{key}' is missing; add it"
     rule = problem["msg"].removeprefix("Value error, ")
     given = problem["input"]
-    value = "" if isinstance(given, dict) else f" = {given!r}"  # of a whole table, the rule tells
+    value = (
+        "" if isinstance(given, dict) else f" = {masked(repr(given))}"
+    )  # of a whole table, the rule tells
     return f"key '{key}'{value}: {rule}; change the value" if key else f"{rule}; change the value"
 
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rootstock.common.errors import SchemaError
+from rootstock.common.urls import masked
 
 
 class Document(BaseModel):
@@ -58,7 +59,7 @@ def first_problem(error: ValidationError) -> str:
     key = ".".join(str(part) for part in problem["loc"]) or "(top)"
     # A peer chose the names in a key, too.
     key = _short(key if key.isprintable() else ascii(key))
-    return f"{key}: {problem['msg']} (got {_short(repr(problem['input']))})"
+    return f"{key}: {problem['msg']} (got {_short(masked(repr(problem['input'])))})"
 
 
 def _short(text: str) -> str:

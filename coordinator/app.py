@@ -10,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from rootstock.common.artifacts.uri import open_store
-from rootstock.common.errors import UnreachableError
 from rootstock.common.files import only_one
-from rootstock.common.identity.keys import load, load_or_create
+from rootstock.common.identity.keys import fingerprint, load, load_or_create
 from rootstock.common.logs import log_to
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
@@ -39,7 +38,7 @@ def run_coordinator(config: CoordinatorConfig) -> None:
     """Serve until SIGTERM or SIGINT.
 
     A RootstockError says what stops it at start: a disk that cannot be written, a port in use, an
-    address that needs TLS, a folder of samples that is not there.
+    address that needs TLS, a folder of samples that is not there. MLflow does not: see `Recorder`.
     """
     log_to(sys.stderr)
     if config.samples.folder is not None:
@@ -83,52 +82,32 @@ async def _serve(context: CoordinatorContext, runner: JobRunner) -> None:
     # then hold up every signature check, and with it every call.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     config = context.config
-    history = History(config.history.mlflow_uri, config.net)
-    experiment: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    paths = StatePaths(config)
+    key = fingerprint(context.key.public_key)
+    recorder = Recorder(context, History(config.history, config.net, key, paths.history))
     committer = Committer(context)
-    server = CoordinatorServer(
-        context, committer, lambda: experiment.result() if experiment.done() else ""
-    )
+    server = CoordinatorServer(context, committer, lambda: recorder.state)
     await server.start()
     reconciler = Reconciler(
         context,
         MergeRunner(context, committer, runner),
-        Recorder(context, history, experiment),
-        HeadsFile(StatePaths(config).heads),
+        HeadsFile(paths.heads),
         config.history.retry_seconds,
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    reached = asyncio.create_task(_reach(history, experiment, config.history.wait_seconds))
-    # MLflow has its time to come up; labs ship and merges go on in the meantime.
-    for_ever = [asyncio.create_task(each) for each in (reconciler.run(), runner.watch())]
+    work = (reconciler.run(), recorder.run(), runner.watch())
+    for_ever = [asyncio.create_task(each) for each in work]
     stopped = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait({reached, stopped, *for_ever}, return_when=asyncio.FIRST_COMPLETED)
-        if reached.done():
-            reached.result()
-            await asyncio.wait({stopped, *for_ever}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stopped, *for_ever}, return_when=asyncio.FIRST_COMPLETED)
         for task in for_ever:
             if task.done():
                 task.result()
     finally:
-        for task in (reached, *for_ever):
+        for task in for_ever:
             task.cancel()
         # Waited for, not awaited: a fault of the work must not keep the server from draining.
-        await asyncio.wait({reached, *for_ever})
+        await asyncio.wait(for_ever)
         await server.drain()
-
-
-async def _reach(history: History, experiment: asyncio.Future[str], wait_seconds: float) -> None:
-    """Wait until MLflow answers, and say which experiment is the net's."""
-    deadline = asyncio.get_running_loop().time() + wait_seconds
-    while True:
-        try:
-            await asyncio.to_thread(history.check)
-            experiment.set_result(await asyncio.to_thread(history.ensure_experiment))
-            return
-        except UnreachableError:
-            if asyncio.get_running_loop().time() >= deadline:
-                raise
-            await asyncio.sleep(0.5)

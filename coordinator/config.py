@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -19,6 +20,7 @@ from rootstock.common.distillation.settings import (
 from rootstock.common.documents import Document
 from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
 from rootstock.common.protocol import Limits
+from rootstock.common.urls import masked
 
 
 class ServerConfig(Document):
@@ -193,10 +195,43 @@ class HistoryConfig(Document):
     """Where merges are shown to people."""
 
     mlflow_uri: str = "http://127.0.0.1:5000"
+    """Address of an MLflow server. A name and a password are best given to the coordinator's
+    process as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; in the address they work, and
+    are shown nowhere."""
     wait_seconds: float = Field(default=60.0, ge=0)
-    """How long MLflow's server may take to answer at start; then the coordinator stops."""
+    """How long MLflow's server may take to come up: it is asked twice a second meanwhile. The
+    coordinator serves labs from its start, with MLflow or without."""
     retry_seconds: float = Field(default=30.0, gt=0)
-    """Pause before a merge is logged again when MLflow has gone away since."""
+    """Longest pause before what MLflow does not take is logged again, for as long as it takes."""
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _is_a_server(cls, uri: str) -> str:
+        example = "needs the address of an MLflow server, such as http://127.0.0.1:5000"
+        if uri.split(":")[0] in ("file", "sqlite", "mysql", "postgresql", "mssql"):
+            raise ValueError(
+                f"{example}; a folder or a database is the server's own: start one with `mlflow "
+                "server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000`"
+            )
+        parts = urlsplit(uri)
+        if not uri.isprintable() or " " in uri or parts.scheme not in ("http", "https"):
+            raise ValueError(example)
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if port == 0:
+            raise ValueError(f"{example}; its port is a number from 1 to 65535")
+        if not parts.hostname:
+            raise ValueError(f"{example}; it names no host")
+        if parts.query or parts.fragment:
+            raise ValueError(f"{example}; leave out what follows '?' or '#', it names a page")
+        return uri.rstrip("/")
+
+    @property
+    def address(self) -> str:
+        """The server's address as people may see it, its password masked."""
+        return masked(self.mlflow_uri)
 
 
 class GarbageConfig(Document):

@@ -41,6 +41,7 @@ class StatePaths:
         self.incoming = self.state / "incoming"
         self.plan = self.state / "plan.json"
         self.heads = self.state / "heads.json"
+        self.history = self.state / "history"
         self.key = self.state / "identity" / "coordinator.key"
         self.address = self.state / "address"
         self.operator_token = self.state / "operator-token"

@@ -9,7 +9,8 @@ anywhere, and resumes from there::
       training/     one folder a run: checkpoint.safetensors
       spool/        what is trained and measured, see rootstock.site_agent.spool.spool
       downloads/    task modules and adapters to evaluate
-      cursor.json   the last event that was dealt with
+      cursors/      FP.json: the last event that was dealt with, of the coordinator whose key has
+                    the fingerprint FP
       agent.log     JSON lines
       status.json   what it is doing, for people and progress bars
 """
@@ -35,12 +36,21 @@ from rootstock.common.errors import (
 from rootstock.common.files import only_one, storage_errors
 from rootstock.common.identity.keys import fingerprint, load_or_create
 from rootstock.common.logs import Log, open_log
+from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.evaluation.answer import answer
 from rootstock.site_agent.lab import AgentLab, set_up_torch
+from rootstock.site_agent.spool import older_layout
 from rootstock.site_agent.spool.documents import EvaluationReport
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
-from rootstock.site_agent.state import Status, StatusFile, Stopped, read_cursor, write_cursor
+from rootstock.site_agent.state import (
+    Status,
+    StatusFile,
+    Stopped,
+    cursor_file,
+    read_cursor,
+    write_cursor,
+)
 from rootstock.site_agent.teacher.train import (
     heads_under,
     teach,
@@ -117,12 +127,16 @@ class _Agent:
         log.info(
             "agent.started", coordinator=config.coordinator, key=fingerprint(self._key.public_key)
         )
-        spool = Spool(
-            config.state / "spool", lambda text: log.warning("spool.quarantined", reason=text)
-        )
         try:
             self._status.progress("joining", message=f"joins {config.coordinator}")
             self._coordinator_key = self._join()
+            log.info("coordinator.joined", key=fingerprint(self._coordinator_key))
+            older_layout.adopt(config.state, self._coordinator_key)
+            spool = Spool(
+                config.state / "spool",
+                lambda text: log.warning("spool.quarantined", reason=text),
+                self._coordinator_key,
+            )
             lab = self._teach_and_ship(spool, device)
             self._watch(lab)
         finally:
@@ -144,7 +158,9 @@ class _Agent:
         client = self._client
         while True:
             lab = self._lab(spool, device)
-            entry = teach(lab)
+            entry = self._queued(spool, teach(lab))
+            if entry is None:  # its bytes were damaged since a coordinator got it
+                continue
             self._status.error_percent = teacher_error(entry)
             if entry.acknowledged:
                 self._status.shipped = what_was_sent(entry.sent, entry.size)
@@ -157,6 +173,24 @@ class _Agent:
                 self._log.warning("training.heads_replaced", reason=str(error))
             else:
                 return lab
+
+    def _queued(self, spool: Spool, entry: SpoolEntry) -> SpoolEntry | None:
+        """Let the teacher wait to be shipped, unless the coordinator has it; None: it is damaged.
+
+        A receipt proves that the coordinator had it. Where its database was put back from an older
+        backup since, it has it no longer.
+        """
+        try:
+            if not entry.acknowledged or Shipment(self._client, entry).is_received():
+                return spool.queue(entry)
+        except RefusedError as error:  # it may only be shipped again under other heads
+            self._log.warning("upload.refused", manifest=entry.digest, reason=str(error))
+        self._log.warning(
+            "upload.lost",
+            manifest=entry.digest,
+            reason="the coordinator gave a receipt and does not know it any more; ships it again",
+        )
+        return spool.queue_again(entry)
 
     def _lab(self, spool: Spool, device: torch.device) -> AgentLab:
         """Fetch the plan; for recipe `compatible`, wait until it has auxiliary heads."""
@@ -187,6 +221,7 @@ class _Agent:
             stop=self._stop,
         )
         log.info("plan.fetched", net=lab.plan.net, digest=published.digest)
+        self._say_if_trained_anew(lab)
         if lab.heads is not None:
             log.info("heads.fetched", number=lab.heads.number, origin=lab.heads.origin)
         return lab
@@ -198,6 +233,23 @@ class _Agent:
         if published.refusal and not trained:
             raise RefusedError(f"nothing was trained: {published.refusal}")
         return published
+
+    def _say_if_trained_anew(self, lab: AgentLab) -> None:
+        """Say so if the teacher nets that are there were trained under another plan."""
+        plans = {
+            entry.manifest.plan
+            for entry in lab.spool.all()
+            if isinstance(entry.manifest, TeacherManifest)
+        }
+        if not plans or lab.published.digest in plans:
+            return
+        message = (
+            f"coordinator {fingerprint(self._coordinator_key)} has another plan "
+            f"({lab.published.digest[:12]}) than the teacher net here was trained under "
+            f"({', '.join(sorted(plan[:12] for plan in plans))}); a new one is trained"
+        )
+        self._status.progress("planning", message=message)
+        self._log.warning("plan.differs", reason=message)
 
     def _ship(self, spool: Spool) -> None:
         """Ship all entries, then send all reports, which may name them.
@@ -255,7 +307,7 @@ class _Agent:
             receipt = shipment.send()
         finally:
             spool.note_sent(entry, shipment.sent)
-        entry = spool.acknowledge(entry, receipt, self._coordinator_key)
+        entry = spool.acknowledge(entry, receipt)
         self._log.info(
             "upload.acknowledged",
             manifest=entry.digest,
@@ -268,7 +320,7 @@ class _Agent:
             self._status.shipped = what_was_sent(entry.sent, entry.size)
 
     def _watch(self, lab: AgentLab) -> None:
-        path = self._config.state / "cursor.json"
+        path = cursor_file(self._config.state, self._coordinator_key)
         with Watcher(self._client, read_cursor(path), self._on_retry) as watcher:
             self._status.progress("watching", message=self._watching)
             for cursor, event in watcher.events(self._stop):

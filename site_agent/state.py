@@ -13,6 +13,7 @@ from pydantic import Field
 from rootstock.common.documents import Document
 from rootstock.common.errors import SchemaError
 from rootstock.common.files import storage_errors, write_bytes
+from rootstock.common.identity.keys import fingerprint
 
 
 class Stopped(Exception):  # noqa: N818  (nothing went wrong)
@@ -107,6 +108,30 @@ class Cursor(Document):
     """The last event of the watch stream that was dealt with."""
 
     cursor: int = Field(ge=0, lt=1 << 64)
+
+
+def cursor_file(state: Path, coordinator: bytes) -> Path:
+    """Return where the cursor of a coordinator's events is kept; others number theirs anew."""
+    return state / "cursors" / f"{fingerprint(coordinator)}.json"
+
+
+def coordinator_key_file(state: Path) -> Path:
+    """Return where the key of the coordinator is kept that the lab has joined."""
+    return state / "identity" / "coordinator.pub"
+
+
+def read_coordinator_key(state: Path) -> bytes | None:
+    """Return the public key of the coordinator that the lab has joined; None: none yet."""
+    path = coordinator_key_file(state)
+    try:
+        with storage_errors(path):
+            return bytes.fromhex(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise SchemaError(
+            f"{path}: holds no public key in hex; remove the file, and the lab joins again"
+        ) from error
 
 
 def read_cursor(path: Path) -> int:

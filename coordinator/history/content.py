@@ -10,6 +10,9 @@ from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.history.record import MergeRecord
 
 PREFIX = "rootstock."
+COORDINATOR = PREFIX + "coordinator"
+"""Fingerprint of the key of the coordinator whose net this is: on the experiment, the model, every
+run and every version."""
 MERGE_ID = PREFIX + "merge_id"
 DIGEST = PREFIX + "digest"
 NUMBER = PREFIX + "number"
@@ -33,6 +36,12 @@ EXPERIMENT = (
     "version, aliases *current* and *previous*. Errors are percentages on the owning labs' private "
     "validation data. Each run has a report among its artifacts. This is a view: "
     "`rootstock coordinator history rebuild` makes it again from the registry."
+)
+
+
+NET = (
+    "A transplant net. Each version has every module and every join of the version before. "
+    "The weights are in the coordinator's store, by the digests in a version's tree.json."
 )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from rootstock.common.files import write_bytes
+from rootstock.common.files import storage_errors, write_bytes
 from rootstock.coordinator.history.charts import (
     draw_errors,
     draw_features,
@@ -22,6 +25,16 @@ NET = "net.png"
 ERRORS = "errors.png"
 FEATURES = "features.png"
 RECIPE = "recipe.png"
+
+
+@contextmanager
+def scratch_folder(scratch: Path) -> Iterator[Path]:
+    """Give a new folder below `scratch`, which is made, for files on their way to MLflow."""
+    with storage_errors(scratch):
+        scratch.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=scratch)
+    with folder as name:
+        yield Path(name)
 
 
 def file_names(record: MergeRecord) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -34,22 +35,31 @@ class RestoredMerge(Document):
     what: Restored
 
 
+class Rebuilt(Document):
+    """What became of a net's history."""
+
+    name: str
+    """Of the experiment and of the registered model; not the net's if that is another's there."""
+    merges: tuple[RestoredMerge, ...]
+
+
 def rebuild(
     config: CoordinatorConfig, on_merge: Callable[[RestoredMerge], None] = lambda _: None
-) -> list[RestoredMerge]:
+) -> Rebuilt:
     """Make MLflow show every ended merge, as if it had been logged when it ended.
 
     Returns what was done, merge by merge, in the order in which they ended; calls `on_merge` after
     each. While a coordinator runs, what it has not logged yet is left to it, and nothing but MLflow
-    is written. If MLflow does not answer (UnreachableError) or refuses a merge (ConflictError),
-    what was done until then stays.
+    is written. If MLflow does not take a merge, for whatever reason (see `errors`), what was done
+    until then stays.
     """
     paths = StatePaths(config)
     done = []
-    with NetReader.open(config) as net, _alone(paths.state) as alone:
-        history = History(config.history.mlflow_uri, config.net)
-        history.check()
-        history.ensure_experiment()
+    with NetReader.open(config) as net, _alone(paths.state) as alone, ExitStack() as stack:
+        # The scratch folder is the coordinator's that runs, and that one empties it at its start.
+        scratch = None if alone else Path(stack.enter_context(TemporaryDirectory()))
+        history = History.of(config, scratch)
+        namespace = history.connect()
         merges = [merge for merge in net.registry.merges.all() if merge.state not in OPEN_MERGES]
         for ended in sorted(merges, key=lambda merge: merge.finished_at or 0.0):
             merge = net.registry.merges.get(ended.id)  # a coordinator may have rolled it back since
@@ -72,7 +82,7 @@ def rebuild(
             )
             on_merge(done[-1])
         show_head(net.registry, history)
-    return done
+    return Rebuilt(name=namespace.name, merges=tuple(done))
 
 
 def _with_features(record: MergeRecord, merge: Merge, paths: StatePaths) -> MergeRecord:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import structlog
 
-from rootstock.common.errors import SchemaError, UnreachableError
+from rootstock.common.errors import RootstockError, SchemaError
 from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.tailored import resnet as tailored_resnet
 from rootstock.common.nets.tailored.paths import name_of
@@ -16,6 +23,7 @@ from rootstock.coordinator.config import StateConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.record import Join, MergeRecord, Tailored
+from rootstock.coordinator.history_state import HistoryState
 from rootstock.coordinator.jobs.inspection import Inspection
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.result import stored_result
@@ -23,42 +31,100 @@ from rootstock.coordinator.net.objects import submitted
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Merge, MergeState, NetVersion, Registry, Submission
+from rootstock.coordinator.registry.wait import RESYNC_SECONDS, setting, woken
+
+T = TypeVar("T")
+
+
+FIRST_PAUSE_SECONDS = 0.5
+"""Before what has failed is tried for the second time."""
 
 
 class Recorder:
     """Logs finished merges to MLflow, each once, in the order in which they ended.
 
-    `up` is done when MLflow has answered for the first time: nothing is logged before.
+    MLflow is a view: whatever goes wrong with it is kept in `state`, and is tried again for as long
+    as it takes. The coordinator serves on meanwhile.
     """
 
-    def __init__(
-        self, context: CoordinatorContext, history: History, up: asyncio.Future[str]
-    ) -> None:
+    def __init__(self, context: CoordinatorContext, history: History) -> None:
         self._context = context
         # Its own: it goes through old versions while the context's remembers the head.
         self._net = NetReader(context.registry, context.store)
         self._history = history
-        self._up = up
+        self._connected = False
+        self._news = asyncio.Event()
         self._log = structlog.get_logger("history")
+        self.state = HistoryState()
+
+    async def run(self) -> None:
+        """Log merges as they end, until cancelled; wakes when a merge changes."""
+        registry, config = self._context.registry, self._context.config.history
+        shutil.rmtree(StatePaths(self._context.config).history, ignore_errors=True)
+        started, failures = time.monotonic(), 0
+        with setting(self._news, registry, lambda change: bool(change.ids)):
+            while True:
+                self._news.clear()
+                try:
+                    await self.log_all()
+                except Exception as error:  # noqa: BLE001  # a supervisor: the log has the traceback
+                    failures += 1
+                    pause = min(
+                        FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 32), config.retry_seconds
+                    )
+                    if not self.state.name and time.monotonic() - started < config.wait_seconds:
+                        pause = FIRST_PAUSE_SECONDS  # it comes up
+                    self._failed(error, pause)
+                    await asyncio.sleep(pause)
+                else:
+                    failures = 0
+                    self.state = replace(self.state, error="", since=0.0)
+                    await woken(self._news, RESYNC_SECONDS)
 
     async def log_all(self) -> None:
         """Log every finished merge that MLflow has not seen.
 
-        An UnreachableError stops it: the rest is logged later. Any other error keeps one merge from
-        being logged, and is raised after those behind it.
+        What keeps one merge from being logged is raised after those behind it, unless MLflow cannot
+        be written at all: that is tried first, at the start and after each failure.
         """
-        await asyncio.shield(self._up)
         failed: Exception | None = None
+        await self._connect()
         for merge_id in await asyncio.to_thread(self._context.registry.merges.unlogged):
+            await self._connect()
             try:
-                await asyncio.to_thread(self._record, merge_id)
-            except UnreachableError:
-                raise
+                await in_daemon_thread(self._record, merge_id)
             except Exception as error:  # noqa: BLE001  # raised below, after the others
+                self._connected = False
                 self._log.warning("history.not_logged", merge=merge_id, error=str(error))
                 failed = failed or error
         if failed is not None:
             raise failed
+
+    async def _connect(self) -> None:
+        if self._connected:
+            return
+        name, experiment_id = namespace = await in_daemon_thread(self._history.connect)
+        self._connected = True
+        page = self._history.page(namespace)
+        if name not in (self.state.name, self._context.config.net):
+            self._log.warning(
+                "history.branched_off",
+                name=name,
+                reason=f"an experiment or a model '{self._context.config.net}' is another's there; "
+                f"this net is '{name}'. What was logged before, if anything, comes with `rootstock "
+                "coordinator history rebuild`",
+            )
+        self.state = replace(self.state, name=name, experiment_id=experiment_id, page=page)
+
+    def _failed(self, error: Exception, pause: float) -> None:
+        """Keep why merges wait; log it where it is news."""
+        text = str(error)
+        if not isinstance(error, RootstockError):
+            text = f"a fault of the coordinator, {type(error).__name__}: {error}; see its log"
+            self._log.error("history.failed", exc_info=error)
+        if text != self.state.error:
+            self._log.warning("history.retry_scheduled", seconds=pause, error=text)
+        self.state = replace(self.state, error=text, since=self.state.since or time.time())
 
     def _record(self, merge_id: str) -> None:
         registry = self._context.registry
@@ -67,6 +133,32 @@ class Recorder:
         show_head(registry, self._history)
         # Last: a merge counts as logged when the aliases follow it, too.
         registry.merges.logged(merge.id, merge.state)
+
+
+async def in_daemon_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Run what may hang for minutes in a thread that the process does not wait for at its end."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]  # the function's own
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = function(*arguments)
+        except BaseException as raised:  # noqa: BLE001  # it is raised where it is awaited
+            error = raised
+        with suppress(RuntimeError):  # the loop has ended, and whoever waited
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="history", daemon=True).start()
+    return await future
 
 
 def show_head(registry: Registry, history: History) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from rootstock.common.files import storage_errors
 from rootstock.coordinator.history.content import (
+    COORDINATOR,
     MERGE_ID,
     RECORD,
     description,
@@ -23,7 +24,8 @@ from rootstock.coordinator.history.content import (
     record_tag,
     run_name,
 )
-from rootstock.coordinator.history.files import file_names, write_files
+from rootstock.coordinator.history.errors import artifact_errors
+from rootstock.coordinator.history.files import file_names, scratch_folder, write_files
 from rootstock.coordinator.history.record import MergeRecord
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}
@@ -34,17 +36,27 @@ DATASET_DIGEST = 36
 
 
 class Runs:
-    """The runs of one experiment."""
+    """The runs of one coordinator in its experiment.
 
-    def __init__(self, client: MlflowClient, experiment_id: str) -> None:
+    `scratch` is the folder for files on their way.
+    """
+
+    def __init__(
+        self, client: MlflowClient, experiment_id: str, coordinator: str, scratch: Path
+    ) -> None:
         self._client = client
         self._experiment_id = experiment_id
+        self._coordinator = coordinator
+        self._scratch = scratch
 
     def find(self, merge_id: str) -> Run | None:
-        """Return a merge's run, if there is one that is not deleted."""
-        runs = self._client.search_runs(
-            [self._experiment_id], f"tags.`{MERGE_ID}` = '{merge_id}'", max_results=1
-        )
+        """Return a merge's run, if there is one that is not deleted.
+
+        Every coordinator has a mrg-0001: another one's run of that id is none of this net's.
+        """
+        own = {MERGE_ID: merge_id, COORDINATOR: self._coordinator}
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in own.items())
+        runs = self._client.search_runs([self._experiment_id], wanted, max_results=1)
         return runs[0] if runs else None
 
     def create(self, record: MergeRecord) -> Run:
@@ -52,7 +64,7 @@ class Runs:
         return self._client.create_run(
             self._experiment_id,
             start_time=milliseconds(record.created_at),
-            tags=merge_tags(record),
+            tags=merge_tags(record) | {COORDINATOR: self._coordinator},
             run_name=run_name(record),
         )
 
@@ -66,16 +78,19 @@ class Runs:
         entries: dict[str, list[Any]] = {
             "params": [Param(key, value) for key, value in parameters(record).items()],
             "metrics": [Metric(p.key, p.value, moment, p.step) for p in metrics(record)],
-            "tags": [RunTag(key, value) for key, value in _tags(record).items()],
+            "tags": [RunTag(key, value) for key, value in self._tags(record).items()],
         }
         for kind, some in entries.items():
             for start in range(0, len(some), BATCH[kind]):
                 batch: dict[str, Any] = {kind: some[start : start + BATCH[kind]]}
                 self._client.log_batch(run_id, **batch)
         self._client.log_inputs(run_id, datasets=_datasets(record))
-        with tempfile.TemporaryDirectory(prefix="rootstock-") as folder:
-            write_files(record, Path(folder))
-            self._client.log_artifacts(run_id, folder)
+        with scratch_folder(self._scratch) as folder:
+            with storage_errors(folder):
+                write_files(record, folder)
+            location = self._client.get_run(run_id).info.artifact_uri
+            with artifact_errors(location or "?"):
+                self._client.log_artifacts(run_id, str(folder))
 
     def finish(self, run_id: str, record: MergeRecord) -> None:
         """End a run as its merge ended, and mark it as complete."""
@@ -91,7 +106,7 @@ class Runs:
         data = run.data
         if not (
             parameters(record).items() <= data.params.items()
-            and _tags(record).items() <= data.tags.items()
+            and self._tags(record).items() <= data.tags.items()
             and data.tags.get(RECORD) == record_tag(record)
         ):
             return False
@@ -104,6 +119,17 @@ class Runs:
             and file_names(record) <= self._files(run)
         )
 
+    def _tags(self, record: MergeRecord) -> dict[str, str]:
+        """Return a run's tags with those that MLflow's pages show apart."""
+        return merge_tags(record) | {
+            COORDINATOR: self._coordinator,
+            "mlflow.runName": run_name(record),
+            "mlflow.note.content": description(record),
+            "mlflow.user": record.site,
+            "mlflow.source.name": "rootstock coordinator",
+            "mlflow.source.type": "LOCAL",
+        }
+
     def _points(self, run: Run, key: str, count: int) -> set[tuple[int, float]]:
         if count == 1:
             return {(0, run.data.metrics[key])}
@@ -115,17 +141,6 @@ class Runs:
             return {file.path for file in self._client.list_artifacts(run.info.run_id)}
         except MlflowException:  # the folder is missing
             return set()
-
-
-def _tags(record: MergeRecord) -> dict[str, str]:
-    """Return a run's tags with those that MLflow's pages show apart."""
-    return merge_tags(record) | {
-        "mlflow.runName": run_name(record),
-        "mlflow.note.content": description(record),
-        "mlflow.user": record.site,
-        "mlflow.source.name": "rootstock coordinator",
-        "mlflow.source.type": "LOCAL",
-    }
 
 
 def _datasets(record: MergeRecord) -> list[DatasetInput]:

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
@@ -38,14 +37,6 @@ MAX_PAUSE_SECONDS = 60.0
 """Longest pause before work that failed is tried again."""
 
 
-class Logger(Protocol):
-    """Logs ended merges: see `rootstock.coordinator.history.recorder.Recorder`."""
-
-    async def log_all(self) -> None:
-        """Log every ended merge that the history has not seen."""
-        ...
-
-
 @dataclass(frozen=True)
 class Work:
     """What the states in the registry call for."""
@@ -64,8 +55,6 @@ class Reconciler:
         The coordinator's.
     runner
         Carries one merge to its end.
-    recorder
-        Logs the ended ones to the history.
     heads
         The auxiliary heads that are published.
     retry_seconds
@@ -76,14 +65,12 @@ class Reconciler:
         self,
         context: CoordinatorContext,
         runner: MergeRunner,
-        recorder: Logger,
         heads: HeadsFile,
         retry_seconds: float,
     ) -> None:
         self._heads = heads
         self._context = context
         self._runner = runner
-        self._recorder = recorder
         self._retry_seconds = retry_seconds
         self._news = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -149,15 +136,13 @@ class Reconciler:
                     break
         if self._publishes_heads and all(task.name in tasks for task in context.plan.tasks):
             due["heads"] = Work(partial(asyncio.to_thread, self._publish_heads))
-        if registry.merges.unlogged():
-            due["history"] = Work(self._recorder.log_all)
         return due
 
     async def _supervise(self, name: str, work: Work) -> None:
         """Do work; what fails is logged and tried again, and ended when that cannot help."""
         try:
             await work.run()
-        except RootstockError as error:  # for want of a disk, a peer or MLflow: waiting may mend it
+        except RootstockError as error:  # for want of a disk or a peer: waiting may mend it
             pause = pause_after(0, self._retry_seconds)
             self._faults.setdefault(name, 0)
             self._log.warning("work.retried", work=name, seconds=pause, error=str(error))

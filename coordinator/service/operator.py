@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from rootstock.common.files import storage_errors, write_bytes
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.garbage.collector import Collector
+from rootstock.coordinator.history_state import HistoryState
 from rootstock.coordinator.learning.operations import Operations
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.forget import forget_samples
 from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
-from rootstock.coordinator.registry import Merge, Submission, SubmissionState
+from rootstock.coordinator.registry import OPEN_MERGES, Merge, Submission, SubmissionState
 from rootstock.coordinator.service.uploads.gate import blob_entries
 from rootstock.coordinator.service.uploads.sessions import UploadSessions
 from rootstock.coordinator.service.watch import Subscriptions
@@ -43,10 +45,7 @@ def load_or_create_token(path: Path) -> str:
 
 
 class Operator(OperatorServicer):
-    """Serves the operator's command line.
-
-    `experiment_id` returns the id of the net's MLflow experiment, "" when it is not known yet.
-    """
+    """Serves the operator's command line; `history` returns how the history does now."""
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class Operator(OperatorServicer):
         subscriptions: Subscriptions,
         uploads: UploadSessions,
         collector: Collector,
-        experiment_id: Callable[[], str],
+        history: Callable[[], HistoryState],
     ) -> None:
         self._context = context
         self._registry = context.registry
@@ -63,7 +62,7 @@ class Operator(OperatorServicer):
         self._subscriptions = subscriptions
         self._uploads = uploads
         self._collector = collector
-        self._experiment_id = experiment_id
+        self._history = history
         self._operations = Operations(context)
 
     async def GetStatus(self, _request: pb.GetStatusRequest, _context: Any) -> pb.GetStatusResponse:
@@ -162,18 +161,29 @@ class Operator(OperatorServicer):
         registry = self._registry
         held_bytes = registry.uploads.held_bytes()
         head = registry.versions.head()
+        history, merges = self._history(), registry.merges.all()
+        ended = [merge for merge in merges if merge.state not in OPEN_MERGES]
+        logged = sum(merge.logged for merge in ended)
         return pb.GetStatusResponse(
             net=self._context.config.net,
             net_version=0 if head is None else head.number,
-            mlflow_uri=self._context.config.history.mlflow_uri,
-            mlflow_experiment_id=self._experiment_id(),
+            mlflow_uri=self._context.config.history.address,
+            mlflow_experiment_id=history.experiment_id,
             sites=[
                 pb.SiteStatus(name=site.name, watching=site.name in watching)
                 for site in registry.sites.all()
             ],
             submissions=[self._submission(row, held_bytes) for row in registry.submissions.all()],
-            merges=[self._merge(row) for row in registry.merges.all()],
+            merges=[self._merge(row) for row in merges],
             coordinator_version=__version__,
+            history=pb.HistoryStatus(
+                name=history.name,
+                page=history.page,
+                logged=logged,
+                waiting=len(ended) - logged,
+                error=history.error,
+                failing_since=_instant(history.since) if history.since else "",
+            ),
         )
 
     def _submission(self, row: Submission, held_bytes: dict[str, int]) -> pb.SubmissionStatus:
@@ -213,6 +223,10 @@ class Operator(OperatorServicer):
             logged=row.logged,
             held=not row.released,
         )
+
+
+def _instant(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _reason(reason: str) -> str:

@@ -18,6 +18,7 @@ from rootstock.common.files import write_bytes
 from rootstock.common.transport.channel import SERVER_OPTIONS, Address, require_loopback
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.collector import Collector
+from rootstock.coordinator.history_state import HistoryState
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.heads import HeadsFile
@@ -46,7 +47,7 @@ class CoordinatorServer:
         self,
         context: CoordinatorContext,
         committer: Committer,
-        experiment_id: Callable[[], str] = str,
+        history: Callable[[], HistoryState],
     ) -> None:
         self._listen = require_loopback(context.config.server.listen)
         self._registry = context.registry
@@ -63,7 +64,7 @@ class CoordinatorServer:
         self._collector = Collector(context, heads)
         self._federation = Federation(context, heads, self._subscriptions, self._uploads, downloads)
         self._operator = Operator(
-            context, committer, self._subscriptions, self._uploads, self._collector, experiment_id
+            context, committer, self._subscriptions, self._uploads, self._collector, history
         )
 
     async def start(self) -> Address:

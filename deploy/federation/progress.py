@@ -14,6 +14,9 @@ from rootstock.deploy.federation.config import Federation
 from rootstock.deploy.output import StageLines
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 
+ENDED = frozenset({"merged", "rejected", "failed", "rolled_back"})
+"""States in which a merge goes on no further."""
+
 
 class Stage(NamedTuple):
     """The present work of a lab, and how far it is."""
@@ -61,7 +64,7 @@ class Display:
         owners = {each.submission_id: each.site for each in answer.submissions}
         for site in self._status:
             merges = [each for each in answer.merges if owners.get(each.submission_id) == site]
-            stages[site] = _merge_stage(merges) or stages[site]
+            stages[site] = _merge_stage(merges, answer.history.error) or stages[site]
         return stages
 
 
@@ -104,8 +107,11 @@ def _agent_stage(path: Path) -> Stage:
     return Stage(text, int(status.get("step") or 0), int(status.get("steps") or 1))
 
 
-def _merge_stage(merges: Sequence[pb.MergeStatus]) -> Stage | None:
-    """Return the stage of a lab's merges, one for each task; None if its own status says more."""
+def _merge_stage(merges: Sequence[pb.MergeStatus], trouble: str) -> Stage | None:
+    """Return the stage of a lab's merges, one for each task; None if its own status says more.
+
+    `trouble` is why MLflow does not take merges: it is shown once a lab waits for nothing else.
+    """
     several = len(merges) > 1
     for merge in merges:
         if merge.state == "distilling":
@@ -114,6 +120,9 @@ def _merge_stage(merges: Sequence[pb.MergeStatus]) -> Stage | None:
     if not merges or any(merge.state == "evaluating" for merge in merges):
         return None
     text = "; ".join((f"{each.task} " if several else "") + _ended(each) for each in merges)
+    waits = not all(each.logged for each in merges)
+    if trouble and waits and all(each.state in ENDED for each in merges):
+        return Stage(f"{text}; waits for MLflow: {trouble}")
     return Stage(text, int(all(merge.state != "queued" for merge in merges)))
 
 

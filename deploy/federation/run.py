@@ -16,7 +16,7 @@ from rootstock.common.config import load
 from rootstock.common.documents import Document
 from rootstock.common.errors import AddressInUseError, NotFoundError, UnreachableError
 from rootstock.common.files import write_bytes
-from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.config import CoordinatorConfig, HistoryConfig
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.server import command, environment, is_healthy, prepare
 from rootstock.coordinator.net.reader import NetReader
@@ -31,13 +31,12 @@ from rootstock.deploy.federation.processes import (
     interrupt_on_signals,
     is_taken,
 )
-from rootstock.deploy.federation.progress import Display
+from rootstock.deploy.federation.progress import ENDED, Display
 from rootstock.deploy.federation.tables import category_rows
 from rootstock.deploy.output import PEOPLE, note
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 
 POLL_SECONDS = 0.5
-ENDED = frozenset({"merged", "rejected", "failed", "rolled_back"})
 RESTARTS = 3
 """How often one process is started again before its federation is given up."""
 
@@ -128,7 +127,7 @@ def serve_history(state: Path, port: int) -> None:
             f"{history}: no history here; give the folder that `demo` or `up` named"
         )
     interrupt_on_signals()
-    net = load(state / "configuration" / f"{COORDINATOR}.toml", CoordinatorConfig).net
+    config = load(state / "configuration" / f"{COORDINATOR}.toml", CoordinatorConfig)
     chosen = port or free_ports(1)[0]
     with locked(state), Processes(state / "logs", state) as processes:
         prepare(history)
@@ -136,7 +135,9 @@ def serve_history(state: Path, port: int) -> None:
         while not is_healthy(chosen):
             processes.check()
             time.sleep(0.2)
-        page = History(f"http://127.0.0.1:{chosen}", net).page()
+        here = HistoryConfig(mlflow_uri=f"http://127.0.0.1:{chosen}")
+        shown = History.of(config.model_copy(update={"history": here}))
+        page = shown.page(shown.namespace())
         PEOPLE.print(f"The merges are at {page}\nCtrl-C stops it.", soft_wrap=True)
         processes.wait()
 

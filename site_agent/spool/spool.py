@@ -1,14 +1,18 @@
 """What is trained or measured and not yet acknowledged; it survives restarts and ``kill -9``.
 
-::
+Receipts, evaluations and what was sent belong to one coordinator: they carry the fingerprint FP of
+its key. Another coordinator's `evl-0001` is another question, and its receipt proves nothing here::
 
     spool/
-      staging/<random>/            being written; never shipped
-      entries/<manifest digest>/   manifest.json, signature, run, blobs/<digest>; sent, once begun
-      acknowledged/<…>/            the same and receipt.json: the lab needs its own f again
-      reports/<evaluation>.json    evaluation reports to send
-      reported/<evaluation>.json   those that the coordinator has
-      aside/<…>/                   what was unfinished or damaged, and why.txt
+      staging/<random>/               being written; never shipped
+      entries/<manifest digest>/      manifest.json, signature, run, blobs/<digest>;
+                                      coordinator: FP of the one that it waits for;
+                                      sent.FP, once begun
+      acknowledged/<…>/               the same and receipt.FP.json for each coordinator that has it:
+                                      the lab needs its own f again
+      reports/FP/<evaluation>.json    evaluation reports to send
+      reported/FP/<evaluation>.json   those that the coordinator has
+      aside/<…>/                      what was unfinished or damaged, and why.txt
 """
 
 from __future__ import annotations
@@ -28,10 +32,14 @@ from rootstock.common.files import (
     sync_folder,
     write_bytes,
 )
+from rootstock.common.identity.keys import fingerprint
 from rootstock.common.weights.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
 
 _MAX_DOCUMENT_BYTES = 1 << 20
+
+WAITS_FOR = "coordinator"
+"""File of an entry with the fingerprint of the coordinator that it is to be shipped to."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +54,27 @@ class SpoolEntry:
     run: str
     """What it came from (digest of plan and settings, or an evaluation's id), so that it is not
     made twice."""
+    coordinator: str
+    """Fingerprint of the coordinator that the spool is opened for."""
 
     @property
     def acknowledged(self) -> bool:
-        """Whether the coordinator has given a receipt for it."""
-        return (self.folder / "receipt.json").exists()
+        """Whether the coordinator has given a receipt for it; another one's does not count."""
+        return self.receipt_file.exists()
+
+    @property
+    def receipt_file(self) -> Path:
+        """Where the coordinator's receipt is, once there is one."""
+        return self.folder / f"receipt.{self.coordinator}.json"
+
+    @property
+    def waits_for(self) -> str | None:
+        """Fingerprint of the coordinator that it is to be shipped to; None: no one yet."""
+        try:
+            data = read_capped(self.folder / WAITS_FOR, _MAX_DOCUMENT_BYTES, what="fingerprint")
+        except FileNotFoundError:
+            return None
+        return data.decode(errors="replace")
 
     @property
     def digest(self) -> str:
@@ -64,12 +88,17 @@ class SpoolEntry:
 
     @property
     def sent(self) -> int:
-        """Bytes of its blobs that went over the wire, as far as agents lived to note it."""
+        """Bytes of its blobs that went to the coordinator, as far as agents lived to note it."""
         try:
-            data = read_capped(self.folder / "sent", _MAX_DOCUMENT_BYTES, what="count")
+            data = read_capped(self.sent_file, _MAX_DOCUMENT_BYTES, what="count")
             return int(data.decode(errors="replace"))
         except (FileNotFoundError, ValueError):  # a damaged figure spoils no shipment
             return 0
+
+    @property
+    def sent_file(self) -> Path:
+        """Where the count of bytes is that went to the coordinator."""
+        return self.folder / f"sent.{self.coordinator}"
 
     def blob(self, digest: str) -> Path:
         """Return the file of one of the manifest's blobs."""
@@ -77,21 +106,28 @@ class SpoolEntry:
 
 
 class Spool:
-    """A folder that only signed receipts empty.
+    """A folder that only signed receipts empty, as one coordinator is concerned with it.
 
     Opening it quarantines in `aside` what a crash left unfinished and what the disk has damaged;
-    `warn` is called with everything that is quarantined, and why.
+    `warn` is called with everything that is quarantined, and why. `coordinator` is the public key
+    of the coordinator that the lab has joined.
     """
 
-    def __init__(self, root: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, warn: Callable[[str], None], coordinator: bytes) -> None:
         self._root = root
         self._warn = warn
+        self._coordinator = coordinator
+        self._name = fingerprint(coordinator)
+        self._reports = root / "reports" / self._name
+        self._reported = root / "reported" / self._name
         with storage_errors(root):
-            for name in ("staging", "entries", "acknowledged", "reports", "reported", "aside"):
+            for name in ("staging", "entries", "acknowledged", "aside"):
                 (root / name).mkdir(parents=True, exist_ok=True)
+            for folder in (self._reports, self._reported):
+                folder.mkdir(parents=True, exist_ok=True)
             for folder in sorted((root / "staging").iterdir()):
                 self._quarantine(folder, "the agent ended while it was being written")
-            read_entries(root / "entries", self._quarantine, blobs=True)
+            self._read("entries", blobs=True)
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -115,9 +151,10 @@ class Spool:
             if not path.is_file() or path.stat().st_size != blob.size:
                 raise SchemaError(f"{path}: is not the blob of {blob.size} bytes that was staged")
         target = self._root / "entries" / manifest.content_digest()
-        for known in (target, self._root / "acknowledged" / target.name):
-            if known.is_dir():
-                return read_entry(known)
+        known = self.find(target.name)
+        known = None if known is None else self.queue(known)
+        if known is not None:
+            return known
         aside = staging.with_name(staging.name + ".entry")
         with storage_errors(target):
             try:
@@ -127,60 +164,87 @@ class Spool:
                 sync_folder(aside / "blobs")
                 write_bytes(aside / "signature", signature)
                 write_bytes(aside / "run", run.encode())
+                write_bytes(aside / WAITS_FOR, self._name.encode())
                 write_bytes(aside / "manifest.json", manifest.canonical())
                 aside.rename(target)
             except OSError:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
             sync_folder(target.parent)
-        return read_entry(target)
+        return read_entry(target, self._name)
+
+    def queue(self, entry: SpoolEntry) -> SpoolEntry | None:
+        """Let an entry wait for the coordinator, unless that has it.
+
+        It may have been made for another coordinator, or be acknowledged by one. None if it is
+        damaged: it is then quarantined.
+        """
+        if entry.acknowledged or (entry.waits_for == self._name and self._queued(entry)):
+            return entry
+        target = self._root / "entries" / entry.digest
+        with storage_errors(target):
+            if not target.is_dir():
+                entry.folder.rename(target)
+                sync_folder(target.parent)
+            write_bytes(target / WAITS_FOR, self._name.encode())
+        return next(iter(self._read("entries", name=entry.digest, blobs=True)), None)
+
+    def queue_again(self, entry: SpoolEntry) -> SpoolEntry | None:
+        """Let an entry wait for the coordinator that has lost it since it gave its receipt."""
+        entry.receipt_file.unlink(missing_ok=True)
+        return self.queue(entry)
 
     def entries(self) -> list[SpoolEntry]:
-        """Return what waits to be shipped. Damaged entries are quarantined with a warning."""
-        return read_entries(self._root / "entries", self._quarantine)
+        """Return what waits to be shipped to the coordinator.
+
+        Damaged entries are quarantined with a warning; what waits for another coordinator stays.
+        """
+        return [entry for entry in self._read("entries") if entry.waits_for == self._name]
 
     def acknowledged(self) -> list[SpoolEntry]:
         """Return what the coordinator has given receipts for."""
-        return read_entries(self._root / "acknowledged", self._quarantine)
+        return [entry for entry in self.all() if entry.acknowledged]
+
+    def all(self) -> list[SpoolEntry]:
+        """Return every entry, whichever coordinator has it or is to get it."""
+        return [*self._read("acknowledged"), *self._read("entries")]
 
     def find(self, digest: str) -> SpoolEntry | None:
         """Return the entry of that manifest, shipped or not, or None."""
         for kind in ("entries", "acknowledged"):
-            for entry in read_entries(self._root / kind, self._quarantine, name=digest):
+            for entry in self._read(kind, name=digest):
                 return entry
         return None
 
-    def made_by(self, run: str) -> SpoolEntry | None:
-        """Return the entry that a run made, an acknowledged one first, or None."""
-        both = [*self.acknowledged(), *self.entries()]
-        return next((entry for entry in both if entry.run == run), None)
+    def made_by(self, run: str) -> list[SpoolEntry]:
+        """Return the entries that a run made, those first that the coordinator has."""
+        made = [entry for entry in self.all() if entry.run == run]
+        return sorted(made, key=lambda entry: not entry.acknowledged)
 
     def note_sent(self, entry: SpoolEntry, count: int) -> None:
         """Keep how many bytes of an entry's blobs went over the wire so far."""
         if count != entry.sent:
-            write_bytes(entry.folder / "sent", str(count).encode())
+            write_bytes(entry.sent_file, str(count).encode())
 
-    def acknowledge(
-        self, entry: SpoolEntry, receipt: SignedReceipt, coordinator_key: bytes
-    ) -> SpoolEntry:
+    def acknowledge(self, entry: SpoolEntry, receipt: SignedReceipt) -> SpoolEntry:
         """Take an entry out of the queue, once its receipt proves to be the coordinator's.
 
         Once more does no harm. Where the entry is in both folders (a state folder that was
         copied back, say) the one whose bytes were checked when the spool was opened stays. An entry
         whose receipt is for another manifest or by another key stays, and IntegrityError is raised.
         """
-        receipt.verify(entry.digest, coordinator_key)
+        receipt.verify(entry.digest, self._coordinator)
         target = self._root / "acknowledged" / entry.digest
         with storage_errors(target):
             if target.is_dir() and (entry.folder == target or not entry.folder.is_dir()):
-                return read_entry(target)
-            write_bytes(entry.folder / "receipt.json", receipt.canonical())
+                return read_entry(target, self._name)
+            write_bytes(entry.receipt_file, receipt.canonical())
             if target.is_dir():
                 shutil.rmtree(target)
             entry.folder.rename(target)
             sync_folder(target.parent)
             sync_folder(self._root / "entries")
-        return read_entry(target)
+        return read_entry(target, self._name)
 
     def add_report(self, report: EvaluationReport) -> None:
         """Keep a report until the coordinator has it."""
@@ -189,7 +253,7 @@ class Spool:
     def reports(self) -> list[EvaluationReport]:
         """Return the reports that the coordinator does not have yet."""
         reports = []
-        for path in sorted((self._root / "reports").glob("*.json")):
+        for path in sorted(self._reports.glob("*.json")):
             try:
                 data = read_capped(path, _MAX_DOCUMENT_BYTES, what="report")
                 reports.append(EvaluationReport.parse(data, what=str(path)))
@@ -201,8 +265,8 @@ class Spool:
         """Note that the coordinator has a report."""
         path = self._report(evaluation_id)
         with storage_errors(path):
-            path.replace(self._root / "reported" / path.name)
-            sync_folder(self._root / "reported")
+            path.replace(self._reported / path.name)
+            sync_folder(self._reported)
 
     def recall_report(self, evaluation_id: str) -> bool:
         """Queue the report of an evaluation that was done before; False if there is none.
@@ -211,7 +275,7 @@ class Spool:
         again.
         """
         path = self._report(evaluation_id)
-        sent = self._root / "reported" / path.name
+        sent = self._reported / path.name
         if path.exists():
             return True
         if not sent.exists():
@@ -230,7 +294,14 @@ class Spool:
         self._quarantine(self._report(report.evaluation_id), why)
 
     def _report(self, evaluation_id: str) -> Path:
-        return self._root / "reports" / f"{evaluation_id}.json"
+        return self._reports / f"{evaluation_id}.json"
+
+    def _queued(self, entry: SpoolEntry) -> bool:
+        return entry.folder.parent.name == "entries"
+
+    def _read(self, kind: str, *, name: str = "*", blobs: bool = False) -> list[SpoolEntry]:
+        folder = self._root / kind
+        return read_entries(folder, self._name, self._quarantine, name=name, blobs=blobs)
 
     def _quarantine(self, path: Path, why: str) -> None:
         target = self._root / "aside" / f"{path.name}-{secrets.token_hex(4)}"
@@ -242,17 +313,22 @@ class Spool:
 
 
 def read_entries(
-    folder: Path, damaged: Callable[[Path, str], None], *, name: str = "*", blobs: bool = False
+    folder: Path,
+    coordinator: str,
+    damaged: Callable[[Path, str], None],
+    *,
+    name: str = "*",
+    blobs: bool = False,
 ) -> list[SpoolEntry]:
     """Read the entries of a spool's folder, or that of one name.
 
-    `damaged` is called with the folder of an entry that is not whole, and why. `blobs`: the bytes
-    of every blob are checked.
+    `coordinator` is the fingerprint of the one whose receipts count. `damaged` is called with the
+    folder of an entry that is not whole, and why. `blobs`: the bytes of every blob are checked.
     """
     entries = []
     for path in sorted(folder.glob(name)):
         try:
-            entry = read_entry(path)
+            entry = read_entry(path, coordinator)
             for blob in entry.manifest.blobs() if blobs else ():
                 if file_digest(entry.blob(blob.digest)) != blob.digest:
                     raise IntegrityError(f"blob {blob.digest} does not match its digest")
@@ -262,7 +338,7 @@ def read_entries(
     return entries
 
 
-def read_entry(folder: Path) -> SpoolEntry:
+def read_entry(folder: Path, coordinator: str) -> SpoolEntry:
     """Read an entry, its blobs left unread, and change nothing.
 
     FileNotFoundError or NotADirectoryError says that it is not whole.
@@ -275,4 +351,4 @@ def read_entry(folder: Path) -> SpoolEntry:
         raise IntegrityError(
             f"{folder}: the manifest has digest {manifest.content_digest()}, not its name"
         )
-    return SpoolEntry(folder, manifest, data, signature, run.decode(errors="replace"))
+    return SpoolEntry(folder, manifest, data, signature, run.decode(errors="replace"), coordinator)

@@ -55,10 +55,10 @@ def teach(lab: AgentLab) -> SpoolEntry:
     """
     run = lab.config.run_digest(lab.published.digest)
     heads = None if lab.heads is None else lab.heads.content_digest()
-    known = lab.spool.made_by(run)
-    if known is not None and (known.acknowledged or heads == heads_under(known)):
-        lab.log.info("training.reused", manifest=known.digest, run=run)
-        return known
+    for known in lab.spool.made_by(run):
+        if known.acknowledged or heads == heads_under(known):
+            lab.log.info("training.reused", manifest=known.digest, run=run)
+            return known
     tasks = [task.name for task in lab.tasks]
     recipe = build_recipe(lab)
     data = lab.data
@@ -102,7 +102,7 @@ def waits_for_heads(config: SiteConfig, published: Published, spool: Spool) -> b
     if config.training.recipe != "compatible" or published.heads is not None:
         return False
     known = spool.made_by(config.run_digest(published.digest))
-    return known is None or not known.acknowledged
+    return not any(entry.acknowledged for entry in known)
 
 
 def heads_under(entry: SpoolEntry) -> str | None:

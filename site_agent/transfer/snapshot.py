@@ -15,6 +15,7 @@ from torch import nn
 
 from rootstock.common.errors import NotFoundError
 from rootstock.common.identity import keys
+from rootstock.common.identity.keys import fingerprint
 from rootstock.common.nets.architectures import build_category_module, build_task_module
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.weights import safetensors_io
@@ -23,6 +24,7 @@ from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.lab import Lab, set_up_torch
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.spool.spool import SpoolEntry, read_entries
+from rootstock.site_agent.state import read_coordinator_key
 from rootstock.site_agent.wire.client import CoordinatorClient, OnRetry
 
 
@@ -73,7 +75,8 @@ def snapshot(
 ) -> Iterator[LabSnapshot]:
     """Find the lab's own net, and ask the coordinator what it publishes now."""
     device = set_up_torch(config)
-    stored = stored_teachers(config.state / "spool")
+    coordinator = read_coordinator_key(config.state)
+    stored = stored_teachers(config.state / "spool", coordinator)
     if not stored:
         raise NotFoundError(
             f"{config.state}: holds no trained teacher net; let `rootstock site run` train one"
@@ -106,16 +109,17 @@ def snapshot(
         client.close()
 
 
-def stored_teachers(root: Path) -> list[StoredTeacher]:
+def stored_teachers(root: Path, coordinator: bytes | None = None) -> list[StoredTeacher]:
     """Return the teachers of a spool, and leave everything as it is.
 
     An agent may be running: opening its spool as a `Spool` would quarantine what it is just
-    writing. What cannot be read is left out; blobs are checked when they are read. Acknowledged
-    teachers come first.
+    writing. What cannot be read is left out; blobs are checked when they are read. Those come first
+    that the coordinator of that public key has acknowledged.
     """
+    name = "" if coordinator is None else fingerprint(coordinator)
     found: dict[str, StoredTeacher] = {}
     for kind in ("entries", "acknowledged"):  # the way that entries take, so that none is missed
-        for entry in read_entries(root / kind, lambda *_: None):
+        for entry in read_entries(root / kind, name, lambda *_: None):
             if isinstance(entry.manifest, TeacherManifest):
                 found[entry.digest] = StoredTeacher(entry, entry.manifest)
     return sorted(found.values(), key=lambda each: not each.entry.acknowledged)

@@ -21,7 +21,7 @@ from rootstock.common.errors import (
     StorageError,
     UnreachableError,
 )
-from rootstock.common.files import storage_errors, write_bytes
+from rootstock.common.files import write_bytes
 from rootstock.common.identity.keys import PUBLIC_KEY_BYTES, SigningKey, fingerprint
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Heads, Limits, Plan
 from rootstock.common.transport.auth import SigningInterceptor
@@ -34,7 +34,7 @@ from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.spool.documents import EvaluationReport
-from rootstock.site_agent.state import check
+from rootstock.site_agent.state import check, coordinator_key_file, read_coordinator_key
 from rootstock.site_agent.wire import messages
 
 T = TypeVar("T")
@@ -161,16 +161,16 @@ class CoordinatorClient:
                 f"the coordinator's key has {len(key)} bytes, an Ed25519 key has "
                 f"{PUBLIC_KEY_BYTES}; check the coordinator's version"
             )
-        path = self._config.state / "identity" / "coordinator.pub"
-        with storage_errors(path):
-            known = bytes.fromhex(path.read_text(encoding="ascii")) if path.exists() else None
+        path = coordinator_key_file(self._config.state)
+        known = read_coordinator_key(self._config.state)
         if known is None:
             write_bytes(path, key.hex().encode())
         elif known != key:
             raise IdentityError(
                 f"{self._config.coordinator} has key {fingerprint(key)}, this lab joined "
-                f"{fingerprint(known)}; check the address. If the coordinator was set up anew, "
-                f"remove {path}"
+                f"{fingerprint(known)}; check the address. If the coordinator was set up anew, or "
+                f"the lab is to join another one, remove {path}: the teacher net is then shipped "
+                "there, or trained anew if the plan is another one"
             )
         return key
 

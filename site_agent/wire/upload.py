@@ -42,13 +42,13 @@ class Shipment:
         """Send what the coordinator lacks, from where it was cut, and commit it."""
         return self._client.patient(self._once, damaged_tries=DAMAGED_TRIES)
 
+    def is_received(self) -> bool:
+        """Ask whether the coordinator has the entry; if not, its upload is begun."""
+        return self._client.patient(self._begin).HasField("receipt")
+
     def _once(self) -> SignedReceipt:
         client, limits = self._client, self._client.limits
-        entry = self.entry
-        request = pb.BeginUploadRequest(
-            manifest=entry.manifest_bytes, signature=entry.signature, leaves_out=True
-        )
-        begun = client.unary(client.stub.BeginUpload, request)
+        entry, begun = self.entry, self._begin()
         if begun.HasField("receipt"):
             return messages.receipt(begun.receipt)
         blobs = {blob.digest: blob for blob in entry.manifest.blobs()}
@@ -84,6 +84,13 @@ class Shipment:
             done += to_send[missing.digest]
         committed = pb.CommitUploadRequest(upload_id=begun.upload_id)
         return messages.receipt(client.unary(client.stub.CommitUpload, committed).receipt)
+
+    def _begin(self) -> pb.BeginUploadResponse:
+        request = pb.BeginUploadRequest(
+            manifest=self.entry.manifest_bytes, signature=self.entry.signature, leaves_out=True
+        )
+        begun: pb.BeginUploadResponse = self._client.unary(self._client.stub.BeginUpload, request)
+        return begun
 
     def _progress(self, before: int, offset: int) -> Callable[[int], None]:
         last = offset

@@ -89,6 +89,11 @@ class Watcher:
             raise
 
     def _stream(self) -> None:
+        # Another coordinator may have the address by now: its events are not for this cursor.
+        try:
+            self._client.join()
+        except RootstockError as error:
+            raise waited_for(error) from error
         request = pb.WatchRequest(cursor=self._cursor, instance=self._instance)
         call = self._client.stub.Watch(request)
         self._call = call

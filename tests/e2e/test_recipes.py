@@ -17,6 +17,7 @@ from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.deploy.federation.config import FederationConfig
 from rootstock.site_agent.spool.spool import Spool
+from rootstock.site_agent.state import read_coordinator_key
 from tests.support.federation_processes import Running, digits_federation, merged
 
 pytestmark = pytest.mark.e2e
@@ -143,7 +144,10 @@ def pictured(mlflow_uri: str) -> dict[str, dict[str, float]]:
 
 
 def shipped(running: Running) -> TeacherManifest:
-    spool = Spool(running.site("lab-one").state / "spool", lambda text: None)
+    state = running.site("lab-one").state
+    key = read_coordinator_key(state)
+    assert key is not None
+    spool = Spool(state / "spool", lambda text: None, key)
     (manifest,) = [
         entry.manifest
         for entry in spool.acknowledged()

@@ -13,6 +13,7 @@ from rootstock.common.identity.keys import load_or_create
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history_state import HistoryState
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import Registry
@@ -26,12 +27,12 @@ ARCHITECTURE = ArchitectureSpec(
 class Centre:
     """Serves from a state folder; may be stopped and started again on the same port."""
 
-    def __init__(self, state: Path, port: int = 0, **server: Any) -> None:
+    def __init__(self, state: Path, port: int = 0, seed: int = 0, **server: Any) -> None:
         self.config = CoordinatorConfig(
             net="digits",
             state=state,
             server=ServerConfig(listen=f"127.0.0.1:{port}", heartbeat_seconds=0.2, **server),
-            plan=PlanConfig(architecture=ARCHITECTURE),
+            plan=PlanConfig(architecture=ARCHITECTURE, seed=seed),
         )
         self.store = LocalStore(state / "artifacts")
         state.mkdir(parents=True, exist_ok=True)
@@ -67,6 +68,6 @@ class Centre:
             key=self.key,
             config=self.config,
         )
-        server = CoordinatorServer(context, Committer(context))
+        server = CoordinatorServer(context, Committer(context), HistoryState)
         self.address = str(await server.start())
         return server

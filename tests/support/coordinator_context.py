@@ -12,6 +12,7 @@ from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.weights.manifest import Recipe, TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import Receipt, Registry
 
@@ -35,7 +36,7 @@ def open_context(
         registry=registry,
         store=store,
         plan=publish_plan(config, store, state / "plan.json"),
-        key=load_or_create(state / "key"),
+        key=load_or_create(StatePaths(config).key),
         config=config,
     )
     registry.close()

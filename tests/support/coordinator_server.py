@@ -39,6 +39,7 @@ from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerCo
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
+from rootstock.coordinator.history_state import HistoryState
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.result import AcceptedJoin
 from rootstock.coordinator.paths import StatePaths
@@ -109,7 +110,9 @@ class Running:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
             context = self.context
-            server = CoordinatorServer(context, Committer(context), experiment_id=lambda: "42")
+            server = CoordinatorServer(
+                context, Committer(context), lambda: HistoryState(experiment_id="42")
+            )
             self._started.set_result(str(await server.start()))
         except Exception as error:  # noqa: BLE001 - raised in the test's thread
             self._started.set_exception(error)

@@ -102,6 +102,9 @@ def eval_all(net: Teacher) -> tuple[torch.nn.Sequential, dict[str, torch.nn.Sequ
 
 KEY = SigningKey.generate()
 
+COORDINATOR = SigningKey.generate()
+"""Of the coordinator that spools are opened for."""
+
 
 CONFIG = TrainingConfig(epochs=4, checkpoint_epochs=1)
 

@@ -27,7 +27,7 @@ def lab_in(root: Path) -> LabSnapshot:
             "initial_category_module": write_blob(blobs, start.category_module.state_dict()),
         }
     )
-    spool = Spool(root / "state" / "spool", digits_lab.fail)
+    spool = Spool(root / "state" / "spool", digits_lab.fail, digits_lab.COORDINATOR.public_key)
     with spool.staging() as staging:
         recipe = Recipe(name="compatible", settings={})
         manifest = build(digits_lab.lab(config, plan), net, digit_domains.data(), recipe, staging)

@@ -113,17 +113,6 @@ def report(context: CoordinatorContext, merge: Merge) -> None:
     context.registry.evaluations.report(evaluation.id, evaluation_report(answer))
 
 
-class NoHistory:
-    """Counts every ended merge as logged."""
-
-    def __init__(self, context: CoordinatorContext) -> None:
-        self._merges = context.registry.merges
-
-    async def log_all(self) -> None:
-        for merge_id in self._merges.unlogged():
-            self._merges.update(merge_id, logged=True)
-
-
 def reconcile(
     context: CoordinatorContext,
     *,
@@ -136,7 +125,6 @@ def reconcile(
     reconciler = Reconciler(
         context,
         merge_runner(context, jobs),
-        NoHistory(context),
         HeadsFile(paths.heads),
         retry_seconds,
     )

@@ -9,14 +9,15 @@ from typing import Annotated, get_args
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from rootstock.common.config import load
-from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.common.config import check, load
+from rootstock.common.documents import Document
+from rootstock.coordinator.config import CoordinatorConfig, HistoryConfig
 from rootstock.deploy.cli.access import operations, running
 from rootstock.deploy.cli.coordinator import heads
-from rootstock.deploy.cli.coordinator.tables import restored_table, status_tables
+from rootstock.deploy.cli.coordinator.tables import history_line, restored_table, status_tables
 from rootstock.deploy.cli.extras import CoordinatorGroup
 from rootstock.deploy.cli.options import AsJson, Config, Reason
-from rootstock.deploy.output import PEOPLE, print_json, print_result
+from rootstock.deploy.output import PEOPLE, note, print_json, print_result
 
 app = typer.Typer(help="Run and watch a coordinator.", no_args_is_help=True, cls=CoordinatorGroup)
 history = typer.Typer(
@@ -42,7 +43,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
     with running(config) as operator:
         answer = operator.status()
     value = MessageToDict(answer, preserving_proto_field_name=True)
-    print_result(value, *status_tables(answer), as_json=as_json)
+    print_result(value, *status_tables(answer), history_line(answer), as_json=as_json)
 
 
 @app.command()
@@ -146,16 +147,28 @@ def rebuild(
 
     settings = load(config, CoordinatorConfig)
     if mlflow_uri is not None:
-        there = settings.history.model_copy(update={"mlflow_uri": mlflow_uri})
-        settings = settings.model_copy(update={"history": there})
-    merges = rebuild_history(settings, lambda merge: PEOPLE.print(f"{merge.merge_id} {merge.what}"))
-    done = Counter(merge.what for merge in merges)
-    counts = {what: done[what] for what in get_args(Restored)}
-    uri = settings.history.mlflow_uri
+        there = settings.history.model_dump() | {"mlflow_uri": mlflow_uri}
+        checked = check({"history": there}, _HistoryOption, source="--mlflow-uri")
+        settings = settings.model_copy(update={"history": checked.history})
+    done = rebuild_history(settings, lambda merge: PEOPLE.print(f"{merge.merge_id} {merge.what}"))
+    found = Counter(merge.what for merge in done.merges)
+    counts = {what: found[what] for what in get_args(Restored)}
+    uri = settings.history.address
     summary = ", ".join(f"{count} {what}" for what, count in counts.items())
+    if done.name != settings.net:
+        note(f"'{settings.net}' is another's there; this net is '{done.name}'")
     print_result(
-        {"mlflow_uri": uri, **counts, "merges": [merge.model_dump() for merge in merges]},
-        restored_table(merges),
-        f"{len(merges)} merges at {uri}: {summary}",
+        {
+            "mlflow_uri": uri,
+            "name": done.name,
+            **counts,
+            "merges": [merge.model_dump() for merge in done.merges],
+        },
+        restored_table(done.merges),
+        f"{len(done.merges)} merges at {uri}, in '{done.name}': {summary}",
         as_json=as_json,
     )
+
+
+class _HistoryOption(Document):
+    history: HistoryConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -36,6 +37,23 @@ def status_tables(answer: pb.GetStatusResponse) -> list[Table]:
         )
         tables.append(table("Merges", (*MERGES, "reason"), rows, whole=MERGES))
     return tables
+
+
+def history_line(answer: pb.GetStatusResponse) -> str:
+    """Return how many merges MLflow shows, how many wait for it since when, and why."""
+    history = answer.history
+    counts = [f"{history.logged} logged"]
+    if history.waiting:
+        counts.append(f"{history.waiting} wait{'s' if history.waiting == 1 else ''}")
+    line = f"History: {', '.join(counts)}"
+    if history.error:
+        since = datetime.fromisoformat(history.failing_since)
+        line += f" since {since:%Y-%m-%d %H:%M} UTC: {history.error}"
+    if history.page:
+        line += f"\nMLflow page: {history.page}"
+    if history.name and history.name != answer.net:
+        line += f"\n'{answer.net}' is another's there; this net is '{history.name}'."
+    return line
 
 
 def restored_table(merges: Iterable[RestoredMerge]) -> Table:

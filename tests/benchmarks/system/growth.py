@@ -109,17 +109,6 @@ def _row(categories: int, costs: list[_Cost], show_seconds: float) -> dict[str, 
     }
 
 
-class _NoHistory:
-    """Counts every ended merge as logged: MLflow's costs are MLflow's."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._merges = registry.merges
-
-    async def log_all(self) -> None:
-        for merge_id in self._merges.unlogged():
-            self._merges.update(merge_id, logged=True)
-
-
 class _Net:
     """A coordinator's state folder and the labs that feed it."""
 
@@ -215,7 +204,6 @@ class _Net:
         reconciler = Reconciler(
             context,
             runner,
-            _NoHistory(self._registry),
             HeadsFile(self._paths.heads),
             1.0,
         )
@@ -231,7 +219,7 @@ class _Net:
                         continue
                     if merge.state is MergeState.EVALUATING:
                         self._report(merge.id)
-                    elif merge.state is MergeState.MERGED and merge.logged:
+                    elif merge.state is MergeState.MERGED:
                         return
                     elif merge.state in (MergeState.FAILED, MergeState.REJECTED):
                         raise AssertionError(merge.reason)

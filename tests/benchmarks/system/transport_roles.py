@@ -25,6 +25,7 @@ from rootstock.common.transport.channel import SERVER_OPTIONS, open_channel
 from rootstock.common.weights.manifest import Recipe, TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history_state import HistoryState
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Registry
@@ -51,7 +52,7 @@ def prepare(folder: Path, payload_bytes: int) -> dict[str, Any]:
     settings = {"input_size": INPUT_SIZE, "width": WIDTH, "hidden": hidden}
     spec = ArchitectureSpec(name="small-vgg", settings=settings, split="pool1")
     category_module, task_modules = initial_modules(spec, [TASK], seed=0)
-    spool = Spool(folder / "site" / "spool", warn=_say)
+    spool = Spool(folder / "site" / "spool", _say, coordinator=b"none yet")
     key = load_or_create(folder / "site" / "identity" / "site.key")
     with spool.staging() as staging:
         category_blob = write_blob(staging, category_module.state_dict())
@@ -97,7 +98,7 @@ def serve(folder: Path) -> dict[str, Any]:
             key=load_or_create(StatePaths(config).key),
             config=config,
         )
-        server = CoordinatorServer(context, Committer(context))
+        server = CoordinatorServer(context, Committer(context), HistoryState)
 
         async def run() -> int:
             print(str(await server.start()), flush=True)
@@ -129,8 +130,10 @@ def ship(folder: Path, address: str) -> dict[str, Any]:
         client = CoordinatorClient(config, key, threading.Event(), lambda *_: None)
         coordinator_key = client.join()
         client.plan()
-        spool = Spool(state / "spool", warn=_say)
-        (entry,) = spool.entries()
+        spool = Spool(state / "spool", _say, coordinator_key)
+        (stored,) = spool.all()
+        entry = spool.queue(stored)
+        assert entry is not None  # it was written whole
         memory = PeakMemory()
         begun = time.perf_counter()
         receipt = Shipment(client, entry).send()

@@ -375,9 +375,7 @@ class Golden:
     ) -> None:
         runner = MergeRunner(context, Committer(context), InThisProcess())
         work = asyncio.create_task(
-            Reconciler(
-                context, runner, NoHistory(self.registry), HeadsFile(self.paths.heads), 1.0
-            ).run()
+            Reconciler(context, runner, HeadsFile(self.paths.heads), 1.0).run()
         )
         try:
             while not await asyncio.to_thread(self._settled, until):
@@ -394,6 +392,9 @@ class Golden:
         finally:
             work.cancel()
             await asyncio.wait({work})
+        # MLflow is a view, made again by whoever opens this.
+        for merge_id in self.registry.merges.unlogged():
+            self.registry.merges.update(merge_id, logged=True)
 
     def _settled(self, until: tuple[str, ...]) -> bool:
         registry = self.registry
@@ -403,9 +404,7 @@ class Golden:
             return False
         merges = registry.merges.all()
         asked = [merge for merge in merges if merge.state is MergeState.EVALUATING]
-        return all(
-            merge.state in until and (merge.logged or merge.state not in ENDED) for merge in merges
-        ) and all(
+        return all(merge.state in until for merge in merges) and all(
             merge.category not in self._answers
             and registry.evaluations.of_merge(merge.id) is not None
             for merge in asked
@@ -420,18 +419,6 @@ class Golden:
             asked = evaluation_request(evaluation.request)
             report = evaluation_report(answer(self, asked))
             take_report(self.registry, evaluation.site, report)
-
-
-class NoHistory:
-    """Counts every ended merge as logged: MLflow is a view, made again by whoever opens this."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._merges = registry.merges
-
-    async def log_all(self) -> None:
-        """Mark what has ended."""
-        for merge_id in self._merges.unlogged():
-            self._merges.update(merge_id, logged=True)
 
 
 def errors(

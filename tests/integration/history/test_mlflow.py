@@ -14,10 +14,10 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from rootstock.common.errors import ConfigurationError, ConflictError, UnreachableError
-from rootstock.coordinator.history.mlflow_history import History
+from rootstock.common.errors import ConflictError, UnreachableError
 from rootstock.coordinator.history.record import Tailored
 from rootstock.deploy.federation.processes import ProcessEndedError, Processes, free_ports
+from tests.support.histories import COORDINATOR, history_at
 from tests.support.merge_records import digest, record
 from tests.support.mlflow_server import MlflowServer, mlflow_server
 
@@ -40,7 +40,7 @@ def names(client: MlflowClient, run_id: str) -> set[str]:
 
 
 def test_a_net_grows_in_mlflow(uri: str, client: MlflowClient) -> None:
-    history = History(uri, "digits")
+    history = history_at(uri, "digits")
     history.check()
     founding, later = record(["zero"]), record(["zero", "one"])
     first = history.log_merge(founding)
@@ -76,7 +76,7 @@ def test_a_net_grows_in_mlflow(uri: str, client: MlflowClient) -> None:
 
 
 def test_a_run_says_in_words_what_became_of_it(uri: str, client: MlflowClient) -> None:
-    history = History(uri, "words")
+    history = history_at(uri, "words")
     run = client.get_run(history.log_merge(record(["zero", "one"], net="words")))
     assert run.info.run_name == "v1 one → classification"
     assert run.data.tags["mlflow.note.content"].startswith("**Merged as net version 1")
@@ -87,7 +87,7 @@ def test_a_run_says_in_words_what_became_of_it(uri: str, client: MlflowClient) -
 
 
 def test_names_with_a_dot_are_logged(uri: str, client: MlflowClient) -> None:
-    history = History(uri, "net.two")
+    history = history_at(uri, "net.two")
     merge = record(["zero"], net="net.two", site="lab.zero")
     history.log_merge(merge)
     history.show_head(merge.digest, None)
@@ -98,7 +98,7 @@ def test_names_with_a_dot_are_logged(uri: str, client: MlflowClient) -> None:
 
 def test_what_a_recipe_learned_is_in_the_run(uri: str, client: MlflowClient) -> None:
     numbers = {"lambda/mnist/block1_1->relu1_2": 1.5, "error/classification": 3.0}
-    history = History(uri, "transferred")
+    history = history_at(uri, "transferred")
     run_id = history.log_merge(record(["cat"], net="transferred", teacher_numbers=numbers))
     run = client.get_run(run_id)
     assert run.data.metrics["teacher/lambda/mnist/block1_1 to relu1_2"] == 1.5
@@ -109,7 +109,7 @@ def test_what_a_recipe_learned_is_in_the_run(uri: str, client: MlflowClient) -> 
 def test_the_paths_of_a_tailored_net_are_in_the_run(uri: str, client: MlflowClient) -> None:
     numbers = {"alpha/block1_1": 0.75, "alpha/proxy1_block1_1": 0.25}
     tailored = Tailored(blocks=("block1_1", "block1_2"), paths=((1, 0, 0.75), (1, 1, 0.25)))
-    history = History(uri, "tailored")
+    history = history_at(uri, "tailored")
     merge = record(["cat"], net="tailored", teacher_numbers=numbers, tailored=tailored)
     run_id = history.log_merge(merge)
     run = client.get_run(run_id)
@@ -121,7 +121,7 @@ def test_any_key_that_a_lab_sends_is_logged(uri: str, client: MlflowClient) -> N
     odd = ["", ".", "..", "/", "//a", "a//b", "../up", "a/./b", "a/", "é>/..", "a\nb\x00", "$x$"]
     odd += ["x" * 199 + "/y", "x" * 198 + "/./y", "/" * 300, "x" * 5000, "lambda/$\\frac$/a->b"]
     numbers = {key: 1e12 / (place + 1) for place, key in enumerate(odd)}
-    history = History(uri, "odd")
+    history = history_at(uri, "odd")
     merge = record(["cat"], net="odd", teacher_numbers=numbers)
     run_id = history.log_merge(merge)
     shown = {k: v for k, v in client.get_run(run_id).data.metrics.items() if k[:8] == "teacher/"}
@@ -132,27 +132,28 @@ def test_any_key_that_a_lab_sends_is_logged(uri: str, client: MlflowClient) -> N
 
 
 def test_logging_a_merge_twice_gives_one_run(uri: str, client: MlflowClient) -> None:
-    history = History(uri, "twice")
+    history = history_at(uri, "twice")
     merge = record(["zero"], net="twice")
     run_id = history.log_merge(merge)
     assert history.log_merge(merge) == run_id
-    assert History(uri, "twice").log_merge(merge) == run_id
-    assert len(client.search_runs([history.ensure_experiment()])) == 1
+    assert history_at(uri, "twice").log_merge(merge) == run_id
+    assert len(client.search_runs([history.namespace().experiment_id])) == 1
     assert len(client.search_model_versions("name = 'twice'")) == 1
     assert len(client.get_metric_history(run_id, "error")) == 3
 
 
 def test_a_run_cut_in_the_middle_is_completed(uri: str, client: MlflowClient) -> None:
-    history = History(uri, "cut")
+    history = history_at(uri, "cut")
     merge = record(["zero"], net="cut")
-    experiment = history.ensure_experiment()
-    cut = client.create_run(experiment, tags={"rootstock.merge_id": merge.merge_id})
+    experiment = history.namespace().experiment_id
+    own = {"rootstock.merge_id": merge.merge_id, "rootstock.coordinator": COORDINATOR}
+    cut = client.create_run(experiment, tags=own)
     assert history.log_merge(merge) == cut.info.run_id
     assert names(client, cut.info.run_id) == FILES
 
 
 def test_a_rejected_merge_is_a_run_and_no_version(uri: str, client: MlflowClient) -> None:
-    history = History(uri, "rejected")
+    history = history_at(uri, "rejected")
     history.log_merge(record(["zero"], net="rejected"))
     refused = record(
         ["zero", "one"],
@@ -173,7 +174,7 @@ def test_a_rejected_merge_is_a_run_and_no_version(uri: str, client: MlflowClient
 def test_a_rollback_shows_in_run_and_version_and_moves_the_aliases(
     uri: str, client: MlflowClient
 ) -> None:
-    history = History(uri, "rolled")
+    history = history_at(uri, "rolled")
     first, second = record(["zero"], net="rolled"), record(["zero", "one"], net="rolled")
     history.log_merge(first)
     run_id = history.log_merge(second)
@@ -192,7 +193,7 @@ def test_a_rollback_shows_in_run_and_version_and_moves_the_aliases(
 
 
 def test_a_head_that_is_not_shown_yet_takes_the_alias_away(uri: str, client: MlflowClient) -> None:
-    history = History(uri, "early")
+    history = history_at(uri, "early")
     history.show_head(digest("version 0"), None)  # there is no registered model at all
     first = record(["zero"], net="early")
     history.log_merge(first)
@@ -203,14 +204,14 @@ def test_a_head_that_is_not_shown_yet_takes_the_alias_away(uri: str, client: Mlf
 
 
 def test_a_deleted_experiment_comes_back(uri: str, client: MlflowClient) -> None:
-    history = History(uri, "deleted")
-    experiment = history.ensure_experiment()
+    history = history_at(uri, "deleted")
+    experiment = history.namespace().experiment_id
     client.delete_experiment(experiment)
-    assert history.ensure_experiment() == experiment
+    assert history.namespace().experiment_id == experiment
 
 
 def test_what_mlflow_refuses_is_a_conflict(uri: str) -> None:
-    history = History(uri, "refused")
+    history = history_at(uri, "refused")
     merge = record(["zero"], net="refused")
     history.log_merge(merge)
     with pytest.raises(ConflictError, match="policy"):
@@ -218,7 +219,7 @@ def test_what_mlflow_refuses_is_a_conflict(uri: str) -> None:
 
 
 def test_a_missing_server_is_named_within_seconds() -> None:
-    history = History(f"http://127.0.0.1:{free_ports(1)[0]}", "digits")
+    history = history_at(f"http://127.0.0.1:{free_ports(1)[0]}", "digits")
     started = time.monotonic()
     with pytest.raises(UnreachableError, match=r"http://127\.0\.0\.1:.*start one"):
         history.check()
@@ -233,15 +234,10 @@ def test_another_server_is_no_mlflow() -> None:
     thread.start()
     try:
         with pytest.raises(UnreachableError, match="501"):
-            History(f"http://127.0.0.1:{other.server_port}", "digits").check()
+            history_at(f"http://127.0.0.1:{other.server_port}", "digits").check()
     finally:
         thread.join()
         other.server_close()
-
-
-def test_an_address_without_a_scheme_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigurationError, match=r"history\.mlflow_uri"):
-        History("127.0.0.1:5000", "digits")
 
 
 def test_a_port_in_use_is_said_at_once(tmp_path: Path) -> None:

@@ -57,13 +57,11 @@ def grown(context: CoordinatorContext, folder: Path) -> None:
     context.fail_all(pig, "pig-lab could not evaluate the candidates")
 
 
-def record_all(context: CoordinatorContext, history: History) -> None:
+def record_all(context: CoordinatorContext, config: CoordinatorConfig) -> None:
     """Log what the coordinator would log."""
 
     async def log() -> None:
-        up = asyncio.get_running_loop().create_future()
-        up.set_result("the experiment")
-        await Recorder(context, history, up).log_all()
+        await Recorder(context, History.of(config)).log_all()
 
     asyncio.run(log())
 
@@ -125,7 +123,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
     there = context.config.history.model_copy(update={"mlflow_uri": uri})
     config = context.config.model_copy(update={"history": there})
     with mlflow_server(folder, port):
-        record_all(context, History(uri, net))
+        record_all(context, config)
         before = shown(uri, net)
     assert {run["name"] for run in before["runs"].values()} == {
         "v1 cat → classification",
@@ -141,7 +139,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
     shutil.rmtree(folder)
     with mlflow_server(folder, port):
         # Lost.
-        assert {"made"} == {merge.what for merge in rebuild(config)}
+        assert {"made"} == {merge.what for merge in rebuild(config).merges}
         assert shown(uri, net) == before
 
         # Damaged, each run in another way.
@@ -155,7 +153,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
         client.set_tag(cow, "rootstock.reason", "none")
         shutil.rmtree(folder / "artifacts" / experiment.experiment_id / pig)
         client.delete_registered_model_alias(net, "current")
-        done = rebuild(config)
+        done = rebuild(config).merges
         assert [merge.what for merge in done] == ["made", "mended", "mended", "mended"]
         assert shown(uri, net) == before
         assert {merge.merge_id: merge.run_id for merge in done} == run_ids(
@@ -189,9 +187,9 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
         # A merge that is rolled back is news, and while a coordinator runs that is its to log.
         context.registry.merges.advance("mrg-0002", MergeState.ROLLED_BACK)
         with only_one(StatePaths(config).state, "coordinator"):
-            assert len(rebuild(config)) == 3
+            assert len(rebuild(config).merges) == 3
         assert context.registry.merges.unlogged() == ["mrg-0002"]
-        record_all(context, History(uri, net))
+        record_all(context, config)
         assert client.get_run(done[1].run_id).data.tags["rootstock.state"] == "rolled_back"
 
         # So it is if it is rolled back while the history is being rebuilt.
@@ -202,7 +200,7 @@ def test_a_lost_or_damaged_history_comes_back_from_the_ledger(
         context.registry.merges.update("mrg-0001", logged=True)
         context.registry.merges.update("mrg-0001", finished_at=4e9)  # the last to be looked at
         with only_one(StatePaths(config).state, "coordinator"):
-            assert len(rebuild(config, roll_back)) == 3
+            assert len(rebuild(config, roll_back).merges) == 3
         assert context.registry.merges.unlogged() == ["mrg-0001"]
 
 

@@ -16,9 +16,9 @@ import pytest
 from mlflow import MlflowClient
 
 from rootstock.common.errors import UnreachableError
-from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.server import health, prepare
 from rootstock.deploy.federation.processes import Processes, free_ports
+from tests.support.histories import history_at
 from tests.support.mlflow_server import MlflowServer, mlflow_server
 
 pytestmark = [pytest.mark.slow]
@@ -143,7 +143,7 @@ def through(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "[::1]"])
 def test_this_machine_is_not_asked_by_a_proxy(through: list[str], host: str) -> None:
-    history = History(f"http://{host}:{free_ports(1)[0]}", "digits")
+    history = history_at(f"http://{host}:{free_ports(1)[0]}", "digits")
     with pytest.raises(UnreachableError) as caught:
         history.check()
     assert "proxy" not in str(caught.value)
@@ -153,7 +153,7 @@ def test_this_machine_is_not_asked_by_a_proxy(through: list[str], host: str) -> 
 def test_a_proxy_that_does_not_reach_the_server_is_named_without_its_password(
     through: list[str],
 ) -> None:
-    history = History("http://mlflow.example.org:5000", "digits")
+    history = history_at("http://mlflow.example.org:5000", "digits")
     with pytest.raises(UnreachableError, match=r"the proxy 127\.0\.0\.1:\d+, .* 502") as caught:
         history.check()
     assert "NO_PROXY=mlflow.example.org" in str(caught.value)
@@ -164,4 +164,4 @@ def test_a_proxy_that_does_not_reach_the_server_is_named_without_its_password(
 def test_a_proxy_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match=r"the proxy 127\.0\.0\.1:9, .* answers nothing"):
-        History("http://mlflow.example.org:5000", "digits").check()
+        history_at("http://mlflow.example.org:5000", "digits").check()

@@ -116,7 +116,7 @@ def client_of(
         data=data,
         network=NetworkConfig(idle_seconds=20, retry_cap_seconds=0.1),
     )
-    spool = Spool(folder / "spool", pytest.fail)
+    spool = Spool(folder / "spool", pytest.fail, dog.join().coordinator_public_key)
     with spool.staging() as staging:
         for digest, path in teacher.files.items():
             (staging / digest).write_bytes(path.read_bytes())

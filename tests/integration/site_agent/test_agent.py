@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import torch
 
 from rootstock.common.errors import (
     ConflictError,
@@ -25,11 +24,8 @@ from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
-from rootstock.coordinator.growth.candidates import Candidate
-from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.registry import Receipt, documents
-from rootstock.coordinator.registry.evaluations import evaluation_id
 from rootstock.coordinator.service import messages
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.agent import run
@@ -40,6 +36,7 @@ from tests.support.agent_thread import Running, running, site
 from tests.support.centre import Centre
 from tests.support.coordinator_process import serving
 from tests.support.coordinator_server import Running as ServedAgain
+from tests.support.questions import answered, ask, reported
 
 
 def test_ships_once_then_evaluates_and_refines(tmp_path: Path) -> None:
@@ -126,46 +123,6 @@ def test_a_lab_may_keep_its_calibrations(tmp_path: Path) -> None:
     assert report.refined.calibration is None
 
 
-def ask(
-    centre: Centre,
-    folder: Path,
-    submission: str,
-    manifest: TeacherManifest,
-) -> str:
-    """Ask the lab to join its f to its own g, with no adapter and with a random one."""
-    spec = AdapterSpec(in_channels=8, out_channels=8)
-    adapter = Adapter(spec).random_start(torch.Generator().manual_seed(3))
-    blob = safetensors_io.write(folder / "adapter", adapter.state_dict())
-    centre.store.put_file(folder / "adapter", blob.digest)
-    merge = centre.registry.merges.create(
-        submission, manifest.category, "classification", OperationKind.NEW_CATEGORY
-    )
-    request = documents.EvaluationRequest(
-        evaluation_id=evaluation_id(merge.id),
-        merge_id=merge.id,
-        manifest_digest=manifest.content_digest(),
-        task="classification",
-        architecture=manifest.architecture,
-        task_module=manifest.task_modules["classification"],
-        candidates={
-            Candidate.NO_ADAPTER: None,
-            Candidate.ZERO_SAMPLE: AdapterEntry(spec=spec, blob=blob),
-        },
-        refinement_spec=spec,
-    )
-    return centre.registry.evaluations.request(manifest.site, request).id
-
-
-def reported(centre: Centre, asked: str) -> documents.EvaluationReport:
-    report = centre.registry.evaluations.get(asked).report
-    assert report is not None
-    return report
-
-
-def answered(centre: Centre, asked: str) -> bool:
-    return centre.registry.evaluations.get(asked).report is not None
-
-
 def test_an_unknown_teacher_is_reported_not_waited_for(tmp_path: Path) -> None:
     with Centre(tmp_path / "centre") as centre:
         config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
@@ -213,7 +170,7 @@ def test_without_its_adapter_a_report_still_tells_the_numbers(tmp_path: Path) ->
         (submission,) = centre.registry.submissions.all()
         manifest = TeacherManifest.parse(submission.manifest, what="manifest")
         asked = ask(centre, tmp_path, submission.id, manifest)
-        Spool(config.state / "spool", print).add_report(
+        Spool(config.state / "spool", print, centre.key.public_key).add_report(
             EvaluationReport(
                 evaluation_id=asked,
                 results=tuple(
@@ -241,7 +198,7 @@ def test_a_refused_report_is_told_as_a_failure(tmp_path: Path) -> None:
         manifest = TeacherManifest.parse(submission.manifest, what="manifest")
         asked = ask(centre, tmp_path, submission.id, manifest)
         result = CandidateError(name="no_adapter", error=12.5, samples=8)
-        spool = Spool(config.state / "spool", print)
+        spool = Spool(config.state / "spool", print, centre.key.public_key)
         for name in ("evl-0000", asked):
             spool.add_report(EvaluationReport(evaluation_id=name, results=(result,)))
         with running(config) as again:

@@ -225,8 +225,24 @@ class MergeStatus(_message.Message):
     held: bool
     def __init__(self, merge_id: _Optional[str] = ..., submission_id: _Optional[str] = ..., category: _Optional[str] = ..., task: _Optional[str] = ..., operation: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., seconds: _Optional[float] = ..., numbers: _Optional[_Mapping[str, float]] = ..., net_version: _Optional[int] = ..., logged: _Optional[bool] = ..., held: _Optional[bool] = ...) -> None: ...
 
+class HistoryStatus(_message.Message):
+    __slots__ = ("name", "page", "logged", "waiting", "error", "failing_since")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    LOGGED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    FAILING_SINCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    page: str
+    logged: int
+    waiting: int
+    error: str
+    failing_since: str
+    def __init__(self, name: _Optional[str] = ..., page: _Optional[str] = ..., logged: _Optional[int] = ..., waiting: _Optional[int] = ..., error: _Optional[str] = ..., failing_since: _Optional[str] = ...) -> None: ...
+
 class GetStatusResponse(_message.Message):
-    __slots__ = ("net", "net_version", "mlflow_uri", "mlflow_experiment_id", "sites", "submissions", "merges", "coordinator_version")
+    __slots__ = ("net", "net_version", "mlflow_uri", "mlflow_experiment_id", "sites", "submissions", "merges", "coordinator_version", "history")
     NET_FIELD_NUMBER: _ClassVar[int]
     NET_VERSION_FIELD_NUMBER: _ClassVar[int]
     MLFLOW_URI_FIELD_NUMBER: _ClassVar[int]
@@ -235,6 +251,7 @@ class GetStatusResponse(_message.Message):
     SUBMISSIONS_FIELD_NUMBER: _ClassVar[int]
     MERGES_FIELD_NUMBER: _ClassVar[int]
     COORDINATOR_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
     net: str
     net_version: int
     mlflow_uri: str
@@ -243,4 +260,5 @@ class GetStatusResponse(_message.Message):
     submissions: _containers.RepeatedCompositeFieldContainer[SubmissionStatus]
     merges: _containers.RepeatedCompositeFieldContainer[MergeStatus]
     coordinator_version: str
-    def __init__(self, net: _Optional[str] = ..., net_version: _Optional[int] = ..., mlflow_uri: _Optional[str] = ..., mlflow_experiment_id: _Optional[str] = ..., sites: _Optional[_Iterable[_Union[SiteStatus, _Mapping]]] = ..., submissions: _Optional[_Iterable[_Union[SubmissionStatus, _Mapping]]] = ..., merges: _Optional[_Iterable[_Union[MergeStatus, _Mapping]]] = ..., coordinator_version: _Optional[str] = ...) -> None: ...
+    history: HistoryStatus
+    def __init__(self, net: _Optional[str] = ..., net_version: _Optional[int] = ..., mlflow_uri: _Optional[str] = ..., mlflow_experiment_id: _Optional[str] = ..., sites: _Optional[_Iterable[_Union[SiteStatus, _Mapping]]] = ..., submissions: _Optional[_Iterable[_Union[SubmissionStatus, _Mapping]]] = ..., merges: _Optional[_Iterable[_Union[MergeStatus, _Mapping]]] = ..., coordinator_version: _Optional[str] = ..., history: _Optional[_Union[HistoryStatus, _Mapping]] = ...) -> None: ...

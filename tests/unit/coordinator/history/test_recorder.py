@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import pathlib
 
 import pytest
 
-from rootstock.common.errors import ConflictError
+from rootstock.common.errors import ConflictError, UnreachableError
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.nets.tailored.paths import Path
 from rootstock.common.nets.tailored.resnet import tailored_spec
+from rootstock.coordinator.config import HistoryConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.history.mlflow_history import History
+from rootstock.coordinator.history.namespace import Namespace
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.history.recorder import Recorder, gather
+from rootstock.coordinator.history_state import HistoryState
 from rootstock.coordinator.registry import SubmissionState
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import merge_runner
@@ -21,9 +25,16 @@ from tests.support.merges import merge_runner
 class PickyHistory(History):
     """Refuses one merge for good, as MLflow does when somebody has deleted its run."""
 
-    def __init__(self, refused: str) -> None:
-        super().__init__("http://127.0.0.1:9", "digits")
+    def __init__(self, refused: str, *, away: bool = False) -> None:
+        server = HistoryConfig(mlflow_uri="http://127.0.0.1:9")
+        super().__init__(server, "digits", "key", pathlib.Path("nowhere"))
         self._refused = refused
+        self.away = away
+
+    def connect(self) -> Namespace:
+        if self.away:
+            raise UnreachableError("MLflow does not answer")
+        return Namespace("digits", "1")
 
     def log_merge(self, record: MergeRecord) -> str:
         if record.merge_id == self._refused:
@@ -41,14 +52,8 @@ def test_a_merge_that_cannot_be_logged_holds_up_no_other(context: CoordinatorCon
         registry.submissions.set_state(submission, SubmissionState.ADMITTED)
         context.fail_all(registry.submissions.get(submission), "no")
     cat, dog = registry.merges.unlogged()
-
-    async def log() -> None:
-        up = asyncio.get_running_loop().create_future()
-        up.set_result("the experiment")
-        await Recorder(context, PickyHistory(cat), up).log_all()
-
     with pytest.raises(ConflictError, match=cat):
-        asyncio.run(log())
+        asyncio.run(Recorder(context, PickyHistory(cat)).log_all())
     assert [cat] == registry.merges.unlogged()
     assert registry.merges.get(dog).logged
 
@@ -57,18 +62,26 @@ def test_nothing_is_logged_before_mlflow_has_answered(context: CoordinatorContex
     submission = receive(context, teacher(context, "cat-lab", "cat"))
     context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
     context.fail_all(context.registry.submissions.get(submission), "no")
+    history = PickyHistory("", away=True)
 
-    async def log() -> tuple[int, int]:
-        up = asyncio.get_running_loop().create_future()
-        recorder = Recorder(context, PickyHistory(""), up)
-        logging = asyncio.create_task(recorder.log_all())
-        await asyncio.sleep(0.05)
-        before = context.registry.merges.unlogged()
-        up.set_result("the experiment")
-        await logging
-        return len(before), len(context.registry.merges.unlogged())
+    async def log() -> tuple[HistoryState, HistoryState]:
+        recorder = Recorder(context, history)
+        logging = asyncio.create_task(recorder.run())
+        while not recorder.state.error:
+            await asyncio.sleep(0.01)
+        before = recorder.state
+        assert len(context.registry.merges.unlogged()) == 1
+        history.away = False
+        while recorder.state.error:
+            await asyncio.sleep(0.01)
+        logging.cancel()
+        return before, recorder.state
 
-    assert asyncio.run(log()) == (1, 0)
+    before, after = asyncio.run(log())
+    assert (before.name, before.error) == ("", "MLflow does not answer")
+    assert before.since > 0
+    assert (after.name, after.error, after.since) == ("digits", "", 0)
+    assert context.registry.merges.unlogged() == []
 
 
 def test_what_was_not_merged_names_the_version_that_it_was_held_against(
@@ -158,10 +171,8 @@ def test_what_is_rolled_back_while_it_is_logged_is_logged_again(
             pass
 
     async def log() -> None:
-        up = asyncio.get_running_loop().create_future()
-        up.set_result("the experiment")
         for _ in range(3):
-            await Recorder(context, SlowHistory(""), up).log_all()
+            await Recorder(context, SlowHistory("")).log_all()
 
     asyncio.run(log())
     assert logged == ["merged", "rolled_back"]

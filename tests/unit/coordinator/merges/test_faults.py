@@ -24,7 +24,7 @@ from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob
 from rootstock.coordinator.merges import reconciler
 from rootstock.coordinator.merges.evaluation import ask
 from rootstock.coordinator.merges.reconciler import ATTEMPTS, MAX_PAUSE_SECONDS, pause_after
-from rootstock.coordinator.registry import MergeState, SubmissionState
+from rootstock.coordinator.registry import MergeState, Submission, SubmissionState
 from tests.support.coordinator_context import receive, teacher
 from tests.support.in_process_jobs import InThisProcess
 from tests.support.merges import evaluating, merge_runner, reconcile
@@ -145,7 +145,7 @@ def test_what_ended_during_a_look_is_not_started_again(
     context: CoordinatorContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receive(context, teacher(context, "cat-lab", "cat"))
-    merges, unlogged = context.registry.merges, context.registry.merges.unlogged
+    merges, everything = context.registry.merges, context.registry.submissions.all
     inspected: list[str] = []
     inspecting = threading.Event()
 
@@ -155,17 +155,17 @@ def test_what_ended_during_a_look_is_not_started_again(
             inspecting.set()
             return await super().inspect(job)
 
-    def look_that_takes_longer_than_the_merge() -> list[str]:
+    def look_that_takes_longer_than_the_merge(*states: SubmissionState) -> list[Submission]:
         if inspecting.is_set() and not merges.all(MergeState.MERGED):
             while not merges.all(MergeState.MERGED):
                 time.sleep(0.01)
             time.sleep(0.3)
-        return unlogged()
+        return everything(*states)
 
-    monkeypatch.setattr(merges, "unlogged", look_that_takes_longer_than_the_merge)
+    monkeypatch.setattr(context.registry.submissions, "all", look_that_takes_longer_than_the_merge)
     with capture_logs() as logs:
         reconcile(context, jobs=Counting(), until=lambda: merges.all(MergeState.MERGED))
-        reconcile(context, jobs=Counting(), until=lambda: merges.get("mrg-0001").logged)
+        reconcile(context, jobs=Counting(), until=lambda: not merges.open())
     assert inspected == ["mrg-0001"]
     assert not [entry for entry in logs if entry["log_level"] not in ("info", "debug")]
 

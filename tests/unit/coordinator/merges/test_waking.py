@@ -22,7 +22,7 @@ from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.registry import Change, MergeState, SubmissionState
 from rootstock.coordinator.registry.documents import EvaluationReport
 from tests.support.coordinator_context import open_context, receive, teacher
-from tests.support.merges import NoHistory, evaluating, merge_runner, report
+from tests.support.merges import evaluating, merge_runner, report
 
 STATEMENTS_TO_END_A_MERGE = 100
 """One look by each of the 100 merges that wait would be twice as many: BEGIN and SELECT."""
@@ -73,7 +73,6 @@ def test_a_commit_costs_what_it_changes(tmp_path: Path) -> None:
         reconciler = Reconciler(
             context,
             merge_runner(context),
-            NoHistory(context),
             HeadsFile(StatePaths(context.config).heads),
             1.0,
         )

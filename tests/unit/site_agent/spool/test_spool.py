@@ -14,18 +14,19 @@ from pathlib import Path
 import pytest
 
 from rootstock.common.errors import IntegrityError, SchemaError, StorageError
-from rootstock.common.identity.keys import SigningKey
+from rootstock.common.identity.keys import SigningKey, fingerprint
 from rootstock.site_agent.spool.documents import (
     CalibratedError,
     CandidateError,
     EvaluationReport,
     SignedReceipt,
 )
+from rootstock.site_agent.spool.older_layout import adopt
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.wire.upload import what_was_sent
 from tests.support import digits_lab
 
-CENTRE = SigningKey.generate()
+CENTRE = digits_lab.COORDINATOR
 
 
 def receipt(digest: str, key: SigningKey = CENTRE) -> SignedReceipt:
@@ -44,16 +45,20 @@ def fill(spool: Spool, **changes: object) -> SpoolEntry:
         return spool.commit(staging, manifest, digits_lab.KEY.sign(manifest.canonical()), "run")
 
 
-def open_spool(tmp_path: Path) -> tuple[Spool, list[str]]:
+def open_spool(tmp_path: Path, key: SigningKey = CENTRE) -> tuple[Spool, list[str]]:
     warnings: list[str] = []
-    return Spool(tmp_path / "spool", warnings.append), warnings
+    return Spool(tmp_path / "spool", warnings.append, key.public_key), warnings
+
+
+def reports_of(tmp_path: Path) -> Path:
+    return tmp_path / "spool" / "reports" / fingerprint(CENTRE.public_key)
 
 
 def test_an_entry_outlives_the_process(tmp_path: Path) -> None:
     entry = fill(open_spool(tmp_path)[0])
     spool, warnings = open_spool(tmp_path)
     assert spool.entries() == [entry]
-    assert spool.made_by("run") == entry
+    assert spool.made_by("run") == [entry]
     assert spool.find(entry.digest) == entry
     assert not warnings
     for blob in entry.manifest.blobs():
@@ -68,9 +73,9 @@ def test_what_was_sent_is_kept_with_an_entry(tmp_path: Path) -> None:
     spool.note_sent(entry, 61_200)
     again, warnings = open_spool(tmp_path)
     assert again.entries()[0].sent == 61_200
-    assert again.acknowledge(entry, receipt(entry.digest), CENTRE.public_key).sent == 61_200
+    assert again.acknowledge(entry, receipt(entry.digest)).sent == 61_200
     (found,) = again.acknowledged()
-    (found.folder / "sent").write_bytes(b"\xff")
+    found.sent_file.write_bytes(b"\xff")
     assert (found.sent, warnings) == (0, [])
 
 
@@ -91,11 +96,11 @@ def test_only_a_receipt_empties_it(tmp_path: Path) -> None:
     spool, _ = open_spool(tmp_path)
     entry = fill(spool)
     with pytest.raises(IntegrityError, match="signature of the receipt"):
-        spool.acknowledge(entry, receipt(entry.digest, SigningKey.generate()), CENTRE.public_key)
+        spool.acknowledge(entry, receipt(entry.digest, SigningKey.generate()))
     with pytest.raises(IntegrityError, match="receipt is for manifest"):
-        spool.acknowledge(entry, receipt("0" * 64), CENTRE.public_key)
+        spool.acknowledge(entry, receipt("0" * 64))
     assert spool.entries() == [entry]
-    kept = spool.acknowledge(entry, receipt(entry.digest), CENTRE.public_key)
+    kept = spool.acknowledge(entry, receipt(entry.digest))
     assert not spool.entries()
     assert spool.find(entry.digest) == kept
     assert kept.blob(kept.manifest.blobs()[0].digest).exists()
@@ -104,15 +109,15 @@ def test_only_a_receipt_empties_it(tmp_path: Path) -> None:
 def test_acknowledging_again_does_no_harm(tmp_path: Path) -> None:
     spool, warnings = open_spool(tmp_path)
     entry = fill(spool)
-    kept = spool.acknowledge(entry, receipt(entry.digest), CENTRE.public_key)
+    kept = spool.acknowledge(entry, receipt(entry.digest))
     for again in (entry, kept):
-        assert spool.acknowledge(again, receipt(entry.digest), CENTRE.public_key) == kept
+        assert spool.acknowledge(again, receipt(entry.digest)) == kept
     # A backup puts the entry back into the queue, while the shipped one stands there, damaged.
     shutil.copytree(kept.folder, entry.folder)
     kept.blob(kept.manifest.blobs()[0].digest).unlink()
     spool, _ = open_spool(tmp_path)
     assert spool.entries() == [entry]
-    assert spool.acknowledge(entry, receipt(entry.digest), CENTRE.public_key) == kept
+    assert spool.acknowledge(entry, receipt(entry.digest)) == kept
     assert not spool.entries()
     assert not warnings
     for blob in kept.manifest.blobs():
@@ -123,7 +128,7 @@ def test_the_same_manifest_twice_is_one_entry(tmp_path: Path) -> None:
     spool, _ = open_spool(tmp_path)
     first = fill(spool)
     assert fill(spool) == first
-    spool.acknowledge(first, receipt(first.digest), CENTRE.public_key)
+    spool.acknowledge(first, receipt(first.digest))
     assert fill(spool).folder.parent.name == "acknowledged"
     assert not spool.entries()
 
@@ -170,7 +175,7 @@ from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.site_agent.spool.spool import Spool
 from rootstock.site_agent.teacher.package import write_blob
-spool = Spool(Path(sys.argv[1]), print)
+spool = Spool(Path(sys.argv[1]), print, bytes.fromhex(sys.argv[2]))
 number = 0
 while True:
     number += 1
@@ -186,7 +191,8 @@ while True:
 def test_kill_9_while_writing_leaves_whole_entries_only(tmp_path: Path) -> None:
     for attempt in range(2):
         process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path / "spool")], stdout=subprocess.PIPE
+            [sys.executable, "-c", WRITER, str(tmp_path / "spool"), CENTRE.public_key.hex()],
+            stdout=subprocess.PIPE,
         )
         assert process.stdout is not None
         process.stdout.readline()  # one entry is whole
@@ -231,11 +237,85 @@ def test_reports_wait_and_can_be_recalled(tmp_path: Path) -> None:
     assert not spool.recall_report("evl-0002")
 
 
+def test_what_waits_for_one_coordinator_is_none_of_another_s(tmp_path: Path) -> None:
+    spool, _ = open_spool(tmp_path)
+    shipped, waiting = fill(spool), fill(spool, category="one")
+    spool.note_sent(shipped, 1200)
+    spool.acknowledge(shipped, receipt(shipped.digest))
+    for name in ("evl-0001", "evl-0002"):
+        spool.add_report(EvaluationReport(evaluation_id=name, failure="no"))
+    spool.acknowledge_report("evl-0001")
+
+    other = SigningKey.generate()
+    there, warnings = open_spool(tmp_path, other)
+    assert (there.entries(), there.acknowledged(), there.reports()) == ([], [], [])
+    assert not there.recall_report("evl-0001")
+    assert not there.recall_report("evl-0002")
+    assert {entry.digest for entry in there.all()} == {shipped.digest, waiting.digest}
+    found = there.find(shipped.digest)
+    assert found is not None
+    assert (found.acknowledged, found.sent) == (False, 0)
+    # The same teacher for both: each has its own receipt.
+    queued = there.queue(found)
+    assert queued is not None
+    assert there.entries() == [queued]
+    with pytest.raises(IntegrityError, match="signature of the receipt"):
+        there.acknowledge(queued, receipt(queued.digest))
+    assert there.acknowledge(queued, receipt(queued.digest, other)).acknowledged
+
+    back, _ = open_spool(tmp_path)
+    assert [entry.digest for entry in back.entries()] == [waiting.digest]
+    assert [(entry.digest, entry.sent) for entry in back.acknowledged()] == [(shipped.digest, 1200)]
+    assert [report.evaluation_id for report in back.reports()] == ["evl-0002"]
+    assert back.recall_report("evl-0001")
+    assert warnings == []
+
+
+def test_the_same_manifest_made_for_another_coordinator_is_queued(tmp_path: Path) -> None:
+    spool, _ = open_spool(tmp_path)
+    first = fill(spool)
+    spool.acknowledge(first, receipt(first.digest))
+    there, _ = open_spool(tmp_path, SigningKey.generate())
+    queued = fill(there)
+    assert there.entries() == [queued]
+
+
+def test_what_was_damaged_since_another_coordinator_got_it_is_not_shipped(tmp_path: Path) -> None:
+    spool, _ = open_spool(tmp_path)
+    kept = spool.acknowledge(fill(spool), receipt(fill(spool).digest))
+    blob = kept.blob(kept.manifest.blobs()[0].digest)
+    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    there, warnings = open_spool(tmp_path, SigningKey.generate())
+    (found,) = there.made_by("run")
+    assert there.queue(found) is None
+    assert there.all() == []
+    assert "does not match its digest" in warnings[0]
+
+
+def test_an_older_spool_of_two_coordinators_is_left_alone(tmp_path: Path) -> None:
+    """Whose its cursor and its reports are, nothing tells: both start anew."""
+    other = SigningKey.generate()
+    spool, _ = open_spool(tmp_path)
+    for category, key in (("zero", CENTRE), ("one", other)):
+        entry = fill(spool, category=category)
+        folder = tmp_path / "spool" / "acknowledged" / entry.digest
+        entry.folder.rename(folder)
+        (folder / "receipt.json").write_bytes(receipt(entry.digest, key).canonical())
+    (tmp_path / "spool" / "reported" / "evl-0001.json").write_bytes(b"{}")
+    (tmp_path / "cursor.json").write_bytes(b'{"cursor":7}')
+    for key in (CENTRE, other):
+        adopt(tmp_path, key.public_key)
+        opened, _ = open_spool(tmp_path, key)
+        assert opened.acknowledged() == []
+        assert not opened.recall_report("evl-0001")
+    assert (tmp_path / "cursor.json").exists()
+
+
 def test_a_report_from_before_calibrations_is_still_sent(tmp_path: Path) -> None:
     spool, warnings = open_spool(tmp_path)
     old = b"""{"evaluation_id": "evl-0001", "refined_error": 2.0, "results": [
         {"error": 12.5, "name": "zero_sample", "samples": 40}]}"""
-    (tmp_path / "spool" / "reports" / "evl-0001.json").write_bytes(old)
+    (reports_of(tmp_path) / "evl-0001.json").write_bytes(old)
     (report,) = spool.reports()
     assert report.results[0].calibration is None
     assert report.refined_calibration is None
@@ -244,7 +324,7 @@ def test_a_report_from_before_calibrations_is_still_sent(tmp_path: Path) -> None
 
 def test_a_damaged_report_is_set_aside(tmp_path: Path) -> None:
     spool, warnings = open_spool(tmp_path)
-    (tmp_path / "spool" / "reports" / "evl-0001.json").write_bytes(b"{")
+    (reports_of(tmp_path) / "evl-0001.json").write_bytes(b"{")
     assert not spool.reports()
     assert "evl-0001.json: set aside" in warnings[0]
 

@@ -183,7 +183,7 @@ def test_sources_are_ranked_against_the_extractor_s_initial_weights(tmp_path: Pa
     plan = digits_lab.plan(tmp_path / "plan")
     settings = config(tmp_path)
     net = trained(tmp_path / "training")
-    spool = Spool(tmp_path / "spool", digits_lab.fail)
+    spool = Spool(tmp_path / "spool", digits_lab.fail, digits_lab.COORDINATOR.public_key)
     with spool.staging() as staging:
         manifest = built(staging, plan, net, settings)
         spool.commit(staging, manifest, digits_lab.KEY.sign(manifest.canonical()), "run")

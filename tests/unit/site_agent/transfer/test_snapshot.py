@@ -18,7 +18,7 @@ def test_a_look_makes_no_key(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no trained teacher net"):
         snapshot(config, lambda *_: None, digits_lab.fail).__enter__()
     assert not config.state.exists()
-    spool = Spool(config.state / "spool", digits_lab.fail)
+    spool = Spool(config.state / "spool", digits_lab.fail, digits_lab.COORDINATOR.public_key)
     with spool.staging() as staging:
         manifest = digits_lab.untrained(staging)
         spool.commit(staging, manifest, digits_lab.KEY.sign(manifest.canonical()), "run")

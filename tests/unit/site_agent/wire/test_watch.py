@@ -32,6 +32,9 @@ class Stalling(rpc.FederationServicer):
         self.cursors: list[int] = []
         self.instances: set[str] = set()
 
+    def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinResponse:  # noqa: N802
+        return pb.JoinResponse(coordinator_public_key=digits_lab.COORDINATOR.public_key)
+
     def Watch(  # noqa: N802
         self, request: pb.WatchRequest, context: Any
     ) -> Iterator[pb.WatchResponse]:

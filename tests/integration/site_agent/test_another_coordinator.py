@@ -1,0 +1,171 @@
+"""A lab that leaves a coordinator for another one, and goes back: two real coordinators."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rootstock.common.errors import IdentityError
+from rootstock.common.identity.keys import fingerprint
+from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.registry.records import Submission
+from rootstock.site_agent.agent import run
+from rootstock.site_agent.config import SiteConfig, TrainingConfig
+from tests.support.agent_thread import Running, running, site
+from tests.support.centre import Centre
+from tests.support.questions import answered, ask, reported
+
+
+def lab(folder: Path, centre: Centre) -> SiteConfig:
+    return site(folder / "lab", centre.address, training=TrainingConfig(epochs=1))
+
+
+def until_watching(agent: Running) -> None:
+    agent.until(lambda: agent.status().get("phase") == "watching")
+
+
+def visit(config: SiteConfig, then: Callable[[Running], object] = until_watching) -> list[str]:
+    """Run the lab's agent until it watches, and longer if asked to; return its events' names."""
+    log = config.state / "agent.log"
+    before = len(log.read_text().splitlines()) if log.exists() else 0
+    with running(config) as agent:
+        until_watching(agent)
+        then(agent)
+    return [str(line["event"]) for line in agent.log()[before:]]
+
+
+def remove_known_key(config: SiteConfig) -> None:
+    """Do what the refusal of another coordinator says."""
+    with pytest.raises(
+        IdentityError, match=r"remove .*coordinator\.pub: the teacher net"
+    ) as raised:
+        run(config, threading.Event())
+    Path(str(raised.value).split("remove ")[1].split(": ")[0]).unlink()
+
+
+def teacher_at(centre: Centre) -> tuple[Submission, TeacherManifest]:
+    (submission,) = centre.registry.submissions.all()
+    return submission, TeacherManifest.parse(submission.manifest, what="manifest")
+
+
+def question(centre: Centre, folder: Path) -> tuple[str, Callable[[Running], object]]:
+    """Ask the lab; return the evaluation's id, and what waits for the answer."""
+    submission, manifest = teacher_at(centre)
+    asked = ask(centre, folder, submission.id, manifest)
+    return asked, lambda agent: agent.until(lambda: answered(centre, asked))
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=["the same plan", "another plan"])
+def test_a_lab_ships_to_another_coordinator_and_goes_back(tmp_path: Path, seed: int) -> None:
+    with (
+        Centre(tmp_path / "first") as first,
+        Centre(tmp_path / "second", seed=seed) as second,
+    ):
+        visit(lab(tmp_path, first))
+        asked, answer = question(first, tmp_path)
+        assert "evaluation.begun" in visit(lab(tmp_path, first), answer)
+
+        there = lab(tmp_path, second)
+        remove_known_key(there)
+        events = visit(there)
+        one, other = teacher_at(first)[1], teacher_at(second)[1]
+        assert (one == other) == (seed == 0)
+        assert ("training.begun" in events) == ("plan.differs" in events) == (seed == 1)
+        assert "upload.acknowledged" in events
+
+        # Both number their questions from one: the answer to the first's is none to the second's.
+        again, answer = question(second, tmp_path)
+        assert again == asked
+        events = visit(there, answer)
+        assert "evaluation.begun" in events
+        assert "evaluation.recalled" not in events
+        assert reported(second, again).failure == ""
+        refined = reported(second, again).refined
+        assert refined is not None
+        assert second.registry.uploads.refinement(refined.manifest_digest) is not None
+
+        remove_known_key(lab(tmp_path, first))
+        events = visit(lab(tmp_path, first))
+        assert not {"training.begun", "upload.begun", "evaluation.begun"} & set(events)
+        assert len(first.registry.submissions.all()) == len(second.registry.submissions.all()) == 1
+
+
+def age(state: Path, centre: Centre) -> None:
+    """Make of a state folder what an earlier version would have left."""
+    name = fingerprint(centre.key.public_key)
+    spool = state / "spool"
+    for path in sorted(spool.glob(f"*/*/*.{name}*")):
+        path.rename(path.with_name(path.name.replace(f".{name}", "")))
+    for path in sorted(spool.glob("*/*/coordinator")):
+        path.unlink()
+    for kind in ("reports", "reported"):
+        for path in sorted((spool / kind / name).glob("*.json")):
+            path.rename(spool / kind / path.name)
+        (spool / kind / name).rmdir()
+    (state / "cursors" / f"{name}.json").rename(state / "cursor.json")
+    (state / "cursors").rmdir()
+
+
+@pytest.mark.parametrize("other_first", [False, True], ids=["at once", "after another one"])
+def test_a_state_folder_of_an_earlier_version_is_its_coordinator_s(
+    tmp_path: Path, *, other_first: bool
+) -> None:
+    with Centre(tmp_path / "first") as first, Centre(tmp_path / "second") as second:
+        config = lab(tmp_path, first)
+        visit(config)
+        asked, answer = question(first, tmp_path)
+        visit(config, answer)
+        adopted = config.state / "cursors" / f"{fingerprint(first.key.public_key)}.json"
+        cursor = adopted.read_text()
+        sent = first.registry.submissions.all()
+        age(config.state, first)
+        assert (config.state / "cursor.json").exists()
+        if other_first:
+            remove_known_key(lab(tmp_path, second))
+            assert "upload.acknowledged" in visit(lab(tmp_path, second))
+            assert "evaluation.begun" in visit(lab(tmp_path, second), question(second, tmp_path)[1])
+            remove_known_key(config)
+        events = visit(config)
+        assert not {"training.begun", "upload.begun", "evaluation.begun"} & set(events)
+        assert adopted.read_text() == cursor
+        assert first.registry.submissions.all() == sent
+        assert (config.state / "spool" / "reported" / adopted.stem / f"{asked}.json").exists()
+
+
+def test_what_a_coordinator_has_lost_is_shipped_again(tmp_path: Path) -> None:
+    """Its database was put back from a backup of before: its own receipt proves nothing."""
+    with Centre(tmp_path / "centre") as centre:
+        port = int(centre.address.rpartition(":")[2])
+        config = lab(tmp_path, centre)
+        visit(config)
+        manifest = teacher_at(centre)[1]
+    for path in (tmp_path / "centre").glob("registry.sqlite*"):
+        path.unlink()
+    shutil.rmtree(tmp_path / "centre" / "artifacts")
+    (tmp_path / "centre" / "plan.json").unlink()
+    with Centre(tmp_path / "centre", port) as centre:
+        events = visit(config)
+        assert teacher_at(centre)[1] == manifest
+    assert "upload.lost" in events
+    assert "training.begun" not in events
+
+
+def test_an_agent_that_runs_notices_another_coordinator_at_the_address(tmp_path: Path) -> None:
+    with Centre(tmp_path / "first") as first:
+        port = int(first.address.rpartition(":")[2])
+        config = lab(tmp_path, first)
+        agent = Running(config)
+        agent.thread.start()
+        until_watching(agent)
+    try:
+        with Centre(tmp_path / "second", port) as second:
+            agent.thread.join(30)
+            assert isinstance(agent.error, IdentityError)
+            assert fingerprint(second.key.public_key) in str(agent.error)
+    finally:
+        agent.stop.set()
+        agent.thread.join(30)
