@@ -16,6 +16,7 @@ from rootstock.common.logs import log_to
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.areas import move_samples, sweep_areas
+from rootstock.coordinator.garbage.owner import claim_store
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.recorder import Recorder
 from rootstock.coordinator.jobs.runner import JobRunner
@@ -57,8 +58,9 @@ def run_coordinator(config: CoordinatorConfig) -> None:
 def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
     """Open a coordinator's state as its only writer: database, store, plan and key.
 
-    ConflictError if another process has it open, or labs have seen another plan than the
-    configuration's; NotFoundError if the key that labs know is missing.
+    ConflictError if another process has it open, if its store is another coordinator's, or if labs
+    have seen another plan than the configuration's; NotFoundError if the key that labs know is
+    missing.
     """
     paths = StatePaths(config)
     with only_one(paths.state, "coordinator"):
@@ -67,6 +69,7 @@ def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
         registry = Registry(paths.database)
         try:
             store = open_store(paths.artifacts, paths.cache, began=paths.plan.exists())
+            claim_store(store, key.public_key, paths.artifacts)
             plan = publish_plan(config, store, paths.plan)
             move_samples(registry, store, plan.content_digest())
             sweep_areas(registry, store)

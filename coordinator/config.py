@@ -213,7 +213,10 @@ class HistoryConfig(Document):
                 f"{example}; a folder or a database is the server's own: start one with `mlflow "
                 "server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000`"
             )
-        parts = urlsplit(uri)
+        try:
+            parts = urlsplit(uri)
+        except ValueError:  # its words may hold the password
+            raise ValueError(example) from None
         if not uri.isprintable() or " " in uri or parts.scheme not in ("http", "https"):
             raise ValueError(example)
         try:
@@ -221,7 +224,7 @@ class HistoryConfig(Document):
         except ValueError:
             port = 0
         if port == 0:
-            raise ValueError(f"{example}; its port is a number from 1 to 65535")
+            raise ValueError(f"{example}; its port is a number from 1 to 65535") from None
         if not parts.hostname:
             raise ValueError(f"{example}; it names no host")
         if parts.query or parts.fragment:

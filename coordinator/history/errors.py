@@ -36,6 +36,8 @@ def mlflow_errors(address: str, what: str) -> Iterator[None]:
     """
     try:
         yield
+    except ConflictError as error:
+        raise ConflictError(f"MLflow at {address}: {error}") from error
     except RootstockError:
         raise
     except Exception as error:  # see the top
@@ -71,26 +73,39 @@ def _status(error: Exception) -> int | None:
 
 
 @contextmanager
-def artifact_errors(location: str) -> Iterator[None]:
-    """Turn a disk's or a bucket's errors into StorageError; MLflow's own and HTTP's pass."""
+def artifact_errors(location: str, experiment: str) -> Iterator[None]:
+    """Turn into StorageError what is raised while artifacts are written without the server.
+
+    A server that does not serve artifacts has its clients write them, to where it says.
+    """
+    served = urlsplit(location).scheme in ("mlflow-artifacts", "http", "https")
     try:
         yield
-    except (RootstockError, MlflowException, HTTPError):
+    except RootstockError:
         raise
     except Exception as error:  # see the top
+        if served:
+            raise
         raise StorageError(
             f"MLflow's artifacts at {masked(location)} cannot be written by the coordinator: "
-            f"{_words(error)}; let the server store them (mlflow server --artifacts-destination "
-            "…, without --no-serve-artifacts and --default-artifact-root), in a new experiment, "
-            "or give the coordinator's user the right to write there"
+            f"{_words(error)}; give its user the right to write there, or let the server store "
+            "artifacts (mlflow server --artifacts-destination FOLDER, without --no-serve-artifacts "
+            f"and --default-artifact-root) and rename experiment '{experiment}' there, so that one "
+            "is made that it stores"
         ) from error
 
 
 def _words(error: Exception) -> str:
-    """Return an error's words in one line that is not too long."""
-    name = type(error).__name__
-    said = " ".join(str(error).split())
-    words = said if isinstance(error, MlflowException) else f"{name}: {said}" if said else name
+    """Return an error's words in one line that is not too long: those of the network or the disk.
+
+    MLflow's client packs these in its own, several deep.
+    """
+    chain: list[BaseException] = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(inner)
+    plain = next((each for each in reversed(chain) if isinstance(each, OSError)), error)
+    said = " ".join(str(plain).split())
+    words = said if isinstance(plain, MlflowException) else f"{type(plain).__name__}: {said}"
     return words if len(words) <= MAX_DETAIL else words[: MAX_DETAIL - 3] + "..."
 
 

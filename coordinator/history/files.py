@@ -49,7 +49,12 @@ def file_names(record: MergeRecord) -> set[str]:
 
 
 def write_files(record: MergeRecord, folder: Path) -> None:
-    """Write a merge's files into a folder."""
+    """Write a merge's files into a folder; StorageError if its disk is full."""
+    with storage_errors(folder):
+        _write_files(record, folder)
+
+
+def _write_files(record: MergeRecord, folder: Path) -> None:
     names = file_names(record)
     if record.tree is not None:
         title = f"{record.net}, net version {record.tree_number}"

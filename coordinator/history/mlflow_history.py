@@ -148,7 +148,7 @@ class History:
         """Write a small file and remove it again: a wrong artifact root is found at the start."""
         experiment = self._client.get_experiment(namespace.experiment_id)
         location = experiment.artifact_location
-        with artifact_errors(location), scratch_folder(self._scratch) as folder:
+        with artifact_errors(location, namespace.name), scratch_folder(self._scratch) as folder:
             write_bytes(folder / TRIAL, b"Written by a Rootstock coordinator, to see if it can.\n")
             store = get_artifact_repository(location, tracking_uri=self._uri)
             store.log_artifact(str(folder / TRIAL))  # type: ignore[no-untyped-call]
@@ -156,7 +156,7 @@ class History:
                 store.delete_artifacts(TRIAL)  # type: ignore[no-untyped-call]
 
     def _runs(self, namespace: Namespace) -> Runs:
-        return Runs(self._client, namespace.experiment_id, self._coordinator, self._scratch)
+        return Runs(self._client, namespace, self._coordinator, self._scratch)
 
     def _versions(self, namespace: Namespace) -> Versions:
         return Versions(self._client, namespace, self._coordinator, self._scratch)

@@ -43,9 +43,8 @@ def claim(client: MlflowClient, net: str, coordinator: str) -> Namespace:
         if namespace is not None:
             return namespace
     raise ConflictError(
-        f"MLflow's experiments or models '{net}' and '{branch}' are both another's than this "
-        f"coordinator's ({coordinator}); rename '{branch}' there, or set history.mlflow_uri to "
-        "another server"
+        f"experiments or models '{net}' and '{branch}' are both another's than this coordinator's "
+        f"({coordinator}); rename '{branch}' there, or set history.mlflow_uri to another server"
     )
 
 
@@ -71,7 +70,10 @@ def _is_ours(known: Experiment | RegisteredModel | None, coordinator: str) -> bo
 
 
 def _experiment(client: MlflowClient, name: str) -> Experiment | None:
-    return client.get_experiment_by_name(name)  # one in the bin, too
+    found = client.get_experiment_by_name(name)  # one in the bin, too
+    if found is not None and found.name != name:
+        raise MlflowException(f"it answers with experiment '{found.name}' for '{name}'")
+    return found
 
 
 def _made_experiment(client: MlflowClient, name: str, coordinator: str) -> Experiment:

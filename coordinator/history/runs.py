@@ -11,7 +11,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from rootstock.common.files import storage_errors
 from rootstock.coordinator.history.content import (
     COORDINATOR,
     MERGE_ID,
@@ -26,6 +25,7 @@ from rootstock.coordinator.history.content import (
 )
 from rootstock.coordinator.history.errors import artifact_errors
 from rootstock.coordinator.history.files import file_names, scratch_folder, write_files
+from rootstock.coordinator.history.namespace import Namespace
 from rootstock.coordinator.history.record import MergeRecord
 
 BATCH = {"metrics": 1000, "params": 100, "tags": 100}
@@ -42,10 +42,10 @@ class Runs:
     """
 
     def __init__(
-        self, client: MlflowClient, experiment_id: str, coordinator: str, scratch: Path
+        self, client: MlflowClient, namespace: Namespace, coordinator: str, scratch: Path
     ) -> None:
         self._client = client
-        self._experiment_id = experiment_id
+        self._namespace = namespace
         self._coordinator = coordinator
         self._scratch = scratch
 
@@ -56,13 +56,13 @@ class Runs:
         """
         own = {MERGE_ID: merge_id, COORDINATOR: self._coordinator}
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in own.items())
-        runs = self._client.search_runs([self._experiment_id], wanted, max_results=1)
+        runs = self._client.search_runs([self._namespace.experiment_id], wanted, max_results=1)
         return runs[0] if runs else None
 
     def create(self, record: MergeRecord) -> Run:
         """Begin a merge's run."""
         return self._client.create_run(
-            self._experiment_id,
+            self._namespace.experiment_id,
             start_time=milliseconds(record.created_at),
             tags=merge_tags(record) | {COORDINATOR: self._coordinator},
             run_name=run_name(record),
@@ -86,10 +86,9 @@ class Runs:
                 self._client.log_batch(run_id, **batch)
         self._client.log_inputs(run_id, datasets=_datasets(record))
         with scratch_folder(self._scratch) as folder:
-            with storage_errors(folder):
-                write_files(record, folder)
+            write_files(record, folder)
             location = self._client.get_run(run_id).info.artifact_uri
-            with artifact_errors(location or "?"):
+            with artifact_errors(location or "?", self._namespace.name):
                 self._client.log_artifacts(run_id, str(folder))
 
     def finish(self, run_id: str, record: MergeRecord) -> None:

@@ -116,7 +116,7 @@ class Versions:
         with scratch_folder(self._scratch) as folder:
             tree = b"{}" if record.tree is None else record.tree.canonical()
             write_bytes(folder / "tree.json", tree)
-            with artifact_errors(model.artifact_location):
+            with artifact_errors(model.artifact_location, self._model_name):
                 self._client.log_model_artifacts(model.model_id, str(folder))
         return self._ready(model)
 

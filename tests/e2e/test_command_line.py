@@ -78,15 +78,6 @@ def test_a_lab_s_command_needs_no_extra(tmp_path: Path) -> None:
     assert "no agent has run here yet" in last_line(done)
 
 
-def test_a_missing_mlflow_server(tmp_path: Path) -> None:
-    done = run("coordinator", "run", "--config", config(tmp_path, COORDINATOR))
-    assert done.returncode == 7
-    assert "http://127.0.0.1:9" in last_line(done)
-    assert "mlflow server" in last_line(done)
-    # What was committed before is still there: the plan that labs may have seen.
-    assert (tmp_path / "state" / "plan.json").exists()
-
-
 def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from rootstock.deploy.federation.processes import Processes, free_ports
 class MlflowServer:
     """A server that starts at once; `wait` says when it answers, so that other work can go on."""
 
-    def __init__(self, processes: Processes, folder: Path, port: int) -> None:
+    def __init__(
+        self, processes: Processes, folder: Path, port: int, *, argv: Sequence[str] = ()
+    ) -> None:
         self.uri = f"http://{HOST}:{port}"
         self._processes, self._port = processes, port
         prepare(folder)
-        processes.start("mlflow", command(folder, port), environment(), folder)
+        processes.start("mlflow", argv or command(folder, port), environment(), folder)
 
     def wait(self) -> None:
         while not is_healthy(self._port):

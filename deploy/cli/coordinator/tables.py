@@ -45,6 +45,8 @@ def history_line(answer: pb.GetStatusResponse) -> str:
     counts = [f"{history.logged} logged"]
     if history.waiting:
         counts.append(f"{history.waiting} wait{'s' if history.waiting == 1 else ''}")
+    elif history.error:
+        counts.append("fails")
     line = f"History: {', '.join(counts)}"
     if history.error:
         since = datetime.fromisoformat(history.failing_since)

@@ -19,6 +19,7 @@ from rootstock.coordinator.merges.result import AcceptedJoin, LearnedTask, Opera
 from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.registry import SubmissionState
 from rootstock.deploy.client import OperatorClient
+from tests.support.coordinator_context import receive, teacher
 from tests.support.coordinator_server import Lab, LabMaker, Running
 from tests.support.in_process_jobs import commit_merge
 
@@ -113,3 +114,15 @@ def founded(coordinator: Running, lab: Lab) -> None:
     merge = registry.merges.create(submission.id, "cat", "classification", OperationKind.FOUND)
     merge = registry.merges.update(merge.id, numbers=MergeNumbers(teacher_error=5.0))
     commit_merge(coordinator.context, merge, submission, AcceptedJoin())
+
+
+def test_a_status_counts_what_the_history_shows(coordinator: Running, config: Path) -> None:
+    context = coordinator.context
+    for category in ("cat", "dog", "cow"):
+        submission = receive(context, teacher(context, f"{category}-lab", category))
+        context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+        context.fail_all(context.registry.submissions.get(submission), "no room")
+    context.registry.merges.update("mrg-0002", logged=True)
+    told = rootstock(config, "coordinator", "status")
+    assert told["history"] == {"logged": "1", "waiting": "2"}
+    assert told["mlflow_experiment_id"] == "42"

@@ -5,7 +5,7 @@ import pytest
 from rootstock.common.config import check
 from rootstock.common.distillation.settings import MethodName
 from rootstock.common.errors import ConfigurationError
-from rootstock.coordinator.config import CoordinatorConfig, DistillationConfig
+from rootstock.coordinator.config import CoordinatorConfig, DistillationConfig, HistoryConfig
 
 BASE = {
     "net": "animals",
@@ -106,3 +106,69 @@ def test_a_rule_for_a_task_that_the_plan_has_not_is_refused() -> None:
         ConfigurationError, match=r"rule for 'segmentaton'.*tasks are classification"
     ):
         check(values, CoordinatorConfig, source="coordinator.toml")
+
+
+def server(uri: str) -> HistoryConfig:
+    values = {**BASE, "history": {"mlflow_uri": uri}}
+    return check(values, CoordinatorConfig, source="coordinator.toml").history
+
+
+@pytest.mark.parametrize(
+    ("uri", "rule"),
+    [
+        ("", "such as http://127.0.0.1:5000"),
+        ("127.0.0.1:5000", "such as http://127.0.0.1:5000"),
+        ("localhost:5000", "such as http://127.0.0.1:5000"),
+        ("databricks", "such as http://127.0.0.1:5000"),
+        ("mlruns", "such as http://127.0.0.1:5000"),
+        ("/srv/mlruns", "such as http://127.0.0.1:5000"),
+        ("file:/srv/mlruns", "mlflow server --backend-store-uri"),
+        ("sqlite:///mlflow.db", "mlflow server --backend-store-uri"),
+        ("postgresql://user:s3cret@db/mlflow", "mlflow server --backend-store-uri"),
+        ("http://", "names no host"),
+        ("http://:5000", "names no host"),
+        ("http://user:s3cret@", "names no host"),
+        ("http://127.0.0.1:abc", "its port is a number from 1 to 65535"),
+        ("http://user:s3cret@127.0.0.1:abc", "its port is a number from 1 to 65535"),
+        ("http://user:s3cret@@127.0.0.1:0", "its port is a number from 1 to 65535"),
+        ("http://user:s3/cret@127.0.0.1:5000", "its port is a number from 1 to 65535"),
+        ("http://127.0.0.1:65536", "its port is a number from 1 to 65535"),
+        ("http://[::1", "such as http://127.0.0.1:5000"),
+        ("http://127.0.0.1:5000/#/experiments/1", "it names a page"),
+        ("http://127.0.0.1:5000/?x=1", "it names a page"),
+        ("http://127.0.0.1:5000\n", "such as http://127.0.0.1:5000"),
+        ("http://user:s3 cret@127.0.0.1:5000", "such as http://127.0.0.1:5000"),
+    ],
+)
+def test_an_address_that_is_no_mlflow_server_s_is_refused(uri: str, rule: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"key 'history\.mlflow_uri'") as raised:
+        server(uri)
+    assert rule in str(raised.value)
+    for part in ("s3", "cret"):
+        assert part not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
+        ("https://mlflow.example.org/path", "https://mlflow.example.org/path"),
+        ("http://[::1]:5000", "http://[::1]:5000"),
+        ("http://user:s3cret@host:5000", "http://user:***@host:5000"),
+        ("http://user:s3@cr:et@host/path", "http://user:***@host/path"),
+        ("http://:s3cret@host", "http://:***@host"),
+    ],
+)
+def test_a_server_s_address_is_shown_without_its_password(uri: str, address: str) -> None:
+    assert server(uri).address == address
+
+
+def test_a_password_under_a_wrong_key_is_not_shown() -> None:
+    values = {**BASE, "history": {"mlflow_url": "http://user:s3cret@host"}}
+    with pytest.raises(ConfigurationError, match="did you mean 'mlflow_uri'") as raised:
+        check(values, CoordinatorConfig, source="coordinator.toml")
+    assert "s3cret" not in str(raised.value)
+    values = {**BASE, "database": 7, "history": "http://user:s3cret@host"}
+    with pytest.raises(ConfigurationError) as raised:
+        check(values, CoordinatorConfig, source="coordinator.toml")
+    assert "s3cret" not in str(raised.value)

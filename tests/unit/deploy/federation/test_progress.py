@@ -11,7 +11,9 @@ from rootstock.protos.rootstock.operator.v1 import operator_pb2
 from tests.support.federation_processes import digits_federation
 
 
-def shown(tmp_path: Path, *merges: tuple[str, str]) -> list[str]:
+def shown(
+    tmp_path: Path, *merges: tuple[str, str], logged: bool = True, trouble: str = ""
+) -> list[str]:
     """Return what is printed of one lab's merges, each a task and its state."""
     federation: Federation = resolve(
         digits_federation(),
@@ -26,10 +28,17 @@ def shown(tmp_path: Path, *merges: tuple[str, str]) -> list[str]:
             submissions=[operator_pb2.SubmissionStatus(submission_id="s", site="lab-one")],
             merges=[
                 operator_pb2.MergeStatus(
-                    submission_id="s", task=task, state=state, step=3, steps=10, net_version=4
+                    submission_id="s",
+                    task=task,
+                    state=state,
+                    step=3,
+                    steps=10,
+                    net_version=4,
+                    logged=logged,
                 )
                 for task, state in merges
             ],
+            history=operator_pb2.HistoryStatus(error=trouble),
         )
     )
     return [line for line in text.getvalue().splitlines() if line.startswith("lab-one")]
@@ -47,3 +56,16 @@ def test_two_tasks_of_a_lab_are_told_apart(tmp_path: Path) -> None:
     assert both == ["lab-one: a merged into v4; b rejected"]
     # While the lab evaluates, its own status says more.
     assert shown(tmp_path, ("a", "merged"), ("b", "evaluating")) == ["lab-one: starts"]
+
+
+def test_a_lab_that_waits_for_nothing_but_mlflow_says_so(tmp_path: Path) -> None:
+    trouble = "MLflow at http://x does not answer"
+    merged, waits = "lab-one: merged into v4", f"; waits for MLflow: {trouble}"
+    assert shown(tmp_path, ("a", "merged"), logged=False, trouble=trouble) == [merged + waits]
+    rejected = shown(tmp_path, ("a", "rejected"), logged=False, trouble=trouble)
+    assert rejected == [f"lab-one: rejected{waits}"]
+    assert shown(tmp_path, ("a", "merged"), logged=True, trouble=trouble) == [merged]
+    assert shown(tmp_path, ("a", "merged"), logged=False) == [merged]
+    # It waits for more than that.
+    learning = shown(tmp_path, ("a", "merged"), ("b", "distilling"), logged=False, trouble=trouble)
+    assert learning == ["lab-one: back-distillation of b 30%"]
