@@ -67,7 +67,7 @@ class ImageSet:
         """Return a SHA-256 over names, labels and pixels: two sets with one digest are equal."""
         sha = hashlib.sha256()
         for key in self.keys:
-            sha.update(key.encode() + b"\0")
+            sha.update(key.encode(errors="surrogateescape") + b"\0")
         sha.update(self.labels_N.numpy().tobytes())
         for image_CHW in self.images_NCHW:
             sha.update(image_CHW.contiguous().numpy().tobytes())
@@ -89,10 +89,18 @@ class LabData:
     mirror: bool
     """Whether a mirrored image still shows the same thing (a digit does not)."""
 
+    def parts(self) -> dict[str, ImageSet]:
+        """Return the three parts by name."""
+        return {
+            "training": self.training,
+            "holdout": self.holdout,
+            "validation": self.validation,
+        }
+
     def digest(self) -> str:
         """Return a SHA-256 over all three parts."""
-        parts = (self.training, self.holdout, self.validation)
-        return hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest()
+        digests = "".join(part.digest() for part in self.parts().values())
+        return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def labels_like(y: Tensor, labels_N: Tensor, labels_NHW: Tensor | None) -> Tensor:
