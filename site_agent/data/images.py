@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,6 +76,9 @@ class ImageSet:
         return sha.hexdigest()
 
 
+PartName = Literal["training", "holdout", "validation"]
+
+
 @dataclass(frozen=True)
 class LabData:
     """A lab's private images, in three parts that share none."""
@@ -89,7 +92,7 @@ class LabData:
     mirror: bool
     """Whether a mirrored image still shows the same thing (a digit does not)."""
 
-    def parts(self) -> dict[str, ImageSet]:
+    def parts(self) -> dict[PartName, ImageSet]:
         """Return the three parts by name."""
         return {
             "training": self.training,

@@ -5,15 +5,16 @@ N images, C channels, S side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from rootstock.common.errors import DataError
+from rootstock.common.errors import DataError, NotFoundError
 from rootstock.common.image_files.decoding import UnreadableError
 from rootstock.common.image_files.findings import Finding, FindingKind, examples, images, printable
 from rootstock.common.images import pixels
@@ -22,7 +23,8 @@ from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import partition, twins
 from rootstock.site_agent.data.class_names import find_class, same_but_for_case
 from rootstock.site_agent.data.datasets import Dataset, open_dataset
-from rootstock.site_agent.data.images import ImageSet, LabData
+from rootstock.site_agent.data.images import ImageSet, LabData, PartName
+from rootstock.site_agent.data.record import DataRecord, recorded_name
 from rootstock.site_agent.data.voc import VocDataset
 
 _LEAST_LEVELS = 4
@@ -37,6 +39,8 @@ class Loaded:
     """The dataset's name of the category."""
     classes: dict[str, str] = field(default_factory=dict)
     """The dataset's class by image name, of the images that were read."""
+    chosen: list[str] = field(default_factory=list)
+    """Names of all images that were to be read, by the partition."""
     findings: list[Finding] = field(default_factory=list)
 
     def doubts(self) -> list[Finding]:
@@ -86,7 +90,9 @@ def read(
     labels = source.labels(frozenset((name, *rest)), unreadable)
     loaded.findings += source.findings()
     reading = _Sides(source, labels, input_shape, name, masked, unreadable)
-    sides = [reading.read(indices) for indices in partition.select(labels, config, name, rest)]
+    selected = partition.select(labels, config, name, rest)
+    loaded.chosen = [labels[index][0] for indices in selected for index in indices]
+    sides = [reading.read(indices) for indices in selected]
     loaded.findings += unreadable.findings()
     if source.reader is not None:
         loaded.findings += source.reader.findings()
@@ -110,6 +116,86 @@ def read(
         loaded.findings += _few_levels(data)
         loaded.findings += _look_alikes(data)
     return data
+
+
+def read_again(
+    config: DataConfig,
+    category: str,
+    input_shape: tuple[int, int, int],
+    loaded: Loaded,
+    record: DataRecord,
+    *,
+    masks: bool = False,
+) -> LabData:
+    """Read the images that a teacher net was made with, each for the part that it served then.
+
+    Of images that are new nothing is used; those that are gone or changed are left out. `loaded`
+    takes in how many there are of each. NotFoundError if too few of the validation images remain,
+    or none of a side of a part; else DataError as `read` raises it.
+    """
+    source = open_dataset(config)
+    masked = _masked(source, config) if masks else None
+    name, rest = _classes(source, config, category, loaded)
+    unreadable = _Unreadable(config.model_copy(update={"skip_unreadable": True}))
+    labels = source.labels(frozenset((name, *rest)), unreadable)
+    selected = partition.select(labels, config, name, rest)
+    loaded.chosen = [labels[index][0] for indices in selected for index in indices]
+    there = {recorded_name(key): index for index, (key, label) in enumerate(labels) if label}
+    reading = _Sides(source, labels, input_shape, name, masked, unreadable)
+    parts: dict[PartName, list[_Image]] = {"training": [], "holdout": [], "validation": []}
+    gone, changed = [], []
+    for image in record.images:
+        found = reading.read([there[image.name]]) if image.name in there else []
+        if not found:
+            gone.append(image.name)
+        elif twins.digest(found[0].image_CHW, found[0].mask_HW) != image.digest:
+            changed.append(image.name)
+        else:
+            parts[image.part] += found
+    known = {*record.left_out, *(image.name for image in record.images)}
+    new = [key for key in map(recorded_name, loaded.chosen) if key not in known]
+    loaded.findings += _changes(new, gone, changed)
+    loaded.classes = {each.name: each.label for part in parts.values() for each in part}
+    sets = {
+        part: _image_set(
+            [each for each in images if each.label == name],
+            [each for each in images if each.label != name],
+            masks=masks,
+        )
+        for part, images in parts.items()
+        if images
+    }
+    _require_remaining(record, sets)
+    return LabData(sets["training"], sets["holdout"], sets["validation"], mirror=source.mirror)
+
+
+def _changes(new: Sequence[str], gone: Sequence[str], changed: Sequence[str]) -> Iterable[Finding]:
+    """Yield what is other than it was when the teacher net was trained, and what to do."""
+    if new or gone or changed:
+        counts = [
+            f"{images(len(names))} {what} ({examples(names)})"
+            for names, what in ((new, "new"), (gone, "gone"), (changed, "changed"))
+            if names
+        ]
+        yield Finding(
+            kind=FindingKind.CHANGED_SINCE,
+            count=len(new) + len(gone) + len(changed),
+            text=f"since the teacher net was trained, {', '.join(counts)}; the lab measures on the "
+            "images of then that remain. To train on what is there now, set new_version = true "
+            "in site.toml (or, if it is set, another training.seed)",
+        )
+
+
+def _require_remaining(record: DataRecord, sets: Mapping[PartName, ImageSet]) -> None:
+    for part in get_args(PartName):
+        before = sum(image.part == part for image in record.images)
+        counts = sets[part].counts() if part in sets else (0, 0)
+        if 0 in counts or (part == "validation" and sum(counts) < before / 2):
+            raise NotFoundError(
+                f"of the {before} {part} images that the teacher net was made with, {counts[0]} of "
+                f"the category and {counts[1]} of the rest remain, too few to measure on; put them "
+                "back, or set new_version = true in site.toml to train anew"
+            )
 
 
 @dataclass(frozen=True)
@@ -226,17 +312,25 @@ def _without_twins(sides: list[list[_Image]], loaded: Loaded) -> list[list[_Imag
     return [[each for each in side if each.name not in gone] for side in sides]
 
 
-def _few_levels(data: LabData) -> Iterable[Finding]:
+def grey_levels(data: LabData) -> dict[PartName, int]:
+    """Return how many of the 256 values occur in each part's images."""
+    levels: dict[PartName, int] = {}
     for name, part in data.parts().items():
         counts = np.zeros(256, np.int64)
         for image_CHW in part.images_NCHW:
             counts += np.bincount(image_CHW.numpy().ravel(), minlength=256)
-        levels = int((counts > 0).sum())
+        levels[name] = int((counts > 0).sum())
+    return levels
+
+
+def _few_levels(data: LabData) -> Iterable[Finding]:
+    for name, levels in grey_levels(data).items():
         if levels < _LEAST_LEVELS:
+            count = len(data.parts()[name])
             yield Finding(
                 kind=FindingKind.FEW_LEVELS,
-                count=len(part),
-                text=f"the {len(part)} images of {name} have {levels} grey level(s) in all; look "
+                count=count,
+                text=f"the {images(count)} of {name} have {levels} grey level(s) in all; look "
                 "at a few, and at what wrote them",
             )
 

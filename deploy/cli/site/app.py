@@ -11,6 +11,7 @@ from rootstock.common.config import load
 from rootstock.common.errors import NotFoundError
 from rootstock.deploy.cli.options import AsJson, SiteConfigFile
 from rootstock.deploy.cli.site.adapt import adapt
+from rootstock.deploy.cli.site.check import check
 from rootstock.deploy.cli.site.sources import sources
 from rootstock.deploy.output import print_result
 from rootstock.site_agent.config import SiteConfig
@@ -49,5 +50,6 @@ def status(config: SiteConfigFile, as_json: AsJson = False) -> None:
     print_result(answer.model_dump(mode="json"), *lines, as_json=as_json)
 
 
+app.command()(check)
 app.command()(adapt)
 app.command()(sources)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,25 +16,14 @@ from rootstock.common.image_files.findings import FindingKind
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import Loaded, read
+from tests.support.drawn_images import cats_and_dogs, picture
 
 SHAPE = (3, 32, 32)
 
 
-def picture(seed: int, size: int = 32) -> Image.Image:
-    """Draw a picture that is like no other: a few large blocks of noise."""
-    blocks = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
-    return Image.fromarray(blocks).resize((size, size), Image.Resampling.BICUBIC)
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Forty cats and forty dogs."""
-    folder = tmp_path / "images"
-    for place, name in enumerate(("cat", "dog")):
-        (folder / name).mkdir(parents=True)
-        for number in range(40):
-            picture(1000 * place + number).save(folder / name / f"{number:03}.png")
-    return folder
+    return cats_and_dogs(tmp_path / "images")
 
 
 def reading(root: Path, category: str = "cat", **changes: Any) -> tuple[LabData, Loaded]:
@@ -143,8 +131,8 @@ def test_a_pipe_does_not_hang(root: Path) -> None:
 
 
 def test_the_first_of_equal_pictures_is_kept(root: Path) -> None:
-    picture(3).save(root / "cat" / "003-copy.png")
-    picture(3).save(root / "cat" / "003-copy.bmp")
+    picture(3, 150).save(root / "cat" / "003-copy.png")
+    picture(3, 150).save(root / "cat" / "003-copy.bmp")
     data, loaded = reading(root)
     (finding,) = loaded.doubts()
     assert finding.kind is FindingKind.TWINS
@@ -154,7 +142,7 @@ def test_the_first_of_equal_pictures_is_kept(root: Path) -> None:
 
 
 def test_a_picture_of_both_sides_is_left_out(root: Path) -> None:
-    picture(3).save(root / "dog" / "same.png")
+    picture(3, 150).save(root / "dog" / "same.png")
     data, loaded = reading(root)
     (finding,) = loaded.doubts()
     assert finding.kind is FindingKind.CONTRADICTING_TWINS
@@ -165,7 +153,7 @@ def test_a_picture_of_both_sides_is_left_out(root: Path) -> None:
 @pytest.mark.parametrize("change", ["re-encoded", "a thumbnail", "enlarged"])
 def test_copies_that_look_alike_are_said(root: Path, change: str) -> None:
     for number in range(40):
-        image = picture(number)
+        image = picture(number, 150)
         copy = root / "cat" / f"{number:03}-copy.jpg"
         size = {"re-encoded": 32, "a thumbnail": 28, "enlarged": 80}[change]
         image.resize((size, size), Image.Resampling.LANCZOS).save(copy, quality=90)
