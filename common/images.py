@@ -1,55 +1,32 @@
-"""Reads pictures as a net takes them: alike at every lab and wherever a net is applied.
+"""Turns image files into what a net takes: alike at every lab and wherever a net is applied.
 
 N images, C channels, H/W height and width.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from rootstock.common.errors import DataError
+from rootstock.common.image_files.findings import printable
+from rootstock.common.image_files.listing import list_images
+from rootstock.common.image_files.reading import ImageReader
 from rootstock.common.nets.spec import Shape
 from rootstock.common.protocol import PIXEL_MEAN, PIXEL_STD
 
 _BATCH = 256
 """Images at once where nothing is learned: some hundred megabytes of features at 64 pixels."""
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 SIDES = (("yes", 1.0), ("no", 0.0))
 """Folders of labelled images: what shows a category, and what does not."""
 MAX_IMAGES = 2000
 """They are in memory at once."""
-
-
-class UnreadableError(DataError):
-    """A file is not an image that can be read."""
-
-
-def read_picture(path: Path, mode: str | None) -> Image.Image:
-    """Read an image file whole, and convert it to `mode` unless that is None.
-
-    UnreadableError also says that it has more pixels than Pillow takes for safe (89 million).
-    """
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns up to twice the cap.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                return image.convert(mode) if mode else image.copy()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise UnreadableError(
-            f"{path}: cannot be read as an image ({error}); replace or remove it"
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableError(f"{path}: {error}; replace it by a smaller one") from error
 
 
 def centre_square(picture: Image.Image) -> Image.Image:
@@ -79,21 +56,40 @@ def batches(images_NCHW: Tensor, device: torch.device, most: int = _BATCH) -> It
         yield normalise(part_NCHW).to(device)
 
 
-def read_unlabelled(folder: Path, input_shape: Shape, *, most: int = MAX_IMAGES) -> Tensor:
-    """Read all images below a folder, at any depth; files of other suffixes are left alone.
+def read_unlabelled(
+    folder: Path,
+    input_shape: Shape,
+    reader: ImageReader,
+    note: Callable[[str], None],
+    *,
+    most: int = MAX_IMAGES,
+) -> Tensor:
+    """Read all images below a folder, at any depth; `note` is called with what is doubtful.
 
     Returns (N, C, H, W), uint8, the centre squares in the order of their paths: 1 to `most`.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder; give one that holds images")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not 0 < len(paths) <= most:
+        raise DataError(f"{printable(folder)}: is not a folder; give one that holds images")
+    listing = list_images(folder)
+    findings = list(listing.findings("the folder", folder))
+    doubts = [finding.text for finding in findings if finding.doubtful]
+    if not 0 < len(listing.paths) <= most:
         raise DataError(
-            f"{folder}: holds {len(paths)} images ({', '.join(sorted(SUFFIXES))}); give 1 to {most}"
+            "; ".join([f"{printable(folder)}: holds {len(listing.paths)} images", *doubts])
+            + f"; give 1 to {most}"
         )
-    return torch.stack([read_square(path, input_shape) for path in paths])
+    squares = [
+        read_square(path, input_shape, reader, str(path.relative_to(folder)))
+        for path in listing.paths
+    ]
+    reader.require_contrast()
+    for doubt in [*doubts, *(each.text for each in reader.findings() if each.doubtful)]:
+        note(f"{printable(folder)}: {doubt}")
+    return torch.stack(squares)
 
 
-def read_square(path: Path, input_shape: Shape) -> Tensor:
+def read_square(
+    path: Path, input_shape: Shape, reader: ImageReader, name: str | None = None
+) -> Tensor:
     """Read the centre square of an image file as uint8 of (C, H, W)."""
-    return pixels(centre_square(read_picture(path, "RGB")), input_shape)
+    return pixels(centre_square(reader.read(path, name)), input_shape)

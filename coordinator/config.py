@@ -174,6 +174,8 @@ class SamplesConfig(Document):
     folder: ConfiguredPath | None = None
     """Holds CATEGORY/yes/… and CATEGORY/no/… images, which join those that a category's lab shares.
     None: only what labs share."""
+    grey_range: tuple[float, float] | None = None
+    """Grey values that become black and white, in pictures of more than 8 bits of grey."""
 
 
 class GrowthConfig(Document):

@@ -7,6 +7,7 @@ anywhere, and resumes from there::
       identity/     site.key, coordinator.pub
       plan/         the plan's initial weights
       training/     one folder a run: checkpoint.safetensors
+      data/         which images each teacher net was made with
       spool/        what is trained and measured, see rootstock.site_agent.spool.spool
       downloads/    task modules and adapters to evaluate
       cursors/      FP.json: the last event that was dealt with, of the coordinator whose key has
@@ -51,6 +52,7 @@ from rootstock.site_agent.state import (
     read_cursor,
     write_cursor,
 )
+from rootstock.site_agent.teacher.data_report import save_plan
 from rootstock.site_agent.teacher.train import (
     heads_under,
     teach,
@@ -138,6 +140,7 @@ class _Agent:
                 self._coordinator_key,
             )
             lab = self._teach_and_ship(spool, device)
+            lab.look_at_data()
             self._watch(lab)
         finally:
             self._client.close()
@@ -222,6 +225,7 @@ class _Agent:
         )
         log.info("plan.fetched", net=lab.plan.net, digest=published.digest)
         self._say_if_trained_anew(lab)
+        save_plan(config.state, lab.plan)
         if lab.heads is not None:
             log.info("heads.fetched", number=lab.heads.number, origin=lab.heads.origin)
         return lab
@@ -322,13 +326,13 @@ class _Agent:
     def _watch(self, lab: AgentLab) -> None:
         path = cursor_file(self._config.state, self._coordinator_key)
         with Watcher(self._client, read_cursor(path), self._on_retry) as watcher:
-            self._status.progress("watching", message=self._watching)
+            self._status.progress("watching", message=lab.remark(self._watching))
             for cursor, event in watcher.events(self._stop):
                 self._handle(event, lab)
                 # Only now: an event that a crash cut short is seen again.
                 if cursor:
                     write_cursor(path, cursor)
-                self._status.progress("watching", message=self._watching)
+                self._status.progress("watching", message=lab.remark(self._watching))
 
     def _handle(self, event: messages.Event, lab: AgentLab) -> None:
         log = self._log

@@ -51,6 +51,12 @@ class DataConfig(Document):
     """`voc`: "box" cuts a square around the category's pixels, "image" the centre square."""
     context: float = Field(default=0.15, ge=0, le=2)
     """`voc`: margin around the box on each side, as a share of the box's longer side."""
+    grey_range: tuple[float, float] | None = Field(
+        default=None, exclude_if=lambda grey_range: grey_range is None
+    )
+    """`image-folder`, `voc`: grey values that become black and white, in pictures of more than 8
+    bits of grey: [0, 4095] for 12 bits in 16. None: the format's range. 32-bit and floating-point
+    grey has none, and is refused without."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, with a warning, instead of stopping."""
     download: bool = False
@@ -62,6 +68,13 @@ class DataConfig(Document):
             raise ValueError(f"kind '{self.kind}' needs 'path', the dataset's root folder")
         if self.part > self.parts:
             raise ValueError(f"part {self.part} is above parts {self.parts}; parts count from 1")
+        if self.grey_range is not None and self.grey_range[0] >= self.grey_range[1]:
+            raise ValueError(
+                f"grey_range {list(self.grey_range)} is no range; give [black, white], the smaller "
+                "number first"
+            )
+        if self.grey_range is not None and self.kind not in ("image-folder", "voc"):
+            raise ValueError(f"kind '{self.kind}' has 8-bit images; remove grey_range")
         known = ("train", "val", "trainval") if self.kind == "voc" else ("train", "test")
         if self.image_set is not None and self.image_set not in known:
             raise ValueError(f"image_set of '{self.kind}' is one of {', '.join(known)}")

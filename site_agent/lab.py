@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from rootstock.common.errors import ConfigurationError
+from rootstock.common.errors import ConfigurationError, DataError, NotFoundError
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.logs import Log
 from rootstock.common.nets.architectures import input_shape
@@ -19,7 +20,8 @@ from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.manifest import BlobEntry, Manifest
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.data.load import load
+from rootstock.site_agent.data.load import Loaded, read, read_again
+from rootstock.site_agent.data.record import read_record
 from rootstock.site_agent.recipes.interface import OnProgress
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.state import StatusFile
@@ -27,6 +29,9 @@ from rootstock.site_agent.wire.client import Published
 
 MASKED_KINDS = ("voc",)
 """Kinds of data that say the class of every pixel."""
+
+OWN_FILES = ("image-folder", "voc")
+"""Kinds of data that are a lab's own files, which may change."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,42 @@ class Lab:
 
     @cached_property
     def data(self) -> LabData:
-        """The private images, and masks if a task needs them, read when they are first needed."""
-        return load(
-            self.config.data,
-            self.config.category,
-            input_shape(self.plan.architecture),
-            batch_size=self.config.training.batch_size,
-            warn=self.warn,
-            masks=needs_masks(self.tasks),
+        """The private images, and masks if a task needs them, read when they are first needed.
+
+        Once a teacher net was trained, they are those that it was made with.
+        """
+        data = self._read()
+        for finding in self.loaded.doubts():
+            self.warn(finding.text)
+        return data
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """What there is to say of the private images, filled in as they are read."""
+        return Loaded()
+
+    @property
+    def record_path(self) -> Path:
+        """Where the record of the images lies that the teacher net of these settings was made with.
+
+        Bundled datasets never change and have none.
+        """
+        run = self.config.run_digest(self.published.digest)
+        return self.config.state / "data" / f"{run[:16]}.json"
+
+    def _read(self) -> LabData:
+        config, shape = self.config, input_shape(self.plan.architecture)
+        masks, record = needs_masks(self.tasks), read_record(self.record_path)
+        self.loaded.findings.clear()
+        if record is not None:
+            return read_again(config.data, config.category, shape, self.loaded, record, masks=masks)
+        return read(
+            config.data,
+            config.category,
+            shape,
+            self.loaded,
+            batch_size=config.training.batch_size,
+            masks=masks,
         )
 
     def fetch(self, blob: BlobEntry) -> Path:
@@ -85,13 +118,37 @@ class AgentLab(Lab):
 
     @cached_property
     def data(self) -> LabData:
-        """The private images; their numbers are logged."""
+        """The private images; their numbers, and what is doubtful about them, are logged."""
         self.status.progress("loading", message="reads the private images")
-        data = super().data
-        for part in ("training", "holdout", "validation"):
-            category, rest = getattr(data, part).counts()
-            self.log.info("data.loaded", part=part, category=category, rest=rest)
+        try:
+            data = self._read()
+        finally:
+            for finding in self.loaded.findings:
+                write = self.log.warning if finding.doubtful else self.log.info
+                write("data.finding", **finding.model_dump(mode="json"))
+        counts = {name: part.counts() for name, part in data.parts().items()}
+        self.log.info("data.read", **counts, classes=Counter(self.loaded.classes.values()))
         return data
+
+    def remark(self, message: str) -> str:
+        """Return a status message, and how many doubts there are about the images."""
+        doubts = len(self.loaded.doubts())
+        if doubts == 0:
+            return message
+        what = "1 doubt" if doubts == 1 else f"{doubts} doubts"
+        return f"{message} ({what} about the images: see `rootstock site check`)"
+
+    def look_at_data(self) -> None:
+        """Read a lab's own images, so that a change since the training is said at once.
+
+        What cannot be read now is logged; an evaluation that needs it will say so again.
+        """
+        if self.config.data.kind not in OWN_FILES:
+            return
+        try:
+            self.data  # noqa: B018  (reads)
+        except (DataError, NotFoundError) as error:
+            self.log.warning("data.unusable", reason=str(error))
 
     def commit(self, staging: Path, manifest: Manifest, run: str) -> SpoolEntry:
         """Sign a manifest and put it and its blobs into the spool."""
@@ -100,7 +157,7 @@ class AgentLab(Lab):
     def progress(self, phase: str, what: str) -> OnProgress:
         """Return what long work calls with its steps."""
         return lambda step, steps, message: self.status.progress(
-            phase, step, steps, f"{what}: {message}"
+            phase, step, steps, self.remark(f"{what}: {message}")
         )
 
 

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import IntegrityError
 from rootstock.common.files import write_bytes
-from rootstock.common.images import centre_square, normalise, pixels, read_picture
+from rootstock.common.image_files.decoding import GreyRange
+from rootstock.common.image_files.reading import OPTION, ImageReader
+from rootstock.common.images import normalise, read_square
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.graph import NetTree
@@ -47,6 +49,7 @@ def export_composed(
     format_name: str | None = None,
     source: NetSource | None = None,
     images: Sequence[Path] = (),
+    grey_range: GreyRange | None = None,
 ) -> NetCard:
     """Write a composed net to a file, and its cards `.card.json` and `.card.md` beside it.
 
@@ -69,7 +72,7 @@ def export_composed(
     if edge.adapter is not None:
         digests["adapter"] = edge.adapter.blob.digest
     shape = input_shape(module.architecture)
-    blob, parity = _written(net, chosen, shape, out, _inputs(images, shape))
+    blob, parity = _written(net, chosen, shape, out, _inputs(images, shape, grey_range))
     card = NetCard(
         category=category,
         task=task_of(tree, task),
@@ -115,11 +118,11 @@ def _written(
     return BlobEntry(digest=digest, size=len(data), tensors={}), parity
 
 
-def _inputs(images: Sequence[Path], shape: Shape) -> Tensor | None:
+def _inputs(images: Sequence[Path], shape: Shape, grey_range: GreyRange | None) -> Tensor | None:
     if not images:
         return None
-    squares = (centre_square(read_picture(path, "RGB")) for path in images)
-    return normalise(torch.stack([pixels(square, shape) for square in squares]))
+    reader = ImageReader(grey_range, OPTION)
+    return normalise(torch.stack([read_square(path, shape, reader) for path in images]))
 
 
 def compared(net: nn.Module, run: Run, shape: Shape, real_NCHW: Tensor | None) -> Parity:

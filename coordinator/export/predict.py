@@ -16,7 +16,9 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import DataError, NotFoundError
-from rootstock.common.images import centre_square, normalise, pixels, read_picture
+from rootstock.common.image_files.decoding import GreyRange
+from rootstock.common.image_files.reading import OPTION, ImageReader
+from rootstock.common.images import centre_square, normalise, pixels
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.graph import NetTree
@@ -83,7 +85,15 @@ Answer = Classified | Segmented | Unreadable
 class Predictor:
     """The composed nets of one task, of one category or of all that are joined to it."""
 
-    def __init__(self, tree: NetTree, store: BlobStore, task: str, category: str | None) -> None:
+    def __init__(
+        self,
+        tree: NetTree,
+        store: BlobStore,
+        task: str,
+        category: str | None,
+        grey_range: GreyRange | None = None,
+    ) -> None:
+        self.reader = ImageReader(grey_range, OPTION)
         self.task = task_of(tree, task)
         if category is None:
             self.categories = tuple(edge.category for edge in tree.edges if edge.task == task)
@@ -127,7 +137,7 @@ class Predictor:
 
     def _read(self, path: Path) -> _Picture:
         """Keep of a picture what is needed, not its tens of millions of pixels."""
-        square = centre_square(read_picture(path, "RGB"))
+        square = centre_square(self.reader.read(path, str(path)))
         inputs = {shape: pixels(square, shape) for shape in set(self._shapes.values())}
         if square.width > SHOWN_SIDE:
             square = square.resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BILINEAR)

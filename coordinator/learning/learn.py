@@ -9,6 +9,7 @@ Shapes: N images, C channels of x = f(I), M channels that g takes, H/W height an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from rootstock.common.distillation.settings import BackDistillationSettings, Tas
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.distillation.task_module import learn_task_module
 from rootstock.common.errors import ConflictError, TransplantError
+from rootstock.common.image_files.decoding import GreyRange
+from rootstock.common.image_files.reading import OPTION, ImageReader
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import build_category_module, feature_shape, input_shape
 from rootstock.common.nets.graph import NetTree
@@ -27,7 +30,7 @@ from rootstock.common.nets.spec import AdapterSpec, TaskSpec
 from rootstock.common.nets.training import in_batches
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.merges.own_samples import OwnSamples, read_own
+from rootstock.coordinator.merges.own_samples import OwnSamples, log_doubt, read_own
 from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
 from rootstock.coordinator.net.compose import (
     category_module_of,
@@ -44,10 +47,19 @@ LEARNED = "learned"
 class Learner:
     """Learns from one net version on samples in a folder: see `merges.own_samples`."""
 
-    def __init__(self, store: BlobStore, tree: NetTree, folder: Path) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        tree: NetTree,
+        folder: Path,
+        grey_range: GreyRange | None = None,
+        note: Callable[[str], None] = log_doubt,
+    ) -> None:
         self._store = store
         self._tree = tree
         self._folder = folder
+        self._grey_range = grey_range
+        self._note = note
 
     def task(
         self,
@@ -160,7 +172,8 @@ class Learner:
 
     def _own(self, category: str) -> OwnSamples:
         module = category_module_of(self._tree, category)
-        return read_own(self._folder, category, input_shape(module.architecture))
+        shape, reader = input_shape(module.architecture), ImageReader(self._grey_range, OPTION)
+        return read_own(self._folder, category, shape, reader, self._note)
 
     def _features(self, category: str, adapter: AdapterEntry | None, images_NCHW: Tensor) -> Tensor:
         """Return h(f(I)), or f(I)."""

@@ -12,15 +12,20 @@ Shapes: N images, C channels, H/W height and width.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 import torch
 from torch import Tensor
 
 from rootstock.common.distillation.problem import Samples
 from rootstock.common.errors import DataError
-from rootstock.common.images import MAX_IMAGES, SIDES, SUFFIXES, normalise, read_square
+from rootstock.common.image_files.findings import printable
+from rootstock.common.image_files.listing import Listing, is_system, list_images
+from rootstock.common.image_files.reading import ImageReader
+from rootstock.common.images import MAX_IMAGES, SIDES, normalise, read_square
 
 JUDGING = 0.3
 """Share of the images that judge."""
@@ -45,35 +50,58 @@ def categories_in(folder: Path) -> list[str]:
     """Return the categories that a folder has samples of; DataError if it is none."""
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; give one that holds CATEGORY/yes, CATEGORY/no")
-    return sorted(path.name for path in folder.iterdir() if (path / SIDES[0][0]).is_dir())
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if not is_system(path.name) and (path / SIDES[0][0]).is_dir()
+    )
 
 
-def read_own(folder: Path, category: str, input_shape: tuple[int, int, int]) -> OwnSamples:
-    """Read a category's samples as images of `input_shape` (C, H, W).
+def log_doubt(text: str) -> None:
+    """Log what is doubtful about samples, where no operator waits for the answer."""
+    structlog.get_logger("samples").warning("samples.doubtful", reason=text)
 
-    DataError if there are none of one side, too many, or one is no image.
+
+def read_own(
+    folder: Path,
+    category: str,
+    input_shape: tuple[int, int, int],
+    reader: ImageReader,
+    note: Callable[[str], None],
+) -> OwnSamples:
+    """Read a category's samples, at any depth, as images of `input_shape` (C, H, W).
+
+    `note` is called with what is doubtful. DataError if there are none of one side, too many, or
+    one is no image.
     """
     images, labels, judging = [], [], []
+    doubts: list[str] = []
     for side, label in SIDES:
         there = folder / category / side
-        files = sorted(there.iterdir()) if there.is_dir() else []
-        paths = [path for path in files if path.suffix.lower() in SUFFIXES]
-        if not paths:
+        listing = list_images(there) if there.is_dir() else Listing()
+        doubts += [each.text for each in listing.findings(f"'{side}'", there) if each.doubtful]
+        if not listing.paths:
             raise DataError(
-                f"{there}: holds no image ({', '.join(sorted(SUFFIXES))}); both sides need some"
+                "; ".join([f"{printable(there)}: holds no image", *doubts])
+                + "; both sides need some"
             )
-        for path in paths:
-            images.append(read_square(path, input_shape))
+        for path in listing.paths:
+            name = f"{side}/{path.relative_to(there).as_posix()}"
+            images.append(read_square(path, input_shape, reader, name))
             labels.append(label)
-            judging.append(_share(f"{side}/{path.name}") < JUDGING)
+            judging.append(_share(name) < JUDGING)
     if len(images) > MAX_IMAGES:
         raise DataError(
-            f"{folder / category}: has {len(images)} images, at most {MAX_IMAGES} are read; "
-            "leave some out"
+            f"{printable(folder / category)}: has {len(images)} images, at most {MAX_IMAGES} are "
+            "read; leave some out"
         )
+    reader.require_contrast()
+    for doubt in [*doubts, *(each.text for each in reader.findings() if each.doubtful)]:
+        note(f"{printable(folder / category)}: {doubt}")
     return OwnSamples(normalise(torch.stack(images)), torch.tensor(labels), torch.tensor(judging))
 
 
 def _share(name: str) -> float:
     """Return a number from 0 to 1 that follows from a name."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:6]) / 2**48

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import structlog
 
 from rootstock.common.errors import DataError
+from rootstock.common.image_files.reading import SAMPLES_KEY, ImageReader
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.weights.manifest import BlobEntry, SharedSamples, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.merges.own_samples import OwnSamples, categories_in, read_own
+from rootstock.coordinator.merges.own_samples import OwnSamples, categories_in, log_doubt, read_own
 from rootstock.coordinator.paths import job_area
 from rootstock.coordinator.registry import Merge
 
@@ -54,13 +55,19 @@ def few_samples(
 
 
 def _own(context: CoordinatorContext, manifest: TeacherManifest) -> OwnSamples | None:
-    folder = context.config.samples.folder
+    folder, grey_range = context.config.samples.folder, context.config.samples.grey_range
     if folder is None:
         return None
     try:
         if manifest.category not in categories_in(folder):
             return None
-        return read_own(folder, manifest.category, input_shape(manifest.architecture))
+        return read_own(
+            folder,
+            manifest.category,
+            input_shape(manifest.architecture),
+            ImageReader(grey_range, SAMPLES_KEY),
+            log_doubt,
+        )
     except DataError as error:
         structlog.get_logger("samples").warning("samples.left_out", reason=str(error))
         return None

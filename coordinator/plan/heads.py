@@ -15,6 +15,8 @@ from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.files import storage_errors, write_bytes
+from rootstock.common.image_files.decoding import GreyRange
+from rootstock.common.image_files.reading import OPTION, ImageReader
 from rootstock.common.images import normalise, read_unlabelled
 from rootstock.common.nets.architectures import (
     build_category_module,
@@ -146,16 +148,19 @@ def learn_rotation(
     category_module: ModuleRef,
     images: Path,
     settings: RotationSettings,
+    note: Callable[[str], None],
+    grey_range: GreyRange | None = None,
 ) -> tuple[BlobEntry, float]:
     """Learn a rotation head of the plan's architecture above a category module of the net.
 
     The category module stays as it is, and may have an extractor of another architecture. `images`
     is a folder, read at any depth; no labels are needed. Returns the stored head and its rotation
-    accuracy, 0 to 1, on images that it was not learned from. Raises DataError if there are too few
-    images, or one cannot be read.
+    accuracy, 0 to 1, on images that it was not learned from; `note` is called with what is doubtful
+    about the images. Raises DataError if there are too few of them, or one cannot be read.
     """
     f = loaded(store, build_category_module(category_module.architecture), category_module.blob)
     head = initialise(build_head(plan.architecture, TURNS), settings.seed)
-    images_NCSS = normalise(read_unlabelled(images, input_shape(plan.architecture)))
+    shape, reader = input_shape(plan.architecture), ImageReader(grey_range, OPTION)
+    images_NCSS = normalise(read_unlabelled(images, shape, reader, note))
     accuracy = learn_rotation_head(head, f, images_NCSS, settings)
     return put_tensors(store, head.state_dict()), accuracy

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rootstock.common.images import UnreadableError, read_picture
+from rootstock.common.image_files.decoding import UnreadableError
+from rootstock.common.image_files.reading import ImageReader
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom; right and bottom are outside."""
@@ -18,12 +19,17 @@ MID_GREY = (128, 128, 128)
 """What is put beyond the picture's edge: the mean that inputs are normalised by, so 0."""
 
 
-def read(path: Path, mode: str | None) -> Image.Image:
-    """Read an image file whole, and convert it to `mode` unless that is None."""
+def read(reader: ImageReader, path: Path, name: str) -> Image.Image:
+    """Read an image file as 8-bit RGB; its error names the setting that leaves images out."""
     try:
-        return read_picture(path, mode)
+        return reader.read(path, name)
     except UnreadableError as error:
-        raise UnreadableError(f"{error}, or set data.skip_unreadable = true") from error
+        raise skippable(error) from error
+
+
+def skippable(error: UnreadableError) -> UnreadableError:
+    """Return the error with the setting that leaves such images out."""
+    return UnreadableError(f"{error}, or set data.skip_unreadable = true")
 
 
 def bounding_box(mask_HW: NDArray[np.bool_]) -> Box:

@@ -1,8 +1,7 @@
-"""Datasets behind one small interface, read through torchvision's dataset classes."""
+"""Datasets behind one small interface: a lab's own files, and torchvision's dataset classes."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,13 @@ from PIL import Image
 from torchvision import datasets
 
 from rootstock.common.errors import DataError, MissingExtraError
-from rootstock.common.images import UnreadableError, centre_square
+from rootstock.common.image_files.decoding import UnreadableError
+from rootstock.common.image_files.findings import Finding, FindingKind, examples, printable
+from rootstock.common.image_files.listing import LeftOut, identity, list_images, subfolders
+from rootstock.common.image_files.reading import ImageReader
+from rootstock.common.images import centre_square
 from rootstock.site_agent.config import DataConfig
+from rootstock.site_agent.data.class_names import slug
 from rootstock.site_agent.data.crops import read
 from rootstock.site_agent.data.voc import VocDataset
 
@@ -25,6 +29,8 @@ class Dataset(Protocol):
     classes: Sequence[str]
     mirror: bool
     """Whether a mirrored image still shows the same thing."""
+    reader: ImageReader | None
+    """What reads the lab's own files; None for published datasets, which are taken as they are."""
 
     def labels(
         self, wanted: frozenset[str], on_unreadable: Callable[[UnreadableError], None]
@@ -34,6 +40,9 @@ class Dataset(Protocol):
     def image(self, index: int) -> Image.Image:
         """Read a square image; UnreadableError names a file that is none."""
 
+    def findings(self) -> list[Finding]:
+        """Return what there is to say of files that are not among the images, after `labels`."""
+
 
 @dataclass
 class _ListedDataset:
@@ -42,6 +51,7 @@ class _ListedDataset:
     """(name, class)."""
     image: Callable[[int], Image.Image]
     mirror: bool = True
+    reader: ImageReader | None = None
 
     def labels(
         self,
@@ -49,6 +59,73 @@ class _ListedDataset:
         on_unreadable: Callable[[UnreadableError], None],  # noqa: ARG002  (the list suffices)
     ) -> list[tuple[str, str]]:
         return [(key, name if name in wanted else "") for key, name in self.rows]
+
+    def findings(self) -> list[Finding]:
+        return []
+
+
+class FolderDataset:
+    """A folder of class folders, each of which is read at any depth."""
+
+    mirror = True
+
+    def __init__(self, root: Path, config: DataConfig) -> None:
+        self._root = root
+        self._folders, self._beside = subfolders(root)
+        self.classes: Sequence[str] = [folder.name for folder in self._folders]
+        if not self.classes:
+            hidden = self._beside.left_out[LeftOut.SYSTEM]
+            raise DataError(
+                f"{printable(root)}: holds no class folders; put each class's images in a folder "
+                "of its name"
+                + (f" (left out as the system's: {examples(hidden)})" if hidden else "")
+            )
+        self.reader: ImageReader | None = ImageReader(config.grey_range)
+        self._reader = self.reader
+        self._paths: list[Path] = []
+        self._findings: list[Finding] = []
+
+    def labels(
+        self,
+        wanted: frozenset[str],
+        on_unreadable: Callable[[UnreadableError], None],  # noqa: ARG002  (the list suffices)
+    ) -> list[tuple[str, str]]:
+        """Return (path below the root, class) of the images of the wanted classes."""
+        # Pictures in another class's folder are that class's, whatever link leads there.
+        others = frozenset((identity(self._root), *map(identity, self._folders)))
+        rows: list[tuple[str, str]] = []
+        self._paths, self._findings = [], self._at_the_root()
+        for folder in self._folders:
+            if folder.name in wanted:
+                listing = list_images(folder, others - {identity(folder)})
+                name = folder.name
+                self._findings += listing.findings(f"'{printable(name)}'", self._root, name)
+                self._paths += listing.paths
+                rows += [(path.relative_to(self._root).as_posix(), name) for path in listing.paths]
+        return rows
+
+    def image(self, index: int) -> Image.Image:
+        """Read the centre square of an image."""
+        path = self._paths[index]
+        name = path.relative_to(self._root).as_posix()
+        return centre_square(read(self._reader, path, name))
+
+    def findings(self) -> list[Finding]:
+        """Return what was left out of the wanted classes and beside their folders."""
+        return self._findings
+
+    def _at_the_root(self) -> list[Finding]:
+        found = list(self._beside.findings("data.path", self._root))
+        if paths := self._beside.paths:
+            found.append(
+                Finding(
+                    kind=FindingKind.OUTSIDE_CLASSES,
+                    count=len(paths),
+                    text=f"{len(paths)} images lie beside the class folders and belong to no "
+                    f"class: {examples([path.name for path in paths])}",
+                )
+            )
+        return found
 
 
 def open_dataset(config: DataConfig) -> Dataset:
@@ -59,7 +136,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     if root is None or not root.is_dir():
         raise DataError(f"{root}: is not a folder; set data.path to the dataset's root folder")
     if config.kind == "image-folder":
-        return _folders(root)
+        return FolderDataset(root, config)
     if config.kind == "voc":
         return VocDataset(root, config)
     kinds: dict[str, Any] = {
@@ -79,23 +156,6 @@ def open_dataset(config: DataConfig) -> Dataset:
     stem = f"{config.kind}/{'train' if train else 'test'}"
     images = np.asarray(dataset.data)
     return _array(images, dataset.targets, classes, stem, mirror=config.kind != "mnist")
-
-
-def _folders(root: Path) -> Dataset:
-    try:
-        dataset = datasets.ImageFolder(str(root), allow_empty=True)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{root}: holds no class folders; put each class's images in a folder of its name"
-        ) from error
-    paths = [Path(path) for path, _ in dataset.samples]
-    names = [dataset.classes[target] for _, target in dataset.samples]
-    keys = [path.relative_to(root).as_posix() for path in paths]
-    return _ListedDataset(
-        tuple(dataset.classes),
-        list(zip(keys, names, strict=True)),
-        lambda index: centre_square(read(paths[index], "RGB")),
-    )
 
 
 def _array(
@@ -118,9 +178,3 @@ def _digits() -> Dataset:
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # 8×8, values 0 to 16
     return _array(images, bunch.target, [str(d) for d in range(10)], "digits", mirror=False)
-
-
-def slug(name: str) -> str:
-    """Return a class's name as settings write it: ankle-boot for "Ankle boot"."""
-    name = re.sub(r"^(\d) - .*$", r"\1", name)
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

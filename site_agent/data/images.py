@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,13 +67,16 @@ class ImageSet:
         """Return a SHA-256 over names, labels and pixels: two sets with one digest are equal."""
         sha = hashlib.sha256()
         for key in self.keys:
-            sha.update(key.encode() + b"\0")
+            sha.update(key.encode(errors="surrogateescape") + b"\0")
         sha.update(self.labels_N.numpy().tobytes())
         for image_CHW in self.images_NCHW:
             sha.update(image_CHW.contiguous().numpy().tobytes())
         if self.masks_NHW is not None:
             sha.update(self.masks_NHW.contiguous().numpy().tobytes())
         return sha.hexdigest()
+
+
+PartName = Literal["training", "holdout", "validation"]
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,18 @@ class LabData:
     mirror: bool
     """Whether a mirrored image still shows the same thing (a digit does not)."""
 
+    def parts(self) -> dict[PartName, ImageSet]:
+        """Return the three parts by name."""
+        return {
+            "training": self.training,
+            "holdout": self.holdout,
+            "validation": self.validation,
+        }
+
     def digest(self) -> str:
         """Return a SHA-256 over all three parts."""
-        parts = (self.training, self.holdout, self.validation)
-        return hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest()
+        digests = "".join(part.digest() for part in self.parts().values())
+        return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def labels_like(y: Tensor, labels_N: Tensor, labels_NHW: Tensor | None) -> Tensor:

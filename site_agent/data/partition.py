@@ -13,7 +13,9 @@ from rootstock.site_agent.config import DataConfig
 
 def share(key: str, purpose: str) -> float:
     """Return a number in [0, 1) that is fixed for an image and a purpose, uniform over images."""
-    digest = hashlib.sha256(f"{purpose}\0{key}".encode()).digest()
+    # A file's name need not be UTF-8.
+    name = f"{purpose}\0{key}".encode(errors="surrogateescape")
+    digest = hashlib.sha256(name).digest()
     return int.from_bytes(digest[:6], "big") / (1 << 48)
 
 

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from rootstock.common.compatible.batchnorm import re_estimate_below
+from rootstock.common.compatible.batchnorm import FEWEST, norms, re_estimate_below
 from rootstock.common.compatible.rotation import TURNS, turned
 from rootstock.common.distillation.problem import logits
-from rootstock.common.errors import ConfigurationError
+from rootstock.common.errors import ConfigurationError, DataError
 from rootstock.common.nets.architectures import build_head, build_task_module
 from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.manifest import BlobEntry
@@ -94,6 +94,16 @@ class CompatibleRecipe(SupervisedRecipe):
 
     def train(self, start: Teacher, run: TrainingRun) -> Teacher:
         """Train, and estimate BatchNorm statistics anew where that is asked for."""
+        if self.config.compatible.batch_norm == "re-estimated":
+            count, nets = (
+                len(run.data.training),
+                [start.category_module, *start.task_modules.values()],
+            )
+            if count < FEWEST and any(norms(net) for net in nets):
+                raise DataError(
+                    f"batch_norm = 're-estimated': statistics from {count} training images would "
+                    f"be noise; add images, {FEWEST} or more, or set it to 'running'"
+                )
         teacher = super().train(start, run)
         if self.config.compatible.batch_norm == "re-estimated":
             check(run.stop)

@@ -93,15 +93,7 @@ def shared_samples(training: ImageSet, config: SiteConfig, plan: Plan) -> dict[s
     count = config.share_samples
     if count == 0:
         return None
-    if count > plan.limits.max_shared_samples:
-        raise ConfigurationError(
-            f"share_samples = {count}: the plan accepts at most {plan.limits.max_shared_samples}; "
-            "lower it"
-        )
-    if count > len(training):
-        raise DataError(
-            f"share_samples = {count}: the lab has {len(training)} training images; lower it"
-        )
+    require_shareable(training, config, plan)
     positive, negative = (
         torch.nonzero(training.labels_N == label).flatten().tolist() for label in (1.0, 0.0)
     )
@@ -109,6 +101,22 @@ def shared_samples(training: ImageSet, config: SiteConfig, plan: Plan) -> dict[s
     chosen = training.subset([*positive[:first], *negative[: count - first]])
     shared = {"images": normalise(chosen.images_NCHW), "labels": chosen.labels_N.clone()}
     return shared if chosen.masks_NHW is None else shared | {"masks": chosen.masks_NHW}
+
+
+def require_shareable(training: ImageSet, config: SiteConfig, plan: Plan | None) -> None:
+    """Refuse a `share_samples` that the plan, or the number of training images, does not allow."""
+    count = config.share_samples
+    if plan is not None and count > plan.limits.max_shared_samples:
+        raise ConfigurationError(
+            f"share_samples = {count}: the plan accepts at most {plan.limits.max_shared_samples}; "
+            "lower it"
+        )
+    if count > len(training):
+        category, rest = training.counts()
+        raise DataError(
+            f"share_samples = {count}: the lab has {len(training)} training images, {category} of "
+            f"the category and {rest} of the rest; lower it, or add images"
+        )
 
 
 def software() -> dict[str, str]:

@@ -17,15 +17,17 @@ from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import Recipe as RecipeEntry
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.site_agent.config import CompatibleConfig, L2tConfig, NettailorConfig, SiteConfig
-from rootstock.site_agent.lab import AgentLab, Lab
+from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.data.record import record_of, write_record
+from rootstock.site_agent.lab import OWN_FILES, AgentLab, Lab
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, load_heads
 from rootstock.site_agent.recipes.interface import Recipe, Teacher, TrainingRun
 from rootstock.site_agent.recipes.l2t import L2tRecipe
-from rootstock.site_agent.recipes.nettailor import NettailorRecipe
+from rootstock.site_agent.recipes.nettailor import NettailorRecipe, set_apart
 from rootstock.site_agent.recipes.sources import load_backbone, load_sources
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
-from rootstock.site_agent.teacher.package import build
+from rootstock.site_agent.teacher.package import build, require_shareable
 from rootstock.site_agent.wire.client import Published
 
 
@@ -61,7 +63,9 @@ def teach(lab: AgentLab) -> SpoolEntry:
             return known
     tasks = [task.name for task in lab.tasks]
     recipe = build_recipe(lab)
+    lab.record_path.unlink(missing_ok=True)  # of a teacher that is trained anew
     data = lab.data
+    require_trainable(data, lab.config, lab.plan)
     # Checkpoints over other images, of other settings or below other heads, are not this run's.
     parts = [run, data.digest(), *([] if heads is None else [heads])]
     folder = lab.config.state / "training" / "-".join(part[:16] for part in parts)
@@ -75,6 +79,8 @@ def teach(lab: AgentLab) -> SpoolEntry:
     with lab.spool.staging() as staging:
         entry_of = RecipeEntry(name=recipe.name, settings=recipe.settings())
         manifest = build(lab, teacher, data, entry_of, staging, lab.stop)
+        if lab.config.data.kind in OWN_FILES:
+            write_record(lab.record_path, record_of(data, lab.loaded.chosen))
         entry = lab.commit(staging, manifest, run)
     lab.log.info("training.done", manifest=entry.digest, **manifest.metrics)
     lab.log.info(
@@ -83,6 +89,17 @@ def teach(lab: AgentLab) -> SpoolEntry:
         statistics=sorted(manifest.statistics.tensors) if manifest.statistics else [],
     )
     return entry
+
+
+def require_trainable(data: LabData, config: SiteConfig, plan: Plan | None) -> None:
+    """Refuse what the images do not suffice for, before hours are spent on training.
+
+    Where the plan is not known, its limits are not checked.
+    """
+    training = config.training
+    require_shareable(data.training, config, plan)
+    if isinstance(training.chosen, NettailorConfig):
+        set_apart(data.training, training.chosen.held_share, training.seed)
 
 
 def withdraw_others(lab: AgentLab, entry: SpoolEntry) -> None:

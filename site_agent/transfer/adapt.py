@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,6 +25,8 @@ from rootstock.common.compatible.adaptation import (
 from rootstock.common.compatible.batchnorm import norms, re_estimate_below
 from rootstock.common.compatible.rotation import TURNS
 from rootstock.common.errors import ConfigurationError, DataError, NotFoundError, SchemaError
+from rootstock.common.image_files.decoding import GreyRange
+from rootstock.common.image_files.reading import ImageReader
 from rootstock.common.images import SIDES, read_unlabelled
 from rootstock.common.nets.architectures import build_head, input_shape
 from rootstock.common.nets.spec import TaskSpec
@@ -57,8 +60,9 @@ def adapt_own(
     rotation_head = _rotation_head(lab)
     shape = input_shape(lab.architecture)
     judging = [task.name for task in _judging(lab, labelled)]
-    images_NCSS = read_unlabelled(images, shape, most=lab.config.data.max_images)
-    test = None if labelled is None else read_labelled(labelled, shape)
+    grey_range, most = lab.config.data.grey_range, lab.config.data.max_images
+    images_NCSS = read_unlabelled(images, shape, ImageReader(grey_range), lab.warn, most=most)
+    test = None if labelled is None else read_labelled(labelled, shape, grey_range, lab.warn)
     own_NCSS = lab.data.holdout.images_NCHW
     net = lab.net()
     result = adapt(net.category_module, rotation_head, images_NCSS, settings, on_step)
@@ -107,7 +111,12 @@ def recombined(
     return Teacher(f, heads)
 
 
-def read_labelled(folder: Path, input_shape: tuple[int, int, int]) -> ImageSet:
+def read_labelled(
+    folder: Path,
+    input_shape: tuple[int, int, int],
+    grey_range: GreyRange | None,
+    note: Callable[[str], None],
+) -> ImageSet:
     """Read yes/… and no/… images below a folder."""
     parts, labels = [], []
     for side, label in SIDES:
@@ -116,7 +125,7 @@ def read_labelled(folder: Path, input_shape: tuple[int, int, int]) -> ImageSet:
                 f"--labelled {folder}: has no folder '{side}'; give yes/… with images that show "
                 "the category and no/… with images that do not"
             )
-        parts.append(read_unlabelled(folder / side, input_shape))
+        parts.append(read_unlabelled(folder / side, input_shape, ImageReader(grey_range), note))
         labels.append(torch.full((len(parts[-1]),), label))
     images_NCSS = torch.cat(parts)
     keys = tuple(str(index) for index in range(len(images_NCSS)))

@@ -11,8 +11,8 @@ from rootstock.common.config import load
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.deploy.cli.access import number_of, operations
 from rootstock.deploy.cli.extras import CoordinatorGroup
-from rootstock.deploy.cli.options import AsJson, Config, Seed, Steps
-from rootstock.deploy.output import print_result
+from rootstock.deploy.cli.options import AsJson, Config, GreyRange, Seed, Steps
+from rootstock.deploy.output import note, print_result
 
 if TYPE_CHECKING:
     from rootstock.common.protocol import Heads
@@ -36,6 +36,7 @@ def publish(
         typer.Option(help="Folder of images, no labels: learn a rotation head on them, too."),
     ] = None,
     category: Annotated[str, typer.Option(help="Above whose module; default: the founder's.")] = "",
+    grey_range: GreyRange = None,
     steps: Steps = 400,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -64,7 +65,9 @@ def publish(
             name = category or heads.founder_of(tree, plan)
             module = category_module_of(tree, name)
             learning = RotationSettings(steps=steps, seed=seed)
-            rotation, accuracy = heads.learn_rotation(net.store, plan, module, images, learning)
+            rotation, accuracy = heads.learn_rotation(
+                net.store, plan, module, images, learning, note, grey_range
+            )
             origin += f", rotation above {name}"
     with operations(settings) as (operator, running):
         published = operator.publish_heads(origin, modules, rotation)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rootstock.deploy.cli.access import number_of, open_net
-from rootstock.deploy.cli.options import Config, Version
+from rootstock.deploy.cli.options import Config, GreyRange, Version
 from rootstock.deploy.output import print_json
 
 
@@ -27,6 +27,7 @@ def export(
         list[Path] | None,
         typer.Option(help="Picture to check torch or onnx on, beside random ones; repeatable."),
     ] = None,
+    grey_range: GreyRange = None,
     version: Version = None,
 ) -> None:
     """Write a composed net for an application, with cards: OUT.card.json and OUT.card.md.
@@ -49,5 +50,6 @@ def export(
             format_name=format_name,
             source=NetSource(net=where.net, version=number),
             images=image or (),
+            grey_range=grey_range,
         )
     print_json(card.model_dump(mode="json", exclude={"blob": {"tensors"}}))

@@ -10,8 +10,8 @@ import typer
 from rootstock.common.config import load
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.deploy.cli.access import number_of, operations
-from rootstock.deploy.cli.options import AsJson, Config, Seed, Steps
-from rootstock.deploy.output import PEOPLE, listed, print_result
+from rootstock.deploy.cli.options import AsJson, Config, GreyRange, Seed, Steps
+from rootstock.deploy.output import PEOPLE, listed, note, print_result
 
 if TYPE_CHECKING:
     from rootstock.coordinator.merges.result import OperatorJoin
@@ -31,6 +31,7 @@ def learn(
     source: Annotated[
         str | None, typer.Option("--from", help="Fine-tune this task's module as the new one.")
     ] = None,
+    grey_range: GreyRange = None,
     steps: Steps = 400,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -48,7 +49,9 @@ def learn(
     settings = load(config, CoordinatorConfig)
     plan = published_plan(settings)
     with NetReader.open(settings) as net:
-        learned = Learner(net.store, net.tree(number_of(net)), samples).task(
+        learned = Learner(
+            net.store, net.tree(number_of(net)), samples, _range(grey_range, settings), note
+        ).task(
             name,
             list(listed(categories)) or categories_in(samples),
             next(iter(plan.initial_task_modules.values()), None),
@@ -70,6 +73,7 @@ def found(
     categories: Annotated[
         str, typer.Option(help="With commas; default: all that wait and have samples.")
     ] = "",
+    grey_range: GreyRange = None,
     steps: Steps = 400,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -95,7 +99,7 @@ def found(
     with NetReader.open(settings) as net:
         merge = founding_merge(net.registry)
         waiting = waiting_categories(net.registry, merge, plan)
-        learned = Learner(net.store, waiting, samples).task(
+        learned = Learner(net.store, waiting, samples, _range(grey_range, settings), note).task(
             merge.task,
             chosen_categories(waiting, merge.category, categories_in(samples), listed(categories)),
             plan.initial_task_modules.get(merge.task),
@@ -123,6 +127,7 @@ def connect(
     task: Annotated[str, typer.Argument(help="A task of the net, not joined to the category.")],
     config: Config,
     samples: Samples,
+    grey_range: GreyRange = None,
     steps: Steps = 300,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -137,12 +142,18 @@ def connect(
 
     settings = load(config, CoordinatorConfig)
     with NetReader.open(settings) as net:
-        join = Learner(net.store, net.tree(number_of(net)), samples).connection(
-            category, task, BackDistillationSettings(steps=steps, seed=seed)
-        )
+        join = Learner(
+            net.store, net.tree(number_of(net)), samples, _range(grey_range, settings), note
+        ).connection(category, task, BackDistillationSettings(steps=steps, seed=seed))
     with operations(settings) as (operator, running):
         merge = operator.connect(category, task, join)
     _print_queued([(merge, category, task, join)], running=running, as_json=as_json)
+
+
+def _range(
+    given: tuple[float, float] | None, settings: CoordinatorConfig
+) -> tuple[float, float] | None:
+    return settings.samples.grey_range if given is None else given
 
 
 def _print_queued(

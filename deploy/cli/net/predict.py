@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rootstock.common.errors import ConfigurationError, DataError
+from rootstock.common.image_files.findings import printable
 from rootstock.deploy.cli.access import number_of, open_net
-from rootstock.deploy.cli.options import Config, Version
+from rootstock.deploy.cli.options import Config, GreyRange, Version
+from rootstock.deploy.output import note
 
 if TYPE_CHECKING:
     from rootstock.coordinator.export.predict import Classified, Segmented
@@ -31,6 +33,7 @@ def predict(
     overlay: Annotated[
         Path | None, typer.Option(help="Folder for pictures of a segmentation: NAME.overlay.png.")
     ] = None,
+    grey_range: GreyRange = None,
     version: Version = None,
 ) -> None:
     """Ask the net about pictures: is it this category, or which of all. Prints JSON lines.
@@ -42,7 +45,8 @@ def predict(
 
     _, opened = open_net(config)
     with opened as net:
-        predictor = Predictor(net.tree(number_of(net, version)), net.store, task, category)
+        tree = net.tree(number_of(net, version))
+        predictor = Predictor(tree, net.store, task, category, grey_range)
         if overlay is not None and not predictor.segments:
             raise ConfigurationError(
                 f"--overlay {overlay}: task '{predictor.task.name}' gives one number a picture, "
@@ -51,7 +55,7 @@ def predict(
         overlays: Counter[str] = Counter()
         unreadable = 0
         for answer in predictor.answers(images):
-            row: dict[str, Any] = {"image": str(answer.path), "task": task}
+            row: dict[str, Any] = {"image": printable(answer.path), "task": task}
             if isinstance(answer, Unreadable):
                 unreadable += 1
                 row |= {"error": answer.reason}
@@ -62,6 +66,10 @@ def predict(
             else:
                 row |= _classified(answer, all_asked=category is None)
             typer.echo(json.dumps(row, ensure_ascii=False, allow_nan=False))
+    doubts = [finding.text for finding in predictor.reader.findings() if finding.doubtful]
+    for doubt in (*doubts, predictor.reader.contrast_error()):
+        if doubt is not None:
+            note(doubt)
     if unreadable:
         raise DataError(
             f"{unreadable} of {len(images)} files cannot be read as images; their lines say why"

@@ -25,6 +25,7 @@ from rootstock.deploy.federation.tables import category_rows
 from rootstock.protos.rootstock.operator.v1 import operator_pb2
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.state import Status
+from rootstock.site_agent.teacher.data_report import DataReport
 from rootstock.site_agent.transfer.adapt_card import AdaptedCard
 from rootstock.site_agent.transfer.rank_sources import Ranking
 
@@ -38,6 +39,7 @@ PRINTED: dict[str, type[Document]] = {
     "net export": NetCard,
     "site status": Status,
     "site adapt": AdaptedCard,
+    "site check": DataReport,
     "site sources": Ranking,
 }
 CONFIGURED: dict[str, type[Document]] = {

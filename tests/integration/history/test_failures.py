@@ -326,7 +326,7 @@ def status_when(
     while True:
         assert process.poll() is None, (tmp_path / "log").read_text()
         try:
-            with OperatorClient.of_state(tmp_path / "state") as operator:
+            with OperatorClient(tmp_path / "state") as operator:
                 answer = operator.status()
                 if condition(answer.history):
                     return answer

@@ -7,7 +7,7 @@ from rootstock.common.distillation.settings import MethodName
 from rootstock.common.errors import ConfigurationError
 from rootstock.coordinator.config import CoordinatorConfig, DistillationConfig, HistoryConfig
 
-BASE = {
+BASE: dict[str, object] = {
     "net": "animals",
     "state": "state",
     "plan": {"architecture": {"name": "small-vgg", "split": "pool1"}},

@@ -21,7 +21,7 @@ from rootstock.common.errors import (
     NotFoundError,
     SchemaError,
 )
-from rootstock.common.images import UnreadableError
+from rootstock.common.image_files.decoding import UnreadableError
 from rootstock.common.nets.composed import load_composed
 from rootstock.common.weights.card import NetCard, card_path
 from rootstock.coordinator.export import onnx_export

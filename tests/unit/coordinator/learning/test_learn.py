@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from rootstock.common.distillation.settings import BackDistillationSettings, TaskLearningSettings
 from rootstock.common.errors import ConflictError, DataError, NotFoundError, TransplantError
 from rootstock.common.identity.keys import load_or_create
+from rootstock.common.image_files.reading import ImageReader
 from rootstock.common.nets.graph import ModuleRef
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.weights.manifest import SharedSamples
@@ -38,6 +39,7 @@ from rootstock.coordinator.merges.samples import FewSamples, few_samples
 from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.paths import StatePaths, samples_area
 from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
+from tests.support import digits_lab
 from tests.support.coordinator_context import receive, teacher
 from tests.support.in_process_jobs import InThisProcess
 from tests.support.merges import evaluating, merge_runner, report, with_policy
@@ -215,14 +217,16 @@ def test_what_does_not_fit_is_refused(
         categories_in(tmp_path / "nowhere")
     (tmp_path / "cat" / "yes").mkdir(parents=True)
     with pytest.raises(DataError, match=r"cat/yes: holds no image"):
-        read_own(tmp_path, "cat", (3, 32, 32))
+        read_own(tmp_path, "cat", (3, 32, 32), ImageReader(), digits_lab.fail)
     (tmp_path / "cat" / "yes" / "one.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"one.png: cannot be read as an image"):
-        read_own(tmp_path, "cat", (3, 32, 32))
+        read_own(tmp_path, "cat", (3, 32, 32), ImageReader(), digits_lab.fail)
 
 
 def test_no_image_changes_sides(folder: Path) -> None:
-    first, again = (read_own(folder, "cat", (3, 32, 32)) for _ in range(2))
+    first, again = (
+        read_own(folder, "cat", (3, 32, 32), ImageReader(), digits_lab.fail) for _ in range(2)
+    )
     assert bool((first.judging_N == again.judging_N).all())
     images_NCHW = first.images_NCHW
     learning, judging = (first.part(images_NCHW, judging=each) for each in (False, True))

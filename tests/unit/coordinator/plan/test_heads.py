@@ -36,6 +36,7 @@ from rootstock.coordinator.plan.heads import (
 )
 from rootstock.coordinator.registry import MergeState
 from rootstock.coordinator.service.messages import watch_response
+from tests.support import digits_lab
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import reconcile
 
@@ -138,7 +139,7 @@ def test_a_rotation_head_is_learned_from_unlabelled_pictures(
     plan, settings = context.plan, RotationSettings(steps=60, learning_rate=1e-2)
     images = pictures(tmp_path / "pictures", 30)
     module = initial_module(plan)
-    entry, share = learn_rotation(context.store, plan, module, images, settings)
+    entry, share = learn_rotation(context.store, plan, module, images, settings, digits_lab.fail)
     assert share > 0.9
     head = build_head(plan.architecture, 4)
     safetensors_io.load_module(head, context.store.local_path(entry.digest), entry)
@@ -147,9 +148,9 @@ def test_a_rotation_head_is_learned_from_unlabelled_pictures(
     assert [blob.digest for blob in heads.blobs()] == [entry.digest]
     few = pictures(tmp_path / "few", 4)
     with pytest.raises(DataError, match="from 4 images; give"):
-        learn_rotation(context.store, plan, module, few, settings)
+        learn_rotation(context.store, plan, module, few, settings, digits_lab.fail)
     with pytest.raises(DataError, match="is not a folder"):
-        learn_rotation(context.store, plan, module, tmp_path / "no", settings)
+        learn_rotation(context.store, plan, module, tmp_path / "no", settings, digits_lab.fail)
 
 
 def initial_module(plan: Plan) -> ModuleRef:
@@ -175,7 +176,7 @@ def test_a_rotation_head_is_learned_above_an_extractor_of_another_architecture(
     )
     images = pictures(tmp_path / "pictures", 30)
     settings = RotationSettings(steps=60, learning_rate=1e-2)
-    entry, share = learn_rotation(context.store, plan, module, images, settings)
+    entry, share = learn_rotation(context.store, plan, module, images, settings, digits_lab.fail)
     assert share > 0.9
     # Labs below whose nets it is published read it as any other: it is the plan's.
     head = build_head(plan.architecture, 4)

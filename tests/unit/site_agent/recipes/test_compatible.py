@@ -198,7 +198,7 @@ def test_batch_norm_statistics_can_be_those_of_the_images_as_they_are(tmp_path: 
     )
     again = Teacher(*initial_modules(spec, [digits_lab.TASK], 0))
     small = config.model_copy(update={"batch_size": 4})
-    with pytest.raises(DataError, match="statistics from 8 images would be noise"):
+    with pytest.raises(DataError, match="statistics from 8 training images would be noise"):
         CompatibleRecipe(small, digits_lab.CPU, frozen).train(
             again, TrainingRun(few, tmp_path / "few")
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rootstock.deploy.cli.coordinator.tables import history_line
@@ -44,8 +46,6 @@ PAGE = "http://127.0.0.1:5000/#/experiments/1"
         ),
     ],
 )
-def test_the_history_is_told_with_what_keeps_it(
-    history: dict[str, object], lines: list[str]
-) -> None:
+def test_the_history_is_told_with_what_keeps_it(history: dict[str, Any], lines: list[str]) -> None:
     answer = pb.GetStatusResponse(net="animals", history=pb.HistoryStatus(**history))
     assert history_line(answer).splitlines() == lines

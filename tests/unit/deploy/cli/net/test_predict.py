@@ -42,9 +42,11 @@ def predict(grown: GrownNet, command: Command, *argv: object) -> list[dict[str, 
 
 
 def by_hand(path: Path) -> torch.Tensor:
-    """The net's input: the centre square, RGB, 32 × 32."""
+    """The net's input: the centre square, RGB on white, 32 × 32."""
     with Image.open(path) as image:
-        picture = image.convert("RGB")
+        picture = Image.new("RGBA", image.size, "white")
+        picture.alpha_composite(image.convert("RGBA"))
+        picture = picture.convert("RGB")
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     square = picture.crop((left, top, left + side, top + side))
@@ -88,11 +90,12 @@ def test_pictures_are_fed_exactly_as_a_lab_feeds_them(
     grown: GrownNet, command: Command, pictures: list[Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "lab"
-    for side in ("cat", "rest"):
+    for number, side in enumerate(("cat", "rest")):
         (folder / side).mkdir(parents=True)
         for place in range(9):
             with Image.open(pictures[place % 3]) as image:
-                image.convert("RGB").save(folder / side / f"{side}{place}.png")
+                turned = image.rotate(20 * place + 10 * number, expand=True)
+                turned.save(folder / side / f"{side}{place}.png")
     config = DataConfig(kind="image-folder", path=folder)
     data = lab.load(config, "cat", (3, 32, 32), batch_size=1, warn=print)
     net = compose(grown.tree, grown.store, "cat", "classification")
