@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from io import TextIOWrapper
+from contextlib import suppress
 
 import typer
 
@@ -21,6 +21,7 @@ from rootstock.deploy.cli.coordinator import app as coordinator
 from rootstock.deploy.cli.extras import CoordinatorGroup
 from rootstock.deploy.cli.net import app as net
 from rootstock.deploy.cli.site import app as site
+from rootstock.deploy.output import whole_output
 
 INTERRUPTED = 130
 """Typer's exit code after Ctrl-C."""
@@ -60,19 +61,21 @@ def _root(
 def main() -> None:
     """Run the command line; the entry point of the ``rootstock`` script."""
     isolate(os.environ)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            # A terminal that cannot show a letter shows its number.
-            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with whole_output():
+            app()
     except RootstockError as error:
-        typer.echo(f"error: {error}", err=True)
+        _say(f"error: {error}")
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            typer.echo("interrupted", err=True)
+            _say("interrupted")
         raise
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # a terminal that has gone leaves the exit code
+        typer.echo(text, err=True)
 
 
 if __name__ == "__main__":
