@@ -78,8 +78,7 @@ class LocalRay:
         """Leave Ray; a local one ends, and its folder is deleted."""
         if self._dead:
             self._dead = False
-            # Ray would ask what is dead, or stopped, before it ended the rest.
-            _node().kill_all_processes(check_alive=False, allow_graceful=False)
+            _kill_all()
         ray.shutdown()
         self._resources.close()
 
@@ -160,6 +159,21 @@ class LocalRay:
 def _node() -> Any:
     """Return the processes of Ray that this one has started."""
     return ray._private.worker._global_node
+
+
+def _kill_all() -> None:
+    """Kill Ray's processes and their workers: Ray would first ask what is dead, or stopped."""
+    node = _node()
+    workers = [
+        int(pid)
+        for _, process in node.live_processes()
+        for thread in Path(f"/proc/{process.pid}/task").glob("*/children")
+        for pid in thread.read_text().split()
+    ]
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
+    for pid in workers:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _broken() -> str | None:
