@@ -36,7 +36,7 @@ more."""
 
 
 def run_coordinator(config: CoordinatorConfig) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM, SIGINT, or SIGHUP of a terminal that is closed.
 
     A RootstockError says what stops it at start: a disk that cannot be written, a port in use, an
     address that needs TLS, a folder of samples that is not there. MLflow does not: see `Recorder`.
@@ -98,7 +98,10 @@ async def _serve(context: CoordinatorContext, runner: JobRunner) -> None:
         config.history.retry_seconds,
     )
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    ends = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # by nohup
+        ends.append(signal.SIGHUP)
+    for number in ends:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     work = (reconciler.run(), recorder.run(), runner.watch())
     for_ever = [asyncio.create_task(each) for each in work]

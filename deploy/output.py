@@ -5,10 +5,14 @@ Results go to standard output, for people or as one JSON object; all else to sta
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -17,11 +21,43 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from rootstock.common.errors import RootstockError, StorageError
+
 PEOPLE = Console(stderr=True, highlight=False)
 """Progress, notes and errors."""
 
 RESULT = Console(highlight=False)
 """What a command was asked for, when it was not asked for as JSON."""
+
+
+@contextmanager
+def whole_output() -> Iterator[None]:
+    """Let a command's output arrive as a whole, whatever it is written to.
+
+    A letter that a stream's encoding lacks is written as its number. StorageError if the standard
+    output cannot be written; a reader that has ended, as `head` does, ends the command with 1.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:  # it may be closed
+                sys.stdout.flush()
+    except RootstockError:
+        raise
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # What is in the buffer yet would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            sys.exit(1)
+        raise StorageError(
+            f"standard output: {error.strerror}; free space there, or write it elsewhere"
+        ) from error
 
 
 def print_result(value: dict[str, Any], *shown: RenderableType, as_json: bool) -> None:

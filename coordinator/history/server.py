@@ -92,7 +92,7 @@ def health(uri: str, seconds: float) -> int:
         raise OSError(_through(proxy, host, f"answers {error.code}")) from error
     except URLError as error:
         if proxy is None:
-            raise
+            raise OSError(str(error.reason)) from error
         raise OSError(_through(proxy, host, f"answers nothing ({error.reason})")) from error
 
 

@@ -6,13 +6,11 @@ import asyncio
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import ray
 
 from rootstock.common.errors import ConfigurationError, UnreachableError
 from rootstock.coordinator.config import JobsConfig
+from rootstock.coordinator.jobs.temporary import FOLDER_PREFIX, temporary_folder
 
 OBJECT_STORE_BYTES = 100 << 20
 """Weights go through the artifact store, only JSON through Ray; its default is 30% of memory."""
@@ -33,7 +32,16 @@ CONNECT_SECONDS = 5.0
 WATCH_SECONDS = 5.0
 """Between two looks whether Ray lives; it takes some 15 s to find that a node does not."""
 
+ANSWER_SECONDS = 15.0
+"""How long Ray may take to say which nodes live; it takes milliseconds when it is well."""
+
+_NEEDED = ("raylet", "gcs_server")
+"""Ray's processes without which no job runs."""
+
 log = logging.getLogger(__name__)
+
+_TOKEN = secrets.token_hex(32)
+"""Ray reads it once in the life of a process."""
 
 _SOCKETS = "/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 
@@ -43,7 +51,8 @@ class LocalRay:
 
     def __init__(self, config: JobsConfig) -> None:
         self._config = config
-        self._folder: Path | None = None
+        self._resources = ExitStack()
+        self._dead = False
 
     def start(self) -> None:
         """Start a Ray on this machine, or join the cluster that the configuration names.
@@ -67,10 +76,11 @@ class LocalRay:
 
     def stop(self) -> None:
         """Leave Ray; a local one ends, and its folder is deleted."""
+        if self._dead:
+            self._dead = False
+            _kill_all()
         ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self._resources.close()
 
     async def watch(self) -> None:
         """Watch Ray's node on this machine; raise UnreachableError once it has died.
@@ -78,38 +88,45 @@ class LocalRay:
         It cannot be started anew here, beside gRPC's threads (see `start`).
         """
         own = ray.get_runtime_context().get_node_id()
+        stopped: set[str] = set()
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            nodes: list[dict[str, Any]] = await asyncio.to_thread(ray.nodes)
-            if not any(node["NodeID"] == own and node["Alive"] for node in nodes):
+            # One that is stopped and continued, by Ctrl-Z say, is well again.
+            before, stopped = stopped, _stopped()
+            reason = _broken() or _named(before & stopped) or await _asked(own)
+            if reason is not None:
+                self._dead = True
                 raise UnreachableError(
-                    "jobs: Ray's node on this machine has died (is there enough memory?); start "
-                    "the coordinator again: merges go on from their last checkpoints"
+                    f"jobs: {reason}; start the coordinator again: merges go on from their last "
+                    "checkpoints"
                 )
 
     def _start_local(self) -> None:
+        # Of a cluster that this Ray has nothing to do with.
+        for name in [name for name in os.environ if name.startswith(("RAY_AUTH_", "RAY_TLS_"))]:
+            del os.environ[name]
+        os.environ.pop("RAY_USE_TLS", None)
         # Ray guards its ports by a token, else written to the user's home for good.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ["RAY_AUTH_TOKEN"] = _TOKEN
         # Ray's workers would run at nice 15: beside labs on one machine, merges then starve.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        # A folder of its own: coordinators on one machine share neither sockets nor clean-up.
-        folder = Path(tempfile.mkdtemp(prefix="rootstock-ray-"))
+        folder = self._resources.enter_context(temporary_folder())
         if len(str(folder) + _SOCKETS) > MAX_SOCKET_PATH:
-            folder.rmdir()
+            self._resources.close()
             raise ConfigurationError(
-                f"{tempfile.gettempdir()}: too long a path for Ray's sockets, which may have "
+                f"{folder.parent}: too long a path for Ray's sockets, which may have "
                 f"{MAX_SOCKET_PATH} characters; set TMPDIR to a shorter one, for example /tmp"
             )
-        self._folder = folder
-        ray.init(
-            "local",
-            num_cpus=self._config.local_cpus,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=str(folder),
-        )
+        with chdir(folder):  # Ray has its workers look for modules in the current folder first
+            ray.init(
+                "local",
+                num_cpus=self._config.local_cpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(folder),
+            )
 
     def _join(self, address: str) -> None:
         head = None if address == "auto" else _host_and_port(address)
@@ -137,6 +154,90 @@ class LocalRay:
             f"node of Ray: the largest have {best['CPU']:g} CPUs and {best['GPU']:g} GPUs; lower "
             "the keys, or raise jobs.local_cpus or the cluster"
         )
+
+
+def _node() -> Any:
+    """Return the processes of Ray that this one has started."""
+    return ray._private.worker._global_node
+
+
+def _kill_all() -> None:
+    """Kill Ray's processes and their workers: Ray would first ask what is dead, or stopped."""
+    node = _node()
+    workers = [
+        int(pid)
+        for _, process in node.live_processes()
+        for thread in Path(f"/proc/{process.pid}/task").glob("*/children")
+        for pid in thread.read_text().split()
+    ]
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
+    for pid in workers:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _broken() -> str | None:
+    """Say what is wrong with Ray's own processes and files on this machine."""
+    node = _node()
+    for kind, process in node.dead_processes():
+        if kind in _NEEDED:
+            return f"Ray's {kind} has ended with {process.returncode} (is there enough memory?)"
+    if not node.all_processes:
+        return None  # a cluster's, started elsewhere
+    for socket_path in (node.raylet_socket_name, node.plasma_store_socket_name):
+        if not Path(socket_path).exists():
+            return (
+                f"{socket_path} of Ray is gone; keep what cleans temporary folders away from "
+                f"{FOLDER_PREFIX}*, or set TMPDIR to a folder that nobody cleans"
+            )
+    return None
+
+
+def _stopped() -> set[str]:
+    """Return Ray's own processes that SIGSTOP keeps from running."""
+    return {
+        kind
+        for kind, process in _node().live_processes()
+        if kind in _NEEDED and _state(process.pid) == "T"
+    }
+
+
+def _state(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
+    except OSError:  # has just ended
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
+def _named(stopped: set[str]) -> str | None:
+    return f"Ray's {min(stopped)} is stopped (SIGSTOP)" if stopped else None
+
+
+async def _asked(node_id: str) -> str | None:
+    """Say what is wrong by the cluster's own account, or if it gives none within seconds."""
+    answer: asyncio.Future[list[dict[str, Any]]] = asyncio.get_running_loop().create_future()
+    # Not in the loop's threads, which are waited for at the end: one that asks a process that
+    # is stopped waits for ever.
+    threading.Thread(target=_ask, args=(answer,), daemon=True).start()
+    try:
+        nodes = await asyncio.wait_for(answer, ANSWER_SECONDS)
+    except TimeoutError:
+        return f"Ray has not answered for {ANSWER_SECONDS:g} s"
+    if any(node["NodeID"] == node_id and node["Alive"] for node in nodes):
+        return None
+    return "Ray's node on this machine has died (is there enough memory?)"
+
+
+def _ask(answer: asyncio.Future[list[dict[str, Any]]]) -> None:
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    with suppress(RuntimeError):  # the loop has ended
+        answer.get_loop().call_soon_threadsafe(_tell, answer, nodes)
+
+
+def _tell(answer: asyncio.Future[list[dict[str, Any]]], nodes: list[dict[str, Any]]) -> None:
+    if not answer.done():
+        answer.set_result(nodes)
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 from rootstock.common.errors import ConfigurationError
 from rootstock.common.files import write_bytes
 
+# A matplotlibrc in the current folder is for the user's own charts.
+matplotlib.rcdefaults()
+
 INK = "#2b2b2b"
 QUIET = "#8a8f98"
 CATEGORY = "#cfe3f5"

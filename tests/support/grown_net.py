@@ -21,7 +21,7 @@ from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.net.objects import write_tree
 from rootstock.coordinator.registry import MergeState, Receipt, Registry, SubmissionState
-from rootstock.deploy.cli.main import app
+from rootstock.deploy.cli.commands import app
 from tests.support.named_blobs import teacher
 
 SPEC = ArchitectureSpec(name="small-vgg", settings={"width": 4, "input_size": 32}, split="pool1")

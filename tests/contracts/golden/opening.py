@@ -18,7 +18,7 @@ import tomli_w
 from rootstock.common.config import load
 from rootstock.coordinator.app import open_context
 from rootstock.coordinator.config import CoordinatorConfig
-from rootstock.deploy.cli.main import app
+from rootstock.deploy.cli.commands import app
 
 GOLDEN = Path(__file__).parent
 CONFIG, STATE, EXPECTED = "coordinator.toml", "state.tar.xz", "expected.json"

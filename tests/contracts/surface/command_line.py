@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 import typer
 
-from rootstock.deploy.cli.main import app
+from rootstock.deploy.cli.commands import app
 
 NAME = "command_line"
 

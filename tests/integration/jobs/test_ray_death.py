@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -17,23 +20,61 @@ from tests.support.net_trees import founded
 
 
 @pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobRunner]:
-    """Start a Ray that finds its dead within seconds."""
-    monkeypatch.setenv("RAY_health_check_period_ms", "500")
-    monkeypatch.setenv("RAY_health_check_initial_delay_ms", "500")
+def short_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Set a TMPDIR that has room for the names of Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="rs-", dir="/tmp") as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def runner(short_temporary_folder: Path) -> Iterator[JobRunner]:
     running = JobRunner(JobsConfig(local_cpus=1))
     running.start()
     yield running
     running.stop()
 
 
-def kill_the_node() -> None:
+def send(number: signal.Signals, name: str) -> None:
     for process in psutil.Process().children(recursive=True):
-        if process.name() == "raylet":
-            process.kill()
+        if process.name() == name:
+            process.send_signal(number)
 
 
-def test_a_dead_node_is_nobodys_fault_and_ends_the_watch(runner: JobRunner, tmp_path: Path) -> None:
+def delete_sockets() -> None:
+    for socket in Path(tempfile.gettempdir()).glob("rootstock-ray-*/session_*/sockets/*"):
+        socket.unlink()
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "raylet killed": partial(send, signal.SIGKILL, "raylet"),
+    "raylet stopped": partial(send, signal.SIGSTOP, "raylet"),
+    "GCS killed": partial(send, signal.SIGKILL, "gcs_server"),
+    "GCS stopped": partial(send, signal.SIGSTOP, "gcs_server"),
+    "temporary folder cleaned": delete_sockets,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_ray_ends_the_watch_and_leaves_nothing(
+    runner: JobRunner, fault: str, short_temporary_folder: Path
+) -> None:
+    children = psutil.Process().children(recursive=True)
+
+    async def run() -> None:
+        watch = asyncio.create_task(runner.watch())
+        await asyncio.sleep(0)
+        FAULTS[fault]()
+        with pytest.raises(UnreachableError, match="start the coordinator again"):
+            await asyncio.wait_for(watch, 60)
+
+    asyncio.run(run())
+    runner.stop()
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert list(short_temporary_folder.iterdir()) == []
+
+
+def test_a_dead_node_is_nobodys_fault(runner: JobRunner, tmp_path: Path) -> None:
     job = InspectionJob(
         merge_id="mrg-0001",
         tree=founded(),
@@ -42,10 +83,7 @@ def test_a_dead_node_is_nobodys_fault_and_ends_the_watch(runner: JobRunner, tmp_
     )
 
     async def run() -> None:
-        watch = asyncio.create_task(runner.watch())
-        kill_the_node()
-        with pytest.raises(UnreachableError, match="start the coordinator again"):
-            await asyncio.wait_for(watch, 60)
+        send(signal.SIGKILL, "raylet")
         with pytest.raises(UnreachableError, match="Ray has failed"):
             await asyncio.wait_for(runner.inspect(job), 60)
 

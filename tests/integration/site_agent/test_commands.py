@@ -23,7 +23,7 @@ from rootstock.common.protocol import Heads
 from rootstock.coordinator.export.exporting import export_composed
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.plan.heads import HeadsFile, publish
-from rootstock.deploy.cli.main import app
+from rootstock.deploy.cli.commands import app
 from rootstock.site_agent.config import SiteConfig, TrainingConfig
 from rootstock.site_agent.data.datasets import open_dataset
 from rootstock.site_agent.data.load import load

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
-from rootstock.deploy.cli.main import app
+from rootstock.deploy.cli.commands import app
 from tests.benchmarks.harness import request, tables
 from tests.benchmarks.harness.experiment import Outcome
 from tests.benchmarks.harness.pool import workers

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
 from rootstock.common.nets.spec import ArchitectureSpec
-from rootstock.deploy.cli.main import app
+from rootstock.deploy.cli.commands import app
 from tests.benchmarks.harness import tables
 from tests.benchmarks.harness.experiment import made
 from tests.benchmarks.harness.request import Folders, Request, requested

@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from rootstock.common.errors import DataError, SchemaError
-from rootstock.deploy.cli.main import app
+from rootstock.deploy.cli.commands import app
 from tests.benchmarks.harness import results, tables
 from tests.benchmarks.harness.experiment import Outcome
 from tests.benchmarks.harness.request import Folders, requested

@@ -178,7 +178,7 @@ mount -o remount,bind,ro {state}
 ! touch {state}/new
 {python} - {config} {picture} {out} <<'EOF'
 import sys
-from rootstock.deploy.cli.main import app
+from rootstock.deploy.cli.commands import app
 config, picture, out = sys.argv[1:]
 words = dict(PICTURE=picture, OUT=out)
 for argv in {commands}:
