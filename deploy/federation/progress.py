@@ -23,6 +23,8 @@ class Stage(NamedTuple):
     text: str
     step: int = 0
     steps: int = 1
+    waits_for: str = ""
+    """Why it goes on no further, in a sentence or two."""
 
 
 class Display:
@@ -51,7 +53,9 @@ class Display:
         if self._last.get(site) != shown:
             self._last[site] = shown
             share = f" {10 * tenth}%" if stage.steps > 1 else ""
-            self._console.print(f"{site}: {stage.text}{share}", soft_wrap=True)
+            why = f": {stage.waits_for}" if stage.waits_for else ""
+            # Reasons are others' words: no markup.
+            self._console.print(f"{site}: {stage.text}{share}{why}", soft_wrap=True, markup=False)
 
     def _stages(self, answer: pb.GetStatusResponse | None) -> dict[str, Stage]:
         stages = {site: _agent_stage(path) for site, path in self._status.items()}
@@ -77,10 +81,11 @@ class BarDisplay(Display):
 
     def __init__(self, federation: Federation, console: Console) -> None:
         super().__init__(federation, console)
+        self._said = ""
         self._progress = Progress(
-            TextColumn("{task.fields[site]:<12}"),
+            TextColumn("{task.fields[site]:<12}", markup=False),
             BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
             console=console,
         )
@@ -94,6 +99,11 @@ class BarDisplay(Display):
         self._progress.stop()
 
     def _show(self, site: str, stage: Stage) -> None:
+        if stage.waits_for not in ("", self._said):  # a bar has no room for it
+            self._said = stage.waits_for
+            self._console.print(
+                f"Waits for MLflow: {stage.waits_for}", soft_wrap=True, markup=False
+            )
         self._progress.update(
             self._tasks[site],
             description=stage.text,
@@ -126,7 +136,7 @@ def _merge_stage(merges: Sequence[pb.MergeStatus], trouble: str) -> Stage | None
     text = "; ".join((f"{each.task} " if several else "") + _ended(each) for each in merges)
     waits = not all(each.logged for each in merges)
     if trouble and waits and all(each.state in ENDED for each in merges):
-        return Stage(f"{text}; waits for MLflow: {trouble}")
+        return Stage(f"{text}; waits for MLflow", waits_for=trouble)
     return Stage(text, int(all(merge.state != "queued" for merge in merges)))
 
 
