@@ -12,8 +12,6 @@ from typing import Literal, Self
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from rootstock.common.errors import UnreachableError
@@ -105,6 +103,10 @@ class History:
             run = runs.find(record.merge_id)
             if run is not None and run.data.tags.get(RECORD) == record_tag(record):
                 return str(run.info.run_id)
+            if run is not None and runs.contradicts(run, record):
+                # The database was put back from a backup since: the number is another merge's now.
+                self._client.delete_run(run.info.run_id)
+                run = None
             run_id = str((run or runs.create(record)).info.run_id)
             self._write(runs, run_id, record, namespace)
             return run_id
@@ -124,17 +126,12 @@ class History:
             run_id = str(run.info.run_id)
             if self._is_complete(runs, run_id, record, namespace):
                 return "unchanged", run_id
-            try:
+            if not runs.contradicts(run, record):
                 self._write(runs, run_id, record, namespace)
-                mended = self._is_complete(runs, run_id, record, namespace)
-            except MlflowException as error:
-                if error.error_code != ErrorCode.Name(INVALID_PARAMETER_VALUE):
-                    raise
-                mended = False
-            if not mended:
-                self._client.delete_run(run_id)
-                run_id = self.log_merge(record)
-            return "mended", run_id
+                if self._is_complete(runs, run_id, record, namespace):
+                    return "mended", run_id
+            self._client.delete_run(run_id)
+            return "mended", self.log_merge(record)
 
     def show_head(self, head: str | None, parent: str | None) -> None:
         """Let `current` name the head and `previous` its parent, by their commits' digests."""

@@ -118,12 +118,13 @@ class Recorder:
 
     def _failed(self, error: Exception, pause: float) -> None:
         """Keep why merges wait; log it where it is news."""
+        ours = isinstance(error, RootstockError)
         text = str(error)
-        if not isinstance(error, RootstockError):
+        if not ours:
             text = f"a fault of the coordinator, {type(error).__name__}: {error}; see its log"
-            self._log.error("history.failed", exc_info=error)
         if text != self.state.error:
-            self._log.warning("history.retry_scheduled", seconds=pause, error=text)
+            trace = None if ours else error
+            self._log.warning("history.retry_scheduled", seconds=pause, error=text, exc_info=trace)
         self.state = replace(self.state, error=text, since=self.state.since or time.time())
 
     def _record(self, merge_id: str) -> None:

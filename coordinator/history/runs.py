@@ -69,10 +69,7 @@ class Runs:
         )
 
     def write(self, run_id: str, record: MergeRecord) -> None:
-        """Log values, inputs and files; what a run has already stays as it is.
-
-        MLflow refuses a parameter that has another value in the run: it never changes one.
-        """
+        """Log values, inputs and files; what a run has already stays as it is."""
         # One moment for all: the same point logged twice is then one point for MLflow.
         moment = milliseconds(record.finished_at or record.created_at)
         entries: dict[str, list[Any]] = {
@@ -99,6 +96,13 @@ class Runs:
             end_time=milliseconds(record.finished_at or record.created_at),
         )
         self._client.set_tag(run_id, RECORD, record_tag(record))
+
+    def contradicts(self, run: Run, record: MergeRecord) -> bool:
+        """Say whether a run has a parameter that the record has not, or otherwise.
+
+        MLflow never changes a parameter.
+        """
+        return not run.data.params.items() <= parameters(record).items()
 
     def is_complete(self, run: Run, record: MergeRecord) -> bool:
         """Say whether a run shows all of a record: parameters, tags, every point, every file."""

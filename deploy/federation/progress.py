@@ -24,6 +24,8 @@ class Stage(NamedTuple):
     text: str
     step: int = 0
     steps: int = 1
+    waits_for: str = ""
+    """Why it goes on no further, in a sentence or two."""
 
 
 class Display:
@@ -33,8 +35,10 @@ class Display:
     """
 
     def __init__(self, federation: Federation, console: Console) -> None:
+        self._console = console
         self._lines = StageLines(
-            lambda site, text: console.print(f"{site}: {text}", soft_wrap=True)
+            # Reasons are others' words: no markup.
+            lambda site, text: console.print(f"{site}: {text}", soft_wrap=True, markup=False)
         )
         self._status = {site.site: site.state / "status.json" for site in federation.sites}
 
@@ -47,7 +51,8 @@ class Display:
         """Show nothing more."""
 
     def _show(self, site: str, stage: Stage) -> None:
-        self._lines.tell(site, *stage)
+        why = f": {stage.waits_for}" if stage.waits_for else ""
+        self._lines.tell(site, stage.text + why, stage.step, stage.steps)
 
     def _stages(self, answer: pb.GetStatusResponse | None) -> dict[str, Stage]:
         stages = {site: _agent_stage(path) for site, path in self._status.items()}
@@ -73,10 +78,11 @@ class BarDisplay(Display):
 
     def __init__(self, federation: Federation, console: Console) -> None:
         super().__init__(federation, console)
+        self._said = ""
         self._progress = Progress(
-            TextColumn("{task.fields[site]:<12}"),
+            TextColumn("{task.fields[site]:<12}", markup=False),
             BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
             console=console,
         )
@@ -90,6 +96,11 @@ class BarDisplay(Display):
         self._progress.stop()
 
     def _show(self, site: str, stage: Stage) -> None:
+        if stage.waits_for not in ("", self._said):  # a bar has no room for it
+            self._said = stage.waits_for
+            self._console.print(
+                f"Waits for MLflow: {stage.waits_for}", soft_wrap=True, markup=False
+            )
         self._progress.update(
             self._tasks[site],
             description=stage.text,
@@ -122,7 +133,7 @@ def _merge_stage(merges: Sequence[pb.MergeStatus], trouble: str) -> Stage | None
     text = "; ".join((f"{each.task} " if several else "") + _ended(each) for each in merges)
     waits = not all(each.logged for each in merges)
     if trouble and waits and all(each.state in ENDED for each in merges):
-        return Stage(f"{text}; waits for MLflow: {trouble}")
+        return Stage(f"{text}; waits for MLflow", waits_for=trouble)
     return Stage(text, int(all(merge.state != "queued" for merge in merges)))
 
 

@@ -12,9 +12,7 @@ COORDINATOR = "0123456789abcdef"
 """The fingerprint of a key."""
 
 
-def history_at(
-    uri: str, net: str, coordinator: str = COORDINATOR, scratch: Path | None = None
-) -> History:
-    """Return the history of a net; without a scratch folder, a temporary one is made."""
-    folder = scratch or Path(tempfile.gettempdir()) / "rootstock-tests-history"
-    return History(HistoryConfig(mlflow_uri=uri), net, coordinator, folder)
+def history_at(uri: str, net: str, coordinator: str = COORDINATOR) -> History:
+    """Return the history of a net."""
+    scratch = Path(tempfile.gettempdir())
+    return History(HistoryConfig(mlflow_uri=uri), net, coordinator, scratch)

@@ -210,12 +210,25 @@ def test_a_deleted_experiment_comes_back(uri: str, client: MlflowClient) -> None
     assert history.namespace().experiment_id == experiment
 
 
+def test_a_number_that_is_another_merge_s_now_gets_a_run_of_its_own(
+    uri: str, client: MlflowClient
+) -> None:
+    """The coordinator's database was put back from a backup of before the merge."""
+    history = history_at(uri, "restored")
+    before = record(["zero"], net="restored")
+    after = before.model_copy(update={"parameters": {"policy": "exp1"}, "site": "lab-two"})
+    old, new = history.log_merge(before), history.log_merge(after)
+    assert old != new
+    assert client.get_run(old).info.lifecycle_stage == "deleted"
+    assert client.get_run(new).data.params["policy"] == "exp1"
+    assert history.log_merge(after) == new
+
+
 def test_what_mlflow_refuses_is_a_conflict(uri: str) -> None:
     history = history_at(uri, "refused")
-    merge = record(["zero"], net="refused")
-    history.log_merge(merge)
-    with pytest.raises(ConflictError, match="policy"):
-        history.log_merge(merge.model_copy(update={"parameters": {"policy": "exp1"}}))
+    merge = record(["zero"], net="refused", parameters={"k" * 300: "too long a name"})
+    with pytest.raises(ConflictError, match=r"refused merge m0 .*history rebuild"):
+        history.log_merge(merge)
 
 
 def test_a_missing_server_is_named_within_seconds() -> None:

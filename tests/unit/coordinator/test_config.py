@@ -164,7 +164,7 @@ def test_a_server_s_address_is_shown_without_its_password(uri: str, address: str
 
 
 def test_a_password_under_a_wrong_key_is_not_shown() -> None:
-    values = {**BASE, "history": {"mlflow_url": "http://user:s3cret@host"}}
+    values: dict[str, object] = {**BASE, "history": {"mlflow_url": "http://user:s3cret@host"}}
     with pytest.raises(ConfigurationError, match="did you mean 'mlflow_uri'") as raised:
         check(values, CoordinatorConfig, source="coordinator.toml")
     assert "s3cret" not in str(raised.value)

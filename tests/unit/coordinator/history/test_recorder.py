@@ -4,6 +4,7 @@ import asyncio
 import pathlib
 
 import pytest
+from structlog.testing import capture_logs
 
 from rootstock.common.errors import ConflictError, UnreachableError
 from rootstock.common.nets.spec import ArchitectureSpec
@@ -176,3 +177,32 @@ def test_what_is_rolled_back_while_it_is_logged_is_logged_again(
 
     asyncio.run(log())
     assert logged == ["merged", "rolled_back"]
+
+
+def test_a_fault_of_the_history_itself_is_logged_once_with_its_traceback(
+    context: CoordinatorContext,
+) -> None:
+    submission = receive(context, teacher(context, "cat-lab", "cat"))
+    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
+    context.fail_all(context.registry.submissions.get(submission), "no")
+    tries: list[str] = []
+
+    class FaultyHistory(PickyHistory):
+        def log_merge(self, record: MergeRecord) -> str:
+            tries.append(record.merge_id)
+            raise ZeroDivisionError("a chart of nothing")
+
+    async def log() -> HistoryState:
+        recorder = Recorder(context, FaultyHistory(""))
+        logging = asyncio.create_task(recorder.run())
+        while len(tries) < 2:
+            await asyncio.sleep(0.01)
+            assert not logging.done()
+        logging.cancel()
+        return recorder.state
+
+    with capture_logs() as logs:
+        state = asyncio.run(log())
+    assert state.error.startswith("a fault of the coordinator, ZeroDivisionError: a chart of")
+    traces = [entry["exc_info"] for entry in logs if entry.get("exc_info")]
+    assert [type(trace) for trace in traces] == [ZeroDivisionError]
