@@ -12,6 +12,7 @@ import os
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -35,7 +36,7 @@ GreyRange = tuple[float, float]
 
 _BROKEN = (
     UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError,
-    TypeError, OverflowError, struct.error, zlib.error,
+    TypeError, OverflowError, RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 """What Pillow raises for files that are damaged."""
 
@@ -165,11 +166,10 @@ def _load(path: Path) -> _File:
                 before = _orientation(image)
                 image.load()
                 after = _orientation(image)  # Pillow turns TIFF itself
-                tags = dict(getattr(image, "tag_v2", {}))
                 return _File(
                     image.copy(),
                     deep and image.mode in ("RGB", "RGBA", "LA", "CMYK"),
-                    tags,
+                    _tags(image),
                     after,
                     before in _TURNS,
                     _has_frames(image),
@@ -192,6 +192,16 @@ def _raw_mode(tile: Any) -> str:
     arguments = tile[3]
     first = arguments if isinstance(arguments, str) else next(iter(arguments or ("",)))
     return str(first)
+
+
+def _tags(image: Image.Image) -> dict[int, Any]:
+    """Return the TIFF tags that matter here, none for other formats."""
+    tags = getattr(image, "tag_v2", {})
+    found = {}
+    for number in (_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT):
+        with suppress(*_BROKEN):
+            found[number] = tags[number]
+    return found
 
 
 def _orientation(image: Image.Image) -> int:

@@ -337,10 +337,9 @@ def _few_levels(data: LabData) -> Iterable[Finding]:
 
 def _look_alikes(data: LabData) -> Iterable[Finding]:
     """Yield a warning where validation images hardly differ from others: errors are too low."""
-    others = [data.training, data.holdout]
-    names = [name for part in others for name in part.keys]
+    names = [*data.training.keys, *data.holdout.keys]
     pairs = twins.look_alikes(
-        data.validation.images_NCHW, torch.cat([part.images_NCHW for part in others])
+        data.validation.images_NCHW, data.training.images_NCHW, data.holdout.images_NCHW
     )
     if pairs:
         shown = [f"{data.validation.keys[v]} like {names[n]}" for v, n in pairs]
