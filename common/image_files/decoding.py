@@ -214,8 +214,6 @@ def _orientation(image: Image.Image) -> int:
 
 def _has_frames(image: Image.Image) -> bool:
     """Say whether there is more than one; what is damaged behind the first does not matter."""
-    if image.format == "MPO":  # counts the preview that a camera hides in it
-        return int(getattr(image, "n_frames", 1)) > 1
     try:
         return bool(getattr(image, "n_frames", 1) > 1)
     except _BROKEN:

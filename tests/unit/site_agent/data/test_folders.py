@@ -15,7 +15,8 @@ from rootstock.common.errors import DataError
 from rootstock.common.image_files.findings import FindingKind
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.data.load import Loaded, read
+from rootstock.site_agent.data.load import read
+from rootstock.site_agent.data.sides import Loaded
 from tests.support.drawn_images import cats_and_dogs, picture
 
 SHAPE = (3, 32, 32)
