@@ -92,7 +92,7 @@ def check_data(config: SiteConfig, size: int) -> DataReport:
         refusal = str(error)
     if plan is not None:
         loaded.findings += _changes(config, plan, shape, masks=masks)
-    levels = {} if data is None else {str(part): n for part, n in grey_levels(data).items()}
+    levels = {} if data is None else {str(part): len(n) for part, n in grey_levels(data).items()}
     return DataReport(
         site=config.site,
         category=config.category,
