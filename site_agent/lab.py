@@ -19,9 +19,11 @@ from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.manifest import BlobEntry, Manifest
 from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.data.former_images import read_again
 from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.data.load import Loaded, read, read_again
-from rootstock.site_agent.data.record import read_record
+from rootstock.site_agent.data.load import read
+from rootstock.site_agent.data.record import read_record, record_path
+from rootstock.site_agent.data.sides import Loaded
 from rootstock.site_agent.recipes.interface import OnProgress
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.state import StatusFile
@@ -83,8 +85,7 @@ class Lab:
 
         Bundled datasets never change and have none.
         """
-        run = self.config.run_digest(self.published.digest)
-        return self.config.state / "data" / f"{run[:16]}.json"
+        return record_path(self.config.state, self.config.run_digest(self.published.digest))
 
     def _read(self) -> LabData:
         config, shape = self.config, input_shape(self.plan.architecture)

@@ -12,6 +12,7 @@ import os
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -35,7 +36,7 @@ GreyRange = tuple[float, float]
 
 _BROKEN = (
     UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError,
-    TypeError, OverflowError, struct.error, zlib.error,
+    TypeError, OverflowError, RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
 """What Pillow raises for files that are damaged."""
 
@@ -165,11 +166,10 @@ def _load(path: Path) -> _File:
                 before = _orientation(image)
                 image.load()
                 after = _orientation(image)  # Pillow turns TIFF itself
-                tags = dict(getattr(image, "tag_v2", {}))
                 return _File(
                     image.copy(),
                     deep and image.mode in ("RGB", "RGBA", "LA", "CMYK"),
-                    tags,
+                    _tags(image),
                     after,
                     before in _TURNS,
                     _has_frames(image),
@@ -194,6 +194,16 @@ def _raw_mode(tile: Any) -> str:
     return str(first)
 
 
+def _tags(image: Image.Image) -> dict[int, Any]:
+    """Return the TIFF tags that matter here, none for other formats."""
+    tags = getattr(image, "tag_v2", {})
+    found = {}
+    for number in (_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT):
+        with suppress(*_BROKEN):
+            found[number] = tags[number]
+    return found
+
+
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation; 1, as it is, where there is none or the EXIF is damaged."""
     try:
@@ -204,8 +214,6 @@ def _orientation(image: Image.Image) -> int:
 
 def _has_frames(image: Image.Image) -> bool:
     """Say whether there is more than one; what is damaged behind the first does not matter."""
-    if image.format == "MPO":  # counts the preview that a camera hides in it
-        return int(getattr(image, "n_frames", 1)) > 1
     try:
         return bool(getattr(image, "n_frames", 1) > 1)
     except _BROKEN:

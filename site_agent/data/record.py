@@ -39,6 +39,11 @@ class DataRecord(Document):
     """Names of images that were chosen and could not serve: unreadable ones and copies."""
 
 
+def record_path(state: Path, run: str) -> Path:
+    """Return where the record lies of the images that a run's teacher net was made with."""
+    return state / "data" / f"{run[:16]}.json"
+
+
 def recorded_name(name: str) -> str:
     """Return an image's name as a record has it: bytes that are not UTF-8 become escapes."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -47,10 +47,10 @@ def same(digests: Sequence[str]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def look_alikes(validation_VCHW: Tensor, others_NCHW: Tensor) -> list[tuple[int, int]]:
-    """Return (v, n) for every validation image that hardly differs from one of the others."""
+def look_alikes(validation_VCHW: Tensor, *others_NCHW: Tensor) -> list[tuple[int, int]]:
+    """Return (v, n) for every validation image that hardly differs from the nth of the others."""
     pairs = []
-    unit_VP, unit_NP = _thumbnails(validation_VCHW), _thumbnails(others_NCHW)
+    unit_VP, unit_NP = _thumbnails(validation_VCHW), torch.cat([*map(_thumbnails, others_NCHW)])
     for start in range(0, len(unit_VP), _ROWS):
         correlation_VN = unit_VP[start : start + _ROWS] @ unit_NP.T
         nearest, indices = correlation_VN.topk(min(_OTHERS, len(unit_NP)), dim=1)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field
 
 from rootstock.common.documents import Document
-from rootstock.common.errors import DataError
+from rootstock.common.errors import DataError, NotFoundError
 from rootstock.common.files import read_capped, write_bytes
-from rootstock.common.image_files.findings import Finding, printable
+from rootstock.common.image_files.findings import Finding, FindingKind, printable
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.spec import Shape
 from rootstock.common.protocol import Plan
 from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.data.checks import grey_levels
+from rootstock.site_agent.data.former_images import read_again
 from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.data.load import Loaded, grey_levels, read
+from rootstock.site_agent.data.load import read
+from rootstock.site_agent.data.record import read_record, record_path
+from rootstock.site_agent.data.sides import Loaded
 from rootstock.site_agent.lab import needs_masks, tasks_of
 from rootstock.site_agent.teacher.train import require_trainable
 
@@ -85,7 +90,9 @@ def check_data(config: SiteConfig, size: int) -> DataReport:
         require_trainable(data, config, plan)
     except DataError as error:
         refusal = str(error)
-    levels = {} if data is None else {str(part): n for part, n in grey_levels(data).items()}
+    if plan is not None:
+        loaded.findings += _changes(config, plan, shape, masks=masks)
+    levels = {} if data is None else {str(part): len(n) for part, n in grey_levels(data).items()}
     return DataReport(
         site=config.site,
         category=config.category,
@@ -100,6 +107,20 @@ def check_data(config: SiteConfig, size: int) -> DataReport:
         state=printable(config.state),
         state_writable=_can_write(config.state),
     )
+
+
+def _changes(config: SiteConfig, plan: Plan, shape: Shape, *, masks: bool) -> Iterable[Finding]:
+    """Yield what is other than it was when the lab's present teacher net was trained."""
+    run = config.run_digest(plan.content_digest())
+    record = read_record(record_path(config.state, run))
+    if record is None:
+        return
+    former = Loaded()
+    try:
+        read_again(config.data, config.category, shape, former, record, masks=masks)
+    except (DataError, NotFoundError) as error:
+        yield Finding(kind=FindingKind.CHANGED_SINCE, count=0, text=str(error))
+    yield from (each for each in former.findings if each.kind is FindingKind.CHANGED_SINCE)
 
 
 def _plan_path(state: Path) -> Path:
@@ -126,4 +147,8 @@ def _can_write(folder: Path) -> bool:
     """Say whether a folder can be written, or made where it is not there yet."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.absolute().parent
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # nothing else knows of quotas and odd mounts
+            return True
+    except OSError:
+        return False

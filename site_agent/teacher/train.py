@@ -69,6 +69,12 @@ def teach(lab: AgentLab) -> SpoolEntry:
     # Checkpoints over other images, of other settings or below other heads, are not this run's.
     parts = [run, data.digest(), *([] if heads is None else [heads])]
     folder = lab.config.state / "training" / "-".join(part[:16] for part in parts)
+    if not folder.exists() and any(folder.parent.glob(f"{run[:16]}-*")):
+        lab.log.warning(
+            "training.begun_anew",
+            run=run,
+            reason="the images, or the heads, have changed since an interrupted training",
+        )
     start = initial_teacher(lab)
     lab.log.info(
         "training.begun", recipe=recipe.name, run=run, tasks=tasks, images=len(data.training)

@@ -11,6 +11,7 @@ from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.registry import documents
 from rootstock.coordinator.registry.evaluations import evaluation_id
 from rootstock.site_agent.config import DataConfig, SiteConfig, TrainingConfig
+from rootstock.site_agent.teacher.data_report import check_data
 from tests.support.agent_thread import Running, running, site
 from tests.support.centre import Centre
 from tests.support.drawn_images import add, cats_and_dogs
@@ -68,6 +69,8 @@ def test_a_lab_measures_on_the_images_of_then_and_says_what_changed(tmp_path: Pa
             assert message.endswith("(1 doubt about the images: see `rootstock site check`)")
             found = [line for line in agent.log() if line["event"] == "data.finding"]
             assert "100 images new (cat/" in str(found[-1]["text"])
+            (doubt,) = [each for each in check_data(config, 64).findings if each.doubtful]
+            assert doubt.text == found[-1]["text"]
             report = evaluated(centre, agent)
         (result,) = report.results
         assert result.error == manifest.metrics["error/classification"]
@@ -92,6 +95,8 @@ def test_an_evaluation_fails_where_too_few_images_remain(tmp_path: Path) -> None
         with running(config) as agent:
             until_watching(agent)
             report = evaluated(centre, agent)
+        texts = [each.text for each in check_data(config, 64).findings]
+        assert any("0 of the category" in text for text in texts)
         assert "images that the teacher net was made with, 0 of the category" in report.failure
 
 

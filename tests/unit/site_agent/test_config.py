@@ -40,6 +40,9 @@ def test_an_unknown_key_names_the_close_one(tmp_path: Path) -> None:
         ("reserve = 1.0", "less than 1"),
         ('kind = "voc"', "needs 'path'"),
         ('image_set = "val"', "one of train, test"),
+        ("grey_range = [0, 4095]", "'digits' has 8-bit images; remove grey_range"),
+        ("grey_range = [9, 9]", "give \\[black, white\\], the smaller number first"),
+        ("grey_range = [0, inf]", "finite"),
     ],
 )
 def test_data_that_does_not_agree(tmp_path: Path, line: str, says: str) -> None:

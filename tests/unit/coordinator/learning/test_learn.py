@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -221,6 +224,31 @@ def test_what_does_not_fit_is_refused(
     (tmp_path / "cat" / "yes" / "one.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"one.png: cannot be read as an image"):
         read_own(tmp_path, "cat", (3, 32, 32), ImageReader(), digits_lab.fail)
+
+
+def test_samples_are_read_as_labs_read_theirs(folder: Path, tmp_path: Path) -> None:
+    plain = read_own(folder, "cat", (3, 32, 32), ImageReader(), digits_lab.fail)
+    (folder / ".cat" / "yes").mkdir(parents=True)
+    assert categories_in(folder) == ["cat", "dog"]
+    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+        shutil.copytree(folder / "cat" / "yes", folder / "cat" / "yes" / name)
+    (folder / "cat" / "yes" / "again").symlink_to(".")
+    os.mkfifo(folder / "cat" / "no" / "pipe.png")
+    for path in (folder / "cat").glob("*/*.png"):
+        if path.is_file():
+            with Image.open(path) as image:
+                grey = np.asarray(image.convert("L"))
+            Image.fromarray(grey.astype(np.uint16) * 257).save(path)
+    doubts: list[str] = []
+    deep = read_own(folder, "cat", (3, 32, 32), ImageReader(), doubts.append)
+    assert torch.equal(deep.images_NCHW, plain.images_NCHW)
+    assert torch.equal(deep.judging_N, plain.judging_N)
+    assert [next(word for word in ("links", "no regular", "scaled") if word in doubt)
+            for doubt in doubts] == ["links", "no regular", "scaled"]  # fmt: skip
+    for path in (folder / "cat" / "yes").glob("*.png"):
+        path.rename(path.with_suffix(".dcm"))
+    with pytest.raises(DataError, match=r"yes: holds no image; .* left out: \.dcm"):
+        read_own(folder, "cat", (3, 32, 32), ImageReader(), doubts.append)
 
 
 def test_no_image_changes_sides(folder: Path) -> None:

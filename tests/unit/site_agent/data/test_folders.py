@@ -15,7 +15,8 @@ from rootstock.common.errors import DataError
 from rootstock.common.image_files.findings import FindingKind
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.data.load import Loaded, read
+from rootstock.site_agent.data.load import read
+from rootstock.site_agent.data.sides import Loaded
 from tests.support.drawn_images import cats_and_dogs, picture
 
 SHAPE = (3, 32, 32)
@@ -146,7 +147,9 @@ def test_a_picture_of_both_sides_is_left_out(root: Path) -> None:
     data, loaded = reading(root)
     (finding,) = loaded.doubts()
     assert finding.kind is FindingKind.CONTRADICTING_TWINS
-    assert finding.text.endswith("in the rest at once: cat/003.png, dog/same.png")
+    assert finding.text.endswith(
+        "in the rest at once: cat/003.png, dog/same.png; take them out of one of the two"
+    )
     assert not {"cat/003.png", "dog/same.png"} & keys(data)
 
 
@@ -182,17 +185,24 @@ def test_a_picture_of_one_colour_is_said(root: Path) -> None:
     assert finding.text == "1 image of one colour all over, as cat/flat.png"
 
 
-def test_parts_of_few_grey_levels_are_said(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "levels"),
+    [
+        (lambda value: 255 * (value > 128), "2 grey level(s) in all, from 0 to 255 of 255"),
+        (lambda value: value // 16, "16 grey level(s) in all, from 0 to 15 of 255"),
+        (lambda value: 200 + value // 16, "16 grey level(s) in all, from 200 to 215 of 255"),
+    ],
+)
+def test_parts_of_few_grey_levels_are_said(
+    root: Path, change: Callable[[int], int], levels: str
+) -> None:
     for path in root.rglob("*.png"):
         with Image.open(path) as image:
-            black = image.convert("L").point(lambda value: 255 * (value > 128))
-        black.save(path)
+            changed = image.convert("L").point(change)
+        changed.save(path)
     few = [each for each in reading(root)[1].doubts() if each.kind is FindingKind.FEW_LEVELS]
-    assert [each.text.split(";")[0] for each in few] == [
-        "the 48 images of training have 2 grey level(s) in all",
-        "the 8 images of holdout have 2 grey level(s) in all",
-        "the 24 images of validation have 2 grey level(s) in all",
-    ]
+    assert few[0].text.startswith(f"the 48 images of training have {levels};")
+    assert [each.count for each in few] == [48, 8, 24]
 
 
 def test_names_that_are_no_text(root: Path) -> None:

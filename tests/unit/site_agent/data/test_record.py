@@ -13,9 +13,11 @@ from PIL import Image
 from rootstock.common.errors import NotFoundError, SchemaError
 from rootstock.common.image_files.findings import FindingKind
 from rootstock.site_agent.config import DataConfig
+from rootstock.site_agent.data.former_images import read_again
 from rootstock.site_agent.data.images import LabData
-from rootstock.site_agent.data.load import Loaded, read, read_again
+from rootstock.site_agent.data.load import read
 from rootstock.site_agent.data.record import DataRecord, read_record, record_of, write_record
+from rootstock.site_agent.data.sides import Loaded
 from tests.support.drawn_images import add, cats_and_dogs, picture
 from tests.support.voc_layout import mask_of, write_voc
 

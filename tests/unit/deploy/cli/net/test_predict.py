@@ -211,3 +211,28 @@ def test_a_classification_has_no_overlay(
 ) -> None:
     with pytest.raises(ConfigurationError, match="gives one number a picture, no map"):
         predict(grown, command, "--task", "classification", "--overlay", tmp_path, pictures[0])
+
+
+def test_deep_grey_is_read_by_its_range(
+    grown: GrownNet, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = np.random.default_rng(1).integers(0, 256, (32, 32)).astype(np.uint8)
+    plain, wide, twelve, real = (tmp_path / f"{name}.tif" for name in ("8", "16", "12", "float"))
+    Image.fromarray(values).save(plain)
+    Image.fromarray(values.astype(np.uint16) * 256).save(wide)
+    Image.fromarray(values.astype(np.uint16) * 16).save(twelve)
+    Image.fromarray(values.astype(np.float32)).save(real)
+    asked = ("--category", "cat", "--task", "classification")
+    same, also = predict(grown, command, *asked, plain, wide)
+    assert same["logit"] == pytest.approx(also["logit"], abs=1e-6)
+    with pytest.raises(DataError, match="1 of 2 files"):
+        predict(grown, command, *asked, twelve, real)
+    printed = capsys.readouterr()
+    dark, refused = rows(printed.out)
+    assert dark["logit"] != same["logit"]
+    assert "set --grey-range 0 4095" in printed.err
+    assert "set --grey-range 0 255" in str(refused["error"])
+    (ranged,) = predict(grown, command, *asked, "--grey-range", 0, 4095, twelve)
+    assert ranged["logit"] == pytest.approx(same["logit"], abs=1e-6)
+    (ranged,) = predict(grown, command, *asked, "--grey-range", 0, 255, real)
+    assert ranged["logit"] == pytest.approx(same["logit"], abs=0.1)
