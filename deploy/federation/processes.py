@@ -148,6 +148,10 @@ class Processes:
             start_new_session=True,
         )
 
+    def pid(self, name: str) -> int:
+        """Return the number of a process."""
+        return self._running[name].pid
+
     def take(self, name: str) -> subprocess.Popen[bytes]:
         """Give a process away; whoever takes it ends it."""
         return self._running.pop(name)
