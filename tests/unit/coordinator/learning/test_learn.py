@@ -227,6 +227,7 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_samples_are_read_as_labs_read_theirs(folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folder, tmp_path / "samples"))
     plain = read_own(folder, "cat", (3, 32, 32), ImageReader(), digits_lab.fail)
     (folder / ".cat" / "yes").mkdir(parents=True)
     assert categories_in(folder) == ["cat", "dog"]
