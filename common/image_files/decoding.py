@@ -213,9 +213,12 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _has_frames(image: Image.Image) -> bool:
-    """Say whether there is more than one; what is damaged behind the first does not matter."""
+    """Say whether there is more than one; what is damaged behind the first does not matter.
+
+    MPO is what many phones write: behind the photograph stands a map of its brightness.
+    """
     try:
-        return bool(getattr(image, "n_frames", 1) > 1)
+        return image.format != "MPO" and bool(getattr(image, "n_frames", 1) > 1)
     except _BROKEN:
         return False
 

@@ -18,6 +18,9 @@ from rootstock.common.image_files.decoding import (
 )
 from rootstock.common.image_files.findings import Finding, FindingKind, examples, images
 
+_AS_MEANT = (Conversion.GREY_RANGE, Conversion.TURNED)
+"""What the operator or the camera asked for is told and is no doubt."""
+
 _LEAST_SHARE = 1 / 8
 """Of the format's range that grey values must span, or fewer than 32 of 256 levels are left."""
 
@@ -68,7 +71,7 @@ class ImageReader:
                 kind=FindingKind.CONVERTED,
                 count=len(names),
                 text=f"{images(len(names))} {conversion.value}, as {examples(sorted(names))}",
-                doubtful=conversion is not Conversion.GREY_RANGE,  # which was asked for
+                doubtful=conversion not in _AS_MEANT,
             )
             for conversion, names in self._converted.items()
         ]

@@ -65,7 +65,7 @@ def lines(report: DataReport) -> Iterator[str]:
     if report.classes:
         yield ""
         yield from _table(report)
-    for doubtful, title in ((True, "Look at:"), (False, "Left out, as it should be:")):
+    for doubtful, title in ((True, "Look at:"), (False, "For the record:")):
         found = [finding for finding in report.findings if finding.doubtful is doubtful]
         if found:
             yield ""

@@ -367,7 +367,8 @@ def test_of_several_frames_the_first_is_read(tmp_path: Path, name: str, form: st
     first.save(path, form, save_all=True, append_images=others)
     decoded = decode(path)
     assert np.asarray(decoded.image).max() <= 2
-    assert decoded.conversions == (Conversion.FIRST_FRAME,)
+    # An MPO is a phone's photograph with a map of its brightness behind it.
+    assert decoded.conversions == (() if form == "MPO" else (Conversion.FIRST_FRAME,))
 
 
 @pytest.mark.parametrize("damage", ["no bytes", "text", "half", "a script", "a folder"])
