@@ -98,7 +98,7 @@ def test_store_ray_and_mlflow_go_away_in_the_middle_of_a_merge(tmp_path: Path) -
         assert (merge.merge_id, merge.step >= 500) == (earlier.merge_id, True)
 
         running.until("yet further steps", at_step(1500))
-        os.kill(running.processes.pid("mlflow"), signal.SIGSTOP)
+        os.killpg(running.processes.pid("mlflow"), signal.SIGSTOP)  # its workers, too
         running.until(
             "the merge", lambda answer: bool((m := merge_of(answer, "one")) and m.net_version)
         )
