@@ -123,6 +123,10 @@ class Processes:
     def restart(self, name: str) -> None:
         """Start a process that has ended again, as it was started before."""
         argv, env, folder = self._commands[name]
+        if name in self._running:  # workers that outlived it have its port
+            with suppress(ProcessLookupError):
+                os.killpg(self._running[name].pid, signal.SIGKILL)
+            self._running[name].wait()
         log_path = self.log_of(name)
         with storage_errors(log_path), log_path.open("ab") as log:
             self._begins[name] = log.tell()

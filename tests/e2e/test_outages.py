@@ -107,7 +107,7 @@ def test_store_ray_and_mlflow_go_away_in_the_middle_of_a_merge(tmp_path: Path) -
         merge = merge_of(answer, "one")
         assert merge is not None
         assert not merge.logged
-        running.kill("mlflow")
+        os.kill(running.processes.pid("mlflow"), signal.SIGKILL)  # its stopped workers stay
         running.processes.restart("mlflow")
         answer = running.until("the record", merged("one"))
         assert [merge.net_version for merge in answer.merges] == [1, 2]
