@@ -18,7 +18,6 @@ anywhere, and resumes from there::
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable
 
@@ -55,6 +54,7 @@ from rootstock.site_agent.state import (
 from rootstock.site_agent.teacher.data_report import save_plan
 from rootstock.site_agent.teacher.train import (
     heads_under,
+    remove_checkpoints,
     teach,
     teacher_error,
     waits_for_heads,
@@ -269,7 +269,7 @@ class _Agent:
                 self._ship_entry(spool, entry, "ships the teacher net")
                 self._watching = "waits for the coordinator"
                 # The spool has the weights; checkpoints hold the optimiser's state besides.
-                shutil.rmtree(self._config.state / "training", ignore_errors=True)
+                remove_checkpoints(self._config.state)
                 continue
             try:
                 self._ship_entry(spool, entry, "ships the refined adapter")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +38,9 @@ CACHE_SECONDS = 7 * 24 * 3600.0
 
 TRIM_SECONDS = 3600.0
 """Between two looks for such copies."""
+
+_CACHED = re.compile(r"[0-9a-f]{64}|\..*\.aside")
+"""What copies are called, and what is written aside; all else in the folder is not the cache's."""
 
 DISCARD_SECONDS = 60.0
 """How long a discard may take from its mark until it sends the deletion."""
@@ -266,6 +270,8 @@ class S3Store:
             return
         self._trimmed_at = now
         for path in self._cache_folder.rglob("*"):
+            if _CACHED.fullmatch(path.name) is None:
+                continue
             with storage_errors(path), suppress(FileNotFoundError):
                 if path.is_file() and path.stat().st_mtime < now - CACHE_SECONDS:
                     path.unlink()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Iterator
 
 from rootstock.common.artifacts.gc import Count
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.coordinator.net.objects import submitted
 from rootstock.coordinator.paths import JOBS, SAMPLES, job_area, samples_area
 from rootstock.coordinator.registry import MergeState, Registry, SubmissionState
+
+_OWN = re.compile(r"(mrg|sub)-\d+")
+"""What areas are called; a folder of an operator's own beside them is left alone."""
 
 MOVED = "samples/moved"
 """The name that a store gets once no samples are among its blobs."""
@@ -19,7 +24,7 @@ def private(store: BlobStore) -> dict[str, Count]:
     counts = {}
     for kind in (SAMPLES, JOBS):
         counts[kind] = Count()
-        for name in store.areas(kind):
+        for name in _areas(store, kind):
             for blob in store.area(f"{kind}/{name}").blobs():
                 counts[kind] += blob
     return counts
@@ -37,11 +42,15 @@ def sweep_areas(registry: Registry, store: BlobStore) -> list[str]:
         for upload in registry.uploads.references()
         if upload.open or upload.state in (SubmissionState.RECEIVED, SubmissionState.ADMITTED)
     }
-    left = [job_area(name) for name in store.areas(JOBS) if name not in jobs]
-    left += [samples_area(name) for name in store.areas(SAMPLES) if name not in submissions]
+    left = [job_area(name) for name in _areas(store, JOBS) if name not in jobs]
+    left += [samples_area(name) for name in _areas(store, SAMPLES) if name not in submissions]
     for area in left:
         store.drop(area)
     return left
+
+
+def _areas(store: BlobStore, kind: str) -> Iterator[str]:
+    return (name for name in store.areas(kind) if _OWN.fullmatch(name))
 
 
 def move_samples(registry: Registry, store: BlobStore, plan_digest: str) -> int:

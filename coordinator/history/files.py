@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rootstock.common.files import storage_errors, write_bytes
@@ -26,15 +27,29 @@ ERRORS = "errors.png"
 FEATURES = "features.png"
 RECIPE = "recipe.png"
 
+_SCRATCH = "merge-files-"
+"""Beginning of the names of folders for files on their way to MLflow."""
+
 
 @contextmanager
 def scratch_folder(scratch: Path) -> Iterator[Path]:
     """Give a new folder below `scratch`, which is made, for files on their way to MLflow."""
     with storage_errors(scratch):
         scratch.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=scratch)
+        folder = tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=scratch)
     with folder as name:
         yield Path(name)
+
+
+def remove_scratch(scratch: Path) -> None:
+    """Delete what a killed process has left below `scratch`, and nothing else.
+
+    An operator may have named a folder as the state that has a `history` of its own.
+    """
+    for folder in scratch.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(folder, ignore_errors=True)  # follows no link
+    with suppress(OSError):  # of what has something else in it, or is not there
+        scratch.rmdir()
 
 
 def file_names(record: MergeRecord) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from rootstock.common.nets.tailored.paths import name_of
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.config import StateConfig
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.history.files import remove_scratch
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.record import Join, MergeRecord, Tailored
 from rootstock.coordinator.history_state import HistoryState
@@ -60,7 +60,7 @@ class Recorder:
     async def run(self) -> None:
         """Log merges as they end, until cancelled; wakes when a merge changes."""
         registry, config = self._context.registry, self._context.config.history
-        shutil.rmtree(StatePaths(self._context.config).history, ignore_errors=True)
+        remove_scratch(StatePaths(self._context.config).history)
         started, failures = time.monotonic(), 0
         with setting(self._news, registry, lambda change: bool(change.ids)):
             while True:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
 from torch import nn
 
 from rootstock.common.errors import ConfigurationError, SchemaError
@@ -29,6 +34,12 @@ from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.teacher.package import build, require_shareable
 from rootstock.site_agent.wire.client import Published
+
+_TRAINING = "training"
+"""Below the state folder: a folder of checkpoints for each run."""
+
+_RUN_FOLDER = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{16}){1,2}")
+"""What `teach` calls a run's folder."""
 
 
 def build_recipe(lab: Lab) -> Recipe:
@@ -68,7 +79,7 @@ def teach(lab: AgentLab) -> SpoolEntry:
     require_trainable(data, lab.config, lab.plan)
     # Checkpoints over other images, of other settings or below other heads, are not this run's.
     parts = [run, data.digest(), *([] if heads is None else [heads])]
-    folder = lab.config.state / "training" / "-".join(part[:16] for part in parts)
+    folder = lab.config.state / _TRAINING / "-".join(part[:16] for part in parts)
     if not folder.exists() and any(folder.parent.glob(f"{run[:16]}-*")):
         lab.log.warning(
             "training.begun_anew",
@@ -95,6 +106,19 @@ def teach(lab: AgentLab) -> SpoolEntry:
         statistics=sorted(manifest.statistics.tensors) if manifest.statistics else [],
     )
     return entry
+
+
+def remove_checkpoints(state: Path) -> None:
+    """Delete the checkpoints of all runs, and nothing else.
+
+    An operator may have named a folder as the state that has images in a `training` of its own.
+    """
+    folder = state / _TRAINING
+    for run in folder.glob("*-*"):
+        if _RUN_FOLDER.fullmatch(run.name) and not run.is_symlink():
+            shutil.rmtree(run, ignore_errors=True)
+    with suppress(OSError):  # of what has something else in it, or is a link
+        folder.rmdir()
 
 
 def require_trainable(data: LabData, config: SiteConfig, plan: Plan | None) -> None:

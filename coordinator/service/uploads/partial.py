@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -23,6 +24,9 @@ IDLE_SECONDS = 120.0
 
 DIGEST_DIGITS = 64
 """Every file's name begins with the digest of its blob."""
+
+_OWN_NAME = re.compile(r"[0-9a-f]{64}([-.].*)?")
+"""What files of blobs on their way in are called; an operator's beside them are left alone."""
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK)  # of a file system without second names
 
@@ -203,6 +207,8 @@ class PartialUploads:
         `live` says of a site and a digest whether an open upload within its lease waits for it.
         """
         for part in await asyncio.to_thread(lambda: sorted(self._root.glob("*/*"))):
+            if _OWN_NAME.fullmatch(part.name) is None:
+                continue
             site, digest = part.parent.name, part.name[:DIGEST_DIGITS]
             async with self._sweeping:
                 if part.with_name(digest) not in self._streams:

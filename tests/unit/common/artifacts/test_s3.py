@@ -98,15 +98,17 @@ def test_copies_that_nothing_asks_for_leave_the_cache(bucket: str, tmp_path: Pat
     cache = tmp_path / "cache"
     store = S3Store(bucket, "", cache)
     old, used, other = (store.put_bytes(bytes([i])) for i in range(3))
-    half = cache / ".half.0011.aside"
+    half, foreign = cache / ".half.0011.aside", cache / "notes.txt"
     paths = [store.local_path(digest) for digest in (old, used)]
+    foreign.touch()  # of an operator who has named a folder in use
     half.write_bytes(b"half")
-    for path in (*paths, half):
+    for path in (*paths, half, foreign):
         os.utime(path, (0, 0))
     assert store.local_path(used).read_bytes() == b"\x01"  # in use: young again
     fresh = S3Store(bucket, "", cache)
     fresh.local_path(other)
     assert [path.exists() for path in (*paths, half)] == [False, True, False]
+    assert foreign.exists()
     assert fresh.local_path(old).read_bytes() == b"\x00"
 
 

@@ -57,6 +57,7 @@ def test_areas_that_nothing_needs_are_dropped(context: CoordinatorContext) -> No
     ids["pig"] = registry.uploads.begin(pig, pig.canonical(), b"signature", open_limit=4).id
     for submission in (*ids.values(), "sub-0099"):
         store.area(samples_area(submission)).put_bytes(b"images")
+    store.area("samples/cats").put_bytes(b"of an operator who has named a folder in use")
     merges = [
         registry.merges.create(ids["cat"], "cat", task, OperationKind.NEW_CATEGORY)
         for task in ("queued", "distilling", "evaluating", "failed")
@@ -73,6 +74,9 @@ def test_areas_that_nothing_needs_are_dropped(context: CoordinatorContext) -> No
         samples_area("sub-0099"),
     ]
     assert sorted(sweep_areas(registry, store)) == sorted(left)
-    assert list(store.areas("samples")) == sorted(ids[name] for name in ("cat", "cow", "pig"))
+    assert list(store.areas("samples")) == [
+        "cats",
+        *sorted(ids[name] for name in ("cat", "cow", "pig")),
+    ]
     assert list(store.areas("jobs")) == [merge.id for merge in merges[:2]]
     assert sweep_areas(registry, store) == []

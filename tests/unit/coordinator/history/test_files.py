@@ -4,7 +4,13 @@ import pytest
 from PIL import Image
 
 from rootstock.coordinator.history.charts import draw_errors
-from rootstock.coordinator.history.files import file_names, new_marks, write_files
+from rootstock.coordinator.history.files import (
+    file_names,
+    new_marks,
+    remove_scratch,
+    scratch_folder,
+    write_files,
+)
 from rootstock.coordinator.history.record import MergeRecord
 from rootstock.coordinator.pictures.net import category_mark, edge_mark, task_mark
 from tests.support.merge_records import record
@@ -57,3 +63,18 @@ def test_errors_are_drawn_for_any_number_of_joins(
     with Image.open(path) as image:
         assert image.width > 400
         assert image.height > 30 * earlier
+
+
+def test_only_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:
+    scratch = tmp_path / "history"
+    with scratch_folder(scratch) as folder:
+        name = folder.name
+    (scratch / name).mkdir()
+    (scratch / name / "merge.json").touch()
+    (scratch / "notes.txt").touch()  # of an operator who has named a folder in use
+    remove_scratch(scratch)
+    assert [path.name for path in scratch.iterdir()] == ["notes.txt"]
+    (scratch / "notes.txt").unlink()
+    remove_scratch(scratch)
+    assert not scratch.exists()
+    remove_scratch(scratch)

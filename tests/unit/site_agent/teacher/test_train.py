@@ -11,7 +11,7 @@ from rootstock.common.weights import safetensors_io
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.teacher.package import write_blob
-from rootstock.site_agent.teacher.train import build_recipe
+from rootstock.site_agent.teacher.train import build_recipe, remove_checkpoints
 from tests.support import digits_lab
 
 RESNET = ArchitectureSpec(
@@ -67,3 +67,16 @@ def test_nettailor_loads_its_backbone(tmp_path: Path) -> None:
     recipe = build_recipe(digits_lab.lab(own.config, plan))
     assert recipe.name == "nettailor"
     assert str(recipe.settings()["nettailor.backbone"]).startswith("net ")
+
+
+def test_only_checkpoints_are_removed(tmp_path: Path) -> None:
+    training = tmp_path / "training"
+    for name in ("0" * 16 + "-" + "a" * 16, "-".join(["0" * 16] * 3), "cat", "black-cat"):
+        (training / name).mkdir(parents=True)
+        (training / name / "file").touch()
+    elsewhere = training / ("1" * 16 + "-" + "1" * 16)
+    elsewhere.symlink_to(training / "cat")
+    remove_checkpoints(tmp_path)
+    assert {path.name for path in training.iterdir()} == {"cat", "black-cat", elsewhere.name}
+    assert (training / "cat" / "file").exists()
+    remove_checkpoints(tmp_path / "cat")  # which has none
