@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc
 
 from rootstock.common.artifacts.gc import Collection, Count
-from rootstock.common.errors import NotFoundError, UnreachableError
+from rootstock.common.errors import IdentityError, NotFoundError, UnreachableError
 from rootstock.common.files import lock_owner
 from rootstock.common.protocol import Heads
 from rootstock.common.transport.channel import CLIENT_OPTIONS
@@ -34,7 +34,8 @@ class OperatorClient:
     """Calls a coordinator with the operator's credentials.
 
     Every call raises what the coordinator raised, `UnreachableError` if it does not answer, and
-    `IdentityError` if the token is not its operator's. NotFoundError: none has run there yet.
+    `IdentityError` if the token is not its operator's. NotFoundError: none has run there yet. What
+    answers at the address of a coordinator that does not run is another one, which took its port.
     """
 
     def __init__(self, state: Path) -> None:
@@ -44,6 +45,10 @@ class OperatorClient:
             self._address = (state / "address").read_text(encoding="utf-8").strip()
             token = (state / "operator-token").read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
+            if lock_owner(state) is not None:
+                raise UnreachableError(
+                    f"the coordinator of {state} starts; try again, and look into its log"
+                ) from error
             raise NotFoundError(
                 f"{error.filename}: no coordinator has run here; start `rootstock coordinator run`"
             ) from error
@@ -130,8 +135,10 @@ class OperatorClient:
         try:
             return method(request, timeout=seconds, metadata=self._metadata)
         except grpc.RpcError as error:
-            if from_peer(error) or not isinstance(error_from_rpc(error), UnreachableError):
-                raise error_from_rpc(error) from error
+            said = error_from_rpc(error)
+            another = isinstance(said, IdentityError) and lock_owner(self._state) is None
+            if not another and (from_peer(error) or not isinstance(said, UnreachableError)):
+                raise said from error
             raise self._unreachable(error.code().name) from error
 
     def _unreachable(self, why: str) -> UnreachableError:

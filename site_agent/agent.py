@@ -233,7 +233,7 @@ class _Agent:
     def _published(self, spool: Spool) -> Published:
         """Fetch the plan; RefusedError if nothing is trained yet, and would be for nothing."""
         published = self._client.patient(self._client.plan)
-        trained = spool.made_by(self._config.run_digest(published.digest)) is not None
+        trained = spool.made_by(self._config.run_digest(published.digest))
         if published.refusal and not trained:
             raise RefusedError(f"nothing was trained: {published.refusal}")
         return published
