@@ -25,11 +25,27 @@ class ServerConfig(Document):
     """Where the coordinator listens."""
 
     listen: str = "127.0.0.1:50051"
-    """host:port; port 0 takes a free one, written to `<state>/address`."""
+    """host:port for those that have joined; port 0 takes a free one, written to `<state>/address`.
+    """
+    join_listen: str | None = None
+    """host:port for those that are to join with an invitation; port 0 takes a free one, written to
+    `<state>/join-address`. None: nobody can join."""
+    host: str | None = None
+    """The name or address of this machine as labs reach it, for invitations. None: the host of
+    `join_listen`."""
     heartbeat_seconds: float = Field(default=10.0, gt=0, le=3600)
     max_open_uploads_per_site: int = Field(default=4, ge=1, le=1000)
     max_open_bytes_per_site: int = Field(default=16 << 30, ge=1 << 10)
     """Bytes of all blobs of a site's open uploads. 16 GiB are 28 VGG-16s in float32."""
+
+
+class IdentityConfig(Document):
+    """How long certificates are good for, in days; those in use are renewed at half of it."""
+
+    authority_days: float = Field(default=3650, gt=0, le=36_500)
+    server_days: float = Field(default=90, gt=0, le=36_500)
+    client_days: float = Field(default=90, gt=0, le=36_500)
+    """Of sites and operators. Who stays away for longer has to be invited again."""
 
 
 class PlanConfig(Document):
@@ -240,6 +256,7 @@ class CoordinatorConfig(StateConfig):
     model_config = ConfigDict(extra="forbid")
 
     server: ServerConfig = ServerConfig()
+    identity: IdentityConfig = IdentityConfig()
     plan: PlanConfig
     jobs: JobsConfig = JobsConfig()
     distillation: DistillationConfig = DistillationConfig()

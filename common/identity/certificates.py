@@ -91,9 +91,10 @@ def server_name(net: str) -> str:
     return f"{net}.rootstock.invalid"
 
 
-def make_authority(net: str, now: datetime, lifetime: timedelta) -> Authority:
-    """Make a net's certificate authority."""
-    key = new_key()
+def make_authority(
+    net: str, key: EllipticCurvePrivateKey, now: datetime, lifetime: timedelta
+) -> Authority:
+    """Make a net's certificate authority out of a key."""
     name = _subject(net)
     certificate = (
         _builder(key.public_key(), name, name, now, lifetime)

@@ -34,12 +34,13 @@ from rootstock.coordinator.registry.records import (
     Upload,
     UploadReferences,
 )
-from rootstock.coordinator.registry.sites import Sites
+from rootstock.coordinator.registry.sites import COORDINATOR, Sites
 from rootstock.coordinator.registry.submissions import Submissions
 from rootstock.coordinator.registry.uploads import Uploads
 from rootstock.coordinator.registry.versions import Versions
 
 __all__ = [
+    "COORDINATOR",
     "OPEN_MERGES",
     "Access",
     "Certificate",

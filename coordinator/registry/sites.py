@@ -10,6 +10,9 @@ from rootstock.coordinator.registry.database import Subject
 from rootstock.coordinator.registry.records import Site
 from rootstock.coordinator.registry.tables import FormerKeyRow, SiteRow
 
+COORDINATOR = "coordinator"
+"""The name under which the coordinator signs what it learns; no lab may join with it."""
+
 
 class Sites(Subject):
     """The sites table, and the signing keys that sites had before."""
@@ -65,6 +68,7 @@ def bind_key(session: Session, site: str, public_key: bytes, now: float, *, agai
     row = session.get(SiteRow, site)
     if row is None:
         session.add(SiteRow(name=site, public_key=public_key, joined_at=now))
+        session.info["members"] = True
         return
     if row.public_key == public_key:
         return

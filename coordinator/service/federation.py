@@ -13,8 +13,8 @@ from rootstock.common.errors import ConflictError, ProtocolVersionError
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth.operations import Intent, Refusal
-from rootstock.coordinator.merges.result import COORDINATOR
 from rootstock.coordinator.plan.heads import CurrentHeads
+from rootstock.coordinator.registry import COORDINATOR
 from rootstock.coordinator.service.downloads import Downloads
 from rootstock.coordinator.service.interceptors import caller
 from rootstock.coordinator.service.messages import evaluation_report, receipt_message

@@ -32,7 +32,7 @@ from rootstock.common.identity.certificates import (
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-AUTHORITY = make_authority("digits", NOW, 3650 * DAY)
+AUTHORITY = make_authority("digits", new_key(), NOW, 3650 * DAY)
 KEY = new_key().public_key()
 
 
@@ -100,8 +100,14 @@ NAMED = "spiffe://digits/site/cat-lab"
 @pytest.mark.parametrize(
     ("certificate", "rule"),
     [
-        (to_pem(site(authority=make_authority("digits", NOW, DAY))), "not signed by this net's"),
-        (to_pem(site(authority=make_authority("animals", NOW, DAY))), "not signed by this net's"),
+        (
+            to_pem(site(authority=make_authority("digits", new_key(), NOW, DAY))),
+            "not signed by this net's",
+        ),
+        (
+            to_pem(site(authority=make_authority("animals", new_key(), NOW, DAY))),
+            "not signed by this net's",
+        ),
         (to_pem(issue_server(AUTHORITY, KEY, NOW, DAY)), "none of a client"),
         (to_pem(AUTHORITY.certificate), "none of a client"),
         (forged(uri(NAMED), purpose=ExtendedKeyUsageOID.SERVER_AUTH), "none of a client"),
@@ -172,7 +178,7 @@ def test_serial_numbers_are_not_used_twice() -> None:
 
 
 def test_nothing_outlives_the_authority() -> None:
-    short = make_authority("digits", NOW, DAY)
+    short = make_authority("digits", new_key(), NOW, DAY)
     assert site(authority=short).not_valid_after_utc == NOW + DAY
     assert half_life(short.certificate) == NOW + (DAY - CLOCK_SKEW) / 2
 
@@ -218,7 +224,7 @@ def test_another_request_is_refused(request_: bytes, error: type[RootstockError]
 
 def test_a_fingerprint_is_of_one_authority() -> None:
     mine = authority_fingerprint(AUTHORITY.certificate)
-    other = authority_fingerprint(make_authority("digits", NOW, DAY).certificate)
+    other = authority_fingerprint(make_authority("digits", new_key(), NOW, DAY).certificate)
     assert mine != other
     assert check_fingerprint(f" {mine.upper()}\n") == mine
 

@@ -18,7 +18,7 @@ from rootstock.common.identity.credentials import Credentials, read_certificate,
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
-AUTHORITY = make_authority("digits", NOW, DAY)
+AUTHORITY = make_authority("digits", new_key(), NOW, DAY)
 
 
 def credentials() -> Credentials:
