@@ -19,7 +19,9 @@ from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 from rootstock.protos.rootstock.operator.v1 import operator_pb2_grpc
 
 if TYPE_CHECKING:
+    from rootstock.coordinator.identity.members import MemberState, Offer
     from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
+    from rootstock.coordinator.registry import Access
 
 _Answer = TypeVar("_Answer")
 
@@ -113,6 +115,42 @@ class OperatorClient:
         """Take the published heads back; return them."""
         answer = self._call(self._stub.RetireHeads, pb.RetireHeadsRequest(reason=reason))
         return Heads.parse(answer.heads, what="retired heads")
+
+    def invite(self, name: str, access: Access, seconds: float, *, again: bool = False) -> Offer:
+        """Invite someone to join under a name, once."""
+        from rootstock.coordinator.identity.members import Offer
+
+        request = pb.InviteRequest(name=name, access=access, seconds=seconds, again=again)
+        answer = self._call(self._stub.Invite, request)
+        return Offer(answer.token, answer.address, answer.authority)
+
+    def list_members(self) -> list[MemberState]:
+        """Return sites, operators and invitations."""
+        from rootstock.coordinator.identity.members import MemberState
+        from rootstock.coordinator.registry import Access
+
+        answer = self._call(self._stub.ListMembers, pb.ListMembersRequest())
+        return [
+            MemberState(
+                each.name, Access(each.access), each.state, each.reason, each.expires_at or None
+            )
+            for each in answer.members
+        ]
+
+    def disable(self, name: str, reason: str) -> None:
+        """Refuse a site's calls until it is enabled."""
+        request = pb.SetSiteEnabledRequest(name=name, enabled=False, reason=reason)
+        self._call(self._stub.SetSiteEnabled, request)
+
+    def enable(self, name: str) -> None:
+        """Take a site's calls again."""
+        request = pb.SetSiteEnabledRequest(name=name, enabled=True)
+        self._call(self._stub.SetSiteEnabled, request)
+
+    def revoke(self, name: str, reason: str, *, operator: bool = False) -> int:
+        """Revoke all certificates of a site or an operator; return how many were good till now."""
+        request = pb.RevokeMemberRequest(name=name, operator=operator, reason=reason)
+        return int(self._call(self._stub.RevokeMember, request).revoked)
 
     def collect_garbage(self) -> Collection:
         """Delete the blobs that nothing needs any more; return what was there."""

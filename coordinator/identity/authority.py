@@ -55,6 +55,8 @@ class NetAuthority:
         lab that has joined. ConfigurationError if it is another net's.
         """
         self.clock = clock
+        self.made = not StatePaths(config).authority.exists()
+        """Whether this is the first start, which makes the authority."""
         self._lifetimes = config.identity
         self._paths = StatePaths(config)
         self._authority = _load_or_create(self._paths, config, clock())

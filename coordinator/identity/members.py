@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from socket import getfqdn
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from pydantic import TypeAdapter
 
-from rootstock.common.errors import ConflictError, IdentityError, IntegrityError
+from rootstock.common.documents import schema_errors
+from rootstock.common.errors import ConfigurationError, ConflictError, IdentityError, IntegrityError
+from rootstock.common.files import only_one
 from rootstock.common.identity.certificates import Role, half_life, new_key, requested_key
 from rootstock.common.identity.credentials import Credentials, read_credentials
 from rootstock.common.identity.keys import verify
+from rootstock.common.nets.spec import Name
 from rootstock.common.protocol import join_bytes
+from rootstock.common.transport.channel import Address, parse_address
+from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.identity.authority import NetAuthority
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import COORDINATOR, Access, Certificate, Registry
 
 LOCAL_OPERATOR = "local"
 """The operator who works at the coordinator's machine: the one who can read its state folder."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An invitation as it is given to whoever is to join."""
+
+    token: str
+    address: str
+    """host:port of the listener that takes it."""
+    authority: str
+    """The fingerprint of the net's authority."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +77,57 @@ class MemberState:
 class Members:
     """What may be done about who is a member."""
 
-    def __init__(self, registry: Registry, authority: NetAuthority) -> None:
+    def __init__(
+        self, registry: Registry, authority: NetAuthority, config: CoordinatorConfig
+    ) -> None:
         self._registry = registry
         self._authority = authority
+        self._config = config
+        self._paths = StatePaths(config)
 
-    def invite(self, name: str, access: Access, seconds: float, *, again: bool) -> str:
-        """Invite a member under a name; return the token."""
+    @property
+    def made(self) -> bool:
+        """Whether the net's authority was made just now."""
+        return self._authority.made
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the net's authority."""
+        return self._authority.fingerprint
+
+    def invite(self, name: str, access: Access, seconds: float, *, again: bool = False) -> Offer:
+        """Invite a member under a name, for so many seconds.
+
+        ConflictError if the name is taken, unless its member is to join `again`;
+        ConfigurationError if the coordinator listens to nobody who joins.
+        """
+        with schema_errors("name"):
+            TypeAdapter(Name).validate_python(name)
         if name in (COORDINATOR, LOCAL_OPERATOR):
             raise ConflictError(f"the name '{name}' is the coordinator's own; choose another name")
-        return self._registry.invitations.create(name, access, seconds, again=again)
+        address = self._join_address()
+        token = self._registry.invitations.create(name, access, seconds, again=again)
+        return Offer(token, address, self._authority.fingerprint)
+
+    def _join_address(self) -> str:
+        """Return where who is invited reaches the coordinator."""
+        server = self._config.server
+        if server.join_listen is None:
+            raise ConfigurationError(
+                "server.join_listen is not set, so that nobody can join; set it to host:port in "
+                "coordinator.toml and start the coordinator"
+            )
+        listen = parse_address(server.join_listen)
+        with suppress(FileNotFoundError):
+            # The port that it has, or had last.
+            listen = parse_address(self._paths.join_address.read_text("utf-8"))
+        if listen.port == 0:
+            raise ConfigurationError(
+                f'server.join_listen = "{server.join_listen}" takes any free port; start the '
+                "coordinator, which then knows it, or name one"
+            )
+        host = server.host or (getfqdn() if listen.unspecified else listen.host)
+        return str(Address(host, listen.port))
 
     def join(self, request: JoinRequest) -> Joined:
         """Trade an invitation for a certificate.
@@ -81,7 +142,7 @@ class Members:
             try:
                 verify(request.signing_key, request.proof, signed, what="the request to join")
             except IntegrityError as error:
-                raise IdentityError(f"{error}") from error
+                raise IdentityError(str(error)) from error
         invitation = self._registry.invitations.redeem(request.token, request.signing_key)
         certificate = self.issue(invitation.name, invitation.access, key)
         return Joined(invitation.name, invitation.access, certificate)
@@ -98,12 +159,13 @@ class Members:
         )
         return certificate
 
-    def local_operator(self, paths: StatePaths) -> Credentials:
+    def local_operator(self) -> Credentials:
         """Return the local operator's credentials, in the state folder; renewed at half-life."""
-        path = paths.operator_credentials
+        path = self._paths.operator_credentials
         if path.exists():
             found = read_credentials(path)
-            known = {each.serial for each in self._registry.certificates.all()}
+            certificates = self._registry.certificates.all()
+            known = {each.serial for each in certificates if each.revoked_at is None}
             if (
                 found.authority == self._authority.certificate
                 and self._authority.clock() < half_life(found.certificate)
@@ -124,16 +186,37 @@ class Members:
         """Take a site's calls again."""
         self._registry.sites.enable(name)
 
-    def revoke(self, name: str, access: Access, reason: str) -> int:
-        """Revoke all certificates of a member; return how many were good until now."""
-        return self._registry.certificates.revoke(name, access, reason)
+    def revoke(self, name: str, reason: str, *, operator: bool = False) -> int:
+        """Revoke all certificates of a site or an operator; return how many were good till now."""
+        access = Access.ADMIN if operator else Access.SITE
+        revoked = self._registry.certificates.revoke(name, access, reason)
+        if operator and name == LOCAL_OPERATOR:
+            self.local_operator()  # who can read the state folder is the operator, by another key
+        return revoked
 
-    def all(self) -> list[MemberState]:
+    def list_members(self) -> list[MemberState]:
         """Return members and those who are invited, sites first."""
         now = self._authority.clock().timestamp()
         return sorted(
             _states(self._registry, now), key=lambda each: (each.access != Access.SITE, each.name)
         )
+
+
+@contextmanager
+def open_members(config: CoordinatorConfig) -> Iterator[Members]:
+    """Open who is a member as the state folder's only writer, with an authority made if missing.
+
+    ConflictError if a coordinator runs there.
+    """
+    paths = StatePaths(config)
+    with only_one(paths.state, "coordinator"):
+        registry = Registry(paths.database)
+        try:
+            members = Members(registry, NetAuthority(config), config)
+            members.local_operator()
+            yield members
+        finally:
+            registry.close()
 
 
 def _states(registry: Registry, now: float) -> Iterator[MemberState]:

@@ -10,11 +10,13 @@ import structlog
 
 from rootstock import __version__
 from rootstock.common.errors import ConflictError, ProtocolVersionError
+from rootstock.common.identity.certificates import requested_key, to_pem
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth.operations import Intent, Refusal
+from rootstock.coordinator.identity.members import Members
 from rootstock.coordinator.plan.heads import CurrentHeads
-from rootstock.coordinator.registry import COORDINATOR
+from rootstock.coordinator.registry import COORDINATOR, Access
 from rootstock.coordinator.service.downloads import Downloads
 from rootstock.coordinator.service.interceptors import caller
 from rootstock.coordinator.service.messages import evaluation_report, receipt_message
@@ -35,12 +37,14 @@ class Federation(FederationServicer):
         subscriptions: Subscriptions,
         uploads: UploadSessions,
         downloads: Downloads,
+        members: Members,
     ) -> None:
         self._context = context
         self._heads = heads
         self._subscriptions = subscriptions
         self._uploads = uploads
         self._downloads = downloads
+        self._members = members
         self._plan = context.plan.canonical(), context.plan.content_digest()
         self._log = structlog.get_logger("federation")
 
@@ -119,6 +123,17 @@ class Federation(FederationServicer):
             take_report, self._context.registry, caller(), evaluation_report(request)
         )
         return pb.ReportEvaluationResponse(first=first)
+
+    async def RenewCertificate(
+        self, request: pb.RenewCertificateRequest, _context: Any
+    ) -> pb.RenewCertificateResponse:
+        """Sign a new certificate for the site that calls."""
+        key = requested_key(request.certificate_request)
+        certificate = await asyncio.to_thread(self._members.issue, caller(), Access.SITE, key)
+        self._log.info(
+            "certificate.renewed", site=caller(), serial=f"{certificate.serial_number:x}"
+        )
+        return pb.RenewCertificateResponse(certificate=to_pem(certificate))
 
 
 def negotiate(request: pb.GetPlanRequest) -> int:

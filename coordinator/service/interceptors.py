@@ -31,18 +31,13 @@ def caller() -> str:
     return _CALLER.get()
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Lets in sites that sign their calls, and the operator who has the token.
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Ends calls of ours that raise one of our errors with its status; a fault stays a fault.
 
-    Calls that raise one of our errors end with its status; a fault of ours stays a fault. Health
-    and reflection are left as they are.
+    Health and reflection are left as they are.
     """
 
-    def __init__(self, registry: Registry, operator_token: str) -> None:
-        self._registry = registry
-        self._authorization = f"Bearer {operator_token}".encode()
-        self._nonces = NonceMemory()
-        self._keys: dict[str, bytes] = {}  # a name never changes its key
+    def __init__(self) -> None:
         self._log = structlog.get_logger("service")
 
     async def intercept_service(
@@ -53,7 +48,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Wrap the handler of a call of ours."""
         handler: Any = await continuation(details)
         method = details.method
-        if handler is None or not method.startswith((FEDERATION, OPERATOR)):
+        if handler is None or not method.startswith("/rootstock."):
             return handler
         sides = (handler.request_streaming, handler.response_streaming)
         kind = "_".join("stream" if streaming else "unary" for streaming in sides)
@@ -82,14 +77,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _around(self, method: str, request: Any, context: Any) -> AsyncIterator[None]:
         try:
-            metadata = [(key, value) for key, value in context.invocation_metadata() or ()]
-            if method.startswith(OPERATOR):
-                self._check_operator(metadata)
-            elif method == JOIN:
-                _CALLER.set(_joining(request, metadata))
-            else:
-                _CALLER.set(await asyncio.to_thread(self._verified, method, metadata))
-            yield
+            async with self._admitted(method, request, context):
+                yield
         except RootstockError as error:
             code, message, trailing = abort_status(error)
             kind = type(error).__name__
@@ -99,6 +88,33 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if not context.done():
                 self._log.exception("call.failed", method=method)
             raise
+
+    @asynccontextmanager
+    async def _admitted(self, _method: str, _request: Any, _context: Any) -> AsyncIterator[None]:
+        """Run a call of whoever may make it; everyone may."""
+        yield
+
+
+class CallInterceptor(ErrorInterceptor):
+    """Lets in sites that sign their calls, and the operator who has the token."""
+
+    def __init__(self, registry: Registry, operator_token: str) -> None:
+        super().__init__()
+        self._registry = registry
+        self._authorization = f"Bearer {operator_token}".encode()
+        self._nonces = NonceMemory()
+        self._keys: dict[str, bytes] = {}  # a name never changes its key
+
+    @asynccontextmanager
+    async def _admitted(self, method: str, request: Any, context: Any) -> AsyncIterator[None]:
+        metadata = [(key, value) for key, value in context.invocation_metadata() or ()]
+        if method.startswith(OPERATOR):
+            self._check_operator(metadata)
+        elif method == JOIN:
+            _CALLER.set(_joining(request, metadata))
+        else:
+            _CALLER.set(await asyncio.to_thread(self._verified, method, metadata))
+        yield
 
     def _check_operator(self, metadata: list[tuple[str, Any]]) -> None:
         given = str(dict(metadata).get("authorization", "")).encode()

@@ -15,11 +15,12 @@ from rootstock.common.files import storage_errors, write_bytes
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.garbage.collector import Collector
+from rootstock.coordinator.identity.members import Members
 from rootstock.coordinator.learning.operations import Operations
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.forget import forget_samples
 from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
-from rootstock.coordinator.registry import Merge, Submission, SubmissionState
+from rootstock.coordinator.registry import Access, Merge, Submission, SubmissionState
 from rootstock.coordinator.service.uploads.gate import blob_entries
 from rootstock.coordinator.service.uploads.sessions import UploadSessions
 from rootstock.coordinator.service.watch import Subscriptions
@@ -55,6 +56,7 @@ class Operator(OperatorServicer):
         subscriptions: Subscriptions,
         uploads: UploadSessions,
         collector: Collector,
+        members: Members,
         experiment_id: Callable[[], str],
     ) -> None:
         self._context = context
@@ -63,6 +65,7 @@ class Operator(OperatorServicer):
         self._subscriptions = subscriptions
         self._uploads = uploads
         self._collector = collector
+        self._members = members
         self._experiment_id = experiment_id
         self._operations = Operations(context)
 
@@ -158,6 +161,60 @@ class Operator(OperatorServicer):
         retired = await asyncio.to_thread(self._operations.retire_heads, _reason(request.reason))
         return pb.PublishedHeads(heads=retired.canonical())
 
+    async def Invite(self, request: pb.InviteRequest, _context: Any) -> pb.InviteResponse:
+        """Invite someone to join under a name."""
+        offer = await asyncio.to_thread(
+            self._members.invite,
+            request.name,
+            _access(request.access),
+            request.seconds,
+            again=request.again,
+        )
+        return pb.InviteResponse(
+            token=offer.token, address=offer.address, authority=offer.authority
+        )
+
+    async def ListMembers(
+        self, _request: pb.ListMembersRequest, _context: Any
+    ) -> pb.ListMembersResponse:
+        """Return sites, operators and invitations."""
+        members = await asyncio.to_thread(self._members.list_members)
+        return pb.ListMembersResponse(
+            members=[
+                pb.Member(
+                    name=each.name,
+                    access=each.access,
+                    state=each.state,
+                    reason=each.reason,
+                    expires_at=each.expires_at or 0.0,
+                )
+                for each in members
+            ]
+        )
+
+    async def SetSiteEnabled(
+        self, request: pb.SetSiteEnabledRequest, _context: Any
+    ) -> pb.SetSiteEnabledResponse:
+        """Refuse a site's calls, or take them again."""
+        if request.enabled:
+            await asyncio.to_thread(self._members.enable, request.name)
+        else:
+            reason = _reason(request.reason)
+            await asyncio.to_thread(self._members.disable, request.name, reason)
+        return pb.SetSiteEnabledResponse()
+
+    async def RevokeMember(
+        self, request: pb.RevokeMemberRequest, _context: Any
+    ) -> pb.RevokeMemberResponse:
+        """Revoke every certificate of a member."""
+        revoked = await asyncio.to_thread(
+            self._members.revoke,
+            request.name,
+            _reason(request.reason),
+            operator=request.operator,
+        )
+        return pb.RevokeMemberResponse(revoked=revoked)
+
     def _status(self, watching: set[str]) -> pb.GetStatusResponse:
         registry = self._registry
         held_bytes = registry.uploads.held_bytes()
@@ -213,6 +270,13 @@ class Operator(OperatorServicer):
             logged=row.logged,
             held=not row.released,
         )
+
+
+def _access(text: str) -> Access:
+    try:
+        return Access(text)
+    except ValueError as error:
+        raise SchemaError(f"access {text[:40]!r} is none of {', '.join(Access)}") from error
 
 
 def _reason(reason: str) -> str:

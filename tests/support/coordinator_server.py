@@ -61,9 +61,9 @@ def config(state: Path, **server: Any) -> CoordinatorConfig:
     return CoordinatorConfig(
         net="animals",
         state=state,
-        server=ServerConfig(listen="127.0.0.1:0", **server)
-        if "listen" not in server
-        else ServerConfig(**server),
+        server=ServerConfig(
+            **{"listen": "127.0.0.1:0", "join_listen": "127.0.0.1:0", **server},
+        ),
         plan=PlanConfig(
             architecture=ARCHITECTURE,
             tasks=(TaskSpec(name="classification"),),

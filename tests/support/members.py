@@ -9,16 +9,19 @@ from rootstock.common.identity.certificates import make_request, new_key
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.protocol import join_bytes
-from rootstock.coordinator.config import CoordinatorConfig, IdentityConfig, PlanConfig
+from rootstock.coordinator.config import CoordinatorConfig, IdentityConfig, PlanConfig, ServerConfig
 from rootstock.coordinator.identity.members import JoinRequest
 from tests.support.registry_uploads import Clock
 
 
-def config(state: Path, net: str = "digits", **days: float) -> CoordinatorConfig:
+def config(
+    state: Path, net: str = "digits", join_listen: str | None = "127.0.0.1:50052", **days: float
+) -> CoordinatorConfig:
     architecture = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
     return CoordinatorConfig(
         net=net,
         state=state,
+        server=ServerConfig(join_listen=join_listen),
         plan=PlanConfig(architecture=architecture),
         identity=IdentityConfig(**days),
     )

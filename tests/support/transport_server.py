@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from rootstock.common.errors import RootstockError
-from rootstock.common.transport.channel import SERVER_OPTIONS, open_channel
+from rootstock.common.transport.channel import open_channel, server_options
 from rootstock.common.transport.chunks import ChunkReceiver
 from rootstock.common.transport.download import download_responses
 from rootstock.common.transport.receive import receive
@@ -94,7 +94,7 @@ def serving(folder: Path) -> Iterator[tuple[Server, pb_grpc.FederationStub]]:
     started, stop = threading.Event(), threading.Event()
 
     async def serve() -> None:
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = grpc.aio.server(options=server_options())
         pb_grpc.add_FederationServicer_to_server(service, server)
         service.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()

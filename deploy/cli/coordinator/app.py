@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from rootstock.common.config import load
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.deploy.cli.access import operations, running
-from rootstock.deploy.cli.coordinator import heads
+from rootstock.deploy.cli.coordinator import heads, members
 from rootstock.deploy.cli.coordinator.tables import restored_table, status_tables
 from rootstock.deploy.cli.extras import CoordinatorGroup
 from rootstock.deploy.cli.options import AsJson, Config, Reason
@@ -159,3 +159,6 @@ def rebuild(
         f"{len(merges)} merges at {uri}: {summary}",
         as_json=as_json,
     )
+
+
+members.add_to(app)

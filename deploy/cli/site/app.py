@@ -14,6 +14,7 @@ from rootstock.common.errors import NotFoundError
 from rootstock.common.files import runs_in
 from rootstock.deploy.cli.options import AsJson, SiteConfigFile
 from rootstock.deploy.cli.site.adapt import adapt
+from rootstock.deploy.cli.site.join import join
 from rootstock.deploy.cli.site.sources import sources
 from rootstock.deploy.output import PEOPLE, StageLines, moment, print_result
 from rootstock.site_agent.config import SiteConfig
@@ -91,5 +92,6 @@ def _has_terminal() -> bool:
     return True
 
 
+app.command()(join)
 app.command()(adapt)
 app.command()(sources)

@@ -21,7 +21,7 @@ from rootstock.common.logs import log_to
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import Plan
-from rootstock.common.transport.channel import SERVER_OPTIONS, open_channel
+from rootstock.common.transport.channel import open_channel, server_options
 from rootstock.common.weights.manifest import Recipe, TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
 from rootstock.coordinator.context import CoordinatorContext
@@ -151,7 +151,7 @@ def serve_bare(_folder: Path) -> dict[str, Any]:
         return federation_pb2.UploadResponse(durable_offset=size)
 
     async def run() -> int:
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = grpc.aio.server(options=server_options())
         handler = grpc.stream_unary_rpc_method_handler(
             drop,
             request_deserializer=federation_pb2.UploadRequest.FromString,

@@ -74,6 +74,11 @@ class FederationStub:
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.SerializeToString,
                 response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.FromString,
                 _registered_method=True)
+        self.RenewCertificate = channel.unary_unary(
+                '/rootstock.federation.v1.Federation/RenewCertificate',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateResponse.FromString,
+                _registered_method=True)
 
 
 class FederationServicer:
@@ -135,6 +140,13 @@ class FederationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewCertificate(self, request, context):
+        """Signs a new certificate for the caller, before the one that it calls with expires.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FederationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -177,6 +189,11 @@ def add_FederationServicer_to_server(servicer, server):
                     servicer.ReportEvaluation,
                     request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.FromString,
                     response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.SerializeToString,
+            ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -395,6 +412,33 @@ class Federation:
             '/rootstock.federation.v1.Federation/ReportEvaluation',
             rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.SerializeToString,
             rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.federation.v1.Federation/RenewCertificate',
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,8 @@ class FederationStub:
     """Events for this site after the cursor, then live ones, with heartbeats in between."""
     ReportEvaluation: _grpc.UnaryUnaryMultiCallable[_federation_pb2.ReportEvaluationRequest, _federation_pb2.ReportEvaluationResponse]
     """Numbers, and the digest of a refined adapter uploaded before. At least once; keyed by id."""
+    RenewCertificate: _grpc.UnaryUnaryMultiCallable[_federation_pb2.RenewCertificateRequest, _federation_pb2.RenewCertificateResponse]
+    """Signs a new certificate for the caller, before the one that it calls with expires."""
 
 @_typing.type_check_only
 class FederationAsyncStub(FederationStub):
@@ -73,6 +75,8 @@ class FederationAsyncStub(FederationStub):
     """Events for this site after the cursor, then live ones, with heartbeats in between."""
     ReportEvaluation: _aio.UnaryUnaryMultiCallable[_federation_pb2.ReportEvaluationRequest, _federation_pb2.ReportEvaluationResponse]  # type: ignore[assignment]
     """Numbers, and the digest of a refined adapter uploaded before. At least once; keyed by id."""
+    RenewCertificate: _aio.UnaryUnaryMultiCallable[_federation_pb2.RenewCertificateRequest, _federation_pb2.RenewCertificateResponse]  # type: ignore[assignment]
+    """Signs a new certificate for the caller, before the one that it calls with expires."""
 
 class FederationServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -138,5 +142,13 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.ReportEvaluationResponse, _abc.Awaitable[_federation_pb2.ReportEvaluationResponse]]:
         """Numbers, and the digest of a refined adapter uploaded before. At least once; keyed by id."""
+
+    @_abc_1.abstractmethod
+    def RenewCertificate(
+        self,
+        request: _federation_pb2.RenewCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_federation_pb2.RenewCertificateResponse, _abc.Awaitable[_federation_pb2.RenewCertificateResponse]]:
+        """Signs a new certificate for the caller, before the one that it calls with expires."""
 
 def add_FederationServicer_to_server(servicer: FederationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

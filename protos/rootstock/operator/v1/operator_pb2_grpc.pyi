@@ -54,6 +54,14 @@ class OperatorStub:
     """Publishes auxiliary heads in place of those there are."""
     RetireHeads: _grpc.UnaryUnaryMultiCallable[_operator_pb2.RetireHeadsRequest, _operator_pb2.PublishedHeads]
     """Takes the published heads back; answers what was retired."""
+    Invite: _grpc.UnaryUnaryMultiCallable[_operator_pb2.InviteRequest, _operator_pb2.InviteResponse]
+    """Invites someone to join under a name, once."""
+    ListMembers: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListMembersRequest, _operator_pb2.ListMembersResponse]
+    """Lists sites and operators, and who is invited."""
+    SetSiteEnabled: _grpc.UnaryUnaryMultiCallable[_operator_pb2.SetSiteEnabledRequest, _operator_pb2.SetSiteEnabledResponse]
+    """Refuses a site's calls, or takes them again."""
+    RevokeMember: _grpc.UnaryUnaryMultiCallable[_operator_pb2.RevokeMemberRequest, _operator_pb2.RevokeMemberResponse]
+    """Revokes every certificate of a site or an operator."""
 
 @_typing.type_check_only
 class OperatorAsyncStub(OperatorStub):
@@ -79,6 +87,14 @@ class OperatorAsyncStub(OperatorStub):
     """Publishes auxiliary heads in place of those there are."""
     RetireHeads: _aio.UnaryUnaryMultiCallable[_operator_pb2.RetireHeadsRequest, _operator_pb2.PublishedHeads]  # type: ignore[assignment]
     """Takes the published heads back; answers what was retired."""
+    Invite: _aio.UnaryUnaryMultiCallable[_operator_pb2.InviteRequest, _operator_pb2.InviteResponse]  # type: ignore[assignment]
+    """Invites someone to join under a name, once."""
+    ListMembers: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListMembersRequest, _operator_pb2.ListMembersResponse]  # type: ignore[assignment]
+    """Lists sites and operators, and who is invited."""
+    SetSiteEnabled: _aio.UnaryUnaryMultiCallable[_operator_pb2.SetSiteEnabledRequest, _operator_pb2.SetSiteEnabledResponse]  # type: ignore[assignment]
+    """Refuses a site's calls, or takes them again."""
+    RevokeMember: _aio.UnaryUnaryMultiCallable[_operator_pb2.RevokeMemberRequest, _operator_pb2.RevokeMemberResponse]  # type: ignore[assignment]
+    """Revokes every certificate of a site or an operator."""
 
 class OperatorServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -167,5 +183,37 @@ class OperatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.PublishedHeads, _abc.Awaitable[_operator_pb2.PublishedHeads]]:
         """Takes the published heads back; answers what was retired."""
+
+    @_abc_1.abstractmethod
+    def Invite(
+        self,
+        request: _operator_pb2.InviteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.InviteResponse, _abc.Awaitable[_operator_pb2.InviteResponse]]:
+        """Invites someone to join under a name, once."""
+
+    @_abc_1.abstractmethod
+    def ListMembers(
+        self,
+        request: _operator_pb2.ListMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.ListMembersResponse, _abc.Awaitable[_operator_pb2.ListMembersResponse]]:
+        """Lists sites and operators, and who is invited."""
+
+    @_abc_1.abstractmethod
+    def SetSiteEnabled(
+        self,
+        request: _operator_pb2.SetSiteEnabledRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.SetSiteEnabledResponse, _abc.Awaitable[_operator_pb2.SetSiteEnabledResponse]]:
+        """Refuses a site's calls, or takes them again."""
+
+    @_abc_1.abstractmethod
+    def RevokeMember(
+        self,
+        request: _operator_pb2.RevokeMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.RevokeMemberResponse, _abc.Awaitable[_operator_pb2.RevokeMemberResponse]]:
+        """Revokes every certificate of a site or an operator."""
 
 def add_OperatorServicer_to_server(servicer: OperatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,11 +4,11 @@ from rootstock.common.errors import ConfigurationError
 from rootstock.common.transport.channel import (
     CLIENT_OPTIONS,
     MAX_MESSAGE_BYTES,
-    SERVER_OPTIONS,
     Address,
     open_channel,
     parse_address,
     require_loopback,
+    server_options,
 )
 from rootstock.common.weights.manifest import MAX_MANIFEST_BYTES
 
@@ -53,7 +53,7 @@ def test_other_addresses_need_tls(text: str) -> None:
 
 
 def test_both_sides_agree() -> None:
-    client, server = dict(CLIENT_OPTIONS), dict(SERVER_OPTIONS)
+    client, server = dict(CLIENT_OPTIONS), dict(server_options())
     for options in (client, server):
         assert options["grpc.max_receive_message_length"] == MAX_MESSAGE_BYTES
     assert MAX_MESSAGE_BYTES > 2 * MAX_MANIFEST_BYTES

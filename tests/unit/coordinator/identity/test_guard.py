@@ -26,7 +26,7 @@ class Guarded:
         self.times = Times()
         self.registry = Registry(f"sqlite:///{state / 'registry.sqlite'}", self.times.seconds)
         self.authority = NetAuthority(config(state), self.times)
-        self.members = Members(self.registry, self.authority)
+        self.members = Members(self.registry, self.authority, config(state))
         self.guard = Guard(self.registry, self.authority.certificate, self.times)
         for name in ("cat-lab", "dog-lab"):
             self.registry.sites.join(name, name.encode().ljust(32))
@@ -81,7 +81,7 @@ async def test_who_is_disabled_may_call_again_once_enabled(net: Guarded) -> None
 
 
 async def test_a_certificate_is_revoked_and_a_newer_one_is_not(net: Guarded) -> None:
-    net.members.revoke("cat-lab", Access.SITE, "stolen")
+    net.members.revoke("cat-lab", "stolen")
     newer = net.issue("cat-lab")
     refused(net, net.cat, "was revoked: stolen.*invite cat-lab --again")
     assert net.guard.caller(newer).name == "cat-lab"
@@ -94,7 +94,7 @@ async def test_a_certificate_expires(net: Guarded) -> None:
 
 
 def revoke(net: Guarded) -> None:
-    net.members.revoke("cat-lab", Access.SITE, "stolen")
+    net.members.revoke("cat-lab", "stolen")
 
 
 def disable(net: Guarded) -> None:
@@ -136,7 +136,7 @@ async def test_a_call_ends_when_its_certificate_does(tmp_path: Path) -> None:
     settings = config(tmp_path, client_days=timedelta(seconds=0.3) / timedelta(days=1))
     registry = Registry(f"sqlite:///{tmp_path / 'registry.sqlite'}")
     authority = NetAuthority(settings)
-    members = Members(registry, authority)
+    members = Members(registry, authority, settings)
     guard = Guard(registry, authority.certificate)
     end = guard.start()
     certificate = members.issue("ann", Access.VIEW, new_key().public_key())

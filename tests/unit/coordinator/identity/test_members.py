@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rootstock.common.errors import ConflictError, IdentityError, RootstockError, SchemaError
+from rootstock.common.errors import (
+    ConfigurationError,
+    ConflictError,
+    IdentityError,
+    RootstockError,
+    SchemaError,
+)
 from rootstock.common.identity.certificates import (
     Role,
     make_request,
@@ -16,8 +23,7 @@ from rootstock.common.identity.certificates import (
 )
 from rootstock.common.identity.keys import SigningKey
 from rootstock.coordinator.identity.authority import NetAuthority
-from rootstock.coordinator.identity.members import JoinRequest, Members
-from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.identity.members import JoinRequest, Members, open_members
 from rootstock.coordinator.registry import Access, Registry
 from tests.support.members import Times, config, request
 
@@ -31,14 +37,14 @@ class Net:
         self.times = Times()
         self.registry = Registry(f"sqlite:///{state / 'registry.sqlite'}", self.times.seconds)
         self.authority = NetAuthority(config(state), self.times)
-        self.members = Members(self.registry, self.authority)
-        self.paths = StatePaths(config(state))
+        self.members = Members(self.registry, self.authority, config(state))
+        self.config = config(state)
 
     def invite(self, name: str, access: Access = Access.SITE, *, again: bool = False) -> str:
-        return self.members.invite(name, access, DAY, again=again)
+        return self.members.invite(name, access, DAY, again=again).token
 
     def states(self) -> dict[str, str]:
-        return {each.name: each.state for each in self.members.all()}
+        return {each.name: each.state for each in self.members.list_members()}
 
 
 @pytest.fixture
@@ -121,8 +127,11 @@ def test_members_are_listed_with_what_they_may(net: Net) -> None:
     net.members.join(request(net.invite("ann", Access.DECIDE)))
     net.invite("pig-lab")
     net.members.disable("cow-lab", "audit")
-    net.members.revoke("dog-lab", Access.SITE, "stolen")
-    found = [(each.name, each.access.value, each.state, each.reason) for each in net.members.all()]
+    net.members.revoke("dog-lab", "stolen")
+    found = [
+        (each.name, each.access.value, each.state, each.reason)
+        for each in net.members.list_members()
+    ]
     assert found == [
         ("cat-lab", "site", "active", ""),
         ("cow-lab", "site", "disabled", "audit"),
@@ -140,10 +149,10 @@ def test_members_are_listed_with_what_they_may(net: Net) -> None:
 
 
 def test_the_local_operator_is_renewed_at_half_life(net: Net) -> None:
-    first = net.members.local_operator(net.paths)
-    assert net.members.local_operator(net.paths).chain_pem == first.chain_pem
+    first = net.members.local_operator()
+    assert net.members.local_operator().chain_pem == first.chain_pem
     net.times.seconds.now += 46 * DAY
-    second = net.members.local_operator(net.paths)
+    second = net.members.local_operator()
     assert second.chain_pem != first.chain_pem
     assert len(net.registry.certificates.all()) == 2
 
@@ -151,9 +160,62 @@ def test_the_local_operator_is_renewed_at_half_life(net: Net) -> None:
 def test_the_local_operator_gets_a_certificate_that_the_database_knows(
     net: Net, tmp_path: Path
 ) -> None:
-    first = net.members.local_operator(net.paths)
+    first = net.members.local_operator()
     emptied = Registry(f"sqlite:///{tmp_path / 'other.sqlite'}", net.times.seconds)
-    second = Members(emptied, net.authority).local_operator(net.paths)
+    second = Members(emptied, net.authority, net.config).local_operator()
     assert second.chain_pem != first.chain_pem
     assert [each.name for each in emptied.certificates.all()] == ["local"]
     emptied.close()
+
+
+@pytest.mark.parametrize("name", ["", "Cat Lab", "../cat", "cat\n", "c" * 64])
+def test_what_is_no_name_is_not_invited(net: Net, name: str) -> None:
+    with pytest.raises(SchemaError, match="names have 1 to 63"):
+        net.invite(name)
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "written", "address"),
+    [
+        ("127.0.0.1:50052", None, None, "127.0.0.1:50052"),
+        ("127.0.0.1:0", None, "127.0.0.1:41234", "127.0.0.1:41234"),
+        ("0.0.0.0:50052", "net.example.org", None, "net.example.org:50052"),
+        ("0.0.0.0:50052", None, None, f"{socket.getfqdn()}:50052"),
+        ("[::]:50052", "2001:db8::1", None, "[2001:db8::1]:50052"),
+    ],
+)
+def test_an_invitation_says_where_it_is_taken(
+    tmp_path: Path, listen: str, host: str | None, written: str | None, address: str
+) -> None:
+    settings = config(tmp_path, join_listen=listen)
+    settings = settings.model_copy(
+        update={"server": settings.server.model_copy(update={"host": host})}
+    )
+    if written is not None:
+        (tmp_path / "join-address").write_text(written)
+    with open_members(settings) as members:
+        offer = members.invite("cat-lab", Access.SITE, DAY)
+    assert offer.address == address
+    assert offer.authority == NetAuthority(settings).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("listen", "remedy"),
+    [(None, "set it to host:port in coordinator.toml"), ("127.0.0.1:0", "start the coordinator")],
+)
+def test_nobody_is_invited_where_nobody_can_join(
+    tmp_path: Path, listen: str | None, remedy: str
+) -> None:
+    with open_members(config(tmp_path, join_listen=listen)) as members:
+        with pytest.raises(ConfigurationError, match=remedy):
+            members.invite("cat-lab", Access.SITE, DAY)
+        assert [each.name for each in members.list_members()] == ["local"]
+
+
+def test_a_coordinator_that_runs_is_not_stood_in_for(tmp_path: Path) -> None:
+    with (
+        open_members(config(tmp_path)),
+        pytest.raises(ConflictError, match="another coordinator"),
+        open_members(config(tmp_path)),
+    ):
+        pytest.fail("two wrote at once")
