@@ -230,7 +230,7 @@ class StateConfig(Document):
 
     net: Name
     state: ConfiguredPath
-    """Folder of the database, keys, partial uploads and the operator's token."""
+    """Folder of the database, keys, certificates and partial uploads."""
     database: str | None = None
     """SQLAlchemy URL; None is SQLite in the state folder."""
     artifacts: str | None = None

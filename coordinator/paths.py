@@ -48,4 +48,3 @@ class StatePaths:
         self.operator_credentials = self.state / "identity" / "operator.pem"
         self.address = self.state / "address"
         self.join_address = self.state / "join-address"
-        self.operator_token = self.state / "operator-token"

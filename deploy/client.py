@@ -11,8 +11,9 @@ import grpc
 from rootstock.common.artifacts.gc import Collection, Count
 from rootstock.common.errors import NotFoundError, UnreachableError
 from rootstock.common.files import runs_in
+from rootstock.common.identity.credentials import read_credentials
 from rootstock.common.protocol import Heads
-from rootstock.common.transport.channel import CLIENT_OPTIONS
+from rootstock.common.transport.channel import open_channel
 from rootstock.common.transport.status import error_from_rpc, from_peer
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
@@ -33,10 +34,10 @@ COLLECTION_SECONDS = 3600.0
 
 
 class OperatorClient:
-    """Calls a coordinator with the operator's credentials.
+    """Calls a coordinator with the operator's certificate, which is in its state folder.
 
     Every call raises what the coordinator raised, `UnreachableError` if it does not answer, and
-    `IdentityError` if the token is not its operator's. NotFoundError: none has run there yet.
+    `IdentityError` if another one does. NotFoundError: none has run there yet.
     """
 
     def __init__(self, state: Path) -> None:
@@ -44,14 +45,13 @@ class OperatorClient:
         self._state = state
         try:
             self._address = (state / "address").read_text(encoding="utf-8").strip()
-            token = (state / "operator-token").read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
             raise NotFoundError(
                 f"{error.filename}: no coordinator has run here; start `rootstock coordinator run`"
             ) from error
-        self._channel = grpc.insecure_channel(self._address, options=CLIENT_OPTIONS)
+        credentials = read_credentials(state / "identity" / "operator.pem")
+        self._channel = open_channel(self._address, credentials)
         self._stub = operator_pb2_grpc.OperatorStub(self._channel)
-        self._metadata = (("authorization", f"Bearer {token}"),)
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +166,7 @@ class OperatorClient:
         self, method: Callable[..., _Answer], request: object, seconds: float = CALL_SECONDS
     ) -> _Answer:
         try:
-            return method(request, timeout=seconds, metadata=self._metadata)
+            return method(request, timeout=seconds)
         except grpc.RpcError as error:
             if from_peer(error) or not isinstance(error_from_rpc(error), UnreachableError):
                 raise error_from_rpc(error) from error

@@ -229,7 +229,7 @@ def check_fingerprint(text: str) -> str:
 
 def half_life(certificate: x509.Certificate) -> datetime:
     """Return when a certificate is to be renewed: at half of its lifetime."""
-    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    begin, end = certificate.not_valid_before_utc + CLOCK_SKEW, certificate.not_valid_after_utc
     return begin + (end - begin) / 2
 
 

@@ -1,10 +1,9 @@
-"""Settings of channels and servers, both sides in one place, and who may speak in plaintext."""
+"""Settings of channels and servers, both sides in one place; every channel is TLS."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import grpc
@@ -12,6 +11,7 @@ from cryptography import x509
 
 from rootstock.common.errors import ConfigurationError
 from rootstock.common.identity.certificates import net_of, server_name, to_pem
+from rootstock.common.identity.credentials import Credentials
 
 MAX_MESSAGE_BYTES = 4 << 20
 """No message is larger than a chunk (2 MiB at most) or a manifest (1 MiB) and what is around it."""
@@ -36,8 +36,6 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
     # After a cut, try again within seconds: the default grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 10_000),
-    # Plaintext is for loopback alone, which a proxy named in the environment cannot reach.
-    ("grpc.enable_http_proxy", 0),
 ]
 
 
@@ -102,24 +100,13 @@ def parse_address(address: str) -> Address:
     return Address(host, int(port))
 
 
-def require_loopback(address: str) -> Address:
-    """Return the parsed address; refuse one that can be reached from elsewhere."""
-    parsed = parse_address(address)
-    if not parsed.loopback:
-        raise ConfigurationError(
-            f"address '{address}' is not on loopback and has no TLS: weights and signatures would "
-            "travel in the clear. Use 127.0.0.1 or localhost, or carry the port through a tunnel "
-            "(ssh -L, WireGuard) that ends on loopback at both machines"
-        )
-    return parsed
-
-
-def open_channel(
-    address: str, interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = ()
-) -> grpc.Channel:
-    """Open a client's channel; nothing is sent until the first call."""
-    channel = grpc.insecure_channel(str(require_loopback(address)), options=CLIENT_OPTIONS)
-    return grpc.intercept_channel(channel, *interceptors) if interceptors else channel
+def open_channel(address: str, credentials: Credentials) -> grpc.Channel:
+    """Open a member's channel to its coordinator; nothing is sent until the first call."""
+    where = parse_address(address)
+    proof = grpc.ssl_channel_credentials(
+        credentials.authority_pem, credentials.key_pem, credentials.chain_pem
+    )
+    return grpc.secure_channel(str(where), proof, _options(where, credentials.net))
 
 
 def open_joining_channel(address: Address, authority: x509.Certificate) -> grpc.Channel:
@@ -131,11 +118,10 @@ def open_joining_channel(address: Address, authority: x509.Certificate) -> grpc.
 def _options(address: Address, net: str) -> list[tuple[str, int | str]]:
     """Return a channel's options: the server is the net's, at whatever address it is reached."""
     return [
-        # The first of two values is taken. A proxy that the environment names cannot reach this
-        # machine's loopback.
-        ("grpc.enable_http_proxy", int(not address.loopback)),
         *CLIENT_OPTIONS,
         ("grpc.ssl_target_name_override", server_name(net)),
+        # A proxy that the environment names cannot reach this machine's loopback.
+        ("grpc.enable_http_proxy", int(not address.loopback)),
     ]
 
 

@@ -33,7 +33,13 @@ from rootstock.common.identity.credentials import (
     read_certificate,
     read_credentials,
 )
-from rootstock.common.identity.keys import create_private, read_private
+from rootstock.common.identity.keys import (
+    SigningKey,
+    create_private,
+    load,
+    load_or_create,
+    read_private,
+)
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.paths import StatePaths
 
@@ -43,6 +49,14 @@ Clock = Callable[[], datetime]
 def utc_now() -> datetime:
     """Return the present time."""
     return datetime.now(UTC)
+
+
+def signing_key(paths: StatePaths) -> SigningKey:
+    """Return the coordinator's Ed25519 key; made at the first start, and never again.
+
+    Labs that have seen a plan have seen signatures: NotFoundError if the key of then is missing.
+    """
+    return load(paths.key) if paths.plan.exists() else load_or_create(paths.key)
 
 
 class NetAuthority:

@@ -91,9 +91,9 @@ class Members:
         return self._authority.made
 
     @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the net's authority."""
-        return self._authority.fingerprint
+    def authority(self) -> x509.Certificate:
+        """The certificate of the net's authority."""
+        return self._authority.certificate
 
     def invite(self, name: str, access: Access, seconds: float, *, again: bool = False) -> Offer:
         """Invite a member under a name, for so many seconds.
@@ -146,6 +146,15 @@ class Members:
         invitation = self._registry.invitations.redeem(request.token, request.signing_key)
         certificate = self.issue(invitation.name, invitation.access, key)
         return Joined(invitation.name, invitation.access, certificate)
+
+    def enrol(self, name: str, request: bytes, signing_key: bytes) -> x509.Certificate:
+        """Make a site a member without an invitation: whoever has this state folder may.
+
+        ConflictError if the name belongs to another key.
+        """
+        key = requested_key(request)
+        self._registry.sites.join(name, signing_key)
+        return self.issue(name, Access.SITE, key)
 
     def issue(self, name: str, access: Access, key: EllipticCurvePublicKey) -> x509.Certificate:
         """Sign a member's certificate, recorded before it is handed out."""

@@ -9,14 +9,14 @@ from typing import Any
 import structlog
 
 from rootstock import __version__
-from rootstock.common.errors import ConflictError, ProtocolVersionError
+from rootstock.common.errors import ProtocolVersionError
 from rootstock.common.identity.certificates import requested_key, to_pem
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth.operations import Intent, Refusal
 from rootstock.coordinator.identity.members import Members
 from rootstock.coordinator.plan.heads import CurrentHeads
-from rootstock.coordinator.registry import COORDINATOR, Access
+from rootstock.coordinator.registry import Access
 from rootstock.coordinator.service.downloads import Downloads
 from rootstock.coordinator.service.interceptors import caller
 from rootstock.coordinator.service.messages import evaluation_report, receipt_message
@@ -47,19 +47,6 @@ class Federation(FederationServicer):
         self._members = members
         self._plan = context.plan.canonical(), context.plan.content_digest()
         self._log = structlog.get_logger("federation")
-
-    async def Join(self, request: pb.JoinRequest, _context: Any) -> pb.JoinResponse:
-        """Bind the site's name to its key."""
-        if request.site == COORDINATOR:
-            raise ConflictError(
-                f"the name '{COORDINATOR}' is the coordinator's own; choose another name"
-            )
-        context = self._context
-        await asyncio.to_thread(context.registry.sites.join, request.site, request.public_key)
-        self._log.info("site.joined", site=request.site, agent=request.agent_version[:64])
-        return pb.JoinResponse(
-            net=context.config.net, coordinator_public_key=context.key.public_key
-        )
 
     async def GetPlan(self, request: pb.GetPlanRequest, _context: Any) -> pb.GetPlanResponse:
         """Agree on a protocol version and hand out the plan and the published heads.

@@ -1,17 +1,14 @@
-"""The Operator service: what the command line calls, and the token that admits it."""
+"""The Operator service: what the command line calls."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
 from rootstock.common.errors import SchemaError
-from rootstock.common.files import storage_errors, write_bytes
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.garbage.collector import Collector
@@ -27,20 +24,8 @@ from rootstock.coordinator.service.watch import Subscriptions
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorServicer
 
-TOKEN_BYTES = 32
-
 MAX_DIGESTS = 10_000
 """Digests in an answer: 660 KB of a message's 4 MiB."""
-
-
-def load_or_create_token(path: Path) -> str:
-    """Return the operator's token; the first start makes it, readable by this user only."""
-    with storage_errors(path):
-        if path.exists():
-            return path.read_text(encoding="ascii").strip()
-    token = secrets.token_urlsafe(TOKEN_BYTES)
-    write_bytes(path, token.encode(), mode=0o600)
-    return token
 
 
 class Operator(OperatorServicer):

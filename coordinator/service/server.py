@@ -15,15 +15,11 @@ from grpc_reflection.v1alpha import reflection
 
 from rootstock.common.errors import AddressInUseError, ConfigurationError
 from rootstock.common.files import write_bytes
-from rootstock.common.transport.channel import (
-    Address,
-    parse_address,
-    require_loopback,
-    server_options,
-)
+from rootstock.common.transport.channel import Address, parse_address, server_options
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.identity.authority import NetAuthority
+from rootstock.coordinator.identity.guard import Guard
 from rootstock.coordinator.identity.members import Members
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.paths import StatePaths
@@ -32,7 +28,7 @@ from rootstock.coordinator.service.downloads import Downloads
 from rootstock.coordinator.service.enrolment import MAX_CALLS, MAX_MESSAGE_BYTES, Enrolment
 from rootstock.coordinator.service.federation import Federation
 from rootstock.coordinator.service.interceptors import CallInterceptor, ErrorInterceptor
-from rootstock.coordinator.service.operator import Operator, load_or_create_token
+from rootstock.coordinator.service.operator import Operator
 from rootstock.coordinator.service.tls import ServerCertificate
 from rootstock.coordinator.service.uploads.sessions import UploadSessions
 from rootstock.coordinator.service.watch import Subscriptions
@@ -59,23 +55,24 @@ class CoordinatorServer:
         experiment_id: Callable[[], str] = str,
     ) -> None:
         join_listen = context.config.server.join_listen
-        self._listen = require_loopback(context.config.server.listen)
+        self._listen = parse_address(context.config.server.listen)
         self._join_listen = None if join_listen is None else parse_address(join_listen)
         self._address = self._listen
         self._authority = NetAuthority(context.config)
+        self._guard = Guard(context.registry, self._authority.certificate)
         self._registry = context.registry
         self._paths = StatePaths(context.config)
         self._subscriptions = Subscriptions()
         self._health = health.HealthServicer()
         self._servers: list[grpc.aio.Server] = []
-        self._unsubscribe: Callable[[], None] | None = None
+        self._ends: list[Callable[[], None]] = []
         self._chores: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger("server")
         heads = HeadsFile(self._paths.heads).current
         downloads = Downloads(context, heads)
         self._uploads = UploadSessions(context, heads, downloads.allowed)
         self._collector = Collector(context, heads)
-        members = Members(context.registry, self._authority, context.config)
+        self._members = members = Members(context.registry, self._authority, context.config)
         self._federation = Federation(
             context, heads, self._subscriptions, self._uploads, downloads, members
         )
@@ -99,10 +96,14 @@ class CoordinatorServer:
         if self._authority.made:
             self._log.info("authority.made", fingerprint=self._authority.fingerprint)
         certificate = ServerCertificate(self._authority)
-        self._address = await self._serve_members()
+        await asyncio.to_thread(self._members.local_operator)
+        self._ends = [
+            self._guard.start(),
+            self._registry.subscribe(self._subscriptions.notify),
+        ]
+        self._address = await self._serve_members(certificate)
         if self._join_listen is not None:
             await self._serve_strangers(self._join_listen, certificate)
-        self._unsubscribe = self._registry.subscribe(self._subscriptions.notify)
         self._chores = [
             asyncio.create_task(self._sweep_now_and_then()),
             asyncio.create_task(self._collector.run()),
@@ -113,10 +114,9 @@ class CoordinatorServer:
         self._log.info("server.started", address=str(self._address))
         return self._address
 
-    async def _serve_members(self) -> Address:
-        token = load_or_create_token(self._paths.operator_token)
+    async def _serve_members(self, certificate: ServerCertificate) -> Address:
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._registry, token)], options=server_options()
+            interceptors=[CallInterceptor(self._guard)], options=server_options()
         )
         federation_pb2_grpc.add_FederationServicer_to_server(self._federation, server)
         operator_pb2_grpc.add_OperatorServicer_to_server(self._operator, server)
@@ -124,7 +124,8 @@ class CoordinatorServer:
         reflection.enable_server_reflection(
             (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
         )
-        return await self._start(server, self._listen, "listen", None)
+        credentials = certificate.listener(members_only=True)
+        return await self._start(server, self._listen, "listen", credentials)
 
     async def _serve_strangers(self, listen: Address, certificate: ServerCertificate) -> None:
         server = grpc.aio.server(
@@ -143,15 +144,12 @@ class CoordinatorServer:
         server: grpc.aio.Server,
         listen: Address,
         setting: str,
-        credentials: grpc.ServerCredentials | None,
+        credentials: grpc.ServerCredentials,
     ) -> Address:
         """Start a listener; `setting` is the key of `server` that says where."""
         _require_free(listen, setting)
         try:
-            if credentials is None:
-                port = server.add_insecure_port(str(listen))
-            else:
-                port = server.add_secure_port(str(listen), credentials)
+            port = server.add_secure_port(str(listen), credentials)
         except RuntimeError as error:  # lost the race since `_require_free`
             raise _in_use(listen, setting) from error
         await server.start()
@@ -171,8 +169,8 @@ class CoordinatorServer:
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*(server.stop(grace_seconds) for server in self._servers))
-        if self._unsubscribe is not None:
-            self._unsubscribe()
+        for end in self._ends:
+            end()
         self._servers = []
 
     async def _sweep_now_and_then(self) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def running(config: Path) -> OperatorClient:
     """Connect to the coordinator that runs with a coordinator.toml."""
-    return OperatorClient(load(config, CoordinatorConfig).state)
+    return OperatorClient(load(config, StateConfig).state)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.pictures.net import draw_net
 from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.config import Federation
+from rootstock.deploy.federation.enrol import enrol
 from rootstock.deploy.federation.processes import Processes, free_ports, interrupt_on_signals
 from rootstock.deploy.federation.progress import Display
 from rootstock.deploy.federation.tables import category_rows
@@ -82,6 +83,7 @@ def run_federation(
         history = state / "mlflow"
         history.mkdir(parents=True, exist_ok=True)
         processes.start(MLFLOW, command(history, mlflow_port), environment())
+        enrol(federation)
         path = write_config(state, COORDINATOR, federation.coordinator)
         processes.start(COORDINATOR, [*_ROOTSTOCK, "coordinator", "run", "--config", str(path)])
         for site in federation.sites:

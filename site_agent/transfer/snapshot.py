@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from rootstock.common.errors import NotFoundError
-from rootstock.common.identity import keys
 from rootstock.common.nets.architectures import build_category_module, build_task_module
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.weights import safetensors_io
@@ -78,8 +77,7 @@ def snapshot(
         raise NotFoundError(
             f"{config.state}: holds no trained teacher net; let `rootstock site run` train one"
         )
-    key = keys.load(config.state / "identity" / "site.key")
-    client = CoordinatorClient(config, key, None, on_retry)
+    client = CoordinatorClient(config, None, on_retry)
     try:
         patience = config.network.patience_seconds
         published = client.patient(client.plan, patience_seconds=patience)

@@ -14,8 +14,9 @@ import typer
 
 from rootstock.common.config import load
 from rootstock.common.errors import ConfigurationError
-from rootstock.coordinator.config import CoordinatorConfig
+from rootstock.coordinator.config import CoordinatorConfig, StateConfig
 from rootstock.deploy.cli.access import answering
+from rootstock.deploy.cli.coordinator.join import join
 from rootstock.deploy.cli.options import AsJson, Config
 from rootstock.deploy.output import note, print_plain, print_result, table
 
@@ -33,7 +34,7 @@ _LONGEST_DAYS = 30.0
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `rootstock coordinator`."""
-    for command in (init, invite, sites, disable, enable, revoke):
+    for command in (init, invite, join, sites, disable, enable, revoke):
         app.command()(command)
 
 
@@ -42,11 +43,14 @@ def init(config: Config, as_json: AsJson = False) -> None:
 
     The first `coordinator run` does the same.
     """
+    from rootstock.common.identity.certificates import authority_fingerprint
     from rootstock.coordinator.identity.members import open_members
+    from rootstock.coordinator.paths import StatePaths
 
     settings = load(config, CoordinatorConfig)
     with open_members(settings) as members:
-        made, fingerprint, folder = members.made, members.fingerprint, settings.state / "identity"
+        made, fingerprint = members.made, authority_fingerprint(members.authority)
+    folder = StatePaths(settings).authority.parent
     print_result(
         {"net": settings.net, "made": made, "ca": fingerprint, "folder": str(folder)},
         f"{'made' if made else 'there already'}: the authority of net {settings.net}, in {folder}",
@@ -150,14 +154,13 @@ def revoke(
 @contextmanager
 def _members(config: Path) -> Iterator[tuple[Members | OperatorClient, bool]]:
     """Yield who changes members, and whether it is the coordinator that runs."""
-    settings = load(config, CoordinatorConfig)
-    with answering(settings.state) as client:
+    with answering(load(config, StateConfig).state) as client:
         if client is not None:
             yield client, True
             return
     from rootstock.coordinator.identity.members import open_members
 
-    with open_members(settings) as members:
+    with open_members(load(config, CoordinatorConfig)) as members:
         yield members, False
 
 

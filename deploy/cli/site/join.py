@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rootstock.common.errors import ConfigurationError
-from rootstock.common.files import read_capped, write_bytes
+from rootstock.common.files import write_bytes
+from rootstock.deploy.cli.joining import Address, Fingerprint, Token, TokenFile, given_token
 from rootstock.deploy.cli.options import AsJson
 from rootstock.deploy.output import print_result
 
 if TYPE_CHECKING:
     from rootstock.site_agent.wire.join import JoinedSite
-
-_MAX_TOKEN_BYTES = 1024
 
 _SITE_TOML = """\
 # {name}, a lab of net {net}. Fill in what says FILL-IN, then:
@@ -36,14 +34,10 @@ path = "FILL-IN"  # the folder with a folder of images for each class
 
 
 def join(
-    address: Annotated[str, typer.Argument(help="HOST:PORT of the invitation.")],
-    ca: Annotated[str, typer.Option(help="Fingerprint of the net's authority: sha256:…")],
-    token: Annotated[
-        str | None, typer.Option(envvar="ROOTSTOCK_TOKEN", help="Token of the invitation.")
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File that holds the token, instead.")
-    ] = None,
+    address: Address,
+    ca: Fingerprint,
+    token: Token = None,
+    token_file: TokenFile = None,
     state: Annotated[
         Path, typer.Option(help="Folder for the lab's keys and all that its agent keeps.")
     ] = Path("rootstock-state"),
@@ -59,7 +53,7 @@ def join(
     from rootstock.site_agent.wire.join import join as join_net
 
     state = state.resolve()
-    joined = join_net(address, _token(token, token_file), ca, state)
+    joined = join_net(address, given_token(token, token_file), ca, state)
     written = _write_site_toml(config, joined, state)
     until = joined.credentials.certificate.not_valid_after_utc
     value = {
@@ -85,22 +79,6 @@ def join(
         f"  next         {next_step}",
         as_json=as_json,
     )
-
-
-def _token(token: str | None, file: Path | None) -> str:
-    if file is not None:
-        try:
-            data = read_capped(file, _MAX_TOKEN_BYTES, what="token")
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise ConfigurationError(
-                f"--token-file {file}: {error.strerror}; give a file that holds the token"
-            ) from error
-        return data.decode("utf-8", "replace").strip()
-    if token is None:
-        raise ConfigurationError(
-            "there is no token; give --token or --token-file, or set ROOTSTOCK_TOKEN"
-        )
-    return token
 
 
 def _write_site_toml(path: Path, joined: JoinedSite, state: Path) -> bool:

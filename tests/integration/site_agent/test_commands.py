@@ -207,5 +207,5 @@ def test_a_lab_whose_key_is_missing_gets_no_other(
     for words in (["adapt", "--images", images], ["sources"]):
         error = raised(run(*words, "--config", toml))
         assert isinstance(error, NotFoundError)
-        assert "site.key: the private key is not there" in str(error)
+        assert "this lab has not joined" in str(error)
     assert [path.name for path in state.iterdir()] == ["spool"]

@@ -18,24 +18,6 @@ class RenewCertificateResponse(_message.Message):
     certificate: bytes
     def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
 
-class JoinRequest(_message.Message):
-    __slots__ = ("site", "public_key", "agent_version")
-    SITE_FIELD_NUMBER: _ClassVar[int]
-    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
-    AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
-    site: str
-    public_key: bytes
-    agent_version: str
-    def __init__(self, site: _Optional[str] = ..., public_key: _Optional[bytes] = ..., agent_version: _Optional[str] = ...) -> None: ...
-
-class JoinResponse(_message.Message):
-    __slots__ = ("net", "coordinator_public_key")
-    NET_FIELD_NUMBER: _ClassVar[int]
-    COORDINATOR_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
-    net: str
-    coordinator_public_key: bytes
-    def __init__(self, net: _Optional[str] = ..., coordinator_public_key: _Optional[bytes] = ...) -> None: ...
-
 class VersionRange(_message.Message):
     __slots__ = ("minimum", "maximum")
     MINIMUM_FIELD_NUMBER: _ClassVar[int]

@@ -34,11 +34,6 @@ class FederationStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Join = channel.unary_unary(
-                '/rootstock.federation.v1.Federation/Join',
-                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.SerializeToString,
-                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.FromString,
-                _registered_method=True)
         self.GetPlan = channel.unary_unary(
                 '/rootstock.federation.v1.Federation/GetPlan',
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanRequest.SerializeToString,
@@ -83,13 +78,6 @@ class FederationStub:
 
 class FederationServicer:
     """Missing associated documentation comment in .proto file."""
-
-    def Join(self, request, context):
-        """Binds a site's name to its public key. The first key wins; the same key may join again.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
 
     def GetPlan(self, request, context):
         """Negotiates the protocol version and returns the plan.
@@ -150,11 +138,6 @@ class FederationServicer:
 
 def add_FederationServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Join': grpc.unary_unary_rpc_method_handler(
-                    servicer.Join,
-                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.FromString,
-                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.SerializeToString,
-            ),
             'GetPlan': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPlan,
                     request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanRequest.FromString,
@@ -205,33 +188,6 @@ def add_FederationServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Federation:
     """Missing associated documentation comment in .proto file."""
-
-    @staticmethod
-    def Join(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/rootstock.federation.v1.Federation/Join',
-            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.SerializeToString,
-            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def GetPlan(request,

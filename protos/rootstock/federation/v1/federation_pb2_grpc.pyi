@@ -5,8 +5,8 @@ The wire between a site agent and the coordinator.
 
 Documents that are signed or stored by content (manifests, the plan, entries) travel as their
 canonical JSON bytes, so that what is hashed is what is read; everything live is protobuf.
-Every call carries metadata: rootstock-site, rootstock-time, rootstock-nonce,
-rootstock-signature-bin (Ed25519 over site, method, time and nonce).
+The connection is mutual TLS: who calls is whom the client's certificate names,
+spiffe://NET/site/NAME. How a lab gets one is rootstock/join/v1.
 """
 
 from collections import abc as _abc
@@ -37,8 +37,6 @@ class FederationStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FederationAsyncStub: ...
-    Join: _grpc.UnaryUnaryMultiCallable[_federation_pb2.JoinRequest, _federation_pb2.JoinResponse]
-    """Binds a site's name to its public key. The first key wins; the same key may join again."""
     GetPlan: _grpc.UnaryUnaryMultiCallable[_federation_pb2.GetPlanRequest, _federation_pb2.GetPlanResponse]
     """Negotiates the protocol version and returns the plan."""
     BeginUpload: _grpc.UnaryUnaryMultiCallable[_federation_pb2.BeginUploadRequest, _federation_pb2.BeginUploadResponse]
@@ -59,8 +57,6 @@ class FederationStub:
 @_typing.type_check_only
 class FederationAsyncStub(FederationStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Join: _aio.UnaryUnaryMultiCallable[_federation_pb2.JoinRequest, _federation_pb2.JoinResponse]  # type: ignore[assignment]
-    """Binds a site's name to its public key. The first key wins; the same key may join again."""
     GetPlan: _aio.UnaryUnaryMultiCallable[_federation_pb2.GetPlanRequest, _federation_pb2.GetPlanResponse]  # type: ignore[assignment]
     """Negotiates the protocol version and returns the plan."""
     BeginUpload: _aio.UnaryUnaryMultiCallable[_federation_pb2.BeginUploadRequest, _federation_pb2.BeginUploadResponse]  # type: ignore[assignment]
@@ -79,14 +75,6 @@ class FederationAsyncStub(FederationStub):
     """Signs a new certificate for the caller, before the one that it calls with expires."""
 
 class FederationServicer(metaclass=_abc_1.ABCMeta):
-    @_abc_1.abstractmethod
-    def Join(
-        self,
-        request: _federation_pb2.JoinRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_federation_pb2.JoinResponse, _abc.Awaitable[_federation_pb2.JoinResponse]]:
-        """Binds a site's name to its public key. The first key wins; the same key may join again."""
-
     @_abc_1.abstractmethod
     def GetPlan(
         self,
