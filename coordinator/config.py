@@ -38,6 +38,14 @@ class ServerConfig(Document):
     max_open_bytes_per_site: int = Field(default=16 << 30, ge=1 << 10)
     """Bytes of all blobs of a site's open uploads. 16 GiB are 28 VGG-16s in float32."""
 
+    @model_validator(mode="after")
+    def _listeners_are_two(self) -> Self:
+        if self.join_listen == self.listen and not self.listen.endswith(":0"):
+            raise ValueError(
+                f'listen and join_listen are both "{self.listen}"; give each a port of its own'
+            )
+        return self
+
 
 class IdentityConfig(Document):
     """How long certificates are good for, in days; those in use are renewed at half of it."""

@@ -43,14 +43,14 @@ class OperatorClient:
     def __init__(self, state: Path) -> None:
         """Connect to the coordinator whose state folder is on this machine."""
         self._state = state
-        try:
-            self._address = (state / "address").read_text(encoding="utf-8").strip()
-        except FileNotFoundError as error:
-            raise NotFoundError(
-                f"{error.filename}: no coordinator has run here; start `rootstock coordinator run`"
-            ) from error
-        credentials = read_credentials(state / "identity" / "operator.pem")
-        self._channel = open_channel(self._address, credentials)
+        address, own = state / "address", state / "identity" / "operator.pem"
+        for path in (address, own):
+            if not path.exists():
+                raise NotFoundError(
+                    f"{path}: no coordinator has run here; start `rootstock coordinator run`"
+                )
+        self._address = address.read_text(encoding="utf-8").strip()
+        self._channel = open_channel(self._address, read_credentials(own))
         self._stub = operator_pb2_grpc.OperatorStub(self._channel)
 
     def __enter__(self) -> Self:

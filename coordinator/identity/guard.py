@@ -135,7 +135,9 @@ class Guard:
                 for site in self._registry.sites.all()
                 if site.disabled_at is not None
             }
-            self._certificates = {each.serial: each for each in self._registry.certificates.all()}
+            self._certificates = {
+                each.serial: each for each in self._registry.certificates.current()
+            }
 
     def _cut(self) -> None:
         for call in self._calls:

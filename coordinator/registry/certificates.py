@@ -47,6 +47,11 @@ class Certificates(Subject):
                 )
             return revoke_all(session, name, access, self._clock(), reason)
 
+    def current(self) -> list[Certificate]:
+        """Return every certificate that has not expired, revoked ones included."""
+        query = select(CertificateRow).where(CertificateRow.expires_at > self._clock())
+        return self._database.fetch(Certificate, query)
+
     def all(self) -> list[Certificate]:
         """Return every certificate, oldest first."""
         order = (CertificateRow.issued_at, CertificateRow.serial)

@@ -9,12 +9,13 @@ from typing import Any
 import structlog
 
 from rootstock import __version__
-from rootstock.common.errors import ProtocolVersionError
+from rootstock.common.errors import ProtocolVersionError, UnreachableError
 from rootstock.common.identity.certificates import requested_key, to_pem
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth.operations import Intent, Refusal
 from rootstock.coordinator.identity.members import Members
+from rootstock.coordinator.identity.rate import RateLimit
 from rootstock.coordinator.plan.heads import CurrentHeads
 from rootstock.coordinator.registry import Access
 from rootstock.coordinator.service.downloads import Downloads
@@ -45,6 +46,7 @@ class Federation(FederationServicer):
         self._uploads = uploads
         self._downloads = downloads
         self._members = members
+        self._renewals = RateLimit(1 / 60, 10)
         self._plan = context.plan.canonical(), context.plan.content_digest()
         self._log = structlog.get_logger("federation")
 
@@ -115,6 +117,10 @@ class Federation(FederationServicer):
         self, request: pb.RenewCertificateRequest, _context: Any
     ) -> pb.RenewCertificateResponse:
         """Sign a new certificate for the site that calls."""
+        if not self._renewals.allows(caller()):
+            raise UnreachableError(
+                f"site '{caller()}' renews its certificate too often; try again in a minute"
+            )
         key = requested_key(request.certificate_request)
         certificate = await asyncio.to_thread(self._members.issue, caller(), Access.SITE, key)
         self._log.info(

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import structlog
+
 from rootstock import __version__
 from rootstock.common.errors import SchemaError
 from rootstock.common.weights.manifest import BlobEntry
@@ -51,6 +53,7 @@ class Operator(OperatorServicer):
         self._uploads = uploads
         self._collector = collector
         self._members = members
+        self._log = structlog.get_logger("operator")
         self._experiment_id = experiment_id
         self._operations = Operations(context)
 
@@ -155,6 +158,7 @@ class Operator(OperatorServicer):
             request.seconds,
             again=request.again,
         )
+        self._log.info("member.invited", name=request.name, access=request.access)
         return pb.InviteResponse(
             token=offer.token, address=offer.address, authority=offer.authority
         )
@@ -186,6 +190,8 @@ class Operator(OperatorServicer):
         else:
             reason = _reason(request.reason)
             await asyncio.to_thread(self._members.disable, request.name, reason)
+        state = "enabled" if request.enabled else "disabled"
+        self._log.info(f"member.{state}", name=request.name, reason=plain(request.reason))
         return pb.SetSiteEnabledResponse()
 
     async def RevokeMember(
@@ -198,6 +204,7 @@ class Operator(OperatorServicer):
             _reason(request.reason),
             operator=request.operator,
         )
+        self._log.info("member.revoked", name=request.name, reason=plain(request.reason))
         return pb.RevokeMemberResponse(revoked=revoked)
 
     def _status(self, watching: set[str]) -> pb.GetStatusResponse:

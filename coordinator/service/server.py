@@ -93,6 +93,9 @@ class CoordinatorServer:
         ConfigurationError if the address is not this machine's, or may not be taken;
         AddressInUseError if another process listens there.
         """
+        _require_free(self._listen, "listen")
+        if self._join_listen is not None:
+            _require_free(self._join_listen, "join_listen")
         if self._authority.made:
             self._log.info("authority.made", fingerprint=self._authority.fingerprint)
         certificate = ServerCertificate(self._authority)
@@ -147,7 +150,6 @@ class CoordinatorServer:
         credentials: grpc.ServerCredentials,
     ) -> Address:
         """Start a listener; `setting` is the key of `server` that says where."""
-        _require_free(listen, setting)
         try:
             port = server.add_secure_port(str(listen), credentials)
         except RuntimeError as error:  # lost the race since `_require_free`
@@ -174,11 +176,13 @@ class CoordinatorServer:
         self._servers = []
 
     async def _sweep_now_and_then(self) -> None:
+        """Delete abandoned partial files, and renew the local operator's certificate in time."""
         while True:
             try:
                 await self._uploads.sweep()
+                await asyncio.to_thread(self._members.local_operator)
             except OSError as error:  # a StorageError, too: the next sweep may do better
-                self._log.warning("upload.sweep_failed", error=str(error))
+                self._log.warning("server.chore_failed", error=str(error))
             await asyncio.sleep(SWEEP_SECONDS)
 
 

@@ -211,6 +211,16 @@ def test_a_certificate_is_renewed_over_the_connection_that_it_made(
     assert cat.plan().net == "animals"  # the former one is good until it expires
 
 
+def test_renewals_are_bounded(coordinator: Running, lab: LabMaker) -> None:
+    cat, dog = lab("cat-lab"), lab("dog-lab")
+    request = pb.RenewCertificateRequest(certificate_request=make_request(new_key()))
+    for _ in range(10):
+        cat.call("RenewCertificate", request)
+    with pytest.raises(UnreachableError, match="renews its certificate too often"):
+        cat.call("RenewCertificate", request)
+    assert dog.call("RenewCertificate", request).certificate
+
+
 class Stream:
     """One of a lab's open streams, read in a thread until it ends."""
 
