@@ -82,7 +82,8 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> RootstockError:
     if code is grpc.StatusCode.UNAVAILABLE and any(words in details for words in _WRONG_PEER):
         return errors.IdentityError(
             "what answers there is not the coordinator: its certificate is not signed by the net's "
-            f"authority, or not good at this time; check the address and the clock ({details})"
+            "authority, or not good at this time; check the address and the clock. If the "
+            f"coordinator was set up anew, join it with another state folder ({details})"
         )
     kind = _CLASSES.get(code, RootstockError)
     return kind(f"{details} ({code.name})")

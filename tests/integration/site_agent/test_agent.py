@@ -452,3 +452,15 @@ def test_two_agents_in_one_folder(tmp_path: Path) -> None:
                 ConflictError, match=r"another agent \(process \d+\) runs in this state folder"
             ):
                 run(config, threading.Event())
+
+
+def test_a_coordinator_that_was_set_up_anew_is_another_one(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        port = int(centre.address.rpartition(":")[2])
+    with Centre(tmp_path / "anew", port):
+        with pytest.raises(IdentityError, match=r"set up anew, join it with another state folder"):
+            run(config, threading.Event())
+        again = site(tmp_path / "other", centre.address, training=TrainingConfig(epochs=1))
+        with running(again) as agent:
+            agent.until(lambda: agent.status().get("phase") == "watching")
