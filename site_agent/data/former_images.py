@@ -8,19 +8,10 @@ from typing import get_args
 from rootstock.common.errors import NotFoundError
 from rootstock.common.image_files.findings import Finding, FindingKind, examples, images
 from rootstock.site_agent.config import DataConfig
-from rootstock.site_agent.data import partition, twins
-from rootstock.site_agent.data.datasets import open_dataset
+from rootstock.site_agent.data import twins
 from rootstock.site_agent.data.images import ImageSet, LabData, PartName
 from rootstock.site_agent.data.record import DataRecord, recorded_name
-from rootstock.site_agent.data.sides import (
-    Loaded,
-    SideImage,
-    Sides,
-    UnreadableFiles,
-    choose_classes,
-    image_set,
-    masks_of,
-)
+from rootstock.site_agent.data.sides import Loaded, SideImage, Sides, image_set
 
 
 def read_again(
@@ -38,15 +29,10 @@ def read_again(
     takes in how many there are of each. NotFoundError if too few of the validation images remain,
     or none of a side of a part; else DataError as `read` raises it.
     """
-    source = open_dataset(config)
-    masked = masks_of(source, config) if masks else None
-    name, rest = choose_classes(source, config, category, loaded)
-    unreadable = UnreadableFiles(config.model_copy(update={"skip_unreadable": True}))
-    labels = source.labels(frozenset((name, *rest)), unreadable)
-    selected = partition.select(labels, config, name, rest)
-    loaded.chosen = [labels[index][0] for indices in selected for index in indices]
+    config = config.model_copy(update={"skip_unreadable": True})
+    reading = Sides.of(config, category, input_shape, loaded, masks=masks)
+    name, labels = reading.category, reading.labels
     there = {recorded_name(key): index for index, (key, label) in enumerate(labels) if label}
-    reading = Sides(source, labels, input_shape, name, masked, unreadable)
     parts: dict[PartName, list[SideImage]] = {"training": [], "holdout": [], "validation": []}
     gone, changed = [], []
     for image in record.images:
@@ -71,7 +57,9 @@ def read_again(
         if images
     }
     _require_remaining(record, sets)
-    return LabData(sets["training"], sets["holdout"], sets["validation"], mirror=source.mirror)
+    return LabData(
+        sets["training"], sets["holdout"], sets["validation"], mirror=reading.source.mirror
+    )
 
 
 def _changes(new: Sequence[str], gone: Sequence[str], changed: Sequence[str]) -> Iterable[Finding]:

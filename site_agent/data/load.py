@@ -9,17 +9,9 @@ from rootstock.common.image_files.findings import printable
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import partition
 from rootstock.site_agent.data.checks import few_levels, look_alikes, without_twins
-from rootstock.site_agent.data.datasets import Dataset, open_dataset
+from rootstock.site_agent.data.datasets import Dataset
 from rootstock.site_agent.data.images import ImageSet, LabData
-from rootstock.site_agent.data.sides import (
-    Loaded,
-    SideImage,
-    Sides,
-    UnreadableFiles,
-    choose_classes,
-    image_set,
-    masks_of,
-)
+from rootstock.site_agent.data.sides import Loaded, SideImage, Sides, image_set
 from rootstock.site_agent.data.voc import VocDataset
 
 
@@ -58,17 +50,11 @@ def read(
     Raises DataError if the dataset is missing, lacks a class or the masks that are wanted, or has
     too few images or an unreadable one; names the remedy.
     """
-    source = open_dataset(config)
-    masked = masks_of(source, config) if masks else None
-    name, rest = choose_classes(source, config, category, loaded)
-    unreadable = UnreadableFiles(config)
-    labels = source.labels(frozenset((name, *rest)), unreadable)
+    reading = Sides.of(config, category, input_shape, loaded, masks=masks)
+    source, name = reading.source, reading.category
     loaded.findings += source.findings()
-    reading = Sides(source, labels, input_shape, name, masked, unreadable)
-    selected = partition.select(labels, config, name, rest)
-    loaded.chosen = [labels[index][0] for indices in selected for index in indices]
-    sides = [reading.read(indices) for indices in selected]
-    loaded.findings += unreadable.findings()
+    sides = [reading.read(indices) for indices in reading.selected]
+    loaded.findings += reading.unreadable.findings()
     if source.reader is not None:
         loaded.findings += source.reader.findings()
         source.reader.require_contrast()

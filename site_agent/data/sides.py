@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from rootstock.common.image_files.findings import Finding, FindingKind, examples
 from rootstock.common.images import pixels
 from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import DataConfig
+from rootstock.site_agent.data import partition
 from rootstock.site_agent.data.class_names import find_class, same_but_for_case
-from rootstock.site_agent.data.datasets import Dataset
+from rootstock.site_agent.data.datasets import Dataset, open_dataset
 from rootstock.site_agent.data.images import ImageSet
 from rootstock.site_agent.data.voc import VocDataset
 
@@ -92,6 +94,28 @@ class Sides:
     masked: VocDataset | None
     """The source, if masks are wanted."""
     unreadable: UnreadableFiles
+    selected: tuple[list[int], list[int]]
+    """Indices of the category's images and of the rest's that are this lab's, by the partition."""
+
+    @classmethod
+    def of(
+        cls,
+        config: DataConfig,
+        category: str,
+        input_shape: tuple[int, int, int],
+        loaded: Loaded,
+        *,
+        masks: bool,
+    ) -> Self:
+        """Open the dataset and choose its images; `loaded` takes in which, and of what classes."""
+        source = open_dataset(config)
+        masked = masks_of(source, config) if masks else None
+        name, rest = choose_classes(source, config, category, loaded)
+        unreadable = UnreadableFiles(config)
+        labels = source.labels(frozenset((name, *rest)), unreadable)
+        selected = partition.select(labels, config, name, rest)
+        loaded.chosen = [labels[index][0] for indices in selected for index in indices]
+        return cls(source, labels, input_shape, name, masked, unreadable, selected)
 
     def read(self, indices: Sequence[int]) -> list[SideImage]:
         """Read one side's images, in that order."""
