@@ -28,6 +28,21 @@ def ask(
     adapter = Adapter(spec).random_start(torch.Generator().manual_seed(3))
     blob = safetensors_io.write(folder / "adapter", adapter.state_dict())
     centre.store.put_file(folder / "adapter", blob.digest)
+    candidates = {
+        Candidate.NO_ADAPTER: None,
+        Candidate.ZERO_SAMPLE: AdapterEntry(spec=spec, blob=blob),
+    }
+    return ask_about(centre, submission, manifest, candidates, spec)
+
+
+def ask_about(
+    centre: Centre,
+    submission: str,
+    manifest: TeacherManifest,
+    candidates: dict[Candidate, AdapterEntry | None],
+    refinement: AdapterSpec | None = None,
+) -> str:
+    """Ask the lab to join its f to its own g with each candidate; return the question's id."""
     merge = centre.registry.merges.create(
         submission, manifest.category, "classification", OperationKind.NEW_CATEGORY
     )
@@ -38,11 +53,8 @@ def ask(
         task="classification",
         architecture=manifest.architecture,
         task_module=manifest.task_modules["classification"],
-        candidates={
-            Candidate.NO_ADAPTER: None,
-            Candidate.ZERO_SAMPLE: AdapterEntry(spec=spec, blob=blob),
-        },
-        refinement_spec=spec,
+        candidates=candidates,
+        refinement_spec=refinement,
     )
     return centre.registry.evaluations.request(manifest.site, request).id
 

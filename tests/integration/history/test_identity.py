@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,20 +15,8 @@ from rootstock.common.errors import ConflictError
 from rootstock.coordinator.history.namespace import Namespace
 from tests.support.histories import COORDINATOR, history_at
 from tests.support.merge_records import record
-from tests.support.mlflow_server import mlflow_server
 
 FORMER = "fedcba9876543210"
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as running:
-        yield running
-
-
-@pytest.fixture
-def client(uri: str) -> MlflowClient:
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def grow(uri: str, net: str, coordinator: str = COORDINATOR) -> Namespace:

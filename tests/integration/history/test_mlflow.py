@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,20 +18,9 @@ from rootstock.coordinator.history.record import Tailored
 from rootstock.deploy.federation.processes import ProcessEndedError, Processes, free_ports
 from tests.support.histories import COORDINATOR, history_at
 from tests.support.merge_records import digest, record
-from tests.support.mlflow_server import MlflowServer, mlflow_server
+from tests.support.mlflow_server import MlflowServer
 
 FILES = {"net.png", "errors.png", "merge.json", "report.html"}
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as running:
-        yield running
-
-
-@pytest.fixture
-def client(uri: str) -> MlflowClient:
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def names(client: MlflowClient, run_id: str) -> set[str]:

@@ -7,14 +7,13 @@ from typing import Any
 
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.growth.candidates import Candidate
-from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.registry import documents
-from rootstock.coordinator.registry.evaluations import evaluation_id
 from rootstock.site_agent.config import DataConfig, SiteConfig, TrainingConfig
 from rootstock.site_agent.teacher.data_report import check_data
 from tests.support.agent_thread import Running, running, site
 from tests.support.centre import Centre
 from tests.support.drawn_images import add, cats_and_dogs
+from tests.support.questions import answered, ask_about, reported
 
 
 def lab(state: Path, centre: Centre, images: Path, **changes: Any) -> SiteConfig:
@@ -35,23 +34,9 @@ def evaluated(centre: Centre, agent: Running) -> documents.EvaluationReport:
     """Ask the lab about its own net as it is; return the answer."""
     (submission,) = centre.registry.submissions.all()
     manifest = TeacherManifest.parse(submission.manifest, what="manifest")
-    operation = OperationKind.NEW_CATEGORY
-    merge = centre.registry.merges.create(submission.id, "cat", "classification", operation)
-    request = documents.EvaluationRequest(
-        evaluation_id=evaluation_id(merge.id),
-        merge_id=merge.id,
-        manifest_digest=manifest.content_digest(),
-        task="classification",
-        architecture=manifest.architecture,
-        task_module=manifest.task_modules["classification"],
-        candidates={Candidate.NO_ADAPTER: None},
-        refinement_spec=None,
-    )
-    asked = centre.registry.evaluations.request(manifest.site, request).id
-    agent.until(lambda: centre.registry.evaluations.get(asked).report is not None)
-    report = centre.registry.evaluations.get(asked).report
-    assert report is not None
-    return report
+    asked = ask_about(centre, submission.id, manifest, {Candidate.NO_ADAPTER: None})
+    agent.until(lambda: answered(centre, asked))
+    return reported(centre, asked)
 
 
 def test_a_lab_measures_on_the_images_of_then_and_says_what_changed(tmp_path: Path) -> None:
