@@ -221,7 +221,9 @@ async def _asked(node_id: str) -> str | None:
     # is stopped waits for ever.
     threading.Thread(target=_ask, args=(answer,), daemon=True).start()
     try:
-        nodes = await asyncio.wait_for(answer, ANSWER_SECONDS)
+        # Not `wait_for`, which loses a cancellation that comes at the same time (Python 3.11).
+        async with asyncio.timeout(ANSWER_SECONDS):
+            nodes = await answer
     except TimeoutError:
         return f"Ray has not answered for {ANSWER_SECONDS:g} s"
     if any(node["NodeID"] == node_id and node["Alive"] for node in nodes):
