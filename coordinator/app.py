@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from rootstock.common import signals
 from rootstock.common.artifacts.uri import open_store
 from rootstock.common.files import only_one
 from rootstock.common.identity.keys import fingerprint, load, load_or_create
@@ -100,10 +100,7 @@ async def _serve(context: CoordinatorContext, runner: JobRunner) -> None:
         config.history.retry_seconds,
     )
     stop = asyncio.Event()
-    ends = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # by nohup
-        ends.append(signal.SIGHUP)
-    for number in ends:
+    for number in signals.ending():
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     work = (reconciler.run(), recorder.run(), runner.watch())
     for_ever = [asyncio.create_task(each) for each in work]

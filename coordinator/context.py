@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from rootstock.common import times
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.nets.graph import NetTree
@@ -92,7 +92,7 @@ class CoordinatorContext:
 
     def receipt(self, manifest_digest: str, upload_id: str) -> Receipt:
         """Sign that an upload is durable, as of now."""
-        received_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        received_at = times.now()
         signature = self.key.sign(receipt_bytes(manifest_digest, upload_id, received_at))
         return Receipt(manifest_digest, upload_id, received_at, signature)
 

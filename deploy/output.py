@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from io import TextIOWrapper
 from typing import Any
 
@@ -118,11 +117,6 @@ class StageLines:
         if self._last.get(worker) != stage:
             self._last[worker] = stage
             self._show(worker, text + (f" {10 * tenth}%" if steps > 1 else ""))
-
-
-def moment(text: str) -> str:
-    """Return RFC 3339 as people read it: 2026-11-29 14:02:11 UTC."""
-    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def retrying(error: BaseException, seconds: float) -> None:

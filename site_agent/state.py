@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import Field
 
+from rootstock.common import times
 from rootstock.common.documents import Document
 from rootstock.common.errors import SchemaError
 from rootstock.common.files import storage_errors, write_bytes
@@ -98,7 +98,7 @@ class StatusFile:
             error_percent=self.error_percent,
             shipped=self.shipped,
             outcome=self.outcome,
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            at=times.now(),
         )
         write_bytes(self._path, status.model_dump_json().encode())
         self._show(status)

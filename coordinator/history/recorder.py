@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import structlog
@@ -17,6 +16,7 @@ from rootstock.common.errors import RootstockError, SchemaError
 from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.tailored import resnet as tailored_resnet
 from rootstock.common.nets.tailored.paths import name_of
+from rootstock.common.times import instant
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.config import StateConfig
 from rootstock.coordinator.context import CoordinatorContext
@@ -234,8 +234,8 @@ def gather(net: NetReader, config: StateConfig, merge: Merge) -> MergeRecord:
         features=inspection.features if inspection else None,
         no_features=inspection.no_features if inspection else "",
         curves=result.curves if result else (),
-        created_at=_instant(merge.created_at),
-        finished_at=_instant(merge.finished_at) if merge.finished_at else None,
+        created_at=instant(merge.created_at),
+        finished_at=instant(merge.finished_at) if merge.finished_at else None,
         tree=tree,
         earlier=_earlier(net, merge, shown) if shown else (),
     )
@@ -294,7 +294,3 @@ def _digests(
             f"{name}_adapter": adapter.blob.digest for name, adapter in result.adapters().items()
         }
     return digests
-
-
-def _instant(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
+from rootstock.common.times import readable
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.history.content import decision, outcome, state_name
 from rootstock.coordinator.history.loss_chart import Chart, charts
@@ -167,10 +168,10 @@ def stages(record: MergeRecord) -> list[StageView]:
 
 def times(record: MergeRecord) -> list[tuple[str, str]]:
     """Return what took how long, as people read it."""
-    rows = [("Submission admitted", _moment(record.created_at))]
+    rows = [("Submission admitted", readable(record.created_at))]
     if record.finished_at is not None:
         began, ended = map(datetime.fromisoformat, (record.created_at, record.finished_at))
-        rows.append((state_name(record), _moment(record.finished_at)))
+        rows.append((state_name(record), readable(record.finished_at)))
         rows.append(("From one to the other", duration((ended - began).total_seconds())))
     labels = {
         "zero-sample": "Work on the zero-sample adapter",
@@ -214,7 +215,3 @@ def _steps(steps: Sequence[int], dream: int) -> str:
     if steps[0] > dream:
         return f"{learning} to the images dreamed before"
     return f"{dream} steps of dreaming images, then {learning} to them"
-
-
-def _moment(text: str) -> str:
-    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S} UTC"

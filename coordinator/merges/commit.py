@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 import structlog
 
+from rootstock.common import times
 from rootstock.common.errors import ConflictError
 from rootstock.common.nets.graph import ModuleRef, NetTree, VersionCommit
 from rootstock.common.nets.spec import Setting
@@ -113,7 +113,7 @@ def commit(
         parent=head.digest if head is not None else None,
         number=context.registry.versions.next_number(),
         merge=record,
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        created_at=times.now(),
     )
     signature = context.key.sign(unsigned.signed_bytes()).hex()
     signed = unsigned.model_copy(update={"signature": signature})

@@ -6,13 +6,13 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rootstock import __version__
 from rootstock.common.errors import SchemaError
 from rootstock.common.files import storage_errors, write_bytes
+from rootstock.common.times import instant
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.garbage.collector import Collector
@@ -182,7 +182,7 @@ class Operator(OperatorServicer):
                 logged=logged,
                 waiting=len(ended) - logged,
                 error=history.error,
-                failing_since=_instant(history.since) if history.since else "",
+                failing_since=instant(history.since, "seconds") if history.since else "",
             ),
         )
 
@@ -223,10 +223,6 @@ class Operator(OperatorServicer):
             logged=row.logged,
             held=not row.released,
         )
-
-
-def _instant(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _reason(reason: str) -> str:

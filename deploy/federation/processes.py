@@ -14,13 +14,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from rootstock.common import signals
 from rootstock.common.environment import isolated
 from rootstock.common.errors import RootstockError, UnreachableError
 from rootstock.common.files import make_folder, storage_errors
 from rootstock.deploy.federation.leftovers import STOP_SECONDS, mark
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C, a supervisor's request, a terminal that is closed."""
 
 _GUARD = "rootstock.deploy.federation.leftovers"
 
@@ -30,7 +28,7 @@ _interrupted = threading.Event()
 def interrupt_on_signals() -> None:
     """Let Ctrl-C, SIGTERM and SIGHUP end this process and everything that it started.
 
-    What is ignored stays ignored: `nohup` means it. Python drops what a handler raises within a
+    Python drops what a handler raises within a
     destructor, for example of a channel; then `Processes.check` raises it.
     """
 
@@ -38,9 +36,8 @@ def interrupt_on_signals() -> None:
         _interrupted.set()
         raise KeyboardInterrupt
 
-    for number in SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, interrupt)
+    for number in signals.ending():
+        signal.signal(number, interrupt)
 
 
 class ProcessEndedError(RootstockError):
@@ -180,7 +177,7 @@ class Processes:
 
         A second Ctrl-C in the meantime is blocked: it would leave processes behind.
         """
-        impatience = set(SIGNALS)
+        impatience = set(signals.ENDING)
         signal.pthread_sigmask(signal.SIG_BLOCK, impatience)
         try:
             self._stop(names)

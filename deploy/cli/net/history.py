@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rootstock.common.times import readable
 from rootstock.deploy.cli.access import number_of, open_net
 from rootstock.deploy.cli.options import AsJson, Config, Version
-from rootstock.deploy.output import moment, print_result
+from rootstock.deploy.output import print_result
 
 if TYPE_CHECKING:
     from rootstock.common.nets.graph import Edge, ModuleRef, VersionCommit
@@ -65,7 +66,7 @@ def _log_lines(commit: VersionCommit) -> Iterator[str]:
 
     merge = commit.merge
     digest = commit.content_digest()[:_SHORT]
-    yield f"[yellow]version {commit.number}[/]  {digest}  {moment(commit.created_at)}"
+    yield f"[yellow]version {commit.number}[/]  {digest}  {readable(commit.created_at)}"
     joined = f"{merge.get('category')} → {merge.get('task')} from {merge.get('site')}"
     word = str(merge.get("candidate") or "")
     by = f", by {Candidate(word).phrase if word in set(Candidate) else word}" if word else ""

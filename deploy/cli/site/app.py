@@ -9,14 +9,16 @@ from datetime import datetime
 
 import typer
 
+from rootstock.common import signals
 from rootstock.common.config import load
 from rootstock.common.errors import NotFoundError
 from rootstock.common.files import lock_owner
+from rootstock.common.times import readable
 from rootstock.deploy.cli.options import AsJson, SiteConfigFile
 from rootstock.deploy.cli.site.adapt import adapt
 from rootstock.deploy.cli.site.check import check
 from rootstock.deploy.cli.site.sources import sources
-from rootstock.deploy.output import PEOPLE, StageLines, moment, print_result
+from rootstock.deploy.output import PEOPLE, StageLines, print_result
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.state import Status
 
@@ -34,13 +36,9 @@ def run(config: SiteConfigFile) -> None:
     from rootstock.site_agent.agent import run as run_agent
 
     stop = threading.Event()
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-        signal.signal(signal.SIGHUP, lambda *_: None)
-        if _has_terminal():
-            numbers.append(signal.SIGHUP)
-    for number in numbers:
-        signal.signal(number, lambda *_: stop.set())
+    for number in signals.ending():
+        ends = number != signal.SIGHUP or _has_terminal()
+        signal.signal(number, (lambda *_: stop.set()) if ends else (lambda *_: None))
     lines = StageLines(lambda _, text: _say(text))
     run_agent(
         settings,
@@ -78,7 +76,7 @@ def status(config: SiteConfigFile, as_json: AsJson = False) -> None:
         lines.append(f"  shipped    {answer.shipped}")
     if answer.outcome and answer.outcome != answer.message:
         lines.append(f"  outcome    {answer.outcome}")
-    lines.append(f"  at         {moment(answer.at)}")
+    lines.append(f"  at         {readable(answer.at)}")
     print_result({**answer.model_dump(mode="json"), "runs": runs}, *lines, as_json=as_json)
 
 
