@@ -81,10 +81,6 @@ class DataConfig(Document):
         return self
 
 
-_NOT_SHAPING = {"path", "skip_unreadable", "download"}
-"""Settings of the data that say where images are, and not which."""
-
-
 class RecipeConfig(Document):
     """The settings of one recipe: the table of `training` that has the recipe's name."""
 
@@ -341,7 +337,7 @@ class NetworkConfig(Document):
     call_seconds: float = Field(default=30.0, gt=0, le=86_400)
     """Deadline of calls that send one small message and get one back."""
     patience_seconds: float = Field(default=120.0, ge=0)
-    """How long a coordinator may be out of reach before the agent has joined, and then stops."""
+    """How long a coordinator may be out of reach when the agent starts, which then stops."""
     retry_cap_seconds: float = Field(default=20.0, gt=0, le=3600)
     """Longest pause between attempts (full jitter)."""
 
@@ -376,13 +372,12 @@ class SiteConfig(Document):
     def run_digest(self, plan_digest: str) -> str:
         """Return what names a teacher before it is trained: the plan and what shapes the teacher.
 
-        Auxiliary heads are left out: a teacher that was shipped stays when they are replaced. So is
-        where the images lie: a folder that was moved, or has changed, is told of another way.
+        Auxiliary heads are left out: a teacher that was shipped stays when they are replaced.
         """
         parts = {
             "plan": plan_digest,
             "category": self.category,
-            "data": self.data.model_dump(mode="json", exclude=_NOT_SHAPING),
+            "data": self.data.model_dump(mode="json"),
             "training": self.training.shaping(),
             "statistics": self.statistics.model_dump(mode="json"),
             "share_samples": self.share_samples,

@@ -52,6 +52,10 @@ _CLASSES: dict[grpc.StatusCode, type[RootstockError]] = {
     grpc.StatusCode.NOT_FOUND: errors.NotFoundError,
 }
 
+_WRONG_PEER = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+"""What gRPC says of a handshake in which the server did not prove who it is. It calls that
+unavailable; to try again would not help."""
+
 
 def abort_status(error: RootstockError) -> tuple[grpc.StatusCode, str, Metadata]:
     """Return code, details and trailing metadata with which a server ends a call."""
@@ -75,6 +79,12 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> RootstockError:
     for kind in _CODES:
         if kind.__name__ == named:
             return kind(details)
+    if code is grpc.StatusCode.UNAVAILABLE and any(words in details for words in _WRONG_PEER):
+        return errors.IdentityError(
+            "what answers there is not the coordinator: its certificate is not signed by the net's "
+            "authority, or not good at this time; check the address and the clock. If the "
+            f"coordinator was set up anew, ask for an invitation and join it ({details})"
+        )
     kind = _CLASSES.get(code, RootstockError)
     return kind(f"{details} ({code.name})")
 

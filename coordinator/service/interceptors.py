@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import hmac
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
@@ -14,35 +11,31 @@ import grpc
 import structlog
 
 from rootstock.common.errors import IdentityError, RootstockError
-from rootstock.common.transport.auth import NonceMemory, verify_call
 from rootstock.common.transport.status import abort_status
-from rootstock.coordinator.registry import Registry
-from rootstock.protos.rootstock.federation.v1.federation_pb2 import JoinRequest
+from rootstock.coordinator.identity.guard import Caller, Guard
+from rootstock.coordinator.registry import Access
 
 FEDERATION = "/rootstock.federation.v1.Federation/"
 OPERATOR = "/rootstock.operator.v1.Operator/"
-JOIN = FEDERATION + "Join"
+
+_LOOKING = frozenset({"GetStatus", "ListMembers"})
+_DECIDING = frozenset({"DecideMerge", "Grow", "RollBack"})
 
 _CALLER: ContextVar[str] = ContextVar("rootstock_caller")
 
 
 def caller() -> str:
-    """Return the site that makes the call being served; its signature was verified."""
+    """Return the name of the member that makes the call being served."""
     return _CALLER.get()
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Lets in sites that sign their calls, and the operator who has the token.
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Ends calls of ours that raise one of our errors with its status; a fault stays a fault.
 
-    Calls that raise one of our errors end with its status; a fault of ours stays a fault. Health
-    and reflection are left as they are.
+    Health and reflection are left as they are.
     """
 
-    def __init__(self, registry: Registry, operator_token: str) -> None:
-        self._registry = registry
-        self._authorization = f"Bearer {operator_token}".encode()
-        self._nonces = NonceMemory()
-        self._keys: dict[str, bytes] = {}  # a name never changes its key
+    def __init__(self) -> None:
         self._log = structlog.get_logger("service")
 
     async def intercept_service(
@@ -53,20 +46,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Wrap the handler of a call of ours."""
         handler: Any = await continuation(details)
         method = details.method
-        if handler is None or not method.startswith((FEDERATION, OPERATOR)):
+        if handler is None or not method.startswith("/rootstock."):
             return handler
         sides = (handler.request_streaming, handler.response_streaming)
         kind = "_".join("stream" if streaming else "unary" for streaming in sides)
         behaviour: Any = getattr(handler, kind)
 
         async def one(request: Any, context: Any) -> Any:
-            async with self._around(method, request, context):
+            async with self._around(method, context):
                 return await behaviour(request, context)
 
         async def many(request: Any, context: Any) -> AsyncIterator[Any]:
             # Closed at once when the call is cut, not when memory is next tidied up.
             async with (
-                self._around(method, request, context),
+                self._around(method, context),
                 aclosing(behaviour(request, context)) as responses,
             ):
                 async for response in responses:
@@ -80,16 +73,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
 
     @asynccontextmanager
-    async def _around(self, method: str, request: Any, context: Any) -> AsyncIterator[None]:
+    async def _around(self, method: str, context: Any) -> AsyncIterator[None]:
         try:
-            metadata = [(key, value) for key, value in context.invocation_metadata() or ()]
-            if method.startswith(OPERATOR):
-                self._check_operator(metadata)
-            elif method == JOIN:
-                _CALLER.set(_joining(request, metadata))
-            else:
-                _CALLER.set(await asyncio.to_thread(self._verified, method, metadata))
-            yield
+            async with self._admitted(method, context):
+                yield
         except RootstockError as error:
             code, message, trailing = abort_status(error)
             kind = type(error).__name__
@@ -100,33 +87,45 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._log.exception("call.failed", method=method)
             raise
 
-    def _check_operator(self, metadata: list[tuple[str, Any]]) -> None:
-        given = str(dict(metadata).get("authorization", "")).encode()
-        if not hmac.compare_digest(given, self._authorization):
-            raise IdentityError(
-                "the operator's token is missing or wrong; it is in the file operator-token in "
-                "the coordinator's state folder"
-            )
-
-    def _verified(self, method: str, metadata: list[tuple[str, Any]]) -> str:
-        return verify_call(metadata, method, self._key_of, time.time(), self._nonces)
-
-    def _key_of(self, site: str) -> bytes | None:
-        key = self._keys.get(site) or self._registry.sites.key_of(site)
-        if key is not None:
-            self._keys[site] = key
-        return key
+    @asynccontextmanager
+    async def _admitted(self, _method: str, _context: Any) -> AsyncIterator[None]:
+        """Run a call of whoever may make it; everyone may."""
+        yield
 
 
-def _joining(request: JoinRequest, metadata: list[tuple[str, Any]]) -> str:
-    """Verify a Join with the key in the request itself: it proves that the caller has it.
+class CallInterceptor(ErrorInterceptor):
+    """Lets in whom the certificate of the connection names, for as long as it may call."""
 
-    Anyone can make such a call, and made again it changes nothing: its nonces are not remembered,
-    or strangers could fill the memory that the labs' calls need.
-    """
-    site = verify_call(metadata, JOIN, lambda _: request.public_key, time.time(), None)
-    if site != request.site:
+    def __init__(self, guard: Guard) -> None:
+        super().__init__()
+        self._guard = guard
+
+    @asynccontextmanager
+    async def _admitted(self, method: str, context: Any) -> AsyncIterator[None]:
+        (certificate,) = context.auth_context()["x509_pem_cert"]
+        member = self._guard.caller(certificate)
+        _require_access(member, method)
+        _CALLER.set(member.name)
+        async with self._guard.during(member):
+            yield
+
+
+def _require_access(member: Caller, method: str) -> None:
+    """Refuse a call that is not for a member's kind, or above what an operator may."""
+    if method.startswith(FEDERATION):
+        allowed = member.access is Access.SITE
+    else:
+        allowed = member.access in _needed(method.removeprefix(OPERATOR))
+    if not allowed:
         raise IdentityError(
-            f"the call is signed as '{site}', the request would join '{request.site}'; use one name"
+            f"'{member.name}' has access '{member.access}', which does not allow {method}; ask the "
+            "coordinator's operator for another invitation"
         )
-    return site
+
+
+def _needed(call: str) -> tuple[Access, ...]:
+    if call in _LOOKING:
+        return Access.VIEW, Access.DECIDE, Access.ADMIN
+    if call in _DECIDING:
+        return Access.DECIDE, Access.ADMIN
+    return (Access.ADMIN,)

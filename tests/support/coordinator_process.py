@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.checkout import CHECKOUT
 from tests.support.coordinator_server import Running
+from tests.support.identities import STATES
 
 
 @contextmanager
@@ -29,6 +30,7 @@ def serving(state: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str
     try:
         for line in process.stdout:
             if line.startswith("127.0.0.1:"):
+                STATES[line.strip()] = state
                 yield process, line.strip()
                 break
         else:

@@ -18,6 +18,7 @@ from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.config import FederationConfig, read, resolve
+from rootstock.deploy.federation.enrol import enrol
 from rootstock.deploy.federation.processes import Processes, free_ports
 from rootstock.deploy.federation.run import write_config
 from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusResponse, MergeStatus
@@ -91,6 +92,7 @@ class Running:
         )
         self.state = state
         self.processes = processes
+        enrol(self.federation)
 
     @property
     def coordinator(self) -> CoordinatorConfig:

@@ -17,6 +17,7 @@ from rootstock.common.times import readable
 from rootstock.deploy.cli.options import AsJson, SiteConfigFile
 from rootstock.deploy.cli.site.adapt import adapt
 from rootstock.deploy.cli.site.check import check
+from rootstock.deploy.cli.site.join import join
 from rootstock.deploy.cli.site.sources import sources
 from rootstock.deploy.output import PEOPLE, StageLines, print_result
 from rootstock.site_agent.config import SiteConfig
@@ -55,10 +56,8 @@ def status(config: SiteConfigFile, as_json: AsJson = False) -> None:
     path = state / "status.json"
     runs = lock_owner(state) is not None
     if not path.exists():
-        none = (
-            "the agent starts" if runs else "no agent has run here yet; start `rootstock site run`"
-        )
-        raise NotFoundError(f"{path}: {none}")
+        started = "starts" if runs else "has not run here yet; start `rootstock site run`"
+        raise NotFoundError(f"{path}: the agent {started}")
     answer = Status.parse(path.read_bytes(), what=str(path))
     lines = [f"{answer.site} ({answer.category}): {answer.message or answer.phase}"]
     if not runs:
@@ -92,6 +91,7 @@ def _has_terminal() -> bool:
     return True
 
 
+app.command()(join)
 app.command()(check)
 app.command()(adapt)
 app.command()(sources)
