@@ -33,6 +33,7 @@ from rootstock.common.errors import (
     SchemaError,
     UnreachableError,
 )
+from rootstock.common.failpoints import failpoint
 from rootstock.common.files import only_one, storage_errors
 from rootstock.common.identity.keys import fingerprint, load
 from rootstock.common.logs import Log, open_log
@@ -236,7 +237,7 @@ class _Agent:
     def _published(self, spool: Spool) -> Published:
         """Fetch the plan; RefusedError if nothing is trained yet, and would be for nothing."""
         published = self._client.patient(self._client.plan)
-        trained = spool.made_by(self._config.run_digest(published.digest)) is not None
+        trained = spool.made_by(self._config.run_digest(published.digest))
         if published.refusal and not trained:
             raise RefusedError(f"nothing was trained: {published.refusal}")
         return published
@@ -289,6 +290,7 @@ class _Agent:
                 self._report_failure(name, f"report refused: {type(error).__name__}: {error}")
                 spool.withdraw_report(report, str(error))
                 continue
+            failpoint("report.sent")
             spool.acknowledge_report(report.evaluation_id)
             self._log.info("report.sent", evaluation=report.evaluation_id, first=first)
 
@@ -312,6 +314,7 @@ class _Agent:
         shipment = Shipment(self._client, entry, on_bytes)
         try:
             receipt = shipment.send()
+            failpoint("receipt.arrived")
         finally:
             spool.note_sent(entry, shipment.sent)
         entry = spool.acknowledge(entry, receipt)
@@ -333,6 +336,7 @@ class _Agent:
             self._status.progress("watching", message=lab.remark(self._watching))
             for cursor, event in watcher.events(self._stop):
                 self._handle(event, lab)
+                failpoint("event.handled")
                 # Only now: an event that a crash cut short is seen again.
                 if cursor:
                     write_cursor(path, cursor)

@@ -27,8 +27,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from rootstock.common.errors import ConfigurationError, IdentityError, SchemaError
 
-CLOCK_SKEW = timedelta(minutes=5)
-"""How long before it is made a certificate is valid: other machines' clocks may be behind."""
+CLOCK_SKEW = timedelta(days=2)
+"""How long before it is made a certificate is valid: other machines' clocks may be behind, and one
+that was set wrong by a day, or by a zone, is to be no reason to call anybody."""
 
 _NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 _URI = re.compile(rf"spiffe://({_NAME})/(site|operator)/({_NAME})")

@@ -76,6 +76,27 @@ def growth(
 
 
 @app.command()
+def faults(
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Runs.")] = 100,
+    first: Annotated[int, typer.Option(min=0, help="Seed of the first run.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Kill, cut, fill and turn back what a small federation rests on, and see what it kept."""
+    with needs_coordinator("bench faults"):
+        from tests.benchmarks.system.faults import measure
+
+    result = measure(first, seeds, PEOPLE)
+    if as_json:
+        print_json(result)
+        return
+    _print_rows(result["faults"])
+    RESULT.print(
+        f"{result['runs']} runs, {result['acknowledged']} submissions acknowledged, "
+        f"{result['lost']} lost, {len(result['broken'])} runs broke a promise"
+    )
+
+
+@app.command()
 def solver(
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute; no VGG-16.")] = False,
     results: Results = None,

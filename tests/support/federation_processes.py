@@ -101,18 +101,19 @@ class Running:
     def site(self, name: str) -> SiteConfig:
         return next(site for site in self.federation.sites if site.site == name)
 
-    def start_coordinator(self) -> None:
+    def start_coordinator(self, env: dict[str, str] | None = None) -> None:
         path = write_config(self.state, "coordinator", self.coordinator)
-        self.processes.start(
-            "coordinator", [*ROOTSTOCK, "coordinator", "run", "--config", str(path)]
-        )
+        command = [*ROOTSTOCK, "coordinator", "run", "--config", str(path)]
+        self.processes.start("coordinator", command, env)
 
-    def start_site(self, name: str, *, address: str | None = None) -> None:
+    def start_site(
+        self, name: str, *, address: str | None = None, env: dict[str, str] | None = None
+    ) -> None:
         site = self.site(name)
         if address is not None:
             site = site.model_copy(update={"coordinator": address})
         path = write_config(self.state, name, site)
-        self.processes.start(name, [*ROOTSTOCK, "site", "run", "--config", str(path)])
+        self.processes.start(name, [*ROOTSTOCK, "site", "run", "--config", str(path)], env)
 
     def run(self, *words: str, code: int = 0) -> str:
         """Return what an operator's command says: its output, or the error that it ends with."""

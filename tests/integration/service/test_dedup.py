@@ -47,7 +47,7 @@ from tests.support.coordinator_server import (
     stalled,
     version_of,
 )
-from tests.support.slow_line import slow_line
+from tests.support.line import line_to
 
 NEW = "conv3_1.weight"
 """The one tensor that a tailored task module does not have from the net: 9% of its bytes."""
@@ -135,7 +135,7 @@ def test_a_blob_of_which_the_net_holds_nine_tenths_travels_as_one_tenth(
     _, dog, _, teacher = shared
     blob = task_module(teacher)
     seen = []
-    with slow_line(int(coordinator.address.rpartition(":")[2]), 1e9) as line:
+    with line_to(int(coordinator.address.rpartition(":")[2]), 1e9) as line:
         client, spool, entry = client_of(dog, line.address, tmp_path / "site", teacher)
         before = line.sent
         shipment = Shipment(client, entry, lambda done, total: seen.append((done, total)))
