@@ -68,6 +68,20 @@ class UnreachableError(RootstockError, ConnectionError):
     exit_code = 7
 
 
+class BusyError(UnreachableError):
+    """A peer has no room for a call now, and says when it may have.
+
+    Attributes
+    ----------
+    retry_seconds
+        How long to wait before the next try, at least.
+    """
+
+    def __init__(self, message: str, retry_seconds: float = 10.0) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
 class RefusedError(RootstockError, ValueError):
     """What a peer sent broke a rule; the message names the check, the value and the rule."""
 

@@ -39,11 +39,23 @@ CLIENT_OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-def server_options(max_receive_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, int]]:
+MAX_STREAMS = 64
+"""Calls that one connection may have open: what its messages may hold in memory is bounded by it.
+An agent has three or four."""
+
+HANDSHAKE_SECONDS = 10
+"""A connection that has not shown its certificate after this is ended."""
+
+
+def server_options(
+    max_receive_bytes: int = MAX_MESSAGE_BYTES, max_streams: int = MAX_STREAMS
+) -> list[tuple[str, int]]:
     """Return the settings of a server that takes messages up to a size."""
     return [
         *_COMMON,
         ("grpc.max_receive_message_length", max_receive_bytes),
+        ("grpc.max_concurrent_streams", max_streams),
+        ("grpc.server_handshake_timeout_ms", 1000 * HANDSHAKE_SECONDS),
         # A server answers pings that come more often than this with "too many pings" and hangs up;
         # half of the client's interval leaves room for jitter. The default is five minutes.
         ("grpc.http2.min_ping_interval_without_data_ms", 30_000),

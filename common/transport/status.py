@@ -16,6 +16,12 @@ from rootstock.common.errors import RootstockError
 ERROR_KEY = "rootstock-error"
 """Trailing metadata: the name of the exception's class."""
 
+RETRY_KEY = "grpc-retry-pushback-ms"
+"""Trailing metadata: how long a caller is to wait before it tries again (gRFC A6)."""
+
+MAX_RETRY_SECONDS = 300.0
+"""A peer that asks for more than this is asked again after this."""
+
 MAX_DETAILS = 2000
 """Characters of a message on the wire: gRPC drops a call whose metadata passes 8 KiB."""
 
@@ -29,6 +35,7 @@ _CODES: dict[type[RootstockError], grpc.StatusCode] = {
     errors.StorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.AddressInUseError: grpc.StatusCode.INTERNAL,
     errors.UnreachableError: grpc.StatusCode.UNAVAILABLE,
+    errors.BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.RefusedError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.IntegrityError: grpc.StatusCode.DATA_LOSS,
     errors.LimitError: grpc.StatusCode.OUT_OF_RANGE,
@@ -63,7 +70,10 @@ def abort_status(error: RootstockError) -> tuple[grpc.StatusCode, str, Metadata]
     details = str(error)
     if len(details) > MAX_DETAILS:
         details = details[: MAX_DETAILS - 3] + "..."
-    return _CODES[kind], details, ((ERROR_KEY, kind.__name__),)
+    trailing: Metadata = ((ERROR_KEY, kind.__name__),)
+    if isinstance(error, errors.BusyError):
+        trailing += ((RETRY_KEY, str(round(1000 * error.retry_seconds))),)
+    return _CODES[kind], details, trailing
 
 
 def error_from_rpc(rpc_error: grpc.RpcError) -> RootstockError:
@@ -76,6 +86,8 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> RootstockError:
     code: grpc.StatusCode = call.code()
     details: str = call.details() or code.name
     named = _named(call)
+    if named == errors.BusyError.__name__:
+        return errors.BusyError(details, _retry_seconds(call))
     for kind in _CODES:
         if kind.__name__ == named:
             return kind(details)
@@ -94,5 +106,16 @@ def from_peer(rpc_error: grpc.RpcError) -> bool:
     return _named(rpc_error) is not None
 
 
+def _retry_seconds(call: Any) -> float:
+    """Return how long the peer asks to be left alone: a number of its own, so it is capped."""
+    said = _trailing(call).get(RETRY_KEY, "")
+    milliseconds = int(said) if isinstance(said, str) and said[:9].isdecimal() else 0
+    return min(milliseconds / 1000, MAX_RETRY_SECONDS)
+
+
 def _named(call: Any) -> str | bytes | None:
-    return dict(call.trailing_metadata() or ()).get(ERROR_KEY)
+    return _trailing(call).get(ERROR_KEY)
+
+
+def _trailing(call: Any) -> dict[str, str | bytes]:
+    return dict(call.trailing_metadata() or ())

@@ -21,13 +21,14 @@ class RateLimit:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def allows(self, key: str) -> bool:
-        """Count a try; False if there were too many."""
+    def wait(self, key: str) -> float:
+        """Count a try; return 0, or the seconds after which the next one is let through."""
         now = self._clock()
         tokens, at = self._buckets.pop(key, (self._burst, now))
         tokens = min(self._burst, tokens + (now - at) * self._per_second)
         allowed = tokens >= 1
         self._buckets[key] = (tokens - allowed, now)
+        seconds = 0.0 if allowed else (1 - tokens) / self._per_second
         if len(self._buckets) > MAX_KEYS:
             self._buckets.popitem(last=False)
-        return allowed
+        return seconds

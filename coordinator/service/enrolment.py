@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from rootstock.common.errors import UnreachableError
+from rootstock.common.errors import BusyError
 from rootstock.common.identity.certificates import to_pem
 from rootstock.coordinator.identity.members import JoinRequest, Members
 from rootstock.coordinator.identity.rate import RateLimit
@@ -40,8 +40,8 @@ class Enrolment(EnrolmentServicer):
     async def Join(self, request: pb.JoinRequest, _context: Any) -> pb.JoinResponse:
         """Trade an invitation for a certificate."""
         token_id = request.token.partition(".")[0]
-        if not self._in_all.allows(_ALL) or not self._of_each.allows(token_id):
-            raise UnreachableError("too many tries to join; try again in a minute")
+        if wait := self._in_all.wait(_ALL) or self._of_each.wait(token_id):
+            raise BusyError("too many tries to join; wait, and run the line again", wait)
         joined = await asyncio.to_thread(
             self._members.join,
             JoinRequest(

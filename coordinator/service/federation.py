@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from rootstock import __version__
-from rootstock.common.errors import ProtocolVersionError, UnreachableError
+from rootstock.common.errors import BusyError, ProtocolVersionError
 from rootstock.common.identity.certificates import requested_key, to_pem
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
 from rootstock.coordinator.context import CoordinatorContext, plain
@@ -117,10 +117,8 @@ class Federation(FederationServicer):
         self, request: pb.RenewCertificateRequest, _context: Any
     ) -> pb.RenewCertificateResponse:
         """Sign a new certificate for the site that calls."""
-        if not self._renewals.allows(caller()):
-            raise UnreachableError(
-                f"site '{caller()}' renews its certificate too often; try again in a minute"
-            )
+        if wait := self._renewals.wait(caller()):
+            raise BusyError(f"site '{caller()}' renews its certificate too often; wait", wait)
         key = requested_key(request.certificate_request)
         certificate = await asyncio.to_thread(self._members.issue, caller(), Access.SITE, key)
         self._log.info(

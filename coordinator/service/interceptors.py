@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import grpc
 import structlog
 
-from rootstock.common.errors import IdentityError, RootstockError
+from rootstock.common.errors import BusyError, IdentityError, RootstockError
 from rootstock.common.transport.status import abort_status
 from rootstock.coordinator.identity.guard import Caller, Guard
+from rootstock.coordinator.identity.rate import RateLimit
 from rootstock.coordinator.registry import Access
 
 FEDERATION = "/rootstock.federation.v1.Federation/"
@@ -20,6 +23,15 @@ OPERATOR = "/rootstock.operator.v1.Operator/"
 
 _LOOKING = frozenset({"GetStatus", "ListMembers"})
 _DECIDING = frozenset({"DecideMerge", "Grow", "RollBack"})
+
+CALLS_PER_SECOND, CALLS_AT_ONCE = 50.0, 200
+"""What one member may ask: an agent makes a few calls a minute, and a few dozen after a cut."""
+
+CALLS_AT_A_TIME = 8
+"""Calls of one kind that a member may have open: an agent has one of each."""
+
+UNREAD_SECONDS = 60.0
+"""A stream from which its peer takes nothing for so long ends: what waits for it is in memory."""
 
 _CALLER: ContextVar[str] = ContextVar("rootstock_caller")
 
@@ -56,14 +68,15 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             async with self._around(method, context):
                 return await behaviour(request, context)
 
-        async def many(request: Any, context: Any) -> AsyncIterator[Any]:
-            # Closed at once when the call is cut, not when memory is next tidied up.
+        async def many(request: Any, context: Any) -> None:
+            # Written here rather than yielded: a call that is cut while nobody reads it ends with
+            # its status. Closed at once, not when memory is next tidied up.
             async with (
                 self._around(method, context),
                 aclosing(behaviour(request, context)) as responses,
             ):
                 async for response in responses:
-                    yield response
+                    await _write(context, response)
 
         make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
@@ -99,6 +112,8 @@ class CallInterceptor(ErrorInterceptor):
     def __init__(self, guard: Guard) -> None:
         super().__init__()
         self._guard = guard
+        self._rate = RateLimit(CALLS_PER_SECOND, CALLS_AT_ONCE)
+        self._open: Counter[tuple[str, str]] = Counter()
 
     @asynccontextmanager
     async def _admitted(self, method: str, context: Any) -> AsyncIterator[None]:
@@ -106,8 +121,41 @@ class CallInterceptor(ErrorInterceptor):
         member = self._guard.caller(certificate)
         _require_access(member, method)
         _CALLER.set(member.name)
-        async with self._guard.during(member):
+        with self._counted(member.name, method):
+            async with self._guard.during(member):
+                yield
+
+    @contextmanager
+    def _counted(self, member: str, method: str) -> Iterator[None]:
+        """Let in as many calls of a member as it may make; BusyError says when to come again."""
+        if wait := self._rate.wait(member):
+            raise BusyError(
+                f"'{member}' makes more than {CALLS_PER_SECOND:g} calls a second; wait", wait
+            )
+        kind = (member, method)
+        if self._open[kind] >= CALLS_AT_A_TIME:
+            raise BusyError(
+                f"'{member}' has {self._open[kind]} calls of {method} open, the limit is "
+                f"{CALLS_AT_A_TIME}; end some first"
+            )
+        self._open[kind] += 1
+        try:
             yield
+        finally:
+            self._open[kind] -= 1
+            if not self._open[kind]:
+                del self._open[kind]
+
+
+async def _write(context: Any, response: Any) -> None:
+    """Send one message of a stream; BusyError if the peer takes none for a long time."""
+    try:
+        async with asyncio.timeout(UNREAD_SECONDS):
+            await context.write(response)
+    except TimeoutError as error:
+        raise BusyError(
+            f"nothing was read from this call for {UNREAD_SECONDS:g} s; call again for the rest"
+        ) from error
 
 
 def _require_access(member: Caller, method: str) -> None:

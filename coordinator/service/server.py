@@ -134,7 +134,7 @@ class CoordinatorServer:
     async def _serve_strangers(self, listen: Address, certificate: ServerCertificate) -> None:
         server = grpc.aio.server(
             interceptors=[ErrorInterceptor()],
-            options=server_options(MAX_MESSAGE_BYTES),
+            options=server_options(MAX_MESSAGE_BYTES, MAX_CALLS),
             maximum_concurrent_rpcs=MAX_CALLS,
         )
         join_pb2_grpc.add_EnrolmentServicer_to_server(self._enrolment, server)

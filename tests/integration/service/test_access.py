@@ -85,7 +85,7 @@ def expired(coordinator: Running) -> Credentials:
 
 
 def not_yet_valid(coordinator: Running) -> Credentials:
-    return signed(coordinator, authority_of(coordinator), days=(1, 2))
+    return signed(coordinator, authority_of(coordinator), days=(3, 4))
 
 
 def unrecorded(coordinator: Running) -> Credentials:

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from rootstock.common.errors import (
+    BusyError,
     ConfigurationError,
     ConflictError,
     IdentityError,
@@ -202,10 +203,10 @@ def test_strangers_are_slowed_down_and_members_are_not(
     offer = invite(coordinator)
     token_id = offer.token.partition(".")[0]
     one = [refusal(coordinator, f"{token_id}.{number:032x}", key) for number in range(6)]
-    assert one == [IdentityError] * 5 + [UnreachableError]
+    assert one == [IdentityError] * 5 + [BusyError]
     many = [refusal(coordinator, f"{number:012x}.{'0' * 32}", key) for number in range(200)]
     # LimitError: gRPC counts a call for a moment longer than it takes.
-    assert {IdentityError, UnreachableError} <= set(many) <= {*one, LimitError}
+    assert {IdentityError, BusyError} <= set(many) <= {*one, LimitError}
     with OperatorClient(coordinator.config.state) as operator:
         assert operator.status().net == "animals"
 

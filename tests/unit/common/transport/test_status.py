@@ -33,7 +33,7 @@ def fail(stub: FederationStub) -> RootstockError:
 
 def test_the_whole_tree_crosses_the_wire(wire: Wire) -> None:
     server, stub = wire
-    assert len(list(tree())) == 16
+    assert len(list(tree())) == 17
     for kind in tree():
         server.error = kind("blob 'ä' has 5 bytes,\nthe limit is 4; send less")
         error = fail(stub)
