@@ -6,6 +6,7 @@ that the callee raised; the code is for peers and tools that know only gRPC.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import grpc
@@ -72,7 +73,7 @@ def abort_status(error: RootstockError) -> tuple[grpc.StatusCode, str, Metadata]
         details = details[: MAX_DETAILS - 3] + "..."
     trailing: Metadata = ((ERROR_KEY, kind.__name__),)
     if isinstance(error, errors.BusyError):
-        trailing += ((RETRY_KEY, str(round(1000 * error.retry_seconds))),)
+        trailing += ((RETRY_KEY, str(math.ceil(1000 * error.retry_seconds))),)
     return _CODES[kind], details, trailing
 
 
