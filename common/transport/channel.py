@@ -118,16 +118,18 @@ def open_channel(address: str, credentials: Credentials) -> grpc.Channel:
     proof = grpc.ssl_channel_credentials(
         credentials.authority_pem, credentials.key_pem, credentials.chain_pem
     )
-    return grpc.secure_channel(str(where), proof, _options(where, credentials.net))
+    return grpc.secure_channel(str(where), proof, channel_options(where, credentials.net))
 
 
 def open_joining_channel(address: Address, authority: x509.Certificate) -> grpc.Channel:
     """Open the channel of one who is to join: only the server proves who it is."""
     credentials = grpc.ssl_channel_credentials(to_pem(authority))
-    return grpc.secure_channel(str(address), credentials, _options(address, net_of(authority)))
+    return grpc.secure_channel(
+        str(address), credentials, channel_options(address, net_of(authority))
+    )
 
 
-def _options(address: Address, net: str) -> list[tuple[str, int | str]]:
+def channel_options(address: Address, net: str) -> list[tuple[str, int | str]]:
     """Return a channel's options: the server is the net's, at whatever address it is reached."""
     return [
         *CLIENT_OPTIONS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from rootstock.common.errors import ConfigurationError, SchemaError
 from rootstock.deploy.cli.extras import needs_coordinator
 from rootstock.deploy.output import PEOPLE, RESULT, listed, print_json
 from tests.benchmarks.harness.request import Folders, requested
+from tests.support.checkout import CHECKOUT
 
 if TYPE_CHECKING:
     from tests.benchmarks.harness.experiment import Experiment, Outcome
@@ -35,6 +37,9 @@ ROOT, CACHE = Path("../shared/data"), Path(".rootstock/bench")
 @app.callback()
 def _group() -> None:
     """Measure."""
+    # Roles are processes of their own, which look for modules nowhere but on this path.
+    known = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(CHECKOUT), known)))
 
 
 @app.command()
@@ -94,6 +99,27 @@ def faults(
         f"{result['runs']} runs, {result['acknowledged']} submissions acknowledged, "
         f"{result['lost']} lost, {len(result['broken'])} runs broke a promise"
     )
+
+
+@app.command()
+def load(
+    labs: Annotated[str, typer.Option(help="Numbers of labs, with commas.")] = "1,10,100,1000",
+    uploads: Annotated[str, typer.Option(help="Uploads at once, with commas.")] = "6,20",
+    mebibytes: Annotated[int, typer.Option(min=1, max=16384, help="Size of each upload.")] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """Measure small calls, events and memory under many labs and large uploads."""
+    with needs_coordinator("bench load"):
+        from tests.benchmarks.system.load import measure
+
+    sizes, streams = ([int(n) for n in listed(text) if n.isdigit()] for text in (labs, uploads))
+    if not sizes or min(sizes) < 1:
+        raise SchemaError(f"--labs {labs!r}: give whole numbers from 1 on, as 1,10,100")
+    result = measure(tuple(sorted(sizes)), tuple(streams), mebibytes << 20, PEOPLE)
+    if as_json:
+        print_json(result)
+        return
+    _print_rows(result["rows"])
 
 
 @app.command()

@@ -84,7 +84,7 @@ def prepare(folder: Path, payload_bytes: int) -> dict[str, Any]:
 
 def serve(folder: Path) -> dict[str, Any]:
     """Be a coordinator's server until standard input closes; a fresh database and store."""
-    plan = _plan(folder)
+    plan = plan_of(folder)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         state = Path(name)
         config = CoordinatorConfig(
@@ -182,7 +182,7 @@ def serve_bare(_folder: Path) -> dict[str, Any]:
 
 def send_bare(folder: Path, address: str) -> dict[str, Any]:
     """Send the same files in one bare stream."""
-    manifest = _plan(folder)
+    manifest = plan_of(folder)
     blobs = [manifest.initial_category_module, *manifest.initial_task_modules.values()]
     entry_folder = next(path.parent for path in (folder / "site" / "spool").rglob(blobs[0].digest))
 
@@ -208,7 +208,7 @@ def send_bare(folder: Path, address: str) -> dict[str, Any]:
     return {"seconds": seconds, "rss_growth": growth}
 
 
-def _plan(folder: Path) -> Plan:
+def plan_of(folder: Path) -> Plan:
     return Plan.parse((folder / "plan.json").read_bytes(), what="plan")
 
 
