@@ -233,6 +233,7 @@ ROLES: dict[str, Callable[..., None]] = {
 
 
 if __name__ == "__main__":
-    log_to(Path(os.devnull).open("w"))
     role, where, *rest = sys.argv[1:]
-    ROLES[role](Path(where), *rest)
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        log_to(nowhere)
+        ROLES[role](Path(where), *rest)
