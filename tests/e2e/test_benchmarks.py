@@ -33,10 +33,3 @@ def test_a_load_is_measured(tmp_path: Path) -> None:
     assert (watched["labs"], watched["uploads"]) == (3, 0)
     assert uploading["upload_mib_per_second"] > 0
     assert all(row["event_ms"] > 0 for row in (watched, uploading))
-
-
-def test_a_federation_keeps_its_promises_whatever_fails(tmp_path: Path) -> None:
-    result = measured(tmp_path, "faults", "--seeds", "1")
-    assert (result["runs"], result["lost"], result["broken"]) == (1, 0, [])
-    assert result["acknowledged"] == 2
-    assert sum(row["injected"] for row in result["faults"]) > 0

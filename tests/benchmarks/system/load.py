@@ -75,7 +75,7 @@ def measure(
     rows = []
     with tempfile.TemporaryDirectory(prefix="rootstock-load-") as name:
         folder = Path(name)
-        with role("prepare", folder, payload_bytes, max(sizes), max(uploads)) as prepare:
+        with role("prepare", folder, payload_bytes, max(*sizes, *uploads, WATCHING)) as prepare:
             prepared = prepare.hear()
         for labs in sizes:
             console.print(f"{labs} labs")

@@ -56,14 +56,14 @@ def lab_folder(folder: Path, number: int) -> Path:
     return folder / "labs" / f"lab-{number:04d}"
 
 
-def prepare(folder: Path, payload_bytes: int, labs: int, uploads: int) -> None:
+def prepare(folder: Path, payload_bytes: int, labs: int) -> None:
     """Make a net with so many members, and a module of so many bytes for those that upload."""
     made = transport_roles.prepare(folder, payload_bytes)
     config = _config(folder)
     key = load_or_create(StatePaths(config).key)
     Registry(f"sqlite:///{config.state / 'registry.sqlite'}").close()
     with open_members(config) as members:
-        for number in range(max(labs, uploads)):
+        for number in range(labs):
             enrol_site(members, f"lab-{number:04d}", lab_folder(folder, number), key.public_key)
     say(made)
 
