@@ -23,6 +23,7 @@ from rootstock.common.errors import (
     MissingExtraError,
     StorageError,
 )
+from rootstock.coordinator.registry.entries import LOG_REVISION, adopt, record_changes
 from rootstock.coordinator.registry.migrate import migrate, require_present
 from rootstock.coordinator.registry.records import R, record
 
@@ -50,12 +51,14 @@ Listener = Callable[[Change], None]
 
 
 class _WritingSession(Session):
-    """Collects the subjects of the rows that it writes."""
+    """Collects the rows that it writes, and their subjects."""
 
 
 @event.listens_for(_WritingSession, "after_flush")
 def _collect(session: Session, _: object) -> None:
-    subjects = {getattr(row, "subject", None) for row in (*session.new, *session.dirty)}
+    rows = [*session.new, *session.dirty]
+    session.info.setdefault("rows", {}).update({id(row): row for row in rows})
+    subjects = {getattr(row, "subject", None) for row in rows}
     session.info.setdefault("ids", set()).update(subjects - {None})
 
 
@@ -93,7 +96,9 @@ class Database:
                         require_present(connection)
                 else:
                     with self._engine.begin() as connection:
-                        migrate(connection)
+                        before = migrate(connection)
+                        if before is not None and before < LOG_REVISION:
+                            adopt(connection)
         except BaseException:
             self.close()
             raise
@@ -113,7 +118,8 @@ class Database:
     def write(self) -> Iterator[Session]:
         """Yield a session in one transaction, committed at the end or not at all.
 
-        Listeners hear of it afterwards, in this thread.
+        What it changes of the net is entered into the log with it, whoever writes what. Listeners
+        hear of it afterwards, in this thread.
         """
         if self._read_only:
             raise RuntimeError("the database was opened to be read only")
@@ -121,6 +127,8 @@ class Database:
         try:
             with self._failures(), session, session.begin():
                 yield session
+                session.flush()
+                record_changes(session, session.info.get("rows", {}).values())
         finally:
             # After a failure as well: a commit whose answer was lost has happened.
             change = Change(

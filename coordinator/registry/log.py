@@ -1,0 +1,88 @@
+"""The log: what made the net what it is, entry by entry; appended to by `Database.write` alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from rootstock.common.errors import NotFoundError
+from rootstock.common.provenance import merkle
+from rootstock.coordinator.registry.database import Subject
+from rootstock.coordinator.registry.entries import node
+from rootstock.coordinator.registry.facts import Fact, all_facts
+from rootstock.coordinator.registry.tables import LogRow
+
+PAGE = 500
+"""Entries read at once."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """A row of the log, as the database has it: nothing in it is to be believed."""
+
+    index: int
+    kind: str
+    subject: str
+    entry: bytes
+    hashes: bytes
+
+
+class Log(Subject):
+    """The log table."""
+
+    def size(self) -> int:
+        """Return the number of entries."""
+        with self._database.read() as session:
+            return _size(session)
+
+    def root(self, size: int | None = None) -> tuple[int, bytes]:
+        """Return the root of the first `size` entries, of all by default, and their number.
+
+        NotFoundError if there are fewer, IntegrityError if one is missing.
+        """
+        with self._database.read() as session:
+            size = _known(session, size)
+            return size, merkle.root(size, node(session))
+
+    def consistency(self, old: int, new: int | None = None) -> list[bytes]:
+        """Return the proof that the first `old` entries begin the first `new`, see `root`."""
+        with self._database.read() as session:
+            new = _known(session, new)
+            _known(session, old)
+            return merkle.consistency_proof(min(old, new), new, node(session))
+
+    def entries(self) -> Iterator[StoredEntry]:
+        """Yield every row, in its order."""
+        after = -1
+        while True:
+            page = select(LogRow).where(LogRow.index > after).order_by(LogRow.index).limit(PAGE)
+            with self._database.read() as session:
+                rows = session.scalars(page).all()
+            for row in rows:
+                yield StoredEntry(row.index, row.kind, row.about, row.entry, row.hashes)
+            if len(rows) < PAGE:
+                return
+            after = rows[-1].index
+
+    def facts(self) -> list[Fact]:
+        """Return what the other tables say now: what the log's last entries should."""
+        with self._database.read() as session:
+            return list(all_facts(session))
+
+
+def _size(session: Session) -> int:
+    last = session.scalar(select(func.max(LogRow.index)))
+    return 0 if last is None else last + 1
+
+
+def _known(session: Session, size: int | None) -> int:
+    there = _size(session)
+    if size is not None and size > there:
+        raise NotFoundError(
+            f"the log has {there} entries, asked was about {size}; a log never shrinks: was the "
+            "coordinator put back from a backup?"
+        )
+    return there if size is None else size
