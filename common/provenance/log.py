@@ -8,7 +8,14 @@ from typing import Any
 from pydantic import Field
 
 from rootstock.common.documents import Document
+from rootstock.common.errors import IntegrityError, SchemaError
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.provenance.envelope import Envelope, key_id, seal
 from rootstock.common.weights.manifest import Digest
+
+HEAD_TYPE = "application/vnd.rootstock.log-head+json"
+
+MAX_HEAD_BYTES = 4096
 
 
 class LogKind(StrEnum):
@@ -64,3 +71,21 @@ class LogHead(Document):
     """When it was signed, RFC 3339 in UTC."""
     net: Digest
     """SHA-256 of the coordinator's public key."""
+
+    def sealed(self, key: SigningKey) -> bytes:
+        """Return the head in an envelope that the coordinator has signed, as canonical JSON."""
+        return seal(key, HEAD_TYPE, self.canonical()).canonical()
+
+
+def opened_head(data: bytes, coordinator: bytes, *, what: str = "the log's head") -> LogHead:
+    """Read a head that a coordinator with that public key has signed as its net's.
+
+    RefusedError if it is none.
+    """
+    if len(data) > MAX_HEAD_BYTES:
+        raise SchemaError(f"{what} has {len(data)} bytes, the limit is {MAX_HEAD_BYTES}")
+    payload = Envelope.parse(data, what=what).opened(coordinator, HEAD_TYPE, what=what)
+    head = LogHead.parse(payload, what=what)
+    if head.net != key_id(coordinator):
+        raise IntegrityError(f"{what} is of net {head.net[:16]}, not of {key_id(coordinator)[:16]}")
+    return head

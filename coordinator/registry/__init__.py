@@ -108,6 +108,10 @@ class Registry:
         """
         return self._database.subscribe(listener)
 
+    def check(self) -> None:
+        """Read all of the database for damage; StorageError if there is any."""
+        self._database.check()
+
     def close(self) -> None:
         """Give back every connection; committed work needs no closing."""
         self._database.close()

@@ -45,6 +45,8 @@ class Change:
     """Ids of the submissions and merges that changed, but for an upload's or a job's progress."""
     members: bool = False
     """Whether it changed who may call: certificates, disabled sites."""
+    logged: bool = False
+    """Whether entries were appended to the log."""
 
 
 Listener = Callable[[Change], None]
@@ -128,7 +130,8 @@ class Database:
             with self._failures(), session, session.begin():
                 yield session
                 session.flush()
-                record_changes(session, session.info.get("rows", {}).values())
+                logged = record_changes(session, session.info.get("rows", {}).values())
+                session.info["logged"] = logged > 0
         finally:
             # After a failure as well: a commit whose answer was lost has happened.
             change = Change(
@@ -136,6 +139,7 @@ class Database:
                 everyone=bool(session.info.get("everyone", False)),
                 ids=frozenset(session.info.get("ids", ())),
                 members=bool(session.info.get("members", False)),
+                logged=bool(session.info.get("logged", False)),
             )
             self._tell(change)
 
@@ -155,6 +159,20 @@ class Database:
                 self._listeners.remove(listener)
 
         return end
+
+    def check(self) -> None:
+        """Read all of a SQLite database for damage; StorageError if there is any."""
+        if self._engine.dialect.name != "sqlite":
+            return  # a server looks after its files
+        with self._failures(), self._reading.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(5)").scalars().all()
+        if found != ["ok"]:
+            where = self._url.render_as_string(hide_password=True)
+            damage = "; ".join(" ".join(str(each).split()) for each in found)
+            raise StorageError(
+                f"the database {where} is damaged ({damage}); check its disk, and put back a "
+                "backup of this file"
+            )
 
     def close(self) -> None:
         """Give back every connection."""

@@ -24,15 +24,15 @@ ACTING: ContextVar[str] = ContextVar("rootstock_acting", default="coordinator")
 """In whose name the present task changes the database; see `LogEntry.by`."""
 
 
-def record_changes(session: Session, rows: Iterable[object]) -> None:
-    """Append an entry for each fact about the written rows that is new."""
+def record_changes(session: Session, rows: Iterable[object]) -> int:
+    """Append an entry for each fact about the written rows that is new; return how many."""
     written = sorted(
         (row for row in rows if isinstance(row, LOGGED)), key=lambda row: LOGGED.index(type(row))
     )
-    for row in written:
-        _append_new(session, facts(row), ACTING.get())
+    found = [fact for row in written for fact in facts(row)]
     if any(isinstance(row, NetVersionRow) for row in written):
-        _append_new(session, [head_fact(session)], ACTING.get())
+        found.append(head_fact(session))
+    return _append_new(session, found, ACTING.get())
 
 
 def adopt(connection: Connection) -> None:
@@ -62,7 +62,8 @@ def node(session: Session) -> Node:
     return read
 
 
-def _append_new(session: Session, found: Iterable[Fact], by: str) -> None:
+def _append_new(session: Session, found: Iterable[Fact], by: str) -> int:
+    count = 0
     for fact in found:
         last = session.scalar(
             select(LogRow.entry)
@@ -73,6 +74,8 @@ def _append_new(session: Session, found: Iterable[Fact], by: str) -> None:
         known = None if last is None else LogEntry.parse(last, what="entry of the log").facts
         if canonical_json(known) != canonical_json(fact.values):
             _append(session, fact, by)
+            count += 1
+    return count
 
 
 def _append(session: Session, fact: Fact, by: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -54,23 +55,16 @@ class Log(Subject):
             _known(session, old)
             return merkle.consistency_proof(min(old, new), new, node(session))
 
-    def entries(self) -> Iterator[StoredEntry]:
-        """Yield every row, in its order."""
-        after = -1
-        while True:
-            page = select(LogRow).where(LogRow.index > after).order_by(LogRow.index).limit(PAGE)
-            with self._database.read() as session:
-                rows = session.scalars(page).all()
-            for row in rows:
-                yield StoredEntry(row.index, row.kind, row.about, row.entry, row.hashes)
-            if len(rows) < PAGE:
-                return
-            after = rows[-1].index
-
-    def facts(self) -> list[Fact]:
-        """Return what the other tables say now: what the log's last entries should."""
+    @contextmanager
+    def snapshot(self) -> Iterator[tuple[Iterator[StoredEntry], Iterator[Fact]]]:
+        """Yield every entry, and what the other tables say: as they were at one moment."""
+        query = select(LogRow).order_by(LogRow.index).execution_options(yield_per=PAGE)
         with self._database.read() as session:
-            return list(all_facts(session))
+            rows = (
+                StoredEntry(row.index, row.kind, row.about, row.entry, row.hashes)
+                for row in session.scalars(query)
+            )
+            yield rows, all_facts(session)
 
 
 def _size(session: Session) -> int:

@@ -14,6 +14,7 @@ from rootstock.common.errors import IdentityError, RootstockError
 from rootstock.common.transport.status import abort_status
 from rootstock.coordinator.identity.guard import Caller, Guard
 from rootstock.coordinator.registry import Access
+from rootstock.coordinator.registry.entries import ACTING
 
 FEDERATION = "/rootstock.federation.v1.Federation/"
 OPERATOR = "/rootstock.operator.v1.Operator/"
@@ -106,6 +107,7 @@ class CallInterceptor(ErrorInterceptor):
         member = self._guard.caller(certificate)
         _require_access(member, method)
         _CALLER.set(member.name)
+        ACTING.set(f"{'site' if member.access is Access.SITE else 'operator'}/{member.name}")
         async with self._guard.during(member):
             yield
 

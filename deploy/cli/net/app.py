@@ -47,19 +47,32 @@ def verify(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a version is whole, signed for, and answers as its joins always did."""
+    """Check that a version is whole, signed for, and answers as its joins always did.
+
+    The log is replayed, and the database must say what the log says.
+    """
     from rootstock.common.identity.keys import load as load_key
     from rootstock.coordinator.net.verify import verify_version
     from rootstock.coordinator.paths import StatePaths
+    from rootstock.coordinator.provenance.verify import verify_log
 
     settings, opened = open_net(config)
     with opened as net:
-        number = number_of(net, version)
-        key = load_key(StatePaths(settings).key).public_key
-        problems = verify_version(net, number, key, probe=probe)
+        paths = StatePaths(settings)
+        key = load_key(paths.key).public_key
+        net.registry.check()
+        problems = verify_log(net.registry, paths.log_head, key)
+        number = version or net.head
+        if number is not None:
+            problems += verify_version(net, number, key, probe=probe)
+        elif not problems:
+            number_of(net)  # says that there is no net
     lines = [f"{problem.where}: {problem.what} ({problem.rule})" for problem in problems]
     if not problems:
-        lines = [f"version {number}: every blob is there, matches its digest and is signed for"]
+        lines = [
+            f"version {number}: every blob is there, matches its digest and is signed for",
+            "the log is whole, and the database says what the log says",
+        ]
         if probe:
             lines.append("every join answers, bit by bit, as in the version that added it")
     rows = [problem.model_dump() for problem in problems]

@@ -24,7 +24,8 @@ from tests.support.named_blobs import ARCHITECTURE, blob
 
 
 def entries(registry: Registry, after: int = 0) -> list[LogEntry]:
-    stored = list(registry.log.entries())
+    with registry.log.snapshot() as (rows, _):
+        stored = list(rows)
     assert [row.index for row in stored] == list(range(len(stored)))
     found = [LogEntry.parse(row.entry, what="entry") for row in stored]
     for row, entry in zip(stored, found, strict=True):

@@ -1,0 +1,84 @@
+"""The log under the coordinator's signature: its head for labs, and beside the database."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import structlog
+
+from rootstock.common import times
+from rootstock.common.errors import IntegrityError, NotFoundError, StorageError
+from rootstock.common.files import read_capped, write_bytes
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.log import MAX_HEAD_BYTES, LogHead, opened_head
+from rootstock.coordinator.registry.database import Change
+from rootstock.coordinator.registry.log import Log
+
+
+class SignedLog:
+    """Signs heads of the log, and keeps the newest in a file."""
+
+    def __init__(self, log: Log, key: SigningKey, file: Path) -> None:
+        self._log, self._key, self._file = log, key, file
+        self._kept = -1
+        self._keeping = threading.Lock()
+
+    def head(self, size: int | None = None) -> bytes:
+        """Return the sealed head of the first `size` entries, of all by default."""
+        return self._head(size).sealed(self._key)
+
+    def check(self) -> None:
+        """Refuse a database whose log does not continue what the file says was in it."""
+        known = read_head(self._file, self._key.public_key)
+        if known is not None and (problem := broken(self._log, known)):
+            raise StorageError(
+                f"{problem}. Was the database alone put back from a backup? Put back the newest "
+                f"one; or, if what came after is lost, remove {self._file} and tell the labs: "
+                "their agents notice, and wait for their operators' word"
+            )
+
+    def keep(self, change: Change) -> None:
+        """Write the newest head to the file if a change has appended to the log."""
+        if not change.logged:
+            return
+        try:
+            with self._keeping:
+                head = self._head()
+                if head.size > self._kept:
+                    write_bytes(self._file, head.sealed(self._key))
+                    self._kept = head.size
+        except StorageError as error:  # what was committed is: an older head is still a head
+            structlog.get_logger("log").warning("log.head_not_kept", error=str(error))
+
+    def _head(self, size: int | None = None) -> LogHead:
+        size, root = self._log.root(size)
+        net = key_id(self._key.public_key)
+        return LogHead(size=size, root=root.hex(), at=times.now(), net=net)
+
+
+def read_head(file: Path, coordinator: bytes) -> LogHead | None:
+    """Return the head that a file holds, signed by the coordinator; None if there is no file."""
+    try:
+        data = read_capped(file, MAX_HEAD_BYTES, what="head of a log")
+    except FileNotFoundError:
+        return None
+    return opened_head(data, coordinator, what=str(file))
+
+
+def broken(log: Log, known: LogHead) -> str:
+    """Say in what way a log does not continue a head that was signed; empty: it does."""
+    try:
+        _, root = log.root(known.size)
+    except NotFoundError:
+        return (
+            f"the log has {log.size()} entries, a head that was signed {known.at} had {known.size}"
+        )
+    except IntegrityError as error:
+        return str(error)
+    if root.hex() != known.root:
+        return (
+            f"the first {known.size} entries of the log are not those that were signed {known.at}"
+        )
+    return ""
