@@ -12,6 +12,8 @@ anywhere, and resumes from there::
       downloads/    task modules and adapters to evaluate
       cursors/      FP.json: the last event that was dealt with, of the coordinator whose key has
                     the fingerprint FP
+      log-heads/    FP.json: the last head of that coordinator's log, and each time that it did not
+                    continue the one before: see rootstock.site_agent.coordinator_log
       agent.log     JSON lines
       status.json   what it is doing, for people and progress bars
 """
@@ -38,6 +40,7 @@ from rootstock.common.identity.keys import fingerprint, load
 from rootstock.common.logs import Log, open_log
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.coordinator_log import CoordinatorLog
 from rootstock.site_agent.evaluation.answer import answer
 from rootstock.site_agent.identity import IdentityFiles, coordinator_key
 from rootstock.site_agent.lab import AgentLab, set_up_torch
@@ -123,6 +126,7 @@ class _Agent:
         self._client = CoordinatorClient(config, stop, self._on_retry)
         self._key = load(IdentityFiles(config.state).signing_key)
         self._coordinator_key = coordinator_key(config)
+        self._coordinator_log = CoordinatorLog(config.state, self._coordinator_key)
         self._watcher: Watcher | None = None
         self._watching = status.outcome or "waits for the coordinator"
 
@@ -141,6 +145,7 @@ class _Agent:
         try:
             self._status.progress("joining", message=f"calls {config.coordinator}")
             self._reach()
+            self._follow_log()
             with Renewal(self._client, self._on_renewed, self._on_renewal_failed):
                 lab = self._teach_and_ship(spool, device)
                 lab.look_at_data()
@@ -158,6 +163,17 @@ class _Agent:
                 f"{self._config.coordinator} has not answered for {patience:g} s: {error}; check "
                 "the address, and that the coordinator runs there"
             ) from error
+
+    def _follow_log(self, head: str = "") -> None:
+        """Check that the coordinator's log continues what is known of it, up to a receipt's head.
+
+        IdentityError if not: nothing more is shipped until the lab's operator says so.
+        """
+        try:
+            self._coordinator_log.follow(self._client.log_head, head)
+        except IdentityError as error:
+            self._log.error("log.rewritten", reason=str(error))
+            raise
 
     def _teach_and_ship(self, spool: Spool, device: torch.device) -> AgentLab:
         """Train and ship under the plan as it is; again if its heads are replaced meanwhile."""
@@ -266,6 +282,8 @@ class _Agent:
         other candidates are reported without the adapter, and a refused report's reason as a
         failure, or the merge would wait for ever.
         """
+        if spool.entries() or spool.reports():
+            self._follow_log()
         for entry in spool.entries():
             if entry.manifest.kind == "teacher":
                 self._hear("")  # that was an earlier teacher's
@@ -315,6 +333,7 @@ class _Agent:
         finally:
             spool.note_sent(entry, shipment.sent)
         entry = spool.acknowledge(entry, receipt)
+        self._follow_log(receipt.head)
         self._log.info(
             "upload.acknowledged",
             manifest=entry.digest,
@@ -347,6 +366,9 @@ class _Agent:
                     f"(instance {instance[:64]}), and the newer one stays; stop it if this one is "
                     "to run, and give each lab a name and a key of its own"
                 )
+            case messages.Reopened():
+                self._follow_log()
+                log.info("watch.reopened")
             case messages.EvaluationAsked():
                 answer(lab, event)
                 self._ship(lab.spool)

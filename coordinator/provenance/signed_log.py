@@ -29,6 +29,16 @@ class SignedLog:
         """Return the sealed head of the first `size` entries, of all by default."""
         return self._head(size).sealed(self._key)
 
+    def continuing(self, known: int, size: int | None = None) -> tuple[bytes, list[bytes]]:
+        """Return a sealed head, and the proof that it continues one of `known` entries.
+
+        A size that the log does not have is answered with the newest head, and no proof: whoever
+        asks has then a signature under what the log was cut to.
+        """
+        head = self._head(None if size is None else min(size, self._log.size()))
+        proof = [] if known > head.size else self._log.consistency(known, head.size)
+        return head.sealed(self._key), proof
+
     def check(self) -> None:
         """Refuse a database whose log does not continue what the file says was in it."""
         known = read_head(self._file, self._key.public_key)

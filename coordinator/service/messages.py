@@ -16,13 +16,14 @@ from rootstock.coordinator.registry.documents import (
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 
-def receipt_message(receipt: Receipt) -> pb.Receipt:
-    """Return a receipt's message."""
+def receipt_message(receipt: Receipt, head: bytes) -> pb.Receipt:
+    """Return a receipt's message, with the sealed head of the log that it is in."""
     return pb.Receipt(
         manifest_digest=receipt.manifest_digest,
         submission_id=receipt.subject,
         received_at=receipt.received_at,
         signature=receipt.signature,
+        head=head,
     )
 
 

@@ -12,6 +12,7 @@ from rootstock.common.identity import keys
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import Name
 from rootstock.common.protocol import receipt_bytes
+from rootstock.common.provenance.log import MAX_HEAD_BYTES
 from rootstock.common.weights.manifest import Digest
 
 MeanIou = Annotated[float | None, Field(ge=0, le=100)]
@@ -26,6 +27,8 @@ class SignedReceipt(Document):
     received_at: str = Field(min_length=1, max_length=64)
     signature: str = Field(pattern=r"^[0-9a-f]{128}$")
     """Ed25519, in hex, over `receipt_bytes`."""
+    head: str = Field(default="", max_length=MAX_HEAD_BYTES, exclude_if=lambda head: not head)
+    """Of the log with this receipt in it, sealed; older receipts have none."""
 
     def verify(self, manifest_digest: str, coordinator_key: bytes) -> None:
         """Raise IntegrityError if it is for another manifest, or signed by another key."""

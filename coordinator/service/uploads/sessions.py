@@ -64,8 +64,9 @@ class UploadSessions:
         """
         upload = await asyncio.to_thread(self._open, site, request)
         if upload.receipt is not None:
+            head = await asyncio.to_thread(self._context.log.head)
             return pb.BeginUploadResponse(
-                upload_id=upload.id, receipt=receipt_message(upload.receipt)
+                upload_id=upload.id, receipt=receipt_message(upload.receipt, head)
             )
         missing = []
         for entry in blob_entries(request.manifest).values():
