@@ -38,6 +38,8 @@ from rootstock.common.errors import (
 from rootstock.common.files import only_one, storage_errors
 from rootstock.common.identity.keys import fingerprint, load
 from rootstock.common.logs import Log, open_log
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.coordinator_log import CoordinatorLog
@@ -65,7 +67,7 @@ from rootstock.site_agent.teacher.train import (
     withdraw_others,
 )
 from rootstock.site_agent.wire import messages
-from rootstock.site_agent.wire.client import CoordinatorClient, Published
+from rootstock.site_agent.wire.client import CoordinatorClient, OnBytes, Published
 from rootstock.site_agent.wire.renewal import Renewal
 from rootstock.site_agent.wire.upload import Shipment, readable, what_was_sent
 from rootstock.site_agent.wire.watch import Watcher
@@ -203,7 +205,7 @@ class _Agent:
         backup since, it has it no longer.
         """
         try:
-            if not entry.acknowledged or Shipment(self._client, entry).is_received():
+            if not entry.acknowledged or self._shipment(entry).is_received():
                 return spool.queue(entry)
         except RefusedError as error:  # it may only be shipped again under other heads
             self._log.warning("upload.refused", manifest=entry.digest, reason=str(error))
@@ -236,7 +238,6 @@ class _Agent:
                 ),
             ),
             warn=lambda text: log.warning("lab.warning", reason=text),
-            key=self._key,
             spool=spool,
             status=self._status,
             log=log,
@@ -327,7 +328,7 @@ class _Agent:
                 sentence += f": {sent} of {readable(total)}, the coordinator holds the rest"
             self._status.progress("shipping", done, total, sentence)
 
-        shipment = Shipment(self._client, entry, on_bytes)
+        shipment = self._shipment(entry, on_bytes)
         try:
             receipt = shipment.send()
         finally:
@@ -344,6 +345,11 @@ class _Agent:
         )
         if entry.manifest.kind == "teacher":
             self._status.shipped = what_was_sent(entry.sent, entry.size)
+
+    def _shipment(self, entry: SpoolEntry, on_bytes: OnBytes = lambda *_: None) -> Shipment:
+        net = key_id(self._coordinator_key)
+        signature = sign_manifest(self._key, entry.manifest_bytes, net)
+        return Shipment(self._client, entry, signature, on_bytes)
 
     def _watch(self, lab: AgentLab) -> None:
         path = cursor_file(self._config.state, self._coordinator_key)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from rootstock.common import times
 from rootstock.common.documents import canonical_json
 from rootstock.common.errors import IntegrityError
-from rootstock.common.provenance.log import LogEntry
+from rootstock.common.provenance.log import LogEntry, LogKind
 from rootstock.common.provenance.merkle import HASH_BYTES, Node, completed, leaf_hash
 from rootstock.coordinator.registry.facts import LOGGED, Fact, all_facts, facts, head_fact
 from rootstock.coordinator.registry.tables import LogRow, NetVersionRow, take
@@ -22,6 +22,10 @@ LOG_REVISION = "0009"
 
 ACTING: ContextVar[str] = ContextVar("rootstock_acting", default="coordinator")
 """In whose name the present task changes the database; see `LogEntry.by`."""
+
+
+UPGRADE = "upgrade"
+"""See `LogEntry.by`."""
 
 
 def record_changes(session: Session, rows: Iterable[object]) -> int:
@@ -38,7 +42,7 @@ def record_changes(session: Session, rows: Iterable[object]) -> int:
 def adopt(connection: Connection) -> None:
     """Begin the log of a database from before there was one with all that is in it."""
     with Session(connection) as session:
-        _append_new(session, all_facts(session), "upgrade")
+        _append_new(session, all_facts(session), UPGRADE)
         session.flush()
 
 
@@ -62,17 +66,22 @@ def node(session: Session) -> Node:
     return read
 
 
+def last_entry(session: Session, kind: LogKind, subject: str) -> LogEntry | None:
+    """Return the newest entry about a subject, or None."""
+    entry = session.scalar(
+        select(LogRow.entry)
+        .where(LogRow.kind == kind, LogRow.about == subject)
+        .order_by(LogRow.index.desc())
+        .limit(1)
+    )
+    return None if entry is None else LogEntry.parse(entry, what="entry of the log")
+
+
 def _append_new(session: Session, found: Iterable[Fact], by: str) -> int:
     count = 0
     for fact in found:
-        last = session.scalar(
-            select(LogRow.entry)
-            .where(LogRow.kind == fact.kind, LogRow.about == fact.subject)
-            .order_by(LogRow.index.desc())
-            .limit(1)
-        )
-        known = None if last is None else LogEntry.parse(last, what="entry of the log").facts
-        if canonical_json(known) != canonical_json(fact.values):
+        last = last_entry(session, fact.kind, fact.subject)
+        if last is None or canonical_json(last.facts) != canonical_json(fact.values):
             _append(session, fact, by)
             count += 1
     return count

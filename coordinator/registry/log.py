@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from rootstock.common.errors import NotFoundError
 from rootstock.common.provenance import merkle
+from rootstock.common.provenance.log import LogEntry, LogKind
 from rootstock.coordinator.registry.database import Subject
-from rootstock.coordinator.registry.entries import node
+from rootstock.coordinator.registry.entries import last_entry, node
 from rootstock.coordinator.registry.facts import Fact, all_facts
 from rootstock.coordinator.registry.tables import LogRow
 
@@ -54,6 +55,11 @@ class Log(Subject):
             new = _known(session, new)
             _known(session, old)
             return merkle.consistency_proof(min(old, new), new, node(session))
+
+    def last(self, kind: LogKind, subject: str) -> LogEntry | None:
+        """Return the newest entry about a subject, or None."""
+        with self._database.read() as session:
+            return last_entry(session, kind, subject)
 
     @contextmanager
     def snapshot(self) -> Iterator[tuple[Iterator[StoredEntry], Iterator[Fact]]]:

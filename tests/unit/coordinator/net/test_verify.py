@@ -7,6 +7,7 @@ import pytest
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.graph import Edge, NetTree, VersionCommit
+from rootstock.common.provenance.statements import sign_version
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.net.fingerprint import outputs, written
@@ -52,18 +53,18 @@ def commit(context: CoordinatorContext, tree: NetTree, **changes: object) -> Non
     )
     for state in (MergeState.DISTILLING, MergeState.EVALUATING):
         context.registry.merges.advance(merge.id, state)
-    unsigned = VersionCommit(
-        tree=write_tree(context.store, tree),
-        parent=head.digest,
-        number=number,
-        merge={"category": "cat", "task": "classification", "adapter": None},
-        created_at="2026-01-01T00:00:00+00:00",
-    ).model_copy(update=changes)
-    signature = context.key.sign(unsigned.signed_bytes()).hex()
-    digest = context.store.put_bytes(
-        unsigned.model_copy(update={"signature": signature}).canonical()
+    signed = sign_version(
+        context.key,
+        VersionCommit(
+            tree=write_tree(context.store, tree),
+            parent=head.digest,
+            number=number,
+            merge={"category": "cat", "task": "classification", "adapter": None},
+            created_at="2026-01-01T00:00:00+00:00",
+        ).model_copy(update=changes),
     )
-    context.registry.versions.commit(number, digest, unsigned.tree, head.number, merge.id)
+    digest = context.store.put_bytes(signed.canonical())
+    context.registry.versions.commit(number, digest, signed.tree, head.number, merge.id)
 
 
 def test_a_whole_version_has_no_problems(founded: CoordinatorContext) -> None:
