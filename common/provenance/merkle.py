@@ -52,6 +52,32 @@ def root(size: int, node: Node) -> bytes:
     return _range_root(0, size, node) if size else EMPTY_ROOT
 
 
+class Tree:
+    """A tree in memory."""
+
+    def __init__(self) -> None:
+        self._hashes: list[list[bytes]] = []
+
+    @property
+    def size(self) -> int:
+        """How many leaves there are."""
+        return len(self._hashes)
+
+    def append(self, leaf: bytes) -> list[bytes]:
+        """Add a leaf's hash; return the hashes that it completes, see `completed`."""
+        hashes = completed(self.size, leaf, self.node)
+        self._hashes.append(hashes)
+        return hashes
+
+    def root(self, size: int | None = None) -> bytes:
+        """Return the root of the first `size` leaves, of all by default."""
+        return root(self.size if size is None else size, self.node)
+
+    def node(self, level: int, index: int) -> bytes:
+        """See `Node`."""
+        return self._hashes[(index + 1 << level) - 1][level]
+
+
 def inclusion_proof(index: int, size: int, node: Node) -> list[bytes]:
     """Return the proof that leaf `index` is in the tree of the first `size` leaves."""
     if not 0 <= index < size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from pathlib import Path
 
 import structlog
@@ -24,10 +25,12 @@ class SignedLog:
         self._log, self._key, self._file = log, key, file
         self._kept = -1
         self._keeping = threading.Lock()
+        # Asked again, the same head: a receipt that is given twice is the same receipt.
+        self._sealed = lru_cache(maxsize=16)(self._seal)
 
     def head(self, size: int | None = None) -> bytes:
         """Return the sealed head of the first `size` entries, of all by default."""
-        return self._head(size).sealed(self._key)
+        return self._sealed(*self._log.root(size))
 
     def continuing(self, known: int, size: int | None = None) -> tuple[bytes, list[bytes]]:
         """Return a sealed head, and the proof that it continues one of `known` entries.
@@ -35,12 +38,12 @@ class SignedLog:
         A size that the log does not have is answered with the newest head, and no proof: whoever
         asks has then a signature under what the log was cut to.
         """
-        head = self._head(None if size is None else min(size, self._log.size()))
-        proof = [] if known > head.size else self._log.consistency(known, head.size)
-        return head.sealed(self._key), proof
+        size, root = self._log.root(None if size is None else min(size, self._log.size()))
+        proof = [] if known > size else self._log.consistency(known, size)
+        return self._sealed(size, root), proof
 
     def check(self) -> None:
-        """Refuse a database whose log does not continue what the file says was in it."""
+        """Refuse a database whose log does not continue what the file says; else keep its head."""
         known = read_head(self._file, self._key.public_key)
         if known is not None and (problem := broken(self._log, known)):
             raise StorageError(
@@ -48,6 +51,7 @@ class SignedLog:
                 f"one; or, if what came after is lost, remove {self._file} and tell the labs: "
                 "their agents notice, and wait for their operators' word"
             )
+        self.keep(Change(logged=True))
 
     def keep(self, change: Change) -> None:
         """Write the newest head to the file if a change has appended to the log."""
@@ -55,17 +59,16 @@ class SignedLog:
             return
         try:
             with self._keeping:
-                head = self._head()
-                if head.size > self._kept:
-                    write_bytes(self._file, head.sealed(self._key))
-                    self._kept = head.size
+                size, root = self._log.root()
+                if size > self._kept:
+                    write_bytes(self._file, self._sealed(size, root))
+                    self._kept = size
         except StorageError as error:  # what was committed is: an older head is still a head
             structlog.get_logger("log").warning("log.head_not_kept", error=str(error))
 
-    def _head(self, size: int | None = None) -> LogHead:
-        size, root = self._log.root(size)
+    def _seal(self, size: int, root: bytes) -> bytes:
         net = key_id(self._key.public_key)
-        return LogHead(size=size, root=root.hex(), at=times.now(), net=net)
+        return LogHead(size=size, root=root.hex(), at=times.now(), net=net).sealed(self._key)
 
 
 def read_head(file: Path, coordinator: bytes) -> LogHead | None:

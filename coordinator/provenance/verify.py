@@ -8,8 +8,8 @@ from typing import Any
 
 from rootstock.common.documents import canonical_json
 from rootstock.common.errors import RootstockError
-from rootstock.common.provenance import merkle
 from rootstock.common.provenance.log import LogEntry, LogHead
+from rootstock.common.provenance.merkle import Tree, leaf_hash
 from rootstock.coordinator.net.verify import Problem
 from rootstock.coordinator.provenance.signed_log import read_head
 from rootstock.coordinator.registry import Registry
@@ -53,23 +53,12 @@ class Replay:
 
     def __init__(self) -> None:
         self.last: Known = {}
-        self.entries: list[LogEntry] = []
-        self._hashes: list[list[bytes]] = []
-
-    @property
-    def size(self) -> int:
-        """How many entries were read."""
-        return len(self._hashes)
-
-    def root(self, size: int) -> bytes:
-        """Return the root of the first entries, as they are."""
-        return merkle.root(size, self._node)
+        self._tree = Tree()
 
     def take(self, row: StoredEntry) -> Iterator[Problem]:
         """Read the next row; yield what is wrong with it."""
-        index, where = self.size, f"log entry {row.index}"
-        hashes = merkle.completed(index, merkle.leaf_hash(row.entry), self._node)
-        self._hashes.append(hashes)
+        index, where = self._tree.size, f"log entry {row.index}"
+        hashes = self._tree.append(leaf_hash(row.entry))
         if row.hashes != b"".join(hashes):
             yield Problem(what="its hashes are not those of its bytes", where=where, rule=_WHOLE)
         try:
@@ -81,19 +70,17 @@ class Replay:
         if not (row.index, row.kind, row.subject) == said == (entry.index, *said[1:]):
             what = f"it is number {index} and says {entry.index}, {entry.kind} {entry.subject}"
             yield Problem(what=what, where=where, rule=_WHOLE)
-        self.entries.append(entry)
         self.last[entry.kind, entry.subject] = entry
 
     def contradicts(self, head: LogHead) -> str:
         """Say in what way the entries are not those of a head that was signed; empty: they are."""
-        if self.size < head.size:
-            return f"the log has {self.size} entries, the head signed {head.at} has {head.size}"
-        if self.root(head.size).hex() != head.root:
+        if self._tree.size < head.size:
+            return (
+                f"the log has {self._tree.size} entries, the head signed {head.at} has {head.size}"
+            )
+        if self._tree.root(head.size).hex() != head.root:
             return f"the first {head.size} entries are not those of the head signed {head.at}"
         return ""
-
-    def _node(self, level: int, index: int) -> bytes:
-        return self._hashes[(index + 1 << level) - 1][level]
 
 
 def compare(last: Known, found: list[Fact]) -> Iterator[Problem]:

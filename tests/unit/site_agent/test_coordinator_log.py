@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from rootstock.common.errors import IdentityError, IntegrityError, NotFoundError
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.log import LogHead
-from rootstock.common.provenance.merkle import completed, consistency_proof, leaf_hash, root
+from rootstock.common.provenance.merkle import Tree, consistency_proof, leaf_hash
 from rootstock.site_agent.coordinator_log import CoordinatorLog, LogAnswer
 
 KEY = SigningKey.generate()
@@ -26,23 +25,19 @@ class FakeCoordinator:
     def head(self, size: int = 0) -> bytes:
         size = min(size or len(self.entries), len(self.entries))
         net, at = key_id(self.key.public_key), f"2026-01-01T00:00:{size:02}.000+00:00"
-        node = self._node()
-        return LogHead(size=size, root=root(size, node).hex(), at=at, net=net).sealed(self.key)
+        head = LogHead(size=size, root=self._tree().root(size).hex(), at=at, net=net)
+        return head.sealed(self.key)
 
     def fetch(self, known: int, size: int) -> LogAnswer:
         size = min(size or len(self.entries), len(self.entries))
-        proof = [] if known > size else consistency_proof(known, size, self._node())
+        proof = [] if known > size else consistency_proof(known, size, self._tree().node)
         return LogAnswer(self.head(size), proof)
 
-    def _node(self) -> Callable[[int, int], bytes]:
-        rows: list[list[bytes]] = []
-
-        def node(level: int, index: int) -> bytes:
-            return rows[(index + 1 << level) - 1][level]
-
-        for index, entry in enumerate(self.entries):
-            rows.append(completed(index, leaf_hash(entry.encode()), node))
-        return node
+    def _tree(self) -> Tree:
+        tree = Tree()
+        for entry in self.entries:
+            tree.append(leaf_hash(entry.encode()))
+        return tree
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rootstock.common.errors import IntegrityError
 from rootstock.common.provenance.merkle import (
     EMPTY_ROOT,
-    completed,
+    Tree,
     consistency_proof,
     inclusion_proof,
     leaf_hash,
@@ -46,16 +46,11 @@ ROOTS = [
 ]
 
 
-class Leaves:
-    """A tree that keeps what `completed` returns of each leaf, as the registry does."""
-
-    def __init__(self, entries: list[bytes]) -> None:
-        self._rows: list[list[bytes]] = []
-        for index, entry in enumerate(entries):
-            self._rows.append(completed(index, leaf_hash(entry), self.node))
-
-    def node(self, level: int, index: int) -> bytes:
-        return self._rows[(index + 1 << level) - 1][level]
+def tree_of(entries: list[bytes]) -> Tree:
+    tree = Tree()
+    for entry in entries:
+        tree.append(leaf_hash(entry))
+    return tree
 
 
 def oracle_root(entries: list[bytes]) -> bytes:
@@ -96,13 +91,13 @@ def split(n: int) -> int:
 
 
 def test_the_published_roots() -> None:
-    tree = Leaves(ENTRIES)
+    tree = tree_of(ENTRIES)
     assert [root(size, tree.node).hex() for size in range(1, 9)] == ROOTS
     assert root(0, tree.node) == EMPTY_ROOT
 
 
 def test_the_published_proofs() -> None:
-    tree = Leaves(ENTRIES)
+    tree = tree_of(ENTRIES)
     assert [each.hex() for each in inclusion_proof(5, 8, tree.node)] == [
         "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
         "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
@@ -118,7 +113,7 @@ def test_the_published_proofs() -> None:
 @pytest.mark.parametrize("size", range(1, 40))
 def test_every_proof_is_the_definition_s_and_holds(size: int) -> None:
     entries = [bytes([each]) for each in range(size)]
-    tree = Leaves(entries)
+    tree = tree_of(entries)
     whole = root(size, tree.node)
     assert whole == oracle_root(entries)
     for index in range(size):
@@ -140,7 +135,7 @@ def test_a_history_that_differs_anywhere_has_no_proof(
     changed = data.draw(st.integers(0, old - 1))
     forged = list(entries)
     forged[changed] += b"!"
-    ours, theirs = Leaves(entries), Leaves(forged)
+    ours, theirs = tree_of(entries), tree_of(forged)
     size = len(entries)
     proof = consistency_proof(old, size, theirs.node)
     with pytest.raises(IntegrityError, match="does not begin with"):
@@ -152,7 +147,7 @@ def test_a_history_that_differs_anywhere_has_no_proof(
 
 @given(st.integers(1, 70), st.data())
 def test_a_damaged_proof_is_refused(size: int, data: st.DataObject) -> None:
-    tree = Leaves([bytes([each]) for each in range(size)])
+    tree = tree_of([bytes([each]) for each in range(size)])
     whole = root(size, tree.node)
     old = data.draw(st.integers(1, size))
     index = data.draw(st.integers(0, size - 1))

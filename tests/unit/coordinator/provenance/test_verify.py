@@ -10,10 +10,14 @@ import pytest
 
 from rootstock.common.errors import StorageError
 from rootstock.common.identity.keys import SigningKey
+from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.provenance.log import opened_head
+from rootstock.coordinator.app import open_context
+from rootstock.coordinator.config import CoordinatorConfig, PlanConfig
 from rootstock.coordinator.provenance.signed_log import SignedLog
 from rootstock.coordinator.provenance.verify import verify_log
 from rootstock.coordinator.registry import Registry
+from tests.support.coordinator_context import ARCHITECTURE
 from tests.support.logged_net import grow
 
 KEY = SigningKey.generate()
@@ -226,6 +230,22 @@ def test_a_forged_head(state: Path) -> None:
     (state / "log-head.json").write_bytes(forged)
     (found,) = problems(state)
     assert "log-head.json is signed with key" in found
+
+
+def test_a_coordinator_keeps_the_head_and_checks_it_when_it_starts(tmp_path: Path) -> None:
+    plan = PlanConfig(architecture=ARCHITECTURE, tasks=(TaskSpec(name="classification"),))
+    config = CoordinatorConfig(net="digits", state=tmp_path, plan=plan)
+    for number in range(2):
+        with open_context(config) as context:
+            context.registry.sites.join(f"lab-{number}", b"k" * 32)
+        head = opened_head((tmp_path / "log-head.json").read_bytes(), context.key.public_key)
+        assert head.size == number + 1
+    forge(tmp_path, 'DELETE FROM log WHERE "index" = 1; UPDATE counters SET value = 1')
+    with pytest.raises(StorageError, match="has 1 entries, a head"), open_context(config):
+        pass
+    (tmp_path / "registry.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(StorageError, match="put back a backup of this file"), open_context(config):
+        pass
 
 
 def test_a_coordinator_does_not_start_on_a_log_that_was_cut(state: Path) -> None:
