@@ -47,7 +47,7 @@ from rootstock.site_agent.evaluation.answer import answer
 from rootstock.site_agent.identity import IdentityFiles, coordinator_key
 from rootstock.site_agent.lab import AgentLab, set_up_torch
 from rootstock.site_agent.spool import older_layout
-from rootstock.site_agent.spool.documents import EvaluationReport
+from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.state import (
     Status,
@@ -166,16 +166,21 @@ class _Agent:
                 "the address, and that the coordinator runs there"
             ) from error
 
-    def _follow_log(self, head: str = "") -> None:
-        """Check that the coordinator's log continues what is known of it, up to a receipt's head.
+    def _follow_log(self, receipt: SignedReceipt | None = None) -> None:
+        """Check that the coordinator's log continues what is known of it, and has a receipt in it.
 
         IdentityError if not: nothing more is shipped until the lab's operator says so.
         """
+        head = ""
         try:
+            if receipt is not None:
+                receipt.verify_logged(self._coordinator_key)
+                head = receipt.head
             self._coordinator_log.follow(self._client.log_head, head)
-        except IdentityError as error:
+        except (RefusedError, IdentityError) as error:
             self._log.error("log.rewritten", reason=str(error))
-            raise
+            # No refusal, which would concern one shipment.
+            raise IdentityError(str(error)) from error
 
     def _teach_and_ship(self, spool: Spool, device: torch.device) -> AgentLab:
         """Train and ship under the plan as it is; again if its heads are replaced meanwhile."""
@@ -334,7 +339,7 @@ class _Agent:
         finally:
             spool.note_sent(entry, shipment.sent)
         entry = spool.acknowledge(entry, receipt)
-        self._follow_log(receipt.head)
+        self._follow_log(receipt)
         self._log.info(
             "upload.acknowledged",
             manifest=entry.digest,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -13,9 +14,17 @@ from rootstock.common.errors import IntegrityError, NotFoundError, StorageError
 from rootstock.common.files import read_capped, write_bytes
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.provenance.envelope import key_id
-from rootstock.common.provenance.log import MAX_HEAD_BYTES, LogHead, opened_head
+from rootstock.common.provenance.log import MAX_HEAD_BYTES, LogHead, LogKind, opened_head
 from rootstock.coordinator.registry.database import Change
 from rootstock.coordinator.registry.log import Log
+
+
+class LoggedReceipt(NamedTuple):
+    """A sealed head, the entry about a receipt, and the proof that the log of the head has it."""
+
+    head: bytes
+    entry: bytes
+    proof: list[bytes]
 
 
 class SignedLog:
@@ -31,6 +40,12 @@ class SignedLog:
     def head(self, size: int | None = None) -> bytes:
         """Return the sealed head of the first `size` entries, of all by default."""
         return self._sealed(*self._log.root(size))
+
+    def receipt(self, upload_id: str) -> LoggedReceipt:
+        """Return what the log says of an upload's receipt, with the head that proves it."""
+        found = self._log.included(LogKind.RECEIVED, upload_id)
+        head = self._sealed(found.size, found.root)
+        return LoggedReceipt(head, found.entry.canonical(), found.proof)
 
     def continuing(self, known: int, size: int | None = None) -> tuple[bytes, list[bytes]]:
         """Return a sealed head, and the proof that it continues one of `known` entries.

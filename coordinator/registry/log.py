@@ -32,6 +32,16 @@ class StoredEntry:
     hashes: bytes
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Included:
+    """An entry of the log of a size, with that log's root and the proof that it is in it."""
+
+    entry: LogEntry
+    size: int
+    root: bytes
+    proof: list[bytes]
+
+
 class Log(Subject):
     """The log table."""
 
@@ -55,6 +65,19 @@ class Log(Subject):
             new = _known(session, new)
             _known(session, old)
             return merkle.consistency_proof(min(old, new), new, node(session))
+
+    def included(self, kind: LogKind, subject: str) -> Included:
+        """Return the newest entry about a subject, and the proof that the log has it.
+
+        NotFoundError if there is none.
+        """
+        with self._database.read() as session:
+            entry = last_entry(session, kind, subject)
+            if entry is None:
+                raise NotFoundError(f"the log has no entry about {kind} {subject}")
+            size, read = _size(session), node(session)
+            proof = merkle.inclusion_proof(entry.index, size, read)
+            return Included(entry, size, merkle.root(size, read), proof)
 
     def last(self, kind: LogKind, subject: str) -> LogEntry | None:
         """Return the newest entry about a subject, or None."""

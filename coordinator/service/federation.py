@@ -92,8 +92,8 @@ class Federation(FederationServicer):
     ) -> pb.CommitUploadResponse:
         """End an upload with a receipt."""
         receipt = await self._uploads.commit(caller(), request.upload_id)
-        head = await asyncio.to_thread(self._context.log.head)
-        return pb.CommitUploadResponse(receipt=receipt_message(receipt, head))
+        logged = await asyncio.to_thread(self._context.log.receipt, request.upload_id)
+        return pb.CommitUploadResponse(receipt=receipt_message(receipt, logged))
 
     def Download(
         self, request: pb.DownloadRequest, _context: Any

@@ -176,6 +176,8 @@ def receipt(message: pb.Receipt) -> SignedReceipt:
             received_at=message.received_at,
             signature=message.signature.hex(),
             head=message.head,
+            entry=message.entry,
+            inclusion=[each.hex() for each in message.inclusion],
         )
 
 

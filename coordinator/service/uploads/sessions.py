@@ -65,9 +65,9 @@ class UploadSessions:
         """
         upload = await asyncio.to_thread(self._open, site, request)
         if upload.receipt is not None:
-            head = await asyncio.to_thread(self._context.log.head)
+            logged = await asyncio.to_thread(self._context.log.receipt, upload.id)
             return pb.BeginUploadResponse(
-                upload_id=upload.id, receipt=receipt_message(upload.receipt, head)
+                upload_id=upload.id, receipt=receipt_message(upload.receipt, logged)
             )
         missing = []
         for entry in blob_entries(request.manifest).values():

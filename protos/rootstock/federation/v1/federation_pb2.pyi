@@ -95,18 +95,22 @@ class MissingBlob(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., durable_offset: _Optional[int] = ..., held_tensors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("manifest_digest", "submission_id", "received_at", "signature", "head")
+    __slots__ = ("manifest_digest", "submission_id", "received_at", "signature", "head", "entry", "inclusion")
     MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     SUBMISSION_ID_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    INCLUSION_FIELD_NUMBER: _ClassVar[int]
     manifest_digest: str
     submission_id: str
     received_at: str
     signature: bytes
     head: bytes
-    def __init__(self, manifest_digest: _Optional[str] = ..., submission_id: _Optional[str] = ..., received_at: _Optional[str] = ..., signature: _Optional[bytes] = ..., head: _Optional[bytes] = ...) -> None: ...
+    entry: bytes
+    inclusion: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, manifest_digest: _Optional[str] = ..., submission_id: _Optional[str] = ..., received_at: _Optional[str] = ..., signature: _Optional[bytes] = ..., head: _Optional[bytes] = ..., entry: _Optional[bytes] = ..., inclusion: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class BeginUploadResponse(_message.Message):
     __slots__ = ("upload_id", "missing", "receipt")
