@@ -14,6 +14,7 @@ What an envelope holds is in the log and the objects, too; `offline` makes it an
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -127,13 +128,10 @@ def _objects(net: NetReader, entries: list[LogEntry]) -> Iterator[tuple[str, byt
             case LogKind.RECEIVED:
                 upload = registry.uploads.get(subject)
                 yield upload.manifest_digest, upload.manifest
-            case LogKind.QUESTION:
-                request = registry.evaluations.get(subject).request
-                yield request.content_digest(), request.canonical()
-            case LogKind.REPORT:
-                report = registry.evaluations.get(subject).report
-                if report is not None:
-                    yield report.content_digest(), report.canonical()
+            case LogKind.QUESTION | LogKind.REPORT:
+                for document in registry.evaluations.documents(subject):
+                    if document is not None:
+                        yield hashlib.sha256(document).hexdigest(), document
             case LogKind.VERSION:
                 version = registry.versions.get(int(subject))
                 digests = [version.digest, version.tree]

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import LargeBinary, select, type_coerce
 from sqlalchemy.orm import Session
 
 from rootstock.common.provenance.log import LogKind
@@ -72,10 +72,8 @@ def facts(row: object) -> Iterator[Fact]:
             values = {"category": row.category, "state": row.state, "reason": row.reason}
             yield Fact(LogKind.SUBMISSION, row.id, values)
         case EvaluationRow():
-            asked = {"merge": row.merge_id, "site": row.site, "request": _sha256(row.request)}
-            yield Fact(LogKind.QUESTION, row.id, asked)
-            if row.report is not None:
-                yield Fact(LogKind.REPORT, row.id, {"report": _sha256(row.report)})
+            report = None if row.report is None else row.report.canonical()
+            yield from _evaluation(row.id, row.merge_id, row.site, row.request.canonical(), report)
         case MergeRow():
             if row.decision is not None:
                 values = {"decision": row.decision, "reason": row.decision_reason}
@@ -103,7 +101,20 @@ def head_fact(session: Session) -> Fact:
 
 def all_facts(session: Session) -> Iterator[Fact]:
     """Yield the facts of every row."""
+    for evaluation in session.execute(
+        select(
+            EvaluationRow.id,
+            EvaluationRow.merge_id,
+            EvaluationRow.site,
+            # As they are stored: what a reader would leave out of a document counts, too.
+            type_coerce(EvaluationRow.request, LargeBinary),
+            type_coerce(EvaluationRow.report, LargeBinary),
+        ).order_by(EvaluationRow.id)
+    ):
+        yield from _evaluation(*evaluation)
     for table in LOGGED:
+        if table is EvaluationRow:
+            continue
         for row in session.scalars(select(table).order_by(*table.__table__.primary_key)):
             yield from facts(row)
     head = head_fact(session)
@@ -138,5 +149,11 @@ def _merge(row: MergeRow) -> dict[str, Any]:
     }
 
 
-def _sha256(document: Any) -> str:
-    return str(document.content_digest())
+def _evaluation(
+    evaluation: str, merge: str, site: str, request: bytes, report: bytes | None
+) -> Iterator[Fact]:
+    asked = {"merge": merge, "site": site, "request": hashlib.sha256(request).hexdigest()}
+    yield Fact(LogKind.QUESTION, evaluation, asked)
+    if report is not None:
+        digest = hashlib.sha256(report).hexdigest()
+        yield Fact(LogKind.REPORT, evaluation, {"report": digest})

@@ -87,7 +87,7 @@ class Superseded:
 
 @dataclass(frozen=True)
 class Reopened:
-    """The watch stream was broken, and is open again: perhaps to another state of things."""
+    """The watch stream is open after a break or a try that failed: much may have changed."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Watcher:
         self._closing = threading.Event()
         self._reopening = threading.Event()
         self._call: grpc.Call | None = None
-        self._opened = False
+        self._tried = False
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def __enter__(self) -> Watcher:
@@ -99,6 +99,7 @@ class Watcher:
     def _stream(self) -> None:
         self._client.require_certificate()
         self._reopening.clear()
+        again, self._tried = self._tried, True
         request = pb.WatchRequest(cursor=self._cursor, instance=self._instance)
         call = self._client.stub.Watch(request)
         self._call = call
@@ -108,9 +109,9 @@ class Watcher:
         try:
             with watch:
                 for message in call:
-                    if not worked and self._opened:
+                    if not worked and again:
                         self._put(Received(0, Reopened()))
-                    worked = self._opened = True
+                    worked = True
                     watch.progress()
                     if self._closing.is_set():
                         return

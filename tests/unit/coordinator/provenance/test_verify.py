@@ -79,6 +79,15 @@ FORGERIES = {
         " WHERE id = 'evl-0001'",
         ["report evl-0001: report is *, the log says * (entry *)"],
     ),
+    "a report's word that nobody reads": (
+        """UPDATE evaluations SET report = CAST(replace(report, '{"ev', '{"a":1,"ev') AS BLOB)"""
+        " WHERE id = 'evl-0001'",
+        ["report evl-0001: report is *, the log says * (entry *)"],
+    ),
+    "a report that is none": (
+        "UPDATE evaluations SET report = x'00' WHERE id = 'evl-0001'",
+        ["report evl-0001: report is *, the log says * (entry *)"],
+    ),
     "a report that is gone": (
         "UPDATE evaluations SET report = NULL, reported_at = NULL WHERE id = 'evl-0001'",
         ["report evl-0001: it is gone; the log has it (entry *)"],
