@@ -18,7 +18,8 @@ from rootstock.coordinator.registry.facts import LOGGED, Fact, all_facts, facts,
 from rootstock.coordinator.registry.tables import LogRow, NetVersionRow, take
 
 LOG_REVISION = "0009"
-"""The schema's revision that brought the log."""
+"""The schema's revision that facts were last added in: a database of before gets entries for all
+that is new in them, once."""
 
 ACTING: ContextVar[str] = ContextVar("rootstock_acting", default="coordinator")
 """In whose name the present task changes the database; see `LogEntry.by`."""
