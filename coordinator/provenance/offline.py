@@ -83,6 +83,8 @@ class _Bundle:
             yield
         except RootstockError as error:
             self._report(str(error), where, rule)
+        except (LookupError, TypeError, ValueError) as error:  # signed facts may be odd, too
+            self._report(f"the entry lacks what it is to say ({error!r})", where, rule)
 
     def _report(self, what: str, where: str, rule: str) -> None:
         problem = Problem(what=what, where=where, rule=rule)
@@ -111,7 +113,10 @@ class _Bundle:
 
     def _check_documents(self, entries: list[LogEntry]) -> None:
         """Check manifests with who signed them, questions and reports."""
-        keys, net = signers(entries), key_id(self._coordinator)
+        keys: dict[int, list[bytes]] = {}
+        with self._reported(LOG, _OBJECT):
+            keys = signers(entries)
+        net = key_id(self._coordinator)
         for entry in entries:
             where = f"{entry.kind} {entry.subject}"
             if entry.kind is LogKind.RECEIVED:

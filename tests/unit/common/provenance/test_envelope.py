@@ -6,8 +6,10 @@ import base64
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rootstock.common.errors import IntegrityError, SchemaError
+from rootstock.common.errors import IntegrityError, RefusedError, SchemaError
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.provenance.envelope import Envelope, key_id, pae, seal
 from rootstock.common.provenance.log import HEAD_TYPE, LogHead, opened_head
@@ -53,6 +55,25 @@ def test_any_changed_byte_is_refused(payload: bytes) -> None:
             changed = data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :]
             with pytest.raises((IntegrityError, SchemaError)):
                 Envelope.parse(changed, what="it").opened(KEY.public_key, "text/a", what="it")
+
+
+@given(st.binary(max_size=300))
+def test_what_is_no_envelope_is_refused(data: bytes) -> None:
+    with pytest.raises(RefusedError):
+        opened_head(data, KEY.public_key)
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=70), st.text(max_size=90))
+def test_what_only_looks_like_one_is_refused(kind: str, payload: str, keyid: str, sig: str) -> None:
+    for name in (kind, HEAD_TYPE):
+        for key in (keyid, key_id(KEY.public_key)):
+            value = {
+                "payload": payload,
+                "payloadType": name,
+                "signatures": [{"keyid": key, "sig": sig}],
+            }
+            with pytest.raises(RefusedError):
+                opened_head(json.dumps(value).encode(), KEY.public_key)
 
 
 def test_a_head_is_its_net_s() -> None:

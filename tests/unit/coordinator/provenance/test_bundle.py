@@ -11,7 +11,9 @@ import pytest
 
 from rootstock.common.errors import ConflictError, IntegrityError, RefusedError
 from rootstock.common.identity.keys import SigningKey, load
-from rootstock.common.provenance.envelope import Envelope
+from rootstock.common.provenance.envelope import Envelope, key_id
+from rootstock.common.provenance.log import LogEntry, LogHead, LogKind
+from rootstock.common.provenance.merkle import leaf_hash
 from rootstock.common.provenance.statements import STATEMENT_TYPE
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.provenance.bundle import write_bundle
@@ -144,6 +146,26 @@ def test_a_log_that_was_rearranged(
 ) -> None:
     forge(bundle)
     assert found_in(bundle)[0].startswith(expected)
+
+
+@pytest.mark.parametrize("kind", LogKind)
+def test_a_coordinator_that_signs_nonsense(tmp_path: Path, kind: LogKind) -> None:
+    """Whoever has a bundle verified did not write it: what is signed may say anything."""
+    key = SigningKey.generate()
+    for facts in ({}, {"site": 1, "public_key": "x", "manifest": [], "version": "1"}):
+        folder = tmp_path / str(len(facts))
+        folder.mkdir()
+        at = "2026-01-01T00:00:00.000+00:00"
+        entry = LogEntry(index=0, kind=kind, subject="?", by="?", at=at, facts=facts).canonical()
+        leaf = leaf_hash(entry)
+        head = LogHead(size=1, root=leaf.hex(), at=at, net=key_id(key.public_key))
+        (folder / "coordinator.pub").write_text(key.public_key.hex())
+        (folder / "head.json").write_bytes(head.sealed(key))
+        (folder / "leaves.txt").write_text(f"{leaf.hex()}\n")
+        (folder / "log.jsonl").write_bytes(entry + b"\n")
+        found = found_in(folder)
+        harmless = (LogKind.CERTIFICATE, LogKind.DECISION, LogKind.MERGE, LogKind.SUBMISSION)
+        assert bool(found) == (kind not in harmless), found
 
 
 def test_the_commands(state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
