@@ -19,7 +19,7 @@ from pydantic import Field
 from rootstock.common import times
 from rootstock.common.documents import Document
 from rootstock.common.errors import IdentityError, IntegrityError, NotFoundError, RefusedError
-from rootstock.common.files import read_capped, write_bytes
+from rootstock.common.files import read_capped, remove_leftovers, write_bytes
 from rootstock.common.identity.keys import fingerprint
 from rootstock.common.provenance.log import MAX_HEAD_BYTES, LogHead, opened_head
 from rootstock.common.provenance.merkle import verify_consistency
@@ -157,6 +157,7 @@ class CoordinatorLog:
             ) from error
 
     def _write(self, known: KnownLog) -> None:
+        remove_leftovers(self._path)
         write_bytes(self._path, known.canonical())
 
 

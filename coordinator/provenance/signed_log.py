@@ -11,7 +11,7 @@ import structlog
 
 from rootstock.common import times
 from rootstock.common.errors import IntegrityError, NotFoundError, StorageError
-from rootstock.common.files import read_capped, write_bytes
+from rootstock.common.files import read_capped, remove_leftovers, write_bytes
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.log import MAX_HEAD_BYTES, LogHead, LogKind, opened_head
@@ -59,8 +59,9 @@ class SignedLog:
 
     def check(self) -> None:
         """Refuse a database whose log does not continue what the file says; else keep its head."""
+        remove_leftovers(self._file)
         known = read_head(self._file, self._key.public_key)
-        if known is not None and (problem := broken(self._log, known)):
+        if known is not None and (problem := _broken(self._log, known)):
             raise StorageError(
                 f"{problem}. Was the database alone put back from a backup? Put back the newest "
                 f"one; or, if what came after is lost, remove {self._file} and tell the labs: "
@@ -95,7 +96,7 @@ def read_head(file: Path, coordinator: bytes) -> LogHead | None:
     return opened_head(data, coordinator, what=str(file))
 
 
-def broken(log: Log, known: LogHead) -> str:
+def _broken(log: Log, known: LogHead) -> str:
     """Say in what way a log does not continue a head that was signed; empty: it does."""
     try:
         _, root = log.root(known.size)
