@@ -9,7 +9,9 @@ anywhere, and resumes from there::
       training/     one folder a run: checkpoint.safetensors
       data/         which images each teacher net was made with
       spool/        what is trained and measured, see rootstock.site_agent.spool.spool
-      downloads/    task modules and adapters to evaluate
+      downloads/    the task module and adapters of the question that was answered last
+      consent/      see rootstock.site_agent.consent.consent
+      ledger/       what left, a file a month
       cursors/      FP.json: the last event that was dealt with, of the coordinator whose key has
                     the fingerprint FP
       agent.log     JSON lines
@@ -25,9 +27,7 @@ import torch
 from structlog.typing import EventDict
 
 from rootstock.common.errors import (
-    ConflictError,
     IdentityError,
-    NotFoundError,
     RefusedError,
     RootstockError,
     SchemaError,
@@ -38,11 +38,12 @@ from rootstock.common.identity.keys import fingerprint, load
 from rootstock.common.logs import Log, open_log
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.site_agent.config import SiteConfig
-from rootstock.site_agent.evaluation.answer import answer
+from rootstock.site_agent.consent.consent import Consent
+from rootstock.site_agent.evaluation.answer import answer, answer_waiting
 from rootstock.site_agent.identity import IdentityFiles, coordinator_key
 from rootstock.site_agent.lab import AgentLab, set_up_torch
+from rootstock.site_agent.shipping import Shipping
 from rootstock.site_agent.spool import older_layout
-from rootstock.site_agent.spool.documents import EvaluationReport
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.state import (
     Status,
@@ -55,7 +56,6 @@ from rootstock.site_agent.state import (
 from rootstock.site_agent.teacher.data_report import save_plan
 from rootstock.site_agent.teacher.train import (
     heads_under,
-    remove_checkpoints,
     teach,
     teacher_error,
     waits_for_heads,
@@ -64,10 +64,8 @@ from rootstock.site_agent.teacher.train import (
 from rootstock.site_agent.wire import messages
 from rootstock.site_agent.wire.client import CoordinatorClient, Published
 from rootstock.site_agent.wire.renewal import Renewal
-from rootstock.site_agent.wire.upload import Shipment, readable, what_was_sent
+from rootstock.site_agent.wire.upload import Shipment, what_was_sent
 from rootstock.site_agent.wire.watch import Watcher
-
-_NO_LONGER_WANTED = (RefusedError, ConflictError, NotFoundError)
 
 
 def run(
@@ -142,9 +140,13 @@ class _Agent:
             self._status.progress("joining", message=f"calls {config.coordinator}")
             self._reach()
             with Renewal(self._client, self._on_renewed, self._on_renewal_failed):
-                lab = self._teach_and_ship(spool, device)
+                consent = Consent(config.state, config.consent, self._coordinator_key)
+                shipping = Shipping(
+                    self._client, spool, consent.ledger, self._status, log, config.state
+                )
+                lab = self._teach_and_ship(spool, device, consent, shipping)
                 lab.look_at_data()
-                self._watch(lab)
+                self._watch(lab, shipping)
         finally:
             self._client.close()
 
@@ -159,11 +161,13 @@ class _Agent:
                 "the address, and that the coordinator runs there"
             ) from error
 
-    def _teach_and_ship(self, spool: Spool, device: torch.device) -> AgentLab:
+    def _teach_and_ship(
+        self, spool: Spool, device: torch.device, consent: Consent, shipping: Shipping
+    ) -> AgentLab:
         """Train and ship under the plan as it is; again if its heads are replaced meanwhile."""
         client = self._client
         while True:
-            lab = self._lab(spool, device)
+            lab = self._lab(spool, device, consent)
             entry = self._queued(spool, teach(lab))
             if entry is None:  # its bytes were damaged since a coordinator got it
                 continue
@@ -172,7 +176,7 @@ class _Agent:
                 self._status.shipped = what_was_sent(entry.sent, entry.size)
             withdraw_others(lab, entry)
             try:
-                self._ship(spool)
+                self._ship(shipping)
             except SchemaError as error:
                 if heads_under(entry) is None or client.patient(client.plan).heads == lab.heads:
                     raise
@@ -198,7 +202,7 @@ class _Agent:
         )
         return spool.queue_again(entry)
 
-    def _lab(self, spool: Spool, device: torch.device) -> AgentLab:
+    def _lab(self, spool: Spool, device: torch.device, consent: Consent) -> AgentLab:
         """Fetch the plan; for recipe `compatible`, wait until it has auxiliary heads."""
         config, log, client = self._config, self._log, self._client
         self._status.progress("planning", message="fetches the plan")
@@ -222,6 +226,7 @@ class _Agent:
             warn=lambda text: log.warning("lab.warning", reason=text),
             key=self._key,
             spool=spool,
+            consent=consent,
             status=self._status,
             log=log,
             stop=self._stop,
@@ -258,87 +263,33 @@ class _Agent:
         self._status.progress("planning", message=message)
         self._log.warning("plan.differs", reason=message)
 
-    def _ship(self, spool: Spool) -> None:
-        """Ship all entries, then send all reports, which may name them.
+    def _ship(self, shipping: Shipping) -> None:
+        if shipping.teacher_waits():
+            self._hear("")  # that was an earlier teacher's
+            shipping.send()
+            self._watching = "waits for the coordinator"
+        else:
+            shipping.send()
 
-        A teacher that is refused ends the agent with the coordinator's reason. A refined adapter
-        or a report that is refused (its merge may be long over) is quarantined; the numbers of the
-        other candidates are reported without the adapter, and a refused report's reason as a
-        failure, or the merge would wait for ever.
-        """
-        for entry in spool.entries():
-            if entry.manifest.kind == "teacher":
-                self._hear("")  # that was an earlier teacher's
-                self._ship_entry(spool, entry, "ships the teacher net")
-                self._watching = "waits for the coordinator"
-                # The spool has the weights; checkpoints hold the optimiser's state besides.
-                remove_checkpoints(self._config.state)
-                continue
-            try:
-                self._ship_entry(spool, entry, "ships the refined adapter")
-            except _NO_LONGER_WANTED as error:
-                self._log.error("adapter.refused", manifest=entry.digest, reason=str(error))
-                spool.withdraw(entry, str(error))
-        shipped = {entry.digest for entry in spool.acknowledged()}
-        for report in spool.reports():
-            try:
-                first = self._client.report(_without_missing(report, shipped))
-            except _NO_LONGER_WANTED as error:
-                name = report.evaluation_id
-                self._log.error("report.refused", evaluation=name, reason=str(error))
-                self._report_failure(name, f"report refused: {type(error).__name__}: {error}")
-                spool.withdraw_report(report, str(error))
-                continue
-            spool.acknowledge_report(report.evaluation_id)
-            self._log.info("report.sent", evaluation=report.evaluation_id, first=first)
-
-    def _report_failure(self, name: str, reason: str) -> None:
-        """Report why there are no numbers; tried once, as the request itself may be withdrawn."""
-        try:
-            self._client.report(EvaluationReport(evaluation_id=name, failure=reason[:1000]))
-        except _NO_LONGER_WANTED as error:
-            self._log.error("report.failure_refused", evaluation=name, reason=str(error))
-
-    def _ship_entry(self, spool: Spool, entry: SpoolEntry, message: str) -> None:
-        self._log.info("upload.begun", kind=entry.manifest.kind, manifest=entry.digest)
-
-        def on_bytes(done: int, total: int) -> None:
-            sentence = message
-            if shipment.left_out:
-                sent = readable(total - shipment.left_out)
-                sentence += f": {sent} of {readable(total)}, the coordinator holds the rest"
-            self._status.progress("shipping", done, total, sentence)
-
-        shipment = Shipment(self._client, entry, on_bytes)
-        try:
-            receipt = shipment.send()
-        finally:
-            spool.note_sent(entry, shipment.sent)
-        entry = spool.acknowledge(entry, receipt)
-        self._log.info(
-            "upload.acknowledged",
-            manifest=entry.digest,
-            submission=receipt.submission_id,
-            sent_bytes=entry.sent,
-            total_bytes=entry.size,
-            message=what_was_sent(entry.sent, entry.size),
-        )
-        if entry.manifest.kind == "teacher":
-            self._status.shipped = what_was_sent(entry.sent, entry.size)
-
-    def _watch(self, lab: AgentLab) -> None:
+    def _watch(self, lab: AgentLab, shipping: Shipping) -> None:
         path = cursor_file(self._config.state, self._coordinator_key)
         with Watcher(self._client, read_cursor(path), self._on_retry) as watcher:
             self._watcher = watcher
             self._status.progress("watching", message=lab.remark(self._watching))
-            for cursor, event in watcher.events(self._stop):
-                self._handle(event, lab)
-                # Only now: an event that a crash cut short is seen again.
-                if cursor:
-                    write_cursor(path, cursor)
+            for received in watcher.events(self._stop):
+                if received is not None:
+                    self._handle(received.event, lab, shipping)
+                    # Only now: an event that a crash cut short is seen again.
+                    if received.cursor:
+                        write_cursor(path, received.cursor)
+                elif answer_waiting(lab):
+                    self._ship(shipping)
+                elif lab.consent.remark() == self._status.waiting:
+                    continue
+                self._status.waiting = lab.consent.remark()
                 self._status.progress("watching", message=lab.remark(self._watching))
 
-    def _handle(self, event: messages.Event, lab: AgentLab) -> None:
+    def _handle(self, event: messages.Event, lab: AgentLab, shipping: Shipping) -> None:
         log = self._log
         match event:
             case messages.Superseded(instance):
@@ -349,7 +300,7 @@ class _Agent:
                 )
             case messages.EvaluationAsked():
                 answer(lab, event)
-                self._ship(lab.spool)
+                self._ship(shipping)
             case messages.SubmissionChanged(_, state, reason):
                 log.info("submission.changed", **vars(event))
                 self._hear(_sentence("teacher net", state, reason))
@@ -385,13 +336,6 @@ class _Agent:
 
 def _sentence(what: str, state: str, reason: str) -> str:
     return f"{what} {state}: {reason}"[:500] if reason else f"{what} {state}"
-
-
-def _without_missing(report: EvaluationReport, shipped: set[str]) -> EvaluationReport:
-    """Leave out a refined adapter that never arrived: refused, or damaged on the disk here."""
-    if report.refinement_manifest_digest in {None, *shipped}:
-        return report
-    return EvaluationReport(evaluation_id=report.evaluation_id, results=report.results)
 
 
 def _farewell(status: StatusFile, log: Log, phase: str, message: str) -> None:

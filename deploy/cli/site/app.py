@@ -18,6 +18,7 @@ from rootstock.deploy.cli.options import AsJson, SiteConfigFile
 from rootstock.deploy.cli.site.adapt import adapt
 from rootstock.deploy.cli.site.check import check
 from rootstock.deploy.cli.site.join import join
+from rootstock.deploy.cli.site.ledger import ledger
 from rootstock.deploy.cli.site.sources import sources
 from rootstock.deploy.output import PEOPLE, StageLines, print_result
 from rootstock.site_agent.config import SiteConfig
@@ -75,6 +76,8 @@ def status(config: SiteConfigFile, as_json: AsJson = False) -> None:
         lines.append(f"  shipped    {answer.shipped}")
     if answer.outcome and answer.outcome != answer.message:
         lines.append(f"  outcome    {answer.outcome}")
+    if answer.waiting:
+        lines.append(f"  waiting    {answer.waiting}")
     lines.append(f"  at         {readable(answer.at)}")
     print_result({**answer.model_dump(mode="json"), "runs": runs}, *lines, as_json=as_json)
 
@@ -95,3 +98,4 @@ app.command()(join)
 app.command()(check)
 app.command()(adapt)
 app.command()(sources)
+app.command()(ledger)
