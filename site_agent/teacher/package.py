@@ -19,6 +19,7 @@ from rootstock.common.images import normalise
 from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, Recipe, SharedSamples, TeacherManifest
+from rootstock.common.weights.salt import salted
 from rootstock.site_agent import scoring
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.consent.rounding import rounded
@@ -76,7 +77,9 @@ def build(
         plan=lab.published.digest,
         heads=None if lab.heads is None else lab.heads.content_digest(),
         new_version=config.new_version,
-        statistics=write_blob(folder, named) if named else None,
+        statistics=write_blob(folder, {n: salted(v_C) for n, v_C in named.items()})
+        if named
+        else None,
         measured_task=teacher.measured_task if named else None,
         shared_samples=None
         if shared is None
