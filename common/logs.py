@@ -39,7 +39,10 @@ def log_to(stream: TextIO) -> None:
 
 def _plain(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Take out of a line what a terminal would obey: a coordinator's words are in some."""
-    return {key: plain(text) if isinstance(text, str) else text for key, text in event.items()}
+    return {
+        key: plain(text, len(text)) if isinstance(text, str) else text
+        for key, text in event.items()
+    }
 
 
 @contextmanager

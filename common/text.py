@@ -23,9 +23,10 @@ def plain(text: str, limit: int = MAX_TEXT) -> str:
     Terminal escapes, other control characters and what turns the direction of writing are replaced:
     PostgreSQL refuses a NUL, protobuf half of a surrogate pair, and a terminal obeys them.
     """
-    return "".join(
-        char if char.isprintable() or char == "\n" else "\ufffd" for char in text[:limit]
-    )
+    text = text[:limit]
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
 def one_line(text: str, limit: int = MAX_TEXT) -> str:
