@@ -87,7 +87,7 @@ def _answered(lab: AgentLab, question: Question) -> EvaluationReport:
 
 def _failure(lab: AgentLab, name: str, error: Exception) -> EvaluationReport:
     lab.log.error("evaluation.failed", evaluation=name, error=str(error))
-    failure = outward(f"{type(error).__name__}: {error}".replace(str(lab.config.state), "…"))
+    failure = outward(f"{type(error).__name__}: {error}".replace(f"{lab.config.state}/", ""))
     return EvaluationReport(evaluation_id=name, failure=failure[:1000])
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from rootstock.common.errors import LimitError
 from rootstock.common.identity.keys import SigningKey
+from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.protocol import evaluation_id
-from rootstock.common.weights.manifest import BlobEntry, TeacherManifest, TensorEntry
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, TeacherManifest, TensorEntry
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.registry import MergeState, documents
 from rootstock.coordinator.service import messages
 from rootstock.deploy.cli.commands import app
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.site_agent.agent import run
 from rootstock.site_agent.config import ConsentConfig, EvaluationConfig, SiteConfig, TrainingConfig
 from rootstock.site_agent.consent.ledger import read_ledger
 from tests.support.agent_thread import Running, running, site
@@ -102,6 +108,38 @@ def test_a_module_that_fits_nothing_is_not_fetched(tmp_path: Path) -> None:
         assert str(config.state) not in report.failure
         assert not list((config.state / "downloads").glob("*"))
         # It would have been NotFoundError had the lab begun: the coordinator has no such blob.
+
+
+def test_what_is_wrong_with_a_file_is_told_without_its_place(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        config = lab(tmp_path, centre)
+        with running(config) as agent:
+            watching(agent)
+            submission, manifest = shipped(centre)
+            spec = AdapterSpec(in_channels=8, out_channels=8)
+            path = tmp_path / "adapter"
+            blob = safetensors_io.write(path, Adapter(spec).identity_start().state_dict())
+            centre.store.put_file(path, blob.digest)
+            tensors = {
+                name: tensor.model_copy(update={"sha256": "f" * 64})
+                for name, tensor in blob.tensors.items()
+            }
+            lying = AdapterEntry(spec=spec, blob=blob.model_copy(update={"tensors": tensors}))
+            asked = ask_about(centre, submission, manifest, {Candidate.ZERO_SAMPLE: lying})
+            agent.until(lambda: answered(centre, asked))
+            failure = reported(centre, asked).failure
+        (logged,) = (line for line in agent.log() if line["event"] == "evaluation.failed")
+    assert str(config.state) in str(logged["error"])
+    assert failure.startswith(f"IntegrityError: downloads/{blob.digest}: tensor ")
+    assert str(tmp_path) not in failure
+
+
+def test_a_file_above_the_lab_s_own_cap_is_not_fetched(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        config = lab(tmp_path, centre, max_blob_bytes=1024)
+        with pytest.raises(LimitError, match=r"blob .* has \d+ bytes, the limit is 1024"):
+            run(config, threading.Event())
+        assert not list((config.state / "plan").glob("*.part"))
 
 
 def test_what_is_above_the_day_s_budget_waits_and_is_shown(tmp_path: Path) -> None:
