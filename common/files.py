@@ -5,18 +5,25 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from rootstock.common.errors import ConflictError, SchemaError, StorageError
+from rootstock.common.errors import ConfigurationError, ConflictError, SchemaError, StorageError
 
 READ_BYTES = 1 << 20
 """Bytes a read while hashing: large enough to keep hashlib busy, small enough to stay in cache."""
+
+PRIVATE_UMASK = 0o077
+"""Of every process of ours: what it makes is read by its user alone."""
+
+_log = logging.getLogger(__name__)
 
 _LOCK = "lock"
 """Of a state folder: whose process runs in it."""
@@ -128,11 +135,11 @@ def only_one(
 
     The lock ends with it, also by ``kill -9``. `who` is how the error names what runs there
     ("agent", "coordinator"), `remedy` what to do about it. StorageError if the folder cannot be
-    made or written.
+    made or written. Keys are in it: see `make_private`.
     """
     path = folder / _LOCK
     with storage_errors(path):
-        make_folder(folder)
+        make_private(folder)
         file = path.open("a+")
     with file:
         if not _locked(file, fcntl.LOCK_EX):
@@ -160,11 +167,38 @@ def lock_owner(folder: Path) -> int | None:
     return None
 
 
-def make_folder(folder: Path) -> None:
+def make_private(folder: Path) -> None:
+    """Make a folder that no other user can enter; one that others can is closed to them.
+
+    That is logged as a warning. ConfigurationError if the folder is everyone's, as /tmp is, or
+    another user's.
+    """
+    make_folder(folder, mode=0o700)
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if not mode & 0o077:
+        return
+    if mode & stat.S_ISVTX:
+        raise ConfigurationError(
+            f"{folder}: is everyone's (mode {mode:04o}), and keys and images are to lie there; "
+            "name a folder of its own"
+        )
+    try:
+        folder.chmod(0o700)
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"{folder}: other users can enter it (mode {mode:04o}), and it is another user's to "
+            "close; name a folder of this user's"
+        ) from error
+    _log.warning(
+        "%s could be entered by other users (mode %04o); it is this user's alone now", folder, mode
+    )
+
+
+def make_folder(folder: Path, *, mode: int = 0o777) -> None:
     """Make a folder and those around it where they are missing; StorageError if that fails."""
     with storage_errors(folder):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=mode, parents=True, exist_ok=True)
         except FileExistsError:
             raise NotADirectoryError(errno.ENOTDIR, "") from None
         except FileNotFoundError as error:  # /proc, for example, takes no folders

@@ -30,7 +30,7 @@ from rootstock.common.files import (
     write_bytes,
 )
 
-_BLOB_MODE = 0o444  # a blob never changes: not even by accident
+_BLOB_MODE = 0o400  # a blob never changes: not even by accident
 
 
 class LocalStore:

@@ -267,6 +267,11 @@ class Spool:
             path.replace(self._reported / path.name)
             sync_folder(self._reported)
 
+    def reported(self, evaluation_id: str) -> bool:
+        """Say whether an evaluation has its report, sent or not."""
+        path = self._report(evaluation_id)
+        return path.exists() or (self._reported / path.name).exists()
+
     def recall_report(self, evaluation_id: str) -> bool:
         """Queue the report of an evaluation that was done before; False if there is none.
 
