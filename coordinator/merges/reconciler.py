@@ -170,9 +170,13 @@ class Reconciler:
         self._context.end(merge, site, MergeState.FAILED, reason)
 
     async def _admit(self, submission: Submission) -> None:
-        """Admit a received submission, or refuse it."""
+        """Admit a received submission, or refuse it: the gate, the probe, room in the net."""
+        refusal = await asyncio.to_thread(self._refusal, submission)
+        if refusal is None:
+            refusal = await self._runner.probe(submission)
         async with self._deciding:
-            refusal = await asyncio.to_thread(self._refusal, submission)
+            if refusal is None:
+                refusal = await asyncio.to_thread(self._no_room, submission)
             if refusal is None:
                 await asyncio.to_thread(self._set_state, submission, SubmissionState.ADMITTED)
             else:
@@ -196,15 +200,20 @@ class Reconciler:
         self._log.info(f"submission.{state}", submission=submission.id, reason=reason)
 
     def _refusal(self, submission: Submission) -> str | None:
-        """Put one submission through the gate, and ask growth whether the net has room for it.
+        """Put one submission through the gate.
 
-        Returns the check that it fails, with the value and the rule; None if it is admitted.
+        Returns the check that it fails, with the value and the rule; None if it passes.
         """
         try:
             manifest = self._context.teacher(submission)
             admit(manifest, self._context.plan, self._context.path_of(submission))
         except RefusedError as error:
             return str(error)
+        return None
+
+    def _no_room(self, submission: Submission) -> str | None:
+        """Ask growth whether the net has room; return why not."""
+        manifest = self._context.teacher(submission)
         operations = self._context.operations(manifest)
         if isinstance(operations, Refusal):
             return operations.reason

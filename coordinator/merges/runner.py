@@ -25,6 +25,7 @@ from rootstock.coordinator.merges.evaluation import (
     refined_adapter,
 )
 from rootstock.coordinator.merges.job import Distiller
+from rootstock.coordinator.merges.probe import refusal_of
 from rootstock.coordinator.merges.result import (
     AcceptedJoin,
     MergeResult,
@@ -48,6 +49,13 @@ class MergeRunner:
         self._paths = StatePaths(context.config)
         self._committer = committer
         self._log = structlog.get_logger("merge")
+
+    async def probe(self, submission: Submission) -> str | None:
+        """Run a submission's teacher net on synthetic images, where nets may run.
+
+        Returns the check that it fails, with the value and the rule; None if it passes.
+        """
+        return await refusal_of(self._context, self._runner, submission)
 
     async def carry(self, merge_id: str) -> None:
         """Carry a merge on from its state to its end.
