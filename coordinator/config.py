@@ -186,6 +186,12 @@ class AcceptanceConfig(AcceptanceRule):
     review: Literal["never", "failing", "always"] = "never"
     """Which merges wait for `rootstock coordinator approve` or `reject` once their numbers are
     there: none, those that break the rule, or all. The others follow the rule."""
+    first: Literal["review", "rule"] = "review"
+    """Whether a founding, and the first merge of each lab, wait for the operator, too: nobody has
+    seen anything of that lab yet."""
+    min_samples: int = Field(default=20, ge=0, le=1_000_000)
+    """Validation images that a lab's numbers must rest on; a merge with fewer waits for the
+    operator. The operator's own samples judge from as many on, too."""
 
     def rule(self, task: str) -> AcceptanceRule:
         """Return what a task's merges are held against."""
@@ -215,6 +221,24 @@ class EvaluationConfig(Document):
     refine: bool = True
     patience_days: float = Field(default=30.0, gt=0, le=36_500)
     """How long a lab may take to answer; then its merge fails, and the lab can ship again."""
+
+
+class WitnessesConfig(Document):
+    """Other labs' say about a join: how often it says yes on images that do not show its category.
+
+    A lab alone says how good its merge is. These labs run the join on their own rest, and answer
+    with that share alone; a lab that is asked downloads the modules of the join.
+    """
+
+    number: int = Field(default=2, ge=0, le=64)
+    """Labs that are asked about each new category, of those with a category in the net; 0: none.
+    """
+    max_yes: float = Field(default=20.0, ge=0, le=100)
+    """Percent; a join with more at any of them breaks the rule, as one with too high an error."""
+    patience_days: float = Field(default=3.0, gt=0, le=36_500)
+    """How long they may take."""
+    missing: Literal["review", "rule"] = "review"
+    """Whether a merge about which none has answered by then waits for the operator, or goes on."""
 
 
 class HistoryConfig(Document):
@@ -323,6 +347,7 @@ class CoordinatorConfig(StateConfig):
     growth: GrowthConfig = GrowthConfig()
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    witnesses: WitnessesConfig = WitnessesConfig()
     history: HistoryConfig = HistoryConfig()
     garbage: GarbageConfig = GarbageConfig()
 

@@ -126,6 +126,17 @@ class Merges(Subject):
         """Return a submission's merges, oldest first."""
         return self._where(MergeRow.submission_id == submission_id)
 
+    def has_merged(self, site: str) -> bool:
+        """Say whether anything that a site shipped is merged, and not rolled back since."""
+        query = (
+            select(MergeRow.id)
+            .join(UploadRow, UploadRow.id == MergeRow.submission_id)
+            .where(UploadRow.site == site, MergeRow.state == MergeState.MERGED)
+            .limit(1)
+        )
+        with self._database.read() as session:
+            return session.scalar(query) is not None
+
     def _where(self, *conditions: ColumnElement[bool]) -> list[Merge]:
         query = select(MergeRow).where(*conditions).order_by(*OLDEST_FIRST)
         return self._database.fetch(Merge, query)

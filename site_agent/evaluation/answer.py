@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 from rootstock.common.errors import NotFoundError, RefusedError, SchemaError, TransplantError
-from rootstock.common.nets.spec import AdapterSpec
-from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
+from rootstock.common.nets.spec import AdapterSpec, TaskSpec
+from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, RefinementManifest
 from rootstock.site_agent.evaluation.measure import Joins, join, measure
 from rootstock.site_agent.evaluation.refine import Refinement
+from rootstock.site_agent.evaluation.rest import rest_answer
 from rootstock.site_agent.lab import AgentLab
 from rootstock.site_agent.spool.documents import CandidateError, EvaluationReport
 from rootstock.site_agent.teacher.package import software, write_blob
-from rootstock.site_agent.wire.messages import EvaluationAsked, EvaluationRequest
+from rootstock.site_agent.wire.messages import EvaluationAsked, EvaluationRequest, RestQuestion
 
 DOWNLOADS = "downloads"
 
@@ -43,17 +45,19 @@ def answer(lab: AgentLab, asked: EvaluationAsked) -> None:
 
 
 def _report(lab: AgentLab, request: EvaluationRequest) -> EvaluationReport:
-    teacher = lab.spool.find(request.manifest_digest)
-    if teacher is None:
-        raise NotFoundError(
-            f"this lab has no teacher with manifest {request.manifest_digest}; its state folder "
-            "was set up anew: withdraw the merge, and let the lab ship again"
-        )
     task = next((task for task in lab.tasks if task.name == request.task), None)
     if task is None:
         taught = ", ".join(task.name for task in lab.tasks)
         raise SchemaError(
             f"this lab teaches {taught}, not '{request.task}'; ask about a task of its manifest"
+        )
+    if request.rest is not None:
+        return _witnessed(lab, request, request.rest, task)
+    teacher = lab.spool.find(request.manifest_digest)
+    if teacher is None:
+        raise NotFoundError(
+            f"this lab has no teacher with manifest {request.manifest_digest}; its state folder "
+            "was set up anew: withdraw the merge, and let the lab ship again"
         )
     lab.log.info(
         "evaluation.begun", evaluation=request.evaluation_id, candidates=list(request.candidates)
@@ -69,6 +73,25 @@ def _report(lab: AgentLab, request: EvaluationRequest) -> EvaluationReport:
         if entry is not None:
             (lab.config.state / DOWNLOADS / entry.blob.digest).unlink(missing_ok=True)
     return report
+
+
+def _witnessed(
+    lab: AgentLab, request: EvaluationRequest, rest: RestQuestion, task: TaskSpec
+) -> EvaluationReport:
+    """Answer about another lab's join, and keep nothing of it."""
+    fetched: set[Path] = set()
+
+    def fetch(blob: BlobEntry) -> Path:
+        path = lab.download(blob, DOWNLOADS)
+        fetched.add(path)
+        return path
+
+    try:
+        answer = rest_answer(lab, request, rest, task, fetch)
+    finally:
+        for path in fetched:
+            path.unlink(missing_ok=True)
+    return EvaluationReport(evaluation_id=request.evaluation_id, rest=answer)
 
 
 def _refined(

@@ -73,15 +73,28 @@ def join(
     if not isinstance(manifest, TeacherManifest):
         raise SchemaError(f"manifest {teacher.digest} is no teacher; ask for one that is")
     own = manifest.category_module
-    category_module = safetensors_io.load_frozen(
-        build_category_module(manifest.architecture), teacher.blob(own.digest), own, device
+    return join_modules(
+        teacher.blob(own.digest), own, manifest.architecture, request, task, fetch, device
     )
+
+
+def join_modules(
+    file: Path,
+    entry: BlobEntry,
+    below: ArchitectureSpec,
+    request: EvaluationRequest,
+    task: TaskSpec,
+    fetch: Callable[[BlobEntry], Path],
+    device: torch.device,
+) -> Joins:
+    """Load an f from its file and what a request names; SchemaError if they do not fit."""
+    category_module = safetensors_io.load_frozen(build_category_module(below), file, entry, device)
     g = request.task_module
     task_module = safetensors_io.load_frozen(
         build_task_module(request.architecture, task), fetch(g), g, device
     )
-    require_maps_fit(manifest.architecture, request.architecture, task)
-    given, wanted = feature_shape(manifest.architecture), feature_shape(request.architecture)
+    require_maps_fit(below, request.architecture, task)
+    given, wanted = feature_shape(below), feature_shape(request.architecture)
     adapters: dict[str, Adapter | None] = {}
     for name, entry in request.candidates.items():
         spec = entry.spec if entry is not None else None

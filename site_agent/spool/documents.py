@@ -58,6 +58,14 @@ class CandidateError(Document):
     """None leaves the output as it is."""
 
 
+class RestAnswer(Document):
+    """What a witness says of another lab's join."""
+
+    yes: float = Field(ge=0, le=100)
+    """Percent of the lab's validation images of the rest."""
+    samples: int = Field(ge=1)
+
+
 class EvaluationReport(Document):
     """What goes back for an evaluation request: numbers, and the digest of a shipped adapter."""
 
@@ -69,5 +77,7 @@ class EvaluationReport(Document):
     refined_calibration: CalibratedError | None = None
     refinement_seconds: float = Field(default=0.0, ge=0)
     refinement_steps: int = Field(default=0, ge=0)
+    rest: RestAnswer | None = Field(default=None, exclude_if=lambda rest: rest is None)
+    """Of a witness, and nothing else."""
     failure: str = Field(default="", max_length=1000)
     """Why it could not be evaluated; empty: it could."""

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from rootstock.common.documents import Document, schema_errors
 from rootstock.common.errors import LimitError
+from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -18,8 +19,17 @@ MAX_CANDIDATES = 16
 """Three are usual: no adapter, zero-sample, few-sample."""
 
 
+class RestQuestion(Document):
+    """What a witness is asked about besides the join's task module and adapter."""
+
+    category: Name
+    category_module: BlobEntry
+    architecture: ArchitectureSpec
+    calibration: Calibration
+
+
 class EvaluationRequest(Document):
-    """What the coordinator asks the owning lab to measure."""
+    """What the coordinator asks the owning lab to measure, or a witness."""
 
     evaluation_id: Name
     merge_id: Name
@@ -34,6 +44,8 @@ class EvaluationRequest(Document):
     """Adapters by name; None joins f and g_S directly."""
     refinement_spec: AdapterSpec | None
     """The structure that a refined adapter must have; None: none is wanted."""
+    rest: RestQuestion | None = None
+    """Set if the join is another lab's."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,19 @@ class EvaluationAsked:
                 task_module=task_module,
                 candidates=adapters,
                 refinement_spec=spec,
+                rest=_rest(message.rest) if message.HasField("rest") else None,
             )
+
+
+def _rest(message: pb.RestQuestion) -> RestQuestion:
+    return RestQuestion(
+        category=message.category,
+        category_module=BlobEntry.parse(message.category_module, what="category module's entry"),
+        architecture=ArchitectureSpec.parse(
+            message.architecture, what="category module's architecture"
+        ),
+        calibration=Calibration(scale=message.scale, bias=message.bias),
+    )
 
 
 @dataclass(frozen=True)

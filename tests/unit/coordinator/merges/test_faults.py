@@ -24,8 +24,7 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob
-from rootstock.coordinator.merges import probe, reconciler
-from rootstock.coordinator.merges import runner as merge_steps
+from rootstock.coordinator.merges import judge, probe, reconciler
 from rootstock.coordinator.merges.evaluation import ask
 from rootstock.coordinator.merges.reconciler import ATTEMPTS, MAX_PAUSE_SECONDS, pause_after
 from rootstock.coordinator.registry import MergeState, Submission, SubmissionState
@@ -198,7 +197,7 @@ def test_a_fault_of_any_kind_in_any_task_is_passed_over(
         case "decide":
             once(context.registry.merges, "queue")
         case "inspect":
-            once(merge_steps, "inspection_job")
+            once(judge, "inspection_job")
         case "commit":
             once(context.registry.versions, "commit")
         case "head":

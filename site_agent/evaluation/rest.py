@@ -1,0 +1,60 @@
+"""Answers as a witness: how often another lab's join says yes on images that do not show it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rootstock.common.errors import SchemaError
+from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.weights.manifest import BlobEntry
+from rootstock.site_agent import scoring
+from rootstock.site_agent.data.class_names import slug
+from rootstock.site_agent.data.images import ImageSet
+from rootstock.site_agent.evaluation.measure import join_modules
+from rootstock.site_agent.lab import AgentLab
+from rootstock.site_agent.spool.documents import RestAnswer
+from rootstock.site_agent.wire.messages import EvaluationRequest, RestQuestion
+
+
+def rest_answer(
+    lab: AgentLab,
+    request: EvaluationRequest,
+    rest: RestQuestion,
+    task: TaskSpec,
+    fetch: Callable[[BlobEntry], Path],
+) -> RestAnswer:
+    """Return the share of yes on the lab's validation images of the rest; nothing else leaves.
+
+    SchemaError if the lab's operator does not want to be a witness, the task labels pixels, the
+    modules do not fit, or no image is left.
+    """
+    if not lab.config.evaluation.witness:
+        raise SchemaError("this lab is no witness of other labs' nets (evaluation.witness = false)")
+    own = input_shape(lab.plan.architecture)
+    if task.kind != "binary-classification" or input_shape(rest.architecture) != own:
+        raise SchemaError(f"task '{task.name}': a witness answers about images of {own} alone")
+    images = rest_of(lab.data.validation, lab.loaded.classes, rest.category)
+    entry = rest.category_module
+    joins = join_modules(fetch(entry), entry, rest.architecture, request, task, fetch, lab.device)
+    if len(images) == 0 or len(joins.adapters) != 1:
+        raise SchemaError("a witness answers about one join, and needs images of the rest")
+    answers = scoring.logits(joins.category_module, joins.heads(), images, lab.stop)
+    (y_N,) = answers.values()
+    yes = 100.0 * float((rest.calibration.apply(y_N) > 0).double().mean())
+    answer = RestAnswer(yes=round(yes, 2), samples=len(images))
+    lab.log.info("evaluation.witnessed", category=rest.category, **answer.model_dump())
+    return answer
+
+
+def rest_of(images: ImageSet, classes: dict[str, str], category: str) -> ImageSet:
+    """Return the images that show neither the lab's category nor, by its own labels, that one."""
+    asked = slug(category)
+    return images.subset(
+        [
+            index
+            for index, key in enumerate(images.keys)
+            if images.labels_N[index] == 0 and slug(classes.get(key, "")) != asked
+        ]
+    )
