@@ -25,6 +25,7 @@ from rootstock.common.nets.architectures import (
 )
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import ArchitectureSpec, TaskKind, TaskSpec, require_fit
+from rootstock.common.nets.training import device_of
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
 from rootstock.site_agent import scoring
@@ -73,22 +74,21 @@ def join(
     if not isinstance(manifest, TeacherManifest):
         raise SchemaError(f"manifest {teacher.digest} is no teacher; ask for one that is")
     own = manifest.category_module
-    return join_modules(
-        teacher.blob(own.digest), own, manifest.architecture, request, task, fetch, device
+    f = safetensors_io.load_frozen(
+        build_category_module(manifest.architecture), teacher.blob(own.digest), own, device
     )
+    return join_to(f, manifest.architecture, request, task, fetch)
 
 
-def join_modules(
-    file: Path,
-    entry: BlobEntry,
+def join_to(
+    category_module: nn.Sequential,
     below: ArchitectureSpec,
     request: EvaluationRequest,
     task: TaskSpec,
     fetch: Callable[[BlobEntry], Path],
-    device: torch.device,
 ) -> Joins:
-    """Load an f from its file and what a request names; SchemaError if they do not fit."""
-    category_module = safetensors_io.load_frozen(build_category_module(below), file, entry, device)
+    """Load what a request names above an f; SchemaError if they do not fit together."""
+    device = device_of(category_module)
     g = request.task_module
     task_module = safetensors_io.load_frozen(
         build_task_module(request.architecture, task), fetch(g), g, device

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rootstock.common.errors import SchemaError
-from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.architectures import build_category_module, input_shape
 from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.site_agent import scoring
 from rootstock.site_agent.data.class_names import slug
 from rootstock.site_agent.data.images import ImageSet
-from rootstock.site_agent.evaluation.measure import join_modules
+from rootstock.site_agent.evaluation.measure import join_to
 from rootstock.site_agent.lab import AgentLab
 from rootstock.site_agent.spool.documents import RestAnswer
 from rootstock.site_agent.wire.messages import EvaluationRequest, RestQuestion
@@ -37,7 +38,10 @@ def rest_answer(
         raise SchemaError(f"task '{task.name}': a witness answers about images of {own} alone")
     images = rest_of(lab.data.validation, lab.loaded.classes, rest.category)
     entry = rest.category_module
-    joins = join_modules(fetch(entry), entry, rest.architecture, request, task, fetch, lab.device)
+    f = safetensors_io.load_frozen(
+        build_category_module(rest.architecture), fetch(entry), entry, lab.device
+    )
+    joins = join_to(f, rest.architecture, request, task, fetch)
     if len(images) == 0 or len(joins.adapters) != 1:
         raise SchemaError("a witness answers about one join, and needs images of the rest")
     answers = scoring.logits(joins.category_module, joins.heads(), images, lab.stop)
