@@ -21,6 +21,7 @@ from rootstock.common.documents import Document
 from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
 from rootstock.common.protocol import Limits
 from rootstock.common.urls import masked
+from rootstock.common.weights.manifest import Digest
 
 
 class ServerConfig(Document):
@@ -43,6 +44,12 @@ class ServerConfig(Document):
     """What stays free on the disk of partial uploads: an upload that would need it waits."""
     max_open_merges_per_site: int = Field(default=64, ge=1, le=100_000)
     """A site with so many open merges ships its next teacher net when some have ended."""
+    max_uploads_per_hour_per_site: int = Field(default=60, ge=1, le=1_000_000)
+    max_uploads_per_hour: int = Field(default=1000, ge=1, le=1_000_000)
+    """Teacher nets and refined adapters that are begun; what is resumed does not count."""
+    max_stored_bytes_per_site: int = Field(default=256 << 30, ge=1 << 10)
+    max_stored_bytes: int = Field(default=4 << 40, ge=1 << 10)
+    """Bytes of all blobs that were shipped, refused submissions' left out."""
 
     @model_validator(mode="after")
     def _listeners_are_two(self) -> Self:
@@ -84,6 +91,14 @@ class PlanConfig(Document):
                 "with training.extractor in site.toml"
             )
         return spec
+
+
+class AdmissionConfig(Document):
+    """What is not let in besides what breaks a rule."""
+
+    revoked: tuple[Digest, ...] = Field(default=(), max_length=10_000)
+    """SHA-256 of modules, or of whole manifests, that are not to come in again, whoever ships them:
+    `rootstock net show` and `coordinator status --json` name them. Read at start."""
 
 
 class JobsConfig(Document):
@@ -338,6 +353,7 @@ class CoordinatorConfig(StateConfig):
     server: ServerConfig = ServerConfig()
     identity: IdentityConfig = IdentityConfig()
     plan: PlanConfig
+    admission: AdmissionConfig = AdmissionConfig()
     jobs: JobsConfig = JobsConfig()
     distillation: DistillationConfig = DistillationConfig()
     """For tasks that label images."""

@@ -99,7 +99,7 @@ def inspect(job: bytes, threads: int) -> bytes:
     if asked.own_samples is not None:
         area = store.area(job_area(asked.merge_id))
         given = load(area.local_path(asked.own_samples.digest).read_bytes())
-        own_error = error_percent(in_batches(net, given["images"]), given["labels"])
+        own_error = error_percent(in_batches(net, given["images"]).flatten(), given["labels"])
     fingerprint = written(outputs(*join))
     features, reason = None, ""
     if asked.features:

@@ -49,4 +49,5 @@ def check_join(y_NX: Tensor, calibration: Calibration) -> None:
 
 def error_percent(y_N: Tensor, labels_N: Tensor) -> float:
     """Return the share of images on the wrong side of 0, in percent."""
+    assert y_N.shape == labels_N.shape  # noqa: S101  # others would broadcast
     return 100.0 * float(((y_N > 0) != (labels_N > 0.5)).double().mean())

@@ -19,6 +19,7 @@ import structlog
 
 from rootstock.common.errors import RefusedError, RootstockError
 from rootstock.common.weights.admission import admit
+from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth.operations import OperationKind, Refusal
 from rootstock.coordinator.growth.readiness import OpenMerge, ready
@@ -209,7 +210,26 @@ class Reconciler:
             admit(manifest, self._context.plan, self._context.path_of(submission))
         except RefusedError as error:
             return str(error)
-        return None
+        return self._copied(submission, manifest)
+
+    def _copied(self, submission: Submission, manifest: TeacherManifest) -> str | None:
+        """Refuse another lab's category module; whose it is, is for the operator alone.
+
+        The plan's start is everybody's.
+        """
+        context, digest = self._context, manifest.category_module.digest
+        if digest == context.plan.initial_category_module.digest:
+            return None
+        owner = context.registry.uploads.first_with(digest)
+        if owner in (None, submission.site):
+            return None
+        self._log.warning(
+            "submission.copied", submission=submission.id, site=submission.site, of=owner
+        )
+        return (
+            f"copy: the category module {digest} has been shipped by another lab before; ship one "
+            "that was trained here, or have the operator look into the log (submission.copied)"
+        )
 
     def _no_room(self, submission: Submission) -> str | None:
         """Ask growth whether the net has room; return why not."""

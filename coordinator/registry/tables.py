@@ -167,6 +167,8 @@ class UploadRow(Base):
     manifest: Mapped[bytes] = mapped_column(LargeBinary)
     signature: Mapped[bytes] = mapped_column(LargeBinary)
     evaluation_id: Mapped[str | None]
+    size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Bytes of its blobs."""
     created_at: Mapped[float]
     touched_at: Mapped[float]
     received_at: Mapped[str | None]
