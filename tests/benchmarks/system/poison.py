@@ -149,12 +149,7 @@ class _Centre:
         self._context = CoordinatorContext(
             self._registry, store, plan, SigningKey.generate(), self._config
         )
-        self._reconciler = Reconciler(
-            self._context,
-            MergeRunner(self._context, Committer(self._context), InThisProcess()),
-            HeadsFile(paths.heads),
-            1.0,
-        )
+        self._heads = HeadsFile(paths.heads)
 
     def close(self) -> None:
         self._registry.close()
@@ -202,10 +197,13 @@ class _Centre:
         return upload.id
 
     async def _until_ended(self, submission: str) -> None:
-        work = asyncio.create_task(self._reconciler.run())
-        registry = self._registry
+        context, registry = self._context, self._registry
+        runner = MergeRunner(context, Committer(context), InThisProcess())
+        work = asyncio.create_task(Reconciler(context, runner, self._heads, 1.0).run())
         while True:
             await asyncio.sleep(0.02)
+            if work.done():
+                work.result()
             if registry.submissions.get(submission).state is SubmissionState.REFUSED:
                 break
             merges = registry.merges.of_submission(submission)
@@ -250,7 +248,11 @@ class _Centre:
         if found.state is SubmissionState.REFUSED:
             return {"end": "refused", "check": _check(found.reason), "reason": found.reason}
         (merge,) = self._registry.merges.of_submission(submission)
-        row = {"end": str(merge.state), "check": _check(merge.reason), "reason": merge.reason}
+        row: dict[str, Any] = {
+            "end": str(merge.state),
+            "check": _check(merge.reason),
+            "reason": merge.reason,
+        }
         if merge.state is MergeState.MERGED:
             tree = self._context.tree()
             assert tree is not None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,13 +48,7 @@ def test_a_copy_of_another_lab_s_module_is_refused_and_only_the_operator_hears_w
         for site, category in (("cat-lab", "cat"), ("thief", "dog"), ("cat-lab", "lion")):
             manifest = teacher(context, site, category).model_copy(update=own)
             last = receive(context, manifest)
-            reconcile(
-                context,
-                until=lambda last=last: (
-                    submissions.get(last).state
-                    in (SubmissionState.ADMITTED, SubmissionState.REFUSED)
-                ),
-            )
+            reconcile(context, until=partial(is_decided, context, last))
     first, copy, again = submissions.all()
     assert (first.state, copy.state, again.state) == (
         SubmissionState.ADMITTED,
@@ -64,6 +59,11 @@ def test_a_copy_of_another_lab_s_module_is_refused_and_only_the_operator_hears_w
     assert "cat-lab" not in copy.reason
     (said,) = [entry for entry in logs if entry["event"] == "submission.copied"]
     assert (said["site"], said["of"]) == ("thief", "cat-lab")
+
+
+def is_decided(context: CoordinatorContext, submission: str) -> bool:
+    state = context.registry.submissions.get(submission).state
+    return state in (SubmissionState.ADMITTED, SubmissionState.REFUSED)
 
 
 def test_a_header_that_no_message_can_repeat_is_refused(context: CoordinatorContext) -> None:
