@@ -18,7 +18,7 @@ from rootstock.coordinator.merges.result import AcceptedJoin, OperatorJoin
 from rootstock.coordinator.merges.samples import judging_samples
 from rootstock.coordinator.merges.witnesses import Testimony, testimony
 from rootstock.coordinator.paths import StatePaths, job_area
-from rootstock.coordinator.registry import Merge, Submission
+from rootstock.coordinator.registry import Merge, MergeState, Submission
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Judge:
     ) -> tuple[Merge, Judged]:
         """Weigh a join; SchemaError or LimitError if it fails a check of `check_join`.
 
-        Witnesses are asked where the rest has nothing against it: they are other labs' time.
+        Witnesses are asked where the rest has nothing against it, and the operator is not asked
+        already: it is other labs' time.
         """
         tree = await asyncio.to_thread(next_tree, self._context, merge, submission, join)
         merge, inspection = await self._inspected(merge, submission, join, tree)
@@ -55,7 +56,8 @@ class Judge:
         if not isinstance(join.result, OperatorJoin):
             objection = own_say(self._context.config.acceptance, merge.task, merge.numbers)
             found = await asyncio.to_thread(self._doubts, merge, submission)
-        if verdict.accepted and objection is None and not merge.operation.is_direct:
+        asks = not merge.operation.is_direct and merge.state is not MergeState.REVIEWING
+        if verdict.accepted and objection is None and asks:
             heard = await testimony(self._context, merge, submission.site, join.candidate, tree)
             policy = self._context.config.witnesses
             objection = rules.objection(policy, heard.yes)
