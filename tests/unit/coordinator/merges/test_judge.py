@@ -14,6 +14,7 @@ from PIL import Image
 from rootstock.coordinator.config import SamplesConfig, WitnessesConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
+from rootstock.coordinator.jobs import inspection
 from rootstock.coordinator.registry import Evaluation, Merge, MergeState, SubmissionState
 from rootstock.coordinator.registry.documents import EvaluationReport, ReportedRest
 from rootstock.coordinator.service.messages import evaluation_report
@@ -116,6 +117,26 @@ def test_a_calibration_that_makes_every_picture_the_category_is_rejected(
     merge = carried(with_policy(context, **GENEROUS), merge)
     assert merge.state is MergeState.REJECTED
     assert merge.reason.startswith("calibration: y ↦ 1e-06 · y + 1e+06 says yes above y = -1e+12")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, np.linalg.LinAlgError])
+def test_a_figure_that_cannot_be_drawn_costs_the_figure(
+    context: CoordinatorContext,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+) -> None:
+    def fails(*_: object) -> None:
+        raise error("svd did not converge")
+
+    monkeypatch.setattr(inspection, "feature_spaces", fails)
+    merge = evaluating(context, tmp_path)
+    reported(context, merge)
+    merge = carried(with_policy(context, **GENEROUS), merge)
+    assert merge.state is MergeState.MERGED
+    assert merge.inspection is not None
+    assert merge.inspection["features"] is None
+    assert merge.inspection["no_features"] == "svd did not converge"
 
 
 # -- witnesses -----------------------------------------------------------------------------------
