@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 
 from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.distillation.settings import MethodName
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import build_category_module
@@ -133,7 +134,7 @@ class _Centre:
                 "witnesses": WitnessesConfig(),
                 "evaluation": config.evaluation.model_copy(update={"refine": False}),
                 "distillation": config.distillation.model_copy(
-                    update={"zero_sample_method": "closed-form"}
+                    update={"zero_sample_method": MethodName.CLOSED_FORM}
                 ),
             }
         )
