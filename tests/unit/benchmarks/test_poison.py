@@ -17,7 +17,7 @@ def test_the_table_names_the_check_and_counts_honest_nets() -> None:
     rows = [
         {
             "poison": HONEST.name,
-            "site": "lab-zero",
+            "site": "lab-0",
             "end": "merged",
             "check": "",
             "true_error": 2.5,
