@@ -295,6 +295,9 @@ class EvaluationConfig(Document):
 
     calibration: bool = True
     """Two numbers a candidate: scale and bias of its output, fitted on the holdout."""
+    witness: bool = True
+    """Whether the lab says, when it is asked, how often another lab's join says yes on its
+    validation images of the rest: one percentage, and the number of these images."""
 
 
 class RefinementConfig(Document):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +18,12 @@ from ray.exceptions import (
 )
 
 from rootstock.common.errors import RootstockError, TransplantError, UnreachableError
+from rootstock.coordinator.config import JobsConfig
 from rootstock.coordinator.jobs.actor import TransplantActor
 from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob, inspect
 from rootstock.coordinator.jobs.local_ray import LocalRay
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
+from rootstock.coordinator.jobs.probe import ProbeJob, ProbeResult, probe
 
 log = structlog.get_logger("jobs")
 
@@ -33,6 +36,10 @@ class JobRunner(LocalRay):
 
     When Ray stops, running jobs are cut at their last checkpoint.
     """
+
+    def __init__(self, config: JobsConfig) -> None:
+        super().__init__(config)
+        self._probing = asyncio.Lock()
 
     async def run(
         self, job: TransplantJob, on_progress: OnJobProgress = lambda _: None
@@ -62,24 +69,52 @@ class JobRunner(LocalRay):
                 log.warning("job.process_died", merge=job.merge_id, deaths=deaths, reason=reason)
 
     async def inspect(self, job: InspectionJob) -> Inspection:
-        """Run a join on synthetic images; raises as `run`, and UnreachableError if Ray fails."""
+        """Run a join on synthetic images; raises as `_task` does."""
+        answer = await self._task(inspect, job.canonical(), f"merge {job.merge_id}", "inspection")
+        return Inspection.model_validate_json(answer)
+
+    async def probe(self, job: ProbeJob) -> ProbeResult:
+        """Run a teacher net on synthetic images; raises as `_task` does.
+
+        It takes no CPU of those that jobs share, or every admission would wait for their end; one
+        runs at a time instead.
+        """
+        async with self._probing:
+            what = f"submission {job.submission_id}"
+            answer = await self._task(probe, job.canonical(), what, "probe", cpus=0)
+        return ProbeResult.model_validate_json(answer)
+
+    async def _task(
+        self,
+        function: Callable[[bytes, int], bytes],
+        job: bytes,
+        of: str,
+        what: str,
+        *,
+        cpus: float | None = None,
+    ) -> bytes:
+        """Run a function in a process of Ray's.
+
+        Raises what it raised, TransplantError if its process died, UnreachableError if Ray fails.
+        """
         config = self._config
-        remote: Any = ray.remote(num_cpus=config.num_cpus, max_retries=config.max_restarts)(inspect)
+        reserved = config.num_cpus if cpus is None else cpus
+        remote: Any = ray.remote(num_cpus=reserved, max_retries=config.max_restarts)(function)
         try:
-            inspection = await remote.remote(job.canonical(), max(1, int(config.num_cpus)))
+            answer: bytes = await remote.remote(job, max(1, int(config.num_cpus)))
         except RayTaskError as error:
-            raise _cause(job.merge_id, "inspection", error) from error
+            raise _cause(of, what, error) from error
         except WorkerCrashedError as error:
             raise TransplantError(
-                f"merge {job.merge_id}: the process that inspects it died "
-                f"{config.max_restarts + 1} times (jobs.max_restarts = {config.max_restarts}); "
-                "give it more memory and start the merge again"
+                f"{of}: the process of its {what} died {config.max_restarts + 1} times "
+                f"(jobs.max_restarts = {config.max_restarts}); give it more memory and start it "
+                "again"
             ) from error
         except (LocalRayletDiedError, NodeDiedError, RaySystemError) as error:
             raise UnreachableError(
-                f"merge {job.merge_id}: Ray has failed ({error}); its inspection is tried again"
+                f"{of}: Ray has failed ({error}); its {what} is tried again"
             ) from error
-        return Inspection.model_validate_json(inspection)
+        return answer
 
     async def _attempt(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
         cpus, gpus = self._config.num_cpus, self._config.num_gpus
@@ -95,19 +130,18 @@ class JobRunner(LocalRay):
                 done = progress.done
             return JobResult.model_validate_json(await actor.result.remote())
         except RayTaskError as error:
-            raise _cause(job.merge_id, "job", error) from error
+            raise _cause(f"merge {job.merge_id}", "job", error) from error
         finally:
             # An idle actor would hold its memory, on a GPU too.
             ray.kill(actor)
 
 
-def _cause(merge_id: str, what: str, error: RayTaskError) -> RootstockError:
+def _cause(of: str, what: str, error: RayTaskError) -> RootstockError:
     """Return what a Ray task raised, as an error of ours."""
     if isinstance(error.cause, RootstockError):
         return error.cause
     # A fault of the code, or weights that provoke one: this merge fails, and no other.
-    log.error("job.failed", merge=merge_id, what=what, exc_info=error)
+    log.error("job.failed", of=of, what=what, exc_info=error)
     return TransplantError(
-        f"merge {merge_id}: its {what} failed with {error.cause!r}; the coordinator's log has the "
-        "traceback"
+        f"{of}: its {what} failed with {error.cause!r}; the coordinator's log has the traceback"
     )

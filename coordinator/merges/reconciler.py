@@ -20,6 +20,7 @@ import structlog
 from rootstock.common.errors import RefusedError, RootstockError
 from rootstock.common.failpoints import failpoint
 from rootstock.common.weights.admission import admit
+from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext, reason_text
 from rootstock.coordinator.growth.operations import OperationKind, Refusal
 from rootstock.coordinator.growth.readiness import OpenMerge, ready
@@ -171,10 +172,14 @@ class Reconciler:
         self._context.end(merge, site, MergeState.FAILED, reason)
 
     async def _admit(self, submission: Submission) -> None:
-        """Admit a received submission, or refuse it."""
+        """Admit a received submission, or refuse it: the gate, the probe, room in the net."""
+        refusal = await asyncio.to_thread(self._refusal, submission)
+        if refusal is None:
+            refusal = await self._runner.probe(submission)
         async with self._deciding:
-            refusal = await asyncio.to_thread(self._refusal, submission)
             failpoint("submission.checked")
+            if refusal is None:
+                refusal = await asyncio.to_thread(self._no_room, submission)
             if refusal is None:
                 await asyncio.to_thread(self._set_state, submission, SubmissionState.ADMITTED)
             else:
@@ -198,15 +203,39 @@ class Reconciler:
         self._log.info(f"submission.{state}", submission=submission.id, reason=reason)
 
     def _refusal(self, submission: Submission) -> str | None:
-        """Put one submission through the gate, and ask growth whether the net has room for it.
+        """Put one submission through the gate.
 
-        Returns the check that it fails, with the value and the rule; None if it is admitted.
+        Returns the check that it fails, with the value and the rule; None if it passes.
         """
         try:
             manifest = self._context.teacher(submission)
             admit(manifest, self._context.plan, self._context.path_of(submission))
         except RefusedError as error:
             return str(error)
+        return self._copied(submission, manifest)
+
+    def _copied(self, submission: Submission, manifest: TeacherManifest) -> str | None:
+        """Refuse another lab's category module; whose it is, is for the operator alone.
+
+        The plan's start is everybody's.
+        """
+        context, digest = self._context, manifest.category_module.digest
+        if digest == context.plan.initial_category_module.digest:
+            return None
+        owner = context.registry.uploads.first_with(digest)
+        if owner in (None, submission.site):
+            return None
+        self._log.warning(
+            "submission.copied", submission=submission.id, site=submission.site, of=owner
+        )
+        return (
+            f"copy: the category module {digest} has been shipped by another lab before; ship one "
+            "that was trained here, or have the operator look into the log (submission.copied)"
+        )
+
+    def _no_room(self, submission: Submission) -> str | None:
+        """Ask growth whether the net has room; return why not."""
+        manifest = self._context.teacher(submission)
         operations = self._context.operations(manifest)
         if isinstance(operations, Refusal):
             return operations.reason

@@ -6,7 +6,14 @@ import asyncio
 
 import structlog
 
-from rootstock.common.errors import ConflictError, RootstockError, StorageError, UnreachableError
+from rootstock.common.errors import (
+    ConflictError,
+    LimitError,
+    RootstockError,
+    SchemaError,
+    StorageError,
+    UnreachableError,
+)
 from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.weights.manifest import TeacherManifest
@@ -14,10 +21,9 @@ from rootstock.coordinator.context import CoordinatorContext, reason_text
 from rootstock.coordinator.growth.acceptance import Verdict, accept_unevaluated, acceptance
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
-from rootstock.coordinator.jobs.inspection import inspection_job
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.jobs.runner import JobRunner
-from rootstock.coordinator.merges.commit import Committer, next_tree
+from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.evaluation import (
     Candidates,
     answer,
@@ -26,13 +32,15 @@ from rootstock.coordinator.merges.evaluation import (
     refined_adapter,
 )
 from rootstock.coordinator.merges.job import Distiller
+from rootstock.coordinator.merges.judge import Judge
+from rootstock.coordinator.merges.probe import refusal_of
 from rootstock.coordinator.merges.result import (
     AcceptedJoin,
     MergeResult,
     OperatorJoin,
     stored_result,
 )
-from rootstock.coordinator.paths import StatePaths, job_area
+from rootstock.coordinator.paths import job_area
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
 from rootstock.coordinator.registry.wait import wait_for
 
@@ -46,9 +54,16 @@ class MergeRunner:
         self._context = context
         self._distiller = Distiller(context, runner)
         self._runner = runner
-        self._paths = StatePaths(context.config)
+        self._judge = Judge(context, runner)
         self._committer = committer
         self._log = structlog.get_logger("merge")
+
+    async def probe(self, submission: Submission) -> str | None:
+        """Run a submission's teacher net on synthetic images, where nets may run.
+
+        Returns the check that it fails, with the value and the rule; None if it passes.
+        """
+        return await refusal_of(self._context, self._runner, submission)
 
     async def carry(self, merge_id: str) -> None:
         """Carry a merge on from its state to its end.
@@ -205,29 +220,34 @@ class MergeRunner:
     async def _decide(
         self, merge: Merge, submission: Submission, verdict: Verdict, join: AcceptedJoin | None
     ) -> None:
-        """Merge or reject as the policy says, or as the operator does where the policy asks."""
-        accepted = verdict.accepted
+        """Merge or reject as policy and judge say, or as the operator does where they ask."""
         review = self._context.config.acceptance.review
-        asked = review == "always" or (review == "failing" and not accepted)
-        if join is not None and (asked or merge.state is MergeState.REVIEWING):
-            merge = await self._reviewed(merge, verdict.reason)
-            if await self._rejected(merge, submission):
-                return
-            accepted = True
-        if accepted and join is not None:
-            tree = await asyncio.to_thread(next_tree, self._context, merge, submission, join)
-            inspection = await self._runner.inspect(inspection_job(merge, tree, self._paths))
-            merge = await asyncio.to_thread(
-                self._context.registry.merges.update,
-                merge.id,
-                inspection=inspection.model_dump(mode="json"),
-            )
-            failpoint("merge.inspected")
-            await self._committer.commit(merge, submission, join, inspection)
+        hopeless = not verdict.accepted and review == "never"
+        if join is None or (hopeless and merge.state is not MergeState.REVIEWING):
+            await self._reject(merge, submission, verdict.reason)
             return
-        await asyncio.to_thread(
-            self._context.end, merge, submission.site, MergeState.REJECTED, verdict.reason
-        )
+        try:
+            merge, judged = await self._judge.judge(merge, submission, verdict, join)
+        except (SchemaError, LimitError) as error:
+            await self._reject(merge, submission, str(error))
+            return
+        asked = review == "always" or judged.doubtful
+        if not judged.accepted:
+            asked = review != "never"
+        if asked or merge.state is MergeState.REVIEWING:
+            merge = await self._reviewed(merge, judged.reason)
+        elif not judged.accepted:
+            await self._reject(merge, submission, judged.reason)
+            return
+        if not await self._rejected(merge, submission):
+            failpoint("merge.inspected")
+            await self._committer.commit(merge, submission, join, judged.inspection)
+
+    async def _reject(self, merge: Merge, submission: Submission, reason: str) -> None:
+        if not await self._rejected(merge, submission):
+            await asyncio.to_thread(
+                self._context.end, merge, submission.site, MergeState.REJECTED, reason
+            )
 
     async def _reviewed(self, merge: Merge, reason: str) -> Merge:
         """Wait for the operator's decision; `reason` is the policy's."""

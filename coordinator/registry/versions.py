@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Unpack
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import ConflictError, NotFoundError
@@ -19,7 +19,7 @@ from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.merges import MergeFields, move
 from rootstock.coordinator.registry.records import Merge, NetVersion, record
-from rootstock.coordinator.registry.tables import NetVersionRow, take
+from rootstock.coordinator.registry.tables import MergeRow, NetVersionRow, take
 
 
 class Versions(Subject):
@@ -81,6 +81,9 @@ class Versions(Subject):
     ) -> list[NetVersion]:
         """Roll a version back: its parent is the head. Return what was, newest first.
 
+        What other submissions had in later versions, or failed with for the sake of what is gone
+        (its task modules, its categories' names), is void: they are decided about anew.
+
         `events`, given the merges that are rolled back, returns what to append in the same
         transaction. ConflictError if the version was rolled back before, or others stand on it and
         `and_later` does not take them back, too.
@@ -113,6 +116,7 @@ class Versions(Subject):
                     session, each.merge_id, MergeState.ROLLED_BACK, {"reason": reason}, now
                 )
                 merges.append(record(Merge, merge))
+            _let_join_again(session, merges, {each.number for each in line})
             append_events(session, events(merges), now)
             session.flush()
             return [record(NetVersion, each) for each in line]
@@ -156,3 +160,29 @@ def _get(session: Session, number: int) -> NetVersionRow:
             f"no net version {number}; the head is {_head(session) or 'not founded yet'}"
         )
     return row
+
+
+def _let_join_again(session: Session, rolled_back: list[Merge], versions: set[int]) -> None:
+    """Void the merges of submissions that stood on a version found wanting, or fell by it.
+
+    `rolled_back` are the merges of `versions`, the one that was named last. What its own submission
+    did, what the operator rejected, and a submission of which anything stands, stay as they are.
+    """
+    named = rolled_back[-1].submission_id
+    tasks = {merge.task for merge in rolled_back if merge.operation.adds_task}
+    categories = {merge.category for merge in rolled_back}
+    fell = select(MergeRow).where(
+        MergeRow.state.in_((MergeState.FAILED, MergeState.REJECTED)),
+        MergeRow.parent_version.in_(versions),
+        MergeRow.decision.is_distinct_from("reject"),
+        or_(MergeRow.task.in_(tasks), MergeRow.category.in_(categories)),
+    )
+    taken_back = select(MergeRow).where(MergeRow.id.in_([merge.id for merge in rolled_back]))
+    affected = {row.id: row for row in (*session.scalars(fell), *session.scalars(taken_back))}
+    for submission in {row.submission_id for row in affected.values()} - {named}:
+        rows = session.scalars(
+            select(MergeRow).where(MergeRow.submission_id == submission, MergeRow.void.is_(False))
+        ).all()
+        if all(row.id in affected for row in rows):
+            for row in rows:
+                row.void = True

@@ -6,18 +6,31 @@ import dataclasses
 import re
 from datetime import UTC, datetime
 
-from rootstock.common.errors import LimitError, NotFoundError, RefusedError, TransplantError
+from rootstock.common.errors import (
+    LimitError,
+    NotFoundError,
+    RefusedError,
+    SchemaError,
+    TransplantError,
+)
 from rootstock.common.failpoints import failpoint
 from rootstock.common.files import storage_errors
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.text import outward
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.site_agent.consent.budget import Cost
-from rootstock.site_agent.consent.question import Question, admit, blobs_of, cost_of
+from rootstock.site_agent.consent.question import (
+    Question,
+    WitnessQuestion,
+    admit,
+    blobs_of,
+    cost_of,
+)
 from rootstock.site_agent.consent.rounding import rounded
 from rootstock.site_agent.consent.waiting import require_size
 from rootstock.site_agent.evaluation.measure import Joins, join, measure
 from rootstock.site_agent.evaluation.refine import Refinement
+from rootstock.site_agent.evaluation.rest import rest_answer
 from rootstock.site_agent.lab import AgentLab
 from rootstock.site_agent.spool.documents import CandidateError, EvaluationReport
 from rootstock.site_agent.teacher.package import software, write_blob
@@ -73,17 +86,21 @@ def answer_waiting(lab: AgentLab) -> bool:
     return len(lab.consent.waiting.names()) < len(before)
 
 
-def _admitted(lab: AgentLab, asked: EvaluationAsked) -> tuple[Question, Cost]:
+def _admitted(lab: AgentLab, asked: EvaluationAsked) -> tuple[Question | WitnessQuestion, Cost]:
     require_size(asked.serialized())
     asked.verify(lab.config.site, lab.consent.coordinator_key)
     request = asked.read()
+    if request.rest is not None and not lab.config.evaluation.witness:
+        raise SchemaError("this lab is no witness of other labs' nets (evaluation.witness = false)")
     question = admit(request, lab.spool, lab.plan, lab.tasks, datetime.now(UTC))
     return question, cost_of(question, lab.config, lab.config.state / DOWNLOADS)
 
 
-def _answered(lab: AgentLab, question: Question) -> EvaluationReport:
+def _answered(lab: AgentLab, question: Question | WitnessQuestion) -> EvaluationReport:
     lab.status.progress("evaluating", message="evaluates candidates")
     try:
+        if isinstance(question, WitnessQuestion):
+            return _witnessed(lab, question)
         return _report(lab, question)
     except _REFUSALS as error:
         return _failure(lab, question.request.evaluation_id, error)
@@ -118,6 +135,16 @@ def _keep_only(lab: AgentLab, digests: set[str]) -> None:
         for path in folder.glob("*"):
             if path.name.partition(".")[0] not in digests:
                 path.unlink()
+
+
+def _witnessed(lab: AgentLab, question: WitnessQuestion) -> EvaluationReport:
+    """Answer about another lab's join, and keep nothing of it."""
+    _keep_only(lab, {blob.digest for blob in blobs_of(question.request)})
+    try:
+        answer = rest_answer(lab, question, lambda blob: lab.download(blob, DOWNLOADS))
+    finally:
+        _keep_only(lab, set())
+    return EvaluationReport(evaluation_id=question.request.evaluation_id, rest=answer)
 
 
 def _refined(

@@ -5,6 +5,8 @@ The whole gate, blobs included, is `common.weights.admission.admit`, after the r
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Collection
 from functools import lru_cache
 
 from rootstock.common.artifacts.store import BlobStore
@@ -73,6 +75,17 @@ def check_manifest(manifest: Manifest, plan: Plan, heads: Heads | None) -> None:
                 f"now are {published or 'none'}; fetch the plan again and train below those"
             )
     admit_manifest(manifest, plan)
+
+
+def check_revoked(manifest: Manifest, document: bytes, revoked: Collection[str]) -> None:
+    """Refuse a manifest that the operator has revoked, or that brings a blob that he has."""
+    whole = hashlib.sha256(document).hexdigest()
+    for digest in (whole, *(entry.digest for entry in manifest.blobs())):
+        if digest in revoked:
+            raise SchemaError(
+                f"revoked: {digest} is not let in any more, the operator has revoked it; train "
+                "anew, and ask why (admission.revoked)"
+            )
 
 
 def check_size(entry: BlobEntry, store: BlobStore) -> None:

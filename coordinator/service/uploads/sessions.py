@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import fields
 from weakref import WeakValueDictionary
 
 import structlog
@@ -18,6 +19,7 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.paths import StatePaths, samples_area, signature_ref
 from rootstock.coordinator.plan.heads import CurrentHeads
 from rootstock.coordinator.registry import Receipt, Submission, Upload
+from rootstock.coordinator.registry.quotas import Quota
 from rootstock.coordinator.registry.uploads import LEASE_SECONDS
 from rootstock.coordinator.service.messages import receipt_message
 from rootstock.coordinator.service.reports import check_refinement
@@ -25,6 +27,7 @@ from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES, Tensor
 from rootstock.coordinator.service.uploads.gate import (
     blob_entries,
     check_manifest,
+    check_revoked,
     check_size,
     own_manifest,
     samples_of,
@@ -55,6 +58,8 @@ class UploadSessions:
             StatePaths(context.config).incoming, self._dedup, context.plan.limits.chunk_bytes
         )
         self._slots = Slots()
+        server = context.config.server
+        self._quota = Quota(**{each.name: getattr(server, each.name) for each in fields(Quota)})
         self._commits: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = structlog.get_logger("uploads")
 
@@ -162,6 +167,7 @@ class UploadSessions:
         if self._uploads.find(hashlib.sha256(request.manifest).hexdigest()) is None:
             # What was begun or received under an earlier plan stays as it is.
             check_manifest(manifest, context.plan, self._heads())
+            check_revoked(manifest, request.manifest, context.config.admission.revoked)
             if isinstance(manifest, RefinementManifest):
                 check_refinement(manifest, context.registry)
             for entry in entries:
@@ -173,7 +179,7 @@ class UploadSessions:
             request.signature,
             open_limit=context.config.server.max_open_uploads_per_site,
             byte_limit=context.config.server.max_open_bytes_per_site,
-            merge_limit=context.config.server.max_open_merges_per_site,
+            quota=self._quota,
         )
 
     def _store_of(self, upload: Upload | Submission, digest: str) -> BlobStore:

@@ -313,6 +313,17 @@ def test_the_quota_of_open_merges(coordinator: Running, lab: LabMaker) -> None:
     cat.begin(cat.teacher("hen", 4).manifest)
 
 
+@pytest.mark.parametrize("coordinator", [{"max_uploads_per_hour": 2}], indirect=True)
+def test_uploads_an_hour_are_bounded_over_all_sites(coordinator: Running, lab: LabMaker) -> None:
+    cat, dog = lab("cat-lab"), lab("dog-lab")
+    first = cat.teacher("cat", 1)
+    cat.ship(first)
+    dog.ship(dog.teacher("dog", 2))
+    with pytest.raises(UnreachableError, match="quota: all sites together began 2 uploads"):
+        dog.begin(dog.teacher("cow", 3).manifest)
+    assert cat.ship(first).submission_id == "sub-0001"
+
+
 @pytest.mark.parametrize("coordinator", [{"min_free_bytes": 1 << 60}], indirect=True)
 def test_a_disk_is_never_filled_to_the_brim(coordinator: Running, lab: LabMaker) -> None:
     cat = lab("cat-lab")

@@ -1,0 +1,53 @@
+"""Checks of a join on the probe's images before its commit, and its error on given samples. Pure.
+
+Shapes: N images, (N, …) answers of an image or of its pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rootstock.common.errors import LimitError, SchemaError
+from rootstock.common.nets.calibration import Calibration
+
+REACH = 30.0
+"""How many standard deviations of the join's answers on synthetic images a calibration may put the
+border between no and yes away from their mean. Honest ones stay within a few."""
+LEAST_SIZE, MOST_SIZE = 1e-3, 1e4
+"""What a calibration may make of one such deviation, in logits."""
+
+
+def check_join(y_NX: Tensor, calibration: Calibration) -> None:
+    """Refuse a join by its answers on the probe's images before they are calibrated.
+
+    SchemaError if one is no number; LimitError if the calibration overrules what the net answers.
+    """
+    if not bool(torch.isfinite(y_NX).all()):
+        raise SchemaError(
+            "overflow: the join answers NaN or Inf to an image; every number must be finite: have "
+            "the lab ship again"
+        )
+    if calibration.identity:
+        return
+    mean, deviation = float(y_NX.double().mean()), float(y_NX.double().std(correction=0))
+    stated = f"calibration: y ↦ {calibration.scale:g} · y + {calibration.bias:g}"
+    border = -calibration.bias / calibration.scale
+    if not abs(border - mean) <= REACH * deviation:
+        raise LimitError(
+            f"{stated} says yes above y = {border:.3g}; on synthetic images the join answers "
+            f"{mean:.3g} ± {deviation:.3g}, and the border may be at most {REACH:g} deviations "
+            "from their mean: every picture would be on one side of it"
+        )
+    size = calibration.scale * deviation
+    if not LEAST_SIZE <= size <= MOST_SIZE:
+        raise LimitError(
+            f"{stated} makes answers of size {size:.3g} on synthetic images; allowed are "
+            f"{LEAST_SIZE:g} to {MOST_SIZE:g}"
+        )
+
+
+def error_percent(y_N: Tensor, labels_N: Tensor) -> float:
+    """Return the share of images on the wrong side of 0, in percent."""
+    assert y_N.shape == labels_N.shape  # noqa: S101  # others would broadcast
+    return 100.0 * float(((y_N > 0) != (labels_N > 0.5)).double().mean())
