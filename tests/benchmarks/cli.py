@@ -122,6 +122,7 @@ def load(
     _print_rows(result["rows"])
 
 
+@app.command()
 def poison(
     data: Annotated[str, typer.Option(help="digits or voc-animals: an example federation.")] = (
         "digits"
