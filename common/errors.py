@@ -9,6 +9,7 @@
     ├── StorageError (OSError)             exit 5   a disk is full, read-only or broken
     ├── AddressInUseError (OSError)        exit 6   another process has the port
     ├── UnreachableError (ConnectionError) exit 7   a peer does not answer, or not now
+    │   └── BusyError                               it has no room, and says when it may have
     ├── RefusedError (ValueError)          exit 8   a peer's input broke a rule
     │   ├── IntegrityError                          digest, checksum or signature does not match
     │   ├── LimitError                              a peer's number is above its cap

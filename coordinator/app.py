@@ -46,6 +46,8 @@ def run_coordinator(config: CoordinatorConfig) -> None:
     if config.samples.folder is not None:
         categories_in(config.samples.folder)  # later, what cannot be read costs but a warning
     with open_context(config) as context:
+        # Of a former process: another coordinator may have that port by now.
+        StatePaths(config).address.unlink(missing_ok=True)
         runner = JobRunner(config.jobs)
         # Ray starts processes: it must do so before gRPC has started threads.
         runner.start()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc
 
 from rootstock.common.artifacts.gc import Collection, Count
-from rootstock.common.errors import NotFoundError, UnreachableError
+from rootstock.common.errors import IdentityError, NotFoundError, UnreachableError
 from rootstock.common.files import lock_owner
 from rootstock.common.identity.credentials import read_credentials
 from rootstock.common.protocol import Heads
@@ -37,20 +37,25 @@ class OperatorClient:
     """Calls a coordinator with the operator's certificate, which is in its state folder.
 
     Every call raises what the coordinator raised, `UnreachableError` if it does not answer, and
-    `IdentityError` if another one does. NotFoundError: none has run there yet.
+    `IdentityError` if another one does. NotFoundError: none has run there yet. What answers at the
+    address of a coordinator that does not run is another one, which took its port.
     """
 
     def __init__(self, state: Path) -> None:
         """Connect to the coordinator whose state folder is on this machine."""
         self._state = state
-        address, own = state / "address", state / "identity" / "operator.pem"
-        for path in (address, own):
-            if not path.exists():
-                raise NotFoundError(
-                    f"{path}: no coordinator has run here; start `rootstock coordinator run`"
-                )
-        self._address = address.read_text(encoding="utf-8").strip()
-        self._channel = open_channel(self._address, read_credentials(own))
+        try:
+            self._address = (state / "address").read_text(encoding="utf-8").strip()
+            own = read_credentials(state / "identity" / "operator.pem")
+        except (FileNotFoundError, NotFoundError) as error:
+            if lock_owner(state) is not None:
+                raise UnreachableError(
+                    f"the coordinator of {state} starts; try again, and look into its log"
+                ) from error
+            raise NotFoundError(
+                f"{state}: no coordinator has run here; start `rootstock coordinator run`"
+            ) from error
+        self._channel = open_channel(self._address, own)
         self._stub = operator_pb2_grpc.OperatorStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -168,8 +173,10 @@ class OperatorClient:
         try:
             return method(request, timeout=seconds)
         except grpc.RpcError as error:
-            if from_peer(error) or not isinstance(error_from_rpc(error), UnreachableError):
-                raise error_from_rpc(error) from error
+            said = error_from_rpc(error)
+            another = isinstance(said, IdentityError) and lock_owner(self._state) is None
+            if not another and (from_peer(error) or not isinstance(said, UnreachableError)):
+                raise said from error
             raise self._unreachable(error.code().name) from error
 
     def _unreachable(self, why: str) -> UnreachableError:

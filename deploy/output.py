@@ -28,6 +28,11 @@ PEOPLE = Console(stderr=True, highlight=False)
 RESULT = Console(highlight=False)
 """What a command was asked for, when it was not asked for as JSON."""
 
+_OF_OUTPUT = frozenset(
+    {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+)
+"""What writing to the standard output fails with; sockets have other errors."""
+
 
 @contextmanager
 def whole_output() -> Iterator[None]:
@@ -48,7 +53,7 @@ def whole_output() -> Iterator[None]:
     except RootstockError:
         raise
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None or error.errno not in _OF_OUTPUT:
             raise
         # What is in the buffer yet would fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

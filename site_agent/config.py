@@ -81,6 +81,10 @@ class DataConfig(Document):
         return self
 
 
+_NOT_SHAPING = {"path", "skip_unreadable", "download"}
+"""Settings of the data that say where images are, and not which."""
+
+
 class RecipeConfig(Document):
     """The settings of one recipe: the table of `training` that has the recipe's name."""
 
@@ -404,12 +408,13 @@ class SiteConfig(Document):
     def run_digest(self, plan_digest: str) -> str:
         """Return what names a teacher before it is trained: the plan and what shapes the teacher.
 
-        Auxiliary heads are left out: a teacher that was shipped stays when they are replaced.
+        Auxiliary heads are left out: a teacher that was shipped stays when they are replaced. So is
+        where the images lie: a folder that was moved, or has changed, is told of another way.
         """
         parts = {
             "plan": plan_digest,
             "category": self.category,
-            "data": self.data.model_dump(mode="json"),
+            "data": self.data.model_dump(mode="json", exclude=_NOT_SHAPING),
             "training": self.training.shaping(),
             "statistics": self.statistics.model_dump(mode="json"),
             "share_samples": self.share_samples,

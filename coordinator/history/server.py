@@ -24,23 +24,27 @@ _DATABASE = "mlflow.db"
 _PASSWORD = "password"  # noqa: S105  (a file's name)
 
 
+_USED = "SELECT 1 FROM runs UNION SELECT 1 FROM experiments WHERE experiment_id != 0 LIMIT 1"
+
+
 def prepare(folder: Path) -> None:
-    """Make a server's folder; delete a database in it that has no run.
+    """Make a server's folder; delete a database in it that nobody has used.
 
     MLflow makes its tables in steps that it cannot repeat: a server that was stopped in the midst
     of them would never start again.
     """
     make_private(folder)
     database = folder / _DATABASE
-    if database.exists() and not _has_runs(database):
+    if database.exists() and not _is_used(database):
         for path in (database, *folder.glob(f"{_DATABASE}-*")):  # its journals
             path.unlink(missing_ok=True)
 
 
-def _has_runs(database: Path) -> bool:
+def _is_used(database: Path) -> bool:
+    """Say whether there is a run, or an experiment beside the one that MLflow itself makes."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as opened:
-            return opened.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is not None
+            return opened.execute(_USED).fetchone() is not None
     except sqlite3.DatabaseError as error:
         # Any other error may pass, and says nothing of what the database holds.
         return "no such table" not in str(error)

@@ -140,6 +140,13 @@ def resolve(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigurationError(f"{source}: two labs are named {twice[0]!r}; names are unique")
+    categories = [site.category for site in sites if not site.new_version]
+    twice = sorted({name for name in categories if categories.count(name) > 1})
+    if twice:
+        raise ConfigurationError(
+            f"{source}: two labs have category {twice[0]!r}, and the net takes it from one; name "
+            "the other's otherwise"
+        )
     if taken := OTHERS.intersection(names):
         raise ConfigurationError(
             f"{source}: a lab is named {min(taken)!r}, as another process of the federation is; "

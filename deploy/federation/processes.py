@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rootstock.common import signals
 from rootstock.common.environment import isolated
-from rootstock.common.errors import RootstockError
+from rootstock.common.errors import RootstockError, UnreachableError
 from rootstock.common.files import make_folder, storage_errors
 from rootstock.deploy.federation.leftovers import STOP_SECONDS, mark
 
@@ -219,6 +219,12 @@ def free_ports(count: int) -> list[int]:
     """Return ports on 127.0.0.1 that nobody listens on at this moment."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
+        try:
+            for each in sockets:
+                each.bind(("127.0.0.1", 0))
+        except OSError as error:
+            raise UnreachableError(
+                f"127.0.0.1: {error.strerror}; give this machine a loopback interface that has "
+                "this address (ip address show lo)"
+            ) from error
         return [each.getsockname()[1] for each in sockets]

@@ -59,8 +59,10 @@ def status(config: SiteConfigFile, as_json: AsJson = False) -> None:
     path = state / "status.json"
     runs = lock_owner(state) is not None
     if not path.exists():
-        started = "starts" if runs else "has not run here yet; start `rootstock site run`"
-        raise NotFoundError(f"{path}: the agent {started}")
+        none = (
+            "the agent starts" if runs else "no agent has run here yet; start `rootstock site run`"
+        )
+        raise NotFoundError(f"{path}: {none}")
     answer = Status.parse(path.read_bytes(), what=str(path))
     lines = [f"{answer.site} ({answer.category}): {answer.message or answer.phase}"]
     if not runs:

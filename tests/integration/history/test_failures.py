@@ -264,14 +264,15 @@ def test_files_on_their_way_are_in_the_state_folder(
 ) -> None:
     failed_merges(context, "cat")
     scratch = StatePaths(context.config).history
-    (scratch / "tmp-of-a-crash").mkdir(parents=True)
-    (scratch / "tmp-of-a-crash" / "net.png").write_bytes(b"half")
+    for left in ("merge-files-of-a-crash", "somebody's"):
+        (scratch / left).mkdir(parents=True)
+        (scratch / left / "net.png").write_bytes(b"half")
     with mlflow_server(tmp_path / "mlflow") as uri:
         # TMPDIR is full, or gone.
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
         config = at(context, uri)
         record_until(context, config, lambda _: not context.registry.merges.unlogged())
-    assert list(scratch.iterdir()) == []
+    assert [path.name for path in scratch.iterdir()] == ["somebody's"]
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.common.errors import ConflictError, IdentityError, NotFoundError, UnreachableError
 from rootstock.common.files import only_one
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
@@ -21,6 +21,7 @@ from rootstock.coordinator.registry import SubmissionState
 from rootstock.deploy.client import OperatorClient
 from tests.support.coordinator_context import receive, teacher
 from tests.support.coordinator_server import Lab, LabMaker, Running
+from tests.support.identities import client_credentials
 from tests.support.in_process_jobs import commit_merge
 
 NEVER_WRITES = """
@@ -75,6 +76,24 @@ def test_a_command_stands_in_for_a_coordinator_that_is_down(
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == ConflictError.exit_code
     assert "another coordinator" in done.stderr
+
+
+def test_another_coordinator_at_the_port_of_a_former_one_is_not_asked(
+    coordinator: Running, tmp_path: Path
+) -> None:
+    state = tmp_path / "former"
+    with only_one(state, "coordinator"):
+        with pytest.raises(UnreachableError, match="former starts; try again"):
+            OperatorClient(state)
+        client_credentials().write(state / "identity" / "operator.pem")
+        (state / "address").write_text(coordinator.paths.address.read_text())
+        with OperatorClient(state) as operator, pytest.raises(IdentityError):
+            operator.status()
+    with (
+        OperatorClient(state) as operator,
+        pytest.raises(UnreachableError, match="former does not run; start it"),
+    ):
+        operator.status()
 
 
 def test_what_is_not_in_the_store_is_not_queued(coordinator: Running, lab: LabMaker) -> None:

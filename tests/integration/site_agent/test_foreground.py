@@ -65,7 +65,7 @@ def test_an_agent_tells_what_it_does_and_status_whether_it_runs(tmp_path: Path) 
         status = ("site", "status", "--config", str(toml))
         nothing = rootstock(*status)
         assert nothing.returncode == 11
-        assert "has not run here yet; start `rootstock site run`" in nothing.stderr
+        assert "no agent has run here yet; start `rootstock site run`" in nothing.stderr
 
         with site_run(toml, output) as agent:
             until(lambda: b"waits for the coordinator" in output.read_bytes())

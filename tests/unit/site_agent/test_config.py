@@ -4,7 +4,7 @@ import pytest
 
 from rootstock.common.config import load
 from rootstock.common.errors import ConfigurationError
-from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.config import DataConfig, SiteConfig
 
 GOOD = """
 site = "lab"
@@ -79,14 +79,14 @@ recipe = "compatible"
 @pytest.mark.parametrize(
     ("training", "digest"),
     [
-        ("", "73b7f71ad2e538e9809b8683c5f7df0832c0ca463847def01722c1719a6dc38f"),
+        ("", "12e00a11b10f550eb1f3ccacd9c771e986a6fc88ea3914dec3caf38183057c0b"),
         (
             "[training.l2t]\nbeta = 0.9\n[training.nettailor]\ntolerance = 2.0\n",
-            "73b7f71ad2e538e9809b8683c5f7df0832c0ca463847def01722c1719a6dc38f",
+            "12e00a11b10f550eb1f3ccacd9c771e986a6fc88ea3914dec3caf38183057c0b",
         ),
-        (COMPATIBLE, "e6a2b7470ab96a6cbed84428a93bf89878934721f1cdbb630558c79a5300d371"),
-        (L2T, "495b3fe4c2146925407d67985ec04c123d6b488ae717045106553d0a846773f5"),
-        (NETTAILOR, "7d75bf011207999b503af4bca206f955d541092dae2b2c591a64751d77a16509"),
+        (COMPATIBLE, "adc7cf4a18ee7478eeecd14cb298db2bd0c8e54c635dbca131847fcbac5dcc19"),
+        (L2T, "8a1f00a633b4e85b7d37b34fb296b1aabbb4c167506eb9673a786acbced8aaaa"),
+        (NETTAILOR, "cdf8c69ce42f0733295719c38f9c92a87ca0c42bac731c061134a85e54171d0a"),
     ],
     ids=["supervised", "tables of other recipes", "compatible", "l2t", "nettailor"],
 )
@@ -96,6 +96,19 @@ def test_a_run_s_digest_stays_over_releases(tmp_path: Path, training: str, diges
         read(tmp_path, GOOD + training).model_dump() | {"state": "/state"}
     )
     assert config.run_digest("ab" * 32) == digest
+
+
+@pytest.mark.parametrize(
+    "where", [{"path": "/moved"}, {"skip_unreadable": True}, {"download": True}]
+)
+def test_where_images_lie_makes_no_other_run(tmp_path: Path, where: dict[str, object]) -> None:
+    config = read(tmp_path, GOOD)
+    data = DataConfig.model_validate(config.data.model_dump() | where)
+    moved = config.model_copy(update={"data": data})
+    assert moved.run_digest("ab" * 32) == config.run_digest("ab" * 32)
+    others = DataConfig.model_validate(config.data.model_dump() | {"class_name": "1"})
+    other = config.model_copy(update={"data": others})
+    assert other.run_digest("ab" * 32) != config.run_digest("ab" * 32)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
+
+from rootstock.deploy.output import whole_output
 
 ROOTSTOCK = f"{sys.executable} -m rootstock.deploy.cli.main"
 
@@ -63,3 +66,8 @@ def test_a_terminal_that_lacks_letters(line: str, environment: dict[str, str]) -
     done = shell(line, **environment)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_errors_of_sockets_are_not_taken_for_the_output_s() -> None:
+    with pytest.raises(OSError, match="Cannot assign requested address"), whole_output():
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))

@@ -122,6 +122,7 @@ def test_a_data_path_can_be_replaced_for_all(file: Path, tmp_path: Path) -> None
         ("epochs = 3", "epoch = 3", r"sites\[0\]: unknown key 'training\.epoch'.*'epochs'"),
         ("epochs = 3", "epochs = 0", r"'training\.epochs' = 0"),
         ('site = "b-lab"', 'site = "a-lab"', "two labs are named 'a-lab'"),
+        ('category = "dog"', 'category = "cat"', "two labs have category 'cat', and the net takes"),
         ('split = "pool1"', "", r"'plan\.architecture\.split' is missing"),
         ('net = "tiny"', "net = tiny", "is not TOML"),
         ('site = "a-lab"', 'site = "../a"', r"'site' = '\.\./a'"),

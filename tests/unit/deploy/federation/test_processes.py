@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -8,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.deploy.federation.processes import ProcessEndedError, Processes
+from rootstock.common.errors import UnreachableError
+from rootstock.deploy.federation.processes import ProcessEndedError, Processes, free_ports
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 PARENT = (
@@ -90,3 +94,15 @@ def test_an_interrupt_within_a_destructor_is_not_lost(tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60
     )
     assert done.stdout.split("\n")[:2] == ["goes on", "and is interrupted"]
+
+
+def test_a_machine_without_loopback_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Socket(socket.socket):
+        def bind(self, address: object) -> None:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    with pytest.raises(
+        UnreachableError, match=r"127\.0\.0\.1: Cannot assign .*; give this machine"
+    ):
+        free_ports(1)
