@@ -18,6 +18,10 @@ from rootstock.protos.rootstock.join.v1.join_pb2_grpc import EnrolmentServicer
 MAX_MESSAGE_BYTES = 64 << 10
 """A request has a token, a kilobyte of PEM and two keys."""
 
+CONNECTION_SECONDS = 30.0
+"""A stranger's connection ends after this, so that a call that stalls in the middle of its message
+does not keep its place: gRPC counts it from its first byte."""
+
 MAX_CALLS = 8
 """At once; each holds a thread for some milliseconds."""
 

@@ -25,6 +25,7 @@ from rootstock.coordinator.identity.members import Members
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.heads import HeadsFile
+from rootstock.coordinator.service import enrolment
 from rootstock.coordinator.service.downloads import Downloads
 from rootstock.coordinator.service.enrolment import MAX_CALLS, MAX_MESSAGE_BYTES, Enrolment
 from rootstock.coordinator.service.federation import Federation
@@ -134,7 +135,11 @@ class CoordinatorServer:
     async def _serve_strangers(self, listen: Address, certificate: ServerCertificate) -> None:
         server = grpc.aio.server(
             interceptors=[ErrorInterceptor()],
-            options=server_options(MAX_MESSAGE_BYTES, MAX_CALLS),
+            options=[
+                *server_options(MAX_MESSAGE_BYTES, MAX_CALLS),
+                ("grpc.max_connection_age_ms", round(1000 * enrolment.CONNECTION_SECONDS)),
+                ("grpc.max_connection_age_grace_ms", round(250 * enrolment.CONNECTION_SECONDS)),
+            ],
             maximum_concurrent_rpcs=MAX_CALLS,
         )
         join_pb2_grpc.add_EnrolmentServicer_to_server(self._enrolment, server)

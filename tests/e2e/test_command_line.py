@@ -75,7 +75,7 @@ def test_a_lab_s_command_needs_no_extra(tmp_path: Path) -> None:
     prefix = f"import sys; sys.modules.update(dict.fromkeys({names})); "
     done = run("site", "status", "--config", config(tmp_path, SITE), prefix=prefix)
     assert done.returncode == 11
-    assert "the agent has not run here yet" in last_line(done)
+    assert "no agent has run here yet" in last_line(done)
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:
