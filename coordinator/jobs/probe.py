@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load
+from torch import Tensor
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.artifacts.uri import open_store
@@ -18,6 +19,7 @@ from rootstock.common.nets.architectures import (
 )
 from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
 from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.common.weights.salt import unsalted
 from rootstock.coordinator.jobs.probe_checks import Probed, check, probe_images, probed
 from rootstock.coordinator.net.compose import loaded
 
@@ -58,7 +60,6 @@ def run_probe(job: ProbeJob, store: BlobStore) -> Probed:
     """Return what a teacher net does with the probe's images; see `loaded` for its errors."""
     manifest, spec = job.manifest, job.manifest.architecture
     tasks = {task.name: task for task in job.tasks}
-    statistics = manifest.statistics
     return probed(
         loaded(store, build_category_module(spec), manifest.category_module),
         {
@@ -67,8 +68,14 @@ def run_probe(job: ProbeJob, store: BlobStore) -> Probed:
         },
         loaded(store, build_category_module(job.reference_architecture), job.reference),
         probe_images(input_shape(spec)),
-        statistics={}
-        if statistics is None
-        else load(store.local_path(statistics.digest).read_bytes()),
+        statistics=_statistics(manifest, store),
         measured_task=manifest.measured_task or min(manifest.task_modules),
     )
+
+
+def _statistics(manifest: TeacherManifest, store: BlobStore) -> dict[str, Tensor]:
+    entry = manifest.statistics
+    if entry is None:
+        return {}
+    shipped = load(store.local_path(entry.digest).read_bytes())
+    return {name: unsalted(each) for name, each in shipped.items()}
