@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,6 @@ from rootstock.common.errors import ConfigurationError, SchemaError
 from rootstock.deploy.cli.extras import needs_coordinator
 from rootstock.deploy.output import PEOPLE, RESULT, listed, print_json
 from tests.benchmarks.harness.request import Folders, requested
-from tests.support.checkout import CHECKOUT
 
 if TYPE_CHECKING:
     from tests.benchmarks.harness.experiment import Experiment, Outcome
@@ -37,9 +35,6 @@ ROOT, CACHE = Path("../shared/data"), Path(".rootstock/bench")
 @app.callback()
 def _group() -> None:
     """Measure."""
-    # Roles are processes of their own, which look for modules nowhere but on this path.
-    known = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(CHECKOUT), known)))
 
 
 @app.command()

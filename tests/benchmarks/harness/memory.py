@@ -6,11 +6,11 @@ import ctypes
 import gc
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from rootstock.common.errors import ConfigurationError, TransplantError
+from tests.benchmarks.harness.processes import command, environment
 
 _SELF = Path("/proc/self")
 
@@ -47,8 +47,9 @@ def print_peak(work: Callable[[], object]) -> None:
 
 def peak_of(module: str, *words: str) -> int:
     """Run a module as a process of its own, which ends with `print_peak`; return its bytes."""
-    command = [sys.executable, "-m", module, *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    done = subprocess.run(
+        command(module, *words), stdout=subprocess.PIPE, env=environment(), check=False
+    )
     if done.returncode != 0:
         raise TransplantError(
             f"the process that reads the memory of {' '.join(words)} ended with code "

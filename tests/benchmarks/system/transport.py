@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -19,6 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from rootstock.common.errors import UnreachableError
+from tests.benchmarks.harness.processes import command, environment
 
 ROUNDS = 3
 """Each copy is measured so often, the two in turn; the medians are compared."""
@@ -51,13 +51,13 @@ def measure(payload_bytes: int, console: Console) -> dict[str, Any]:
 
 
 def _argv(role: str, folder: Path, *arguments: str) -> list[str]:
-    module = "tests.benchmarks.system.transport_roles"
-    return [sys.executable, "-m", module, role, str(folder), *arguments]
+    return command("tests.benchmarks.system.transport_roles", role, str(folder), *arguments)
 
 
 def _role(role: str, folder: Path, *arguments: str) -> dict[str, Any]:
     """Run one role to its end; its answer is the last line that it prints."""
-    done = subprocess.run(_argv(role, folder, *arguments), stdout=subprocess.PIPE, check=False)
+    argv = _argv(role, folder, *arguments)
+    done = subprocess.run(argv, stdout=subprocess.PIPE, env=environment(), check=False)
     if done.returncode != 0:
         raise UnreachableError(f"the benchmark's role '{role}' ended with code {done.returncode}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -67,7 +67,8 @@ def _role(role: str, folder: Path, *arguments: str) -> dict[str, Any]:
 def _pair(folder: Path, server_role: str, client_role: str) -> dict[str, Any]:
     """Start a server, run a client against it, and stop the server, which then tells its peak."""
     pipe = subprocess.PIPE
-    server = subprocess.Popen(_argv(server_role, folder), stdin=pipe, stdout=pipe)
+    argv = _argv(server_role, folder)
+    server = subprocess.Popen(argv, stdin=pipe, stdout=pipe, env=environment())
     try:
         assert server.stdout is not None, "stdout is a pipe"
         address = server.stdout.readline().decode().strip()
