@@ -9,6 +9,7 @@
     ├── StorageError (OSError)             exit 5   a disk is full, read-only or broken
     ├── AddressInUseError (OSError)        exit 6   another process has the port
     ├── UnreachableError (ConnectionError) exit 7   a peer does not answer, or not now
+    │   └── BusyError                               it has no room, and says when it may have
     ├── RefusedError (ValueError)          exit 8   a peer's input broke a rule
     │   ├── IntegrityError                          digest, checksum or signature does not match
     │   ├── LimitError                              a peer's number is above its cap
@@ -66,6 +67,20 @@ class UnreachableError(RootstockError, ConnectionError):
     """A peer does not answer, stopped making progress, or has no room now; later it may."""
 
     exit_code = 7
+
+
+class BusyError(UnreachableError):
+    """A peer has no room for a call now, and says when it may have.
+
+    Attributes
+    ----------
+    retry_seconds
+        How long to wait before the next try, at least.
+    """
+
+    def __init__(self, message: str, retry_seconds: float = 10.0) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
 
 
 class RefusedError(RootstockError, ValueError):

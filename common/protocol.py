@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from pydantic import Field
 
 from rootstock.common.documents import Document
@@ -24,6 +26,11 @@ fed alike can be joined to one task module."""
 def receipt_bytes(manifest_digest: str, subject: str, received_at: str) -> bytes:
     """Return what a receipt's signature is over; the subject is the submission's or upload's id."""
     return f"{manifest_digest} {subject} {received_at}".encode()
+
+
+def join_bytes(token_id: str, request: bytes) -> bytes:
+    """Return what a site signs to join: that its signing key goes with this request for TLS's."""
+    return f"rootstock-join-v1\n{token_id}\n{hashlib.sha256(request).hexdigest()}".encode()
 
 
 class Limits(Document):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rootstock.common import signals
 from rootstock.common.artifacts.uri import open_store
 from rootstock.common.files import only_one
-from rootstock.common.identity.keys import fingerprint, load, load_or_create
+from rootstock.common.identity.keys import fingerprint
 from rootstock.common.logs import log_to
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
@@ -19,6 +19,7 @@ from rootstock.coordinator.garbage.areas import move_samples, sweep_areas
 from rootstock.coordinator.garbage.owner import claim_store
 from rootstock.coordinator.history.mlflow_history import History
 from rootstock.coordinator.history.recorder import Recorder
+from rootstock.coordinator.identity.authority import signing_key
 from rootstock.coordinator.jobs.runner import JobRunner
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.own_samples import categories_in
@@ -38,8 +39,8 @@ more."""
 def run_coordinator(config: CoordinatorConfig) -> None:
     """Serve until SIGTERM, SIGINT, or SIGHUP of a terminal that is closed.
 
-    A RootstockError says what stops it at start: a disk that cannot be written, a port in use, an
-    address that needs TLS, a folder of samples that is not there. MLflow does not: see `Recorder`.
+    A RootstockError says what stops it at start: a disk that cannot be written, a port in use, a
+    folder of samples that is not there. MLflow does not: see `Recorder`.
     """
     log_to(sys.stderr)
     if config.samples.folder is not None:
@@ -66,8 +67,7 @@ def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
     """
     paths = StatePaths(config)
     with only_one(paths.state, "coordinator"):
-        # Labs that have seen a plan have seen signatures: the key of then is the only one.
-        key = load(paths.key) if paths.plan.exists() else load_or_create(paths.key)
+        key = signing_key(paths)
         registry = Registry(paths.database)
         try:
             store = open_store(paths.artifacts, paths.cache, began=paths.plan.exists())

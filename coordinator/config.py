@@ -27,7 +27,14 @@ class ServerConfig(Document):
     """Where the coordinator listens."""
 
     listen: str = "127.0.0.1:50051"
-    """host:port; port 0 takes a free one, written to `<state>/address`."""
+    """host:port for those that have joined; port 0 takes a free one, written to `<state>/address`.
+    """
+    join_listen: str | None = None
+    """host:port for those that are to join with an invitation; port 0 takes a free one, written to
+    `<state>/join-address`. None: nobody can join."""
+    host: str | None = None
+    """The name or address of this machine as labs reach it, for invitations. None: the host of
+    `join_listen`."""
     heartbeat_seconds: float = Field(default=10.0, gt=0, le=3600)
     max_open_uploads_per_site: int = Field(default=4, ge=1, le=1000)
     max_open_bytes_per_site: int = Field(default=16 << 30, ge=1 << 10)
@@ -36,6 +43,23 @@ class ServerConfig(Document):
     """What stays free on the disk of partial uploads: an upload that would need it waits."""
     max_open_merges_per_site: int = Field(default=64, ge=1, le=100_000)
     """A site with so many open merges ships its next teacher net when some have ended."""
+
+    @model_validator(mode="after")
+    def _listeners_are_two(self) -> Self:
+        if self.join_listen == self.listen and not self.listen.endswith(":0"):
+            raise ValueError(
+                f'listen and join_listen are both "{self.listen}"; give each a port of its own'
+            )
+        return self
+
+
+class IdentityConfig(Document):
+    """How long certificates are good for, in days; those in use are renewed at half of it."""
+
+    authority_days: float = Field(default=3650, gt=0, le=36_500)
+    server_days: float = Field(default=90, gt=0, le=36_500)
+    client_days: float = Field(default=90, gt=0, le=36_500)
+    """Of sites and operators. Who stays away for longer has to be invited again."""
 
 
 class PlanConfig(Document):
@@ -262,7 +286,7 @@ class StateConfig(Document):
 
     net: Name
     state: ConfiguredPath
-    """Folder of the database, keys, partial uploads and the operator's token."""
+    """Folder of the database, keys, certificates and partial uploads."""
     database: str | None = None
     """SQLAlchemy URL; None is SQLite in the state folder."""
     artifacts: str | None = None
@@ -288,6 +312,7 @@ class CoordinatorConfig(StateConfig):
     model_config = ConfigDict(extra="forbid")
 
     server: ServerConfig = ServerConfig()
+    identity: IdentityConfig = IdentityConfig()
     plan: PlanConfig
     jobs: JobsConfig = JobsConfig()
     distillation: DistillationConfig = DistillationConfig()

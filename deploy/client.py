@@ -11,15 +11,18 @@ import grpc
 from rootstock.common.artifacts.gc import Collection, Count
 from rootstock.common.errors import IdentityError, NotFoundError, UnreachableError
 from rootstock.common.files import lock_owner
+from rootstock.common.identity.credentials import read_credentials
 from rootstock.common.protocol import Heads
-from rootstock.common.transport.channel import CLIENT_OPTIONS
+from rootstock.common.transport.channel import open_channel
 from rootstock.common.transport.status import error_from_rpc, from_peer
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 from rootstock.protos.rootstock.operator.v1 import operator_pb2_grpc
 
 if TYPE_CHECKING:
+    from rootstock.coordinator.identity.members import MemberState, Offer
     from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
+    from rootstock.coordinator.registry import Access
 
 _Answer = TypeVar("_Answer")
 
@@ -31,11 +34,11 @@ COLLECTION_SECONDS = 3600.0
 
 
 class OperatorClient:
-    """Calls a coordinator with the operator's credentials.
+    """Calls a coordinator with the operator's certificate, which is in its state folder.
 
     Every call raises what the coordinator raised, `UnreachableError` if it does not answer, and
-    `IdentityError` if the token is not its operator's. NotFoundError: none has run there yet. What
-    answers at the address of a coordinator that does not run is another one, which took its port.
+    `IdentityError` if another one does. NotFoundError: none has run there yet. What answers at the
+    address of a coordinator that does not run is another one, which took its port.
     """
 
     def __init__(self, state: Path) -> None:
@@ -43,18 +46,17 @@ class OperatorClient:
         self._state = state
         try:
             self._address = (state / "address").read_text(encoding="utf-8").strip()
-            token = (state / "operator-token").read_text(encoding="utf-8").strip()
-        except FileNotFoundError as error:
+            own = read_credentials(state / "identity" / "operator.pem")
+        except (FileNotFoundError, NotFoundError) as error:
             if lock_owner(state) is not None:
                 raise UnreachableError(
                     f"the coordinator of {state} starts; try again, and look into its log"
                 ) from error
             raise NotFoundError(
-                f"{error.filename}: no coordinator has run here; start `rootstock coordinator run`"
+                f"{state}: no coordinator has run here; start `rootstock coordinator run`"
             ) from error
-        self._channel = grpc.insecure_channel(self._address, options=CLIENT_OPTIONS)
+        self._channel = open_channel(self._address, own)
         self._stub = operator_pb2_grpc.OperatorStub(self._channel)
-        self._metadata = (("authorization", f"Bearer {token}"),)
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +121,42 @@ class OperatorClient:
         answer = self._call(self._stub.RetireHeads, pb.RetireHeadsRequest(reason=reason))
         return Heads.parse(answer.heads, what="retired heads")
 
+    def invite(self, name: str, access: Access, seconds: float, *, again: bool = False) -> Offer:
+        """Invite someone to join under a name, once."""
+        from rootstock.coordinator.identity.members import Offer
+
+        request = pb.InviteRequest(name=name, access=access, seconds=seconds, again=again)
+        answer = self._call(self._stub.Invite, request)
+        return Offer(answer.token, answer.address, answer.authority)
+
+    def list_members(self) -> list[MemberState]:
+        """Return sites, operators and invitations."""
+        from rootstock.coordinator.identity.members import MemberState
+        from rootstock.coordinator.registry import Access
+
+        answer = self._call(self._stub.ListMembers, pb.ListMembersRequest())
+        return [
+            MemberState(
+                each.name, Access(each.access), each.state, each.reason, each.expires_at or None
+            )
+            for each in answer.members
+        ]
+
+    def disable(self, name: str, reason: str) -> None:
+        """Refuse a site's calls until it is enabled."""
+        request = pb.SetSiteEnabledRequest(name=name, enabled=False, reason=reason)
+        self._call(self._stub.SetSiteEnabled, request)
+
+    def enable(self, name: str) -> None:
+        """Take a site's calls again."""
+        request = pb.SetSiteEnabledRequest(name=name, enabled=True)
+        self._call(self._stub.SetSiteEnabled, request)
+
+    def revoke(self, name: str, reason: str, *, operator: bool = False) -> int:
+        """Revoke all certificates of a site or an operator; return how many were good till now."""
+        request = pb.RevokeMemberRequest(name=name, operator=operator, reason=reason)
+        return int(self._call(self._stub.RevokeMember, request).revoked)
+
     def collect_garbage(self) -> Collection:
         """Delete the blobs that nothing needs any more; return what was there."""
         request = pb.CollectGarbageRequest()
@@ -133,11 +171,13 @@ class OperatorClient:
         self, method: Callable[..., _Answer], request: object, seconds: float = CALL_SECONDS
     ) -> _Answer:
         try:
-            return method(request, timeout=seconds, metadata=self._metadata)
+            return method(request, timeout=seconds)
         except grpc.RpcError as error:
             said = error_from_rpc(error)
+            if from_peer(error):
+                raise said from error
             another = isinstance(said, IdentityError) and lock_owner(self._state) is None
-            if not another and (from_peer(error) or not isinstance(said, UnreachableError)):
+            if not another and not isinstance(said, UnreachableError):
                 raise said from error
             raise self._unreachable(error.code().name) from error
 

@@ -4,7 +4,7 @@ Everything that it has done is on the disk before it is acted on, so it may be s
 anywhere, and resumes from there::
 
     <state>/
-      identity/     site.key, coordinator.pub
+      identity/     site.key, tls.pem, coordinator.pub: see rootstock.site_agent.identity
       plan/         the plan's initial weights
       training/     one folder a run: checkpoint.safetensors
       data/         which images each teacher net was made with
@@ -33,12 +33,14 @@ from rootstock.common.errors import (
     SchemaError,
     UnreachableError,
 )
+from rootstock.common.failpoints import failpoint
 from rootstock.common.files import only_one, storage_errors
-from rootstock.common.identity.keys import fingerprint, load_or_create
+from rootstock.common.identity.keys import fingerprint, load
 from rootstock.common.logs import Log, open_log
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.evaluation.answer import answer
+from rootstock.site_agent.identity import IdentityFiles, coordinator_key
 from rootstock.site_agent.lab import AgentLab, set_up_torch
 from rootstock.site_agent.spool import older_layout
 from rootstock.site_agent.spool.documents import EvaluationReport
@@ -62,6 +64,7 @@ from rootstock.site_agent.teacher.train import (
 )
 from rootstock.site_agent.wire import messages
 from rootstock.site_agent.wire.client import CoordinatorClient, Published
+from rootstock.site_agent.wire.renewal import Renewal
 from rootstock.site_agent.wire.upload import Shipment, readable, what_was_sent
 from rootstock.site_agent.wire.watch import Watcher
 
@@ -76,13 +79,13 @@ def run(
 ) -> None:
     """Run the lab's agent until `stop` is set.
 
-    It joins, fetches the plan, trains the teacher net (or resumes it, or finds it trained), ships
+    It fetches the plan, trains the teacher net (or resumes it, or finds it trained), ships
     what the spool holds, then watches for the coordinator's events. `on_status` is called with all
     that status.json says, `on_warning` with the warnings and errors of agent.log.
 
     After `stop` is set, by a signal handler say, it ends within a second or so; everything is
-    resumable. A RootstockError that ends it makes going on pointless, and names the remedy; what is
-    unreachable after joining is waited for instead.
+    resumable. A RootstockError that ends it makes going on pointless, and names the remedy; a
+    coordinator that has answered once is waited for instead.
     """
 
     def tell(_: object, level: str, event: EventDict) -> EventDict:
@@ -118,9 +121,10 @@ class _Agent:
         self._stop = stop
         self._log = log
         self._status = status
-        self._key = load_or_create(config.state / "identity" / "site.key")
-        self._client = CoordinatorClient(config, self._key, stop, self._on_retry)
-        self._coordinator_key = b""
+        self._client = CoordinatorClient(config, stop, self._on_retry)
+        self._key = load(IdentityFiles(config.state).signing_key)
+        self._coordinator_key = coordinator_key(config)
+        self._watcher: Watcher | None = None
         self._watching = status.outcome or "waits for the coordinator"
 
     def run(self) -> None:
@@ -129,27 +133,27 @@ class _Agent:
         log.info(
             "agent.started", coordinator=config.coordinator, key=fingerprint(self._key.public_key)
         )
+        older_layout.adopt(config.state, self._coordinator_key)
+        spool = Spool(
+            config.state / "spool",
+            lambda text: log.warning("spool.quarantined", reason=text),
+            self._coordinator_key,
+        )
         try:
-            self._status.progress("joining", message=f"joins {config.coordinator}")
-            self._coordinator_key = self._join()
-            log.info("coordinator.joined", key=fingerprint(self._coordinator_key))
-            older_layout.adopt(config.state, self._coordinator_key)
-            spool = Spool(
-                config.state / "spool",
-                lambda text: log.warning("spool.quarantined", reason=text),
-                self._coordinator_key,
-            )
-            lab = self._teach_and_ship(spool, device)
-            lab.look_at_data()
-            self._watch(lab)
+            self._status.progress("joining", message=f"calls {config.coordinator}")
+            self._reach()
+            with Renewal(self._client, self._on_renewed, self._on_renewal_failed):
+                lab = self._teach_and_ship(spool, device)
+                lab.look_at_data()
+                self._watch(lab)
         finally:
             self._client.close()
 
-    def _join(self) -> bytes:
-        """Join; a coordinator that starts at the same time is waited for, not for ever."""
+    def _reach(self) -> None:
+        """Call once; a coordinator that starts at the same time is waited for, not for ever."""
         patience = self._config.network.patience_seconds
         try:
-            return self._client.patient(self._client.join, patience_seconds=patience)
+            self._client.patient(self._client.plan, patience_seconds=patience)
         except UnreachableError as error:
             raise UnreachableError(
                 f"{self._config.coordinator} has not answered for {patience:g} s: {error}; check "
@@ -286,6 +290,7 @@ class _Agent:
                 self._report_failure(name, f"report refused: {type(error).__name__}: {error}")
                 spool.withdraw_report(report, str(error))
                 continue
+            failpoint("report.sent")
             spool.acknowledge_report(report.evaluation_id)
             self._log.info("report.sent", evaluation=report.evaluation_id, first=first)
 
@@ -309,6 +314,7 @@ class _Agent:
         shipment = Shipment(self._client, entry, on_bytes)
         try:
             receipt = shipment.send()
+            failpoint("receipt.arrived")
         finally:
             spool.note_sent(entry, shipment.sent)
         entry = spool.acknowledge(entry, receipt)
@@ -326,9 +332,11 @@ class _Agent:
     def _watch(self, lab: AgentLab) -> None:
         path = cursor_file(self._config.state, self._coordinator_key)
         with Watcher(self._client, read_cursor(path), self._on_retry) as watcher:
+            self._watcher = watcher
             self._status.progress("watching", message=lab.remark(self._watching))
             for cursor, event in watcher.events(self._stop):
                 self._handle(event, lab)
+                failpoint("event.handled")
                 # Only now: an event that a crash cut short is seen again.
                 if cursor:
                     write_cursor(path, cursor)
@@ -364,6 +372,14 @@ class _Agent:
     def _hear(self, outcome: str) -> None:
         """Keep what the coordinator says of the teacher net."""
         self._watching = self._status.outcome = outcome
+
+    def _on_renewed(self) -> None:
+        self._log.info("certificate.renewed")
+        if self._watcher is not None:
+            self._watcher.reopen()
+
+    def _on_renewal_failed(self, error: RootstockError) -> None:
+        self._log.error("certificate.renewal_failed", reason=str(error))
 
     def _on_retry(self, error: BaseException, seconds: float) -> None:
         self._log.warning(

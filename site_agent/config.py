@@ -341,7 +341,7 @@ class NetworkConfig(Document):
     call_seconds: float = Field(default=30.0, gt=0, le=86_400)
     """Deadline of calls that send one small message and get one back."""
     patience_seconds: float = Field(default=120.0, ge=0)
-    """How long a coordinator may be out of reach before the agent has joined, and then stops."""
+    """How long a coordinator may be out of reach when the agent starts, which then stops."""
     retry_cap_seconds: float = Field(default=20.0, gt=0, le=3600)
     """Longest pause between attempts (full jitter)."""
 

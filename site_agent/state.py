@@ -115,25 +115,6 @@ def cursor_file(state: Path, coordinator: bytes) -> Path:
     return state / "cursors" / f"{fingerprint(coordinator)}.json"
 
 
-def coordinator_key_file(state: Path) -> Path:
-    """Return where the key of the coordinator is kept that the lab has joined."""
-    return state / "identity" / "coordinator.pub"
-
-
-def read_coordinator_key(state: Path) -> bytes | None:
-    """Return the public key of the coordinator that the lab has joined; None: none yet."""
-    path = coordinator_key_file(state)
-    try:
-        with storage_errors(path):
-            return bytes.fromhex(path.read_text(encoding="ascii"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise SchemaError(
-            f"{path}: holds no public key in hex; remove the file, and the lab joins again"
-        ) from error
-
-
 def read_cursor(path: Path) -> int:
     """Return the saved cursor, or 0: every event is then seen again, which costs only time."""
     if not path.exists():

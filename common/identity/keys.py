@@ -22,7 +22,7 @@ from rootstock.common.files import aside, storage_errors, sync_folder
 
 PUBLIC_KEY_BYTES = 32
 
-_MAX_KEY_FILE_BYTES = 4096
+_MAX_KEY_FILE_BYTES = 16_384
 
 
 class SigningKey:
@@ -78,13 +78,14 @@ def load_or_create(path: Path) -> SigningKey:
     Of two processes that make one at the same time, the first wins and both get its key.
     """
     if not path.exists():
-        _create(path)
+        create_private(path, SigningKey.generate().to_pem())
     return load(path)
 
 
-def _create(path: Path) -> None:
+def create_private(path: Path, pem: bytes) -> None:
+    """Write a file that only this user can read, unless it is there."""
     with aside(path, mode=0o600) as (temporary, file):
-        file.write(SigningKey.generate().to_pem())
+        file.write(pem)
         file.flush()
         os.fsync(file.fileno())
         try:
@@ -96,6 +97,18 @@ def _create(path: Path) -> None:
 
 def load(path: Path) -> SigningKey:
     """Read a private key; a missing one stays missing."""
+    pem = read_private(path)
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"{path}: holds no private key in PEM form: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(f"{path}: holds another kind of key; an Ed25519 key is needed")
+    return SigningKey(key)
+
+
+def read_private(path: Path) -> bytes:
+    """Read a file with a private key, which must be there and be read by nobody else."""
     try:
         with storage_errors(path), path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -110,10 +123,4 @@ def load(path: Path) -> SigningKey:
         raise ConfigurationError(
             f"{path}: a private key that others can read (mode {mode:04o}); run chmod 600 {path}"
         )
-    try:
-        key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"{path}: holds no private key in PEM form: {error}") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError(f"{path}: holds another kind of key; an Ed25519 key is needed")
-    return SigningKey(key)
+    return pem

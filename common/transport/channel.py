@@ -1,21 +1,22 @@
-"""Settings of channels and servers, both sides in one place, and who may speak in plaintext."""
+"""Settings of channels and servers, both sides in one place; every channel is TLS."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import grpc
+from cryptography import x509
 
 from rootstock.common.errors import ConfigurationError
+from rootstock.common.identity.certificates import net_of, server_name, to_pem
+from rootstock.common.identity.credentials import Credentials
 
 MAX_MESSAGE_BYTES = 4 << 20
 """No message is larger than a chunk (2 MiB at most) or a manifest (1 MiB) and what is around it."""
 
 _COMMON: list[tuple[str, int]] = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # Both ends may ping while no call is open: a lab watches for hours between merges, and
     # gateways drop silent connections after a few minutes (4 on some clouds).
@@ -29,23 +30,39 @@ _COMMON: list[tuple[str, int]] = [
 
 CLIENT_OPTIONS: list[tuple[str, int]] = [
     *_COMMON,
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Our own retry policy (full jitter, resumes at an offset) is the only one.
     ("grpc.enable_retries", 0),
     # After a cut, try again within seconds: the default grows to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 10_000),
-    # Plaintext is for loopback alone, which a proxy named in the environment cannot reach.
-    ("grpc.enable_http_proxy", 0),
 ]
 
-SERVER_OPTIONS: list[tuple[str, int]] = [
-    *_COMMON,
-    # A server answers pings that come more often than this with "too many pings" and hangs up;
-    # half of the client's interval leaves room for jitter. The default is five minutes.
-    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
-    # Two coordinators on one port would each get half of the calls; the second must fail.
-    ("grpc.so_reuseport", 0),
-]
+
+MAX_STREAMS = 64
+"""Calls that one connection may have open: what its messages may hold in memory is bounded by it.
+An agent has three or four."""
+
+HANDSHAKE_SECONDS = 10
+"""A connection that has not shown its certificate after this is ended."""
+
+
+def server_options(
+    max_receive_bytes: int = MAX_MESSAGE_BYTES, max_streams: int = MAX_STREAMS
+) -> list[tuple[str, int]]:
+    """Return the settings of a server that takes messages up to a size."""
+    return [
+        *_COMMON,
+        ("grpc.max_receive_message_length", max_receive_bytes),
+        ("grpc.max_concurrent_streams", max_streams),
+        ("grpc.server_handshake_timeout_ms", 1000 * HANDSHAKE_SECONDS),
+        # A server answers pings that come more often than this with "too many pings" and hangs up;
+        # half of the client's interval leaves room for jitter. The default is five minutes.
+        ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+        # Two coordinators on one port would each get half of the calls; the second must fail.
+        ("grpc.so_reuseport", 0),
+    ]
+
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?")
 
@@ -69,6 +86,14 @@ class Address(NamedTuple):
         except ValueError:
             return False
 
+    @property
+    def unspecified(self) -> bool:
+        """Whether it stands for every address of the machine, as 0.0.0.0 does."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
 
 def parse_address(address: str) -> Address:
     """Read "host:port", "1.2.3.4:port" or "[::1]:port"."""
@@ -87,24 +112,31 @@ def parse_address(address: str) -> Address:
     return Address(host, int(port))
 
 
-def require_loopback(address: str) -> Address:
-    """Return the parsed address; refuse one that can be reached from elsewhere."""
-    parsed = parse_address(address)
-    if not parsed.loopback:
-        raise ConfigurationError(
-            f"address '{address}' is not on loopback and has no TLS: weights and signatures would "
-            "travel in the clear. Use 127.0.0.1 or localhost, or carry the port through a tunnel "
-            "(ssh -L, WireGuard) that ends on loopback at both machines"
-        )
-    return parsed
+def open_channel(address: str, credentials: Credentials) -> grpc.Channel:
+    """Open a member's channel to its coordinator; nothing is sent until the first call."""
+    where = parse_address(address)
+    proof = grpc.ssl_channel_credentials(
+        credentials.authority_pem, credentials.key_pem, credentials.chain_pem
+    )
+    return grpc.secure_channel(str(where), proof, channel_options(where, credentials.net))
 
 
-def open_channel(
-    address: str, interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = ()
-) -> grpc.Channel:
-    """Open a client's channel; nothing is sent until the first call."""
-    channel = grpc.insecure_channel(str(require_loopback(address)), options=CLIENT_OPTIONS)
-    return grpc.intercept_channel(channel, *interceptors) if interceptors else channel
+def open_joining_channel(address: Address, authority: x509.Certificate) -> grpc.Channel:
+    """Open the channel of one who is to join: only the server proves who it is."""
+    credentials = grpc.ssl_channel_credentials(to_pem(authority))
+    return grpc.secure_channel(
+        str(address), credentials, channel_options(address, net_of(authority))
+    )
+
+
+def channel_options(address: Address, net: str) -> list[tuple[str, int | str]]:
+    """Return a channel's options: the server is the net's, at whatever address it is reached."""
+    return [
+        *CLIENT_OPTIONS,
+        ("grpc.ssl_target_name_override", server_name(net)),
+        # A proxy that the environment names cannot reach this machine's loopback.
+        ("grpc.enable_http_proxy", int(not address.loopback)),
+    ]
 
 
 def _is_ipv6(host: str) -> bool:

@@ -16,7 +16,7 @@ from tenacity import (
 )
 from tenacity.stop import stop_base
 
-from rootstock.common.errors import UnreachableError
+from rootstock.common.errors import BusyError, UnreachableError
 
 
 def retrying(
@@ -34,7 +34,9 @@ def retrying(
     `network.retry_cap_seconds` in site.toml. Only a peer that does not answer, or says that it
     has no room now, is worth another try: a refusal, a wrong address's `ConfigurationError` or a
     full disk here would fail again. After `patience_seconds` there is no new try; None is as long
-    as it takes. Setting `stop` ends a wait, and the trying, at once: the last error is then raised.
+    as it takes. One that says when it may have room (`BusyError`) is left alone for that long, and
+    a little more. Setting `stop` ends a wait, and the trying, at once: the last error is then
+    raised.
     `on_retry` is called before each wait, with the error and the seconds until the next try.
     """
     event = stop or threading.Event()
@@ -47,9 +49,16 @@ def retrying(
         if on_retry is not None and error is not None and state.next_action is not None:
             on_retry(error, state.next_action.sleep)
 
+    jittered = wait_random_exponential(multiplier=first_seconds, max=longest_seconds)
+
+    def pause(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.retry_seconds if isinstance(error, BusyError) else 0.0
+        return asked + jittered(state)
+
     return Retrying(
         retry=retry_if_exception_type(UnreachableError),
-        wait=wait_random_exponential(multiplier=first_seconds, max=longest_seconds),
+        wait=pause,
         stop=limit,
         sleep=sleep_using_event(event),
         before_sleep=tell,

@@ -6,6 +6,7 @@ that the callee raised; the code is for peers and tools that know only gRPC.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import grpc
@@ -15,6 +16,12 @@ from rootstock.common.errors import RootstockError
 
 ERROR_KEY = "rootstock-error"
 """Trailing metadata: the name of the exception's class."""
+
+RETRY_KEY = "grpc-retry-pushback-ms"
+"""Trailing metadata: how long a caller is to wait before it tries again (gRFC A6)."""
+
+MAX_RETRY_SECONDS = 300.0
+"""A peer that asks for more than this is asked again after this."""
 
 MAX_DETAILS = 2000
 """Characters of a message on the wire: gRPC drops a call whose metadata passes 8 KiB."""
@@ -29,6 +36,7 @@ _CODES: dict[type[RootstockError], grpc.StatusCode] = {
     errors.StorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.AddressInUseError: grpc.StatusCode.INTERNAL,
     errors.UnreachableError: grpc.StatusCode.UNAVAILABLE,
+    errors.BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.RefusedError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.IntegrityError: grpc.StatusCode.DATA_LOSS,
     errors.LimitError: grpc.StatusCode.OUT_OF_RANGE,
@@ -52,6 +60,10 @@ _CLASSES: dict[grpc.StatusCode, type[RootstockError]] = {
     grpc.StatusCode.NOT_FOUND: errors.NotFoundError,
 }
 
+_WRONG_PEER = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+"""What gRPC says of a handshake in which the server did not prove who it is. It calls that
+unavailable; to try again would not help."""
+
 
 def abort_status(error: RootstockError) -> tuple[grpc.StatusCode, str, Metadata]:
     """Return code, details and trailing metadata with which a server ends a call."""
@@ -59,7 +71,10 @@ def abort_status(error: RootstockError) -> tuple[grpc.StatusCode, str, Metadata]
     details = str(error)
     if len(details) > MAX_DETAILS:
         details = details[: MAX_DETAILS - 3] + "..."
-    return _CODES[kind], details, ((ERROR_KEY, kind.__name__),)
+    trailing: Metadata = ((ERROR_KEY, kind.__name__),)
+    if isinstance(error, errors.BusyError):
+        trailing += ((RETRY_KEY, str(math.ceil(1000 * error.retry_seconds))),)
+    return _CODES[kind], details, trailing
 
 
 def error_from_rpc(rpc_error: grpc.RpcError) -> RootstockError:
@@ -72,9 +87,17 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> RootstockError:
     code: grpc.StatusCode = call.code()
     details: str = call.details() or code.name
     named = _named(call)
+    if named == errors.BusyError.__name__:
+        return errors.BusyError(details, _retry_seconds(call))
     for kind in _CODES:
         if kind.__name__ == named:
             return kind(details)
+    if code is grpc.StatusCode.UNAVAILABLE and any(words in details for words in _WRONG_PEER):
+        return errors.IdentityError(
+            "what answers there is not the coordinator: its certificate is not signed by the net's "
+            "authority, or not good at this time; check the address and the clock. If the "
+            f"coordinator was set up anew, ask for an invitation and join it ({details})"
+        )
     kind = _CLASSES.get(code, RootstockError)
     return kind(f"{details} ({code.name})")
 
@@ -84,5 +107,16 @@ def from_peer(rpc_error: grpc.RpcError) -> bool:
     return _named(rpc_error) is not None
 
 
+def _retry_seconds(call: Any) -> float:
+    """Return how long the peer asks to be left alone: a number of its own, so it is capped."""
+    said = _trailing(call).get(RETRY_KEY, "")
+    milliseconds = int(said) if isinstance(said, str) and said[:9].isdecimal() else 0
+    return min(milliseconds / 1000, MAX_RETRY_SECONDS)
+
+
 def _named(call: Any) -> str | bytes | None:
-    return dict(call.trailing_metadata() or ()).get(ERROR_KEY)
+    return _trailing(call).get(ERROR_KEY)
+
+
+def _trailing(call: Any) -> dict[str, str | bytes]:
+    return dict(call.trailing_metadata() or ())

@@ -13,6 +13,7 @@ from typing import TypeVar
 import structlog
 
 from rootstock.common.errors import RootstockError, SchemaError
+from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.tailored import resnet as tailored_resnet
 from rootstock.common.nets.tailored.paths import name_of
@@ -132,6 +133,7 @@ class Recorder:
         merge = registry.merges.get(merge_id)
         self._history.log_merge(gather(self._net, self._context.config, merge))
         show_head(registry, self._history)
+        failpoint("history.written")
         # Last: a merge counts as logged when the aliases follow it, too.
         registry.merges.logged(merge.id, merge.state)
 

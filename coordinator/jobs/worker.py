@@ -15,6 +15,7 @@ from rootstock.common.distillation.auto.learning import AutoLearning
 from rootstock.common.distillation.methods import method_named
 from rootstock.common.distillation.solvers.learning import Learning
 from rootstock.common.errors import ConflictError, TransplantError
+from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry
@@ -79,6 +80,7 @@ class TransplantWorker:
             before = self._at
             self._at = before.model_copy(update={**changes, "seconds": seconds})
             checkpoints.save(self._area, self._at, before)
+            failpoint("job.checkpointed")
         step, steps = self._at.step, self._steps
         if stage == "zero-sample" and self._at.zero_sample is not None:
             step = steps  # of the next stage no step is taken yet
@@ -94,6 +96,7 @@ class TransplantWorker:
         for adapter in filter(None, (self._at.zero_sample, self._at.few_sample)):
             digest = adapter.blob.digest
             self._store.put_file(self._area.local_path(digest), digest, verified=True)
+        failpoint("job.ended")
         return JobResult(
             zero_sample=self._at.zero_sample,
             few_sample=self._at.few_sample,

@@ -19,10 +19,10 @@ from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.learning.founding import waiting_categories
-from rootstock.coordinator.merges.result import COORDINATOR, LearnedTask, OperatorJoin
+from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan import heads
-from rootstock.coordinator.registry import OPEN_MERGES, SubmissionState
+from rootstock.coordinator.registry import COORDINATOR, OPEN_MERGES, SubmissionState
 
 
 class Operations:

@@ -9,6 +9,7 @@ import structlog
 
 from rootstock.common import times
 from rootstock.common.errors import ConflictError
+from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.graph import ModuleRef, NetTree, VersionCommit
 from rootstock.common.nets.spec import Setting
 from rootstock.coordinator.context import CoordinatorContext, plain
@@ -118,6 +119,7 @@ def commit(
     signature = context.key.sign(unsigned.signed_bytes()).hex()
     signed = unsigned.model_copy(update={"signature": signature})
     digest = context.store.put_bytes(signed.canonical())
+    failpoint("commit.stored")
     news = VersionCommitted(
         number=signed.number, digest=digest, category=merge.category, task=merge.task
     )
@@ -131,6 +133,7 @@ def commit(
         reason="",
         candidate=join.candidate,
     )
+    failpoint("commit.moved")
 
 
 def roll_back(

@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from rootstock.common.errors import RefusedError, RootstockError
+from rootstock.common.failpoints import failpoint
 from rootstock.common.weights.admission import admit
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth.operations import OperationKind, Refusal
@@ -173,6 +174,7 @@ class Reconciler:
         """Admit a received submission, or refuse it."""
         async with self._deciding:
             refusal = await asyncio.to_thread(self._refusal, submission)
+            failpoint("submission.checked")
             if refusal is None:
                 await asyncio.to_thread(self._set_state, submission, SubmissionState.ADMITTED)
             else:
@@ -248,6 +250,7 @@ class Reconciler:
             operations,
             released=context.config.growth.automatic,
         )
+        failpoint("merge.queued")
 
 
 def pause_after(faults: int, retry_seconds: float) -> float:

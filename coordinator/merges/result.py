@@ -16,10 +16,7 @@ from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import CandidateResult, MergeNumbers
 from rootstock.coordinator.jobs.model import JobResult, flat_settings
-from rootstock.coordinator.registry import Merge, Submission
-
-COORDINATOR = "coordinator"
-"""The name under which the coordinator signs what it learns; no lab may join with it."""
+from rootstock.coordinator.registry import COORDINATOR, Merge, Submission
 
 
 def of_labs(submissions: Iterable[Submission]) -> list[Submission]:

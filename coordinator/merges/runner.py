@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from rootstock.common.errors import ConflictError, RootstockError, StorageError, UnreachableError
+from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext, plain
@@ -145,6 +146,7 @@ class MergeRunner:
                 result = result.after(earlier)
         for stage, reason in result.fallbacks.items():
             self._log.warning("distillation.fallback", merge=merge.id, stage=stage, reason=reason)
+        failpoint("merge.learned")
         numbers |= teacher_numbers(manifest, merge.task) | MergeNumbers(seconds=result.seconds)
         merge = await asyncio.to_thread(
             registry.merges.advance,
@@ -167,6 +169,7 @@ class MergeRunner:
         await asyncio.to_thread(
             ask, self._context, merge, submission, candidates, turn=result.turn, refinement=spec
         )
+        failpoint("merge.asked")
         patience = self._context.config.evaluation.patience_days
         report = await answer(self._context.registry, merge.id, result.turn, patience)
         if report is None:
@@ -219,6 +222,7 @@ class MergeRunner:
                 merge.id,
                 inspection=inspection.model_dump(mode="json"),
             )
+            failpoint("merge.inspected")
             await self._committer.commit(merge, submission, join, inspection)
             return
         await asyncio.to_thread(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 
 from rootstock.common.documents import Document
@@ -158,9 +160,7 @@ class _Verification:
     def _check_submission(self, tree: NetTree, digest: str, where: str) -> None:
         """Compare the modules that a tree says are a submission's with its signed manifest."""
         try:
-            manifest, signature, key = _signed_manifest(self._view.registry, digest)
-            verify(key, signature, manifest, what=f"manifest {digest}")
-            parsed = parse_manifest(manifest)
+            parsed = parse_manifest(_signed_manifest(self._view.registry, digest))
         except RootstockError as error:
             self._report(_TRACED, f"{where} {digest}", str(error))
             return
@@ -178,12 +178,15 @@ def _join(commit: VersionCommit) -> tuple[str, str]:
     return str(commit.merge.get("category")), str(commit.merge.get("task"))
 
 
-def _signed_manifest(registry: Registry, digest: str) -> tuple[bytes, bytes, bytes]:
-    """Return a submission's manifest, its signature, and the public key of its site."""
+def _signed_manifest(registry: Registry, digest: str) -> bytes:
+    """Return a submission's manifest, signed by a key that its site has or had."""
     upload = registry.uploads.find(digest)
     if upload is None or upload.receipt is None:
         raise NotFoundError(f"no submission with manifest {digest} was received")
-    key = registry.sites.key_of(upload.site)
-    if key is None:
-        raise NotFoundError(f"site '{upload.site}' of manifest {digest} is not known")
-    return upload.manifest, upload.signature, key
+    present, *former = registry.sites.keys_of(upload.site)
+    for key in former:
+        with suppress(IntegrityError):
+            verify(key, upload.signature, upload.manifest, what=f"manifest {digest}")
+            return upload.manifest
+    verify(present, upload.signature, upload.manifest, what=f"manifest {digest}")
+    return upload.manifest

@@ -12,15 +12,20 @@ import time
 from collections.abc import Callable
 
 from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState, SubmissionState
+from rootstock.coordinator.registry.certificates import Certificates
 from rootstock.coordinator.registry.database import Change, Database, Listener
 from rootstock.coordinator.registry.documents import Event, NewEvent
 from rootstock.coordinator.registry.evaluations import Evaluations, evaluation_id
 from rootstock.coordinator.registry.events import Events
+from rootstock.coordinator.registry.invitations import Invitations
 from rootstock.coordinator.registry.merges import MergeFields, Merges
 from rootstock.coordinator.registry.records import (
+    Access,
+    Certificate,
     Decision,
     Evaluation,
     HeldAt,
+    Invitation,
     Merge,
     NetVersion,
     Receipt,
@@ -29,18 +34,22 @@ from rootstock.coordinator.registry.records import (
     Upload,
     UploadReferences,
 )
-from rootstock.coordinator.registry.sites import Sites
+from rootstock.coordinator.registry.sites import COORDINATOR, Sites
 from rootstock.coordinator.registry.submissions import Submissions
 from rootstock.coordinator.registry.uploads import Uploads
 from rootstock.coordinator.registry.versions import Versions
 
 __all__ = [
+    "COORDINATOR",
     "OPEN_MERGES",
+    "Access",
+    "Certificate",
     "Change",
     "Decision",
     "Evaluation",
     "Event",
     "HeldAt",
+    "Invitation",
     "Listener",
     "Merge",
     "MergeFields",
@@ -81,6 +90,8 @@ class Registry:
     ) -> None:
         self._database = Database(url, read_only=read_only)
         self.sites = Sites(self._database, clock)
+        self.invitations = Invitations(self._database, clock)
+        self.certificates = Certificates(self._database, clock)
         self.uploads = Uploads(self._database, clock)
         self.submissions = Submissions(self._database, clock)
         self.merges = Merges(self._database, clock)

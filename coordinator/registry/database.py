@@ -42,6 +42,8 @@ class Change:
     everyone: bool = False
     ids: frozenset[str] = frozenset()
     """Ids of the submissions and merges that changed, but for an upload's or a job's progress."""
+    members: bool = False
+    """Whether it changed who may call: certificates, disabled sites."""
 
 
 Listener = Callable[[Change], None]
@@ -125,6 +127,7 @@ class Database:
                 sites=frozenset(session.info.get("sites", ())),
                 everyone=bool(session.info.get("everyone", False)),
                 ids=frozenset(session.info.get("ids", ())),
+                members=bool(session.info.get("members", False)),
             )
             self._tell(change)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from enum import StrEnum
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from rootstock.coordinator.growth.candidates import Candidate
@@ -23,6 +24,48 @@ class Site:
     name: str
     public_key: bytes
     joined_at: float
+    disabled_at: float | None
+    disabled_reason: str | None
+
+
+class Access(StrEnum):
+    """What a member may call: a site the federation's service, an operator its own."""
+
+    SITE = "site"
+    VIEW = "view"
+    """Look."""
+    DECIDE = "decide"
+    """Look, and decide on merges."""
+    ADMIN = "admin"
+    """Everything."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Invitation:
+    """Leave to join once, under one name."""
+
+    id: str
+    name: str
+    access: Access
+    again: bool
+    """Whether it replaces what a member of that name has: certificates and signing key."""
+    created_at: float
+    expires_at: float
+    failures: int
+    used_at: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Certificate:
+    """A client certificate that was issued; the serial number is in hex."""
+
+    serial: str
+    name: str
+    access: Access
+    issued_at: float
+    expires_at: float
+    revoked_at: float | None
+    reason: str | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.growth.states import MergeState, SubmissionState
 from rootstock.coordinator.registry.documents import EvaluationReport, EvaluationRequest
-from rootstock.coordinator.registry.records import Receipt
+from rootstock.coordinator.registry.records import Access, Receipt
 
 
 class Base(DeclarativeBase):
@@ -67,8 +67,8 @@ def _document(kind: type[Document]) -> Converted:
     )
 
 
-def _words(kind: type[SubmissionState] | type[MergeState]) -> Enum:
-    """Store a state as its word, so that the database can be read without this program."""
+def _words(kind: type[SubmissionState] | type[MergeState] | type[Access]) -> Enum:
+    """Store a word as it is, so that the database can be read without this program."""
     return Enum(
         kind,
         native_enum=False,
@@ -109,6 +109,49 @@ class SiteRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     public_key: Mapped[bytes] = mapped_column(LargeBinary)
     joined_at: Mapped[float]
+    disabled_at: Mapped[float | None]
+    disabled_reason: Mapped[str | None]
+
+
+class FormerKeyRow(Base):
+    """A signing key that a site had before it joined again with another one."""
+
+    __tablename__ = "former_keys"
+
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"), primary_key=True)
+    public_key: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    replaced_at: Mapped[float]
+
+
+class InvitationRow(Base):
+    """Leave to join once; of the token's secret there is only a hash."""
+
+    __tablename__ = "invitations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    access: Mapped[Access] = mapped_column(_words(Access))
+    secret_hash: Mapped[bytes] = mapped_column(LargeBinary)
+    again: Mapped[bool]
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+    failures: Mapped[int]
+    used_at: Mapped[float | None]
+
+
+class CertificateRow(Base):
+    """A client certificate that was issued."""
+
+    __tablename__ = "certificates"
+    __table_args__ = (Index("certificates_by_name", "name"),)
+
+    serial: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    access: Mapped[Access] = mapped_column(_words(Access))
+    issued_at: Mapped[float]
+    expires_at: Mapped[float]
+    revoked_at: Mapped[float | None]
+    reason: Mapped[str | None]
 
 
 class UploadRow(Base):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
-from rootstock.common.errors import LimitError, NotFoundError, UnreachableError
+from rootstock.common.errors import BusyError, LimitError, NotFoundError
 from rootstock.common.weights.manifest import Manifest, TeacherManifest, parse_manifest
 from rootstock.coordinator.growth.states import OPEN_MERGES, SubmissionState, check_submission
 from rootstock.coordinator.registry.database import Subject
@@ -46,7 +46,7 @@ class Uploads(Subject):
         `document` is the bytes that the manifest was read from, `signature` the site's over them,
         verified by the caller. A site may have `open_limit` uploads open at once, whose blobs have
         `byte_limit` bytes, and `merge_limit` open merges: LimitError if the manifest alone has
-        more bytes, UnreachableError if there may be room later.
+        more bytes, BusyError if there may be room later.
         """
         digest = hashlib.sha256(document).hexdigest()
         now = self._clock()
@@ -231,7 +231,7 @@ class Uploads(Subject):
         opened = select(UploadRow.manifest).where(UploadRow.site == site, *_open_since(lease))
         open_ones = session.scalars(opened).all()
         if len(open_ones) >= limit:
-            raise UnreachableError(
+            raise BusyError(
                 f"quota: site '{site}' has {len(open_ones)} open uploads, the limit is {limit}; "
                 f"{later}"
             )
@@ -240,7 +240,7 @@ class Uploads(Subject):
         for document in open_ones:
             sizes |= _sizes(parse_manifest(document))
         if sum(sizes.values()) > byte_limit:
-            raise UnreachableError(
+            raise BusyError(
                 f"quota: with this one, the open uploads of site '{site}' would have "
                 f"{sum(sizes.values())} bytes, the limit is {byte_limit}; {later}"
             )
@@ -270,7 +270,7 @@ def _require_few_merges(session: Session, site: str, limit: int) -> None:
     )
     count = (session.scalar(merges) or 0) + (session.scalar(undecided) or 0)
     if count >= limit:
-        raise UnreachableError(
+        raise BusyError(
             f"quota: site '{site}' has {count} open merges, the limit is {limit}; wait until some "
             "have ended, or ask the operator to raise server.max_open_merges_per_site"
         )

@@ -9,12 +9,15 @@ from typing import Any
 import structlog
 
 from rootstock import __version__
-from rootstock.common.errors import ConflictError, ProtocolVersionError
+from rootstock.common.errors import BusyError, ProtocolVersionError
+from rootstock.common.identity.certificates import requested_key, to_pem
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth.operations import Intent, Refusal
-from rootstock.coordinator.merges.result import COORDINATOR
+from rootstock.coordinator.identity.members import Members
+from rootstock.coordinator.identity.rate import RateLimit
 from rootstock.coordinator.plan.heads import CurrentHeads
+from rootstock.coordinator.registry import Access
 from rootstock.coordinator.service.downloads import Downloads
 from rootstock.coordinator.service.interceptors import caller
 from rootstock.coordinator.service.messages import evaluation_report, receipt_message
@@ -35,27 +38,17 @@ class Federation(FederationServicer):
         subscriptions: Subscriptions,
         uploads: UploadSessions,
         downloads: Downloads,
+        members: Members,
     ) -> None:
         self._context = context
         self._heads = heads
         self._subscriptions = subscriptions
         self._uploads = uploads
         self._downloads = downloads
+        self._members = members
+        self._renewals = RateLimit(1 / 60, 10)
         self._plan = context.plan.canonical(), context.plan.content_digest()
         self._log = structlog.get_logger("federation")
-
-    async def Join(self, request: pb.JoinRequest, _context: Any) -> pb.JoinResponse:
-        """Bind the site's name to its key."""
-        if request.site == COORDINATOR:
-            raise ConflictError(
-                f"the name '{COORDINATOR}' is the coordinator's own; choose another name"
-            )
-        context = self._context
-        await asyncio.to_thread(context.registry.sites.join, request.site, request.public_key)
-        self._log.info("site.joined", site=request.site, agent=request.agent_version[:64])
-        return pb.JoinResponse(
-            net=context.config.net, coordinator_public_key=context.key.public_key
-        )
 
     async def GetPlan(self, request: pb.GetPlanRequest, _context: Any) -> pb.GetPlanResponse:
         """Agree on a protocol version and hand out the plan and the published heads.
@@ -119,6 +112,21 @@ class Federation(FederationServicer):
             take_report, self._context.registry, caller(), evaluation_report(request)
         )
         return pb.ReportEvaluationResponse(first=first)
+
+    async def RenewCertificate(
+        self, request: pb.RenewCertificateRequest, _context: Any
+    ) -> pb.RenewCertificateResponse:
+        """Sign a new certificate for the site that calls."""
+        if wait := self._renewals.wait(caller()):
+            raise BusyError(f"site '{caller()}' renews its certificate too often; wait", wait)
+        key = requested_key(request.certificate_request)
+        certificate = await asyncio.to_thread(self._members.issue, caller(), Access.SITE, key)
+        self._log.info(
+            "certificate.renewed", site=caller(), serial=f"{certificate.serial_number:x}"
+        )
+        return pb.RenewCertificateResponse(
+            certificate=to_pem(certificate), authority=to_pem(self._members.authority)
+        )
 
 
 def negotiate(request: pb.GetPlanRequest) -> int:

@@ -3,46 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import grpc
 import structlog
 
-from rootstock.common.errors import IdentityError, RootstockError
-from rootstock.common.transport.auth import NonceMemory, verify_call
+from rootstock.common.errors import BusyError, IdentityError, RootstockError
 from rootstock.common.transport.status import abort_status
-from rootstock.coordinator.registry import Registry
-from rootstock.protos.rootstock.federation.v1.federation_pb2 import JoinRequest
+from rootstock.coordinator.identity.guard import Caller, Guard
+from rootstock.coordinator.identity.rate import RateLimit
+from rootstock.coordinator.registry import Access
 
 FEDERATION = "/rootstock.federation.v1.Federation/"
 OPERATOR = "/rootstock.operator.v1.Operator/"
-JOIN = FEDERATION + "Join"
+
+_LOOKING = frozenset({"GetStatus", "ListMembers"})
+_DECIDING = frozenset({"DecideMerge", "Grow", "RollBack"})
+
+CALLS_PER_SECOND, CALLS_AT_ONCE = 50.0, 200
+"""What one member may ask: an agent makes a few calls a minute, and a few dozen after a cut."""
+
+CALLS_AT_A_TIME = 8
+"""Calls of one kind that a member may have open: an agent has one of each."""
+
+UNREAD_SECONDS = 60.0
+"""A stream from which its peer takes nothing for so long ends: what waits for it is in memory."""
 
 _CALLER: ContextVar[str] = ContextVar("rootstock_caller")
 
 
 def caller() -> str:
-    """Return the site that makes the call being served; its signature was verified."""
+    """Return the name of the member that makes the call being served."""
     return _CALLER.get()
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Lets in sites that sign their calls, and the operator who has the token.
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Ends calls of ours that raise one of our errors with its status; a fault stays a fault.
 
-    Calls that raise one of our errors end with its status; a fault of ours stays a fault. Health
-    and reflection are left as they are.
+    Health and reflection are left as they are.
     """
 
-    def __init__(self, registry: Registry, operator_token: str) -> None:
-        self._registry = registry
-        self._authorization = f"Bearer {operator_token}".encode()
-        self._nonces = NonceMemory()
-        self._keys: dict[str, bytes] = {}  # a name never changes its key
+    def __init__(self) -> None:
         self._log = structlog.get_logger("service")
 
     async def intercept_service(
@@ -53,24 +58,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Wrap the handler of a call of ours."""
         handler: Any = await continuation(details)
         method = details.method
-        if handler is None or not method.startswith((FEDERATION, OPERATOR)):
+        if handler is None or not method.startswith("/rootstock."):
             return handler
         sides = (handler.request_streaming, handler.response_streaming)
         kind = "_".join("stream" if streaming else "unary" for streaming in sides)
         behaviour: Any = getattr(handler, kind)
 
         async def one(request: Any, context: Any) -> Any:
-            async with self._around(method, request, context):
+            async with self._around(method, context):
                 return await behaviour(request, context)
 
-        async def many(request: Any, context: Any) -> AsyncIterator[Any]:
-            # Closed at once when the call is cut, not when memory is next tidied up.
+        async def many(request: Any, context: Any) -> None:
+            # Written here rather than yielded: a call that is cut while nobody reads it ends with
+            # its status. Closed at once, not when memory is next tidied up.
             async with (
-                self._around(method, request, context),
+                self._around(method, context),
                 aclosing(behaviour(request, context)) as responses,
             ):
                 async for response in responses:
-                    yield response
+                    await _write(context, response)
 
         make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
@@ -80,16 +86,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
 
     @asynccontextmanager
-    async def _around(self, method: str, request: Any, context: Any) -> AsyncIterator[None]:
+    async def _around(self, method: str, context: Any) -> AsyncIterator[None]:
         try:
-            metadata = [(key, value) for key, value in context.invocation_metadata() or ()]
-            if method.startswith(OPERATOR):
-                self._check_operator(metadata)
-            elif method == JOIN:
-                _CALLER.set(_joining(request, metadata))
-            else:
-                _CALLER.set(await asyncio.to_thread(self._verified, method, metadata))
-            yield
+            async with self._admitted(method, context):
+                yield
         except RootstockError as error:
             code, message, trailing = abort_status(error)
             kind = type(error).__name__
@@ -100,33 +100,80 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._log.exception("call.failed", method=method)
             raise
 
-    def _check_operator(self, metadata: list[tuple[str, Any]]) -> None:
-        given = str(dict(metadata).get("authorization", "")).encode()
-        if not hmac.compare_digest(given, self._authorization):
-            raise IdentityError(
-                "the operator's token is missing or wrong; it is in the file operator-token in "
-                "the coordinator's state folder"
+    @asynccontextmanager
+    async def _admitted(self, _method: str, _context: Any) -> AsyncIterator[None]:
+        """Run a call of whoever may make it; everyone may."""
+        yield
+
+
+class CallInterceptor(ErrorInterceptor):
+    """Lets in whom the certificate of the connection names, for as long as it may call."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__()
+        self._guard = guard
+        self._rate = RateLimit(CALLS_PER_SECOND, CALLS_AT_ONCE)
+        self._open: Counter[tuple[str, str]] = Counter()
+
+    @asynccontextmanager
+    async def _admitted(self, method: str, context: Any) -> AsyncIterator[None]:
+        (certificate,) = context.auth_context()["x509_pem_cert"]
+        member = self._guard.caller(certificate)
+        _require_access(member, method)
+        _CALLER.set(member.name)
+        with self._counted(member.name, method):
+            async with self._guard.during(member):
+                yield
+
+    @contextmanager
+    def _counted(self, member: str, method: str) -> Iterator[None]:
+        """Let in as many calls of a member as it may make; BusyError says when to come again."""
+        if wait := self._rate.wait(member):
+            raise BusyError(
+                f"'{member}' makes more than {CALLS_PER_SECOND:g} calls a second; wait", wait
             )
+        kind = (member, method)
+        if self._open[kind] >= CALLS_AT_A_TIME:
+            raise BusyError(
+                f"'{member}' has {self._open[kind]} calls of {method} open, the limit is "
+                f"{CALLS_AT_A_TIME}; end some first"
+            )
+        self._open[kind] += 1
+        try:
+            yield
+        finally:
+            self._open[kind] -= 1
+            if not self._open[kind]:
+                del self._open[kind]
 
-    def _verified(self, method: str, metadata: list[tuple[str, Any]]) -> str:
-        return verify_call(metadata, method, self._key_of, time.time(), self._nonces)
 
-    def _key_of(self, site: str) -> bytes | None:
-        key = self._keys.get(site) or self._registry.sites.key_of(site)
-        if key is not None:
-            self._keys[site] = key
-        return key
+async def _write(context: Any, response: Any) -> None:
+    """Send one message of a stream; BusyError if the peer takes none for a long time."""
+    try:
+        async with asyncio.timeout(UNREAD_SECONDS):
+            await context.write(response)
+    except TimeoutError as error:
+        raise BusyError(
+            f"nothing was read from this call for {UNREAD_SECONDS:g} s; call again for the rest"
+        ) from error
 
 
-def _joining(request: JoinRequest, metadata: list[tuple[str, Any]]) -> str:
-    """Verify a Join with the key in the request itself: it proves that the caller has it.
-
-    Anyone can make such a call, and made again it changes nothing: its nonces are not remembered,
-    or strangers could fill the memory that the labs' calls need.
-    """
-    site = verify_call(metadata, JOIN, lambda _: request.public_key, time.time(), None)
-    if site != request.site:
+def _require_access(member: Caller, method: str) -> None:
+    """Refuse a call that is not for a member's kind, or above what an operator may."""
+    if method.startswith(FEDERATION):
+        allowed = member.access is Access.SITE
+    else:
+        allowed = member.access in _needed(method.removeprefix(OPERATOR))
+    if not allowed:
         raise IdentityError(
-            f"the call is signed as '{site}', the request would join '{request.site}'; use one name"
+            f"'{member.name}' has access '{member.access}', which does not allow {method}; ask the "
+            "coordinator's operator for another invitation"
         )
-    return site
+
+
+def _needed(call: str) -> tuple[Access, ...]:
+    if call in _LOOKING:
+        return Access.VIEW, Access.DECIDE, Access.ADMIN
+    if call in _DECIDING:
+        return Access.DECIDE, Access.ADMIN
+    return (Access.ADMIN,)

@@ -1,47 +1,35 @@
-"""The Operator service: what the command line calls, and the token that admits it."""
+"""The Operator service: what the command line calls."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+import structlog
 
 from rootstock import __version__
 from rootstock.common.errors import SchemaError
-from rootstock.common.files import storage_errors, write_bytes
 from rootstock.common.times import instant
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.history_state import HistoryState
+from rootstock.coordinator.identity.members import Members
 from rootstock.coordinator.learning.operations import Operations
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.forget import forget_samples
 from rootstock.coordinator.merges.result import LearnedTask, OperatorJoin
-from rootstock.coordinator.registry import OPEN_MERGES, Merge, Submission, SubmissionState
+from rootstock.coordinator.registry import OPEN_MERGES, Access, Merge, Submission, SubmissionState
 from rootstock.coordinator.service.uploads.gate import blob_entries
 from rootstock.coordinator.service.uploads.sessions import UploadSessions
 from rootstock.coordinator.service.watch import Subscriptions
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorServicer
 
-TOKEN_BYTES = 32
-
 MAX_DIGESTS = 10_000
 """Digests in an answer: 660 KB of a message's 4 MiB."""
-
-
-def load_or_create_token(path: Path) -> str:
-    """Return the operator's token; the first start makes it, readable by this user only."""
-    with storage_errors(path):
-        if path.exists():
-            return path.read_text(encoding="ascii").strip()
-    token = secrets.token_urlsafe(TOKEN_BYTES)
-    write_bytes(path, token.encode(), mode=0o600)
-    return token
 
 
 class Operator(OperatorServicer):
@@ -54,6 +42,7 @@ class Operator(OperatorServicer):
         subscriptions: Subscriptions,
         uploads: UploadSessions,
         collector: Collector,
+        members: Members,
         history: Callable[[], HistoryState],
     ) -> None:
         self._context = context
@@ -62,7 +51,9 @@ class Operator(OperatorServicer):
         self._subscriptions = subscriptions
         self._uploads = uploads
         self._collector = collector
+        self._members = members
         self._history = history
+        self._log = structlog.get_logger("operator")
         self._operations = Operations(context)
 
     async def GetStatus(self, _request: pb.GetStatusRequest, _context: Any) -> pb.GetStatusResponse:
@@ -157,6 +148,64 @@ class Operator(OperatorServicer):
         retired = await asyncio.to_thread(self._operations.retire_heads, _reason(request.reason))
         return pb.PublishedHeads(heads=retired.canonical())
 
+    async def Invite(self, request: pb.InviteRequest, _context: Any) -> pb.InviteResponse:
+        """Invite someone to join under a name."""
+        offer = await asyncio.to_thread(
+            self._members.invite,
+            request.name,
+            _access(request.access),
+            request.seconds,
+            again=request.again,
+        )
+        self._log.info("member.invited", name=request.name, access=request.access)
+        return pb.InviteResponse(
+            token=offer.token, address=offer.address, authority=offer.authority
+        )
+
+    async def ListMembers(
+        self, _request: pb.ListMembersRequest, _context: Any
+    ) -> pb.ListMembersResponse:
+        """Return sites, operators and invitations."""
+        members = await asyncio.to_thread(self._members.list_members)
+        return pb.ListMembersResponse(
+            members=[
+                pb.Member(
+                    name=each.name,
+                    access=each.access,
+                    state=each.state,
+                    reason=each.reason,
+                    expires_at=each.expires_at or 0.0,
+                )
+                for each in members
+            ]
+        )
+
+    async def SetSiteEnabled(
+        self, request: pb.SetSiteEnabledRequest, _context: Any
+    ) -> pb.SetSiteEnabledResponse:
+        """Refuse a site's calls, or take them again."""
+        if request.enabled:
+            await asyncio.to_thread(self._members.enable, request.name)
+        else:
+            reason = _reason(request.reason)
+            await asyncio.to_thread(self._members.disable, request.name, reason)
+        state = "enabled" if request.enabled else "disabled"
+        self._log.info(f"member.{state}", name=request.name, reason=plain(request.reason))
+        return pb.SetSiteEnabledResponse()
+
+    async def RevokeMember(
+        self, request: pb.RevokeMemberRequest, _context: Any
+    ) -> pb.RevokeMemberResponse:
+        """Revoke every certificate of a member."""
+        revoked = await asyncio.to_thread(
+            self._members.revoke,
+            request.name,
+            _reason(request.reason),
+            operator=request.operator,
+        )
+        self._log.info("member.revoked", name=request.name, reason=plain(request.reason))
+        return pb.RevokeMemberResponse(revoked=revoked)
+
     def _status(self, watching: set[str]) -> pb.GetStatusResponse:
         registry = self._registry
         held_bytes = registry.uploads.held_bytes()
@@ -223,6 +272,13 @@ class Operator(OperatorServicer):
             logged=row.logged,
             held=not row.released,
         )
+
+
+def _access(text: str) -> Access:
+    try:
+        return Access(text)
+    except ValueError as error:
+        raise SchemaError(f"access {text[:40]!r} is none of {', '.join(Access)}") from error
 
 
 def _reason(reason: str) -> str:

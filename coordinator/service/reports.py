@@ -9,6 +9,7 @@ from rootstock.common.errors import (
     NotFoundError,
     SchemaError,
 )
+from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.calibration import MAX_CALIBRATION, MIN_SCALE
 from rootstock.common.weights.manifest import RefinementManifest
 from rootstock.coordinator.registry import Evaluation, Registry
@@ -57,7 +58,9 @@ def take_report(registry: Registry, site: str, report: EvaluationReport) -> bool
     if evaluation.report is None:
         _check_results(evaluation.request, report)
         _check_refined(registry, evaluation, report)
-    return registry.evaluations.report(evaluation.id, report)
+    first = registry.evaluations.report(evaluation.id, report)
+    failpoint("report.taken")
+    return first
 
 
 def _owned(registry: Registry, site: str, evaluation_id: str) -> Evaluation:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def running(config: Path) -> OperatorClient:
     """Connect to the coordinator that runs with a coordinator.toml."""
-    return OperatorClient(load(config, CoordinatorConfig).state)
+    return OperatorClient(load(config, StateConfig).state)
 
 
 @contextmanager
@@ -30,13 +30,8 @@ def operations(config: CoordinatorConfig) -> Iterator[tuple[Operations | Operato
     none can start meanwhile, and does the work itself. IdentityError if another coordinator
     answers; ConflictError if one has the lock and does not answer: it starts or stops just now.
     """
-    with ExitStack() as stack:
-        try:
-            client = stack.enter_context(OperatorClient(config.state))
-            client.status()
-        except (NotFoundError, UnreachableError):
-            pass
-        else:
+    with answering(config.state) as client:
+        if client is not None:
             yield client, True
             return
     from rootstock.coordinator.app import open_context
@@ -44,6 +39,19 @@ def operations(config: CoordinatorConfig) -> Iterator[tuple[Operations | Operato
 
     with open_context(config) as context:
         yield Operations(context), False
+
+
+@contextmanager
+def answering(state: Path) -> Iterator[OperatorClient | None]:
+    """Yield a client of the coordinator that runs in a state folder, or None if none answers."""
+    with ExitStack() as stack:
+        client: OperatorClient | None = None
+        try:
+            client = stack.enter_context(OperatorClient(state))
+            client.status()
+        except (NotFoundError, UnreachableError):
+            client = None
+        yield client
 
 
 def open_net(config: Path) -> tuple[StateConfig, NetReader]:

@@ -153,6 +153,10 @@ class Processes:
         """Return the number of a process."""
         return self._running[name].pid
 
+    def code(self, name: str) -> int | None:
+        """Return the exit code of a process that has ended; None: it runs."""
+        return self._running[name].poll()
+
     def take(self, name: str) -> subprocess.Popen[bytes]:
         """Give a process away; whoever takes it ends it."""
         return self._running.pop(name)

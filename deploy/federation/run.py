@@ -23,6 +23,7 @@ from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.pictures.net import draw_net
 from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.config import Federation
+from rootstock.deploy.federation.enrol import enrol
 from rootstock.deploy.federation.folder import locked, state_folder
 from rootstock.deploy.federation.processes import (
     ProcessEndedError,
@@ -98,6 +99,7 @@ def run_federation(
         history = state / "mlflow"
         prepare(history)
         processes.start(MLFLOW, command(history, mlflow_port), environment(), history)
+        enrol(federation)
         path = write_config(state, COORDINATOR, federation.coordinator)
         processes.start(COORDINATOR, [*_ROOTSTOCK, "coordinator", "run", "--config", str(path)])
         for site in federation.sites:

@@ -6,6 +6,7 @@ import dataclasses
 import re
 
 from rootstock.common.errors import NotFoundError, RefusedError, SchemaError, TransplantError
+from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.site_agent.evaluation.measure import Joins, join, measure
@@ -39,7 +40,9 @@ def answer(lab: AgentLab, asked: EvaluationAsked) -> None:
         lab.log.error("evaluation.failed", evaluation=name, error=str(error))
         failure = f"{type(error).__name__}: {error}"[:1000]
         report = EvaluationReport(evaluation_id=name, failure=failure)
+    failpoint("evaluation.measured")
     lab.spool.add_report(report)
+    failpoint("report.spooled")
 
 
 def _report(lab: AgentLab, request: EvaluationRequest) -> EvaluationReport:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rootstock.common.errors import IntegrityError, RefusedError, SchemaError
+from rootstock.common.failpoints import failpoint
 from rootstock.common.files import (
     file_digest,
     read_capped,
@@ -171,6 +172,7 @@ class Spool:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
             sync_folder(target.parent)
+        failpoint("spool.added")
         return read_entry(target, self._name)
 
     def queue(self, entry: SpoolEntry) -> SpoolEntry | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from rootstock.common.errors import ConfigurationError, SchemaError
+from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.architectures import (
     build_category_module,
     build_task_module,
@@ -92,6 +93,7 @@ def teach(lab: AgentLab) -> SpoolEntry:
     )
     progress = lab.progress("training", "trains the teacher net")
     teacher = recipe.train(start, TrainingRun(data, folder, progress, lab.stop))
+    failpoint("teacher.trained")
     lab.status.progress("measuring", message="measures the teacher net")
     with lab.spool.staging() as staging:
         entry_of = RecipeEntry(name=recipe.name, settings=recipe.settings())

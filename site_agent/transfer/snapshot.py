@@ -14,17 +14,16 @@ import torch
 from torch import nn
 
 from rootstock.common.errors import NotFoundError
-from rootstock.common.identity import keys
 from rootstock.common.identity.keys import fingerprint
 from rootstock.common.nets.architectures import build_category_module, build_task_module
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.identity import coordinator_key
 from rootstock.site_agent.lab import Lab, set_up_torch
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.spool.spool import SpoolEntry, read_entries
-from rootstock.site_agent.state import read_coordinator_key
 from rootstock.site_agent.wire.client import CoordinatorClient, OnRetry
 
 
@@ -75,15 +74,13 @@ def snapshot(
 ) -> Iterator[LabSnapshot]:
     """Find the lab's own net, and ask the coordinator what it publishes now."""
     device = set_up_torch(config)
-    coordinator = read_coordinator_key(config.state)
-    stored = stored_teachers(config.state / "spool", coordinator)
-    if not stored:
-        raise NotFoundError(
-            f"{config.state}: holds no trained teacher net; let `rootstock site run` train one"
-        )
-    key = keys.load(config.state / "identity" / "site.key")
-    client = CoordinatorClient(config, key, None, on_retry)
+    client = CoordinatorClient(config, None, on_retry)
     try:
+        stored = stored_teachers(config.state / "spool", coordinator_key(config))
+        if not stored:
+            raise NotFoundError(
+                f"{config.state}: holds no trained teacher net; let `rootstock site run` train one"
+            )
         patience = config.network.patience_seconds
         published = client.patient(client.plan, patience_seconds=patience)
         run = config.run_digest(published.digest)

@@ -1,9 +1,10 @@
-"""The lab's side of every call: signed, with a deadline or an idle time-out, errors by class."""
+"""The lab's side of every call: who it is, a deadline or an idle time-out, errors by class."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,14 +18,19 @@ from rootstock.common.errors import (
     LimitError,
     ProtocolVersionError,
     RootstockError,
-    SchemaError,
     StorageError,
     UnreachableError,
 )
-from rootstock.common.files import write_bytes
-from rootstock.common.identity.keys import PUBLIC_KEY_BYTES, SigningKey, fingerprint
+from rootstock.common.identity.certificates import (
+    authority_fingerprint,
+    half_life,
+    make_request,
+    new_key,
+    parse,
+    succeeds,
+)
+from rootstock.common.identity.credentials import Credentials
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Heads, Limits, Plan
-from rootstock.common.transport.auth import SigningInterceptor
 from rootstock.common.transport.channel import open_channel
 from rootstock.common.transport.download import download
 from rootstock.common.transport.retry import retrying
@@ -33,8 +39,9 @@ from rootstock.common.weights.manifest import BlobEntry
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.identity import IdentityFiles, identity_of, site_credentials
 from rootstock.site_agent.spool.documents import EvaluationReport
-from rootstock.site_agent.state import check, coordinator_key_file, read_coordinator_key
+from rootstock.site_agent.state import check
 from rootstock.site_agent.wire import messages
 
 T = TypeVar("T")
@@ -75,21 +82,68 @@ class CoordinatorClient:
     raised.
     """
 
-    def __init__(
-        self, config: SiteConfig, key: SigningKey, stop: threading.Event | None, on_retry: OnRetry
-    ) -> None:
+    def __init__(self, config: SiteConfig, stop: threading.Event | None, on_retry: OnRetry) -> None:
+        """Open a channel with the lab's certificate; NotFoundError if it has not joined."""
         self._config = config
-        self._key = key
         self._on_retry = on_retry
-        self._channel = open_channel(config.coordinator, [SigningInterceptor(config.site, key)])
         self._plan: Plan | None = None
         self.stop = stop
         self.network = config.network
-        self.stub = FederationStub(self._channel)
+        self._channels: list[grpc.Channel] = []
+        self._use(site_credentials(config))
+
+    def _use(self, credentials: Credentials) -> None:
+        """Make calls from now on with these credentials; those under way go on with the former."""
+        self._credentials = credentials
+        self._identity = identity_of(credentials)
+        channel = open_channel(self._config.coordinator, credentials)
+        self.stub = FederationStub(channel)
+        # A half of a certificate's lifetime was enough for the calls on the one before the last.
+        for each in self._channels[:-1]:
+            each.close()
+        self._channels = [*self._channels[-1:], channel]
 
     def close(self) -> None:
         """End all calls."""
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
+
+    def require_certificate(self) -> None:
+        """Raise IdentityError, with the remedy, once the lab's certificate is no longer good.
+
+        The coordinator ends such a connection in its handshake, which looks like one that does not
+        answer.
+        """
+        self._identity.require_valid(datetime.now(UTC))
+
+    def seconds_to_renewal(self) -> float:
+        """Return how long the certificate is good for without a renewal; 0 after that."""
+        left = half_life(self._credentials.certificate) - datetime.now(UTC)
+        return max(0.0, left.total_seconds())
+
+    def renew(self) -> None:
+        """Try once to replace key and certificate by new ones, and use them."""
+        self.require_certificate()
+        key = new_key()
+        request = pb.RenewCertificateRequest(certificate_request=make_request(key))
+        answer = self.unary(self.stub.RenewCertificate, request)
+        authority = self._credentials.authority
+        if answer.authority:
+            offered = parse(answer.authority)
+            if not succeeds(offered, authority):
+                raise IdentityError(
+                    "the coordinator presents another authority "
+                    f"({authority_fingerprint(offered)}) than this lab joined; ask its operator"
+                )
+            authority = offered
+        renewed = Credentials(key, parse(answer.certificate), authority)
+        if identity_of(renewed).name != self._config.site:
+            raise IdentityError(
+                f"the coordinator renewed '{self._config.site}' with a certificate of "
+                f"'{identity_of(renewed).name}'; check the coordinator's version"
+            )
+        renewed.write(IdentityFiles(self._config.state).credentials)
+        self._use(renewed)
 
     def patient(
         self,
@@ -106,6 +160,7 @@ class CoordinatorClient:
 
         def once() -> T:
             check(self.stop)
+            self.require_certificate()
             try:
                 return attempt()
             except StorageError as error:
@@ -144,35 +199,6 @@ class CoordinatorClient:
         if self._plan is None:
             raise ConfigurationError("the plan's limits are not known; call plan() first")
         return self._plan.limits
-
-    def join(self) -> bytes:
-        """Bind the site's name to its key, and the coordinator's name to its own.
-
-        Returns the coordinator's public key, 32 bytes. The first one is kept in the state folder,
-        and another one is refused from then on.
-        """
-        request = pb.JoinRequest(
-            site=self._config.site, public_key=self._key.public_key, agent_version=__version__
-        )
-        response = self.unary(self.stub.Join, request)
-        key: bytes = response.coordinator_public_key
-        if len(key) != PUBLIC_KEY_BYTES:
-            raise SchemaError(
-                f"the coordinator's key has {len(key)} bytes, an Ed25519 key has "
-                f"{PUBLIC_KEY_BYTES}; check the coordinator's version"
-            )
-        path = coordinator_key_file(self._config.state)
-        known = read_coordinator_key(self._config.state)
-        if known is None:
-            write_bytes(path, key.hex().encode())
-        elif known != key:
-            raise IdentityError(
-                f"{self._config.coordinator} has key {fingerprint(key)}, this lab joined "
-                f"{fingerprint(known)}; check the address. If the coordinator was set up anew, or "
-                f"the lab is to join another one, remove {path}: the teacher net is then shipped "
-                "there, or trained anew if the plan is another one"
-            )
-        return key
 
     def plan(self) -> Published:
         """Negotiate the protocol version and fetch the plan and the heads, both checked."""

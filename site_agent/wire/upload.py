@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rootstock.common.errors import SchemaError
+from rootstock.common.failpoints import failpoint
 from rootstock.common.transport.dedup import held_bytes, kept_spans
 from rootstock.common.transport.upload import upload_blob
 from rootstock.common.weights.safetensors_io import read_header
@@ -58,6 +59,7 @@ class Shipment:
                     f"the coordinator asks for blob {missing.digest[:80]!r}, which manifest "
                     f"{entry.digest} does not have; check the coordinator's version"
                 )
+        failpoint("upload.opened")
         left_out = {
             each.digest: held_bytes(blobs[each.digest], set(each.held_tensors))
             for each in begun.missing
@@ -82,6 +84,7 @@ class Shipment:
                 progress=self._progress(done, missing.durable_offset),
             )
             done += to_send[missing.digest]
+        failpoint("upload.sent")
         committed = pb.CommitUploadRequest(upload_id=begun.upload_id)
         return messages.receipt(client.unary(client.stub.CommitUpload, committed).receipt)
 

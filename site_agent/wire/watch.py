@@ -47,6 +47,7 @@ class Watcher:
         self._instance = secrets.token_hex(8)
         self._queue: queue.Queue[Received | BaseException] = queue.Queue(_MAX_WAITING)
         self._closing = threading.Event()
+        self._reopening = threading.Event()
         self._call: grpc.Call | None = None
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -59,6 +60,12 @@ class Watcher:
         if self._call is not None:
             self._call.cancel()
         self._thread.join(timeout=5)
+
+    def reopen(self) -> None:
+        """End the stream, and open it anew at once: the client has another certificate."""
+        self._reopening.set()
+        if self._call is not None:
+            self._call.cancel()
 
     def events(self, stop: threading.Event) -> Iterator[Received]:
         """Yield events in order until `stop` is set; raise a refusal, or a fault of the thread."""
@@ -89,11 +96,8 @@ class Watcher:
             raise
 
     def _stream(self) -> None:
-        # Another coordinator may have the address by now: its events are not for this cursor.
-        try:
-            self._client.join()
-        except RootstockError as error:
-            raise waited_for(error) from error
+        self._client.require_certificate()
+        self._reopening.clear()
         request = pb.WatchRequest(cursor=self._cursor, instance=self._instance)
         call = self._client.stub.Watch(request)
         self._call = call
@@ -110,7 +114,7 @@ class Watcher:
                     self._take(message)
             ended: RootstockError = UnreachableError("the coordinator ended the watch stream")
         except grpc.RpcError as error:
-            if self._closing.is_set():
+            if self._closing.is_set() or self._reopening.is_set():
                 return
             ended = watch.error() if watch.expired else waited_for(error_from_rpc(error))
         if worked and isinstance(ended, UnreachableError):

@@ -76,6 +76,48 @@ def growth(
 
 
 @app.command()
+def faults(
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Runs.")] = 100,
+    first: Annotated[int, typer.Option(min=0, help="Seed of the first run.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Kill, cut, fill and turn back what a small federation rests on, and see what it kept."""
+    with needs_coordinator("bench faults"):
+        from tests.benchmarks.system.faults import measure
+
+    result = measure(first, seeds, PEOPLE)
+    if as_json:
+        print_json(result)
+        return
+    _print_rows(result["faults"])
+    RESULT.print(
+        f"{result['runs']} runs, {result['acknowledged']} submissions acknowledged, "
+        f"{result['lost']} lost, {len(result['broken'])} runs broke a promise"
+    )
+
+
+@app.command()
+def load(
+    labs: Annotated[str, typer.Option(help="Numbers of labs, with commas.")] = "1,10,100,1000",
+    uploads: Annotated[str, typer.Option(help="Uploads at once, with commas.")] = "6,20",
+    mebibytes: Annotated[int, typer.Option(min=1, max=16384, help="Size of each upload.")] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """Measure small calls, events and memory under many labs and large uploads."""
+    with needs_coordinator("bench load"):
+        from tests.benchmarks.system.load import measure
+
+    sizes, streams = ([int(n) for n in listed(text) if n.isdigit()] for text in (labs, uploads))
+    if not sizes or min(sizes) < 1:
+        raise SchemaError(f"--labs {labs!r}: give whole numbers from 1 on, as 1,10,100")
+    result = measure(tuple(sorted(sizes)), tuple(streams), mebibytes << 20, PEOPLE)
+    if as_json:
+        print_json(result)
+        return
+    _print_rows(result["rows"])
+
+
+@app.command()
 def solver(
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute; no VGG-16.")] = False,
     results: Results = None,

@@ -132,7 +132,8 @@ def test_a_lab_needs_no_more_than_the_base(installed: Path, tmp_path: Path) -> N
     )
     python = [str(installed / "python"), "-c", code]
     done = _run([*python, "site", "status", "--config", "site.toml"], tmp_path)
-    assert (done.returncode, "no agent has run here yet" in done.stderr) == (11, True), done.stderr
+    assert done.returncode == 11, done.stderr
+    assert "no agent has run here yet" in done.stderr
     done = _run([*python, "site", "run", "--nosuch"], tmp_path)
     assert (done.returncode, "--nosuch" in done.stderr) == (2, True), done.stderr
     done = _run([*python, "demo"], tmp_path)

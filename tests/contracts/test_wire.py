@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from typing import Any
 
@@ -9,9 +10,7 @@ import pytest
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor
 
-from rootstock.common.identity.keys import verify
-from rootstock.common.protocol import receipt_bytes
-from rootstock.common.transport.auth import signed_bytes
+from rootstock.common.protocol import join_bytes, receipt_bytes
 from tests.contracts.promises import REMEDY, recorded, require_promise
 from tests.contracts.surface.wire import (
     NAME,
@@ -64,22 +63,10 @@ def _without_reserved(descriptor: Descriptor, text: dict[str, Any]) -> dict[str,
     return kept
 
 
-PUBLIC_KEY = bytes.fromhex("03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8")
-"""Of the private key of the bytes 0 to 31."""
-
-
-def test_what_a_call_signs() -> None:
-    method = "/rootstock.federation.v1.Federation/GetPlan"
-    signed = signed_bytes("cat-lab", method, "1764374400.000", "0" * 31 + "1")
-    assert signed == (
-        b"rootstock-call-v1\ncat-lab\n/rootstock.federation.v1.Federation/GetPlan\n1764374400.000\n"
-        b"00000000000000000000000000000001"
+def test_what_one_who_joins_signs() -> None:
+    assert join_bytes("0123456789ab", b"request") == (
+        b"rootstock-join-v1\n0123456789ab\n%s" % hashlib.sha256(b"request").hexdigest().encode()
     )
-    signature = bytes.fromhex(
-        "71cdeb9ed72def1395f7aa058f7627168dca09b3aaea53d3b1699a49aa0cfeed"
-        "626e5a3639e9a370653e0758550b8986e550e5668fbbf13d244cc0914b4bd30e"
-    )
-    verify(PUBLIC_KEY, signature, signed, what="the call")
 
 
 def test_what_a_receipt_signs() -> None:

@@ -87,12 +87,11 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     assert listen in last_line(done)
 
 
-def test_plaintext_beyond_loopback(tmp_path: Path) -> None:
-    path = config(tmp_path, COORDINATOR, server={"listen": "0.0.0.0:0"})
-    done = run("coordinator", "run", "--config", path)
-    assert done.returncode == 2
-    assert "0.0.0.0" in last_line(done)
-    assert "loopback" in last_line(done)
+def test_a_lab_that_has_not_joined(tmp_path: Path) -> None:
+    done = run("site", "run", "--config", config(tmp_path, SITE))
+    assert done.returncode == 11
+    assert "this lab has not joined" in last_line(done)
+    assert "rootstock site join" in last_line(done)
 
 
 def test_a_net_that_is_not_there(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rootstock.deploy.federation.config import FederationConfig, merge
 from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusResponse
 from tests.support.federation_processes import QUICK, Running, digits_federation, merge_of, merged
-from tests.support.slow_line import slow_line
+from tests.support.line import line_to
 
 pytestmark = pytest.mark.e2e
 
@@ -31,7 +31,7 @@ def test_an_agent_killed_in_the_middle_of_an_upload_resumes_where_it_was(
     running = federation(config)
     running.start_coordinator()
     running.until("the coordinator", lambda _: True)
-    with slow_line(running.port, 8e6) as line:
+    with line_to(running.port, 8e6) as line:
         running.start_site("lab-zero", address=line.address)
         answer = running.until(
             "a third of the upload",
@@ -45,7 +45,7 @@ def test_an_agent_killed_in_the_middle_of_an_upload_resumes_where_it_was(
         assert cut.state == "receiving"
         assert cut.bytes_received < cut.bytes_total
 
-    with slow_line(running.port, 1e9) as line:
+    with line_to(running.port, 1e9) as line:
         running.start_site("lab-zero", address=line.address)
         answer = running.until("the founding", merged("zero"))
         (done,) = answer.submissions

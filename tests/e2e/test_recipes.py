@@ -16,8 +16,8 @@ from sklearn.datasets import load_digits
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.deploy.federation.config import FederationConfig
+from rootstock.site_agent.identity import coordinator_key
 from rootstock.site_agent.spool.spool import Spool
-from rootstock.site_agent.state import read_coordinator_key
 from tests.support.federation_processes import Running, digits_federation, merged
 
 pytestmark = pytest.mark.e2e
@@ -144,10 +144,8 @@ def pictured(mlflow_uri: str) -> dict[str, dict[str, float]]:
 
 
 def shipped(running: Running) -> TeacherManifest:
-    state = running.site("lab-one").state
-    key = read_coordinator_key(state)
-    assert key is not None
-    spool = Spool(state / "spool", lambda text: None, key)
+    lab = running.site("lab-one")
+    spool = Spool(lab.state / "spool", lambda text: None, coordinator_key(lab))
     (manifest,) = [
         entry.manifest
         for entry in spool.acknowledged()

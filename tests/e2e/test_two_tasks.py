@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +39,7 @@ def federation_of(root: Path) -> FederationConfig:
                         {"name": "segmentation", "kind": "binary-segmentation"},
                     ],
                 },
+                "server": {"join_listen": "127.0.0.1:0"},
                 "acceptance": {"max_error": 100.0, "max_above_teacher": 100.0},
                 "distillation": QUICK,
                 "segmentation": {"teaching": {"steps": 10, "sample_views": 16, "synthetic": 8}},
@@ -127,8 +127,11 @@ def test_a_lab_without_masks_says_what_it_lacks(
         f'site = "digits-lab"\ncategory = "zero"\ncoordinator = "127.0.0.1:{running.port}"\n'
         f'state = "{tmp_path / "digits"}"\ndata = {{ kind = "digits", class_name = "0" }}\n'
     )
+    line = running.json("coordinator", "invite", "digits-lab")["command"].split()[1:]
+    joining = [*ROOTSTOCK, *line, "--state", str(tmp_path / "digits")]
+    subprocess.run([*joining, "--config", str(tmp_path / "joined.toml")], timeout=120, check=True)
     done = subprocess.run(
-        [sys.executable, "-m", "rootstock.deploy.cli.main", "site", "run", "--config", str(digits)],
+        [*ROOTSTOCK, "site", "run", "--config", str(digits)],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 2

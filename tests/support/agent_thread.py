@@ -18,9 +18,12 @@ from rootstock.site_agent.config import (
     SiteConfig,
     TrainingConfig,
 )
+from rootstock.site_agent.identity import IdentityFiles
+from tests.support.identities import STATES, join_coordinator, write_identity
 
 
 def site(state: Path, address: str, digit: int = 0, **changes: object) -> SiteConfig:
+    """Return the configuration of a lab that has joined the coordinator at an address."""
     values: dict[str, object] = {
         "site": f"lab-{digit}",
         "coordinator": address,
@@ -34,7 +37,13 @@ def site(state: Path, address: str, digit: int = 0, **changes: object) -> SiteCo
         "refinement": RefinementConfig(steps=60, views=1),
         "network": NetworkConfig(idle_seconds=5, retry_cap_seconds=0.5, patience_seconds=5),
     }
-    return SiteConfig.model_validate(values | changes)
+    config = SiteConfig.model_validate(values | changes)
+    if not IdentityFiles(state).credentials.exists():
+        if address in STATES:
+            join_coordinator(address, config.site, state)
+        else:
+            write_identity(state, config.site)
+    return config
 
 
 class Running:

@@ -11,13 +11,14 @@ from typing import Any
 from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.identity.keys import load_or_create
 from rootstock.common.nets.spec import ArchitectureSpec
-from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
+from rootstock.coordinator.config import CoordinatorConfig, IdentityConfig, PlanConfig, ServerConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.history_state import HistoryState
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.plan.publish import publish_plan
 from rootstock.coordinator.registry import Registry
 from rootstock.coordinator.service.server import CoordinatorServer
+from tests.support.identities import STATES
 
 ARCHITECTURE = ArchitectureSpec(
     name="small-vgg", settings={"input_size": 32, "width": 8}, split="pool1"
@@ -27,12 +28,25 @@ ARCHITECTURE = ArchitectureSpec(
 class Centre:
     """Serves from a state folder; may be stopped and started again on the same port."""
 
-    def __init__(self, state: Path, port: int = 0, seed: int = 0, **server: Any) -> None:
+    def __init__(
+        self,
+        state: Path,
+        port: int = 0,
+        seed: int = 0,
+        identity: IdentityConfig | None = None,
+        **server: Any,
+    ) -> None:
         self.config = CoordinatorConfig(
             net="digits",
             state=state,
-            server=ServerConfig(listen=f"127.0.0.1:{port}", heartbeat_seconds=0.2, **server),
+            server=ServerConfig(
+                listen=f"127.0.0.1:{port}",
+                join_listen="127.0.0.1:0",
+                heartbeat_seconds=0.2,
+                **server,
+            ),
             plan=PlanConfig(architecture=ARCHITECTURE, seed=seed),
+            identity=identity or IdentityConfig(),
         )
         self.store = LocalStore(state / "artifacts")
         state.mkdir(parents=True, exist_ok=True)
@@ -70,4 +84,5 @@ class Centre:
         )
         server = CoordinatorServer(context, Committer(context), HistoryState)
         self.address = str(await server.start())
+        STATES[self.address] = self.config.state
         return server

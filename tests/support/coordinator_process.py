@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.checkout import CHECKOUT
 from tests.support.coordinator_server import Running
+from tests.support.identities import STATES
 
 
 @contextmanager
@@ -24,19 +25,18 @@ def serving(state: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str
         text=True,
         cwd=CHECKOUT,
     )
-    assert process.stdin is not None
     assert process.stdout is not None
     try:
         for line in process.stdout:
             if line.startswith("127.0.0.1:"):
+                STATES[line.strip()] = state
                 yield process, line.strip()
                 break
         else:
             pytest.fail("the server did not start")
     finally:
-        process.stdin.close()
-        process.stdout.close()
-        process.wait(30)
+        # Its log is read to the end: a server whose log breaks does not get as far as its end.
+        process.communicate(timeout=30)
 
 
 if __name__ == "__main__":

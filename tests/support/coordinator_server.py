@@ -16,12 +16,12 @@ from typing import Any, Protocol
 import grpc
 
 from rootstock.common.artifacts.local import LocalStore
-from rootstock.common.identity.keys import SigningKey, load_or_create
+from rootstock.common.identity.credentials import read_credentials
+from rootstock.common.identity.keys import SigningKey, load, load_or_create
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Limits, Plan
-from rootstock.common.transport.auth import SigningInterceptor
-from rootstock.common.transport.channel import CLIENT_OPTIONS, open_channel
+from rootstock.common.transport.channel import open_channel
 from rootstock.common.transport.chunks import Span
 from rootstock.common.transport.dedup import kept_spans
 from rootstock.common.transport.status import error_from_rpc
@@ -49,6 +49,8 @@ from rootstock.coordinator.service.server import CoordinatorServer
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import DownloadRequest
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from rootstock.site_agent.identity import IdentityFiles
+from tests.support.identities import STATES, join_coordinator
 from tests.support.in_process_jobs import commit_merge
 
 CHUNK = 4096
@@ -62,9 +64,9 @@ def config(state: Path, **server: Any) -> CoordinatorConfig:
     return CoordinatorConfig(
         net="animals",
         state=state,
-        server=ServerConfig(listen="127.0.0.1:0", **server)
-        if "listen" not in server
-        else ServerConfig(**server),
+        server=ServerConfig(
+            **{"listen": "127.0.0.1:0", "join_listen": "127.0.0.1:0", **server},
+        ),
         plan=PlanConfig(
             architecture=ARCHITECTURE,
             tasks=(TaskSpec(name="classification"),),
@@ -113,7 +115,9 @@ class Running:
             server = CoordinatorServer(
                 context, Committer(context), lambda: HistoryState(experiment_id="42")
             )
-            self._started.set_result(str(await server.start()))
+            address = str(await server.start())
+            STATES[address] = self.config.state
+            self._started.set_result(address)
         except Exception as error:  # noqa: BLE001 - raised in the test's thread
             self._started.set_exception(error)
             return
@@ -146,26 +150,24 @@ class Refinement:
 
 
 class Lab:
-    """A site that calls with its own key."""
+    """A site that has joined: with an invitation, unless its folder says so already."""
 
-    def __init__(
-        self, name: str, address: str, folder: Path, key: SigningKey | None = None
-    ) -> None:
+    def __init__(self, name: str, address: str, folder: Path) -> None:
         self.name = name
         self.folder = folder / name
-        self.key = key or SigningKey.generate()
-        self.channel = open_channel(address, [SigningInterceptor(name, self.key)])
+        files = IdentityFiles(self.folder)
+        if not files.credentials.exists():
+            join_coordinator(address, name, self.folder)
+        self.key = load(files.signing_key)
+        self.coordinator_key = bytes.fromhex(files.coordinator.read_text())
+        self.credentials = read_credentials(files.credentials)
+        self.channel = open_channel(address, self.credentials)
         self.stub: Any = FederationStub(self.channel)
 
     def call(self, method: str, request: Any) -> Any:
         """Make a unary call; its failure is the coordinator's exception."""
         with raising():
             return getattr(self.stub, method)(request, timeout=CALL_SECONDS)
-
-    def join(self) -> pb.JoinResponse:
-        request = pb.JoinRequest(site=self.name, public_key=self.key.public_key)
-        answer: pb.JoinResponse = self.call("Join", request)
-        return answer
 
     def plan(self) -> Plan:
         versions = pb.VersionRange(minimum=PROTOCOL_MINIMUM, maximum=PROTOCOL_MAXIMUM)
@@ -271,9 +273,9 @@ def raising() -> Iterator[None]:
         raise error_from_rpc(error) from error
 
 
-def plain_channel(address: str) -> grpc.Channel:
-    """Return a channel that signs nothing."""
-    return grpc.insecure_channel(address, options=CLIENT_OPTIONS)
+def operator_channel(running: Running) -> grpc.Channel:
+    """Return a channel of the operator at the coordinator's machine."""
+    return open_channel(running.address, read_credentials(running.paths.operator_credentials))
 
 
 def messages_of(
@@ -317,16 +319,9 @@ def stalled(lab: Lab, teacher: Teacher, upload_id: str, blob: pb.MissingBlob, ch
 
 
 class LabMaker(Protocol):
-    """Makes a lab; one that has joined, unless told otherwise."""
+    """Makes a lab that has joined."""
 
-    def __call__(
-        self,
-        name: str,
-        *,
-        join: bool = True,
-        address: str | None = None,
-        key: SigningKey | None = None,
-    ) -> Lab: ...
+    def __call__(self, name: str, *, address: str | None = None) -> Lab: ...
 
 
 def fetch(lab: Lab, digest: str, offset: int = 0) -> list[pb.DownloadResponse]:

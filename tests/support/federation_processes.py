@@ -18,6 +18,7 @@ from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.config import FederationConfig, read, resolve
+from rootstock.deploy.federation.enrol import enrol
 from rootstock.deploy.federation.processes import Processes, free_ports
 from rootstock.deploy.federation.run import write_config
 from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusResponse, MergeStatus
@@ -91,6 +92,7 @@ class Running:
         )
         self.state = state
         self.processes = processes
+        enrol(self.federation)
 
     @property
     def coordinator(self) -> CoordinatorConfig:
@@ -99,18 +101,19 @@ class Running:
     def site(self, name: str) -> SiteConfig:
         return next(site for site in self.federation.sites if site.site == name)
 
-    def start_coordinator(self) -> None:
+    def start_coordinator(self, env: dict[str, str] | None = None) -> None:
         path = write_config(self.state, "coordinator", self.coordinator)
-        self.processes.start(
-            "coordinator", [*ROOTSTOCK, "coordinator", "run", "--config", str(path)]
-        )
+        command = [*ROOTSTOCK, "coordinator", "run", "--config", str(path)]
+        self.processes.start("coordinator", command, env)
 
-    def start_site(self, name: str, *, address: str | None = None) -> None:
+    def start_site(
+        self, name: str, *, address: str | None = None, env: dict[str, str] | None = None
+    ) -> None:
         site = self.site(name)
         if address is not None:
             site = site.model_copy(update={"coordinator": address})
         path = write_config(self.state, name, site)
-        self.processes.start(name, [*ROOTSTOCK, "site", "run", "--config", str(path)])
+        self.processes.start(name, [*ROOTSTOCK, "site", "run", "--config", str(path)], env)
 
     def run(self, *words: str, code: int = 0) -> str:
         """Return what an operator's command says: its output, or the error that it ends with."""

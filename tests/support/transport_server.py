@@ -10,13 +10,14 @@ from typing import Any
 import grpc
 
 from rootstock.common.errors import RootstockError
-from rootstock.common.transport.channel import SERVER_OPTIONS, open_channel
+from rootstock.common.transport.channel import open_channel, server_options
 from rootstock.common.transport.chunks import ChunkReceiver
 from rootstock.common.transport.download import download_responses
 from rootstock.common.transport.receive import receive
 from rootstock.common.transport.status import abort_status
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1 import federation_pb2_grpc as pb_grpc
+from tests.support.identities import client_credentials, server_credentials
 
 
 async def chained(first: Any, others: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -34,18 +35,16 @@ class Server(pb_grpc.FederationServicer):
         self.chunk_bytes = 1 << 16
         self.idle_seconds = 30.0
         self.error: RootstockError | None = None
-        self.metadata: dict[str, str | bytes] = {}
         self.stall_after: int | None = None
         self.responses: Callable[[Iterator[pb.DownloadResponse]], Iterator[pb.DownloadResponse]] = (
             lambda responses: responses
         )
         self.address = ""
 
-    async def Join(self, request: Any, context: Any) -> pb.JoinResponse:  # noqa: N802
-        self.metadata = dict(context.invocation_metadata())
+    async def BeginUpload(self, request: Any, context: Any) -> pb.BeginUploadResponse:  # noqa: N802
         if self.error is not None:
             await self._abort(context, self.error)
-        return pb.JoinResponse(net=request.site)
+        return pb.BeginUploadResponse(upload_id=request.manifest.decode())
 
     async def Upload(self, requests: Any, context: Any) -> pb.UploadResponse:  # noqa: N802
         messages = aiter(requests)
@@ -94,9 +93,10 @@ def serving(folder: Path) -> Iterator[tuple[Server, pb_grpc.FederationStub]]:
     started, stop = threading.Event(), threading.Event()
 
     async def serve() -> None:
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = grpc.aio.server(options=server_options())
         pb_grpc.add_FederationServicer_to_server(service, server)
-        service.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        port = server.add_secure_port("127.0.0.1:0", server_credentials())
+        service.address = f"127.0.0.1:{port}"
         await server.start()
         started.set()
         await asyncio.to_thread(stop.wait)
@@ -105,7 +105,7 @@ def serving(folder: Path) -> Iterator[tuple[Server, pb_grpc.FederationStub]]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     started.wait()
-    channel = open_channel(service.address)
+    channel = open_channel(service.address, client_credentials())
     try:
         yield service, pb_grpc.FederationStub(channel)
     finally:

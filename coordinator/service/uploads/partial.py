@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rootstock.common.artifacts.store import check_digest
-from rootstock.common.errors import RefusedError, UnreachableError
+from rootstock.common.errors import BusyError, RefusedError, UnreachableError
 from rootstock.common.files import storage_errors
 from rootstock.common.transport.chunks import ChunkReceiver
 from rootstock.common.transport.receive import receive
@@ -121,12 +121,12 @@ class PartialUploads:
         return offset
 
     def require_room(self, size: int, stays_free: int) -> None:
-        """Raise UnreachableError if so many more bytes leave less free on the disk."""
+        """Raise BusyError if so many more bytes leave less free on the disk."""
         with storage_errors(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self._root).free
         if free < size + stays_free:
-            raise UnreachableError(
+            raise BusyError(
                 f"the coordinator's disk has {free} bytes free, {size} are to come and "
                 f"{stays_free} stay free (server.min_free_bytes); try again when its operator has "
                 "made room"

@@ -11,6 +11,7 @@ import structlog
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import NotFoundError, SchemaError, UnreachableError
+from rootstock.common.failpoints import failpoint
 from rootstock.common.weights.manifest import BlobEntry, RefinementManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.paths import StatePaths, samples_area, signature_ref
@@ -63,6 +64,7 @@ class UploadSessions:
         IdentityError if it is another site's, UnreachableError if the quota or the disk is used up.
         """
         upload = await asyncio.to_thread(self._open, site, request)
+        failpoint("upload.begun")
         if upload.receipt is not None:
             return pb.BeginUploadResponse(
                 upload_id=upload.id, receipt=receipt_message(upload.receipt)
@@ -247,7 +249,9 @@ class UploadSessions:
         store.put_bytes(upload.manifest)
         # The store alone then proves where a module is from, without the database.
         store.put_ref(signature_ref(manifest), store.put_bytes(upload.signature))
+        failpoint("upload.stored")
         receipt = self._uploads.receive(upload.id, self._context.receipt(manifest, upload.id))
+        failpoint("upload.received")
         self._partial.forget(site, entries)
         self._log.info(
             "upload.received",

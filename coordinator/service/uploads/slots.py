@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
-from rootstock.common.errors import UnreachableError
+from rootstock.common.errors import BusyError
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class Slots:
     ) -> T:
         """Take a stream's messages in a place of its own.
 
-        UnreachableError if there is no place, or if this one had to be given to another lab.
+        BusyError if there is no place, or if this one had to be given to another lab.
         """
         stream = self._admitted(site)
         job: asyncio.Task[T] = asyncio.create_task(take(self._counted(stream, messages)))
@@ -94,7 +94,7 @@ class Slots:
             return await job
         except asyncio.CancelledError:
             if stream.evicted and job.done():
-                raise UnreachableError(
+                raise BusyError(
                     f"all {self._in_all} upload streams are taken, and this one gave its place to "
                     "another lab; what was sent is kept: begin the upload again to resume"
                 ) from None
@@ -105,14 +105,14 @@ class Slots:
     def _admitted(self, site: str) -> Stream:
         mine = sum(stream.site == site for stream in self._open)
         if mine >= self._per_site:
-            raise UnreachableError(
+            raise BusyError(
                 f"site '{site}' has {mine} upload streams open, the limit is {self._per_site}; end "
                 "those, or try again later"
             )
         if len(self._open) >= self._in_all:
             victim = None if mine else self._victim()
             if victim is None or victim.job is None:
-                raise UnreachableError(
+                raise BusyError(
                     f"{len(self._open)} upload streams are open, the limit is {self._in_all}; try "
                     "again later"
                 )

@@ -14,7 +14,7 @@ from rootstock.common.config import check, load
 from rootstock.common.documents import Document
 from rootstock.coordinator.config import CoordinatorConfig, HistoryConfig
 from rootstock.deploy.cli.access import operations, running
-from rootstock.deploy.cli.coordinator import heads
+from rootstock.deploy.cli.coordinator import heads, members
 from rootstock.deploy.cli.coordinator.tables import history_line, restored_table, status_tables
 from rootstock.deploy.cli.extras import CoordinatorGroup
 from rootstock.deploy.cli.options import AsJson, Config, Reason
@@ -169,6 +169,9 @@ def rebuild(
         f"{len(done.merges)} merges at {uri}, in '{done.name}': {summary}",
         as_json=as_json,
     )
+
+
+members.add_to(app)
 
 
 class _HistoryOption(Document):

@@ -17,6 +17,7 @@ from rootstock.common.times import readable
 from rootstock.deploy.cli.options import AsJson, SiteConfigFile
 from rootstock.deploy.cli.site.adapt import adapt
 from rootstock.deploy.cli.site.check import check
+from rootstock.deploy.cli.site.join import join
 from rootstock.deploy.cli.site.sources import sources
 from rootstock.deploy.output import PEOPLE, StageLines, print_result
 from rootstock.site_agent.config import SiteConfig
@@ -92,6 +93,7 @@ def _has_terminal() -> bool:
     return True
 
 
+app.command()(join)
 app.command()(check)
 app.command()(adapt)
 app.command()(sources)

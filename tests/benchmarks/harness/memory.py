@@ -31,11 +31,11 @@ class PeakMemory:
         # Memory that the allocator keeps from earlier work would hide growth.
         ctypes.CDLL(None).malloc_trim(0)
         (_SELF / "clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
-        self._before = _status("VmRSS")
+        self._before = status_of("VmRSS")
 
     def growth(self) -> int:
         """Return the peak since then, less what was resident at the start."""
-        return max(0, _status("VmHWM") - self._before)
+        return max(0, status_of("VmHWM") - self._before)
 
 
 def print_peak(work: Callable[[], object]) -> None:
@@ -58,7 +58,7 @@ def peak_of(module: str, *words: str) -> int:
     return int(json.loads(done.stdout)["peak"])
 
 
-def _status(name: str) -> int:
+def status_of(name: str) -> int:
     for line in (_SELF / "status").read_text(encoding="ascii").splitlines():
         key, _, value = line.partition(":")
         if key == name:

@@ -21,17 +21,20 @@ from rootstock.common.logs import log_to
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import Plan
-from rootstock.common.transport.channel import SERVER_OPTIONS, open_channel
+from rootstock.common.transport.channel import CLIENT_OPTIONS, server_options
 from rootstock.common.weights.manifest import Recipe, TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.history_state import HistoryState
+from rootstock.coordinator.identity.members import open_members
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import Registry
 from rootstock.coordinator.service.server import CoordinatorServer
+from rootstock.deploy.federation.enrol import enrol_site
 from rootstock.protos.rootstock.federation.v1 import federation_pb2
 from rootstock.site_agent.config import DataConfig, SiteConfig
+from rootstock.site_agent.identity import coordinator_key
 from rootstock.site_agent.spool.spool import Spool
 from rootstock.site_agent.teacher.package import write_blob
 from rootstock.site_agent.wire.client import CoordinatorClient
@@ -81,7 +84,7 @@ def prepare(folder: Path, payload_bytes: int) -> dict[str, Any]:
 
 def serve(folder: Path) -> dict[str, Any]:
     """Be a coordinator's server until standard input closes; a fresh database and store."""
-    plan = _plan(folder)
+    plan = plan_of(folder)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         state = Path(name)
         config = CoordinatorConfig(
@@ -99,6 +102,8 @@ def serve(folder: Path) -> dict[str, Any]:
             config=config,
         )
         server = CoordinatorServer(context, Committer(context), HistoryState)
+        with open_members(config) as members:
+            enrol_site(members, "bench-lab", folder / "site", context.key.public_key)
 
         async def run() -> int:
             print(str(await server.start()), flush=True)
@@ -114,7 +119,7 @@ def serve(folder: Path) -> dict[str, Any]:
 
 
 def ship(folder: Path, address: str) -> dict[str, Any]:
-    """Be the site: join, fetch the plan, ship the spool's entry, verify the receipt."""
+    """Be the site: fetch the plan, ship the spool's entry, verify the receipt."""
     # A spool of its own each round: the receipt empties it.
     with tempfile.TemporaryDirectory(dir=folder) as name:
         state = Path(name) / "site"
@@ -126,11 +131,10 @@ def ship(folder: Path, address: str) -> dict[str, Any]:
             category="cat",
             data=DataConfig(kind="digits"),
         )
-        key = load_or_create(state / "identity" / "site.key")
-        client = CoordinatorClient(config, key, threading.Event(), lambda *_: None)
-        coordinator_key = client.join()
+        client = CoordinatorClient(config, threading.Event(), lambda *_: None)
         client.plan()
-        spool = Spool(state / "spool", _say, coordinator_key)
+        known = coordinator_key(config)
+        spool = Spool(state / "spool", _say, known)
         (stored,) = spool.all()
         entry = spool.queue(stored)
         assert entry is not None  # it was written whole
@@ -139,7 +143,7 @@ def ship(folder: Path, address: str) -> dict[str, Any]:
         receipt = Shipment(client, entry).send()
         seconds = time.perf_counter() - begun
         growth = memory.growth()
-        receipt.verify(entry.digest, coordinator_key)
+        receipt.verify(entry.digest, known)
         client.close()
     return {"seconds": seconds, "rss_growth": growth}
 
@@ -154,7 +158,7 @@ def serve_bare(_folder: Path) -> dict[str, Any]:
         return federation_pb2.UploadResponse(durable_offset=size)
 
     async def run() -> int:
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        server = grpc.aio.server(options=server_options())
         handler = grpc.stream_unary_rpc_method_handler(
             drop,
             request_deserializer=federation_pb2.UploadRequest.FromString,
@@ -178,7 +182,7 @@ def serve_bare(_folder: Path) -> dict[str, Any]:
 
 def send_bare(folder: Path, address: str) -> dict[str, Any]:
     """Send the same files in one bare stream."""
-    manifest = _plan(folder)
+    manifest = plan_of(folder)
     blobs = [manifest.initial_category_module, *manifest.initial_task_modules.values()]
     entry_folder = next(path.parent for path in (folder / "site" / "spool").rglob(blobs[0].digest))
 
@@ -188,7 +192,7 @@ def send_bare(folder: Path, address: str) -> dict[str, Any]:
                 while data := file.read(CHUNK_BYTES):
                     yield federation_pb2.UploadRequest(data=data)
 
-    with open_channel(address, []) as channel:
+    with grpc.insecure_channel(address, options=CLIENT_OPTIONS) as channel:
         call = channel.stream_unary(
             BARE,
             request_serializer=federation_pb2.UploadRequest.SerializeToString,
@@ -204,7 +208,7 @@ def send_bare(folder: Path, address: str) -> dict[str, Any]:
     return {"seconds": seconds, "rss_growth": growth}
 
 
-def _plan(folder: Path) -> Plan:
+def plan_of(folder: Path) -> Plan:
     return Plan.parse((folder / "plan.json").read_bytes(), what="plan")
 
 

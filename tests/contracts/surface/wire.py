@@ -12,12 +12,17 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescript
 from google.protobuf.message import Message
 
 from rootstock.protos.rootstock.federation.v1 import federation_pb2
+from rootstock.protos.rootstock.join.v1 import join_pb2
 from rootstock.protos.rootstock.operator.v1 import operator_pb2
 from tests.contracts.promises import RECORDED
 
 NAME = "wire"
 SAMPLES = RECORDED / "wire_samples.json"
-FILES: tuple[FileDescriptor, ...] = (federation_pb2.DESCRIPTOR, operator_pb2.DESCRIPTOR)
+FILES: tuple[FileDescriptor, ...] = (
+    federation_pb2.DESCRIPTOR,
+    join_pb2.DESCRIPTOR,
+    operator_pb2.DESCRIPTOR,
+)
 TYPES = {
     number: name.removeprefix("TYPE_").lower()
     for name, number in FieldDescriptor.__dict__.items()

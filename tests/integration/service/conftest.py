@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.common.identity.keys import SigningKey
 from tests.support.coordinator_server import Lab, LabMaker, Running
 
 
@@ -27,17 +26,9 @@ def lab(coordinator: Running, tmp_path: Path) -> Iterator[LabMaker]:
     """Return how to make labs; they are closed in the end."""
     made: list[Lab] = []
 
-    def make(
-        name: str,
-        *,
-        join: bool = True,
-        address: str | None = None,
-        key: SigningKey | None = None,
-    ) -> Lab:
-        new = Lab(name, address or coordinator.address, tmp_path / "labs", key)
+    def make(name: str, *, address: str | None = None) -> Lab:
+        new = Lab(name, address or coordinator.address, tmp_path / "labs")
         made.append(new)
-        if join:
-            new.join()
         return new
 
     yield make

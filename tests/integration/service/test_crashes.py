@@ -28,7 +28,6 @@ def test_kill_9_keeps_receipts_and_what_of_an_upload_was_durable(tmp_path: Path)
     state = tmp_path / "state"
     with serving(state) as (process, address):
         cat = Lab("cat-lab", address, tmp_path / "labs")
-        cat.join()
         promised = cat.teacher("cat", seed=1)
         receipt = cat.ship(promised)
         half = cat.teacher("cat", seed=2)
@@ -39,7 +38,7 @@ def test_kill_9_keeps_receipts_and_what_of_an_upload_was_durable(tmp_path: Path)
         process.wait(30)
         cat.close()
     with restarted(state) as address:
-        again = Lab("cat-lab", address, tmp_path / "labs", key=cat.key)
+        again = Lab("cat-lab", address, tmp_path / "labs")
         assert again.begin(promised.manifest).receipt == receipt
         resumed = {missing.digest: missing for missing in again.begin(half.manifest).missing}
         assert resumed[blob.digest].durable_offset == 5 * CHUNK
@@ -53,7 +52,6 @@ def test_a_full_disk_is_told_to_the_lab_and_the_upload_resumes_once_there_is_roo
     state = tmp_path / "state"
     with serving(state, "700000") as (_, address):
         cat = Lab("cat-lab", address, tmp_path / "labs")
-        cat.join()
         teacher = cat.teacher("cat")
         begun = cat.begin(teacher.manifest)
         blob = max(begun.missing, key=lambda missing: missing.size)
@@ -62,7 +60,7 @@ def test_a_full_disk_is_told_to_the_lab_and_the_upload_resumes_once_there_is_roo
             cat.send(teacher, begun.upload_id, blob)
         cat.close()
     with restarted(state) as address:
-        again = Lab("cat-lab", address, tmp_path / "labs", key=cat.key)
+        again = Lab("cat-lab", address, tmp_path / "labs")
         resumed = {missing.digest: missing for missing in again.begin(teacher.manifest).missing}
         assert 0 < resumed[blob.digest].durable_offset <= 700_000
         assert again.ship(teacher).submission_id == begun.upload_id

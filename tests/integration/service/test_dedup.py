@@ -33,6 +33,7 @@ from rootstock.deploy.cli.coordinator.tables import status_tables
 from rootstock.deploy.client import OperatorClient
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.config import DataConfig, NetworkConfig, SiteConfig
+from rootstock.site_agent.identity import IdentityFiles
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.wire.client import CoordinatorClient
 from rootstock.site_agent.wire.upload import Shipment, what_was_sent
@@ -46,7 +47,7 @@ from tests.support.coordinator_server import (
     stalled,
     version_of,
 )
-from tests.support.slow_line import slow_line
+from tests.support.line import line_to
 
 NEW = "conv3_1.weight"
 """The one tensor that a tailored task module does not have from the net: 9% of its bytes."""
@@ -116,13 +117,14 @@ def client_of(
         data=data,
         network=NetworkConfig(idle_seconds=20, retry_cap_seconds=0.1),
     )
-    spool = Spool(folder / "spool", pytest.fail, dog.join().coordinator_public_key)
+    spool = Spool(folder / "spool", pytest.fail, dog.coordinator_key)
     with spool.staging() as staging:
         for digest, path in teacher.files.items():
             (staging / digest).write_bytes(path.read_bytes())
         manifest = teacher.manifest
         entry = spool.commit(staging, manifest, dog.key.sign(manifest.canonical()), "run")
-    client = CoordinatorClient(config, dog.key, threading.Event(), lambda *_: None)
+    dog.credentials.write(IdentityFiles(folder).credentials)
+    client = CoordinatorClient(config, threading.Event(), lambda *_: None)
     client.plan()
     return client, spool, entry
 
@@ -133,7 +135,7 @@ def test_a_blob_of_which_the_net_holds_nine_tenths_travels_as_one_tenth(
     _, dog, _, teacher = shared
     blob = task_module(teacher)
     seen = []
-    with slow_line(int(coordinator.address.rpartition(":")[2]), 1e9) as line:
+    with line_to(int(coordinator.address.rpartition(":")[2]), 1e9) as line:
         client, spool, entry = client_of(dog, line.address, tmp_path / "site", teacher)
         before = line.sent
         shipment = Shipment(client, entry, lambda done, total: seen.append((done, total)))
@@ -240,7 +242,7 @@ def test_the_same_tensors_stay_left_out_over_cuts_restarts_and_net_versions(
     coordinator.stop()
     again = Running(state)
     try:
-        back = lab("dog-lab", address=again.address, key=dog.key)
+        back = lab("dog-lab", address=again.address)
         begun = back.begin(teacher.manifest, leaves_out=True)
         resumed = missing_of(begun, task_module(teacher))
         assert resumed.durable_offset == 8 * CHUNK
@@ -274,7 +276,7 @@ def test_a_coordinator_that_ended_while_it_filled_a_blob_up_does_it_again(
     part.with_name(f"{blob.digest}.filling").write_bytes(b"half of it")
     again = Running(state)
     try:
-        back = lab("dog-lab", address=again.address, key=dog.key)
+        back = lab("dog-lab", address=again.address)
         resumed = missing_of(back.begin(teacher.manifest, leaves_out=True), task_module(teacher))
         assert resumed.durable_offset == len(sent)
         back.ship(teacher, leaves_out=True)

@@ -21,6 +21,7 @@ from rootstock.coordinator.registry import SubmissionState
 from rootstock.deploy.client import OperatorClient
 from tests.support.coordinator_context import receive, teacher
 from tests.support.coordinator_server import Lab, LabMaker, Running
+from tests.support.identities import client_credentials
 from tests.support.in_process_jobs import commit_merge
 
 NEVER_WRITES = """
@@ -82,9 +83,9 @@ def test_another_coordinator_at_the_port_of_a_former_one_is_not_asked(
 ) -> None:
     state = tmp_path / "former"
     with only_one(state, "coordinator"):
-        (state / "operator-token").write_text("of the former one")
         with pytest.raises(UnreachableError, match="former starts; try again"):
             OperatorClient(state)
+        client_credentials().write(state / "identity" / "operator.pem")
         (state / "address").write_text(coordinator.paths.address.read_text())
         with OperatorClient(state) as operator, pytest.raises(IdentityError):
             operator.status()

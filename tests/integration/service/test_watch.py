@@ -12,7 +12,13 @@ from rootstock.coordinator.registry.documents import MergeChanged, NewEvent, Ver
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.operator.v1.operator_pb2 import GetStatusRequest
 from rootstock.protos.rootstock.operator.v1.operator_pb2_grpc import OperatorStub
-from tests.support.coordinator_server import CALL_SECONDS, LabMaker, Running, plain_channel, raising
+from tests.support.coordinator_server import (
+    CALL_SECONDS,
+    LabMaker,
+    Running,
+    operator_channel,
+    raising,
+)
 
 QUICK = pytest.mark.parametrize("coordinator", [{"heartbeat_seconds": 0.1}], indirect=True)
 
@@ -163,14 +169,10 @@ def test_an_instance_has_a_name_of_bounded_length(lab: LabMaker, instance: str) 
 def test_a_cut_watch_is_no_longer_watching(coordinator: Running, lab: LabMaker) -> None:
     stream = lab("cat-lab").watch("a")
     next(stream)
-    token = coordinator.paths.operator_token.read_text()
-    with plain_channel(coordinator.address) as channel:
+    with operator_channel(coordinator) as channel:
 
         def watching() -> bool:
-            metadata = (("authorization", f"Bearer {token}"),)
-            answer = OperatorStub(channel).GetStatus(
-                GetStatusRequest(), timeout=CALL_SECONDS, metadata=metadata
-            )
+            answer = OperatorStub(channel).GetStatus(GetStatusRequest(), timeout=CALL_SECONDS)
             return answer.sites[0].watching
 
         assert watching()

@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import threading
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from rootstock.common.errors import (
+    ConfigurationError,
     ConflictError,
     DataError,
     IdentityError,
+    NotFoundError,
     StorageError,
     UnreachableError,
 )
+from rootstock.common.identity.credentials import read_credentials
 from rootstock.common.identity.keys import load_or_create
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest, TeacherManifest
+from rootstock.coordinator.config import IdentityConfig
 from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.registry import Receipt, documents
 from rootstock.coordinator.service import messages
+from rootstock.deploy.client import OperatorClient
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.agent import run
 from rootstock.site_agent.config import DataConfig, EvaluationConfig, NetworkConfig, TrainingConfig
+from rootstock.site_agent.identity import IdentityFiles
 from rootstock.site_agent.spool.documents import CandidateError, EvaluationReport
 from rootstock.site_agent.spool.spool import Spool
 from tests.support.agent_thread import Running, running, site
 from tests.support.centre import Centre
 from tests.support.coordinator_process import serving
 from tests.support.coordinator_server import Running as ServedAgain
+from tests.support.identities import write_identity
 from tests.support.questions import answered, ask, reported
 
 
@@ -301,11 +310,7 @@ def test_the_newer_of_two_agents_stays(tmp_path: Path) -> None:
         with running(config) as older:
             older.until(lambda: older.status().get("phase") == "watching")
             copy = config.model_copy(update={"state": tmp_path / "copy"})
-            (tmp_path / "copy" / "identity").mkdir(parents=True)
-            key = (config.state / "identity" / "site.key").read_bytes()
-            target = tmp_path / "copy" / "identity" / "site.key"
-            target.touch(mode=0o600)
-            target.write_bytes(key)
+            shutil.copytree(config.state / "identity", copy.state / "identity")
             with running(copy) as newer:
                 newer.until(lambda: newer.status().get("phase") == "watching")
                 older.thread.join(20)
@@ -314,16 +319,64 @@ def test_the_newer_of_two_agents_stays(tmp_path: Path) -> None:
                 assert newer.thread.is_alive()
 
 
-def test_a_taken_name_fails_fast(tmp_path: Path) -> None:
+def test_a_lab_that_has_not_joined_fails_fast(tmp_path: Path) -> None:
+    config = site(tmp_path / "lab", "127.0.0.1:9")
+    other = config.model_copy(update={"state": tmp_path / "other"})
+    with pytest.raises(NotFoundError, match=r"has not joined.*rootstock site join"):
+        run(other, threading.Event())
+    failed = json.loads((tmp_path / "other" / "status.json").read_text())
+    assert failed["phase"] == "failed"
+
+
+def test_a_certificate_that_expired_is_no_coordinator_out_of_reach(tmp_path: Path) -> None:
+    config = site(tmp_path / "lab", "127.0.0.1:9")
+    write_identity(config.state, "lab-0", age=2)
+    with pytest.raises(IdentityError, match=r"'lab-0' expired on .*invite lab-0 --again"):
+        run(config, threading.Event())
+
+
+def test_a_certificate_is_renewed_while_the_agent_watches(tmp_path: Path) -> None:
+    seconds = 6 / 86_400
+    with Centre(tmp_path / "centre", identity=IdentityConfig(client_days=seconds)) as centre:
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        first = read_credentials(IdentityFiles(config.state).credentials).certificate
+        with running(config) as agent:
+            agent.until(lambda: agent.status().get("phase") == "watching")
+            # Past the end of the first certificate, and of the stream that it opened.
+            agent.until(
+                lambda: datetime.now(UTC) > first.not_valid_after_utc + timedelta(seconds=2)
+            )
+            centre.registry.events.append(
+                documents.MergeChanged(merge_id="mrg-1", state="failed", reason="a test").to(
+                    "lab-0"
+                )
+            )
+            agent.until(lambda: "a test" in str(agent.status().get("outcome")))
+        assert agent.error is None
+        events = [line["event"] for line in agent.log()]
+        assert events.count("certificate.renewed") >= 2
+        renewed = read_credentials(IdentityFiles(config.state).credentials).certificate
+        assert renewed.not_valid_after_utc > first.not_valid_after_utc
+
+
+def test_a_lab_that_is_turned_away_says_why(tmp_path: Path) -> None:
     with Centre(tmp_path / "centre") as centre:
         config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
         with running(config) as agent:
             agent.until(lambda: agent.status().get("phase") == "watching")
-        other = config.model_copy(update={"state": tmp_path / "other"})
-        with pytest.raises((IdentityError, ConflictError), match="lab-0"):
-            run(other, threading.Event())
-        failed = json.loads((tmp_path / "other" / "status.json").read_text())
-        assert failed["phase"] == "failed"
+            with OperatorClient(centre.config.state) as operator:
+                operator.revoke("lab-0", "stolen laptop")
+            agent.thread.join(20)
+        assert isinstance(agent.error, IdentityError)
+        assert "revoked: stolen laptop" in str(agent.error)
+
+
+def test_a_name_that_is_not_the_certificates_fails_fast(tmp_path: Path) -> None:
+    config = site(tmp_path / "lab", "127.0.0.1:9").model_copy(update={"site": "dog-lab"})
+    with pytest.raises(
+        ConfigurationError, match="is the certificate of 'lab-0'; set site = \"lab-0\""
+    ):
+        run(config, threading.Event())
 
 
 def test_an_empty_share_of_the_data_is_an_error_with_a_remedy(tmp_path: Path) -> None:
@@ -356,3 +409,15 @@ def test_two_agents_in_one_folder(tmp_path: Path) -> None:
                 ConflictError, match=r"another agent \(process \d+\) runs in this state folder"
             ):
                 run(config, threading.Event())
+
+
+def test_a_coordinator_that_was_set_up_anew_is_another_one(tmp_path: Path) -> None:
+    with Centre(tmp_path / "centre") as centre:
+        config = site(tmp_path / "lab", centre.address, training=TrainingConfig(epochs=1))
+        port = int(centre.address.rpartition(":")[2])
+    with Centre(tmp_path / "anew", port):
+        with pytest.raises(IdentityError, match=r"set up anew, ask for an invitation"):
+            run(config, threading.Event())
+        again = site(tmp_path / "other", centre.address, training=TrainingConfig(epochs=1))
+        with running(again) as agent:
+            agent.until(lambda: agent.status().get("phase") == "watching")

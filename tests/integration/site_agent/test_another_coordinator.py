@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rootstock.common.errors import IdentityError
+from rootstock.common.errors import ConflictError, IdentityError
 from rootstock.common.identity.keys import fingerprint
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.registry.records import Submission
@@ -17,6 +17,7 @@ from rootstock.site_agent.agent import run
 from rootstock.site_agent.config import SiteConfig, TrainingConfig
 from tests.support.agent_thread import Running, running, site
 from tests.support.centre import Centre
+from tests.support.identities import join_coordinator
 from tests.support.questions import answered, ask, reported
 
 
@@ -38,13 +39,14 @@ def visit(config: SiteConfig, then: Callable[[Running], object] = until_watching
     return [str(line["event"]) for line in agent.log()[before:]]
 
 
-def remove_known_key(config: SiteConfig) -> None:
-    """Do what the refusal of another coordinator says."""
-    with pytest.raises(
-        IdentityError, match=r"remove .*coordinator\.pub: the teacher net"
-    ) as raised:
+def leave_for(config: SiteConfig) -> None:
+    """Join the coordinator of the configuration: it is not the one that the lab has joined."""
+    with pytest.raises(IdentityError, match="what answers there is not the coordinator"):
         run(config, threading.Event())
-    Path(str(raised.value).split("remove ")[1].split(": ")[0]).unlink()
+    with pytest.raises(ConflictError, match=r"remove .*tls\.pem and join again") as raised:
+        join_coordinator(config.coordinator, config.site, config.state)
+    Path(str(raised.value).split("remove ")[1].split(" and ")[0]).unlink()
+    join_coordinator(config.coordinator, config.site, config.state)
 
 
 def teacher_at(centre: Centre) -> tuple[Submission, TeacherManifest]:
@@ -70,7 +72,7 @@ def test_a_lab_ships_to_another_coordinator_and_goes_back(tmp_path: Path, seed: 
         assert "evaluation.begun" in visit(lab(tmp_path, first), answer)
 
         there = lab(tmp_path, second)
-        remove_known_key(there)
+        leave_for(there)
         events = visit(there)
         one, other = teacher_at(first)[1], teacher_at(second)[1]
         assert (one == other) == (seed == 0)
@@ -88,7 +90,7 @@ def test_a_lab_ships_to_another_coordinator_and_goes_back(tmp_path: Path, seed: 
         assert refined is not None
         assert second.registry.uploads.refinement(refined.manifest_digest) is not None
 
-        remove_known_key(lab(tmp_path, first))
+        leave_for(lab(tmp_path, first))
         events = visit(lab(tmp_path, first))
         assert not {"training.begun", "upload.begun", "evaluation.begun"} & set(events)
         assert len(first.registry.submissions.all()) == len(second.registry.submissions.all()) == 1
@@ -125,10 +127,10 @@ def test_a_state_folder_of_an_earlier_version_is_its_coordinator_s(
         age(config.state, first)
         assert (config.state / "cursor.json").exists()
         if other_first:
-            remove_known_key(lab(tmp_path, second))
+            leave_for(lab(tmp_path, second))
             assert "upload.acknowledged" in visit(lab(tmp_path, second))
             assert "evaluation.begun" in visit(lab(tmp_path, second), question(second, tmp_path)[1])
-            remove_known_key(config)
+            leave_for(config)
         events = visit(config)
         assert not {"training.begun", "upload.begun", "evaluation.begun"} & set(events)
         assert adopted.read_text() == cursor
@@ -137,16 +139,16 @@ def test_a_state_folder_of_an_earlier_version_is_its_coordinator_s(
 
 
 def test_what_a_coordinator_has_lost_is_shipped_again(tmp_path: Path) -> None:
-    """Its database was put back from a backup of before: its own receipt proves nothing."""
+    """It was put back from a backup of before: its own receipt proves nothing."""
     with Centre(tmp_path / "centre") as centre:
         port = int(centre.address.rpartition(":")[2])
         config = lab(tmp_path, centre)
+    shutil.copytree(tmp_path / "centre", tmp_path / "backup")
+    with Centre(tmp_path / "centre", port) as centre:
         visit(config)
         manifest = teacher_at(centre)[1]
-    for path in (tmp_path / "centre").glob("registry.sqlite*"):
-        path.unlink()
-    shutil.rmtree(tmp_path / "centre" / "artifacts")
-    (tmp_path / "centre" / "plan.json").unlink()
+    shutil.rmtree(tmp_path / "centre")
+    (tmp_path / "backup").rename(tmp_path / "centre")
     with Centre(tmp_path / "centre", port) as centre:
         events = visit(config)
         assert teacher_at(centre)[1] == manifest
@@ -162,10 +164,10 @@ def test_an_agent_that_runs_notices_another_coordinator_at_the_address(tmp_path:
         agent.thread.start()
         until_watching(agent)
     try:
-        with Centre(tmp_path / "second", port) as second:
+        with Centre(tmp_path / "second", port):
             agent.thread.join(30)
             assert isinstance(agent.error, IdentityError)
-            assert fingerprint(second.key.public_key) in str(agent.error)
+            assert "what answers there is not the coordinator" in str(agent.error)
     finally:
         agent.stop.set()
         agent.thread.join(30)

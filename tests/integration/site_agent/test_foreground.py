@@ -70,7 +70,7 @@ def test_an_agent_tells_what_it_does_and_status_whether_it_runs(tmp_path: Path) 
         with site_run(toml, output) as agent:
             until(lambda: b"waits for the coordinator" in output.read_bytes())
             shown = output.read_text()
-            for stage in ("joins 127.0.0.1", "trains the teacher net", "ships the teacher net"):
+            for stage in ("calls 127.0.0.1", "trains the teacher net", "ships the teacher net"):
                 assert stage in shown
             assert all(line[2] == line[5] == ":" for line in shown.splitlines())
             assert json.loads(rootstock(*status, "--json").stdout)["runs"] is True
@@ -134,7 +134,9 @@ def test_a_category_that_is_taken_is_known_before_anything_is_trained(tmp_path: 
         (submission,) = centre.registry.submissions.all()
         found = Operation(OperationKind.FOUND, "digit-0", "classification")
         centre.registry.merges.queue(submission.id, [found])
-        second = first.model_copy(update={"site": "lab-1", "state": tmp_path / "second"})
+        second = site(
+            tmp_path / "second", centre.address, site="lab-1", training=TrainingConfig(epochs=2)
+        )
         with running(second) as agent:
             agent.thread.join(60)
         assert isinstance(agent.error, RefusedError)

@@ -5,7 +5,12 @@ import pytest
 from rootstock.common.config import check
 from rootstock.common.distillation.settings import MethodName
 from rootstock.common.errors import ConfigurationError
-from rootstock.coordinator.config import CoordinatorConfig, DistillationConfig, HistoryConfig
+from rootstock.coordinator.config import (
+    CoordinatorConfig,
+    DistillationConfig,
+    HistoryConfig,
+    ServerConfig,
+)
 
 BASE: dict[str, object] = {
     "net": "animals",
@@ -17,6 +22,16 @@ BASE: dict[str, object] = {
 def configured(**distillation: object) -> DistillationConfig:
     values = {**BASE, "distillation": distillation}
     return check(values, CoordinatorConfig, source="coordinator.toml").distillation
+
+
+@pytest.mark.parametrize(("join_listen", "good"), [("127.0.0.1:2", True), ("127.0.0.1:1", False)])
+def test_listeners_have_a_port_each(join_listen: str, good: bool) -> None:
+    values = {"listen": "127.0.0.1:1", "join_listen": join_listen}
+    if good:
+        assert ServerConfig.model_validate(values).join_listen == join_listen
+        return
+    with pytest.raises(ValueError, match="a port of its own"):
+        ServerConfig.model_validate(values)
 
 
 def test_every_method_can_be_chosen() -> None:

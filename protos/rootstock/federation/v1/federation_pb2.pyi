@@ -6,23 +6,19 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class JoinRequest(_message.Message):
-    __slots__ = ("site", "public_key", "agent_version")
-    SITE_FIELD_NUMBER: _ClassVar[int]
-    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
-    AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
-    site: str
-    public_key: bytes
-    agent_version: str
-    def __init__(self, site: _Optional[str] = ..., public_key: _Optional[bytes] = ..., agent_version: _Optional[str] = ...) -> None: ...
+class RenewCertificateRequest(_message.Message):
+    __slots__ = ("certificate_request",)
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    certificate_request: bytes
+    def __init__(self, certificate_request: _Optional[bytes] = ...) -> None: ...
 
-class JoinResponse(_message.Message):
-    __slots__ = ("net", "coordinator_public_key")
-    NET_FIELD_NUMBER: _ClassVar[int]
-    COORDINATOR_PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
-    net: str
-    coordinator_public_key: bytes
-    def __init__(self, net: _Optional[str] = ..., coordinator_public_key: _Optional[bytes] = ...) -> None: ...
+class RenewCertificateResponse(_message.Message):
+    __slots__ = ("certificate", "authority")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    authority: bytes
+    def __init__(self, certificate: _Optional[bytes] = ..., authority: _Optional[bytes] = ...) -> None: ...
 
 class VersionRange(_message.Message):
     __slots__ = ("minimum", "maximum")

@@ -34,11 +34,6 @@ class FederationStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Join = channel.unary_unary(
-                '/rootstock.federation.v1.Federation/Join',
-                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.SerializeToString,
-                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.FromString,
-                _registered_method=True)
         self.GetPlan = channel.unary_unary(
                 '/rootstock.federation.v1.Federation/GetPlan',
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanRequest.SerializeToString,
@@ -74,17 +69,15 @@ class FederationStub:
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.SerializeToString,
                 response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.FromString,
                 _registered_method=True)
+        self.RenewCertificate = channel.unary_unary(
+                '/rootstock.federation.v1.Federation/RenewCertificate',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateResponse.FromString,
+                _registered_method=True)
 
 
 class FederationServicer:
     """Missing associated documentation comment in .proto file."""
-
-    def Join(self, request, context):
-        """Binds a site's name to its public key. The first key wins; the same key may join again.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
 
     def GetPlan(self, request, context):
         """Negotiates the protocol version and returns the plan.
@@ -135,14 +128,16 @@ class FederationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewCertificate(self, request, context):
+        """Signs a new certificate for the caller, before the one that it calls with expires.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FederationServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Join': grpc.unary_unary_rpc_method_handler(
-                    servicer.Join,
-                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.FromString,
-                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.SerializeToString,
-            ),
             'GetPlan': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPlan,
                     request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetPlanRequest.FromString,
@@ -178,6 +173,11 @@ def add_FederationServicer_to_server(servicer, server):
                     request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.FromString,
                     response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.SerializeToString,
             ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'rootstock.federation.v1.Federation', rpc_method_handlers)
@@ -188,33 +188,6 @@ def add_FederationServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Federation:
     """Missing associated documentation comment in .proto file."""
-
-    @staticmethod
-    def Join(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/rootstock.federation.v1.Federation/Join',
-            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinRequest.SerializeToString,
-            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.JoinResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def GetPlan(request,
@@ -395,6 +368,33 @@ class Federation:
             '/rootstock.federation.v1.Federation/ReportEvaluation',
             rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.SerializeToString,
             rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.federation.v1.Federation/RenewCertificate',
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

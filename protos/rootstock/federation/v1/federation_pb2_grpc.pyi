@@ -5,8 +5,8 @@ The wire between a site agent and the coordinator.
 
 Documents that are signed or stored by content (manifests, the plan, entries) travel as their
 canonical JSON bytes, so that what is hashed is what is read; everything live is protobuf.
-Every call carries metadata: rootstock-site, rootstock-time, rootstock-nonce,
-rootstock-signature-bin (Ed25519 over site, method, time and nonce).
+The connection is mutual TLS: who calls is whom the client's certificate names,
+spiffe://NET/site/NAME. How a lab gets one is rootstock/join/v1.
 """
 
 from collections import abc as _abc
@@ -37,8 +37,6 @@ class FederationStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FederationAsyncStub: ...
-    Join: _grpc.UnaryUnaryMultiCallable[_federation_pb2.JoinRequest, _federation_pb2.JoinResponse]
-    """Binds a site's name to its public key. The first key wins; the same key may join again."""
     GetPlan: _grpc.UnaryUnaryMultiCallable[_federation_pb2.GetPlanRequest, _federation_pb2.GetPlanResponse]
     """Negotiates the protocol version and returns the plan."""
     BeginUpload: _grpc.UnaryUnaryMultiCallable[_federation_pb2.BeginUploadRequest, _federation_pb2.BeginUploadResponse]
@@ -53,12 +51,12 @@ class FederationStub:
     """Events for this site after the cursor, then live ones, with heartbeats in between."""
     ReportEvaluation: _grpc.UnaryUnaryMultiCallable[_federation_pb2.ReportEvaluationRequest, _federation_pb2.ReportEvaluationResponse]
     """Numbers, and the digest of a refined adapter uploaded before. At least once; keyed by id."""
+    RenewCertificate: _grpc.UnaryUnaryMultiCallable[_federation_pb2.RenewCertificateRequest, _federation_pb2.RenewCertificateResponse]
+    """Signs a new certificate for the caller, before the one that it calls with expires."""
 
 @_typing.type_check_only
 class FederationAsyncStub(FederationStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Join: _aio.UnaryUnaryMultiCallable[_federation_pb2.JoinRequest, _federation_pb2.JoinResponse]  # type: ignore[assignment]
-    """Binds a site's name to its public key. The first key wins; the same key may join again."""
     GetPlan: _aio.UnaryUnaryMultiCallable[_federation_pb2.GetPlanRequest, _federation_pb2.GetPlanResponse]  # type: ignore[assignment]
     """Negotiates the protocol version and returns the plan."""
     BeginUpload: _aio.UnaryUnaryMultiCallable[_federation_pb2.BeginUploadRequest, _federation_pb2.BeginUploadResponse]  # type: ignore[assignment]
@@ -73,16 +71,10 @@ class FederationAsyncStub(FederationStub):
     """Events for this site after the cursor, then live ones, with heartbeats in between."""
     ReportEvaluation: _aio.UnaryUnaryMultiCallable[_federation_pb2.ReportEvaluationRequest, _federation_pb2.ReportEvaluationResponse]  # type: ignore[assignment]
     """Numbers, and the digest of a refined adapter uploaded before. At least once; keyed by id."""
+    RenewCertificate: _aio.UnaryUnaryMultiCallable[_federation_pb2.RenewCertificateRequest, _federation_pb2.RenewCertificateResponse]  # type: ignore[assignment]
+    """Signs a new certificate for the caller, before the one that it calls with expires."""
 
 class FederationServicer(metaclass=_abc_1.ABCMeta):
-    @_abc_1.abstractmethod
-    def Join(
-        self,
-        request: _federation_pb2.JoinRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_federation_pb2.JoinResponse, _abc.Awaitable[_federation_pb2.JoinResponse]]:
-        """Binds a site's name to its public key. The first key wins; the same key may join again."""
-
     @_abc_1.abstractmethod
     def GetPlan(
         self,
@@ -138,5 +130,13 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.ReportEvaluationResponse, _abc.Awaitable[_federation_pb2.ReportEvaluationResponse]]:
         """Numbers, and the digest of a refined adapter uploaded before. At least once; keyed by id."""
+
+    @_abc_1.abstractmethod
+    def RenewCertificate(
+        self,
+        request: _federation_pb2.RenewCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_federation_pb2.RenewCertificateResponse, _abc.Awaitable[_federation_pb2.RenewCertificateResponse]]:
+        """Signs a new certificate for the caller, before the one that it calls with expires."""
 
 def add_FederationServicer_to_server(servicer: FederationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -89,6 +89,26 @@ class OperatorStub:
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RetireHeadsRequest.SerializeToString,
                 response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishedHeads.FromString,
                 _registered_method=True)
+        self.Invite = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/Invite',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.InviteRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.InviteResponse.FromString,
+                _registered_method=True)
+        self.ListMembers = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/ListMembers',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ListMembersResponse.FromString,
+                _registered_method=True)
+        self.SetSiteEnabled = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/SetSiteEnabled',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.SetSiteEnabledRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.SetSiteEnabledResponse.FromString,
+                _registered_method=True)
+        self.RevokeMember = channel.unary_unary(
+                '/rootstock.operator.v1.Operator/RevokeMember',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RevokeMemberRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RevokeMemberResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServicer:
@@ -170,6 +190,34 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Invite(self, request, context):
+        """Invites someone to join under a name, once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMembers(self, request, context):
+        """Lists sites and operators, and who is invited.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSiteEnabled(self, request, context):
+        """Refuses a site's calls, or takes them again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeMember(self, request, context):
+        """Revokes every certificate of a site or an operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -227,6 +275,26 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.RetireHeads,
                     request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RetireHeadsRequest.FromString,
                     response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishedHeads.SerializeToString,
+            ),
+            'Invite': grpc.unary_unary_rpc_method_handler(
+                    servicer.Invite,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.InviteRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.InviteResponse.SerializeToString,
+            ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ListMembersRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'SetSiteEnabled': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSiteEnabled,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.SetSiteEnabledRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.SetSiteEnabledResponse.SerializeToString,
+            ),
+            'RevokeMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeMember,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RevokeMemberRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RevokeMemberResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -526,6 +594,114 @@ class Operator:
             '/rootstock.operator.v1.Operator/RetireHeads',
             rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RetireHeadsRequest.SerializeToString,
             rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.PublishedHeads.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Invite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/Invite',
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.InviteRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.InviteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/ListMembers',
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ListMembersRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSiteEnabled(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/SetSiteEnabled',
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.SetSiteEnabledRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.SetSiteEnabledResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.operator.v1.Operator/RevokeMember',
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RevokeMemberRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_operator_dot_v1_dot_operator__pb2.RevokeMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,11 +4,9 @@ from rootstock.common.errors import ConfigurationError
 from rootstock.common.transport.channel import (
     CLIENT_OPTIONS,
     MAX_MESSAGE_BYTES,
-    SERVER_OPTIONS,
     Address,
-    open_channel,
     parse_address,
-    require_loopback,
+    server_options,
 )
 from rootstock.common.weights.manifest import MAX_MANIFEST_BYTES
 
@@ -37,23 +35,25 @@ def test_other_forms_are_refused_with_examples(text: str) -> None:
         parse_address(text)
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1"])
-def test_loopback_may_be_plaintext(text: str) -> None:
-    assert str(require_loopback(text)) == text
-
-
 @pytest.mark.parametrize(
-    "text", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "example.org:1", "localhost.example.org:1"]
+    ("text", "loopback", "unspecified"),
+    [
+        ("127.9.9.9:1", True, False),
+        ("localhost:1", True, False),
+        ("[::1]:1", True, False),
+        ("0.0.0.0:1", False, True),
+        ("[::]:1", False, True),
+        ("10.0.0.1:1", False, False),
+        ("localhost.example.org:1", False, False),
+    ],
 )
-def test_other_addresses_need_tls(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"has no TLS.*ssh -L"):
-        require_loopback(text)
-    with pytest.raises(ConfigurationError, match="has no TLS"):
-        open_channel(text)
+def test_an_address_says_who_can_reach_it(text: str, loopback: bool, unspecified: bool) -> None:
+    address = parse_address(text)
+    assert (address.loopback, address.unspecified) == (loopback, unspecified)
 
 
 def test_both_sides_agree() -> None:
-    client, server = dict(CLIENT_OPTIONS), dict(SERVER_OPTIONS)
+    client, server = dict(CLIENT_OPTIONS), dict(server_options())
     for options in (client, server):
         assert options["grpc.max_receive_message_length"] == MAX_MESSAGE_BYTES
     assert MAX_MESSAGE_BYTES > 2 * MAX_MANIFEST_BYTES

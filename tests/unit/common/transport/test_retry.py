@@ -4,6 +4,7 @@ import time
 import pytest
 
 from rootstock.common.errors import (
+    BusyError,
     ConfigurationError,
     IntegrityError,
     RootstockError,
@@ -54,6 +55,18 @@ def test_patience_ends_with_the_peers_own_error() -> None:
     with pytest.raises(UnreachableError, match="gone"):
         retrying(patience_seconds=0.1, longest_seconds=0.001)(peer)
     assert peer.calls > 1
+
+
+def test_a_busy_peer_is_left_alone_for_as_long_as_it_asks() -> None:
+    waits: list[float] = []
+    peer = Peer(BusyError("no room", retry_seconds=0.2), 3)
+    policy = retrying(
+        longest_seconds=0.01, first_seconds=0.001, on_retry=lambda _, s: waits.append(s)
+    )
+    began = time.monotonic()
+    assert policy(peer) == "answer"
+    assert time.monotonic() - began >= 0.6
+    assert all(0.2 <= seconds <= 0.21 for seconds in waits)
 
 
 def test_waits_are_uniform_up_to_a_growing_cap() -> None:

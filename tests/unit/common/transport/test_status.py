@@ -7,8 +7,12 @@ from rootstock.common import errors
 from rootstock.common.errors import RootstockError
 from rootstock.common.transport.channel import open_channel
 from rootstock.common.transport.status import MAX_DETAILS, abort_status, error_from_rpc
-from rootstock.protos.rootstock.federation.v1.federation_pb2 import GetPlanRequest, JoinRequest
+from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
+    BeginUploadRequest,
+    GetPlanRequest,
+)
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from tests.support.identities import client_credentials
 from tests.support.transport_server import Server
 
 Wire = tuple[Server, FederationStub]
@@ -23,20 +27,20 @@ def tree(root: type[RootstockError] = RootstockError) -> Iterator[type[Rootstock
 
 def fail(stub: FederationStub) -> RootstockError:
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Join(JoinRequest(site="lab"), timeout=10)
+        stub.BeginUpload(BeginUploadRequest(manifest=b"lab"), timeout=10)
     return error_from_rpc(caught.value)
 
 
 def test_the_whole_tree_crosses_the_wire(wire: Wire) -> None:
     server, stub = wire
-    assert len(list(tree())) == 16
+    assert len(list(tree())) == 17
     for kind in tree():
         server.error = kind("blob 'ä' has 5 bytes,\nthe limit is 4; send less")
         error = fail(stub)
         assert type(error) is kind
         assert str(error) == "blob 'ä' has 5 bytes,\nthe limit is 4; send less"
     server.error = None
-    assert stub.Join(JoinRequest(site="lab"), timeout=10).net == "lab"
+    assert stub.BeginUpload(BeginUploadRequest(manifest=b"lab"), timeout=10).upload_id == "lab"
 
 
 def test_a_class_that_the_map_does_not_know_crosses_as_its_base(wire: Wire) -> None:
@@ -56,7 +60,7 @@ def test_long_messages_are_cut_and_not_lost(wire: Wire) -> None:
 
 
 def test_a_server_that_is_not_there_is_unreachable() -> None:
-    channel = open_channel("127.0.0.1:9")
+    channel = open_channel("127.0.0.1:9", client_credentials())
     error = fail(FederationStub(channel))
     channel.close()
     assert type(error) is errors.UnreachableError
@@ -71,7 +75,7 @@ def test_a_method_that_the_server_lacks_is_a_version_error(wire: Wire) -> None:
 
 def test_a_message_above_the_cap_is_a_limit_error(wire: Wire) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        wire[1].Join(JoinRequest(public_key=bytes(5 << 20)), timeout=10)
+        wire[1].BeginUpload(BeginUploadRequest(manifest=bytes(5 << 20)), timeout=10)
     assert type(error_from_rpc(caught.value)) is errors.LimitError
 
 

@@ -30,6 +30,7 @@ from rootstock.common.transport.status import error_from_rpc
 from rootstock.common.transport.upload import upload_blob, upload_requests
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import DownloadResponse, UploadRequest
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
+from tests.support.identities import client_credentials
 from tests.support.transport_server import Server
 
 Wire = tuple[Server, FederationStub]
@@ -210,7 +211,7 @@ def test_a_silent_coordinator_is_left(wire: Wire, source: Path) -> None:
 
 
 def test_a_coordinator_that_is_not_there_is_unreachable(source: Path) -> None:
-    channel = open_channel("127.0.0.1:9")
+    channel = open_channel("127.0.0.1:9", client_credentials())
     with pytest.raises(UnreachableError, match="UNAVAILABLE"):
         upload(FederationStub(channel), source)
     channel.close()

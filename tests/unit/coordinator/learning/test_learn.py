@@ -36,12 +36,11 @@ from rootstock.coordinator.learning.operations import Operations
 from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.own_samples import categories_in, read_own
 from rootstock.coordinator.merges.pending import growth_plan
-from rootstock.coordinator.merges.result import COORDINATOR
 from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.merges.samples import FewSamples, few_samples
 from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.paths import StatePaths, samples_area
-from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
+from rootstock.coordinator.registry import COORDINATOR, Merge, MergeState, SubmissionState
 from tests.support import digits_lab
 from tests.support.coordinator_context import receive, teacher
 from tests.support.in_process_jobs import InThisProcess

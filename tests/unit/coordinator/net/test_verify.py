@@ -12,7 +12,7 @@ from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.net.fingerprint import outputs, written
 from rootstock.coordinator.net.objects import write_tree
 from rootstock.coordinator.net.verify import verify_version
-from rootstock.coordinator.registry import MergeState, SubmissionState
+from rootstock.coordinator.registry import Access, MergeState, SubmissionState
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import merge_runner
 
@@ -188,3 +188,12 @@ def test_a_submission_that_its_site_did_not_sign(context: CoordinatorContext) ->
     runner = merge_runner(context)
     asyncio.run(runner.carry(merge.id))
     assert rules(context, 1) == ["every module traces to a signed submission"]
+
+
+def test_a_submission_is_verified_with_the_key_that_its_site_had_then(
+    founded: CoordinatorContext,
+) -> None:
+    registry = founded.registry
+    token = registry.invitations.create("cat-lab", Access.SITE, 3600.0, again=True)
+    registry.invitations.redeem(token, SigningKey.generate().public_key)
+    assert rules(founded, 1) == []

@@ -74,7 +74,7 @@ def test_listeners_hear_after_the_commit_whom_it_concerns(registry: Registry) ->
     expected = [
         (Change(sites=frozenset({"cat-lab"})), 1),
         (Change(everyone=True), 2),
-        (Change(), 2),
+        (Change(members=True), 2),
     ]
     assert expected == heard
 

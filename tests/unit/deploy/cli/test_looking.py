@@ -128,9 +128,10 @@ def test_an_operator_s_command_makes_no_other_key(looking: Looking, command: Com
 LOCKING = """
 import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("INSERT INTO sites VALUES ('cow-lab-2', x'00', 0)")
+columns = "INSERT INTO sites (name, public_key, joined_at) VALUES"
+connection.execute(f"{columns} ('cow-lab-2', x'00', 0)")
 connection.execute("BEGIN IMMEDIATE")
-connection.execute("INSERT INTO sites VALUES ('pig-lab', x'00', 0)")
+connection.execute(f"{columns} ('pig-lab', x'00', 0)")
 print("locked", flush=True)
 time.sleep(600)
 """

@@ -14,14 +14,15 @@ import grpc
 import pytest
 
 from rootstock.common.errors import IdentityError, RootstockError
-from rootstock.common.identity.keys import SigningKey
 from rootstock.common.transport.status import abort_status
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1 import federation_pb2_grpc as rpc
 from rootstock.site_agent.config import NetworkConfig
+from rootstock.site_agent.identity import IdentityFiles
 from rootstock.site_agent.wire.client import CoordinatorClient
 from rootstock.site_agent.wire.watch import Watcher
 from tests.support import digits_lab
+from tests.support.identities import client_credentials, server_credentials
 
 Script = Callable[["Stalling", pb.WatchRequest, Any], Iterator[pb.WatchResponse]]
 
@@ -31,9 +32,6 @@ class Stalling(rpc.FederationServicer):
         self.script = script
         self.cursors: list[int] = []
         self.instances: set[str] = set()
-
-    def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinResponse:  # noqa: N802
-        return pb.JoinResponse(coordinator_public_key=digits_lab.COORDINATOR.public_key)
 
     def Watch(  # noqa: N802
         self, request: pb.WatchRequest, context: Any
@@ -54,12 +52,14 @@ def watching(
     servicer = Stalling(script)  # type: ignore[abstract]  # gRPC answers the other calls
     server = grpc.server(ThreadPoolExecutor(8))
     rpc.add_FederationServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_secure_port("127.0.0.1:0", server_credentials())
     server.start()
     settings = NetworkConfig(retry_cap_seconds=0.1, idle_seconds=0.5).model_copy(update=network)
     config = digits_lab.config(tmp_path, coordinator=f"127.0.0.1:{port}", network=settings)
     errors: list[BaseException] = []
-    client = CoordinatorClient(config, SigningKey.generate(), threading.Event(), lambda *_: None)
+    config = config.model_copy(update={"site": "lab"})
+    client_credentials().write(IdentityFiles(config.state).credentials)
+    client = CoordinatorClient(config, threading.Event(), lambda *_: None)
     try:
         with Watcher(client, cursor, lambda e, _: errors.append(e)) as watcher:
             yield watcher, servicer, errors

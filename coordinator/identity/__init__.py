@@ -1,0 +1,1 @@
+"""Who may call: the net's certificate authority, invitations, certificates, revocation."""

@@ -1,0 +1,1 @@
+"""Those who are invited, and the coordinator."""
