@@ -98,6 +98,13 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         file.write(data)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed writers of a file left beside it; the caller is its only writer."""
+    with storage_errors(path):
+        for left in path.parent.glob(f".{path.name}.*.aside"):
+            left.unlink(missing_ok=True)
+
+
 def read_capped(path: Path, limit: int, *, what: str) -> bytes:
     """Read a small file; one of more than `limit` bytes is refused, as being no such thing."""
     with storage_errors(path), path.open("rb") as file:

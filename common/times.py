@@ -15,6 +15,13 @@ def instant(seconds: float, timespec: str = "milliseconds") -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)
 
 
+def checked(moment: str) -> str:
+    """Return a moment that a peer sent; ValueError if it is not one as `now` returns it."""
+    if datetime.fromisoformat(moment).astimezone(UTC).isoformat(timespec="milliseconds") != moment:
+        raise ValueError("it is no moment in UTC, to the millisecond")
+    return moment
+
+
 def readable(moment: str) -> str:
     """Return a moment as people read it: 2026-11-29 14:02:11 UTC."""
     return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -63,21 +63,25 @@ def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
 
     ConflictError if another process has it open, if its store is another coordinator's, or if labs
     have seen another plan than the configuration's; NotFoundError if the key that labs know is
-    missing.
+    missing; StorageError if the database is damaged, or is an older one than the log's head.
     """
     paths = StatePaths(config)
     with only_one(paths.state, "coordinator"):
         key = signing_key(paths)
         registry = Registry(paths.database)
         try:
+            registry.check()
             store = open_store(paths.artifacts, paths.cache, began=paths.plan.exists())
             claim_store(store, key.public_key, paths.artifacts)
             plan = publish_plan(config, store, paths.plan)
             move_samples(registry, store, plan.content_digest())
             sweep_areas(registry, store)
-            yield CoordinatorContext(
+            context = CoordinatorContext(
                 registry=registry, store=store, plan=plan, key=key, config=config
             )
+            context.log.check()
+            registry.subscribe(context.log.keep)
+            yield context
         finally:
             registry.close()
 

@@ -17,7 +17,8 @@ from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.growth.operations import Offer, Operation, OperationKind, Refusal, decide
 from rootstock.coordinator.net.objects import read_teacher, submitted
 from rootstock.coordinator.net.reader import NetReader
-from rootstock.coordinator.paths import job_area, samples_area
+from rootstock.coordinator.paths import StatePaths, job_area, samples_area
+from rootstock.coordinator.provenance.signed_log import SignedLog
 from rootstock.coordinator.registry import (
     Merge,
     MergeState,
@@ -46,6 +47,11 @@ class CoordinatorContext:
     def net(self) -> NetReader:
         """The net versions."""
         return NetReader(self.registry, self.store)
+
+    @cached_property
+    def log(self) -> SignedLog:
+        """The log of what made the net what it is."""
+        return SignedLog(self.registry.log, self.key, StatePaths(self.config).log_head)
 
     def teacher(self, submission: Submission) -> TeacherManifest:
         """Return the manifest of a submission."""

@@ -42,6 +42,7 @@ class StatePaths:
         self.plan = self.state / "plan.json"
         self.heads = self.state / "heads.json"
         self.history = self.state / "history"
+        self.log_head = self.state / "log-head.json"
         self.key = self.state / "identity" / "coordinator.key"
         self.authority_key = self.state / "identity" / "ca.key"
         self.authority = self.state / "identity" / "ca.pem"

@@ -19,6 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from rootstock.common.errors import RootstockError, StorageError
 
@@ -70,7 +71,13 @@ def print_result(value: dict[str, Any], *shown: RenderableType, as_json: bool) -
         print_json(value)
         return
     for each in shown:
-        RESULT.print(each, soft_wrap=isinstance(each, str))
+        # What a peer or a file said is in texts, too: it neither colours nor moves the cursor.
+        text = _printable(each) if isinstance(each, str) else each
+        RESULT.print(text, soft_wrap=isinstance(each, str | Text), markup=False)
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -85,7 +92,7 @@ def print_plain(*lines: str) -> None:
 
 def note(text: str) -> None:
     """Print something that the operator should know on standard error."""
-    PEOPLE.print(f"note: {text}", soft_wrap=True)
+    PEOPLE.print(f"note: {_printable(text)}", soft_wrap=True, markup=False)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ anywhere, and resumes from there::
       downloads/    task modules and adapters to evaluate
       cursors/      FP.json: the last event that was dealt with, of the coordinator whose key has
                     the fingerprint FP
+      log-heads/    FP.json: the last head of that coordinator's log, and each time that it did not
+                    continue the one before: see rootstock.site_agent.coordinator_log
       agent.log     JSON lines
       status.json   what it is doing, for people and progress bars
 """
@@ -37,13 +39,16 @@ from rootstock.common.failpoints import failpoint
 from rootstock.common.files import only_one, storage_errors
 from rootstock.common.identity.keys import fingerprint, load
 from rootstock.common.logs import Log, open_log
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.coordinator_log import CoordinatorLog
 from rootstock.site_agent.evaluation.answer import answer
 from rootstock.site_agent.identity import IdentityFiles, coordinator_key
 from rootstock.site_agent.lab import AgentLab, set_up_torch
 from rootstock.site_agent.spool import older_layout
-from rootstock.site_agent.spool.documents import EvaluationReport
+from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.state import (
     Status,
@@ -63,7 +68,7 @@ from rootstock.site_agent.teacher.train import (
     withdraw_others,
 )
 from rootstock.site_agent.wire import messages
-from rootstock.site_agent.wire.client import CoordinatorClient, Published
+from rootstock.site_agent.wire.client import CoordinatorClient, OnBytes, Published
 from rootstock.site_agent.wire.renewal import Renewal
 from rootstock.site_agent.wire.upload import Shipment, readable, what_was_sent
 from rootstock.site_agent.wire.watch import Watcher
@@ -124,6 +129,7 @@ class _Agent:
         self._client = CoordinatorClient(config, stop, self._on_retry)
         self._key = load(IdentityFiles(config.state).signing_key)
         self._coordinator_key = coordinator_key(config)
+        self._coordinator_log = CoordinatorLog(config.state, self._coordinator_key)
         self._watcher: Watcher | None = None
         self._watching = status.outcome or "waits for the coordinator"
 
@@ -142,6 +148,7 @@ class _Agent:
         try:
             self._status.progress("joining", message=f"calls {config.coordinator}")
             self._reach()
+            self._follow_log()
             with Renewal(self._client, self._on_renewed, self._on_renewal_failed):
                 lab = self._teach_and_ship(spool, device)
                 lab.look_at_data()
@@ -159,6 +166,25 @@ class _Agent:
                 f"{self._config.coordinator} has not answered for {patience:g} s: {error}; check "
                 "the address, and that the coordinator runs there"
             ) from error
+
+    def _follow_log(self, receipt: SignedReceipt | None = None) -> None:
+        """Check that the coordinator's log continues what is known of it, and has a receipt in it.
+
+        IdentityError if not: nothing more is shipped until the lab's operator says so.
+        """
+        head = ""
+        try:
+            if receipt is not None:
+                receipt.verify_logged(self._coordinator_key)
+                head = receipt.head
+            self._coordinator_log.follow(self._client.log_head, head)
+        except (RefusedError, IdentityError) as error:
+            known = self._coordinator_log.known()
+            rewritten = known is not None and known.rewrite is not None
+            event = "log.rewritten" if rewritten else "log.not_followed"
+            self._log.error(event, reason=str(error))
+            # No refusal, which would concern one shipment.
+            raise IdentityError(str(error)) from error
 
     def _teach_and_ship(self, spool: Spool, device: torch.device) -> AgentLab:
         """Train and ship under the plan as it is; again if its heads are replaced meanwhile."""
@@ -188,7 +214,7 @@ class _Agent:
         backup since, it has it no longer.
         """
         try:
-            if not entry.acknowledged or Shipment(self._client, entry).is_received():
+            if not entry.acknowledged or self._shipment(entry).is_received():
                 return spool.queue(entry)
         except RefusedError as error:  # it may only be shipped again under other heads
             self._log.warning("upload.refused", manifest=entry.digest, reason=str(error))
@@ -221,7 +247,6 @@ class _Agent:
                 ),
             ),
             warn=lambda text: log.warning("lab.warning", reason=text),
-            key=self._key,
             spool=spool,
             status=self._status,
             log=log,
@@ -267,6 +292,8 @@ class _Agent:
         other candidates are reported without the adapter, and a refused report's reason as a
         failure, or the merge would wait for ever.
         """
+        if spool.entries() or spool.reports():
+            self._follow_log()
         for entry in spool.entries():
             if entry.manifest.kind == "teacher":
                 self._hear("")  # that was an earlier teacher's
@@ -311,12 +338,14 @@ class _Agent:
                 sentence += f": {sent} of {readable(total)}, the coordinator holds the rest"
             self._status.progress("shipping", done, total, sentence)
 
-        shipment = Shipment(self._client, entry, on_bytes)
+        shipment = self._shipment(entry, on_bytes)
         try:
             receipt = shipment.send()
             failpoint("receipt.arrived")
         finally:
             spool.note_sent(entry, shipment.sent)
+        # Before it counts as acknowledged, so that whoever starts next looks at it, too.
+        self._follow_log(receipt)
         entry = spool.acknowledge(entry, receipt)
         self._log.info(
             "upload.acknowledged",
@@ -328,6 +357,11 @@ class _Agent:
         )
         if entry.manifest.kind == "teacher":
             self._status.shipped = what_was_sent(entry.sent, entry.size)
+
+    def _shipment(self, entry: SpoolEntry, on_bytes: OnBytes = lambda *_: None) -> Shipment:
+        net = key_id(self._coordinator_key)
+        signature = sign_manifest(self._key, entry.manifest_bytes, net)
+        return Shipment(self._client, entry, signature, on_bytes)
 
     def _watch(self, lab: AgentLab) -> None:
         path = cursor_file(self._config.state, self._coordinator_key)
@@ -351,6 +385,9 @@ class _Agent:
                     f"(instance {instance[:64]}), and the newer one stays; stop it if this one is "
                     "to run, and give each lab a name and a key of its own"
                 )
+            case messages.Reopened():
+                self._follow_log()
+                log.info("watch.reopened")
             case messages.EvaluationAsked():
                 answer(lab, event)
                 self._ship(lab.spool)

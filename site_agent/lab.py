@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from rootstock.common.errors import ConfigurationError, DataError, NotFoundError
-from rootstock.common.identity.keys import SigningKey
 from rootstock.common.logs import Log
 from rootstock.common.nets.architectures import input_shape
 from rootstock.common.nets.spec import TaskSpec
@@ -111,7 +110,6 @@ class Lab:
 class AgentLab(Lab):
     """What the parts of an agent share besides."""
 
-    key: SigningKey
     spool: Spool
     status: StatusFile
     log: Log
@@ -152,8 +150,8 @@ class AgentLab(Lab):
             self.log.warning("data.unusable", reason=str(error))
 
     def commit(self, staging: Path, manifest: Manifest, run: str) -> SpoolEntry:
-        """Sign a manifest and put it and its blobs into the spool."""
-        return self.spool.commit(staging, manifest, self.key.sign(manifest.canonical()), run)
+        """Put a manifest and its blobs into the spool."""
+        return self.spool.commit(staging, manifest, run)
 
     def progress(self, phase: str, what: str) -> OnProgress:
         """Return what long work calls with its steps."""

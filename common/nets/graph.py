@@ -151,9 +151,12 @@ class VersionCommit(Document):
     """What was done: merge id, operation, category, task, site, submission, errors, seconds."""
     created_at: str = Field(max_length=64)
     """ISO 8601 in UTC."""
+    net: Digest | None = Field(default=None, exclude_if=lambda net: net is None)
+    """SHA-256 of the coordinator's public key. Not written in commits from before there were
+    statements: they keep their digests."""
     signature: str = Field(default="", pattern=r"^([0-9a-f]{128})?$")
-    """Ed25519 by the coordinator over `signed_bytes`, in hex."""
+    """Ed25519 by the coordinator, in hex: see `common.provenance.statements`."""
 
     def signed_bytes(self) -> bytes:
-        """Return what the signature is over: the canonical form with an empty signature."""
+        """Return what the signature of a commit without a net is over: all but the signature."""
         return self.model_copy(update={"signature": ""}).canonical()

@@ -14,6 +14,8 @@ from rootstock.common.artifacts.gc import Collection
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.nets.graph import ModuleRef, NetTree
 from rootstock.common.protocol import Heads
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.weights.manifest import BlobEntry, Recipe, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.collector import Collector
@@ -145,7 +147,8 @@ class Operations:
         context, registry, document = self._context, self._registry, manifest.canonical()
         registry.sites.join(COORDINATOR, context.key.public_key)
         digest = context.store.put_bytes(document)
-        signature = context.key.sign(document)
+        net = key_id(context.key.public_key)
+        signature = sign_manifest(context.key, document, net)
         upload = registry.uploads.begin(manifest, document, signature, open_limit=1)
         registry.uploads.receive(upload.id, context.receipt(digest, upload.id))
         if registry.submissions.get(upload.id).state is SubmissionState.RECEIVED:

@@ -12,6 +12,7 @@ from rootstock.common.errors import ConflictError
 from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.graph import ModuleRef, NetTree, VersionCommit
 from rootstock.common.nets.spec import Setting
+from rootstock.common.provenance.statements import sign_version
 from rootstock.coordinator.context import CoordinatorContext, plain
 from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.growth.version import grown, task_ref
@@ -116,8 +117,7 @@ def commit(
         merge=record,
         created_at=times.now(),
     )
-    signature = context.key.sign(unsigned.signed_bytes()).hex()
-    signed = unsigned.model_copy(update={"signature": signature})
+    signed = sign_version(context.key, unsigned)
     digest = context.store.put_bytes(signed.canonical())
     failpoint("commit.stored")
     news = VersionCommitted(

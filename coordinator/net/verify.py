@@ -9,13 +9,16 @@ import torch
 from rootstock.common.documents import Document
 from rootstock.common.errors import IntegrityError, NotFoundError, RootstockError
 from rootstock.common.files import file_digest
-from rootstock.common.identity.keys import verify
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.graph import NetTree, VersionCommit
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.log import LogKind
+from rootstock.common.provenance.statements import verify_manifest, verify_version_commit
 from rootstock.common.weights.manifest import TeacherManifest, parse_manifest
 from rootstock.coordinator.net.fingerprint import agrees, outputs, written
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.registry import Registry
+from rootstock.coordinator.registry.entries import UPGRADE
 
 _TRACED = "every module traces to a signed submission"
 
@@ -37,19 +40,19 @@ def verify_version(
     twice: its outputs are compared with those of the version that added it, bit by bit, and with
     its merge's record. A broken blob is named and hides nothing else.
     """
-    verification = _Verification(view, number)
-    verification.run(coordinator_key, probe=probe)
+    verification = _Verification(view, number, coordinator_key)
+    verification.run(probe=probe)
     return verification.problems
 
 
 class _Verification:
     """Checks a version and its parents, and collects what is wrong."""
 
-    def __init__(self, view: NetReader, number: int) -> None:
-        self._view, self._number = view, number
+    def __init__(self, view: NetReader, number: int, coordinator_key: bytes) -> None:
+        self._view, self._number, self._key = view, number, coordinator_key
         self.problems: list[Problem] = []
 
-    def run(self, coordinator_key: bytes, *, probe: bool) -> None:
+    def run(self, *, probe: bool) -> None:
         newest: NetTree | None = None
         child: tuple[VersionCommit, NetTree] | None = None
         checked: set[str] = set()
@@ -58,8 +61,7 @@ class _Verification:
             where = f"v{step}"
             try:
                 commit, tree = self._view.commit(step), self._view.tree(step)
-                signature, what = bytes.fromhex(commit.signature), f"the commit of version {step}"
-                verify(coordinator_key, signature, commit.signed_bytes(), what=what)
+                verify_version_commit(self._key, commit)
             except RootstockError as error:
                 self._report("commit and tree are signed", where, str(error))
                 return
@@ -160,7 +162,8 @@ class _Verification:
     def _check_submission(self, tree: NetTree, digest: str, where: str) -> None:
         """Compare the modules that a tree says are a submission's with its signed manifest."""
         try:
-            parsed = parse_manifest(_signed_manifest(self._view.registry, digest))
+            net = key_id(self._key)
+            parsed = parse_manifest(_signed_manifest(self._view.registry, digest, net))
         except RootstockError as error:
             self._report(_TRACED, f"{where} {digest}", str(error))
             return
@@ -178,15 +181,21 @@ def _join(commit: VersionCommit) -> tuple[str, str]:
     return str(commit.merge.get("category")), str(commit.merge.get("task"))
 
 
-def _signed_manifest(registry: Registry, digest: str) -> bytes:
-    """Return a submission's manifest, signed by a key that its site has or had."""
+def _signed_manifest(registry: Registry, digest: str, net: str) -> bytes:
+    """Return a submission's manifest, signed for the net by a key that its site has or had."""
     upload = registry.uploads.find(digest)
     if upload is None or upload.receipt is None:
         raise NotFoundError(f"no submission with manifest {digest} was received")
+    entered = registry.log.last(LogKind.RECEIVED, upload.id)
+    old = entered is not None and entered.by == UPGRADE
+
+    def check(key: bytes) -> bytes:
+        what = f"manifest {digest}"
+        verify_manifest(key, upload.signature, upload.manifest, net, what=what, old=old)
+        return upload.manifest
+
     present, *former = registry.sites.keys_of(upload.site)
     for key in former:
         with suppress(IntegrityError):
-            verify(key, upload.signature, upload.manifest, what=f"manifest {digest}")
-            return upload.manifest
-    verify(present, upload.signature, upload.manifest, what=f"manifest {digest}")
-    return upload.manifest
+            return check(key)
+    return check(present)

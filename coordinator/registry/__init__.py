@@ -18,6 +18,7 @@ from rootstock.coordinator.registry.documents import Event, NewEvent
 from rootstock.coordinator.registry.evaluations import Evaluations, evaluation_id
 from rootstock.coordinator.registry.events import Events
 from rootstock.coordinator.registry.invitations import Invitations
+from rootstock.coordinator.registry.log import Log
 from rootstock.coordinator.registry.merges import MergeFields, Merges
 from rootstock.coordinator.registry.records import (
     Access,
@@ -98,6 +99,7 @@ class Registry:
         self.evaluations = Evaluations(self._database, clock)
         self.versions = Versions(self._database, clock)
         self.events = Events(self._database, clock)
+        self.log = Log(self._database, clock)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener(change)` after every commit, in the committing thread.
@@ -105,6 +107,10 @@ class Registry:
         `change` says whom it concerns. Returns a function that ends the subscription.
         """
         return self._database.subscribe(listener)
+
+    def check(self) -> None:
+        """Read all of the database for damage; StorageError if there is any."""
+        self._database.check()
 
     def close(self) -> None:
         """Give back every connection; committed work needs no closing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import NotFoundError
@@ -60,19 +60,18 @@ class Certificates(Subject):
 
 def revoke_all(session: Session, name: str, access: Access, now: float, reason: str) -> int:
     """Revoke every certificate of a member within the caller's transaction."""
-    revoked = session.scalars(
-        update(CertificateRow)
-        .where(
-            CertificateRow.name == name,
-            same_kind(CertificateRow, access),
-            CertificateRow.revoked_at.is_(None),
-            CertificateRow.expires_at > now,
-        )
-        .values(revoked_at=now, reason=reason)
-        .returning(CertificateRow.serial)
+    # Row by row: the log records what a session has changed.
+    valid = select(CertificateRow).where(
+        CertificateRow.name == name,
+        same_kind(CertificateRow, access),
+        CertificateRow.revoked_at.is_(None),
+        CertificateRow.expires_at > now,
     )
+    revoked = session.scalars(valid).all()
+    for row in revoked:
+        row.revoked_at, row.reason = now, reason
     session.info["members"] = True
-    return len(revoked.all())
+    return len(revoked)
 
 
 def same_kind(

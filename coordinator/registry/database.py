@@ -23,6 +23,7 @@ from rootstock.common.errors import (
     MissingExtraError,
     StorageError,
 )
+from rootstock.coordinator.registry.entries import LOG_REVISION, adopt, record_changes
 from rootstock.coordinator.registry.migrate import migrate, require_present
 from rootstock.coordinator.registry.records import R, record
 
@@ -44,18 +45,22 @@ class Change:
     """Ids of the submissions and merges that changed, but for an upload's or a job's progress."""
     members: bool = False
     """Whether it changed who may call: certificates, disabled sites."""
+    logged: bool = False
+    """Whether entries were appended to the log."""
 
 
 Listener = Callable[[Change], None]
 
 
 class _WritingSession(Session):
-    """Collects the subjects of the rows that it writes."""
+    """Collects the rows that it writes, and their subjects."""
 
 
 @event.listens_for(_WritingSession, "after_flush")
 def _collect(session: Session, _: object) -> None:
-    subjects = {getattr(row, "subject", None) for row in (*session.new, *session.dirty)}
+    rows = [*session.new, *session.dirty]
+    session.info.setdefault("rows", {}).update({id(row): row for row in rows})
+    subjects = {getattr(row, "subject", None) for row in rows}
     session.info.setdefault("ids", set()).update(subjects - {None})
 
 
@@ -93,7 +98,9 @@ class Database:
                         require_present(connection)
                 else:
                     with self._engine.begin() as connection:
-                        migrate(connection)
+                        before = migrate(connection)
+                        if before is not None and before < LOG_REVISION:
+                            adopt(connection)
         except BaseException:
             self.close()
             raise
@@ -113,7 +120,8 @@ class Database:
     def write(self) -> Iterator[Session]:
         """Yield a session in one transaction, committed at the end or not at all.
 
-        Listeners hear of it afterwards, in this thread.
+        What it changes of the net is entered into the log with it, whoever writes what. Listeners
+        hear of it afterwards, in this thread.
         """
         if self._read_only:
             raise RuntimeError("the database was opened to be read only")
@@ -121,6 +129,9 @@ class Database:
         try:
             with self._failures(), session, session.begin():
                 yield session
+                session.flush()
+                logged = record_changes(session, session.info.get("rows", {}).values())
+                session.info["logged"] = logged > 0
         finally:
             # After a failure as well: a commit whose answer was lost has happened.
             change = Change(
@@ -128,6 +139,7 @@ class Database:
                 everyone=bool(session.info.get("everyone", False)),
                 ids=frozenset(session.info.get("ids", ())),
                 members=bool(session.info.get("members", False)),
+                logged=bool(session.info.get("logged", False)),
             )
             self._tell(change)
 
@@ -147,6 +159,20 @@ class Database:
                 self._listeners.remove(listener)
 
         return end
+
+    def check(self) -> None:
+        """Read all of a SQLite database for damage; StorageError if there is any."""
+        if self._engine.dialect.name != "sqlite":
+            return  # a server looks after its files
+        with self._failures(), self._reading.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(5)").scalars().all()
+        if found != ["ok"]:
+            where = self._url.render_as_string(hide_password=True)
+            damage = "; ".join(" ".join(str(each).split()) for each in found)
+            raise StorageError(
+                f"the database {where} is damaged ({damage}); check its disk, and put back a "
+                "backup of this file"
+            )
 
     def close(self) -> None:
         """Give back every connection."""

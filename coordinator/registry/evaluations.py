@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, LargeBinary, select, type_coerce
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import NotFoundError
@@ -60,6 +60,18 @@ class Evaluations(Subject):
         with self._database.read() as session:
             return record(Evaluation, _get(session, evaluation))
 
+    def documents(self, evaluation: str) -> tuple[bytes, bytes | None]:
+        """Return request and report as they are stored; NotFoundError if there is no such one."""
+        query = select(
+            type_coerce(EvaluationRow.request, LargeBinary),
+            type_coerce(EvaluationRow.report, LargeBinary),
+        ).where(EvaluationRow.id == evaluation)
+        with self._database.read() as session:
+            row = session.execute(query).one_or_none()
+        if row is None:
+            raise _missing(evaluation)
+        return row[0], row[1]
+
     def unanswered(self, site: str) -> list[Evaluation]:
         """Return a site's requests that have no report yet."""
         return self._all(EvaluationRow.site == site, EvaluationRow.report.is_(None))
@@ -79,5 +91,9 @@ class Evaluations(Subject):
 def _get(session: Session, evaluation: str, *, lock: bool = False) -> EvaluationRow:
     row = session.get(EvaluationRow, evaluation, with_for_update=lock)
     if row is None:
-        raise NotFoundError(f"no evaluation '{evaluation}'; watch for the requests of this site")
+        raise _missing(evaluation)
     return row
+
+
+def _missing(evaluation: str) -> NotFoundError:
+    return NotFoundError(f"no evaluation '{evaluation}'; watch for the requests of this site")

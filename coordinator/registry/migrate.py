@@ -27,16 +27,19 @@ def alembic_config(connection: Connection | None = None) -> Config:
     return config
 
 
-def migrate(connection: Connection) -> None:
-    """Apply what is missing, within the caller's transaction; refuse a newer Rootstock's."""
+def migrate(connection: Connection) -> str | None:
+    """Apply what is missing, within the caller's transaction; refuse a newer Rootstock's.
+
+    Returns the revision of before, None of a new database.
+    """
     revision = _revision(connection)
     if revision is not None and revision not in _revisions():
         raise _other(connection, revision)
-    if revision == newest():
-        return
-    from alembic import command
+    if revision != newest():
+        from alembic import command
 
-    command.upgrade(alembic_config(connection), "head")
+        command.upgrade(alembic_config(connection), "head")
+    return revision
 
 
 def require_present(connection: Connection) -> None:

@@ -293,3 +293,19 @@ class EventRow(Base):
     kind: Mapped[str]
     payload: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[float]
+
+
+class LogRow(Base):
+    """An entry of the log, and the hashes of the perfect subtrees of which it is the last."""
+
+    __tablename__ = "log"
+    __table_args__ = (Index("log_by_subject", "kind", "about", "index"),)
+
+    index: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    about: Mapped[str]
+    """Id of the entry's subject; a change of the log itself wakes nobody."""
+    entry: Mapped[bytes] = mapped_column(LargeBinary)
+    """Its canonical form, over which the tree is."""
+    hashes: Mapped[bytes] = mapped_column(LargeBinary)
+    """32 bytes a level, from the leaf upwards."""

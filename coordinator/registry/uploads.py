@@ -59,6 +59,8 @@ class Uploads(Subject):
                     _require_few_merges(session, manifest.site, merge_limit)
             if row is not None:
                 row.touched_at = now
+                if row.receipt is None:
+                    row.signature = signature  # the site may have joined again with another key
                 return record(Upload, row)
             kind = "submission" if isinstance(manifest, TeacherManifest) else "refinement"
             row = UploadRow(

@@ -92,7 +92,8 @@ class Federation(FederationServicer):
     ) -> pb.CommitUploadResponse:
         """End an upload with a receipt."""
         receipt = await self._uploads.commit(caller(), request.upload_id)
-        return pb.CommitUploadResponse(receipt=receipt_message(receipt))
+        logged = await asyncio.to_thread(self._context.log.receipt, request.upload_id)
+        return pb.CommitUploadResponse(receipt=receipt_message(receipt, logged))
 
     def Download(
         self, request: pb.DownloadRequest, _context: Any
@@ -112,6 +113,16 @@ class Federation(FederationServicer):
             take_report, self._context.registry, caller(), evaluation_report(request)
         )
         return pb.ReportEvaluationResponse(first=first)
+
+    async def GetLogHead(
+        self, request: pb.GetLogHeadRequest, _context: Any
+    ) -> pb.GetLogHeadResponse:
+        """Sign a head of the log, and prove that it continues the one that the lab knows."""
+        log = self._context.log
+        head, proof = await asyncio.to_thread(
+            log.continuing, request.known_size, request.size or None
+        )
+        return pb.GetLogHeadResponse(head=head, proof=proof)
 
     async def RenewCertificate(
         self, request: pb.RenewCertificateRequest, _context: Any

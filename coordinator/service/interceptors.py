@@ -17,6 +17,7 @@ from rootstock.common.transport.status import abort_status
 from rootstock.coordinator.identity.guard import Caller, Guard
 from rootstock.coordinator.identity.rate import RateLimit
 from rootstock.coordinator.registry import Access
+from rootstock.coordinator.registry.entries import ACTING
 
 FEDERATION = "/rootstock.federation.v1.Federation/"
 OPERATOR = "/rootstock.operator.v1.Operator/"
@@ -121,6 +122,7 @@ class CallInterceptor(ErrorInterceptor):
         member = self._guard.caller(certificate)
         _require_access(member, method)
         _CALLER.set(member.name)
+        ACTING.set(f"{'site' if member.access is Access.SITE else 'operator'}/{member.name}")
         with self._counted(member.name, method):
             async with self._guard.during(member):
                 yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rootstock.coordinator.provenance.signed_log import LoggedReceipt
 from rootstock.coordinator.registry import Event, Receipt
 from rootstock.coordinator.registry.documents import (
     EvaluationReport,
@@ -16,13 +17,16 @@ from rootstock.coordinator.registry.documents import (
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 
-def receipt_message(receipt: Receipt) -> pb.Receipt:
-    """Return a receipt's message."""
+def receipt_message(receipt: Receipt, logged: LoggedReceipt) -> pb.Receipt:
+    """Return a receipt's message, with the proof that it is in the log."""
     return pb.Receipt(
         manifest_digest=receipt.manifest_digest,
         submission_id=receipt.subject,
         received_at=receipt.received_at,
         signature=receipt.signature,
+        head=logged.head,
+        entry=logged.entry,
+        inclusion=logged.proof,
     )
 
 

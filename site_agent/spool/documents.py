@@ -12,7 +12,12 @@ from rootstock.common.identity import keys
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import Name
 from rootstock.common.protocol import receipt_bytes
+from rootstock.common.provenance.log import MAX_HEAD_BYTES, LogEntry, LogKind, opened_head
+from rootstock.common.provenance.merkle import MAX_PROOF, leaf_hash, verify_inclusion
 from rootstock.common.weights.manifest import Digest
+
+MAX_ENTRY = 1 << 16
+"""Characters of an entry about a receipt: it has some 500."""
 
 MeanIou = Annotated[float | None, Field(ge=0, le=100)]
 """Percent; None where images are labelled, not pixels."""
@@ -26,6 +31,14 @@ class SignedReceipt(Document):
     received_at: str = Field(min_length=1, max_length=64)
     signature: str = Field(pattern=r"^[0-9a-f]{128}$")
     """Ed25519, in hex, over `receipt_bytes`."""
+    head: str = Field(default="", max_length=MAX_HEAD_BYTES, exclude_if=lambda head: not head)
+    """Of the log with this receipt in it, sealed; older receipts have none."""
+    entry: str = Field(default="", max_length=MAX_ENTRY, exclude_if=lambda entry: not entry)
+    """What the log says of it, canonical JSON."""
+    inclusion: tuple[Digest, ...] = Field(
+        default=(), max_length=MAX_PROOF, exclude_if=lambda proof: not proof
+    )
+    """The proof that the log has the entry, hashes in hex."""
 
     def verify(self, manifest_digest: str, coordinator_key: bytes) -> None:
         """Raise IntegrityError if it is for another manifest, or signed by another key."""
@@ -36,6 +49,23 @@ class SignedReceipt(Document):
             )
         signed = receipt_bytes(self.manifest_digest, self.submission_id, self.received_at)
         keys.verify(coordinator_key, bytes.fromhex(self.signature), signed, what="the receipt")
+
+    def verify_logged(self, coordinator_key: bytes) -> None:
+        """Raise RefusedError unless it is in the log whose head came with it."""
+        head = opened_head(self.head.encode(), coordinator_key, what="the receipt's head")
+        entry = LogEntry.parse(self.entry.encode(), what="receipt's entry in the log")
+        said = entry.kind, entry.subject, entry.facts.get("manifest")
+        if said != (LogKind.RECEIVED, self.submission_id, self.manifest_digest):
+            raise IntegrityError(
+                f"the receipt of {self.submission_id} came with an entry about {said}"
+            )
+        verify_inclusion(
+            leaf_hash(self.entry.encode()),
+            entry.index,
+            head.size,
+            [bytes.fromhex(each) for each in self.inclusion],
+            bytes.fromhex(head.root),
+        )
 
 
 class CalibratedError(Calibration):

@@ -5,7 +5,7 @@ its key. Another coordinator's `evl-0001` is another question, and its receipt p
 
     spool/
       staging/<random>/               being written; never shipped
-      entries/<manifest digest>/      manifest.json, signature, run, blobs/<digest>;
+      entries/<manifest digest>/      manifest.json, run, blobs/<digest>;
                                       coordinator: FP of the one that it waits for;
                                       sent.FP, once begun
       acknowledged/<…>/               the same and receipt.FP.json for each coordinator that has it:
@@ -45,13 +45,12 @@ WAITS_FOR = "coordinator"
 
 @dataclass(frozen=True)
 class SpoolEntry:
-    """A signed manifest and its blobs, all on the disk."""
+    """A manifest and its blobs, all on the disk."""
 
     folder: Path
     manifest: Manifest
     manifest_bytes: bytes
-    signature: bytes
-    """What is shipped; the signature is the site's, over the bytes."""
+    """What is shipped; signed then, for the coordinator that gets it."""
     run: str
     """What it came from (digest of plan and settings, or an evaluation's id), so that it is not
     made twice."""
@@ -141,11 +140,10 @@ class Spool:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def commit(self, staging: Path, manifest: Manifest, signature: bytes, run: str) -> SpoolEntry:
+    def commit(self, staging: Path, manifest: Manifest, run: str) -> SpoolEntry:
         """Turn the blobs in a folder of `self.staging` into an entry, durably and in one step.
 
-        Every blob of the manifest is there, flushed, named by digest. The signature is the site's,
-        over `manifest.canonical()`; for `run` see `SpoolEntry`.
+        Every blob of the manifest is there, flushed, named by digest; for `run` see `SpoolEntry`.
         """
         for blob in manifest.blobs():
             path = staging / blob.digest
@@ -163,7 +161,6 @@ class Spool:
                 for blob in manifest.blobs():
                     (staging / blob.digest).replace(aside / "blobs" / blob.digest)
                 sync_folder(aside / "blobs")
-                write_bytes(aside / "signature", signature)
                 write_bytes(aside / "run", run.encode())
                 write_bytes(aside / WAITS_FOR, self._name.encode())
                 write_bytes(aside / "manifest.json", manifest.canonical())
@@ -346,11 +343,10 @@ def read_entry(folder: Path, coordinator: str) -> SpoolEntry:
     FileNotFoundError or NotADirectoryError says that it is not whole.
     """
     data = read_capped(folder / "manifest.json", MAX_MANIFEST_BYTES, what="manifest")
-    signature = read_capped(folder / "signature", _MAX_DOCUMENT_BYTES, what="signature")
     run = read_capped(folder / "run", _MAX_DOCUMENT_BYTES, what="name of a run")
     manifest = parse_manifest(data)
     if manifest.content_digest() != folder.name:
         raise IntegrityError(
             f"{folder}: the manifest has digest {manifest.content_digest()}, not its name"
         )
-    return SpoolEntry(folder, manifest, data, signature, run.decode(errors="replace"), coordinator)
+    return SpoolEntry(folder, manifest, data, run.decode(errors="replace"), coordinator)

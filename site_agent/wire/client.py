@@ -39,6 +39,7 @@ from rootstock.common.weights.manifest import BlobEntry
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1.federation_pb2_grpc import FederationStub
 from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.coordinator_log import LogAnswer
 from rootstock.site_agent.identity import IdentityFiles, identity_of, site_credentials
 from rootstock.site_agent.spool.documents import EvaluationReport
 from rootstock.site_agent.state import check
@@ -248,6 +249,12 @@ class CoordinatorClient:
             )
 
         return self.patient(once, damaged_tries=DAMAGED_TRIES)
+
+    def log_head(self, known_size: int, size: int = 0) -> LogAnswer:
+        """Ask for a head of the coordinator's log, the newest by default; nothing is verified."""
+        request = pb.GetLogHeadRequest(known_size=known_size, size=size)
+        answer = self.patient(lambda: self.unary(self.stub.GetLogHead, request))
+        return LogAnswer(answer.head, list(answer.proof))
 
     def report(self, report: EvaluationReport) -> bool:
         """Send numbers; False if the coordinator knew them already."""

@@ -86,6 +86,11 @@ class Superseded:
 
 
 @dataclass(frozen=True)
+class Reopened:
+    """The watch stream is open after a break or a try that failed: much may have changed."""
+
+
+@dataclass(frozen=True)
 class SubmissionChanged:
     """A submission has another state."""
 
@@ -132,6 +137,7 @@ class VersionCommitted:
 Event = (
     EvaluationAsked
     | Superseded
+    | Reopened
     | SubmissionChanged
     | MergeChanged
     | SamplesForgotten
@@ -169,6 +175,9 @@ def receipt(message: pb.Receipt) -> SignedReceipt:
             submission_id=message.submission_id,
             received_at=message.received_at,
             signature=message.signature.hex(),
+            head=message.head,
+            entry=message.entry,
+            inclusion=[each.hex() for each in message.inclusion],
         )
 
 

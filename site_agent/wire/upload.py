@@ -20,16 +20,17 @@ from rootstock.site_agent.wire.client import DAMAGED_TRIES, CoordinatorClient, O
 class Shipment:
     """The upload of one entry, over as many tries as it takes, by a client that knows the plan.
 
-    `on_bytes` is called with the bytes that the coordinator has, those it had before included, and
-    with those in all. `sent` are bytes of blobs that went over the wire, by earlier runs of the
-    agent as well; `left_out` those of the blobs on their way that are not sent, as the coordinator
-    has them.
+    `signature` is the site's of the manifest, for the coordinator's net. `on_bytes` is called with
+    the bytes that the coordinator has, those it had before included, and with those in all. `sent`
+    are bytes of blobs that went over the wire, by earlier runs of the agent as well; `left_out`
+    those of the blobs on their way that are not sent, as the coordinator has them.
     """
 
     def __init__(
         self,
         client: CoordinatorClient,
         entry: SpoolEntry,
+        signature: bytes,
         on_bytes: OnBytes = lambda _done, _total: None,
     ) -> None:
         self.entry = entry
@@ -37,6 +38,7 @@ class Shipment:
         self.sent = entry.sent
         self.left_out = 0
         self._client = client
+        self._signature = signature
         self._on_bytes = on_bytes
 
     def send(self) -> SignedReceipt:
@@ -90,7 +92,7 @@ class Shipment:
 
     def _begin(self) -> pb.BeginUploadResponse:
         request = pb.BeginUploadRequest(
-            manifest=self.entry.manifest_bytes, signature=self.entry.signature, leaves_out=True
+            manifest=self.entry.manifest_bytes, signature=self._signature, leaves_out=True
         )
         begun: pb.BeginUploadResponse = self._client.unary(self._client.stub.BeginUpload, request)
         return begun

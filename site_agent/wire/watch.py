@@ -17,7 +17,7 @@ from rootstock.common.transport.status import error_from_rpc
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.wire import messages
 from rootstock.site_agent.wire.client import CoordinatorClient, OnRetry, waited_for
-from rootstock.site_agent.wire.messages import Event
+from rootstock.site_agent.wire.messages import Event, Reopened
 
 _MAX_WAITING = 1000
 """Events in the queue before the stream is left to wait: the coordinator keeps the rest."""
@@ -49,6 +49,7 @@ class Watcher:
         self._closing = threading.Event()
         self._reopening = threading.Event()
         self._call: grpc.Call | None = None
+        self._tried = False
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def __enter__(self) -> Watcher:
@@ -98,6 +99,7 @@ class Watcher:
     def _stream(self) -> None:
         self._client.require_certificate()
         self._reopening.clear()
+        again, self._tried = self._tried, True
         request = pb.WatchRequest(cursor=self._cursor, instance=self._instance)
         call = self._client.stub.Watch(request)
         self._call = call
@@ -107,6 +109,8 @@ class Watcher:
         try:
             with watch:
                 for message in call:
+                    if not worked and again:
+                        self._put(Received(0, Reopened()))
                     worked = True
                     watch.progress()
                     if self._closing.is_set():

@@ -124,7 +124,7 @@ def test_a_coordinator_carries_it_on(
     require(log[1:], promised["commands"]["log"]["versions"])
     assert log[0]["merge"]["approved"] == "golden"
     verified = opening.answer(config, "net", "verify")
-    assert verified == {"ok": True, "version": head + 1, "problems": []}
+    assert verified == {"ok": True, "version": head + 1, "unsigned": 0, "problems": []}
 
 
 def _status(state: Path) -> operator_pb2.GetStatusResponse:

@@ -9,6 +9,8 @@ from pathlib import Path
 from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.identity.keys import SigningKey, load_or_create
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.weights.manifest import Recipe, TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig
 from rootstock.coordinator.context import CoordinatorContext
@@ -65,7 +67,8 @@ def receive(
     public_key = manifest.site.encode().ljust(32) if key is None else key.public_key
     registry.sites.join(manifest.site, public_key)
     document = manifest.canonical()
-    signature = b"signature" if key is None else key.sign(document)
+    net = key_id(context.key.public_key)
+    signature = b"signature" if key is None else sign_manifest(key, document, net)
     context.store.put_bytes(document)
     upload = registry.uploads.begin(manifest, document, signature, open_limit=4)
     receipt = Receipt(upload.manifest_digest, upload.id, "2026-01-01T00:00:00+00:00", b"signed")

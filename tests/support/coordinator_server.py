@@ -21,6 +21,8 @@ from rootstock.common.identity.keys import SigningKey, load, load_or_create
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Limits, Plan
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.transport.channel import open_channel
 from rootstock.common.transport.chunks import Span
 from rootstock.common.transport.dedup import kept_spans
@@ -205,10 +207,13 @@ class Lab:
         )
         return Teacher(manifest.model_copy(update=changes), files)
 
+    def sign(self, document: bytes) -> bytes:
+        return sign_manifest(self.key, document, key_id(self.coordinator_key))
+
     def begin(self, manifest: Manifest, *, leaves_out: bool = False) -> pb.BeginUploadResponse:
         document = manifest.canonical()
         request = pb.BeginUploadRequest(
-            manifest=document, signature=self.key.sign(document), leaves_out=leaves_out
+            manifest=document, signature=self.sign(document), leaves_out=leaves_out
         )
         answer: pb.BeginUploadResponse = self.call("BeginUpload", request)
         return answer

@@ -31,7 +31,7 @@ def lab_in(root: Path) -> LabSnapshot:
     with spool.staging() as staging:
         recipe = Recipe(name="compatible", settings={})
         manifest = build(digits_lab.lab(config, plan), net, digit_domains.data(), recipe, staging)
-        spool.commit(staging, manifest, digits_lab.KEY.sign(manifest.canonical()), "run")
+        spool.commit(staging, manifest, "run")
     rotation = write_blob(blobs, head.state_dict())
     heads = Heads(number=1, origin="test", task_modules={}, rotation=rotation)
     (own,) = stored_teachers(root / "state" / "spool")

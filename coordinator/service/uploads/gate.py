@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import IdentityError, NotFoundError, SchemaError
-from rootstock.common.identity.keys import verify
 from rootstock.common.protocol import Heads, Plan
+from rootstock.common.provenance.statements import verify_manifest
 from rootstock.common.weights.admission import admit_manifest
 from rootstock.common.weights.manifest import BlobEntry, Manifest, TeacherManifest, parse_manifest
 from rootstock.coordinator.registry import Registry
@@ -38,13 +38,13 @@ def samples_of(document: bytes) -> str | None:
     return None if shared is None else shared.blob.digest
 
 
-def own_manifest(registry: Registry, site: str, request: BeginUploadRequest) -> Manifest:
-    """Read a manifest that the calling site has signed as its own; any other is refused.
+def own_manifest(registry: Registry, site: str, request: BeginUploadRequest, net: str) -> Manifest:
+    """Read a manifest that the calling site has signed for this net; any other is refused.
 
     The signature comes first: nothing is parsed for whom it is not.
     """
     key = registry.sites.key_of(site) or b""
-    verify(key, request.signature, request.manifest, what="the manifest")
+    verify_manifest(key, request.signature, request.manifest, net, what="the manifest")
     manifest = parse_manifest(request.manifest)
     if manifest.site != site:
         raise IdentityError(

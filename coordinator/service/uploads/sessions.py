@@ -12,6 +12,7 @@ import structlog
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import NotFoundError, SchemaError, UnreachableError
 from rootstock.common.failpoints import failpoint
+from rootstock.common.provenance.envelope import key_id
 from rootstock.common.weights.manifest import BlobEntry, RefinementManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.paths import StatePaths, samples_area, signature_ref
@@ -66,8 +67,9 @@ class UploadSessions:
         upload = await asyncio.to_thread(self._open, site, request)
         failpoint("upload.begun")
         if upload.receipt is not None:
+            logged = await asyncio.to_thread(self._context.log.receipt, upload.id)
             return pb.BeginUploadResponse(
-                upload_id=upload.id, receipt=receipt_message(upload.receipt)
+                upload_id=upload.id, receipt=receipt_message(upload.receipt, logged)
             )
         missing = []
         for entry in blob_entries(request.manifest).values():
@@ -154,7 +156,8 @@ class UploadSessions:
 
     def _open(self, site: str, request: pb.BeginUploadRequest) -> Upload:
         context = self._context
-        manifest = own_manifest(context.registry, site, request)
+        net = key_id(context.key.public_key)
+        manifest = own_manifest(context.registry, site, request, net)
         entries = blob_entries(request.manifest).values()
         if self._uploads.find(hashlib.sha256(request.manifest).hexdigest()) is None:
             # What was begun or received under an earlier plan stays as it is.

@@ -8,7 +8,6 @@ from typing import Annotated, get_args
 
 import typer
 from google.protobuf.json_format import MessageToDict
-from rich.markup import escape
 
 from rootstock.common.config import check, load
 from rootstock.common.documents import Document
@@ -44,7 +43,7 @@ def status(config: Config, as_json: AsJson = False) -> None:
     with running(config) as operator:
         answer = operator.status()
     value = MessageToDict(answer, preserving_proto_field_name=True)
-    print_result(value, *status_tables(answer), escape(history_line(answer)), as_json=as_json)
+    print_result(value, *status_tables(answer), history_line(answer), as_json=as_json)
 
 
 @app.command()

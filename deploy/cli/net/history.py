@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from rootstock.common.times import readable
 from rootstock.deploy.cli.access import number_of, open_net
@@ -37,7 +38,7 @@ def log(
         {"digest": commit.content_digest(), **commit.model_dump(mode="json")} for commit in commits
     ]
     lines = (line for commit in commits for line in _log_lines(commit))
-    print_result({"versions": versions}, *lines, as_json=as_json)
+    print_result({"versions": versions}, *map(Text.from_markup, lines), as_json=as_json)
 
 
 def diff(
@@ -55,7 +56,7 @@ def diff(
         changes = difference(net.tree(old), net.tree(new))
     print_result(
         {"from": old, "to": new, **changes.as_json()},
-        *_diff_lines(changes, old, new),
+        *map(Text.from_markup, _diff_lines(changes, old, new)),
         as_json=as_json,
     )
 

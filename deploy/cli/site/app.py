@@ -18,6 +18,7 @@ from rootstock.deploy.cli.options import AsJson, SiteConfigFile
 from rootstock.deploy.cli.site.adapt import adapt
 from rootstock.deploy.cli.site.check import check
 from rootstock.deploy.cli.site.join import join
+from rootstock.deploy.cli.site.log import accept_log, log_status
 from rootstock.deploy.cli.site.sources import sources
 from rootstock.deploy.output import PEOPLE, StageLines, print_result
 from rootstock.site_agent.config import SiteConfig
@@ -52,7 +53,8 @@ def run(config: SiteConfigFile) -> None:
 @app.command()
 def status(config: SiteConfigFile, as_json: AsJson = False) -> None:
     """Say what the agent at this lab is doing, or what it did last."""
-    state = load(config, SiteConfig).state
+    settings = load(config, SiteConfig)
+    state = settings.state
     path = state / "status.json"
     runs = lock_owner(state) is not None
     if not path.exists():
@@ -78,7 +80,10 @@ def status(config: SiteConfigFile, as_json: AsJson = False) -> None:
     if answer.outcome and answer.outcome != answer.message:
         lines.append(f"  outcome    {answer.outcome}")
     lines.append(f"  at         {readable(answer.at)}")
-    print_result({**answer.model_dump(mode="json"), "runs": runs}, *lines, as_json=as_json)
+    log = log_status(settings)
+    lines += [f"  log        {line}" for line in log.lines]
+    value = {**answer.model_dump(mode="json"), "runs": runs, "log": log.value}
+    print_result(value, *lines, as_json=as_json)
 
 
 def _say(text: str) -> None:
@@ -97,3 +102,4 @@ app.command()(join)
 app.command()(check)
 app.command()(adapt)
 app.command()(sources)
+app.command()(accept_log)

@@ -32,6 +32,8 @@ from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.identity.keys import SigningKey, load_or_create
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.weights.manifest import BlobEntry, Recipe, TeacherManifest
 from rootstock.coordinator.config import (
     AcceptanceConfig,
@@ -192,7 +194,8 @@ class _Net:
         registry, document = self._registry, manifest.canonical()
         registry.sites.join(manifest.site, self._key.public_key)
         self._context.store.put_bytes(document)
-        upload = registry.uploads.begin(manifest, document, self._key.sign(document), open_limit=4)
+        signature = sign_manifest(self._key, document, key_id(self._context.key.public_key))
+        upload = registry.uploads.begin(manifest, document, signature, open_limit=4)
         receipt = Receipt(upload.manifest_digest, upload.id, "2026-01-01T00:00:00+00:00", b"-")
         registry.uploads.receive(upload.id, receipt)
         return registry.submissions.get(upload.id)

@@ -21,6 +21,8 @@ from rootstock.common.identity.credentials import Credentials, read_credentials
 from rootstock.common.identity.keys import load, load_or_create
 from rootstock.common.logs import log_to
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.transport.channel import channel_options, parse_address
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
@@ -200,14 +202,16 @@ def _upload_one(folder: Path, address: str, number: int, source: Path) -> int:
     client = CoordinatorClient(config, threading.Event(), lambda *_: None)
     client.plan()
     key = load(IdentityFiles(state).signing_key)
-    spool = Spool(state / "spool", lambda _: None, coordinator_key(config))
+    known = coordinator_key(config)
+    spool = Spool(state / "spool", lambda _: None, known)
     manifest = TeacherManifest.parse((source / "manifest.json").read_bytes(), what="manifest")
     manifest = manifest.model_copy(update={"site": state.name, "category": config.category})
     with spool.staging() as staging:
         for blob in manifest.blobs():
             (staging / blob.digest).hardlink_to(source / "blobs" / blob.digest)
-        entry = spool.commit(staging, manifest, key.sign(manifest.canonical()), "bench")
-    Shipment(client, entry).send()
+        entry = spool.commit(staging, manifest, "bench")
+    signature = sign_manifest(key, entry.manifest_bytes, key_id(known))
+    Shipment(client, entry, signature).send()
     client.close()
     return entry.size
 

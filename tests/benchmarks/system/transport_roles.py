@@ -16,11 +16,13 @@ from typing import Any
 import grpc
 
 from rootstock.common.artifacts.local import LocalStore
-from rootstock.common.identity.keys import load_or_create
+from rootstock.common.identity.keys import load, load_or_create
 from rootstock.common.logs import log_to
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import Plan
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.transport.channel import CLIENT_OPTIONS, server_options
 from rootstock.common.weights.manifest import Recipe, TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig, ServerConfig
@@ -34,7 +36,7 @@ from rootstock.coordinator.service.server import CoordinatorServer
 from rootstock.deploy.federation.enrol import enrol_site
 from rootstock.protos.rootstock.federation.v1 import federation_pb2
 from rootstock.site_agent.config import DataConfig, SiteConfig
-from rootstock.site_agent.identity import coordinator_key
+from rootstock.site_agent.identity import IdentityFiles, coordinator_key
 from rootstock.site_agent.spool.spool import Spool
 from rootstock.site_agent.teacher.package import write_blob
 from rootstock.site_agent.wire.client import CoordinatorClient
@@ -56,7 +58,7 @@ def prepare(folder: Path, payload_bytes: int) -> dict[str, Any]:
     spec = ArchitectureSpec(name="small-vgg", settings=settings, split="pool1")
     category_module, task_modules = initial_modules(spec, [TASK], seed=0)
     spool = Spool(folder / "site" / "spool", _say, coordinator=b"none yet")
-    key = load_or_create(folder / "site" / "identity" / "site.key")
+    load_or_create(IdentityFiles(folder / "site").signing_key)
     with spool.staging() as staging:
         category_blob = write_blob(staging, category_module.state_dict())
         task_blob = write_blob(staging, task_modules[TASK.name].state_dict())
@@ -77,7 +79,7 @@ def prepare(folder: Path, payload_bytes: int) -> dict[str, Any]:
             recipe=Recipe(name="untrained"),
             plan=plan.content_digest(),
         )
-        spool.commit(staging, manifest, key.sign(manifest.canonical()), "bench")
+        spool.commit(staging, manifest, "bench")
     (folder / "plan.json").write_bytes(plan.canonical())
     return {"payload_bytes": category_blob.size + task_blob.size}
 
@@ -138,9 +140,12 @@ def ship(folder: Path, address: str) -> dict[str, Any]:
         (stored,) = spool.all()
         entry = spool.queue(stored)
         assert entry is not None  # it was written whole
+        signature = sign_manifest(
+            load(IdentityFiles(state).signing_key), entry.manifest_bytes, key_id(known)
+        )
         memory = PeakMemory()
         begun = time.perf_counter()
-        receipt = Shipment(client, entry).send()
+        receipt = Shipment(client, entry, signature).send()
         seconds = time.perf_counter() - begun
         growth = memory.growth()
         receipt.verify(entry.digest, known)

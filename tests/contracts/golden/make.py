@@ -41,6 +41,8 @@ from rootstock.common.identity.keys import SigningKey, load_or_create
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.weights.manifest import AdapterEntry, Manifest, Recipe, RefinementManifest
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.context import CoordinatorContext
@@ -336,7 +338,8 @@ class Golden:
         document = manifest.canonical()
         digest = self.store.put_bytes(document)
         self.registry.sites.join(manifest.site, key.public_key)
-        upload = self.registry.uploads.begin(manifest, document, key.sign(document), open_limit=4)
+        signature = sign_manifest(key, document, key_id(self._context.key.public_key))
+        upload = self.registry.uploads.begin(manifest, document, signature, open_limit=4)
         if received:
             at = datetime.now(UTC).isoformat(timespec="milliseconds")
             signature = self._context.key.sign(f"{digest} {upload.id} {at}".encode())

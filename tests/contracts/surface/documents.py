@@ -16,6 +16,8 @@ from rootstock.common.documents import Document
 from rootstock.common.nets.graph import VersionCommit
 from rootstock.common.nets.tree_documents import TreeRoot, TreeShard
 from rootstock.common.protocol import Heads, Plan
+from rootstock.common.provenance.envelope import Envelope
+from rootstock.common.provenance.log import LogEntry, LogHead
 from rootstock.common.weights.card import NetCard
 from rootstock.common.weights.manifest import RefinementManifest, TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig
@@ -34,6 +36,8 @@ STORED: tuple[type[Document], ...] = (
     TeacherManifest, RefinementManifest, Plan, Heads, TreeRoot, TreeShard, VersionCommit,
 )  # fmt: skip
 """Documents with a digest that others name: their bytes stay."""
+LOGGED: tuple[type[Document], ...] = (LogEntry, LogHead, Envelope)
+"""What others keep and verify: labs, and whoever has a bundle."""
 PRINTED: dict[str, type[Document]] = {
     "net verify: problems": Problem,
     "net export": NetCard,
@@ -50,7 +54,7 @@ CONFIGURED: dict[str, type[Document]] = {
 
 def present() -> Iterator[str]:
     """Yield what each key of each document may be: `.` a key, `.*` any key, `[]` an entry."""
-    kinds = {kind.__name__: kind for kind in STORED} | PRINTED | CONFIGURED
+    kinds = {kind.__name__: kind for kind in STORED + LOGGED} | PRINTED | CONFIGURED
     for name, kind in kinds.items():
         for path, told in _walk(kind, "", ()):
             yield f"{name} {path}: {told}"

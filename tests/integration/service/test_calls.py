@@ -19,6 +19,7 @@ from rootstock.common.errors import (
     SchemaError,
     UnreachableError,
 )
+from rootstock.common.provenance.log import LogKind
 from rootstock.common.transport.channel import open_channel
 from rootstock.deploy.client import OperatorClient
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -159,6 +160,20 @@ def test_the_operator_sees_who_watches_and_what_arrives(
     assert submission.bytes_received == 0
     assert submission.bytes_total == sum(blob.size for blob in begun.missing)
     stream.cancel()
+
+
+def test_the_log_says_whose_call_it_was(coordinator: Running, lab: LabMaker, state: Path) -> None:
+    cat = lab("cat-lab")
+    receipt = cat.ship(cat.teacher("cat"))
+    with OperatorClient(state) as operator:
+        operator.disable("cat-lab", "pause")
+    log = coordinator.registry.log
+    received = log.last(LogKind.RECEIVED, receipt.submission_id)
+    paused = log.last(LogKind.SITE, "cat-lab")
+    assert received is not None
+    assert paused is not None
+    assert (received.by, paused.by) == ("site/cat-lab", "operator/local")
+    assert paused.facts["disabled"] == "pause"
 
 
 def test_the_operators_words_go_over_the_wire_and_errors_come_back_as_they_are(

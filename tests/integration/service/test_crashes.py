@@ -39,7 +39,9 @@ def test_kill_9_keeps_receipts_and_what_of_an_upload_was_durable(tmp_path: Path)
         cat.close()
     with restarted(state) as address:
         again = Lab("cat-lab", address, tmp_path / "labs")
-        assert again.begin(promised.manifest).receipt == receipt
+        found = again.begin(promised.manifest).receipt
+        for part in ("manifest_digest", "submission_id", "received_at", "signature", "entry"):
+            assert getattr(found, part) == getattr(receipt, part)
         resumed = {missing.digest: missing for missing in again.begin(half.manifest).missing}
         assert resumed[blob.digest].durable_offset == 5 * CHUNK
         assert again.ship(half).submission_id == begun.upload_id

@@ -122,7 +122,7 @@ def client_of(
         for digest, path in teacher.files.items():
             (staging / digest).write_bytes(path.read_bytes())
         manifest = teacher.manifest
-        entry = spool.commit(staging, manifest, dog.key.sign(manifest.canonical()), "run")
+        entry = spool.commit(staging, manifest, "run")
     dog.credentials.write(IdentityFiles(folder).credentials)
     client = CoordinatorClient(config, threading.Event(), lambda *_: None)
     client.plan()
@@ -138,7 +138,12 @@ def test_a_blob_of_which_the_net_holds_nine_tenths_travels_as_one_tenth(
     with line_to(int(coordinator.address.rpartition(":")[2]), 1e9) as line:
         client, spool, entry = client_of(dog, line.address, tmp_path / "site", teacher)
         before = line.sent
-        shipment = Shipment(client, entry, lambda done, total: seen.append((done, total)))
+        shipment = Shipment(
+            client,
+            entry,
+            dog.sign(entry.manifest_bytes),
+            lambda done, total: seen.append((done, total)),
+        )
         receipt = shipment.send()
         on_the_wire = line.sent - before
         client.close()
@@ -400,7 +405,7 @@ def test_a_module_that_the_disk_lost_is_no_reason_to_lose_the_upload(
     source.chmod(0o644)
     source.write_bytes(data)
     client, _, entry = client_of(dog, coordinator.address, tmp_path / "site", teacher)
-    shipment = Shipment(client, entry)
+    shipment = Shipment(client, entry, dog.sign(entry.manifest_bytes))
     shipment.send()
     client.close()
     assert arrived(coordinator, teacher)

@@ -26,6 +26,8 @@ from rootstock.common.errors import (
 )
 from rootstock.common.identity.keys import verify
 from rootstock.common.protocol import receipt_bytes
+from rootstock.common.provenance.envelope import key_id
+from rootstock.common.provenance.statements import sign_manifest, verify_manifest
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.paths import signature_ref
@@ -61,7 +63,9 @@ def test_a_teacher_net_arrives_whole_and_its_receipt_is_signed(
     document = coordinator.store.read_bytes(receipt.manifest_digest, 1 << 20)
     signature = coordinator.store.get_ref(signature_ref(receipt.manifest_digest))
     assert signature is not None
-    verify(cat.key.public_key, coordinator.store.read_bytes(signature, 64), document, what="it")
+    net = key_id(cat.coordinator_key)
+    stored = coordinator.store.read_bytes(signature, 64)
+    verify_manifest(cat.key.public_key, stored, document, net, what="it")
     (submission,) = coordinator.registry.submissions.all(SubmissionState.RECEIVED)
     assert submission.id == receipt.submission_id == "sub-0001"
     assert not [path for path in coordinator.paths.incoming.rglob("*") if path.is_file()]
@@ -257,20 +261,24 @@ def test_a_lab_touches_its_own_uploads_only(lab: LabMaker) -> None:
 
 
 def test_the_manifests_signature_is_checked(lab: LabMaker) -> None:
+    """It is the site's, and says which net it is for: what another net has is worth nothing."""
     cat, dog = lab("cat-lab"), lab("dog-lab")
     document = cat.teacher("cat").manifest.canonical()
-    request = pb.BeginUploadRequest(manifest=document, signature=dog.key.sign(document))
-    with pytest.raises(IntegrityError, match="signature of the manifest"):
-        cat.call("BeginUpload", request)
+    theirs = sign_manifest(cat.key, document, key_id(dog.key.public_key))
+    for signature in (dog.sign(document), cat.key.sign(document), theirs):
+        request = pb.BeginUploadRequest(manifest=document, signature=signature)
+        with pytest.raises(IntegrityError, match="signature of the manifest"):
+            cat.call("BeginUpload", request)
+    cat.begin(cat.teacher("cat").manifest)
 
 
 def test_nothing_is_parsed_before_the_signature_is_known_to_be_the_site_s(lab: LabMaker) -> None:
     cat, dog = lab("cat-lab"), lab("dog-lab")
     bomb = b"[" * 100_000
     with pytest.raises(IntegrityError, match="signature of the manifest"):
-        cat.call("BeginUpload", pb.BeginUploadRequest(manifest=bomb, signature=dog.key.sign(bomb)))
+        cat.call("BeginUpload", pb.BeginUploadRequest(manifest=bomb, signature=dog.sign(bomb)))
     with pytest.raises(SchemaError, match="100000 values, the limit is"):
-        cat.call("BeginUpload", pb.BeginUploadRequest(manifest=bomb, signature=cat.key.sign(bomb)))
+        cat.call("BeginUpload", pb.BeginUploadRequest(manifest=bomb, signature=cat.sign(bomb)))
 
 
 @pytest.mark.parametrize("coordinator", [{"max_open_uploads_per_site": 2}], indirect=True)

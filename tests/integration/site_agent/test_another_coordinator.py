@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from rootstock.common.errors import ConflictError, IdentityError
 from rootstock.common.identity.keys import fingerprint
 from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.provenance.signed_log import LoggedReceipt, SignedLog
 from rootstock.coordinator.registry.records import Submission
+from rootstock.deploy.cli.commands import app
 from rootstock.site_agent.agent import run
 from rootstock.site_agent.config import SiteConfig, TrainingConfig
+from rootstock.site_agent.coordinator_log import CoordinatorLog
 from tests.support.agent_thread import Running, running, site
 from tests.support.centre import Centre
 from tests.support.identities import join_coordinator
@@ -139,7 +145,10 @@ def test_a_state_folder_of_an_earlier_version_is_its_coordinator_s(
 
 
 def test_what_a_coordinator_has_lost_is_shipped_again(tmp_path: Path) -> None:
-    """It was put back from a backup of before: its own receipt proves nothing."""
+    """It was put back from a backup of before: its own receipt proves nothing.
+
+    Its log is shorter than what it had signed; the lab's operator hears of that first.
+    """
     with Centre(tmp_path / "centre") as centre:
         port = int(centre.address.rpartition(":")[2])
         config = lab(tmp_path, centre)
@@ -150,10 +159,56 @@ def test_what_a_coordinator_has_lost_is_shipped_again(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "centre")
     (tmp_path / "backup").rename(tmp_path / "centre")
     with Centre(tmp_path / "centre", port) as centre:
+        for _ in range(2):
+            with pytest.raises(IdentityError, match=r"has rewritten its history.*accept-log"):
+                run(config, threading.Event())
+        assert centre.registry.submissions.all() == []
+        assert status(tmp_path, config)["log"]["rewrites"][0]["ended"] == ""
+        CoordinatorLog(config.state, centre.key.public_key).accept()
         events = visit(config)
         assert teacher_at(centre)[1] == manifest
     assert "upload.lost" in events
     assert "training.begun" not in events
+    (rewrite,) = status(tmp_path, config)["log"]["rewrites"]
+    assert rewrite["ended"] == "accepted"
+    assert rewrite["known"]["size"] > rewrite["found"]["size"]
+
+
+def status(folder: Path, config: SiteConfig) -> dict[str, Any]:
+    """Return what `site status --json` says."""
+    file = folder / "site.toml"
+    values = {"site": config.site, "category": config.category, "state": str(config.state)}
+    lines = [f'{name} = "{value}"' for name, value in values.items()]
+    lines += [f'coordinator = "{config.coordinator}"', "[data]", 'kind = "digits"']
+    file.write_text("\n".join(lines))
+    answer = CliRunner().invoke(app, ["site", "status", "--config", str(file), "--json"])
+    assert answer.exit_code == 0, answer.output
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
+
+
+def test_an_agent_that_runs_notices_that_the_log_was_cut(tmp_path: Path) -> None:
+    """The coordinator is put back while the agent watches: it hears of it when it is back."""
+    with Centre(tmp_path / "centre") as centre:
+        port = int(centre.address.rpartition(":")[2])
+        config = lab(tmp_path, centre)
+    shutil.copytree(tmp_path / "centre", tmp_path / "backup")
+    agent = Running(config)
+    try:
+        with Centre(tmp_path / "centre", port):
+            agent.thread.start()
+            until_watching(agent)
+        with Centre(tmp_path / "centre", port):  # another start is none of the lab's business
+            agent.until(lambda: "watch.reopened" in {line["event"] for line in agent.log()})
+        shutil.rmtree(tmp_path / "centre")
+        (tmp_path / "backup").rename(tmp_path / "centre")
+        with Centre(tmp_path / "centre", port):
+            agent.thread.join(30)
+            assert isinstance(agent.error, IdentityError)
+            assert "has rewritten its history" in str(agent.error)
+    finally:
+        agent.stop.set()
+        agent.thread.join(30)
 
 
 def test_an_agent_that_runs_notices_another_coordinator_at_the_address(tmp_path: Path) -> None:
@@ -171,3 +226,25 @@ def test_an_agent_that_runs_notices_another_coordinator_at_the_address(tmp_path:
     finally:
         agent.stop.set()
         agent.thread.join(30)
+
+
+def test_a_receipt_that_is_in_no_log_is_never_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = SignedLog.receipt
+
+    def elsewhere(log: SignedLog, upload_id: str) -> LoggedReceipt:
+        return honest(log, upload_id)._replace(proof=[bytes(32)])
+
+    with Centre(tmp_path / "centre") as centre:
+        config = lab(tmp_path, centre)
+        with monkeypatch.context() as patch:
+            patch.setattr(SignedLog, "receipt", elsewhere)
+            for _ in range(2):  # whoever starts next looks at it, too
+                with running(config) as agent:
+                    agent.thread.join(60)
+                assert isinstance(agent.error, IdentityError)
+                events = [line["event"] for line in agent.log()]
+                assert "log.not_followed" in events
+                assert "upload.acknowledged" not in events
+        assert "upload.acknowledged" in visit(config)

@@ -20,6 +20,22 @@ class RenewCertificateResponse(_message.Message):
     authority: bytes
     def __init__(self, certificate: _Optional[bytes] = ..., authority: _Optional[bytes] = ...) -> None: ...
 
+class GetLogHeadRequest(_message.Message):
+    __slots__ = ("known_size", "size")
+    KNOWN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    known_size: int
+    size: int
+    def __init__(self, known_size: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
+class GetLogHeadResponse(_message.Message):
+    __slots__ = ("head", "proof")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    head: bytes
+    proof: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, head: _Optional[bytes] = ..., proof: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class VersionRange(_message.Message):
     __slots__ = ("minimum", "maximum")
     MINIMUM_FIELD_NUMBER: _ClassVar[int]
@@ -81,16 +97,22 @@ class MissingBlob(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., durable_offset: _Optional[int] = ..., held_tensors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("manifest_digest", "submission_id", "received_at", "signature")
+    __slots__ = ("manifest_digest", "submission_id", "received_at", "signature", "head", "entry", "inclusion")
     MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     SUBMISSION_ID_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    INCLUSION_FIELD_NUMBER: _ClassVar[int]
     manifest_digest: str
     submission_id: str
     received_at: str
     signature: bytes
-    def __init__(self, manifest_digest: _Optional[str] = ..., submission_id: _Optional[str] = ..., received_at: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    head: bytes
+    entry: bytes
+    inclusion: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, manifest_digest: _Optional[str] = ..., submission_id: _Optional[str] = ..., received_at: _Optional[str] = ..., signature: _Optional[bytes] = ..., head: _Optional[bytes] = ..., entry: _Optional[bytes] = ..., inclusion: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class BeginUploadResponse(_message.Message):
     __slots__ = ("upload_id", "missing", "receipt")

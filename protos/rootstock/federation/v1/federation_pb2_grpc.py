@@ -69,6 +69,11 @@ class FederationStub:
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.SerializeToString,
                 response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.FromString,
                 _registered_method=True)
+        self.GetLogHead = channel.unary_unary(
+                '/rootstock.federation.v1.Federation/GetLogHead',
+                request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetLogHeadRequest.SerializeToString,
+                response_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetLogHeadResponse.FromString,
+                _registered_method=True)
         self.RenewCertificate = channel.unary_unary(
                 '/rootstock.federation.v1.Federation/RenewCertificate',
                 request_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.RenewCertificateRequest.SerializeToString,
@@ -128,6 +133,13 @@ class FederationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLogHead(self, request, context):
+        """A head of the log of what made the net what it is, and the proof that it continues another.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RenewCertificate(self, request, context):
         """Signs a new certificate for the caller, before the one that it calls with expires.
         """
@@ -172,6 +184,11 @@ def add_FederationServicer_to_server(servicer, server):
                     servicer.ReportEvaluation,
                     request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.FromString,
                     response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.SerializeToString,
+            ),
+            'GetLogHead': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogHead,
+                    request_deserializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetLogHeadRequest.FromString,
+                    response_serializer=rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetLogHeadResponse.SerializeToString,
             ),
             'RenewCertificate': grpc.unary_unary_rpc_method_handler(
                     servicer.RenewCertificate,
@@ -368,6 +385,33 @@ class Federation:
             '/rootstock.federation.v1.Federation/ReportEvaluation',
             rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationRequest.SerializeToString,
             rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.ReportEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogHead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rootstock.federation.v1.Federation/GetLogHead',
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetLogHeadRequest.SerializeToString,
+            rootstock_dot_protos_dot_rootstock_dot_federation_dot_v1_dot_federation__pb2.GetLogHeadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,8 @@ class FederationStub:
     """Events for this site after the cursor, then live ones, with heartbeats in between."""
     ReportEvaluation: _grpc.UnaryUnaryMultiCallable[_federation_pb2.ReportEvaluationRequest, _federation_pb2.ReportEvaluationResponse]
     """Numbers, and the digest of a refined adapter uploaded before. At least once; keyed by id."""
+    GetLogHead: _grpc.UnaryUnaryMultiCallable[_federation_pb2.GetLogHeadRequest, _federation_pb2.GetLogHeadResponse]
+    """A head of the log of what made the net what it is, and the proof that it continues another."""
     RenewCertificate: _grpc.UnaryUnaryMultiCallable[_federation_pb2.RenewCertificateRequest, _federation_pb2.RenewCertificateResponse]
     """Signs a new certificate for the caller, before the one that it calls with expires."""
 
@@ -71,6 +73,8 @@ class FederationAsyncStub(FederationStub):
     """Events for this site after the cursor, then live ones, with heartbeats in between."""
     ReportEvaluation: _aio.UnaryUnaryMultiCallable[_federation_pb2.ReportEvaluationRequest, _federation_pb2.ReportEvaluationResponse]  # type: ignore[assignment]
     """Numbers, and the digest of a refined adapter uploaded before. At least once; keyed by id."""
+    GetLogHead: _aio.UnaryUnaryMultiCallable[_federation_pb2.GetLogHeadRequest, _federation_pb2.GetLogHeadResponse]  # type: ignore[assignment]
+    """A head of the log of what made the net what it is, and the proof that it continues another."""
     RenewCertificate: _aio.UnaryUnaryMultiCallable[_federation_pb2.RenewCertificateRequest, _federation_pb2.RenewCertificateResponse]  # type: ignore[assignment]
     """Signs a new certificate for the caller, before the one that it calls with expires."""
 
@@ -130,6 +134,14 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.ReportEvaluationResponse, _abc.Awaitable[_federation_pb2.ReportEvaluationResponse]]:
         """Numbers, and the digest of a refined adapter uploaded before. At least once; keyed by id."""
+
+    @_abc_1.abstractmethod
+    def GetLogHead(
+        self,
+        request: _federation_pb2.GetLogHeadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_federation_pb2.GetLogHeadResponse, _abc.Awaitable[_federation_pb2.GetLogHeadResponse]]:
+        """A head of the log of what made the net what it is, and the proof that it continues another."""
 
     @_abc_1.abstractmethod
     def RenewCertificate(

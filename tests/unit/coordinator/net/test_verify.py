@@ -6,64 +6,26 @@ import pytest
 
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.nets.calibration import Calibration
-from rootstock.common.nets.graph import Edge, NetTree, VersionCommit
+from rootstock.common.nets.graph import Edge, NetTree
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.net.fingerprint import outputs, written
-from rootstock.coordinator.net.objects import write_tree
 from rootstock.coordinator.net.verify import verify_version
-from rootstock.coordinator.registry import Access, MergeState, SubmissionState
+from rootstock.coordinator.registry import Access, SubmissionState
 from tests.support.coordinator_context import receive, teacher
+from tests.support.founded_net import commit, found
 from tests.support.merges import merge_runner
-
-SITE_KEY = SigningKey.generate()
 
 
 @pytest.fixture
 def founded(context: CoordinatorContext) -> CoordinatorContext:
-    """A net of one category whose submission is signed by a lab that joined with its key."""
-    manifest = teacher(context, "cat-lab", "cat")
-    context.registry.sites.join("cat-lab", SITE_KEY.public_key)
-    submission = receive(context, manifest, SITE_KEY)
-    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = context.registry.merges.create(submission, "cat", "classification", OperationKind.FOUND)
-    runner = merge_runner(context)
-    asyncio.run(runner.carry(merge.id))
+    found(context)
     return context
 
 
 def rules(context: CoordinatorContext, number: int, key: bytes | None = None) -> list[str]:
     view = context.net
     return [p.rule for p in verify_version(view, number, key or context.key.public_key)]
-
-
-def commit(context: CoordinatorContext, tree: NetTree, **changes: object) -> None:
-    """Commit a version with a tree of one's own, signed as the coordinator does."""
-    head = context.head()
-    assert head is not None
-    number = context.registry.versions.next_number()
-    manifest = teacher(context, "dog-lab", "dog").model_copy(
-        update={"software": {"try": str(number)}}
-    )
-    submission = receive(context, manifest)
-    context.registry.submissions.set_state(submission, SubmissionState.ADMITTED)
-    merge = context.registry.merges.create(
-        submission, "dog", "classification", OperationKind.NEW_CATEGORY
-    )
-    for state in (MergeState.DISTILLING, MergeState.EVALUATING):
-        context.registry.merges.advance(merge.id, state)
-    unsigned = VersionCommit(
-        tree=write_tree(context.store, tree),
-        parent=head.digest,
-        number=number,
-        merge={"category": "cat", "task": "classification", "adapter": None},
-        created_at="2026-01-01T00:00:00+00:00",
-    ).model_copy(update=changes)
-    signature = context.key.sign(unsigned.signed_bytes()).hex()
-    digest = context.store.put_bytes(
-        unsigned.model_copy(update={"signature": signature}).canonical()
-    )
-    context.registry.versions.commit(number, digest, unsigned.tree, head.number, merge.id)
 
 
 def test_a_whole_version_has_no_problems(founded: CoordinatorContext) -> None:

@@ -53,6 +53,22 @@ def test_what_was_written_is_there_when_opened_again(registry: Registry, url: st
     again.close()
 
 
+def test_a_damaged_database_is_named(registry: Registry, url: str, tmp_path: Path) -> None:
+    for number in range(200):
+        registry.sites.join(f"lab-{number}", b"k" * 32)
+    registry.check()
+    registry.close()
+    path = tmp_path / "registry.sqlite"
+    data = bytearray(path.read_bytes())
+    page = data.rindex(b"lab-77")  # leaves of an index in the middle of the file
+    data[page - 1000 : page + 1000] = bytes(2000)
+    path.write_bytes(data)
+    damaged = Registry(url)
+    with pytest.raises(StorageError, match=r"registry\.sqlite is damaged .*put back a backup"):
+        damaged.check()
+    damaged.close()
+
+
 def test_events_are_for_a_site_or_for_all_and_follow_a_cursor(registry: Registry) -> None:
     registry.events.append(NewEvent("cat-lab", "merge", b"cat"))
     everyone = registry.events.append(NewEvent(None, "version", b"all"))
@@ -74,7 +90,7 @@ def test_listeners_hear_after_the_commit_whom_it_concerns(registry: Registry) ->
     expected = [
         (Change(sites=frozenset({"cat-lab"})), 1),
         (Change(everyone=True), 2),
-        (Change(members=True), 2),
+        (Change(members=True, logged=True), 2),
     ]
     assert expected == heard
 

@@ -41,6 +41,17 @@ def test_the_same_manifest_is_the_same_upload(registry: Registry) -> None:
     assert other.id == "sub-0002"
 
 
+def test_an_upload_is_by_the_key_that_began_it_last(registry: Registry) -> None:
+    """A lab that joined again with another key resumes; once there is a receipt, that is that."""
+    manifest = teacher("cat", "classification")
+    first = begin(registry, manifest)
+    for signature in (b"another", b"a third"):
+        again = registry.uploads.begin(manifest, manifest.canonical(), signature, open_limit=4)
+        assert (again.id, again.signature) == (first.id, signature)
+    receive(registry, first)
+    assert begin(registry, manifest).signature == b"a third"
+
+
 def test_receipt_and_state_come_together_and_stay(registry: Registry) -> None:
     upload = begin(registry, teacher("cat", "classification"))
     receipt = receive(registry, upload)

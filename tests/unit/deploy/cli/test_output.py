@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from rootstock.deploy.output import whole_output
+from rootstock.deploy.output import print_result, whole_output
 
 ROOTSTOCK = f"{sys.executable} -m rootstock.deploy.cli.main"
 
@@ -71,3 +71,9 @@ def test_a_terminal_that_lacks_letters(line: str, environment: dict[str, str]) -
 def test_errors_of_sockets_are_not_taken_for_the_output_s() -> None:
     with pytest.raises(OSError, match="Cannot assign requested address"), whole_output():
         raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+
+
+def test_what_a_peer_said_is_text(capfd: pytest.CaptureFixture[str]) -> None:
+    """It neither ends a command as markup that is none, nor colours or moves what people read."""
+    print_result({}, "[/b]: [red]gone[/red] \x1b[2J", as_json=False)
+    assert capfd.readouterr().out == "[/b]: [red]gone[/red] \ufffd[2J\n"

@@ -42,7 +42,7 @@ def receipt(digest: str, key: SigningKey = CENTRE) -> SignedReceipt:
 def fill(spool: Spool, **changes: object) -> SpoolEntry:
     with spool.staging() as staging:
         manifest = digits_lab.untrained(staging, **changes)
-        return spool.commit(staging, manifest, digits_lab.KEY.sign(manifest.canonical()), "run")
+        return spool.commit(staging, manifest, "run")
 
 
 def open_spool(tmp_path: Path, key: SigningKey = CENTRE) -> tuple[Spool, list[str]]:
@@ -139,11 +139,11 @@ def test_a_missing_blob_makes_no_entry(tmp_path: Path) -> None:
         manifest = digits_lab.untrained(staging)
         (staging / manifest.category_module.digest).unlink()
         with pytest.raises(SchemaError, match="is not the blob"):
-            spool.commit(staging, manifest, b"", "run")
+            spool.commit(staging, manifest, "run")
     assert not spool.entries()
 
 
-@pytest.mark.parametrize("damage", ["blob", "cut", "manifest", "signature"])
+@pytest.mark.parametrize("damage", ["blob", "cut", "manifest", "run"])
 def test_a_damaged_entry_is_set_aside_with_a_message(tmp_path: Path, damage: str) -> None:
     entry = fill(open_spool(tmp_path)[0])
     blob = entry.blob(entry.manifest.blobs()[0].digest)
@@ -157,7 +157,7 @@ def test_a_damaged_entry_is_set_aside_with_a_message(tmp_path: Path, damage: str
         path = entry.folder / "manifest.json"
         path.write_bytes(path.read_bytes().replace(b"zero", b"nine"))
     else:
-        (entry.folder / "signature").unlink()
+        (entry.folder / "run").unlink()
     spool, warnings = open_spool(tmp_path)
     assert not spool.entries()
     assert len(warnings) == 1
@@ -183,7 +183,7 @@ while True:
         blob = write_blob(staging, {"weight": torch.full((1 << 18,), float(number))})
         entry = AdapterEntry(spec=AdapterSpec(in_channels=8, out_channels=8), blob=blob)
         manifest = RefinementManifest(site="lab", evaluation=f"evl-{number}", adapter=entry)
-        spool.commit(staging, manifest, b"signature", f"run {number}")
+        spool.commit(staging, manifest, f"run {number}")
     print(number, flush=True)
 """
 
@@ -339,7 +339,7 @@ def test_a_withdrawn_entry_is_not_shipped(tmp_path: Path) -> None:
 def test_finding_one_entry_looks_at_no_other(tmp_path: Path) -> None:
     spool, warnings = open_spool(tmp_path)
     entry, other = fill(spool), fill(spool, category="one")
-    (other.folder / "signature").unlink()
+    (other.folder / "run").unlink()
     assert spool.find(entry.digest) == entry
     assert other.folder.is_dir()
     assert not warnings

@@ -186,7 +186,7 @@ def test_sources_are_ranked_against_the_extractor_s_initial_weights(tmp_path: Pa
     spool = Spool(tmp_path / "spool", digits_lab.fail, digits_lab.COORDINATOR.public_key)
     with spool.staging() as staging:
         manifest = built(staging, plan, net, settings)
-        spool.commit(staging, manifest, digits_lab.KEY.sign(manifest.canonical()), "run")
+        spool.commit(staging, manifest, "run")
     (own,) = stored_teachers(tmp_path / "spool")
     lab = LabSnapshot(
         config=settings,

@@ -21,7 +21,7 @@ def test_a_look_makes_no_key(tmp_path: Path) -> None:
     spool = Spool(config.state / "spool", digits_lab.fail, digits_lab.COORDINATOR.public_key)
     with spool.staging() as staging:
         manifest = digits_lab.untrained(staging)
-        spool.commit(staging, manifest, digits_lab.KEY.sign(manifest.canonical()), "run")
+        spool.commit(staging, manifest, "run")
     with pytest.raises(NotFoundError, match="this lab has not joined"):
         snapshot(config, lambda *_: None, digits_lab.fail).__enter__()
     assert not (config.state / "identity").exists()

@@ -1,0 +1,1 @@
+"""What lets anybody check a net's history: a Merkle log, its signed head, signed statements."""
