@@ -5,21 +5,31 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import secrets
+import shlex
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from rootstock.common.errors import ConflictError, SchemaError, StorageError
+from rootstock.common.errors import ConfigurationError, ConflictError, SchemaError, StorageError
 
 READ_BYTES = 1 << 20
 """Bytes a read while hashing: large enough to keep hashlib busy, small enough to stay in cache."""
 
+PRIVATE_UMASK = 0o077
+"""The umask of every process of ours: what it makes is read by its user alone."""
+
+_log = logging.getLogger(__name__)
+
 _LOCK = "lock"
-"""Of a state folder: whose process runs in it."""
+"""The file of a state folder that says whose process runs in it."""
+_IDENTITY = "identity"
+"""Folder of a state folder: its keys."""
 _LOOKS = 5
 _LOOK_SECONDS = 0.02
 
@@ -128,11 +138,11 @@ def only_one(
 
     The lock ends with it, also by ``kill -9``. `who` is how the error names what runs there
     ("agent", "coordinator"), `remedy` what to do about it. StorageError if the folder cannot be
-    made or written.
+    made or written. Keys are in it: it is closed to other users, see `make_private`.
     """
     path = folder / _LOCK
     with storage_errors(path):
-        make_folder(folder)
+        _require_closable(folder)
         file = path.open("a+")
     with file:
         if not _locked(file, fcntl.LOCK_EX):
@@ -143,6 +153,7 @@ def only_one(
         file.seek(0)
         if (said := file.read(20)) and not said.isdecimal():
             raise ConflictError(f"{path}: is a file of something else; name another folder")
+        _close_to_others(folder)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -160,11 +171,80 @@ def lock_owner(folder: Path) -> int | None:
     return None
 
 
-def make_folder(folder: Path) -> None:
+def make_private(folder: Path, own: Collection[str] = ()) -> None:
+    """Make a folder that no other user can enter; an empty one, or one of ours, is closed to them.
+
+    `own` are names of files that show that it is ours, besides those of a state folder. That it is
+    closed is logged as a warning. ConfigurationError if others can enter it and it is everyone's,
+    as /tmp is, another user's, or has files of something else, which others may need.
+    """
+    _require_closable(folder, own)
+    _close_to_others(folder)
+
+
+def _require_closable(folder: Path, own: Collection[str] = ()) -> None:
+    """Make a folder; ConfigurationError if others can enter it and may have to."""
+    make_folder(folder, mode=0o700)
+    if not (mode := _mode_for_others(folder)):
+        return
+    if mode & stat.S_ISVTX:
+        raise ConfigurationError(
+            f"{folder}: is everyone's (mode {mode:04o}), and keys and images are to lie there; "
+            "name a folder of its own"
+        )
+    with storage_errors(folder):
+        if os.geteuid() not in (0, folder.stat().st_uid):
+            raise ConfigurationError(
+                f"{folder}: other users can enter it (mode {mode:04o}), and it is another user's "
+                "to close; name a folder of this user's"
+            )
+        names = sorted(each.name for each in folder.iterdir())
+        ours = {_IDENTITY, *own} & set(names) or _is_our_lock(folder / _LOCK)
+    if names and not ours:
+        raise ConfigurationError(
+            f"{folder}: other users can enter it (mode {mode:04o}), and what is in it is of "
+            f"something else ({names[0]}); name a folder of its own, or close it yourself: "
+            f"chmod 700 {shlex.quote(str(folder))}"
+        )
+
+
+def _is_our_lock(path: Path) -> bool:
+    try:
+        return read_capped(path, 20, what="lock").isdigit()
+    except (FileNotFoundError, IsADirectoryError, SchemaError):
+        return False
+
+
+def _close_to_others(folder: Path) -> None:
+    if not (mode := _mode_for_others(folder)):
+        return
+    with storage_errors(folder):
+        folder.chmod(0o700)
+    if left := _mode_for_others(folder):
+        _log.warning(
+            "%s can be entered by other users (mode %04o), and its file system keeps no other "
+            "mode; name a folder on another one, or mount that one for this user alone",
+            folder,
+            left,
+        )
+        return
+    _log.warning(
+        "%s could be entered by other users (mode %04o); it is this user's alone now", folder, mode
+    )
+
+
+def _mode_for_others(folder: Path) -> int:
+    """Return the mode of a folder that other users can enter, list or change; 0: they cannot."""
+    with storage_errors(folder):
+        mode = stat.S_IMODE(folder.stat().st_mode)
+    return mode if mode & 0o077 else 0
+
+
+def make_folder(folder: Path, *, mode: int = 0o777) -> None:
     """Make a folder and those around it where they are missing; StorageError if that fails."""
     with storage_errors(folder):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=mode, parents=True, exist_ok=True)
         except FileExistsError:
             raise NotADirectoryError(errno.ENOTDIR, "") from None
         except FileNotFoundError as error:  # /proc, for example, takes no folders

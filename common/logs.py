@@ -13,6 +13,7 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
 from rootstock.common.files import storage_errors
+from rootstock.common.text import plain
 
 MAX_LOG_BYTES = 16 << 20
 """A log of this size is renamed to end in .1, in place of the one before: two are kept."""
@@ -36,6 +37,14 @@ def log_to(stream: TextIO) -> None:
     )
 
 
+def _plain(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Take out of a line what a terminal would obey: a coordinator's words are in some."""
+    return {
+        key: plain(text, len(text)) if isinstance(text, str) else text
+        for key, text in event.items()
+    }
+
+
 @contextmanager
 def open_log(path: Path, *also: structlog.typing.Processor, **bound: str) -> Iterator[Log]:
     """Append to a log file, made if missing, and made anew where it was renamed or removed.
@@ -54,6 +63,7 @@ def open_log(path: Path, *also: structlog.typing.Processor, **bound: str) -> Ite
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             processors=[
                 *_PROCESSORS,
+                _plain,
                 *also,
                 structlog.processors.JSONRenderer(ensure_ascii=False),
             ],

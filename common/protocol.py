@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rootstock.common.documents import Document
 from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
@@ -28,9 +29,21 @@ def receipt_bytes(manifest_digest: str, subject: str, received_at: str) -> bytes
     return f"{manifest_digest} {subject} {received_at}".encode()
 
 
+def evaluation_id(merge_id: str, turn: int = 1) -> str:
+    """Return the id of a merge's question: "evl-0007" for "mrg-0007", "evl-0007-2" the second."""
+    first = merge_id.replace("mrg-", "evl-", 1)
+    return first if turn == 1 else f"{first}-{turn}"
+
+
 def join_bytes(token_id: str, request: bytes) -> bytes:
     """Return what a site signs to join: that its signing key goes with this request for TLS's."""
     return f"rootstock-join-v1\n{token_id}\n{hashlib.sha256(request).hexdigest()}".encode()
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds control characters, which a terminal would obey; leave them out")
+    return text
 
 
 class Limits(Document):
@@ -73,7 +86,7 @@ class Heads(Document):
 
     number: int = Field(ge=1)
     """Counts up; a lab that has seen number 3 has nothing to learn from number 2."""
-    origin: str = Field(max_length=200)
+    origin: Annotated[str, Field(max_length=200), AfterValidator(_printable)]
     """Where they come from, for people."""
     task_modules: dict[Name, BlobEntry] = Field(max_length=16)
     """By task, of the plan's architecture: what discriminates the classes in common (DCC)."""

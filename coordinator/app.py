@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from rootstock.common import signals
+from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.artifacts.uri import open_store
 from rootstock.common.files import only_one
 from rootstock.common.identity.keys import fingerprint
@@ -72,6 +73,8 @@ def open_context(config: CoordinatorConfig) -> Iterator[CoordinatorContext]:
         try:
             registry.check()
             store = open_store(paths.artifacts, paths.cache, began=paths.plan.exists())
+            if isinstance(store, LocalStore):
+                store.make_private()
             claim_store(store, key.public_key, paths.artifacts)
             plan = publish_plan(config, store, paths.plan)
             move_samples(registry, store, plan.content_digest())

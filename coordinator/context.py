@@ -12,6 +12,7 @@ from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.protocol import Plan, receipt_bytes
+from rootstock.common.text import outward, plain
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.growth.operations import Offer, Operation, OperationKind, Refusal, decide
@@ -28,9 +29,6 @@ from rootstock.coordinator.registry import (
     Submission,
 )
 from rootstock.coordinator.registry.documents import MergeChanged
-
-MAX_REASON = 2000
-"""Characters of a reason that are kept; a lab's own words may be in it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class CoordinatorContext:
 
     def fail_all(self, submission: Submission, reason: str) -> None:
         """Fail a merge for each of a submission's tasks, so that its lab hears of the reason."""
-        reason, head = plain(reason), self.head()
+        reason, head = reason_text(reason), self.head()
         self.registry.merges.fail(
             submission.id,
             [
@@ -120,7 +118,7 @@ class CoordinatorContext:
 
     def end(self, merge: Merge, site: str, state: MergeState, reason: str) -> None:
         """End a merge without a new net version, tell its lab, and drop what its job left."""
-        reason, head = plain(reason), self.head()
+        reason, head = reason_text(reason), self.head()
         self.registry.merges.advance(
             merge.id,
             state,
@@ -131,12 +129,6 @@ class CoordinatorContext:
         self.store.drop(job_area(merge.id))
 
 
-def plain(reason: str) -> str:
-    """Return a reason as every database and message takes it.
-
-    It may hold names that a lab chose: PostgreSQL refuses a NUL, protobuf half of a surrogate pair.
-    """
-    kept = (
-        char if char.isprintable() or char == "\n" else "\ufffd" for char in reason[:MAX_REASON]
-    )
-    return "".join(kept)
+def reason_text(reason: str) -> str:
+    """Return a reason as it is stored and labs are told it; a lab's own words may be in it."""
+    return outward(plain(reason))

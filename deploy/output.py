@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rootstock.common.errors import RootstockError, StorageError
+from rootstock.common.text import plain
 
 PEOPLE = Console(stderr=True, highlight=False)
 """Progress, notes and errors."""
@@ -72,12 +73,8 @@ def print_result(value: dict[str, Any], *shown: RenderableType, as_json: bool) -
         return
     for each in shown:
         # What a peer or a file said is in texts, too: it neither colours nor moves the cursor.
-        text = _printable(each) if isinstance(each, str) else each
+        text = plain(each, len(each)) if isinstance(each, str) else each
         RESULT.print(text, soft_wrap=isinstance(each, str | Text), markup=False)
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -92,7 +89,7 @@ def print_plain(*lines: str) -> None:
 
 def note(text: str) -> None:
     """Print something that the operator should know on standard error."""
-    PEOPLE.print(f"note: {_printable(text)}", soft_wrap=True, markup=False)
+    PEOPLE.print(f"note: {plain(text)}", soft_wrap=True, markup=False)
 
 
 @contextmanager

@@ -9,7 +9,9 @@ anywhere, and resumes from there::
       training/     one folder a run: checkpoint.safetensors
       data/         which images each teacher net was made with
       spool/        what is trained and measured, see rootstock.site_agent.spool.spool
-      downloads/    task modules and adapters to evaluate
+      downloads/    the task module and adapters of the question that was answered last
+      consent/      see rootstock.site_agent.consent.consent
+      ledger/       what left, a file a month
       cursors/      FP.json: the last event that was dealt with, of the coordinator whose key has
                     the fingerprint FP
       log-heads/    FP.json: the last head of that coordinator's log, and each time that it did not
@@ -27,9 +29,7 @@ import torch
 from structlog.typing import EventDict
 
 from rootstock.common.errors import (
-    ConflictError,
     IdentityError,
-    NotFoundError,
     RefusedError,
     RootstockError,
     SchemaError,
@@ -39,16 +39,16 @@ from rootstock.common.failpoints import failpoint
 from rootstock.common.files import only_one, storage_errors
 from rootstock.common.identity.keys import fingerprint, load
 from rootstock.common.logs import Log, open_log
-from rootstock.common.provenance.envelope import key_id
-from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.consent.consent import Consent
 from rootstock.site_agent.coordinator_log import CoordinatorLog
-from rootstock.site_agent.evaluation.answer import answer
+from rootstock.site_agent.evaluation.answer import DOWNLOADS, answer, answer_waiting
 from rootstock.site_agent.identity import IdentityFiles, coordinator_key
 from rootstock.site_agent.lab import AgentLab, set_up_torch
+from rootstock.site_agent.shipping import Shipping
 from rootstock.site_agent.spool import older_layout
-from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
+from rootstock.site_agent.spool.documents import SignedReceipt
 from rootstock.site_agent.spool.spool import Spool, SpoolEntry
 from rootstock.site_agent.state import (
     Status,
@@ -61,19 +61,16 @@ from rootstock.site_agent.state import (
 from rootstock.site_agent.teacher.data_report import save_plan
 from rootstock.site_agent.teacher.train import (
     heads_under,
-    remove_checkpoints,
     teach,
     teacher_error,
     waits_for_heads,
     withdraw_others,
 )
 from rootstock.site_agent.wire import messages
-from rootstock.site_agent.wire.client import CoordinatorClient, OnBytes, Published
+from rootstock.site_agent.wire.client import DAMAGED_TRIES, CoordinatorClient, Published
 from rootstock.site_agent.wire.renewal import Renewal
-from rootstock.site_agent.wire.upload import Shipment, readable, what_was_sent
+from rootstock.site_agent.wire.upload import what_was_sent
 from rootstock.site_agent.wire.watch import Watcher
-
-_NO_LONGER_WANTED = (RefusedError, ConflictError, NotFoundError)
 
 
 def run(
@@ -150,9 +147,21 @@ class _Agent:
             self._reach()
             self._follow_log()
             with Renewal(self._client, self._on_renewed, self._on_renewal_failed):
-                lab = self._teach_and_ship(spool, device)
+                consent = Consent(config.state, config.consent, self._coordinator_key)
+                shipping = Shipping(
+                    self._client,
+                    self._key,
+                    self._coordinator_key,
+                    spool,
+                    consent.ledger,
+                    self._status,
+                    log,
+                    config.state,
+                    self._follow_log,
+                )
+                lab = self._teach_and_ship(spool, device, consent, shipping)
                 lab.look_at_data()
-                self._watch(lab)
+                self._watch(lab, shipping)
         finally:
             self._client.close()
 
@@ -186,12 +195,14 @@ class _Agent:
             # No refusal, which would concern one shipment.
             raise IdentityError(str(error)) from error
 
-    def _teach_and_ship(self, spool: Spool, device: torch.device) -> AgentLab:
+    def _teach_and_ship(
+        self, spool: Spool, device: torch.device, consent: Consent, shipping: Shipping
+    ) -> AgentLab:
         """Train and ship under the plan as it is; again if its heads are replaced meanwhile."""
         client = self._client
         while True:
-            lab = self._lab(spool, device)
-            entry = self._queued(spool, teach(lab))
+            lab = self._lab(spool, device, consent)
+            entry = self._queued(shipping, teach(lab))
             if entry is None:  # its bytes were damaged since a coordinator got it
                 continue
             self._status.error_percent = teacher_error(entry)
@@ -199,7 +210,7 @@ class _Agent:
                 self._status.shipped = what_was_sent(entry.sent, entry.size)
             withdraw_others(lab, entry)
             try:
-                self._ship(spool)
+                self._ship(shipping)
             except SchemaError as error:
                 if heads_under(entry) is None or client.patient(client.plan).heads == lab.heads:
                     raise
@@ -207,15 +218,15 @@ class _Agent:
             else:
                 return lab
 
-    def _queued(self, spool: Spool, entry: SpoolEntry) -> SpoolEntry | None:
+    def _queued(self, shipping: Shipping, entry: SpoolEntry) -> SpoolEntry | None:
         """Let the teacher wait to be shipped, unless the coordinator has it; None: it is damaged.
 
         A receipt proves that the coordinator had it. Where its database was put back from an older
         backup since, it has it no longer.
         """
         try:
-            if not entry.acknowledged or self._shipment(entry).is_received():
-                return spool.queue(entry)
+            if not entry.acknowledged or shipping.is_received(entry):
+                return shipping.spool.queue(entry)
         except RefusedError as error:  # it may only be shipped again under other heads
             self._log.warning("upload.refused", manifest=entry.digest, reason=str(error))
         self._log.warning(
@@ -223,9 +234,9 @@ class _Agent:
             manifest=entry.digest,
             reason="the coordinator gave a receipt and does not know it any more; ships it again",
         )
-        return spool.queue_again(entry)
+        return shipping.spool.queue_again(entry)
 
-    def _lab(self, spool: Spool, device: torch.device) -> AgentLab:
+    def _lab(self, spool: Spool, device: torch.device, consent: Consent) -> AgentLab:
         """Fetch the plan; for recipe `compatible`, wait until it has auxiliary heads."""
         config, log, client = self._config, self._log, self._client
         self._status.progress("planning", message="fetches the plan")
@@ -245,9 +256,12 @@ class _Agent:
                 lambda done, total: self._status.progress(
                     "downloading", done, total, "fetches weights"
                 ),
+                # The day's budget has one transfer of what a question names.
+                damaged_tries=1 if folder == DOWNLOADS else DAMAGED_TRIES,
             ),
             warn=lambda text: log.warning("lab.warning", reason=text),
             spool=spool,
+            consent=consent,
             status=self._status,
             log=log,
             stop=self._stop,
@@ -284,99 +298,34 @@ class _Agent:
         self._status.progress("planning", message=message)
         self._log.warning("plan.differs", reason=message)
 
-    def _ship(self, spool: Spool) -> None:
-        """Ship all entries, then send all reports, which may name them.
+    def _ship(self, shipping: Shipping) -> None:
+        if shipping.teacher_waits():
+            self._hear("")  # that was an earlier teacher's
+            shipping.send()
+            self._watching = "waits for the coordinator"
+        else:
+            shipping.send()
 
-        A teacher that is refused ends the agent with the coordinator's reason. A refined adapter
-        or a report that is refused (its merge may be long over) is quarantined; the numbers of the
-        other candidates are reported without the adapter, and a refused report's reason as a
-        failure, or the merge would wait for ever.
-        """
-        if spool.entries() or spool.reports():
-            self._follow_log()
-        for entry in spool.entries():
-            if entry.manifest.kind == "teacher":
-                self._hear("")  # that was an earlier teacher's
-                self._ship_entry(spool, entry, "ships the teacher net")
-                self._watching = "waits for the coordinator"
-                # The spool has the weights; checkpoints hold the optimiser's state besides.
-                remove_checkpoints(self._config.state)
-                continue
-            try:
-                self._ship_entry(spool, entry, "ships the refined adapter")
-            except _NO_LONGER_WANTED as error:
-                self._log.error("adapter.refused", manifest=entry.digest, reason=str(error))
-                spool.withdraw(entry, str(error))
-        shipped = {entry.digest for entry in spool.acknowledged()}
-        for report in spool.reports():
-            try:
-                first = self._client.report(_without_missing(report, shipped))
-            except _NO_LONGER_WANTED as error:
-                name = report.evaluation_id
-                self._log.error("report.refused", evaluation=name, reason=str(error))
-                self._report_failure(name, f"report refused: {type(error).__name__}: {error}")
-                spool.withdraw_report(report, str(error))
-                continue
-            failpoint("report.sent")
-            spool.acknowledge_report(report.evaluation_id)
-            self._log.info("report.sent", evaluation=report.evaluation_id, first=first)
-
-    def _report_failure(self, name: str, reason: str) -> None:
-        """Report why there are no numbers; tried once, as the request itself may be withdrawn."""
-        try:
-            self._client.report(EvaluationReport(evaluation_id=name, failure=reason[:1000]))
-        except _NO_LONGER_WANTED as error:
-            self._log.error("report.failure_refused", evaluation=name, reason=str(error))
-
-    def _ship_entry(self, spool: Spool, entry: SpoolEntry, message: str) -> None:
-        self._log.info("upload.begun", kind=entry.manifest.kind, manifest=entry.digest)
-
-        def on_bytes(done: int, total: int) -> None:
-            sentence = message
-            if shipment.left_out:
-                sent = readable(total - shipment.left_out)
-                sentence += f": {sent} of {readable(total)}, the coordinator holds the rest"
-            self._status.progress("shipping", done, total, sentence)
-
-        shipment = self._shipment(entry, on_bytes)
-        try:
-            receipt = shipment.send()
-            failpoint("receipt.arrived")
-        finally:
-            spool.note_sent(entry, shipment.sent)
-        # Before it counts as acknowledged, so that whoever starts next looks at it, too.
-        self._follow_log(receipt)
-        entry = spool.acknowledge(entry, receipt)
-        self._log.info(
-            "upload.acknowledged",
-            manifest=entry.digest,
-            submission=receipt.submission_id,
-            sent_bytes=entry.sent,
-            total_bytes=entry.size,
-            message=what_was_sent(entry.sent, entry.size),
-        )
-        if entry.manifest.kind == "teacher":
-            self._status.shipped = what_was_sent(entry.sent, entry.size)
-
-    def _shipment(self, entry: SpoolEntry, on_bytes: OnBytes = lambda *_: None) -> Shipment:
-        net = key_id(self._coordinator_key)
-        signature = sign_manifest(self._key, entry.manifest_bytes, net)
-        return Shipment(self._client, entry, signature, on_bytes)
-
-    def _watch(self, lab: AgentLab) -> None:
+    def _watch(self, lab: AgentLab, shipping: Shipping) -> None:
         path = cursor_file(self._config.state, self._coordinator_key)
         with Watcher(self._client, read_cursor(path), self._on_retry) as watcher:
             self._watcher = watcher
             self._status.progress("watching", message=lab.remark(self._watching))
-            for cursor, event in watcher.events(self._stop):
-                self._handle(event, lab)
-                failpoint("event.handled")
-                # Only now: an event that a crash cut short is seen again.
-                if cursor:
-                    write_cursor(path, cursor)
+            for received in watcher.events(self._stop):
+                if received is not None:
+                    self._handle(received.event, lab, shipping)
+                    failpoint("event.handled")
+                    # Only now: an event that a crash cut short is seen again.
+                    if received.cursor:
+                        write_cursor(path, received.cursor)
+                elif answer_waiting(lab, shipping.refuse):
+                    self._ship(shipping)
+                elif lab.consent.remark() == self._status.waiting:
+                    continue
+                self._status.waiting = lab.consent.remark()
                 self._status.progress("watching", message=lab.remark(self._watching))
 
-    def _handle(self, event: messages.Event, lab: AgentLab) -> None:
+    def _handle(self, event: messages.Event, lab: AgentLab, shipping: Shipping) -> None:
         log = self._log
         match event:
             case messages.Superseded(instance):
@@ -389,8 +338,8 @@ class _Agent:
                 self._follow_log()
                 log.info("watch.reopened")
             case messages.EvaluationAsked():
-                answer(lab, event)
-                self._ship(lab.spool)
+                answer(lab, event, shipping.refuse)
+                self._ship(shipping)
             case messages.SubmissionChanged(_, state, reason):
                 log.info("submission.changed", **vars(event))
                 self._hear(_sentence("teacher net", state, reason))
@@ -426,13 +375,6 @@ class _Agent:
 
 def _sentence(what: str, state: str, reason: str) -> str:
     return f"{what} {state}: {reason}"[:500] if reason else f"{what} {state}"
-
-
-def _without_missing(report: EvaluationReport, shipped: set[str]) -> EvaluationReport:
-    """Leave out a refined adapter that never arrived: refused, or damaged on the disk here."""
-    if report.refinement_manifest_digest in {None, *shipped}:
-        return report
-    return EvaluationReport(evaluation_id=report.evaluation_id, results=report.results)
 
 
 def _farewell(status: StatusFile, log: Log, phase: str, message: str) -> None:

@@ -332,6 +332,23 @@ class StatisticsConfig(Document):
     """Variance of every channel of every conv output."""
 
 
+class ConsentConfig(Document):
+    """What a coordinator may draw from this lab in any 24 hours; a question above that waits.
+
+    A merge has two questions at most, with five numbers a candidate (seven of a segmentation).
+    """
+
+    questions: int = Field(default=40, ge=1, le=10_000)
+    """Those that are refused included; one that the coordinator has not signed counts nothing."""
+    numbers: int = Field(default=1000, ge=0, le=1_000_000)
+    """Errors, mean IoUs, counts, calibrations: all that a report holds. 0: none is answered."""
+    bytes_down: int = Field(default=8 << 30, ge=0)
+    """Bytes of the task modules and adapters that questions name."""
+    refinement_steps: int = Field(default=100_000, ge=0)
+    max_blob_bytes: int = Field(default=4 << 30, ge=1 << 10)
+    """The largest file that is fetched at all, whatever the coordinator's plan allows."""
+
+
 class NetworkConfig(Document):
     """Patience with the coordinator. Time-outs count idle seconds, never the whole."""
 
@@ -371,7 +388,19 @@ class SiteConfig(Document):
     evaluation: EvaluationConfig = EvaluationConfig()
     refinement: RefinementConfig = RefinementConfig()
     statistics: StatisticsConfig = StatisticsConfig()
+    consent: ConsentConfig = ConsentConfig()
     network: NetworkConfig = NetworkConfig()
+
+    @model_validator(mode="after")
+    def _refines_within_the_budget(self) -> Self:
+        steps, budget = self.refinement.steps, self.consent.refinement_steps
+        if self.refinement.enabled and steps > budget:
+            raise ValueError(
+                f"refinement.steps = {steps} is above consent.refinement_steps = {budget}, so no "
+                "adapter could ever be refined; lower the one, raise the other, or set "
+                "refinement.enabled = false"
+            )
+        return self
 
     def run_digest(self, plan_digest: str) -> str:
         """Return what names a teacher before it is trained: the plan and what shapes the teacher.

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from rootstock.common.errors import ConfigurationError, DataError, NotFoundError
 from rootstock.common.logs import Log
@@ -18,6 +19,8 @@ from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.manifest import BlobEntry, Manifest
 from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.consent.consent import Consent
+from rootstock.site_agent.consent.question import require_blob
 from rootstock.site_agent.data.former_images import read_again
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import read
@@ -101,8 +104,9 @@ class Lab:
             masks=masks,
         )
 
-    def fetch(self, blob: BlobEntry) -> Path:
-        """Download a blob of the plan or of the published heads."""
+    def fetch(self, blob: BlobEntry, module: nn.Module) -> Path:
+        """Download a blob of the plan or of the published heads, which the module is to load."""
+        require_blob(blob, module, what="the coordinator's module")
         return self.download(blob, "plan")
 
 
@@ -111,6 +115,7 @@ class AgentLab(Lab):
     """What the parts of an agent share besides."""
 
     spool: Spool
+    consent: Consent
     status: StatusFile
     log: Log
     stop: threading.Event

@@ -44,6 +44,8 @@ class Status(Document):
     """How much of the teacher net went over the wire, once it is received."""
     outcome: str = ""
     """What the coordinator said last of the teacher net: refused, merging, merged."""
+    waiting: str = ""
+    """Which questions wait for the day's budget (`consent`); empty: none."""
     at: str
     """When this was written, RFC 3339 in UTC."""
 
@@ -73,6 +75,7 @@ class StatusFile:
         self.error_percent: float | None = None
         self.shipped = ""
         self.outcome = ""
+        self.waiting = ""
         try:
             earlier = Status.parse(path.read_bytes(), what=str(path))
         except (FileNotFoundError, SchemaError):  # none, or of another version: it starts empty
@@ -98,6 +101,7 @@ class StatusFile:
             error_percent=self.error_percent,
             shipped=self.shipped,
             outcome=self.outcome,
+            waiting=self.waiting,
             at=times.now(),
         )
         write_bytes(self._path, status.model_dump_json().encode())

@@ -25,12 +25,13 @@ from rootstock.common.files import (
     READ_BYTES,
     aside,
     file_digest,
+    make_private,
     storage_errors,
     sync_folder,
     write_bytes,
 )
 
-_BLOB_MODE = 0o444  # a blob never changes: not even by accident
+_BLOB_MODE = 0o400  # a blob never changes: not even by accident
 
 
 class LocalStore:
@@ -52,6 +53,12 @@ class LocalStore:
         self._refs = root / "refs"
         self._whole = within or self
         self._began = began or self._blobs.is_dir()
+
+    def make_private(self) -> None:
+        """Close a folder that is there to other users; see `files.make_private`."""
+        self._missing()
+        if self._root.is_dir():
+            make_private(self._root, own=(self._blobs.name, self._refs.name))
 
     def has(self, digest: str) -> bool:
         return self._blob(digest).is_file() or self._missing()

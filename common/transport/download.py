@@ -8,7 +8,13 @@ from typing import Any
 
 import grpc
 
-from rootstock.common.errors import LimitError, NotFoundError, SchemaError, UnreachableError
+from rootstock.common.errors import (
+    IntegrityError,
+    LimitError,
+    NotFoundError,
+    SchemaError,
+    UnreachableError,
+)
 from rootstock.common.files import file_digest
 from rootstock.common.transport.channel import MAX_MESSAGE_BYTES
 from rootstock.common.transport.chunks import SYNC_BYTES, ChunkReceiver, Progress, chunks
@@ -68,7 +74,12 @@ def download(
         failure = error_from_rpc(error)
         if not (isinstance(failure, SchemaError) and receiver is None and offset > 0):
             raise failure from error
-        part.unlink()  # longer than the whole: of no use, begin anew below
+        part.unlink()
+        # Damage, which is tried a few times: a peer that says so each time would send for ever.
+        raise IntegrityError(
+            f"{part}: had {offset} bytes, more than the peer has of {digest}; it is removed: fetch "
+            "the blob anew"
+        ) from error
     finally:
         call.cancel()  # without effect on one that has ended
         if receiver is not None:

@@ -13,6 +13,7 @@ import grpc
 
 from rootstock.common import errors
 from rootstock.common.errors import RootstockError
+from rootstock.common.text import outward, plain
 
 ERROR_KEY = "rootstock-error"
 """Trailing metadata: the name of the exception's class."""
@@ -66,9 +67,12 @@ unavailable; to try again would not help."""
 
 
 def abort_status(error: RootstockError) -> tuple[grpc.StatusCode, str, Metadata]:
-    """Return code, details and trailing metadata with which a server ends a call."""
+    """Return code, details and trailing metadata with which a server ends a call.
+
+    The details are on the wire: no local path is in them, and no database's address.
+    """
     kind = next(base for base in type(error).__mro__ if base in _CODES)
-    details = str(error)
+    details = outward(plain(str(error), 2 * MAX_DETAILS))
     if len(details) > MAX_DETAILS:
         details = details[: MAX_DETAILS - 3] + "..."
     trailing: Metadata = ((ERROR_KEY, kind.__name__),)
@@ -85,7 +89,7 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> RootstockError:
     """
     call: Any = rpc_error  # both grpc.Call and grpc.aio.AioRpcError have these three methods
     code: grpc.StatusCode = call.code()
-    details: str = call.details() or code.name
+    details = plain(call.details() or code.name)
     named = _named(call)
     if named == errors.BusyError.__name__:
         return errors.BusyError(details, _retry_seconds(call))

@@ -33,6 +33,7 @@ from rootstock.common.weights.manifest import (
     TeacherManifest,
 )
 from rootstock.common.weights.safetensors_io import read_header, require_entry, stream
+from rootstock.common.weights.salt import salted_shape
 from rootstock.common.weights.schema import Layout, layout, require_layout
 
 MAX_NORM = 1e6
@@ -136,7 +137,11 @@ def _teacher_parts(manifest: TeacherManifest, plan: Plan) -> Iterator[Part]:
     if manifest.statistics is not None:
         known = _statistics_layout(category_module, feature_shape(spec)[0], *task_modules.values())
         # Each statistic can be switched off: only those that are there are expected.
-        listed = {name: known[name] for name in manifest.statistics.tensors if name in known}
+        listed = {
+            name: _perhaps_salted(known[name], tensor.shape)
+            for name, tensor in manifest.statistics.tensors.items()
+            if name in known
+        }
         yield Part("statistics", "statistics", manifest.statistics, listed)
     if manifest.shared_samples is not None:
         samples = manifest.shared_samples
@@ -156,6 +161,14 @@ def _statistics_layout(
         count = layer.out_channels if isinstance(layer, nn.Conv2d) else channels
         known |= {f"{statistic}/{name}": ("F32", (count,)) for statistic in ("mean", "variance")}
     return known
+
+
+def _perhaps_salted(
+    expected: tuple[str, tuple[int, ...]], given: tuple[int, ...]
+) -> tuple[str, tuple[int, ...]]:
+    dtype, (count,) = expected
+    salted = salted_shape(count)
+    return (dtype, salted) if given == salted else expected
 
 
 # -- checks of the manifest ---------------------------------------------------------------------

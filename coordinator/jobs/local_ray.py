@@ -110,13 +110,20 @@ class LocalRay:
         os.environ["RAY_AUTH_TOKEN"] = _TOKEN
         # Ray's workers would run at nice 15: beside labs on one machine, merges then starve.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        folder = self._resources.enter_context(temporary_folder())
+        # Ray opens what it makes to everyone, its own folder too; none gets past the one around it.
+        folder = self._resources.enter_context(temporary_folder()) / "r"
         if len(str(folder) + _SOCKETS) > MAX_SOCKET_PATH:
             self._resources.close()
             raise ConfigurationError(
-                f"{folder.parent}: too long a path for Ray's sockets, which may have "
+                f"{folder.parent.parent}: too long a path for Ray's sockets, which may have "
                 f"{MAX_SOCKET_PATH} characters; set TMPDIR to a shorter one, for example /tmp"
             )
+        folder.mkdir()
+        # Otherwise Ray takes the machine's address, whatever `_node_ip_address` says, and listens
+        # at every one.
+        constants = ray._private.ray_constants
+        constants.ENABLE_RAY_CLUSTER = False
+        self._resources.callback(setattr, constants, "ENABLE_RAY_CLUSTER", True)
         with chdir(folder):  # Ray has its workers look for modules in the current folder first
             ray.init(
                 "local",

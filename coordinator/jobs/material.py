@@ -28,6 +28,7 @@ from rootstock.common.nets.architectures import (
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.salt import unsalted
 from rootstock.coordinator.jobs.model import TransplantJob
 from rootstock.coordinator.net.compose import loaded
 from rootstock.coordinator.paths import job_area, samples_area
@@ -188,4 +189,5 @@ def rescale(teacher: Mapping[str, Tensor], student: Mapping[str, Tensor]) -> flo
 def _tensors(store: BlobStore, entry: BlobEntry | None) -> dict[str, Tensor]:
     if entry is None:
         return {}
-    return safetensors_io.read(store.local_path(entry.digest), entry)
+    shipped = safetensors_io.read(store.local_path(entry.digest), entry)
+    return {name: unsalted(values) for name, values in shipped.items()}

@@ -13,7 +13,8 @@ from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.graph import ModuleRef, NetTree, VersionCommit
 from rootstock.common.nets.spec import Setting
 from rootstock.common.provenance.statements import sign_version
-from rootstock.coordinator.context import CoordinatorContext, plain
+from rootstock.common.text import plain
+from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import Operation, OperationKind
 from rootstock.coordinator.growth.version import grown, task_ref
 from rootstock.coordinator.jobs.inspection import Inspection

@@ -11,12 +11,13 @@ import time
 from rootstock.common.errors import ConflictError, NotFoundError
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.protocol import evaluation_id
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import CandidateResult, MergeNumbers
-from rootstock.coordinator.registry import Decision, Merge, Registry, Submission, evaluation_id
+from rootstock.coordinator.registry import Decision, Merge, Registry, Submission
 from rootstock.coordinator.registry.documents import (
     EvaluationReport,
     EvaluationRequest,

@@ -20,7 +20,7 @@ import structlog
 from rootstock.common.errors import RefusedError, RootstockError
 from rootstock.common.failpoints import failpoint
 from rootstock.common.weights.admission import admit
-from rootstock.coordinator.context import CoordinatorContext, plain
+from rootstock.coordinator.context import CoordinatorContext, reason_text
 from rootstock.coordinator.growth.operations import OperationKind, Refusal
 from rootstock.coordinator.growth.readiness import OpenMerge, ready
 from rootstock.coordinator.merges.result import of_labs
@@ -181,7 +181,7 @@ class Reconciler:
                 await asyncio.to_thread(self._refuse, submission, refusal)
 
     def _refuse(self, submission: Submission, reason: str) -> None:
-        self._set_state(submission, SubmissionState.REFUSED, plain(reason))
+        self._set_state(submission, SubmissionState.REFUSED, reason_text(reason))
         # Nothing will ever learn from its samples.
         self._context.store.drop(samples_area(submission.id))
 

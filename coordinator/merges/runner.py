@@ -10,7 +10,7 @@ from rootstock.common.errors import ConflictError, RootstockError, StorageError,
 from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.weights.manifest import TeacherManifest
-from rootstock.coordinator.context import CoordinatorContext, plain
+from rootstock.coordinator.context import CoordinatorContext, reason_text
 from rootstock.coordinator.growth.acceptance import Verdict, accept_unevaluated, acceptance
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
@@ -234,7 +234,7 @@ class MergeRunner:
         registry = self._context.registry
         if merge.state is not MergeState.REVIEWING:
             merge = await asyncio.to_thread(
-                registry.merges.advance, merge.id, MergeState.REVIEWING, reason=plain(reason)
+                registry.merges.advance, merge.id, MergeState.REVIEWING, reason=reason_text(reason)
             )
             self._log.info("merge.reviewing", merge=merge.id, reason=reason)
 

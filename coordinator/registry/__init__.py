@@ -15,7 +15,7 @@ from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState, Submiss
 from rootstock.coordinator.registry.certificates import Certificates
 from rootstock.coordinator.registry.database import Change, Database, Listener
 from rootstock.coordinator.registry.documents import Event, NewEvent
-from rootstock.coordinator.registry.evaluations import Evaluations, evaluation_id
+from rootstock.coordinator.registry.evaluations import Evaluations
 from rootstock.coordinator.registry.events import Events
 from rootstock.coordinator.registry.invitations import Invitations
 from rootstock.coordinator.registry.log import Log
@@ -64,7 +64,6 @@ __all__ = [
     "SubmissionState",
     "Upload",
     "UploadReferences",
-    "evaluation_id",
 ]
 
 

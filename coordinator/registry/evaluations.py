@@ -8,17 +8,12 @@ from sqlalchemy import ColumnElement, LargeBinary, select, type_coerce
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import NotFoundError
+from rootstock.common.protocol import evaluation_id
 from rootstock.coordinator.registry.database import Subject
 from rootstock.coordinator.registry.documents import EvaluationReport, EvaluationRequest
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.records import Evaluation, record
 from rootstock.coordinator.registry.tables import EvaluationRow
-
-
-def evaluation_id(merge_id: str, turn: int = 1) -> str:
-    """Return the id of a merge's evaluation: "evl-0007" for "mrg-0007", "evl-0007-2" the second."""
-    first = merge_id.replace("mrg-", "evl-", 1)
-    return first if turn == 1 else f"{first}-{turn}"
 
 
 class Evaluations(Subject):

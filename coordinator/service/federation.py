@@ -12,7 +12,8 @@ from rootstock import __version__
 from rootstock.common.errors import BusyError, ProtocolVersionError
 from rootstock.common.identity.certificates import requested_key, to_pem
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
-from rootstock.coordinator.context import CoordinatorContext, plain
+from rootstock.common.text import plain
+from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import Intent, Refusal
 from rootstock.coordinator.identity.members import Members
 from rootstock.coordinator.identity.rate import RateLimit

@@ -22,6 +22,8 @@ from rootstock.coordinator.registry.entries import ACTING
 FEDERATION = "/rootstock.federation.v1.Federation/"
 OPERATOR = "/rootstock.operator.v1.Operator/"
 
+FAULT = "a fault of the coordinator; its operator finds the traceback in its log"
+
 _LOOKING = frozenset({"GetStatus", "ListMembers"})
 _DECIDING = frozenset({"DecideMerge", "Grow", "RollBack"})
 
@@ -94,12 +96,15 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         except RootstockError as error:
             code, message, trailing = abort_status(error)
             kind = type(error).__name__
-            self._log.info("call.refused", method=method, code=code.name, kind=kind, error=message)
+            self._log.info(
+                "call.refused", method=method, code=code.name, kind=kind, error=str(error)
+            )
             await context.abort(code, message, trailing)
-        except Exception:
+        except Exception:  # noqa: BLE001
             if not context.done():
                 self._log.exception("call.failed", method=method)
-            raise
+            # gRPC itself would send the exception's own text, with whatever is in it.
+            await context.abort(grpc.StatusCode.INTERNAL, FAULT)
 
     @asynccontextmanager
     async def _admitted(self, _method: str, _context: Any) -> AsyncIterator[None]:

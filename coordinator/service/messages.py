@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.transport.question import question_bytes
 from rootstock.coordinator.provenance.signed_log import LoggedReceipt
 from rootstock.coordinator.registry import Event, Receipt
 from rootstock.coordinator.registry.documents import (
@@ -59,6 +61,14 @@ def evaluation_request(request: EvaluationRequest) -> pb.EvaluationRequest:
         refine=spec is not None,
         refinement_spec=b"" if spec is None else spec.canonical(),
     )
+
+
+def sign_question(
+    question: pb.EvaluationRequest, site: str, expires_at: int, key: SigningKey
+) -> None:
+    """Sign a question, so that the lab can tell, and later prove, who asked it what."""
+    question.expires_at = expires_at
+    question.signature = key.sign(question_bytes(question, site))
 
 
 def evaluation_report(message: pb.ReportEvaluationRequest) -> EvaluationReport:

@@ -11,9 +11,10 @@ import structlog
 
 from rootstock import __version__
 from rootstock.common.errors import SchemaError
+from rootstock.common.text import plain
 from rootstock.common.times import instant
 from rootstock.common.weights.manifest import BlobEntry
-from rootstock.coordinator.context import CoordinatorContext, plain
+from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.history_state import HistoryState
 from rootstock.coordinator.identity.members import Members

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,9 @@ import structlog
 
 from rootstock.common.errors import ConflictError, SchemaError, UnreachableError
 from rootstock.coordinator.context import CoordinatorContext
-from rootstock.coordinator.registry import Change, Registry
+from rootstock.coordinator.registry import Change, Event, Registry
 from rootstock.coordinator.registry.wait import woken
-from rootstock.coordinator.service.messages import watch_response
+from rootstock.coordinator.service.messages import sign_question, watch_response
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
     Heartbeat,
     Superseded,
@@ -126,13 +127,23 @@ async def watch(
                 raise UnreachableError("the coordinator stops; watch again when it is back")
             events = await asyncio.to_thread(registry.events.after, site, cursor, PAGE)
             for event in events:
-                yield watch_response(event)
+                yield await asyncio.to_thread(_response, context, site, event)
                 cursor = event.cursor
             if events:
                 continue
             if not caught_up or not await woken(subscription.woken, seconds):
                 caught_up = True
                 yield WatchResponse(heartbeat=Heartbeat())
+
+
+def _response(context: CoordinatorContext, site: str, event: Event) -> WatchResponse:
+    """Return an event's message; a question is signed, for this site and its time."""
+    response = watch_response(event)
+    if response.HasField("evaluation"):
+        asked = context.registry.evaluations.get(response.evaluation.evaluation_id)
+        lapses = asked.requested_at + context.config.evaluation.patience_days * 24 * 3600
+        sign_question(response.evaluation, site, math.ceil(lapses), context.key)
+    return response
 
 
 def _start(registry: Registry, site: str, cursor: int) -> int:

@@ -141,7 +141,7 @@ class _Command:
         config = read(self.file)
         folder = state_folder(self.state or STATES / config.net)
         # A mistake in the file is found before the folder is touched.
-        self._resolve(config, folder, *free_ports(2))
+        self._resolve(config, folder, free_ports(1)[0], "http://127.0.0.1")
         require_own(folder, self.maker)
         with locked(folder):
             require_own(folder, self.maker)  # nobody was faster
@@ -160,7 +160,7 @@ class _Command:
                     note(f"{error}\nAnother process took the port; other ports are tried")
 
     def _resolve(
-        self, config: FederationConfig, folder: Path, coordinator_port: int, mlflow_port: int
+        self, config: FederationConfig, folder: Path, coordinator_port: int, mlflow_uri: str
     ) -> Federation:
         from rootstock.deploy.federation.config import resolve
 
@@ -169,7 +169,7 @@ class _Command:
             source=str(self.file),
             state=folder,
             coordinator_port=coordinator_port,
-            mlflow_uri=f"http://127.0.0.1:{mlflow_port}",
+            mlflow_uri=mlflow_uri,
             data=self.data.resolve() if self.data else None,
         )
         return federation.only(self.sites) if self.sites else federation
@@ -177,12 +177,14 @@ class _Command:
     def _attempt(
         self, config: FederationConfig, folder: Path, coordinator_port: int, mlflow_port: int
     ) -> None:
+        from rootstock.coordinator.history.server import signed_in
         from rootstock.deploy.federation.folder import write_marker
         from rootstock.deploy.federation.progress import BarDisplay, Display
-        from rootstock.deploy.federation.run import run_federation
+        from rootstock.deploy.federation.run import run_federation, sign_in
         from rootstock.deploy.federation.tables import category_tables
 
-        federation = self._resolve(config, folder, coordinator_port, mlflow_port)
+        mlflow_uri = signed_in(mlflow_port, folder / "mlflow")
+        federation = self._resolve(config, folder, coordinator_port, mlflow_uri)
         write_marker(folder, self.maker, federation.model_dump_json(indent=2))
 
         def after(outcome: Outcome, processes: Processes) -> None:
@@ -192,7 +194,11 @@ class _Command:
             print_result(result, *tables, *places, as_json=self.as_json)
             if self.keep_ui:
                 processes.stop([site.site for site in federation.sites] + ["coordinator"])
-                PEOPLE.print(f"MLflow's UI is at {outcome.mlflow_uri}; Ctrl-C stops it.")
+                PEOPLE.print(
+                    f"MLflow's UI is at {outcome.mlflow_uri}; Ctrl-C stops it.\n"
+                    f"{sign_in(folder / 'mlflow')}",
+                    soft_wrap=True,
+                )
                 with suppress(KeyboardInterrupt):
                     processes.wait()
 

@@ -17,6 +17,7 @@ import typer
 from rootstock.common.config import expand
 from rootstock.common.environment import isolate
 from rootstock.common.errors import RootstockError
+from rootstock.common.files import PRIVATE_UMASK
 from rootstock.deploy.output import whole_output
 
 INTERRUPTED = 130
@@ -31,6 +32,7 @@ def _at_home(argument: str) -> str:
 
 def main() -> None:
     """Run the command line; the entry point of the ``rootstock`` script."""
+    os.umask(PRIVATE_UMASK)
     isolate(os.environ)
     # Not before: gRPC takes its settings from the environment when it is imported.
     from rootstock.deploy.cli.commands import app

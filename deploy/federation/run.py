@@ -17,8 +17,17 @@ from rootstock.common.documents import Document
 from rootstock.common.errors import AddressInUseError, NotFoundError, UnreachableError
 from rootstock.common.files import write_bytes
 from rootstock.coordinator.config import CoordinatorConfig, HistoryConfig
+from rootstock.coordinator.history.gate import USER
 from rootstock.coordinator.history.mlflow_history import History
-from rootstock.coordinator.history.server import command, environment, is_healthy, prepare
+from rootstock.coordinator.history.server import (
+    HOST,
+    command,
+    environment,
+    is_healthy,
+    password_of,
+    prepare,
+    signed_in,
+)
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.pictures.net import draw_net
 from rootstock.deploy.client import OperatorClient
@@ -98,7 +107,7 @@ def run_federation(
     with Processes(state / "logs", state) as processes:
         history = state / "mlflow"
         prepare(history)
-        processes.start(MLFLOW, command(history, mlflow_port), environment(), history)
+        processes.start(MLFLOW, command(history, mlflow_port), environment(history), history)
         enrol(federation)
         path = write_config(state, COORDINATOR, federation.coordinator)
         processes.start(COORDINATOR, [*_ROOTSTOCK, "coordinator", "run", "--config", str(path)])
@@ -110,7 +119,7 @@ def run_federation(
         outcome = Outcome(
             net_version=answer.net_version,
             seconds=round(time.monotonic() - started, 1),
-            mlflow_uri=answer.mlflow_uri,
+            mlflow_uri=f"http://{HOST}:{mlflow_port}",
             categories=category_rows(answer),
         )
         display.close()
@@ -133,15 +142,22 @@ def serve_history(state: Path, port: int) -> None:
     chosen = port or free_ports(1)[0]
     with locked(state), Processes(state / "logs", state) as processes:
         prepare(history)
-        processes.start("mlflow-ui", command(history, chosen), environment(), history)
+        processes.start("mlflow-ui", command(history, chosen), environment(history), history)
         while not is_healthy(chosen):
             processes.check()
             time.sleep(0.2)
-        here = HistoryConfig(mlflow_uri=f"http://127.0.0.1:{chosen}")
+        here = HistoryConfig(mlflow_uri=signed_in(chosen, history))
         shown = History.of(config.model_copy(update={"history": here}))
         page = shown.page(shown.namespace())
-        PEOPLE.print(f"The merges are at {page}\nCtrl-C stops it.", soft_wrap=True)
+        PEOPLE.print(
+            f"The merges are at {page}\n{sign_in(history)}\nCtrl-C stops it.", soft_wrap=True
+        )
         processes.wait()
+
+
+def sign_in(history: Path) -> str:
+    """Say for people how to sign in to the MLflow server of a folder."""
+    return f"Sign in as {USER} with password {password_of(history)}"
 
 
 def write_config(state: Path, name: str, config: Document) -> Path:

@@ -4,74 +4,170 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
+from datetime import UTC, datetime
 
-from rootstock.common.errors import NotFoundError, RefusedError, SchemaError, TransplantError
+from rootstock.common.errors import (
+    LimitError,
+    NotFoundError,
+    RefusedError,
+    SchemaError,
+    TransplantError,
+)
 from rootstock.common.failpoints import failpoint
+from rootstock.common.files import storage_errors
 from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.text import outward
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
+from rootstock.site_agent.consent.budget import Cost, require_within
+from rootstock.site_agent.consent.question import Question, admit, blobs_of, cost_of
+from rootstock.site_agent.consent.rounding import rounded
+from rootstock.site_agent.consent.waiting import require_size
 from rootstock.site_agent.evaluation.measure import Joins, join, measure
 from rootstock.site_agent.evaluation.refine import Refinement
 from rootstock.site_agent.lab import AgentLab
 from rootstock.site_agent.spool.documents import CandidateError, EvaluationReport
 from rootstock.site_agent.teacher.package import software, write_blob
-from rootstock.site_agent.wire.messages import EvaluationAsked, EvaluationRequest
+from rootstock.site_agent.wire.messages import EvaluationAsked
 
 DOWNLOADS = "downloads"
 
+_REFUSALS = (RefusedError, NotFoundError, TransplantError)
 
-def answer(lab: AgentLab, asked: EvaluationAsked) -> None:
+Refuse = Callable[[EvaluationReport], None]
+"""Sends the failure of a question of which nothing is kept."""
+
+
+def answer(lab: AgentLab, asked: EvaluationAsked, refuse: Refuse) -> None:
     """Leave a report in the spool, and a refined adapter if one is wanted; each request once.
 
     What is wrong with the request, or with what it names, is reported as a failure, so that
     the merge does not wait for ever. What is wrong here, with the lab's images or disk, is raised,
-    and Stopped where the agent is asked to: the request is seen again at the next start.
+    and Stopped where the agent is asked to: the request is seen again at the next start. One for
+    which the day's budget has no room waits for `answer_waiting`.
+
+    A question that the coordinator has not signed draws nothing, and leaves nothing below its
+    id: an honest one of that id is answered as if it had not been.
     """
     name = asked.evaluation_id
     if re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name) is None:
         lab.log.error("evaluation.without_usable_id", evaluation=name[:80])
         return
-    if lab.spool.recall_report(name):
-        lab.log.info("evaluation.recalled", evaluation=name)
+    known = lab.spool.reported(name)
+    try:
+        require_size(asked.serialized())
+        asked.verify(lab.config.site, lab.consent.coordinator_key)
+    except RefusedError as error:
+        failure = _failure(lab, name, error)
+        if known is None:
+            refuse(failure)
         return
+    question, cost, refusal = None, Cost(), None
+    try:
+        question, cost = _admitted(lab, asked, known)
+    except _REFUSALS as error:
+        refusal = error
+    try:
+        charged = lab.consent.charge(name, asked.serialized(), cost)
+    except LimitError as error:
+        lab.log.error("evaluation.dropped", evaluation=name, error=str(error))
+        return
+    if not charged:
+        lab.log.warning("evaluation.postponed", evaluation=name, reason=lab.consent.remark())
+    elif refusal is not None:
+        failure = _failure(lab, name, refusal)
+        lab.consent.answered(asked.serialized())
+        if known is None:
+            lab.spool.add_report(failure)
+        else:
+            refuse(failure)
+    elif known is not None:
+        lab.consent.answered(asked.serialized())
+        lab.spool.recall_report(name)
+        lab.log.info("evaluation.recalled", evaluation=name)
+    elif question is not None:
+        report = _answered(lab, question)
+        failpoint("evaluation.measured")
+        lab.consent.answered(asked.serialized())
+        lab.spool.add_report(report)
+        failpoint("report.spooled")
+
+
+def answer_waiting(lab: AgentLab, refuse: Refuse) -> bool:
+    """Answer the questions that waited for the budget, as far as it has room; say whether any."""
+    before = lab.consent.due()
+    for name in before:
+        try:
+            asked = _waiting(lab, name)
+        except RefusedError as error:
+            path = lab.consent.waiting.set_aside(name)
+            lab.log.error(
+                "evaluation.set_aside", evaluation=name, reason=f"{error}; set aside as {path}"
+            )
+        else:
+            answer(lab, asked, refuse)
+    return len(lab.consent.waiting.names()) < len(before)
+
+
+def _waiting(lab: AgentLab, name: str) -> EvaluationAsked:
+    asked = EvaluationAsked.parse(lab.consent.waiting.read(name))
+    if asked.evaluation_id != name:
+        raise SchemaError(
+            f"the file of question '{name}' holds another: {asked.evaluation_id[:80]!r}"
+        )
+    asked.verify(lab.config.site, lab.consent.coordinator_key)
+    return asked
+
+
+def _admitted(
+    lab: AgentLab, asked: EvaluationAsked, known: EvaluationReport | None
+) -> tuple[Question, Cost]:
+    """Return a question and its cost: of one that was answered, the numbers that leave again."""
+    question = admit(asked.read(), lab.spool, lab.plan, lab.tasks, datetime.now(UTC))
+    if known is None:
+        return question, cost_of(question, lab.config, lab.config.state / DOWNLOADS)
+    cost = Cost(numbers=len(known.numbers()))
+    require_within(cost, lab.config.consent)
+    return question, cost
+
+
+def _answered(lab: AgentLab, question: Question) -> EvaluationReport:
     lab.status.progress("evaluating", message="evaluates candidates")
     try:
-        report = _report(lab, asked.read())
-    except (RefusedError, NotFoundError, TransplantError) as error:
-        lab.log.error("evaluation.failed", evaluation=name, error=str(error))
-        failure = f"{type(error).__name__}: {error}"[:1000]
-        report = EvaluationReport(evaluation_id=name, failure=failure)
-    failpoint("evaluation.measured")
-    lab.spool.add_report(report)
-    failpoint("report.spooled")
+        return _report(lab, question)
+    except _REFUSALS as error:
+        return _failure(lab, question.request.evaluation_id, error)
 
 
-def _report(lab: AgentLab, request: EvaluationRequest) -> EvaluationReport:
-    teacher = lab.spool.find(request.manifest_digest)
-    if teacher is None:
-        raise NotFoundError(
-            f"this lab has no teacher with manifest {request.manifest_digest}; its state folder "
-            "was set up anew: withdraw the merge, and let the lab ship again"
-        )
-    task = next((task for task in lab.tasks if task.name == request.task), None)
-    if task is None:
-        taught = ", ".join(task.name for task in lab.tasks)
-        raise SchemaError(
-            f"this lab teaches {taught}, not '{request.task}'; ask about a task of its manifest"
-        )
+def _failure(lab: AgentLab, name: str, error: Exception) -> EvaluationReport:
+    lab.log.error("evaluation.failed", evaluation=name, error=str(error))
+    failure = outward(f"{type(error).__name__}: {error}".replace(f"{lab.config.state}/", ""))
+    return EvaluationReport(evaluation_id=name, failure=failure[:1000])
+
+
+def _report(lab: AgentLab, question: Question) -> EvaluationReport:
+    request = question.request
     lab.log.info(
         "evaluation.begun", evaluation=request.evaluation_id, candidates=list(request.candidates)
     )
-    joins = join(request, teacher, task, lambda blob: lab.download(blob, DOWNLOADS), lab.device)
+    _keep_only(lab, {blob.digest for blob in blobs_of(request)})
+    joins = join(question, lambda blob: lab.download(blob, DOWNLOADS), lab.device)
     lab.status.progress("evaluating", message="evaluates candidates")
     results = _measured(lab, joins)
     report = EvaluationReport(evaluation_id=request.evaluation_id, results=results)
     spec = request.refinement_spec
     if spec is not None and lab.config.refinement.enabled:
         report = _refined(lab, report, joins, spec)
-    for entry in request.candidates.values():
-        if entry is not None:
-            (lab.config.state / DOWNLOADS / entry.blob.digest).unlink(missing_ok=True)
     return report
+
+
+def _keep_only(lab: AgentLab, digests: set[str]) -> None:
+    """Delete what was fetched for other questions: the disk is not the coordinator's."""
+    folder = lab.config.state / DOWNLOADS
+    with storage_errors(folder):
+        for path in folder.glob("*"):
+            if path.name.partition(".")[0] not in digests:
+                path.unlink()
 
 
 def _refined(
@@ -105,7 +201,7 @@ def _refined(
             "refined_error": result.error,
             "refined_mean_iou": result.mean_iou,
             "refined_calibration": result.calibration,
-            "refinement_seconds": refined.seconds,
+            "refinement_seconds": rounded(refined.seconds),
             "refinement_steps": refined.steps,
         }
     )

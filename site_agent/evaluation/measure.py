@@ -15,23 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.calibration import calibrate_by_labels
-from rootstock.common.errors import SchemaError, TransplantError
+from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
-from rootstock.common.nets.architectures import (
-    build_category_module,
-    build_task_module,
-    feature_shape,
-    input_shape,
-)
+from rootstock.common.nets.architectures import build_category_module, build_task_module
 from rootstock.common.nets.calibration import Calibration
-from rootstock.common.nets.spec import ArchitectureSpec, TaskKind, TaskSpec, require_fit
+from rootstock.common.nets.spec import TaskKind
 from rootstock.common.weights import safetensors_io
-from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.common.weights.manifest import BlobEntry
 from rootstock.site_agent import scoring
+from rootstock.site_agent.consent.question import Question
+from rootstock.site_agent.consent.rounding import rounded
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.spool.documents import CalibratedError, CandidateError
-from rootstock.site_agent.spool.spool import SpoolEntry
-from rootstock.site_agent.wire.messages import EvaluationRequest
 
 
 @dataclass(frozen=True)
@@ -61,47 +56,24 @@ def head(adapter: Adapter | None, task_module: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(parts)
 
 
-def join(
-    request: EvaluationRequest,
-    teacher: SpoolEntry,
-    task: TaskSpec,
-    fetch: Callable[[BlobEntry], Path],
-    device: torch.device,
-) -> Joins:
-    """Load the lab's own f and what a request names; SchemaError if they do not fit together."""
-    manifest = teacher.manifest
-    if not isinstance(manifest, TeacherManifest):
-        raise SchemaError(f"manifest {teacher.digest} is no teacher; ask for one that is")
+def join(question: Question, fetch: Callable[[BlobEntry], Path], device: torch.device) -> Joins:
+    """Load the lab's own f and what a question names."""
+    request, manifest, task = question.request, question.manifest, question.task
     own = manifest.category_module
-    category_module = safetensors_io.load_frozen(
-        build_category_module(manifest.architecture), teacher.blob(own.digest), own, device
-    )
+    f = build_category_module(manifest.architecture)
+    category_module = safetensors_io.load_frozen(f, question.teacher.blob(own.digest), own, device)
     g = request.task_module
     task_module = safetensors_io.load_frozen(
         build_task_module(request.architecture, task), fetch(g), g, device
     )
-    require_maps_fit(manifest.architecture, request.architecture, task)
-    given, wanted = feature_shape(manifest.architecture), feature_shape(request.architecture)
     adapters: dict[str, Adapter | None] = {}
     for name, entry in request.candidates.items():
-        spec = entry.spec if entry is not None else None
-        require_fit(f"candidate '{name}'", given, wanted, spec)
         adapters[name] = None
         if entry is not None:
             adapters[name] = safetensors_io.load_frozen(
                 Adapter(entry.spec), fetch(entry.blob), entry.blob, device
             )
     return Joins(category_module, task_module, adapters, task.kind)
-
-
-def require_maps_fit(own: ArchitectureSpec, other: ArchitectureSpec, task: TaskSpec) -> None:
-    """Raise SchemaError if a segmentation's maps are of another size than the lab's images."""
-    (_, *images), (_, *maps) = input_shape(own), input_shape(other)
-    if task.kind == "binary-segmentation" and images != maps:
-        raise SchemaError(
-            f"task '{task.name}': g_S labels images of {maps[0]}×{maps[1]} pixels and the lab's "
-            f"have {images[0]}×{images[1]}; join a task module for images of that size"
-        )
 
 
 def measure(
@@ -136,6 +108,7 @@ def calibration(holdout_N: Tensor, labels_N: Tensor) -> Calibration | None:
         )
     except TransplantError:
         return None
+    fitted = Calibration(scale=rounded(fitted.scale), bias=rounded(fitted.bias))
     before = scoring.error_percent(holdout_N, labels_N)
     return fitted if scoring.error_percent(fitted.apply(holdout_N), labels_N) < before else None
 
@@ -143,18 +116,23 @@ def calibration(holdout_N: Tensor, labels_N: Tensor) -> Calibration | None:
 def _result(name: str, y_N: Tensor, images: ImageSet, fitted: Calibration | None) -> CandidateError:
     labels_N = images.labels_for(y_N)
     calibrated = None
+    error, mean_iou = _scores(y_N, labels_N)
     if fitted is not None:
-        calibrated_N = fitted.apply(y_N)
+        error_then, mean_iou_then = _scores(fitted.apply(y_N), labels_N)
         calibrated = CalibratedError(
-            scale=fitted.scale,
-            bias=fitted.bias,
-            error=scoring.error_percent(calibrated_N, labels_N),
-            mean_iou=scoring.mean_iou_percent(calibrated_N, labels_N),
+            scale=fitted.scale, bias=fitted.bias, error=error_then, mean_iou=mean_iou_then
         )
     return CandidateError(
         name=name,
-        error=scoring.error_percent(y_N, labels_N),
-        mean_iou=scoring.mean_iou_percent(y_N, labels_N),
+        error=error,
+        mean_iou=mean_iou,
         samples=len(images),
         calibration=calibrated,
     )
+
+
+def _scores(y_N: Tensor, labels_N: Tensor) -> tuple[float, float | None]:
+    """Return error and mean IoU in percent, as they may leave."""
+    mean_iou = scoring.mean_iou_percent(y_N, labels_N)
+    error = rounded(scoring.error_percent(y_N, labels_N))
+    return error, None if mean_iou is None else rounded(mean_iou)

@@ -49,7 +49,7 @@ def load_heads(
     plan: Plan,
     tasks: list[str],
     config: CompatibleConfig,
-    fetch: Callable[[BlobEntry], Path],
+    fetch: Callable[[BlobEntry, nn.Module], Path],
 ) -> FrozenHeads:
     """Fetch the published heads that serve a lab's tasks and have a weight above 0; some must."""
     shared = [name for name in tasks if name in heads.task_modules]
@@ -65,14 +65,14 @@ def load_heads(
             "nothing is in common. Raise a weight, or set recipe = 'supervised'"
         )
     specs = {task.name: task for task in plan.tasks}
-    modules = {
-        name: load_frozen(build_task_module(plan.architecture, specs[name]), fetch(entry), entry)
-        for name, entry in heads.task_modules.items()
-        if name in shared
-    }
+    modules = {}
+    for name in shared:
+        g, entry = build_task_module(plan.architecture, specs[name]), heads.task_modules[name]
+        modules[name] = load_frozen(g, fetch(entry, g), entry)
     head = None
     if rotation is not None:
-        head = load_frozen(build_head(plan.architecture, TURNS), fetch(rotation), rotation)
+        head = build_head(plan.architecture, TURNS)
+        head = load_frozen(head, fetch(rotation, head), rotation)
     return FrozenHeads(modules, head)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -101,3 +101,24 @@ class EvaluationReport(Document):
     refinement_steps: int = Field(default=0, ge=0)
     failure: str = Field(default="", max_length=1000)
     """Why it could not be evaluated; empty: it could."""
+
+    def numbers(self) -> dict[str, float]:
+        """Return every number that it tells, by what it is of: `no_adapter.error`."""
+        told: dict[str, float] = {}
+        for result in self.results:
+            _tell(told, result.name, result.model_dump(exclude={"name"}))
+        if self.refined_error is not None:
+            refined = {name: getattr(self, f"refined_{name}") for name in ("error", "mean_iou")}
+            refined["seconds"], refined["steps"] = self.refinement_seconds, self.refinement_steps
+            calibration = self.refined_calibration
+            refined["calibration"] = calibration and calibration.model_dump()
+            _tell(told, "refined", refined)
+        return told
+
+
+def _tell(told: dict[str, float], name: str, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _tell(told, f"{name}.{key}", value)
+        elif value is not None:
+            told[f"{name}.{key}"] = value

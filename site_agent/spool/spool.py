@@ -251,14 +251,8 @@ class Spool:
 
     def reports(self) -> list[EvaluationReport]:
         """Return the reports that the coordinator does not have yet."""
-        reports = []
-        for path in sorted(self._reports.glob("*.json")):
-            try:
-                data = read_capped(path, _MAX_DOCUMENT_BYTES, what="report")
-                reports.append(EvaluationReport.parse(data, what=str(path)))
-            except SchemaError as error:
-                self._quarantine(path, str(error))
-        return reports
+        found = map(self._read_report, sorted(self._reports.glob("*.json")))
+        return [report for report in found if report is not None]
 
     def acknowledge_report(self, evaluation_id: str) -> None:
         """Note that the coordinator has a report."""
@@ -266,6 +260,11 @@ class Spool:
         with storage_errors(path):
             path.replace(self._reported / path.name)
             sync_folder(self._reported)
+
+    def reported(self, evaluation_id: str) -> EvaluationReport | None:
+        """Return the report of an evaluation, sent or not; None: there is none, or was damaged."""
+        path = self._report(evaluation_id)
+        return self._read_report(path) or self._read_report(self._reported / path.name)
 
     def recall_report(self, evaluation_id: str) -> bool:
         """Queue the report of an evaluation that was done before; False if there is none.
@@ -291,6 +290,16 @@ class Spool:
     def withdraw_report(self, report: EvaluationReport, why: str) -> None:
         """Quarantine a report that the coordinator does not take."""
         self._quarantine(self._report(report.evaluation_id), why)
+
+    def _read_report(self, path: Path) -> EvaluationReport | None:
+        try:
+            data = read_capped(path, _MAX_DOCUMENT_BYTES, what="report")
+            return EvaluationReport.parse(data, what=str(path))
+        except FileNotFoundError:
+            return None
+        except SchemaError as error:
+            self._quarantine(path, str(error))
+            return None
 
     def _report(self, evaluation_id: str) -> Path:
         return self._reports / f"{evaluation_id}.json"

@@ -19,8 +19,10 @@ from rootstock.common.images import normalise
 from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry, Recipe, SharedSamples, TeacherManifest
+from rootstock.common.weights.salt import salted
 from rootstock.site_agent import scoring
 from rootstock.site_agent.config import SiteConfig
+from rootstock.site_agent.consent.rounding import rounded
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.recipes.interface import Teacher
@@ -58,10 +60,10 @@ def build(
     }
     for task, y_N in logits.items():
         labels_N = data.validation.labels_for(y_N)
-        numbers[f"error/{task}"] = scoring.error_percent(y_N, labels_N)
+        numbers[f"error/{task}"] = rounded(scoring.error_percent(y_N, labels_N))
         mean_iou = scoring.mean_iou_percent(y_N, labels_N)
         if mean_iou is not None:
-            numbers[f"mean_iou/{task}"] = mean_iou
+            numbers[f"mean_iou/{task}"] = rounded(mean_iou)
     named = statistics(teacher, data.training, config.statistics, stop)
     return TeacherManifest(
         site=config.site,
@@ -69,13 +71,15 @@ def build(
         architecture=lab.plan.architecture.model_copy(update={"extractor": teacher.extractor}),
         category_module=write_blob(folder, teacher.category_module.state_dict()),
         task_modules={task: write_blob(folder, heads[task].state_dict()) for task in sorted(heads)},
-        metrics=numbers | teacher.numbers,
+        metrics=numbers | {name: rounded(each) for name, each in teacher.numbers.items()},
         recipe=recipe,
         software=software(),
         plan=lab.published.digest,
         heads=None if lab.heads is None else lab.heads.content_digest(),
         new_version=config.new_version,
-        statistics=write_blob(folder, named) if named else None,
+        statistics=write_blob(folder, {n: salted(v_C) for n, v_C in named.items()})
+        if named
+        else None,
         measured_task=teacher.measured_task if named else None,
         shared_samples=None
         if shared is None

@@ -173,7 +173,7 @@ def initial_teacher(lab: Lab) -> Teacher:
             )
         blob = plan.initial_task_modules[task.name]
         module = build_task_module(plan.architecture, task)
-        safetensors_io.load_module(module, lab.fetch(blob), blob)
+        safetensors_io.load_module(module, lab.fetch(blob, module), blob)
         task_modules[task.name] = module
     return Teacher(category_module, task_modules, extractor=extractor)
 
@@ -200,7 +200,7 @@ def initial_category_module(lab: Lab, spec: ArchitectureSpec) -> nn.Sequential:
     if spec.extractor is not None:
         return initialise(category_module, int(lab.published.digest[:8], 16))
     blob = lab.plan.initial_category_module
-    safetensors_io.load_module(category_module, lab.fetch(blob), blob)
+    safetensors_io.load_module(category_module, lab.fetch(blob, category_module), blob)
     return category_module
 
 

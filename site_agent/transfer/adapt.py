@@ -147,7 +147,7 @@ def _rotation_head(lab: LabSnapshot) -> nn.Sequential:
     heads, blob = _published_rotation_head(lab)
     head = build_head(lab.architecture, TURNS)
     try:
-        return safetensors_io.load_frozen(head, lab.fetch(blob), blob, lab.device)
+        return safetensors_io.load_frozen(head, lab.fetch(blob, head), blob, lab.device)
     except SchemaError as error:
         raise SchemaError(
             f"the published rotation head (heads number {heads.number}, {heads.origin}) does not "

@@ -31,6 +31,7 @@ from rootstock.common.identity.certificates import (
 )
 from rootstock.common.identity.credentials import Credentials
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Heads, Limits, Plan
+from rootstock.common.text import one_line
 from rootstock.common.transport.channel import open_channel
 from rootstock.common.transport.download import download
 from rootstock.common.transport.retry import retrying
@@ -213,9 +214,9 @@ class CoordinatorClient:
         response = self.unary(self.stub.GetPlan, request)
         if not PROTOCOL_MINIMUM <= response.protocol <= PROTOCOL_MAXIMUM:
             raise ProtocolVersionError(
-                f"the coordinator (version {response.coordinator_version}) chose protocol "
-                f"{response.protocol}, this agent speaks {PROTOCOL_MINIMUM} to {PROTOCOL_MAXIMUM}; "
-                "update the older of the two"
+                f"the coordinator (version {one_line(response.coordinator_version, 40)}) chose "
+                f"protocol {response.protocol}, this agent speaks {PROTOCOL_MINIMUM} to "
+                f"{PROTOCOL_MAXIMUM}; update the older of the two"
             )
         plan = Plan.parse(response.plan, what="plan")
         if plan.content_digest() != response.plan_digest:
@@ -225,11 +226,18 @@ class CoordinatorClient:
             )
         self._plan = plan
         heads = Heads.parse(response.heads, what="plan's heads") if response.heads else None
-        return Published(plan, response.plan_digest, heads, response.refusal)
+        return Published(plan, response.plan_digest, heads, one_line(response.refusal))
 
-    def download(self, blob: BlobEntry, folder: Path, on_bytes: OnBytes) -> Path:
+    def download(
+        self,
+        blob: BlobEntry,
+        folder: Path,
+        on_bytes: OnBytes,
+        *,
+        damaged_tries: int = DAMAGED_TRIES,
+    ) -> Path:
         """Fetch a blob into a folder, named by its digest; one that is there costs nothing."""
-        limit = self.limits.max_blob_bytes
+        limit = min(self.limits.max_blob_bytes, self._config.consent.max_blob_bytes)
         if blob.size > limit:
             raise LimitError(f"blob {blob.digest} has {blob.size} bytes, the limit is {limit}")
 
@@ -248,7 +256,7 @@ class CoordinatorClient:
                 progress=progress,
             )
 
-        return self.patient(once, damaged_tries=DAMAGED_TRIES)
+        return self.patient(once, damaged_tries=damaged_tries)
 
     def log_head(self, known_size: int, size: int = 0) -> LogAnswer:
         """Ask for a head of the coordinator's log, the newest by default; nothing is verified."""

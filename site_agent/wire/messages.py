@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
+from google.protobuf.message import DecodeError
 from pydantic import Field
 
 from rootstock.common.documents import Document, schema_errors
-from rootstock.common.errors import LimitError
+from rootstock.common.errors import IntegrityError, LimitError, SchemaError
+from rootstock.common.identity import keys
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name
+from rootstock.common.text import one_line
+from rootstock.common.transport.question import question_bytes
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry, Digest
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.spool.documents import EvaluationReport, SignedReceipt
@@ -24,16 +28,18 @@ class EvaluationRequest(Document):
     evaluation_id: Name
     merge_id: Name
     manifest_digest: Digest
-    """Of the teacher whose category module is joined."""
+    """Names the teacher whose category module is joined."""
     task: Name
     architecture: ArchitectureSpec
-    """Of the net that g_S, the transplant net's task module, is the top of."""
+    """The net that g_S, the transplant net's task module, is the top of."""
     task_module: BlobEntry
     """g_S."""
     candidates: dict[Name, AdapterEntry | None] = Field(min_length=1)
     """Adapters by name; None joins f and g_S directly."""
     refinement_spec: AdapterSpec | None
     """The structure that a refined adapter must have; None: none is wanted."""
+    expires_at: int = Field(ge=0, lt=1 << 33)
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,38 @@ class EvaluationAsked:
 
     evaluation_id: str
     _message: pb.EvaluationRequest
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read what `serialized` returned, from a lab's disk; SchemaError if that is damaged."""
+        try:
+            message = pb.EvaluationRequest.FromString(data)
+        except DecodeError as error:
+            raise SchemaError(
+                f"the question's {len(data)} bytes are no message: {error}"
+            ) from error
+        return cls(message.evaluation_id, message)
+
+    def serialized(self) -> bytes:
+        """Return the message's bytes."""
+        return self._message.SerializeToString()
+
+    def verify(self, site: str, coordinator_key: bytes) -> None:
+        """Raise IntegrityError unless the coordinator of that key asks it of this site."""
+        if not self._message.signature:
+            raise IntegrityError(
+                "the question is not signed at all, and a lab answers none that is not: this "
+                "version of the coordinator signs no questions; update it"
+            )
+        signed = question_bytes(self._message, site)
+        try:
+            keys.verify(coordinator_key, self._message.signature, signed, what="the question")
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"the question is not signed for site '{site}' by key "
+                f"{keys.fingerprint(coordinator_key)}, the coordinator's; join it again if it was "
+                "set up anew"
+            ) from error
 
     def read(self) -> EvaluationRequest:
         """Return the request; SchemaError or LimitError says what is wrong with it."""
@@ -75,6 +113,7 @@ class EvaluationAsked:
                 task_module=task_module,
                 candidates=adapters,
                 refinement_spec=spec,
+                expires_at=message.expires_at,
             )
 
 
@@ -163,7 +202,9 @@ def event(message: pb.WatchResponse) -> Event | None:
     if kind not in _PLAIN:
         return None
     body, made = getattr(message, kind), _PLAIN[kind]
-    read: Event = made(*(getattr(body, field.name) for field in fields(made)))
+    values = (getattr(body, field.name) for field in fields(made))
+    # What the coordinator wrote is logged, and shown in a terminal.
+    read: Event = made(*(one_line(each) if isinstance(each, str) else each for each in values))
     return read
 
 

@@ -8,6 +8,7 @@ from rootstock.common.errors import SchemaError
 from rootstock.common.failpoints import failpoint
 from rootstock.common.transport.dedup import held_bytes, kept_spans
 from rootstock.common.transport.upload import upload_blob
+from rootstock.common.weights.manifest import BlobEntry
 from rootstock.common.weights.safetensors_io import read_header
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.site_agent.spool.documents import SignedReceipt
@@ -23,7 +24,8 @@ class Shipment:
     `signature` is the site's of the manifest, for the coordinator's net. `on_bytes` is called with
     the bytes that the coordinator has, those it had before included, and with those in all. `sent`
     are bytes of blobs that went over the wire, by earlier runs of the agent as well; `left_out`
-    those of the blobs on their way that are not sent, as the coordinator has them.
+    those of the blobs on their way that are not sent, as the coordinator has them. `before_blob` is
+    called with each blob that is about to be sent, and how many bytes.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Shipment:
         entry: SpoolEntry,
         signature: bytes,
         on_bytes: OnBytes = lambda _done, _total: None,
+        before_blob: Callable[[BlobEntry, int], None] = lambda _blob, _size: None,
     ) -> None:
         self.entry = entry
         self.total = entry.size
@@ -40,6 +43,7 @@ class Shipment:
         self._client = client
         self._signature = signature
         self._on_bytes = on_bytes
+        self._before_blob = before_blob
 
     def send(self) -> SignedReceipt:
         """Send what the coordinator lacks, from where it was cut, and commit it."""
@@ -74,6 +78,8 @@ class Shipment:
             if missing.held_tensors:
                 header = read_header(path, limits=limits)
                 spans = kept_spans(header, path.stat().st_size, set(missing.held_tensors))
+            size = to_send[missing.digest] - missing.durable_offset
+            self._before_blob(blobs[missing.digest], size)
             upload_blob(
                 client.stub.Upload,
                 path,

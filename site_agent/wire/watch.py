@@ -68,12 +68,16 @@ class Watcher:
         if self._call is not None:
             self._call.cancel()
 
-    def events(self, stop: threading.Event) -> Iterator[Received]:
-        """Yield events in order until `stop` is set; raise a refusal, or a fault of the thread."""
+    def events(self, stop: threading.Event) -> Iterator[Received | None]:
+        """Yield events in order until `stop` is set; raise a refusal, or a fault of the thread.
+
+        None, several times a second, where there is none.
+        """
         while not stop.is_set():
             try:
                 item = self._queue.get(timeout=0.2)
             except queue.Empty:
+                yield None
                 continue
             if isinstance(item, BaseException):
                 raise item

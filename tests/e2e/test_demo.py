@@ -63,6 +63,14 @@ def test_five_categories_and_four_merges(answer: dict[str, Any]) -> None:
     assert answer["net_version"] == 5
 
 
+def test_nobody_else_reads_what_it_has_made(answer: dict[str, Any], folder: Path) -> None:
+    command = ["find", str(folder), "!", "-type", "l", "-perm", "/077"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == ""
+    names = {each.name for each in folder.rglob("*")}
+    assert {"registry.sqlite", "mlflow.db", "password", "agent.log", "spool", "ledger"} <= names
+
+
 def test_refined_at_the_lab_the_mean_error_is_within_4_points_of_the_teachers(
     answer: dict[str, Any],
 ) -> None:

@@ -1,7 +1,8 @@
-"""An MLflow server as `rootstock up` runs it, for tests."""
+"""An MLflow server as `rootstock up` runs it, for tests; but anybody may use it."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ class MlflowServer:
         self.uri = f"http://{HOST}:{port}"
         self._processes, self._port = processes, port
         prepare(folder)
-        processes.start("mlflow", argv or command(folder, port), environment(), folder)
+        plain = [sys.executable, "-m", "mlflow", "server", *command(folder, port)[3:]]
+        processes.start("mlflow", argv or plain, environment(folder), folder)
 
     def wait(self) -> None:
         while not is_healthy(self._port):
@@ -32,6 +34,7 @@ class MlflowServer:
 def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
     """Run a server that keeps everything in `folder`; yield its address once it answers."""
     (free,) = free_ports(1)
+    folder.mkdir(mode=0o700, exist_ok=True)
     with Processes(folder / "logs") as processes:
         server = MlflowServer(processes, folder, port or free)
         server.wait()

@@ -8,12 +8,12 @@ import torch
 
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
+from rootstock.common.protocol import evaluation_id
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import AdapterEntry, TeacherManifest
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.registry import documents
-from rootstock.coordinator.registry.evaluations import evaluation_id
 from tests.support.centre import Centre
 
 
@@ -41,13 +41,17 @@ def ask_about(
     manifest: TeacherManifest,
     candidates: dict[Candidate, AdapterEntry | None],
     refinement: AdapterSpec | None = None,
+    turn: int = 1,
 ) -> str:
-    """Ask the lab to join its f to its own g with each candidate; return the question's id."""
+    """Ask the lab to join its f to its own g with each candidate; return the question's id.
+
+    `turn` counts the questions about the one merge of a submission from 1.
+    """
     merge = centre.registry.merges.create(
         submission, manifest.category, "classification", OperationKind.NEW_CATEGORY
     )
     request = documents.EvaluationRequest(
-        evaluation_id=evaluation_id(merge.id),
+        evaluation_id=evaluation_id(merge.id, turn),
         merge_id=merge.id,
         manifest_digest=manifest.content_digest(),
         task="classification",

@@ -30,7 +30,9 @@ def send(number: signal.Signals, name: str) -> None:
 
 
 def delete_sockets() -> None:
-    for socket in Path(tempfile.gettempdir()).glob("rootstock-ray-*/session_*/sockets/*"):
+    found = list(Path(tempfile.gettempdir()).glob("rootstock-ray-*/r/session_*/sockets/*"))
+    assert found, "Ray has its sockets elsewhere"
+    for socket in found:
         socket.unlink()
 
 

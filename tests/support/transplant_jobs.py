@@ -15,6 +15,7 @@ from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.salt import salted
 from rootstock.coordinator.config import DistillationConfig
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.model import TransplantJob
@@ -77,12 +78,14 @@ class Transplant:
     def put(self, module: nn.Module) -> BlobEntry:
         return put_tensors(self.store, module.state_dict())
 
-    def statistics(self, norm: float, mean: float) -> BlobEntry:
+    def statistics(self, norm: float, mean: float, *, with_salt: bool = False) -> BlobEntry:
         """Statistics as a lab ships them for the category module's two convolutions."""
         tensors = {"feature_norm": torch.tensor([norm])}
         for layer in ("conv1_1", "conv1_2"):
             tensors[f"mean/{layer}"] = torch.full((4,), mean)
             tensors[f"variance/{layer}"] = torch.full((4,), 0.25)
+        if with_salt:
+            tensors = {name: salted(values_C) for name, values_C in tensors.items()}
         return put_tensors(self.store, tensors)
 
     def measured(self) -> BlobEntry:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rootstock.common.artifacts.store import check_digest
 from rootstock.common.errors import BusyError, RefusedError, UnreachableError
-from rootstock.common.files import storage_errors
+from rootstock.common.files import make_folder, storage_errors
 from rootstock.common.transport.chunks import ChunkReceiver
 from rootstock.common.transport.receive import receive
 from rootstock.coordinator.service.uploads.dedup import TensorDedup, Transfer
@@ -122,8 +122,8 @@ class PartialUploads:
 
     def require_room(self, size: int, stays_free: int) -> None:
         """Raise BusyError if so many more bytes leave less free on the disk."""
+        make_folder(self._root)
         with storage_errors(self._root):
-            self._root.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self._root).free
         if free < size + stays_free:
             raise BusyError(

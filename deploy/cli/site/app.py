@@ -18,6 +18,7 @@ from rootstock.deploy.cli.options import AsJson, SiteConfigFile
 from rootstock.deploy.cli.site.adapt import adapt
 from rootstock.deploy.cli.site.check import check
 from rootstock.deploy.cli.site.join import join
+from rootstock.deploy.cli.site.ledger import ledger
 from rootstock.deploy.cli.site.log import accept_log, log_status
 from rootstock.deploy.cli.site.sources import sources
 from rootstock.deploy.output import PEOPLE, StageLines, print_result
@@ -79,6 +80,8 @@ def status(config: SiteConfigFile, as_json: AsJson = False) -> None:
         lines.append(f"  shipped    {answer.shipped}")
     if answer.outcome and answer.outcome != answer.message:
         lines.append(f"  outcome    {answer.outcome}")
+    if answer.waiting:
+        lines.append(f"  waiting    {answer.waiting}")
     lines.append(f"  at         {readable(answer.at)}")
     log = log_status(settings)
     lines += [f"  log        {line}" for line in log.lines]
@@ -103,3 +106,4 @@ app.command()(check)
 app.command()(adapt)
 app.command()(sources)
 app.command()(accept_log)
+app.command()(ledger)

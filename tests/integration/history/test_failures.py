@@ -158,7 +158,7 @@ def unproxied_command(folder: Path, port: int, root: str) -> list[str]:
 @contextmanager
 def unproxied(folder: Path, root: str) -> Iterator[str]:
     (port,) = free_ports(1)
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     with Processes(folder / "logs") as processes:
         server = MlflowServer(processes, folder, port, argv=unproxied_command(folder, port, root))
         server.wait()

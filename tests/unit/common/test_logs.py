@@ -76,3 +76,12 @@ def test_a_traceback_shows_no_local_variables(tmp_path: Path) -> None:
             log.exception("failed")
     assert "what a patient has" not in path.read_text()
     assert "broken" in path.read_text()
+
+
+def test_a_line_commands_no_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "agent.log"
+    with open_log(path) as log:
+        log.info("heads.fetched", origin="a head\x9b2J\x1b[8m\u202e", number=3)
+    (line,) = lines(path)
+    assert line["origin"] == "a head\ufffd2J\ufffd[8m\ufffd"
+    assert line["number"] == 3

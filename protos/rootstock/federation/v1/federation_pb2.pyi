@@ -219,7 +219,7 @@ class Candidate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., adapter: _Optional[bytes] = ...) -> None: ...
 
 class EvaluationRequest(_message.Message):
-    __slots__ = ("evaluation_id", "merge_id", "manifest_digest", "task", "architecture", "task_module", "candidates", "refine", "refinement_spec")
+    __slots__ = ("evaluation_id", "merge_id", "manifest_digest", "task", "architecture", "task_module", "candidates", "refine", "refinement_spec", "expires_at", "signature")
     EVALUATION_ID_FIELD_NUMBER: _ClassVar[int]
     MERGE_ID_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -229,6 +229,8 @@ class EvaluationRequest(_message.Message):
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     REFINE_FIELD_NUMBER: _ClassVar[int]
     REFINEMENT_SPEC_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     evaluation_id: str
     merge_id: str
     manifest_digest: str
@@ -238,7 +240,9 @@ class EvaluationRequest(_message.Message):
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     refine: bool
     refinement_spec: bytes
-    def __init__(self, evaluation_id: _Optional[str] = ..., merge_id: _Optional[str] = ..., manifest_digest: _Optional[str] = ..., task: _Optional[str] = ..., architecture: _Optional[bytes] = ..., task_module: _Optional[bytes] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., refine: _Optional[bool] = ..., refinement_spec: _Optional[bytes] = ...) -> None: ...
+    expires_at: int
+    signature: bytes
+    def __init__(self, evaluation_id: _Optional[str] = ..., merge_id: _Optional[str] = ..., manifest_digest: _Optional[str] = ..., task: _Optional[str] = ..., architecture: _Optional[bytes] = ..., task_module: _Optional[bytes] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., refine: _Optional[bool] = ..., refinement_spec: _Optional[bytes] = ..., expires_at: _Optional[int] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class NetVersionCommitted(_message.Message):
     __slots__ = ("number", "digest", "category", "task")

@@ -23,7 +23,7 @@ def test_blobs_cannot_be_written_to(tmp_path: Path) -> None:
     digest = store.put_bytes(b"tree")
     digests = [blob.digest for blob in store.blobs()]
     for blob in digests:
-        assert stat.S_IMODE(store.local_path(blob).stat().st_mode) == 0o444
+        assert stat.S_IMODE(store.local_path(blob).stat().st_mode) == 0o400
     assert digest in digests
 
 

@@ -37,6 +37,7 @@ from rootstock.common.weights.manifest import (
     SharedSamples,
     TeacherManifest,
 )
+from rootstock.common.weights.salt import salted
 from tests.support.forged_blobs import change, change_tensor
 
 ARCHITECTURE = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="pool1")
@@ -234,6 +235,14 @@ def test_an_extractor_that_does_not_fit_is_refused_and_says_why(
 
 def test_statistics_and_samples_may_be_left_out(submission: Submission) -> None:
     submission.change(statistics=None, shared_samples=None)
+    submission.admit()
+
+
+def test_statistics_are_salted_or_of_before(submission: Submission) -> None:
+    submission.change_blob(
+        "statistics",
+        lambda tensors: tensors.update({name: salted(each) for name, each in tensors.items()}),
+    )
     submission.admit()
 
 
@@ -461,6 +470,7 @@ def test_a_task_that_labels_pixels_shares_its_masks(submission: Submission) -> N
         ("statistics", {"variance/conv1_1": torch.tensor([1, 1, -1e-6, 1])}, "^values: .*variance"),
         ("statistics", {"feature_norm": torch.tensor([0.0])}, "^values: .*feature_norm"),
         ("statistics", {"feature_norm": torch.ones(2)}, "^tensors: .*'feature_norm' has shape"),
+        ("statistics", {"feature_norm": torch.ones(2, 1)}, "^tensors: .*'feature_norm' has shape"),
         ("statistics", {"mean/conv1_1": torch.ones(5)}, "^tensors: .*'mean/conv1_1' has shape"),
         ("statistics", {"mean/conv9_9": torch.ones(4)}, "^tensors: .*'mean/conv9_9' has no place"),
         ("statistics", {"faces": torch.ones(4)}, "^tensors: .*'faces' has no place"),

@@ -10,7 +10,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from rootstock.common.artifacts.uri import open_store
-from rootstock.common.errors import ConflictError
+from rootstock.common.errors import ConfigurationError, ConflictError
 from rootstock.coordinator.app import open_context
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig
 from rootstock.coordinator.paths import job_area, samples_area
@@ -64,3 +64,20 @@ def test_a_store_is_one_coordinator_s(tmp_path: Path, shared: str) -> None:
         pass
     with open_context(first):
         pass
+
+
+def test_a_store_outside_the_state_folder_is_closed_to_others(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    opened = config(tmp_path, "first", str(store))
+    with open_context(opened):
+        pass
+    store.chmod(0o755)  # as an earlier version left it
+    with open_context(opened):
+        assert store.stat().st_mode & 0o777 == 0o700
+    of_others = tmp_path / "srv"
+    (of_others / "www").mkdir(parents=True)
+    of_others.chmod(0o755)
+    with pytest.raises(ConfigurationError, match=rf"chmod 700 {of_others}"):
+        open_context(config(tmp_path, "second", str(of_others))).__enter__()
+    assert of_others.stat().st_mode & 0o777 == 0o755
+    assert [each.name for each in of_others.iterdir()] == ["www"]

@@ -283,11 +283,14 @@ def test_a_dropped_checkpoint_is_made_again_the_same(transplant: Transplant) -> 
     assert outcome(finished(transplant.job())) == outcome(first)
 
 
-def test_feature_norms_set_beta_and_means_set_biases(transplant: Transplant) -> None:
+@pytest.mark.parametrize("with_salt", [False, True])
+def test_feature_norms_set_beta_and_means_set_biases(
+    transplant: Transplant, *, with_salt: bool
+) -> None:
     job = transplant.job(
         samples=None,
-        teacher_statistics=transplant.statistics(norm=2.0, mean=0.1),
-        student_statistics=transplant.statistics(norm=3.0, mean=0.4),
+        teacher_statistics=transplant.statistics(norm=2.0, mean=0.1, with_salt=with_salt),
+        student_statistics=transplant.statistics(norm=3.0, mean=0.4, with_salt=with_salt),
     )
     result = finished(job)
     assert result.zero_sample is not None

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from rootstock.common.errors import TransplantError
+from rootstock.common.protocol import evaluation_id
 from rootstock.coordinator.config import DistillationConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
@@ -17,7 +18,7 @@ from rootstock.coordinator.jobs.runner import OnJobProgress
 from rootstock.coordinator.merges.evaluation import numbers_of
 from rootstock.coordinator.merges.result import stored_result
 from rootstock.coordinator.net.objects import read_commit
-from rootstock.coordinator.registry import Merge, MergeState, SubmissionState, evaluation_id
+from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
 from rootstock.coordinator.service.messages import evaluation_report, evaluation_request
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_context import receive, teacher

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rootstock.common.errors import StorageError
+from rootstock.common.text import MAX_TEXT
 from rootstock.coordinator.config import GrowthConfig
-from rootstock.coordinator.context import MAX_REASON, CoordinatorContext, plain
+from rootstock.coordinator.context import CoordinatorContext, reason_text
 from rootstock.coordinator.merges.pending import growth_plan
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import StatePaths
@@ -69,11 +70,11 @@ def test_a_store_that_fails_for_a_while_is_waited_for(
 
 @pytest.mark.parametrize("text", ["\ud800", "\x00", "x" * 10_000, "zwei\nZeilen"])
 def test_every_reason_can_be_told(text: str) -> None:
-    told = plain(text)
+    told = reason_text(text)
     assert federation_pb2.SubmissionStateChanged(reason=told).SerializeToString()
-    assert len(told) <= MAX_REASON
+    assert len(told) <= MAX_TEXT
     assert "\x00" not in told
-    assert plain("wrong β: 3 > 2\nlower it") == "wrong β: 3 > 2\nlower it"
+    assert reason_text("wrong β: 3 > 2\nlower it") == "wrong β: 3 > 2\nlower it"
 
 
 def test_operations_are_held_until_the_operator_lets_the_net_grow(

@@ -5,17 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.common.protocol import evaluation_id
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
 from rootstock.coordinator.growth.operations import Operation, OperationKind
-from rootstock.coordinator.registry import (
-    OPEN_MERGES,
-    Merge,
-    MergeState,
-    NewEvent,
-    Registry,
-    evaluation_id,
-)
+from rootstock.coordinator.registry import OPEN_MERGES, Merge, MergeState, NewEvent, Registry
 from rootstock.coordinator.registry.documents import EvaluationReport, EvaluationRequest, news_of
 from tests.support.named_blobs import ARCHITECTURE, adapter, blob
 from tests.support.registry_uploads import Clock

@@ -24,7 +24,8 @@ def demo(folder: Path) -> Path:
     for name in ("coordinator", "sites/lab-zero/spool", "logs", "configuration", "mlflow"):
         (folder / name).mkdir(parents=True)
     (folder / "coordinator" / "registry.sqlite").write_text("x")
-    (folder / "sites" / "lab-zero" / "lock").write_text("1")
+    for state in ("coordinator", "sites/lab-zero"):
+        (folder / state / "lock").write_text("1")
     (folder / "logs" / "lab-zero.log").write_text("x")
     (folder / "configuration" / "lab-zero.toml").write_text("x")
     (folder / "net.png").write_text("x")

@@ -17,6 +17,7 @@ from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.site_agent import scoring
 from rootstock.site_agent.config import RefinementConfig
+from rootstock.site_agent.consent.rounding import rounded
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.evaluation import measure as evaluation
 from rootstock.site_agent.evaluation.measure import Joins
@@ -103,9 +104,10 @@ def test_outputs_that_no_calibration_serves_stay_as_they_are() -> None:
     assert evaluation.calibration(apart_N, labels_N) is None
     assert evaluation.calibration(torch.full((24,), math.nan), labels_N) is None
     # The same with its threshold off is served.
-    assert evaluation.calibration(apart_N + 3, labels_N) == calibrate_by_labels(
-        apart_N + 3, labels_N
-    )
+    served = evaluation.calibration(apart_N + 3, labels_N)
+    assert served is not None
+    fitted = calibrate_by_labels(apart_N + 3, labels_N)
+    assert (served.scale, served.bias) == (rounded(fitted.scale), rounded(fitted.bias))
 
 
 def test_refinement_learns_the_adapter_and_nothing_else(joins: Joins) -> None:

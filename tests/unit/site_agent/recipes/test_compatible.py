@@ -137,7 +137,7 @@ def load_into(
     folder: Path, heads: Heads, config: CompatibleConfig, tasks: list[str] | None = None
 ) -> FrozenHeads:
     plan = digits_lab.plan(folder / "plan").model_copy(update={"architecture": SPEC})
-    fetch = lambda entry: folder / entry.digest  # noqa: E731
+    fetch = lambda entry, _module: folder / entry.digest  # noqa: E731
     return load_heads(heads, plan, tasks or [TASK], config, fetch)
 
 

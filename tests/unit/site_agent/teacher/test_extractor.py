@@ -139,7 +139,7 @@ def test_what_is_shipped_names_the_extractor_and_the_gate_takes_it(tmp_path: Pat
     assert manifest.statistics is not None
     named = {name.partition("/")[2] for name in manifest.statistics.tensors}
     assert {"conv1", "block2_1.conv2", "proj", "conv2_1"} <= named
-    assert manifest.statistics.tensors["mean/proj"].shape == (8,)
+    assert manifest.statistics.tensors["mean/proj"].shape == (2, 8)
     admit(manifest, plan, lambda digest: tmp_path / digest)
 
 

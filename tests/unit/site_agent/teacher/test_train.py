@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import build_category_module, build_head
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.protocol import Heads
 from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import BlobEntry
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.lab import Lab
 from rootstock.site_agent.teacher.package import write_blob
-from rootstock.site_agent.teacher.train import build_recipe, remove_checkpoints
+from rootstock.site_agent.teacher.train import build_recipe, initial_teacher, remove_checkpoints
+from rootstock.site_agent.wire.client import Published
 from tests.support import digits_lab
 
 RESNET = ArchitectureSpec(
@@ -80,3 +85,24 @@ def test_only_checkpoints_are_removed(tmp_path: Path) -> None:
     assert {path.name for path in training.iterdir()} == {"cat", "black-cat", elsewhere.name}
     assert (training / "cat" / "file").exists()
     remove_checkpoints(tmp_path / "cat")  # which has none
+
+
+def test_what_does_not_fit_the_plan_is_not_fetched(tmp_path: Path) -> None:
+    own = lab(tmp_path)
+    assert initial_teacher(own).task_modules.keys() == {digits_lab.TASK.name}
+    blob = own.plan.initial_category_module
+    for wrong in (
+        blob.model_copy(update={"size": 300_000_000}),
+        own.plan.initial_task_modules[digits_lab.TASK.name],
+    ):
+        plan = own.plan.model_copy(update={"initial_category_module": wrong})
+        fetched: list[str] = []
+
+        def download(blob: BlobEntry, _: str, fetched: list[str] = fetched) -> Path:
+            fetched.append(blob.digest)
+            return tmp_path
+
+        other = Lab(own.config, Published(plan, "a" * 64, None), own.device, download, own.warn)
+        with pytest.raises(SchemaError, match="the coordinator's module: "):
+            initial_teacher(other)
+        assert fetched == []

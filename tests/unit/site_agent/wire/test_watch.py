@@ -70,7 +70,7 @@ def watching(
 
 def take(watcher: Watcher, count: int) -> list[int]:
     cursors = []
-    for message in watcher.events(threading.Event()):
+    for message in filter(None, watcher.events(threading.Event())):
         cursors.append(message.cursor)
         if len(cursors) == count:
             break
