@@ -35,6 +35,15 @@ def evaluation_id(merge_id: str, turn: int = 1) -> str:
     return first if turn == 1 else f"{first}-{turn}"
 
 
+WITNESSES_PER_MERGE = 64
+"""Other labs that are asked about a join, at most."""
+
+
+def witness_id(merge_id: str, number: int, turn: int = 1) -> str:
+    """Return the id of a merge's question to its witness of that number, from 1, at that turn."""
+    return f"{evaluation_id(merge_id, turn)}-rest-{number}"
+
+
 def join_bytes(token_id: str, request: bytes) -> bytes:
     """Return what a site signs to join: that its signing key goes with this request for TLS's."""
     return f"rootstock-join-v1\n{token_id}\n{hashlib.sha256(request).hexdigest()}".encode()

@@ -19,8 +19,9 @@ from rootstock.common.distillation.settings import (
 )
 from rootstock.common.documents import Document
 from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
-from rootstock.common.protocol import Limits
+from rootstock.common.protocol import WITNESSES_PER_MERGE, Limits
 from rootstock.common.urls import masked
+from rootstock.common.weights.manifest import Digest
 
 
 class ServerConfig(Document):
@@ -43,6 +44,13 @@ class ServerConfig(Document):
     """What stays free on the disk of partial uploads: an upload that would need it waits."""
     max_open_merges_per_site: int = Field(default=64, ge=1, le=100_000)
     """A site with so many open merges ships its next teacher net when some have ended."""
+    max_uploads_per_hour_per_site: int = Field(default=60, ge=1, le=1_000_000)
+    max_uploads_per_hour: int = Field(default=1000, ge=1, le=1_000_000)
+    """Teacher nets and refined adapters that are begun; what is resumed does not count."""
+    max_stored_bytes_per_site: int = Field(default=256 << 30, ge=1 << 10)
+    max_stored_bytes: int = Field(default=4 << 40, ge=1 << 10)
+    """Bytes of the blobs that were shipped, but for those that are collected: of what was refused,
+    given up, or came to nothing."""
 
     @model_validator(mode="after")
     def _listeners_are_two(self) -> Self:
@@ -84,6 +92,16 @@ class PlanConfig(Document):
                 "with training.extractor in site.toml"
             )
         return spec
+
+
+class AdmissionConfig(Document):
+    """What is not let in besides what breaks a rule."""
+
+    revoked: tuple[Digest, ...] = Field(default=(), max_length=10_000)
+    """SHA-256 of modules, or of whole manifests, that are not to come in again, whoever ships them:
+    `rootstock net show` and `coordinator status --json` name them. Read at start."""
+    probe_seconds: float = Field(default=120.0, gt=0, le=86_400)
+    """How long a teacher net may take to answer the probe's 42 synthetic images."""
 
 
 class JobsConfig(Document):
@@ -186,6 +204,12 @@ class AcceptanceConfig(AcceptanceRule):
     review: Literal["never", "failing", "always"] = "never"
     """Which merges wait for `rootstock coordinator approve` or `reject` once their numbers are
     there: none, those that break the rule, or all. The others follow the rule."""
+    first: Literal["review", "rule"] = "review"
+    """Whether a founding, and the first merge of each lab, wait for the operator, too: nobody has
+    seen anything of that lab yet."""
+    min_samples: int = Field(default=20, ge=0, le=1_000_000)
+    """Validation images that a lab's numbers must rest on; a merge with fewer waits for the
+    operator. The operator's own samples judge from as many on, too."""
 
     def rule(self, task: str) -> AcceptanceRule:
         """Return what a task's merges are held against."""
@@ -215,6 +239,26 @@ class EvaluationConfig(Document):
     refine: bool = True
     patience_days: float = Field(default=30.0, gt=0, le=36_500)
     """How long a lab may take to answer; then its merge fails, and the lab can ship again."""
+
+
+class WitnessesConfig(Document):
+    """Other labs' say about a join: how often it says yes on images that do not show its category.
+
+    A lab alone says how good its merge is. These labs run the join on their own rest, and answer
+    with that share alone; a lab that is asked downloads the modules of the join.
+    """
+
+    number: int = Field(default=2, ge=0, le=WITNESSES_PER_MERGE)
+    """Labs that are asked about each new category, of those with a category in the net; 0: none.
+    """
+    max_yes: float = Field(default=20.0, ge=0, le=100)
+    """Percent; a join with more at any of them breaks the rule, as one with too high an error. With
+    few images the share has to be above that beyond chance (one-sided 95%)."""
+    patience_days: float = Field(default=3.0, gt=0, le=36_500)
+    """How long they may take."""
+    unsure: Literal["review", "rule"] = "review"
+    """Whether a merge waits for the operator, or goes on, about which no answer counts by then, or
+    with a share above `max_yes` that may be chance."""
 
 
 class HistoryConfig(Document):
@@ -314,6 +358,7 @@ class CoordinatorConfig(StateConfig):
     server: ServerConfig = ServerConfig()
     identity: IdentityConfig = IdentityConfig()
     plan: PlanConfig
+    admission: AdmissionConfig = AdmissionConfig()
     jobs: JobsConfig = JobsConfig()
     distillation: DistillationConfig = DistillationConfig()
     """For tasks that label images."""
@@ -323,6 +368,7 @@ class CoordinatorConfig(StateConfig):
     growth: GrowthConfig = GrowthConfig()
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    witnesses: WitnessesConfig = WitnessesConfig()
     history: HistoryConfig = HistoryConfig()
     garbage: GarbageConfig = GarbageConfig()
 

@@ -299,6 +299,9 @@ class EvaluationConfig(Document):
 
     calibration: bool = True
     """Two numbers a candidate: scale and bias of its output, fitted on the holdout."""
+    witness: bool = True
+    """Whether the lab says, when it is asked, how often another lab's join says yes on its
+    validation images of the rest: one percentage, and the number of these images."""
 
 
 class RefinementConfig(Document):
@@ -335,7 +338,9 @@ class StatisticsConfig(Document):
 class ConsentConfig(Document):
     """What a coordinator may draw from this lab in any 24 hours; a question above that waits.
 
-    A merge has two questions at most, with five numbers a candidate (seven of a segmentation).
+    A merge of this lab's has two questions at most, with five numbers a candidate (seven of a
+    segmentation). A merge of another lab's has two at most that ask this one as a witness, with two
+    numbers each; `evaluation.witness = false` refuses those.
     """
 
     questions: int = Field(default=40, ge=1, le=10_000)
@@ -343,7 +348,7 @@ class ConsentConfig(Document):
     numbers: int = Field(default=1000, ge=0, le=1_000_000)
     """Errors, mean IoUs, counts, calibrations: all that a report holds. 0: none is answered."""
     bytes_down: int = Field(default=8 << 30, ge=0)
-    """Bytes of the task modules and adapters that questions name."""
+    """Bytes of the task modules, adapters and, for a witness, category modules of questions."""
     refinement_steps: int = Field(default=100_000, ge=0)
     max_blob_bytes: int = Field(default=4 << 30, ge=1 << 10)
     """The largest file that is fetched at all, whatever the coordinator's plan allows."""

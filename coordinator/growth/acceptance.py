@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from rootstock.common.errors import LimitError, SchemaError
-from rootstock.coordinator.config import AcceptanceRule
+from rootstock.coordinator.config import AcceptanceConfig, AcceptanceRule
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
 
@@ -59,6 +59,46 @@ def accept_unevaluated(policy: AcceptanceRule, what: str, error: float | None) -
     if percent > policy.max_error:
         return Verdict(False, f"acceptance: {stated}; {_max_error(policy)}", None)
     return Verdict(True, stated, None)
+
+
+def own_say(policy: AcceptanceConfig, task: str, numbers: MergeNumbers) -> str | None:
+    """Return why the operator's own samples speak against a join that a lab praises, or None.
+
+    Fewer than `min_samples` are reported and decide nothing.
+    """
+    error, count = numbers.own_error, numbers.judged_on or 0.0
+    if error is None or count < max(policy.min_samples, 1):
+        return None
+    if error <= policy.rule(task).max_error:
+        return None
+    return (
+        f"acceptance: on {count:.0f} of the operator's own samples the join has an error of "
+        f"{error:.1f}%, both sides counted alike; {_max_error(policy.rule(task))}"
+    )
+
+
+def doubts(
+    policy: AcceptanceConfig, *, first: str | None, stated: float | None, reported: float | None
+) -> list[str]:
+    """Return why a merge that follows the rule waits for the operator all the same.
+
+    `first` names the lab, if nothing of it was merged yet. `stated` is how many validation images
+    the manifest says its numbers rest on, `reported` how many the report says; None: it does not.
+    """
+    found = []
+    if first is not None and policy.first == "review":
+        found.append(
+            f"review: nothing of {first} was merged yet, so nobody but {first} knows how good its "
+            "net is (acceptance.first)"
+        )
+    counts = [count for count in (stated, reported) if count is not None]
+    fewest = min(counts, default=0.0)
+    if fewest < policy.min_samples:
+        found.append(
+            f"review: the lab's numbers rest on {fewest:.0f} validation images; at least "
+            f"{policy.min_samples} are wanted (acceptance.min_samples)"
+        )
+    return found
 
 
 def _first(first: Candidate, errors: Mapping[Candidate, float], teacher: float) -> Verdict:

@@ -10,6 +10,8 @@ so do MLflow's metrics and what commands print as JSON::
     <candidate>_mean_iou                            of a segmentation
     seconds/<stage>                                 time of work
     refinement_steps, few_samples, own_samples, own_samples/learned_from, own_samples/judged_on
+    own_samples/error                               of a lab's join, on the operator's samples
+    witnesses/answered, witnesses/most_yes          other labs' answers about their rest, percent
 
 Joining with no adapter is the baseline of the others: `no_adapter_error` and `no_adapter_mean_iou`
 are without a calibration, and `no_adapter_calibrated_error` is what the join would have.
@@ -34,6 +36,9 @@ _KEYS = {
     "own_few_samples": "own_samples",
     "learned_from": "own_samples/learned_from",
     "judged_on": "own_samples/judged_on",
+    "own_error": "own_samples/error",
+    "witnesses": "witnesses/answered",
+    "most_yes": "witnesses/most_yes",
 }
 """Keys of the single numbers, by field."""
 
@@ -70,7 +75,13 @@ class MergeNumbers:
     """How many of these are the operator's."""
     learned_from: float | None = None
     judged_on: float | None = None
-    """How many of the operator's samples `Candidate.OWN_SAMPLES` rests on."""
+    """How many of the operator's samples `Candidate.OWN_SAMPLES`, or `own_error`, rests on."""
+    own_error: float | None = None
+    """Percent, of a lab's join on the operator's own samples: the mean of both sides' errors."""
+    witnesses: float | None = None
+    """How many other labs have said how often the join says yes on their rest."""
+    most_yes: float | None = None
+    """The largest of these shares, in percent."""
     other: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """By its key, what this version does not know."""
 
@@ -110,6 +121,11 @@ class MergeNumbers:
             seconds={**self.seconds, **later.seconds},
             other={**self.other, **later.other},
         )
+
+    def without(self, candidate: Candidate) -> MergeNumbers:
+        """Return these numbers but for a candidate's."""
+        left = {each: result for each, result in self.candidates.items() if each != candidate}
+        return dataclasses.replace(self, candidates=left)
 
     @property
     def shown_errors(self) -> dict[Candidate, float]:

@@ -21,7 +21,7 @@ from rootstock.coordinator.jobs.inspection import Inspection
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.merges.result import AcceptedJoin, OperatorJoin
 from rootstock.coordinator.net.objects import write_tree
-from rootstock.coordinator.registry import Merge, MergeState, NetVersion, NewEvent, Submission
+from rootstock.coordinator.registry import Merge, NetVersion, NewEvent, Submission
 from rootstock.coordinator.registry.documents import MergeChanged, VersionCommitted
 
 
@@ -140,7 +140,7 @@ def commit(
 def roll_back(
     context: CoordinatorContext, number: int, reason: str, *, and_later: bool
 ) -> list[NetVersion]:
-    """Roll a net version back (see `Versions.roll_back`) and tell the labs whose merges it holds.
+    """Roll a net version back (see `Versions.roll_back`) and tell the labs whose merges end by it.
 
     Nothing is deleted: versions, trees and blobs stay, and a later version has the next number.
     """
@@ -148,7 +148,7 @@ def roll_back(
 
     def tell(merges: list[Merge]) -> Iterable[NewEvent]:
         for merge in merges:
-            news = MergeChanged(merge_id=merge.id, state=MergeState.ROLLED_BACK, reason=reason)
+            news = MergeChanged(merge_id=merge.id, state=merge.state, reason=merge.reason)
             yield news.to(sites[merge.submission_id])
 
     sites = {submission.id: submission.site for submission in context.registry.submissions.all()}

@@ -17,7 +17,7 @@ from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import CandidateResult, MergeNumbers
-from rootstock.coordinator.registry import Decision, Merge, Registry, Submission
+from rootstock.coordinator.registry import OPEN_MERGES, Decision, Merge, Registry, Submission
 from rootstock.coordinator.registry.documents import (
     EvaluationReport,
     EvaluationRequest,
@@ -78,7 +78,10 @@ async def answer(
         evaluation = registry.evaluations.of_merge(merge_id, turn)
         if evaluation is not None and evaluation.report is not None:
             return evaluation.report
-        decision = registry.merges.get(merge_id).decision
+        merge = registry.merges.get(merge_id)
+        if merge.state not in OPEN_MERGES:
+            raise ConflictError(f"merge {merge_id} has ended in the meantime: {merge.reason}")
+        decision = merge.decision
         if decision is None and evaluation is not None:
             asked_at = evaluation.requested_at
             if time.time() > asked_at + patience_days * 24 * 3600:

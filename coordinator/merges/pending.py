@@ -35,7 +35,7 @@ def growth_plan(view: NetReader, config: StateConfig) -> GrowthPlan:
     head = view.head
     tree = None if head is None else view.tree(head)
     merges = registry.merges.all()
-    decided = {merge.submission_id for merge in merges}
+    decided = {merge.submission_id for merge in merges if not merge.void}
     opened = [
         (
             merge.submission_id,

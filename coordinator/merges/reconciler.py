@@ -9,6 +9,7 @@ a piece of work of its own: what goes wrong with one costs no other, and never t
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ import structlog
 from rootstock.common.errors import RefusedError, RootstockError
 from rootstock.common.failpoints import failpoint
 from rootstock.common.weights.admission import admit
+from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext, reason_text
 from rootstock.coordinator.growth.operations import OperationKind, Refusal
 from rootstock.coordinator.growth.readiness import OpenMerge, ready
 from rootstock.coordinator.merges.result import of_labs
+from rootstock.coordinator.merges.revoked import check_revoked
 from rootstock.coordinator.merges.runner import MergeRunner
 from rootstock.coordinator.paths import samples_area
 from rootstock.coordinator.plan.heads import HeadsFile, heads_of_net, publish
@@ -33,6 +36,10 @@ from rootstock.coordinator.registry.wait import RESYNC_SECONDS, setting, woken
 
 ATTEMPTS = 3
 """How often work is tried in which the coordinator itself is at fault, before it is ended."""
+
+HOLD_SECONDS = 30.0
+"""How long decisions wait for one submission's admission, so that those that came together are
+decided about in their order."""
 
 MAX_PAUSE_SECONDS = 60.0
 """Longest pause before work that failed is tried again."""
@@ -77,6 +84,8 @@ class Reconciler:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._faults: dict[str, int] = {}
         """How often each piece of work has failed since it last went well."""
+        self._received: dict[str, float] = {}
+        """When each submission was first seen that is not admitted yet."""
         self._publishes_heads = context.config.plan.heads == "founder"
         self._deciding = asyncio.Lock()
         """Submissions are admitted and decided about one by one: each counts on the ones before."""
@@ -89,7 +98,7 @@ class Reconciler:
                 while True:
                     self._news.clear()
                     await self._supervise("scan", Work(self._scan))
-                    await woken(self._news, RESYNC_SECONDS)
+                    await woken(self._news, HOLD_SECONDS if self._received else RESYNC_SECONDS)
         finally:
             for task in self._tasks.values():
                 task.cancel()
@@ -125,8 +134,13 @@ class Reconciler:
                 partial(self._admit, submission), partial(self._refuse, submission)
             )
         # What submissions call for is known when all are admitted and there is a net to join. One
-        # whose admission has failed is not waited for.
-        settled = all(f"admit {submission.id}" in self._faults for submission in received)
+        # whose admission has failed, or takes long, is not waited for.
+        now = time.monotonic()
+        self._received = {each.id: self._received.get(each.id, now) for each in received}
+        settled = all(
+            f"admit {each.id}" in self._faults or now > self._received[each.id] + HOLD_SECONDS
+            for each in received
+        )
         if settled and not _founding(merges):
             for submission in of_labs(registry.submissions.undecided()):
                 name = f"decide {submission.id}"
@@ -171,10 +185,14 @@ class Reconciler:
         self._context.end(merge, site, MergeState.FAILED, reason)
 
     async def _admit(self, submission: Submission) -> None:
-        """Admit a received submission, or refuse it."""
+        """Admit a received submission, or refuse it: the gate, the probe, room in the net."""
+        refusal = await asyncio.to_thread(self._refusal, submission)
+        if refusal is None:
+            refusal = await self._runner.probe(submission)
         async with self._deciding:
-            refusal = await asyncio.to_thread(self._refusal, submission)
             failpoint("submission.checked")
+            if refusal is None:
+                refusal = await asyncio.to_thread(self._no_room, submission)
             if refusal is None:
                 await asyncio.to_thread(self._set_state, submission, SubmissionState.ADMITTED)
             else:
@@ -198,15 +216,40 @@ class Reconciler:
         self._log.info(f"submission.{state}", submission=submission.id, reason=reason)
 
     def _refusal(self, submission: Submission) -> str | None:
-        """Put one submission through the gate, and ask growth whether the net has room for it.
+        """Put one submission through the gate.
 
-        Returns the check that it fails, with the value and the rule; None if it is admitted.
+        Returns the check that it fails, with the value and the rule; None if it passes.
         """
         try:
             manifest = self._context.teacher(submission)
+            check_revoked(manifest, submission.manifest, self._context.config.admission.revoked)
             admit(manifest, self._context.plan, self._context.path_of(submission))
         except RefusedError as error:
             return str(error)
+        return self._copied(submission, manifest)
+
+    def _copied(self, submission: Submission, manifest: TeacherManifest) -> str | None:
+        """Refuse another lab's category module; whose it is, is for the operator alone.
+
+        The plan's start is everybody's.
+        """
+        context, digest = self._context, manifest.category_module.digest
+        if digest == context.plan.initial_category_module.digest:
+            return None
+        owner = context.registry.uploads.first_with(digest)
+        if owner in (None, submission.site):
+            return None
+        self._log.warning(
+            "submission.copied", submission=submission.id, site=submission.site, of=owner
+        )
+        return (
+            f"copy: the category module {digest} has been shipped by another lab before; train one "
+            "here and ship that: another training.seed makes another module"
+        )
+
+    def _no_room(self, submission: Submission) -> str | None:
+        """Ask growth whether the net has room; return why not."""
+        manifest = self._context.teacher(submission)
         operations = self._context.operations(manifest)
         if isinstance(operations, Refusal):
             return operations.reason
@@ -240,7 +283,14 @@ class Reconciler:
         context = self._context
         if _founding(context.registry.merges.open()):
             return
-        operations = context.operations(context.teacher(submission))
+        manifest = context.teacher(submission)
+        try:
+            # It may have been revoked since it was admitted, and come again after a roll-back.
+            check_revoked(manifest, submission.manifest, context.config.admission.revoked)
+        except RefusedError as error:
+            context.fail_all(submission, str(error))
+            return
+        operations = context.operations(manifest)
         if isinstance(operations, Refusal):
             # Another lab's teacher of this category came first since this one was admitted.
             context.fail_all(submission, operations.reason)

@@ -6,18 +6,25 @@ import asyncio
 
 import structlog
 
-from rootstock.common.errors import ConflictError, RootstockError, StorageError, UnreachableError
+from rootstock.common.errors import (
+    ConflictError,
+    LimitError,
+    RootstockError,
+    SchemaError,
+    StorageError,
+    UnreachableError,
+)
 from rootstock.common.failpoints import failpoint
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.weights.manifest import TeacherManifest
+from rootstock.coordinator.config import AcceptanceRule
 from rootstock.coordinator.context import CoordinatorContext, reason_text
 from rootstock.coordinator.growth.acceptance import Verdict, accept_unevaluated, acceptance
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.numbers import MergeNumbers
-from rootstock.coordinator.jobs.inspection import inspection_job
 from rootstock.coordinator.jobs.model import JobResult
 from rootstock.coordinator.jobs.runner import JobRunner
-from rootstock.coordinator.merges.commit import Committer, next_tree
+from rootstock.coordinator.merges.commit import Committer
 from rootstock.coordinator.merges.evaluation import (
     Candidates,
     answer,
@@ -26,13 +33,15 @@ from rootstock.coordinator.merges.evaluation import (
     refined_adapter,
 )
 from rootstock.coordinator.merges.job import Distiller
+from rootstock.coordinator.merges.judge import Judge
+from rootstock.coordinator.merges.probe import refusal_of
 from rootstock.coordinator.merges.result import (
     AcceptedJoin,
     MergeResult,
     OperatorJoin,
     stored_result,
 )
-from rootstock.coordinator.paths import StatePaths, job_area
+from rootstock.coordinator.paths import job_area
 from rootstock.coordinator.registry import OPEN_MERGES, Merge, MergeState, Submission
 from rootstock.coordinator.registry.wait import wait_for
 
@@ -46,9 +55,16 @@ class MergeRunner:
         self._context = context
         self._distiller = Distiller(context, runner)
         self._runner = runner
-        self._paths = StatePaths(context.config)
+        self._judge = Judge(context, runner)
         self._committer = committer
         self._log = structlog.get_logger("merge")
+
+    async def probe(self, submission: Submission) -> str | None:
+        """Run a submission's teacher net on synthetic images, where nets may run.
+
+        Returns the check that it fails, with the value and the rule; None if it passes.
+        """
+        return await refusal_of(self._context, self._runner, submission)
 
     async def carry(self, merge_id: str) -> None:
         """Carry a merge on from its state to its end.
@@ -117,8 +133,14 @@ class MergeRunner:
         await self._decide(merge, submission, verdict, join)
 
     async def _rejected(self, merge: Merge, submission: Submission) -> bool:
-        """Say whether the operator has rejected the merge, and end it if so."""
+        """Say whether the operator has rejected the merge, and end it if so.
+
+        One that a roll-back has ended meanwhile needs no end.
+        """
         merge = await asyncio.to_thread(self._context.registry.merges.get, merge.id)
+        if merge.state not in OPEN_MERGES:
+            await asyncio.to_thread(self._context.store.drop, job_area(merge.id))
+            return True
         if merge.decision != "reject":
             return False
         reason = f"rejected by the operator: {merge.decision_reason}"
@@ -162,6 +184,7 @@ class MergeRunner:
         """Ask the owning lab, wait for its numbers however long that takes, and decide.
 
         Returns True if the merge goes on: no candidate is good enough, and none was learned yet.
+        What the judge rejected before anything was learned is not judged again.
         """
         candidates: Candidates = {Candidate.NO_ADAPTER: None, **result.adapters()}
         learned = result.zero_sample
@@ -186,8 +209,14 @@ class MergeRunner:
         merge = await asyncio.to_thread(
             self._context.registry.merges.update, merge.id, numbers=numbers_of(report)
         )
-        verdict = acceptance(self._context.config.acceptance.rule(merge.task), merge.numbers)
-        if not verdict.accepted and learned is None and merge.state is MergeState.EVALUATING:
+        rule, numbers = self._context.config.acceptance.rule(merge.task), merge.numbers
+        may_learn = learned is None and merge.state is MergeState.EVALUATING
+        if learned is not None and rule.take == "first" and result.turn > 1:
+            before = await asyncio.to_thread(self._judged_before, merge, rule)
+            if before is not None:
+                rule, numbers = rule.model_copy(update={"take": "best"}), numbers.without(before)
+        verdict = acceptance(rule, numbers)
+        if not verdict.accepted and may_learn:
             self._log.info("merge.goes_on_to_learn", merge=merge.id, reason=verdict.reason)
             return True
         join = None
@@ -199,35 +228,68 @@ class MergeRunner:
                 calibration or Calibration(),
                 result,
             )
-        await self._decide(merge, submission, verdict, join)
-        return False
+        return await self._decide(merge, submission, verdict, join, may_learn=may_learn)
+
+    def _judged_before(self, merge: Merge, rule: AcceptanceRule) -> Candidate | None:
+        """Return the candidate that the lab's first numbers spoke for; it was not merged."""
+        first = self._context.registry.evaluations.of_merge(merge.id)
+        if first is None or first.report is None:
+            return None
+        teacher = MergeNumbers(teacher_error=merge.numbers.teacher_error)
+        verdict = acceptance(rule, teacher | numbers_of(first.report))
+        return verdict.candidate if verdict.accepted else None
 
     async def _decide(
-        self, merge: Merge, submission: Submission, verdict: Verdict, join: AcceptedJoin | None
-    ) -> None:
-        """Merge or reject as the policy says, or as the operator does where the policy asks."""
-        accepted = verdict.accepted
+        self,
+        merge: Merge,
+        submission: Submission,
+        verdict: Verdict,
+        join: AcceptedJoin | None,
+        *,
+        may_learn: bool = False,
+    ) -> bool:
+        """Merge or reject as policy and judge say, or as the operator does where they ask.
+
+        Returns True where the judge rejects the join and another may be learned (`may_learn`).
+        """
         review = self._context.config.acceptance.review
-        asked = review == "always" or (review == "failing" and not accepted)
-        if join is not None and (asked or merge.state is MergeState.REVIEWING):
-            merge = await self._reviewed(merge, verdict.reason)
-            if await self._rejected(merge, submission):
-                return
-            accepted = True
-        if accepted and join is not None:
-            tree = await asyncio.to_thread(next_tree, self._context, merge, submission, join)
-            inspection = await self._runner.inspect(inspection_job(merge, tree, self._paths))
+        hopeless = not verdict.accepted and review == "never"
+        if join is None or (hopeless and merge.state is not MergeState.REVIEWING):
+            await self._reject(merge, submission, verdict.reason)
+            return False
+        try:
+            merge, judged = await self._judge.judge(merge, submission, verdict, join)
+        except (SchemaError, LimitError) as error:
+            if may_learn:
+                self._log.info("merge.goes_on_to_learn", merge=merge.id, reason=str(error))
+                return True
+            await self._reject(merge, submission, str(error))
+            return False
+        if verdict.accepted and not judged.accepted and may_learn:
+            self._log.info("merge.goes_on_to_learn", merge=merge.id, reason=judged.reason)
+            return True
+        if judged.numbers.witnesses is not None:
             merge = await asyncio.to_thread(
-                self._context.registry.merges.update,
-                merge.id,
-                inspection=inspection.model_dump(mode="json"),
+                self._context.registry.merges.update, merge.id, numbers=judged.numbers
             )
+        asked = review == "always" or judged.doubtful
+        if not judged.accepted:
+            asked = review != "never"
+        if asked or merge.state is MergeState.REVIEWING:
+            merge = await self._reviewed(merge, judged.reason)
+        elif not judged.accepted:
+            await self._reject(merge, submission, judged.reason)
+            return False
+        if not await self._rejected(merge, submission):
             failpoint("merge.inspected")
-            await self._committer.commit(merge, submission, join, inspection)
-            return
-        await asyncio.to_thread(
-            self._context.end, merge, submission.site, MergeState.REJECTED, verdict.reason
-        )
+            await self._committer.commit(merge, submission, join, judged.inspection)
+        return False
+
+    async def _reject(self, merge: Merge, submission: Submission, reason: str) -> None:
+        if not await self._rejected(merge, submission):
+            await asyncio.to_thread(
+                self._context.end, merge, submission.site, MergeState.REJECTED, reason
+            )
 
     async def _reviewed(self, merge: Merge, reason: str) -> Merge:
         """Wait for the operator's decision; `reason` is the policy's."""
@@ -240,7 +302,8 @@ class MergeRunner:
 
         def look() -> Merge | None:
             present = registry.merges.get(merge.id)
-            return None if present.decision is None else present
+            waits = present.decision is None and present.state in OPEN_MERGES
+            return None if waits else present
 
         return await wait_for(registry, merge.id, look)
 

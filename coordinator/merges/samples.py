@@ -44,14 +44,39 @@ def few_samples(
     """Gather a merge's samples.
 
     The operator's own (`samples.folder`) tell whether an image shows the category, so they serve
-    classifications only. One that cannot be read costs a warning, not the lab its merge.
+    classifications only: those that do not judge. One that cannot be read costs a warning, not the
+    lab its merge.
     """
+    return FewSamples(manifest.shared_samples, _put(context, merge, manifest, task, judging=False))
+
+
+def judging_samples(
+    context: CoordinatorContext, merge: Merge, manifest: TeacherManifest, task: TaskSpec
+) -> BlobEntry | None:
+    """Put those of the operator's samples that judge into the job's area; None without both sides.
+
+    Nothing was learned from them.
+    """
+    return _put(context, merge, manifest, task, judging=True)
+
+
+def _put(
+    context: CoordinatorContext,
+    merge: Merge,
+    manifest: TeacherManifest,
+    task: TaskSpec,
+    *,
+    judging: bool,
+) -> BlobEntry | None:
     own = _own(context, manifest) if task.kind == "binary-classification" else None
     if own is None:
-        return FewSamples(manifest.shared_samples, None)
+        return None
+    chosen_N = own.judging_N if judging else ~own.judging_N
+    images_NCHW, labels_N = own.images_NCHW[chosen_N], own.labels_N[chosen_N]
+    if not 0 < float(labels_N.sum()) < len(labels_N):
+        return None
     area = context.store.area(job_area(merge.id))
-    blob = put_tensors(area, {"images": own.images_NCHW, "labels": own.labels_N})
-    return FewSamples(manifest.shared_samples, blob)
+    return put_tensors(area, {"images": images_NCHW, "labels": labels_N})
 
 
 def _own(context: CoordinatorContext, manifest: TeacherManifest) -> OwnSamples | None:

@@ -97,7 +97,11 @@ class Database:
                     with self._reading.connect() as connection:
                         require_present(connection)
                 else:
-                    with self._engine.begin() as connection:
+                    with (
+                        self._engine.connect() as connection,
+                        _references_unchecked(connection),
+                        connection.begin(),
+                    ):
                         before = migrate(connection)
                         if before is not None and before < LOG_REVISION:
                             adopt(connection)
@@ -250,6 +254,20 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+@contextmanager
+def _references_unchecked(connection: Connection) -> Iterator[None]:
+    """Let SQLite replace a table that others refer to, which is how it alters one."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):
+        yield
+        return
+    driver.execute("PRAGMA foreign_keys = OFF")  # within a transaction it would do nothing
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys = ON")
 
 
 def _path_of(url: URL) -> Path:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from pydantic import ConfigDict, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from rootstock.common.documents import Document
-from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
+from rootstock.common.nets.calibration import Calibration
+from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name
 from rootstock.common.weights.manifest import AdapterEntry, BlobEntry
 from rootstock.coordinator.growth.candidates import Candidate
 from rootstock.coordinator.growth.states import MergeState, SubmissionState
@@ -92,8 +93,21 @@ class HeadsChanged(News):
     origin: str
 
 
+class RestQuestion(Document):
+    """What makes an evaluation request one to a witness: the join is another lab's.
+
+    The witness answers how often it says yes on images that do not show its category.
+    """
+
+    category: Name
+    category_module: BlobEntry
+    """f, and its architecture."""
+    architecture: ArchitectureSpec
+    calibration: Calibration
+
+
 class EvaluationRequest(News):
-    """What the owning lab is asked about a merge's candidates."""
+    """What a lab is asked about a merge's candidates: the owning one, or a witness."""
 
     kind = "evaluation"
     evaluation_id: str
@@ -108,6 +122,8 @@ class EvaluationRequest(News):
     """Simplest first; None joins f and g_S directly."""
     refinement_spec: AdapterSpec | None = None
     """The structure of the adapter that the lab is to refine; None: it is not asked to."""
+    rest: RestQuestion | None = Field(default=None, exclude_if=lambda rest: rest is None)
+    """Of a witness alone."""
 
     @field_validator("candidates")
     @classmethod
@@ -117,9 +133,10 @@ class EvaluationRequest(News):
         return {each: candidates[each] for each in Candidate if each in candidates}
 
     def digests(self) -> set[str]:
-        """Return the blobs that the lab needs to answer: the task module and the adapters."""
+        """Return the blobs that the lab needs to answer: modules that it has not, and adapters."""
         adapters = [entry.blob for entry in self.candidates.values() if entry is not None]
-        return {blob.digest for blob in (self.task_module, *adapters)}
+        modules = [] if self.rest is None else [self.rest.category_module]
+        return {blob.digest for blob in (self.task_module, *modules, *adapters)}
 
 
 NEWS: dict[str, type[News]] = {
@@ -181,12 +198,22 @@ class ReportedRefinement(_Reported):
     steps: int
 
 
+class ReportedRest(_Reported):
+    """What a witness saw."""
+
+    yes: float
+    """Percent of the images that do not show the category."""
+    samples: int
+
+
 class EvaluationReport(_Reported):
     """What a lab answers to an evaluation request."""
 
     evaluation_id: str
     results: tuple[ReportedResult, ...] = ()
     refinement: ReportedRefinement | None = None
+    rest: ReportedRest | None = Field(default=None, exclude_if=lambda rest: rest is None)
+    """Of a witness alone."""
     failure: str = ""
     """Why it could not be evaluated; empty: it could."""
 

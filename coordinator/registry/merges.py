@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import ConflictError, NotFoundError
@@ -79,7 +79,9 @@ class Merges(Subject):
         now = self._clock()
         with self._database.write() as session:
             before = session.scalars(
-                select(MergeRow).where(MergeRow.submission_id == submission_id)
+                select(MergeRow).where(
+                    MergeRow.submission_id == submission_id, MergeRow.void.is_(False)
+                )
             )
             known = {Operation(row.operation, row.category, row.task): row for row in before}
             rows = []
@@ -125,6 +127,17 @@ class Merges(Subject):
     def of_submission(self, submission_id: str) -> list[Merge]:
         """Return a submission's merges, oldest first."""
         return self._where(MergeRow.submission_id == submission_id)
+
+    def has_merged(self, site: str) -> bool:
+        """Say whether anything that a site shipped is merged, and not rolled back since."""
+        query = (
+            select(MergeRow.id)
+            .join(UploadRow, UploadRow.id == MergeRow.submission_id)
+            .where(UploadRow.site == site, MergeRow.state == MergeState.MERGED)
+            .limit(1)
+        )
+        with self._database.read() as session:
+            return session.scalar(query) is not None
 
     def _where(self, *conditions: ColumnElement[bool]) -> list[Merge]:
         query = select(MergeRow).where(*conditions).order_by(*OLDEST_FIRST)
@@ -285,12 +298,20 @@ def move(
 
 
 def _new(session: Session, submission_id: str, operation: Operation, now: float) -> MergeRow:
+    before = select(func.max(MergeRow.attempt)).where(
+        MergeRow.submission_id == submission_id,
+        MergeRow.category == operation.category,
+        MergeRow.task == operation.task,
+        MergeRow.operation == operation.kind,
+    )
     row = MergeRow(
         id=f"mrg-{take(session, 'merge'):04d}",
         submission_id=submission_id,
         category=operation.category,
         task=operation.task,
         operation=operation.kind,
+        attempt=(session.scalar(before) or 0) + 1,
+        void=False,
         state=MergeState.QUEUED,
         reason="",
         numbers=MergeNumbers(),

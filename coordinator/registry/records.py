@@ -149,6 +149,9 @@ class Merge:
     category: str
     task: str
     operation: OperationKind
+    void: bool
+    """Whether the net that it was judged by was rolled back: its submission is decided about
+    anew."""
     state: MergeState
     reason: str
     numbers: MergeNumbers

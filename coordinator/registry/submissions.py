@@ -32,8 +32,10 @@ class Submissions(Subject):
         return self._database.fetch(Submission, query)
 
     def undecided(self) -> list[Submission]:
-        """Return the admitted submissions that no merge was queued for yet, oldest first."""
-        merges = select(MergeRow.id).where(MergeRow.submission_id == SubmissionRow.id)
+        """Return the admitted submissions without a merge that stands for them, oldest first."""
+        merges = select(MergeRow.id).where(
+            MergeRow.submission_id == SubmissionRow.id, MergeRow.void.is_(False)
+        )
         query = (
             select(SubmissionRow)
             .where(SubmissionRow.state == SubmissionState.ADMITTED, ~merges.exists())

@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     UniqueConstraint,
+    false,
     true,
     update,
 )
@@ -167,6 +168,8 @@ class UploadRow(Base):
     manifest: Mapped[bytes] = mapped_column(LargeBinary)
     signature: Mapped[bytes] = mapped_column(LargeBinary)
     evaluation_id: Mapped[str | None]
+    size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Bytes of its blobs."""
     created_at: Mapped[float]
     touched_at: Mapped[float]
     received_at: Mapped[str | None]
@@ -219,7 +222,9 @@ class MergeRow(Base):
 
     __tablename__ = "merges"
     __table_args__ = (
-        UniqueConstraint("submission_id", "category", "task", "operation", name="one_merge_each"),
+        UniqueConstraint(
+            "submission_id", "category", "task", "operation", "attempt", name="one_merge_each"
+        ),
         Index("merges_by_state", "state"),
     )
 
@@ -228,6 +233,10 @@ class MergeRow(Base):
     category: Mapped[str]
     task: Mapped[str]
     operation: Mapped[OperationKind] = mapped_column(Converted(String(), str, OperationKind))
+    attempt: Mapped[int] = mapped_column(default=1, server_default="1")
+    void: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether the net that it was judged by was rolled back: its submission is decided about
+    anew."""
     state: Mapped[MergeState] = mapped_column(_words(MergeState))
     reason: Mapped[str]
     numbers: Mapped[MergeNumbers] = mapped_column(

@@ -6,25 +6,21 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import BusyError, LimitError, NotFoundError
 from rootstock.common.weights.manifest import Manifest, TeacherManifest, parse_manifest
-from rootstock.coordinator.growth.states import OPEN_MERGES, SubmissionState, check_submission
+from rootstock.coordinator.growth.states import SubmissionState, check_submission
 from rootstock.coordinator.registry.database import Subject
-from rootstock.coordinator.registry.records import HeldAt, Receipt, Upload, UploadReferences, record
-from rootstock.coordinator.registry.tables import (
-    MergeRow,
-    SubmissionRow,
-    UploadBlobRow,
-    UploadRow,
-    take,
+from rootstock.coordinator.registry.quotas import (
+    LEASE_SECONDS,
+    Quota,
+    require_few_merges,
+    require_room,
 )
-
-LEASE_SECONDS = 24 * 3600.0
-"""An upload that nothing has touched for this long no longer counts against its site's quota;
-it can still be resumed, within the quota."""
+from rootstock.coordinator.registry.records import HeldAt, Receipt, Upload, UploadReferences, record
+from rootstock.coordinator.registry.tables import SubmissionRow, UploadBlobRow, UploadRow, take
 
 
 class Uploads(Subject):
@@ -38,25 +34,28 @@ class Uploads(Subject):
         *,
         open_limit: int,
         byte_limit: int | None = None,
-        merge_limit: int | None = None,
+        quota: Quota | None = None,
     ) -> Upload:
         """Open the upload of a manifest, or find it if it was begun before.
 
         A teacher net's upload creates the submission of the same id, in state `receiving`.
         `document` is the bytes that the manifest was read from, `signature` the site's over them,
         verified by the caller. A site may have `open_limit` uploads open at once, whose blobs have
-        `byte_limit` bytes, and `merge_limit` open merges: LimitError if the manifest alone has
-        more bytes, BusyError if there may be room later.
+        `byte_limit` bytes: LimitError if the manifest alone has more, BusyError if there may be
+        room later, or a `quota` is used up.
         """
         digest = hashlib.sha256(document).hexdigest()
         now = self._clock()
         with self._database.write() as session:
             row = session.scalar(select(UploadRow).where(UploadRow.manifest_digest == digest))
             lease = now - LEASE_SECONDS
+            size = sum(_sizes(manifest).values())
+            if row is None and quota is not None:
+                require_room(session, manifest.site, size, quota, now)
             if row is None or (row.receipt is None and row.touched_at <= lease):
                 self._check_quota(session, manifest, open_limit, byte_limit, lease)
-                if merge_limit is not None and isinstance(manifest, TeacherManifest):
-                    _require_few_merges(session, manifest.site, merge_limit)
+                if quota is not None and isinstance(manifest, TeacherManifest):
+                    require_few_merges(session, manifest.site, quota.max_open_merges_per_site)
             if row is not None:
                 row.touched_at = now
                 if row.receipt is None:
@@ -71,6 +70,7 @@ class Uploads(Subject):
                 manifest=document,
                 signature=signature,
                 evaluation_id=getattr(manifest, "evaluation", None),
+                size=size,
                 created_at=now,
                 touched_at=now,
                 received_at=None,
@@ -206,6 +206,18 @@ class Uploads(Subject):
                 for row, state in rows
             ]
 
+    def first_with(self, digest: str) -> str | None:
+        """Return the site that was the first to ship a blob, refused or not; None: none has."""
+        query = (
+            select(UploadRow.site)
+            .join(UploadBlobRow, UploadRow.id == UploadBlobRow.upload_id)
+            .where(UploadBlobRow.digest == digest, UploadRow.received_at.is_not(None))
+            .order_by(UploadRow.received_at, UploadRow.created_at)
+            .limit(1)
+        )
+        with self._database.read() as session:
+            return session.scalar(query)
+
     def _any(self, site: str, digest: str, *conditions: ColumnElement[bool]) -> bool:
         query = (
             select(UploadBlobRow.upload_id)
@@ -250,32 +262,6 @@ class Uploads(Subject):
 
 def _open_since(lease: float) -> tuple[ColumnElement[bool], ...]:
     return UploadRow.received_at.is_(None), UploadRow.touched_at > lease
-
-
-def _require_few_merges(session: Session, site: str, limit: int) -> None:
-    """Count a site's open merges, and its submissions that have none yet as one each."""
-    merges = (
-        select(func.count())
-        .select_from(MergeRow)
-        .join(UploadRow, UploadRow.id == MergeRow.submission_id)
-        .where(UploadRow.site == site, MergeRow.state.in_(OPEN_MERGES))
-    )
-    undecided = (
-        select(func.count())
-        .select_from(SubmissionRow)
-        .join(UploadRow, UploadRow.id == SubmissionRow.id)
-        .where(
-            UploadRow.site == site,
-            SubmissionRow.state.in_((SubmissionState.RECEIVED, SubmissionState.ADMITTED)),
-            ~exists().where(MergeRow.submission_id == SubmissionRow.id),
-        )
-    )
-    count = (session.scalar(merges) or 0) + (session.scalar(undecided) or 0)
-    if count >= limit:
-        raise BusyError(
-            f"quota: site '{site}' has {count} open merges, the limit is {limit}; wait until some "
-            "have ended, or ask the operator to raise server.max_open_merges_per_site"
-        )
 
 
 def _sizes(manifest: Manifest) -> dict[str, int]:

@@ -6,20 +6,21 @@ their numbers and blobs: a number never means two things.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Unpack
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from rootstock.common.errors import ConflictError, NotFoundError
-from rootstock.coordinator.growth.states import MergeState
+from rootstock.coordinator.growth.operations import OperationKind
+from rootstock.coordinator.growth.states import OPEN_MERGES, MergeState
 from rootstock.coordinator.registry.database import Subject
 from rootstock.coordinator.registry.documents import NewEvent
 from rootstock.coordinator.registry.events import append_events
 from rootstock.coordinator.registry.merges import MergeFields, move
 from rootstock.coordinator.registry.records import Merge, NetVersion, record
-from rootstock.coordinator.registry.tables import NetVersionRow, take
+from rootstock.coordinator.registry.tables import MergeRow, NetVersionRow, UploadRow, take
 
 
 class Versions(Subject):
@@ -81,7 +82,11 @@ class Versions(Subject):
     ) -> list[NetVersion]:
         """Roll a version back: its parent is the head. Return what was, newest first.
 
-        `events`, given the merges that are rolled back, returns what to append in the same
+        What other sites' submissions had in later versions, or failed with for the sake of what is
+        gone (its task modules, its categories' names), is void: they are decided about anew. Open
+        merges that need what is gone fail.
+
+        `events`, given the merges that are rolled back or fail, returns what to append in the same
         transaction. ConflictError if the version was rolled back before, or others stand on it and
         `and_later` does not take them back, too.
         """
@@ -113,7 +118,8 @@ class Versions(Subject):
                     session, each.merge_id, MergeState.ROLLED_BACK, {"reason": reason}, now
                 )
                 merges.append(record(Merge, merge))
-            append_events(session, events(merges), now)
+            ended = _let_join_again(session, merges, {each.number for each in line}, now)
+            append_events(session, events([*merges, *ended]), now)
             session.flush()
             return [record(NetVersion, each) for each in line]
 
@@ -156,3 +162,68 @@ def _get(session: Session, number: int) -> NetVersionRow:
             f"no net version {number}; the head is {_head(session) or 'not founded yet'}"
         )
     return row
+
+
+def _let_join_again(
+    session: Session, rolled_back: list[Merge], versions: set[int], now: float
+) -> list[Merge]:
+    """Void the merges of submissions that stood on a version found wanting, or fell by it.
+
+    `rolled_back` are the merges of `versions`, the one that was named last. Open merges that need
+    what is gone end here, and are returned. What the named one's site shipped, what the operator
+    rejected, and a submission of which anything stands, stay as they are.
+    """
+    unwanted = session.scalars(
+        select(UploadRow.id).where(
+            UploadRow.site
+            == select(UploadRow.site)
+            .where(UploadRow.id == rolled_back[-1].submission_id)
+            .scalar_subquery()
+        )
+    ).all()
+    tasks = {merge.task for merge in rolled_back if merge.operation.adds_task}
+    standing = select(MergeRow.category).where(MergeRow.state == MergeState.MERGED)
+    categories = {merge.category for merge in rolled_back} - set(session.scalars(standing))
+    ended = _end_open(session, tasks, categories, now)
+    tasks |= {merge.task for merge in ended if merge.operation.adds_task}
+    fell = select(MergeRow).where(
+        MergeRow.state.in_((MergeState.FAILED, MergeState.REJECTED)),
+        MergeRow.parent_version.in_(versions),
+        MergeRow.decision.is_distinct_from("reject"),
+        or_(MergeRow.task.in_(tasks), MergeRow.category.in_(categories)),
+    )
+    ids = [merge.id for merge in (*rolled_back, *ended)]
+    taken_back = select(MergeRow).where(MergeRow.id.in_(ids))
+    affected = {row.id: row for row in (*session.scalars(fell), *session.scalars(taken_back))}
+    for submission in {row.submission_id for row in affected.values()} - set(unwanted):
+        rows = session.scalars(
+            select(MergeRow).where(MergeRow.submission_id == submission, MergeRow.void.is_(False))
+        ).all()
+        if all(row.id in affected for row in rows):
+            for row in rows:
+                row.void = True
+    return ended
+
+
+def _end_open(
+    session: Session, tasks: Collection[str], categories: Collection[str], now: float
+) -> list[Merge]:
+    """Fail the labs' open merges whose task module or category module is gone, or never comes."""
+    gone, ended = set(tasks), []
+    for kind in (OperationKind.NEW_TASK, OperationKind.NEW_CATEGORY):
+        needs = or_(
+            MergeRow.category.in_(categories),
+            MergeRow.task.in_(gone if kind is OperationKind.NEW_CATEGORY else ()),
+        )
+        query = select(MergeRow.id).where(
+            MergeRow.state.in_(OPEN_MERGES),
+            MergeRow.decision.is_distinct_from("reject"),
+            MergeRow.operation == kind,
+            needs,
+        )
+        for merge_id in session.scalars(query).all():
+            reason = "what it was to be joined to was rolled back by the operator in the meantime"
+            row = move(session, merge_id, MergeState.FAILED, {"reason": reason}, now)
+            gone |= {row.task} if kind.adds_task else set()
+            ended.append(record(Merge, row))
+    return ended

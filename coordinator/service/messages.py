@@ -13,7 +13,9 @@ from rootstock.coordinator.registry.documents import (
     EvaluationRequest,
     ReportedCalibration,
     ReportedRefinement,
+    ReportedRest,
     ReportedResult,
+    RestQuestion,
     news_of,
 )
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -46,7 +48,7 @@ def watch_response(event: Event) -> pb.WatchResponse:
 
 def evaluation_request(request: EvaluationRequest) -> pb.EvaluationRequest:
     """Return an evaluation request's message."""
-    spec = request.refinement_spec
+    spec, rest = request.refinement_spec, request.rest
     return pb.EvaluationRequest(
         evaluation_id=request.evaluation_id,
         merge_id=request.merge_id,
@@ -60,6 +62,17 @@ def evaluation_request(request: EvaluationRequest) -> pb.EvaluationRequest:
         ],
         refine=spec is not None,
         refinement_spec=b"" if spec is None else spec.canonical(),
+        rest=None if rest is None else _rest_question(rest),
+    )
+
+
+def _rest_question(rest: RestQuestion) -> pb.RestQuestion:
+    return pb.RestQuestion(
+        category=rest.category,
+        category_module=rest.category_module.canonical(),
+        architecture=rest.architecture.canonical(),
+        scale=rest.calibration.scale,
+        bias=rest.calibration.bias,
     )
 
 
@@ -95,6 +108,7 @@ def evaluation_report(message: pb.ReportEvaluationRequest) -> EvaluationReport:
             for result in message.results
         ),
         refinement=None if refinement == nothing else refinement,
+        rest=_rest(_optional(message, "rest")),
         failure=message.failure,
     )
 
@@ -108,6 +122,10 @@ def _calibration(message: pb.OutputCalibration | None) -> ReportedCalibration | 
         error=message.error,
         mean_iou=_optional(message, "mean_iou"),
     )
+
+
+def _rest(message: pb.RestAnswer | None) -> ReportedRest | None:
+    return None if message is None else ReportedRest(yes=message.yes, samples=message.samples)
 
 
 def _optional(message: Any, field: str) -> Any:

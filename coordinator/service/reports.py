@@ -78,6 +78,9 @@ def _check_results(request: EvaluationRequest, report: EvaluationReport) -> None
         raise LimitError(
             f"report: failure has {len(report.failure)} characters, the limit is {MAX_FAILURE}"
         )
+    if request.rest is not None:
+        _check_rest(report)
+        return
     asked = [str(candidate) for candidate in request.candidates]
     given = [result.name for result in report.results]
     if len(set(given)) != len(given) or not set(given) <= set(asked):
@@ -94,6 +97,22 @@ def _check_results(request: EvaluationRequest, report: EvaluationReport) -> None
         _percent(f"mean IoU of {result.name}", result.mean_iou)
         _within(f"samples of {result.name}", result.samples, MAX_SAMPLES)
         _check_calibration(result.name, result.calibration)
+
+
+def _check_rest(report: EvaluationReport) -> None:
+    if report.results or report.refinement is not None:
+        raise SchemaError(
+            "report: a witness is asked for the share of yes alone; send neither errors nor an "
+            "adapter"
+        )
+    if report.rest is None:
+        if not report.failure:
+            raise SchemaError(
+                "report: neither the share of yes nor, in `failure`, why there is none; send one"
+            )
+        return
+    _within("share of yes", report.rest.yes, 100.0)
+    _within("samples of the rest", report.rest.samples, MAX_SAMPLES, lowest=1)
 
 
 def _check_calibration(name: str, calibration: ReportedCalibration | None) -> None:

@@ -36,6 +36,13 @@ from rootstock.site_agent.config import SiteConfig
 OTHERS = frozenset({"coordinator", "mlflow", "mlflow-ui"})
 """Processes beside the labs' agents; each has a log and a configuration by its name."""
 
+UNATTENDED: dict[str, Any] = {
+    "acceptance": {"first": "rule", "min_samples": 0},
+    "witnesses": {"patience_days": 0.005, "unsure": "rule"},
+}
+"""On one machine all labs are one operator's, who is not asked; FEDERATION.toml may say otherwise.
+"""
+
 
 class FederationConfig(Document):
     """The file as written; `resolve` turns it into whole configurations."""
@@ -114,7 +121,7 @@ def resolve(
     """
     address = f"127.0.0.1:{coordinator_port}"
     coordinator = merge(
-        _with_whole_paths(config.coordinator),
+        merge(UNATTENDED, _with_whole_paths(config.coordinator)),
         {
             "net": config.net,
             "state": str(state / "coordinator"),

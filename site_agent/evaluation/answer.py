@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from rootstock.common.errors import (
+    DataError,
     LimitError,
     NotFoundError,
     RefusedError,
@@ -20,11 +21,18 @@ from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.text import outward
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
 from rootstock.site_agent.consent.budget import Cost, require_within
-from rootstock.site_agent.consent.question import Question, admit, blobs_of, cost_of
+from rootstock.site_agent.consent.question import (
+    Question,
+    WitnessQuestion,
+    admit,
+    blobs_of,
+    cost_of,
+)
 from rootstock.site_agent.consent.rounding import rounded
 from rootstock.site_agent.consent.waiting import require_size
 from rootstock.site_agent.evaluation.measure import Joins, join, measure
 from rootstock.site_agent.evaluation.refine import Refinement
+from rootstock.site_agent.evaluation.rest import rest_answer
 from rootstock.site_agent.lab import AgentLab
 from rootstock.site_agent.spool.documents import CandidateError, EvaluationReport
 from rootstock.site_agent.teacher.package import software, write_blob
@@ -121,9 +129,12 @@ def _waiting(lab: AgentLab, name: str) -> EvaluationAsked:
 
 def _admitted(
     lab: AgentLab, asked: EvaluationAsked, known: EvaluationReport | None
-) -> tuple[Question, Cost]:
+) -> tuple[Question | WitnessQuestion, Cost]:
     """Return a question and its cost: of one that was answered, the numbers that leave again."""
-    question = admit(asked.read(), lab.spool, lab.plan, lab.tasks, datetime.now(UTC))
+    request = asked.read()
+    if request.rest is not None and not lab.config.evaluation.witness:
+        raise SchemaError("this lab is no witness of other labs' nets (evaluation.witness = false)")
+    question = admit(request, lab.spool, lab.plan, lab.tasks, datetime.now(UTC))
     if known is None:
         return question, cost_of(question, lab.config, lab.config.state / DOWNLOADS)
     cost = Cost(numbers=len(known.numbers()))
@@ -131,9 +142,11 @@ def _admitted(
     return question, cost
 
 
-def _answered(lab: AgentLab, question: Question) -> EvaluationReport:
+def _answered(lab: AgentLab, question: Question | WitnessQuestion) -> EvaluationReport:
     lab.status.progress("evaluating", message="evaluates candidates")
     try:
+        if isinstance(question, WitnessQuestion):
+            return _witnessed(lab, question)
         return _report(lab, question)
     except _REFUSALS as error:
         return _failure(lab, question.request.evaluation_id, error)
@@ -168,6 +181,19 @@ def _keep_only(lab: AgentLab, digests: set[str]) -> None:
         for path in folder.glob("*"):
             if path.name.partition(".")[0] not in digests:
                 path.unlink()
+
+
+def _witnessed(lab: AgentLab, question: WitnessQuestion) -> EvaluationReport:
+    """Answer about another lab's join, and keep nothing of it."""
+    _keep_only(lab, {blob.digest for blob in blobs_of(question.request)})
+    try:
+        answer = rest_answer(lab, question, lambda blob: lab.download(blob, DOWNLOADS))
+    except DataError as error:
+        # Another lab's merge does not wait for this one's images, nor end its agent.
+        return _failure(lab, question.request.evaluation_id, error)
+    finally:
+        _keep_only(lab, set())
+    return EvaluationReport(evaluation_id=question.request.evaluation_id, rest=answer)
 
 
 def _refined(

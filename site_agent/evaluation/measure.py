@@ -19,7 +19,8 @@ from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import build_category_module, build_task_module
 from rootstock.common.nets.calibration import Calibration
-from rootstock.common.nets.spec import TaskKind
+from rootstock.common.nets.spec import TaskKind, TaskSpec
+from rootstock.common.nets.training import device_of
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.site_agent import scoring
@@ -27,6 +28,7 @@ from rootstock.site_agent.consent.question import Question
 from rootstock.site_agent.consent.rounding import rounded
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.spool.documents import CalibratedError, CandidateError
+from rootstock.site_agent.wire.messages import EvaluationRequest
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,23 @@ def join(question: Question, fetch: Callable[[BlobEntry], Path], device: torch.d
     """Load the lab's own f and what a question names."""
     request, manifest, task = question.request, question.manifest, question.task
     own = manifest.category_module
-    f = build_category_module(manifest.architecture)
-    category_module = safetensors_io.load_frozen(f, question.teacher.blob(own.digest), own, device)
+    f = safetensors_io.load_frozen(
+        build_category_module(manifest.architecture),
+        question.teacher.blob(own.digest),
+        own,
+        device,
+    )
+    return join_to(f, request, task, fetch)
+
+
+def join_to(
+    category_module: nn.Sequential,
+    request: EvaluationRequest,
+    task: TaskSpec,
+    fetch: Callable[[BlobEntry], Path],
+) -> Joins:
+    """Load what a request names above an f; that it fits was checked before it was fetched."""
+    device = device_of(category_module)
     g = request.task_module
     task_module = safetensors_io.load_frozen(
         build_task_module(request.architecture, task), fetch(g), g, device

@@ -88,6 +88,14 @@ class CandidateError(Document):
     """None leaves the output as it is."""
 
 
+class RestAnswer(Document):
+    """What a witness says of another lab's join."""
+
+    yes: float = Field(ge=0, le=100)
+    """Percent of the lab's validation images of the rest."""
+    samples: int = Field(ge=1)
+
+
 class EvaluationReport(Document):
     """What goes back for an evaluation request: numbers, and the digest of a shipped adapter."""
 
@@ -99,6 +107,8 @@ class EvaluationReport(Document):
     refined_calibration: CalibratedError | None = None
     refinement_seconds: float = Field(default=0.0, ge=0)
     refinement_steps: int = Field(default=0, ge=0)
+    rest: RestAnswer | None = Field(default=None, exclude_if=lambda rest: rest is None)
+    """Of a witness, and nothing else."""
     failure: str = Field(default="", max_length=1000)
     """Why it could not be evaluated; empty: it could."""
 
@@ -113,6 +123,8 @@ class EvaluationReport(Document):
             calibration = self.refined_calibration
             refined["calibration"] = calibration and calibration.model_dump()
             _tell(told, "refined", refined)
+        if self.rest is not None:
+            _tell(told, "rest", self.rest.model_dump())
         return told
 
 

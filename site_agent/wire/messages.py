@@ -11,6 +11,7 @@ from pydantic import Field
 from rootstock.common.documents import Document, schema_errors
 from rootstock.common.errors import IntegrityError, LimitError, SchemaError
 from rootstock.common.identity import keys
+from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name
 from rootstock.common.text import one_line
 from rootstock.common.transport.question import question_bytes
@@ -22,8 +23,17 @@ MAX_CANDIDATES = 16
 """Three are usual: no adapter, zero-sample, few-sample."""
 
 
+class RestQuestion(Document):
+    """What a witness is asked about besides the join's task module and adapter."""
+
+    category: Name
+    category_module: BlobEntry
+    architecture: ArchitectureSpec
+    calibration: Calibration
+
+
 class EvaluationRequest(Document):
-    """What the coordinator asks the owning lab to measure."""
+    """What the coordinator asks the owning lab to measure, or a witness."""
 
     evaluation_id: Name
     merge_id: Name
@@ -40,6 +50,8 @@ class EvaluationRequest(Document):
     """The structure that a refined adapter must have; None: none is wanted."""
     expires_at: int = Field(ge=0, lt=1 << 33)
     """Seconds since 1970."""
+    rest: RestQuestion | None = None
+    """Set if the join is another lab's."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +126,19 @@ class EvaluationAsked:
                 candidates=adapters,
                 refinement_spec=spec,
                 expires_at=message.expires_at,
+                rest=_rest(message.rest) if message.HasField("rest") else None,
             )
+
+
+def _rest(message: pb.RestQuestion) -> RestQuestion:
+    return RestQuestion(
+        category=message.category,
+        category_module=BlobEntry.parse(message.category_module, what="category module's entry"),
+        architecture=ArchitectureSpec.parse(
+            message.architecture, what="category module's architecture"
+        ),
+        calibration=Calibration(scale=message.scale, bias=message.bias),
+    )
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,26 @@ def load(
 
 
 @app.command()
+def poison(
+    data: Annotated[str, typer.Option(help="digits or voc-animals: an example federation.")] = (
+        "digits"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Let a dishonest lab ship poisoned nets and lies, and say which check stops each."""
+    with needs_coordinator("bench poison"):
+        from tests.benchmarks.system.poison import EXAMPLES, measure_poisons, shown
+
+    if not (EXAMPLES / f"{data}.toml").is_file():
+        raise SchemaError(f"--data {data!r}: there is no such example; give digits or voc-animals")
+    result = measure_poisons(data, PEOPLE)
+    if as_json:
+        print_json(result)
+        return
+    RESULT.print(shown(result), soft_wrap=True)
+
+
+@app.command()
 def solver(
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute; no VGG-16.")] = False,
     results: Results = None,

@@ -12,7 +12,12 @@ from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.weights.manifest import Recipe, TeacherManifest
-from rootstock.coordinator.config import CoordinatorConfig, PlanConfig
+from rootstock.coordinator.config import (
+    AcceptanceConfig,
+    CoordinatorConfig,
+    PlanConfig,
+    WitnessesConfig,
+)
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.plan.publish import publish_plan
@@ -24,13 +29,21 @@ ARCHITECTURE = ArchitectureSpec(name="small-vgg", settings={"width": 4}, split="
 SEGMENTATION = TaskSpec(name="segmentation", kind="binary-segmentation")
 
 
+BY_RULE: dict[str, object] = {"first": "rule", "min_samples": 0}
+"""No merge waits for an operator; tests that are about it have other policies."""
+
+
 @contextmanager
 def open_context(
     state: Path, tasks: tuple[TaskSpec, ...] = (TaskSpec(name="classification"),)
 ) -> Iterator[CoordinatorContext]:
     """Publish a plan of these tasks in a state folder and open its registry."""
     config = CoordinatorConfig(
-        net="digits", state=state, plan=PlanConfig(architecture=ARCHITECTURE, tasks=tasks)
+        net="digits",
+        state=state,
+        plan=PlanConfig(architecture=ARCHITECTURE, tasks=tasks),
+        acceptance=AcceptanceConfig.model_validate(BY_RULE),
+        witnesses=WitnessesConfig(number=0),
     )
     store = LocalStore(state / "artifacts")
     registry = Registry(f"sqlite:///{state / 'registry.sqlite'}")

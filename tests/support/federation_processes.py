@@ -43,6 +43,7 @@ def digits_federation(**coordinator: Any) -> FederationConfig:
                 },
                 # What is tested here is the way of the merge, not how good the nets are.
                 "acceptance": {"max_error": 100.0, "max_above_teacher": 100.0},
+                "witnesses": {"max_yes": 100.0},
                 "distillation": QUICK,
                 **coordinator,
             },

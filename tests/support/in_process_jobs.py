@@ -8,6 +8,7 @@ from rootstock.coordinator.config import JobsConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob, inspect, inspection_job
 from rootstock.coordinator.jobs.model import JobResult, Progress, TransplantJob
+from rootstock.coordinator.jobs.probe import ProbeJob, ProbeResult, probe
 from rootstock.coordinator.jobs.runner import JobRunner, OnJobProgress
 from rootstock.coordinator.jobs.worker import TransplantWorker
 from rootstock.coordinator.merges.commit import commit, next_tree
@@ -38,6 +39,10 @@ class InThisProcess(JobRunner):
         progress, result = await asyncio.to_thread(work)
         on_progress(progress)
         return result
+
+    async def probe(self, job: ProbeJob) -> ProbeResult:
+        answer = await asyncio.to_thread(probe, job.canonical(), 1)
+        return ProbeResult.model_validate_json(answer)
 
     async def inspect(self, job: InspectionJob) -> Inspection:
         return await asyncio.to_thread(inspected, job)

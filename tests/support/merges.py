@@ -29,10 +29,10 @@ from rootstock.coordinator.plan.heads import HeadsFile
 from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
 from rootstock.coordinator.service.messages import evaluation_report
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
-from tests.support.coordinator_context import receive, teacher
+from tests.support.coordinator_context import BY_RULE, receive, teacher
 from tests.support.in_process_jobs import InThisProcess
 
-ZERO = pb.OutputCalibration(scale=0.5, bias=1.5, error=8.0)
+ZERO = pb.OutputCalibration(scale=0.5, bias=0.015625, error=8.0)
 
 
 def results(**calibrations: pb.OutputCalibration) -> list[pb.CandidateResult]:
@@ -97,7 +97,7 @@ def evaluating(context: CoordinatorContext, tmp_path: Path) -> Merge:
 
 
 def with_policy(context: CoordinatorContext, **policy: object) -> CoordinatorContext:
-    acceptance = AcceptanceConfig.model_validate(policy)
+    acceptance = AcceptanceConfig.model_validate(BY_RULE | policy)
     config = context.config.model_copy(update={"acceptance": acceptance})
     return replace(context, config=config)
 

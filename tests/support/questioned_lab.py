@@ -11,7 +11,7 @@ from typing import Any, cast
 import structlog
 
 from rootstock.common.identity.keys import SigningKey
-from rootstock.common.protocol import evaluation_id, receipt_bytes
+from rootstock.common.protocol import evaluation_id, receipt_bytes, witness_id
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.service.messages import sign_question
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
@@ -92,6 +92,29 @@ class QuestionedLab:
         )
         if key is not None:
             sign_question(message, self.lab.config.site, int(time.time()) + 3600, key)
+        return message
+
+    def witness_message(
+        self, number: int = 1, turn: int = 1, *, merge: int = 1
+    ) -> pb.EvaluationRequest:
+        """Return a question to the lab as a witness; the other lab's f is its own, for brevity."""
+        (teacher,) = self.spool.acknowledged() or self.spool.all()
+        message = pb.EvaluationRequest(
+            evaluation_id=witness_id(f"mrg-{merge:04d}", number, turn),
+            merge_id=f"mrg-{merge:04d}",
+            manifest_digest="ab" * 32,
+            task=TASK.name,
+            architecture=SPEC.canonical(),
+            task_module=teacher.manifest.blobs()[1].canonical(),
+            candidates=[pb.Candidate(name="no_adapter")],
+            rest=pb.RestQuestion(
+                category="other",
+                category_module=teacher.manifest.blobs()[0].canonical(),
+                architecture=SPEC.canonical(),
+                scale=1.0,
+            ),
+        )
+        sign_question(message, self.lab.config.site, int(time.time()) + 3600, COORDINATOR)
         return message
 
     def answer(self, message: pb.EvaluationRequest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import fields
 from weakref import WeakValueDictionary
 
 import structlog
@@ -15,10 +16,11 @@ from rootstock.common.failpoints import failpoint
 from rootstock.common.provenance.envelope import key_id
 from rootstock.common.weights.manifest import BlobEntry, RefinementManifest
 from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.merges.revoked import check_revoked
 from rootstock.coordinator.paths import StatePaths, samples_area, signature_ref
 from rootstock.coordinator.plan.heads import CurrentHeads
 from rootstock.coordinator.registry import Receipt, Submission, Upload
-from rootstock.coordinator.registry.uploads import LEASE_SECONDS
+from rootstock.coordinator.registry.quotas import LEASE_SECONDS, Quota
 from rootstock.coordinator.service.messages import receipt_message
 from rootstock.coordinator.service.reports import check_refinement
 from rootstock.coordinator.service.uploads.dedup import WORTHWHILE_BYTES, TensorDedup, Transfer
@@ -55,6 +57,8 @@ class UploadSessions:
             StatePaths(context.config).incoming, self._dedup, context.plan.limits.chunk_bytes
         )
         self._slots = Slots()
+        server = context.config.server
+        self._quota = Quota(**{each.name: getattr(server, each.name) for each in fields(Quota)})
         self._commits: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = structlog.get_logger("uploads")
 
@@ -162,6 +166,7 @@ class UploadSessions:
         if self._uploads.find(hashlib.sha256(request.manifest).hexdigest()) is None:
             # What was begun or received under an earlier plan stays as it is.
             check_manifest(manifest, context.plan, self._heads())
+            check_revoked(manifest, request.manifest, context.config.admission.revoked)
             if isinstance(manifest, RefinementManifest):
                 check_refinement(manifest, context.registry)
             for entry in entries:
@@ -173,7 +178,7 @@ class UploadSessions:
             request.signature,
             open_limit=context.config.server.max_open_uploads_per_site,
             byte_limit=context.config.server.max_open_bytes_per_site,
-            merge_limit=context.config.server.max_open_merges_per_site,
+            quota=self._quota,
         )
 
     def _store_of(self, upload: Upload | Submission, digest: str) -> BlobStore:

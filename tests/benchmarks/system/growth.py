@@ -41,6 +41,7 @@ from rootstock.coordinator.config import (
     DistillationConfig,
     EvaluationConfig,
     PlanConfig,
+    WitnessesConfig,
 )
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.jobs.checkpoint import put_tensors
@@ -120,7 +121,10 @@ class _Net:
             state=folder / "state",
             plan=PlanConfig(architecture=ARCHITECTURE, tasks=(TASK,)),
             distillation=DistillationConfig(zero_sample_method="identity"),
-            acceptance=AcceptanceConfig(max_error=100.0, max_above_teacher=100.0),
+            acceptance=AcceptanceConfig(
+                max_error=100.0, max_above_teacher=100.0, first="rule", min_samples=0
+            ),
+            witnesses=WitnessesConfig(number=0),
             evaluation=EvaluationConfig(refine=False),
         )
         paths = StatePaths(self._config)

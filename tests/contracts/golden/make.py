@@ -100,7 +100,12 @@ teaching = { sample_views = 16, synthetic = 8, synthetic_views = 8, steps = 4, b
 [acceptance]
 max_error = 60.0
 max_above_teacher = 60.0
+first = "rule"
+min_samples = 0
 tasks = { segmentation = { max_error = 60.0, max_above_teacher = 60.0, take = "first" } }
+
+[witnesses]
+number = 0
 
 [growth]
 automatic = false

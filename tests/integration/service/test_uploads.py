@@ -32,7 +32,7 @@ from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.paths import signature_ref
 from rootstock.coordinator.registry import MergeState, SubmissionState
-from rootstock.coordinator.registry.uploads import LEASE_SECONDS
+from rootstock.coordinator.registry.quotas import LEASE_SECONDS
 from rootstock.coordinator.service.uploads.slots import STREAMS_PER_SITE
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_server import (
@@ -311,6 +311,17 @@ def test_the_quota_of_open_merges(coordinator: Running, lab: LabMaker) -> None:
     merges.advance(merge.id, MergeState.REJECTED, reason="too high an error")
     submissions.set_state(fourth, SubmissionState.ADMITTED)
     cat.begin(cat.teacher("hen", 4).manifest)
+
+
+@pytest.mark.parametrize("coordinator", [{"max_uploads_per_hour": 2}], indirect=True)
+def test_uploads_an_hour_are_bounded_over_all_sites(coordinator: Running, lab: LabMaker) -> None:
+    cat, dog = lab("cat-lab"), lab("dog-lab")
+    first = cat.teacher("cat", 1)
+    cat.ship(first)
+    dog.ship(dog.teacher("dog", 2))
+    with pytest.raises(UnreachableError, match="quota: all sites together began 2 uploads"):
+        dog.begin(dog.teacher("cow", 3).manifest)
+    assert cat.ship(first).submission_id == "sub-0001"
 
 
 @pytest.mark.parametrize("coordinator", [{"min_free_bytes": 1 << 60}], indirect=True)

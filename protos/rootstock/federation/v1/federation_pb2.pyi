@@ -219,7 +219,7 @@ class Candidate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., adapter: _Optional[bytes] = ...) -> None: ...
 
 class EvaluationRequest(_message.Message):
-    __slots__ = ("evaluation_id", "merge_id", "manifest_digest", "task", "architecture", "task_module", "candidates", "refine", "refinement_spec", "expires_at", "signature")
+    __slots__ = ("evaluation_id", "merge_id", "manifest_digest", "task", "architecture", "task_module", "candidates", "refine", "refinement_spec", "expires_at", "signature", "rest")
     EVALUATION_ID_FIELD_NUMBER: _ClassVar[int]
     MERGE_ID_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -231,6 +231,7 @@ class EvaluationRequest(_message.Message):
     REFINEMENT_SPEC_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    REST_FIELD_NUMBER: _ClassVar[int]
     evaluation_id: str
     merge_id: str
     manifest_digest: str
@@ -242,7 +243,22 @@ class EvaluationRequest(_message.Message):
     refinement_spec: bytes
     expires_at: int
     signature: bytes
-    def __init__(self, evaluation_id: _Optional[str] = ..., merge_id: _Optional[str] = ..., manifest_digest: _Optional[str] = ..., task: _Optional[str] = ..., architecture: _Optional[bytes] = ..., task_module: _Optional[bytes] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., refine: _Optional[bool] = ..., refinement_spec: _Optional[bytes] = ..., expires_at: _Optional[int] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    rest: RestQuestion
+    def __init__(self, evaluation_id: _Optional[str] = ..., merge_id: _Optional[str] = ..., manifest_digest: _Optional[str] = ..., task: _Optional[str] = ..., architecture: _Optional[bytes] = ..., task_module: _Optional[bytes] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., refine: _Optional[bool] = ..., refinement_spec: _Optional[bytes] = ..., expires_at: _Optional[int] = ..., signature: _Optional[bytes] = ..., rest: _Optional[_Union[RestQuestion, _Mapping]] = ...) -> None: ...
+
+class RestQuestion(_message.Message):
+    __slots__ = ("category", "category_module", "architecture", "scale", "bias")
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_MODULE_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    BIAS_FIELD_NUMBER: _ClassVar[int]
+    category: str
+    category_module: bytes
+    architecture: bytes
+    scale: float
+    bias: float
+    def __init__(self, category: _Optional[str] = ..., category_module: _Optional[bytes] = ..., architecture: _Optional[bytes] = ..., scale: _Optional[float] = ..., bias: _Optional[float] = ...) -> None: ...
 
 class NetVersionCommitted(_message.Message):
     __slots__ = ("number", "digest", "category", "task")
@@ -331,7 +347,7 @@ class CandidateResult(_message.Message):
     def __init__(self, name: _Optional[str] = ..., error: _Optional[float] = ..., samples: _Optional[int] = ..., calibration: _Optional[_Union[OutputCalibration, _Mapping]] = ..., mean_iou: _Optional[float] = ...) -> None: ...
 
 class ReportEvaluationRequest(_message.Message):
-    __slots__ = ("evaluation_id", "results", "refinement_manifest_digest", "refined_error", "refinement_seconds", "refinement_steps", "failure", "refined_calibration", "refined_mean_iou")
+    __slots__ = ("evaluation_id", "results", "refinement_manifest_digest", "refined_error", "refinement_seconds", "refinement_steps", "failure", "refined_calibration", "refined_mean_iou", "rest")
     EVALUATION_ID_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     REFINEMENT_MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -341,6 +357,7 @@ class ReportEvaluationRequest(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     REFINED_CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     REFINED_MEAN_IOU_FIELD_NUMBER: _ClassVar[int]
+    REST_FIELD_NUMBER: _ClassVar[int]
     evaluation_id: str
     results: _containers.RepeatedCompositeFieldContainer[CandidateResult]
     refinement_manifest_digest: str
@@ -350,7 +367,16 @@ class ReportEvaluationRequest(_message.Message):
     failure: str
     refined_calibration: OutputCalibration
     refined_mean_iou: float
-    def __init__(self, evaluation_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[CandidateResult, _Mapping]]] = ..., refinement_manifest_digest: _Optional[str] = ..., refined_error: _Optional[float] = ..., refinement_seconds: _Optional[float] = ..., refinement_steps: _Optional[int] = ..., failure: _Optional[str] = ..., refined_calibration: _Optional[_Union[OutputCalibration, _Mapping]] = ..., refined_mean_iou: _Optional[float] = ...) -> None: ...
+    rest: RestAnswer
+    def __init__(self, evaluation_id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[CandidateResult, _Mapping]]] = ..., refinement_manifest_digest: _Optional[str] = ..., refined_error: _Optional[float] = ..., refinement_seconds: _Optional[float] = ..., refinement_steps: _Optional[int] = ..., failure: _Optional[str] = ..., refined_calibration: _Optional[_Union[OutputCalibration, _Mapping]] = ..., refined_mean_iou: _Optional[float] = ..., rest: _Optional[_Union[RestAnswer, _Mapping]] = ...) -> None: ...
+
+class RestAnswer(_message.Message):
+    __slots__ = ("yes", "samples")
+    YES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    yes: float
+    samples: int
+    def __init__(self, yes: _Optional[float] = ..., samples: _Optional[int] = ...) -> None: ...
 
 class ReportEvaluationResponse(_message.Message):
     __slots__ = ("first",)

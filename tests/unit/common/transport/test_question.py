@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
@@ -25,6 +27,9 @@ def question() -> pb.EvaluationRequest:
         candidates=[pb.Candidate(name="no_adapter"), pb.Candidate(name="few", adapter=b"{}")],
         refine=True,
         refinement_spec=b"{}",
+        rest=pb.RestQuestion(
+            category="dog", category_module=b"{}", architecture=b"{}", scale=1.0, bias=0.0
+        ),
     )
     sign_question(message, "cat-lab", 1_800_000_000, KEY)
     return message
@@ -50,19 +55,41 @@ def test_another_lab_s_another_coordinator_s_and_an_unsigned_one_are_not() -> No
         verify(unsigned)
 
 
+def change(message: Any, field: Any) -> None:
+    """Change the value of one field, or leave a message's field out."""
+    name = field.name
+    if field.type == FieldDescriptor.TYPE_MESSAGE:
+        message.ClearField(name)
+    elif field.type == FieldDescriptor.TYPE_STRING:
+        setattr(message, name, getattr(message, name) + "0")
+    elif field.type == FieldDescriptor.TYPE_BYTES:
+        setattr(message, name, getattr(message, name)[:-1] + b"\0")
+    elif field.type == FieldDescriptor.TYPE_BOOL:
+        setattr(message, name, False)
+    else:
+        setattr(message, name, getattr(message, name) + 1)
+
+
 @pytest.mark.parametrize("field", [field.name for field in pb.EvaluationRequest.DESCRIPTOR.fields])
 def test_no_field_can_be_changed(field: str) -> None:
-    changed, descriptor = question(), pb.EvaluationRequest.DESCRIPTOR.fields_by_name[field]
-    if field == "candidates":
-        changed.candidates[1].adapter = b"[]"
-    elif descriptor.type == FieldDescriptor.TYPE_STRING:
-        setattr(changed, field, getattr(changed, field) + "0")
-    elif descriptor.type == FieldDescriptor.TYPE_BYTES:
-        setattr(changed, field, getattr(changed, field)[:-1] + b"\0")
-    elif descriptor.type == FieldDescriptor.TYPE_BOOL:
-        setattr(changed, field, False)
-    else:
-        setattr(changed, field, getattr(changed, field) + 1)
+    changed = question()
+    change(changed, pb.EvaluationRequest.DESCRIPTOR.fields_by_name[field])
+    with pytest.raises(IntegrityError):
+        verify(changed)
+
+
+@pytest.mark.parametrize("field", [field.name for field in pb.RestQuestion.DESCRIPTOR.fields])
+def test_no_field_of_a_witness_s_question_can_be_changed(field: str) -> None:
+    changed = question()
+    change(changed.rest, pb.RestQuestion.DESCRIPTOR.fields_by_name[field])
+    with pytest.raises(IntegrityError):
+        verify(changed)
+
+
+@pytest.mark.parametrize("field", [field.name for field in pb.Candidate.DESCRIPTOR.fields])
+def test_no_field_of_a_candidate_can_be_changed(field: str) -> None:
+    changed = question()
+    change(changed.candidates[1], pb.Candidate.DESCRIPTOR.fields_by_name[field])
     with pytest.raises(IntegrityError):
         verify(changed)
 

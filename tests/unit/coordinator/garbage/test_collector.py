@@ -25,7 +25,7 @@ from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.paths import StatePaths, samples_area, signature_ref
 from rootstock.coordinator.plan.heads import HeadsFile, publish, retire
 from rootstock.coordinator.registry import Merge, MergeState, Receipt, SubmissionState
-from rootstock.coordinator.registry.uploads import LEASE_SECONDS
+from rootstock.coordinator.registry.quotas import LEASE_SECONDS
 from tests.support.coordinator_context import receive, teacher
 from tests.support.merges import SITE_KEY, evaluating, merge_runner, report, with_policy
 

@@ -6,7 +6,7 @@ import pytest
 
 from rootstock.common.errors import LimitError, SchemaError
 from rootstock.coordinator.config import AcceptanceConfig
-from rootstock.coordinator.growth.acceptance import acceptance
+from rootstock.coordinator.growth.acceptance import acceptance, doubts
 from rootstock.coordinator.growth.numbers import MergeNumbers
 
 POLICY = AcceptanceConfig(max_error=40.0, max_above_teacher=10.0)
@@ -125,3 +125,11 @@ def test_the_first_that_will_do(
     verdict = acceptance(FIRST, MergeNumbers.from_flat(numbers))
     assert (accepted, candidate) == (verdict.accepted, verdict.candidate)
     assert reason in verdict.reason
+
+
+def test_images_that_changed_since_the_manifest_are_no_doubt_where_none_is_wanted() -> None:
+    """Nobody would be there to decide in a federation that follows the rule alone."""
+    by_rule = AcceptanceConfig(first="rule", min_samples=0)
+    assert doubts(by_rule, first=None, stated=40.0, reported=39.0) == []
+    few = doubts(AcceptanceConfig(first="rule"), first=None, stated=40.0, reported=19.0)
+    assert ["19 validation images" in reason for reason in few] == [True]

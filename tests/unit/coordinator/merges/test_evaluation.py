@@ -58,7 +58,7 @@ def test_numbers_tell_both_errors_and_the_baseline_stays() -> None:
     assert numbers["no_adapter_calibrated_error"] == 31.0
     assert (numbers["zero_sample_error"], numbers["zero_sample_uncalibrated_error"]) == (8.0, 38.0)
     assert (numbers["refined_error"], numbers["refined_uncalibrated_error"]) == (2.0, 3.0)
-    assert (numbers["zero_sample_scale"], numbers["zero_sample_bias"]) == (0.5, 1.5)
+    assert (numbers["zero_sample_scale"], numbers["zero_sample_bias"]) == (0.5, 0.015625)
     assert measured.candidates[Candidate.REFINED].calibration == Calibration(scale=1.5)
 
 
@@ -98,7 +98,7 @@ def test_a_teacher_s_numbers_are_those_of_the_task(context: CoordinatorContext) 
 @pytest.mark.parametrize(
     ("calibrations", "expected", "error"),
     [
-        ({"zero_sample": ZERO}, Calibration(scale=0.5, bias=1.5), 8.0),
+        ({"zero_sample": ZERO}, Calibration(scale=0.5, bias=0.015625), 8.0),
         # Without it the same candidate is 20 points worse than the policy allows.
         ({}, None, None),
     ],
@@ -132,7 +132,7 @@ def test_the_accepted_candidate_s_calibration_goes_to_the_edge_and_the_record(
     head = context.head()
     assert head is not None
     record = read_commit(context.store, head.digest).merge
-    assert (record["calibration_scale"], record["calibration_bias"]) == (0.5, 1.5)
+    assert (record["calibration_scale"], record["calibration_bias"]) == (0.5, 0.015625)
     assert record["zero_sample_method"] == "closed-form"
     assert record["zero_sample_fallback"] == "dream: the dream did not converge"
     assert verify_version(context.net, 2, context.key.public_key) == []

@@ -11,21 +11,24 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
 from rootstock.common.errors import ConflictError
+from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.protocol import Plan
 from rootstock.common.weights.admission import admit
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
+from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.jobs.inspection import Inspection, InspectionJob
-from rootstock.coordinator.merges import reconciler
+from rootstock.coordinator.merges import judge, probe, reconciler
 from rootstock.coordinator.merges.evaluation import ask
 from rootstock.coordinator.merges.reconciler import ATTEMPTS, MAX_PAUSE_SECONDS, pause_after
 from rootstock.coordinator.registry import MergeState, Submission, SubmissionState
-from tests.support.coordinator_context import receive, teacher
+from tests.support.coordinator_context import ARCHITECTURE, receive, teacher
 from tests.support.in_process_jobs import InThisProcess
 from tests.support.merges import evaluating, merge_runner, reconcile
 
@@ -133,6 +136,82 @@ def test_a_submission_whose_admission_has_a_fault_is_refused(
     assert "ZeroDivisionError: division by zero" in submissions.get(cat).reason
     (merged,) = context.registry.merges.all(MergeState.MERGED)
     assert merged.submission_id == dog
+
+
+def test_finite_weights_that_overflow_are_refused_and_the_next_lab_founds_the_net(
+    context: CoordinatorContext,
+) -> None:
+    """Their answers are NaN: the history's figure of them ended the coordinator, for good."""
+    f, heads = initial_modules(ARCHITECTURE, context.plan.tasks, seed=0)
+    loud = [
+        put_tensors(context.store, {k: v * (9e5 / max(float(v.norm()), 1)) for k, v in m.items()})
+        for m in (f.state_dict(), heads["classification"].state_dict())
+    ]
+    modules = {"category_module": loud[0], "task_modules": {"classification": loud[1]}}
+    poison = teacher(context, "cat-lab", "cat").model_copy(update=modules)
+    cat, dog = receive(context, poison), receive(context, teacher(context, "dog-lab", "dog"))
+    merges, submissions = context.registry.merges, context.registry.submissions
+    reconcile(context, until=lambda: merges.all(MergeState.MERGED))
+    refused = submissions.get(cat)
+    assert refused.state is SubmissionState.REFUSED
+    assert "puts out NaN or Inf for an image" in refused.reason or "range: " in refused.reason
+    assert [merge.submission_id for merge in merges.all()] == [dog]
+
+
+FAULTS = (
+    ValueError("no number"),
+    np.linalg.LinAlgError("svd did not converge"),
+    MemoryError(),
+    RecursionError("maximum recursion depth exceeded"),
+)
+
+
+TASKS = ("admit", "probe", "room", "decide", "inspect", "commit", "head", "open")
+EACH = [*zip(TASKS, FAULTS * 2, strict=True), *(("scan", fault) for fault in FAULTS)]
+
+
+@pytest.mark.parametrize(("task", "fault"), EACH)
+def test_a_fault_of_any_kind_in_any_task_is_passed_over(
+    context: CoordinatorContext, monkeypatch: pytest.MonkeyPatch, task: str, fault: Exception
+) -> None:
+    """Once each: what is tried again goes on, and the net is founded all the same."""
+    left = [fault]
+
+    def once(owner: object, name: str) -> None:
+        real = getattr(owner, name)
+
+        def call(*args: object, **named: object) -> object:
+            if left:
+                raise left.pop()
+            return real(*args, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    match task:
+        case "admit":
+            once(reconciler, "admit")
+        case "probe":
+            once(probe, "probe_job")
+        case "room":
+            once(CoordinatorContext, "operations")
+        case "decide":
+            once(context.registry.merges, "queue")
+        case "inspect":
+            once(judge, "inspection_job")
+        case "commit":
+            once(context.registry.versions, "commit")
+        case "head":
+            once(context.registry.versions, "head")
+        case "open":
+            once(context.registry.merges, "open")
+        case "scan":
+            once(context.registry.submissions, "undecided")
+    receive(context, teacher(context, "cat-lab", "cat"))
+    merges = context.registry.merges
+    with capture_logs() as logs:
+        reconcile(context, until=lambda: merges.all(MergeState.MERGED))
+    assert not left
+    assert len(faults(logs)) == 1
 
 
 @pytest.mark.parametrize("faults", [0, 1, 5, 2000])

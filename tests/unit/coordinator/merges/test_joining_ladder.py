@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 
 import pytest
 
 from rootstock.common.errors import TransplantError
-from rootstock.common.protocol import evaluation_id
-from rootstock.coordinator.config import DistillationConfig
+from rootstock.common.protocol import evaluation_id, witness_id
+from rootstock.coordinator.config import DistillationConfig, WitnessesConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.growth.operations import OperationKind
 from rootstock.coordinator.jobs.model import JobResult, TransplantJob
@@ -18,7 +18,8 @@ from rootstock.coordinator.jobs.runner import OnJobProgress
 from rootstock.coordinator.merges.evaluation import numbers_of
 from rootstock.coordinator.merges.result import stored_result
 from rootstock.coordinator.net.objects import read_commit
-from rootstock.coordinator.registry import Merge, MergeState, SubmissionState
+from rootstock.coordinator.registry import Evaluation, Merge, MergeState, SubmissionState
+from rootstock.coordinator.registry.documents import EvaluationReport, ReportedRest
 from rootstock.coordinator.service.messages import evaluation_report, evaluation_request
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from tests.support.coordinator_context import receive, teacher
@@ -77,7 +78,11 @@ def queued(context: CoordinatorContext) -> Merge:
 
 
 def carried(
-    context: CoordinatorContext, merge: Merge, runner: Here, *answers: Mapping[str, float]
+    context: CoordinatorContext,
+    merge: Merge,
+    runner: Here,
+    *answers: Mapping[str, float],
+    meanwhile: Callable[[], Coroutine[None, None, None]] | None = None,
 ) -> tuple[Merge, list[pb.EvaluationRequest]]:
     """Carry a merge; the lab answers each question with the errors that are given for it."""
     asked = []
@@ -85,6 +90,7 @@ def carried(
     async def both() -> None:
         merging = merge_runner(context, runner)
         carrying = asyncio.create_task(merging.carry(merge.id))
+        beside = asyncio.create_task(meanwhile()) if meanwhile is not None else None
         for turn, errors in enumerate(answers, start=1):
             while (found := context.registry.evaluations.of_merge(merge.id, turn)) is None:
                 await asyncio.sleep(0.01)
@@ -103,6 +109,8 @@ def carried(
                 context.registry.evaluations.report, found.id, evaluation_report(report)
             )
         await carrying
+        if beside is not None:
+            await beside
 
     asyncio.run(asyncio.wait_for(both(), 60))
     return context.registry.merges.get(merge.id), asked
@@ -169,6 +177,43 @@ def test_only_if_neither_will_do_an_adapter_is_learned(context: CoordinatorConte
     assert merge.state is MergeState.MERGED
     assert merge.candidate == "zero_sample"
     assert {"seconds/closed-form", "seconds/zero-sample"} <= merge.numbers.flat().keys()
+
+
+@pytest.mark.parametrize(("then", "ends"), [(0.0, MergeState.MERGED), (90.0, MergeState.REJECTED)])
+def test_where_a_witness_objects_to_what_needs_no_learning_one_is_learned(
+    context: CoordinatorContext, then: float, ends: MergeState
+) -> None:
+    """The lab's numbers speak for no adapter both times: what was objected to is not asked again.
+
+    `then` is the witness's share of yes about what was learned.
+    """
+    config = laddered(context).config.model_copy(update={"witnesses": WitnessesConfig()})
+    context, runner = replace(laddered(context), config=config), Here()
+    merge = queued(context)
+    witness = [witness_id(merge.id, 1), witness_id(merge.id, 1, turn=2)]
+
+    async def testify() -> None:
+        for name, yes in zip(witness, (90.0, then), strict=True):
+            while not (found := [each for each in questions() if each.id == name]):
+                await asyncio.sleep(0.01)
+            rest = ReportedRest(yes=yes, samples=50)
+            report = EvaluationReport(evaluation_id=found[0].id, rest=rest)
+            context.registry.evaluations.report(name, report)
+
+    def questions() -> list[Evaluation]:
+        return context.registry.evaluations.of_merges([merge.id])
+
+    errors = {"no_adapter": 8.0, "closed_form": 9.0}
+    merge, (_, second) = carried(
+        context, merge, runner, errors, {**errors, "zero_sample": 6.0}, meanwhile=testify
+    )
+    assert names(second) == ["no_adapter", "closed_form", "zero_sample"]
+    assert merge.state is ends
+    assert merge.numbers.most_yes == then
+    asked = [each.request.candidates for each in questions() if each.id in witness]
+    assert [list(candidates) for candidates in asked] == [["no_adapter"], ["zero_sample"]]
+    if ends is MergeState.MERGED:
+        assert merge.candidate == "zero_sample"
 
 
 def test_a_crash_between_the_rungs_is_no_matter(context: CoordinatorContext) -> None:

@@ -1,22 +1,30 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import struct
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from rootstock.common.errors import StorageError
+from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.text import MAX_TEXT
 from rootstock.coordinator.config import GrowthConfig
 from rootstock.coordinator.context import CoordinatorContext, reason_text
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.jobs.probe import ProbeJob, ProbeResult
+from rootstock.coordinator.merges import reconciler
 from rootstock.coordinator.merges.pending import growth_plan
 from rootstock.coordinator.net.reader import NetReader
 from rootstock.coordinator.paths import StatePaths
 from rootstock.coordinator.registry import OPEN_MERGES, MergeState, SubmissionState
 from rootstock.protos.rootstock.federation.v1 import federation_pb2
-from tests.support.coordinator_context import receive, teacher
+from tests.support.coordinator_context import ARCHITECTURE, receive, teacher
+from tests.support.in_process_jobs import InThisProcess
 from tests.support.merges import reconcile
 
 
@@ -33,6 +41,54 @@ def test_two_labs_with_one_category_found_one_net(context: CoordinatorContext) -
     assert tree is not None
     assert list(tree.category_modules) == ["cat"]
     assert merges.all(*OPEN_MERGES) == []
+
+
+def test_a_copy_of_another_lab_s_module_is_refused_and_only_the_operator_hears_whose(
+    context: CoordinatorContext,
+) -> None:
+    f, _ = initial_modules(ARCHITECTURE, context.plan.tasks, seed=5)
+    own = {"category_module": put_tensors(context.store, f.state_dict())}
+    submissions = context.registry.submissions
+    with capture_logs() as logs:
+        for site, category in (("cat-lab", "cat"), ("thief", "dog"), ("cat-lab", "lion")):
+            manifest = teacher(context, site, category).model_copy(update=own)
+            last = receive(context, manifest)
+            reconcile(context, until=partial(is_decided, context, last))
+    first, copy, again = submissions.all()
+    assert (first.state, copy.state, again.state) == (
+        SubmissionState.ADMITTED,
+        SubmissionState.REFUSED,
+        SubmissionState.ADMITTED,
+    )
+    assert copy.reason.startswith("copy: the category module")
+    assert "cat-lab" not in copy.reason
+    (said,) = [entry for entry in logs if entry["event"] == "submission.copied"]
+    assert (said["site"], said["of"]) == ("thief", "cat-lab")
+
+
+class SlowProbe(InThisProcess):
+    """A probe of cat-lab's net that does not come to an end."""
+
+    async def probe(self, job: ProbeJob) -> ProbeResult:
+        if job.manifest.site == "cat-lab":
+            await asyncio.Event().wait()
+        return await super().probe(job)
+
+
+def test_a_slow_probe_holds_up_no_decision_about_others(
+    context: CoordinatorContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "HOLD_SECONDS", 0.05)
+    slow, dog = (receive(context, teacher(context, f"{name}-lab", name)) for name in ("cat", "dog"))
+    merges = context.registry.merges
+    reconcile(context, jobs=SlowProbe(), until=lambda: merges.all(MergeState.MERGED))
+    assert [merge.submission_id for merge in merges.all()] == [dog]
+    assert context.registry.submissions.get(slow).state is SubmissionState.RECEIVED
+
+
+def is_decided(context: CoordinatorContext, submission: str) -> bool:
+    state = context.registry.submissions.get(submission).state
+    return state in (SubmissionState.ADMITTED, SubmissionState.REFUSED)
 
 
 def test_a_header_that_no_message_can_repeat_is_refused(context: CoordinatorContext) -> None:

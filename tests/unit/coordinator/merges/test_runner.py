@@ -18,7 +18,7 @@ from rootstock.coordinator.net.verify import verify_version
 from rootstock.coordinator.registry import Decision, Merge, MergeState, SubmissionState
 from rootstock.coordinator.service.messages import watch_response
 from tests.support.coordinator_context import receive, teacher
-from tests.support.merges import SITE_KEY, evaluating, merge_runner, report, with_policy
+from tests.support.merges import SITE_KEY, evaluating, merge_runner, reconcile, report, with_policy
 
 
 def carry(
@@ -176,3 +176,75 @@ def test_an_adapter_for_a_task_module_that_is_gone_joins_no_other(
     ended = context.registry.merges.get(merge.id)
     assert ended.state is MergeState.FAILED
     assert "rolled back in the meantime" in ended.reason
+
+
+def test_what_honest_labs_shipped_joins_again_once_a_bad_founder_is_rolled_back(
+    context: CoordinatorContext, tmp_path: Path
+) -> None:
+    """The stranger's g serves nobody: dog's merge fails by it, cow's stands on it."""
+    bad = evaluating(context, tmp_path)  # cat founds; dog, the owner of `bad`, is asked about it
+    registry = context.registry
+    context.end(bad, "dog-lab", MergeState.REJECTED, "acceptance: an error of 50.0%")
+    rejected = receive(context, teacher(context, "cow-lab", "cow"), SITE_KEY)
+    registry.submissions.set_state(rejected, SubmissionState.ADMITTED)
+    unwanted = registry.merges.create(rejected, "cow", "classification", OperationKind.NEW_CATEGORY)
+    registry.merges.decide(unwanted.id, "reject", "no cows")
+    asyncio.run(merge_runner(context).carry(unwanted.id))
+    assert registry.submissions.undecided() == []
+    asyncio.run(Committer(context).roll_back(1, "its g serves nobody", and_later=True))
+    assert [each.site for each in registry.submissions.undecided()] == ["dog-lab"]
+    # The reconciler founds the net with it, and looks neither at the stranger nor at the cow.
+    reconcile(context, until=lambda: context.head() is not None)
+    tree = context.tree()
+    assert tree is not None
+    assert set(tree.category_modules) == {"dog"}
+    again = registry.merges.of_submission(bad.submission_id)
+    assert [(merge.state, merge.void) for merge in again] == [
+        (MergeState.REJECTED, True),
+        (MergeState.MERGED, False),
+    ]
+    # The same operation is queued a second time where there is another net to join.
+    asyncio.run(Committer(context).roll_back(2, "not wanted either", and_later=True))
+    assert registry.submissions.undecided() == []
+
+
+@pytest.mark.parametrize("waits_for", [MergeState.EVALUATING, MergeState.REVIEWING])
+def test_a_merge_that_is_open_at_the_roll_back_ends_and_its_submission_joins_again(
+    context: CoordinatorContext, tmp_path: Path, waits_for: MergeState
+) -> None:
+    merge = evaluating(context, tmp_path)
+    registry = context.registry
+    careful = with_policy(context, review="always")
+    if waits_for is MergeState.REVIEWING:
+        report(context, merge)
+
+    async def roll_back() -> None:
+        carrying = asyncio.create_task(merge_runner(careful).carry(merge.id))
+        async with asyncio.timeout(60):
+            while registry.merges.get(merge.id).state is not waits_for:
+                await asyncio.sleep(0.01)
+            await Committer(context).roll_back(1, "no", and_later=True)
+            await carrying
+
+    asyncio.run(roll_back())
+    ended = registry.merges.get(merge.id)
+    assert (ended.state, ended.void) == (MergeState.FAILED, True)
+    assert "rolled back by the operator in the meantime" in ended.reason
+    assert [each.site for each in registry.submissions.undecided()] == ["dog-lab"]
+    last = watch_response(registry.events.after("dog-lab", 0, 100)[-1])
+    assert (last.merge.merge_id, last.merge.state) == (merge.id, "failed")
+
+
+def test_nothing_of_the_lab_whose_version_was_named_joins_again(
+    context: CoordinatorContext, tmp_path: Path
+) -> None:
+    """Its second submission would found the net again."""
+    merge = evaluating(context, tmp_path)  # cat-lab founds
+    registry = context.registry
+    again = receive(context, teacher(context, "cat-lab", "lion"), SITE_KEY)
+    registry.submissions.set_state(again, SubmissionState.ADMITTED)
+    lion = registry.merges.create(again, "lion", "classification", OperationKind.NEW_CATEGORY)
+    asyncio.run(Committer(context).roll_back(1, "no", and_later=True))
+    assert registry.merges.get(lion.id).state is MergeState.FAILED
+    assert registry.merges.get(merge.id).void
+    assert [each.site for each in registry.submissions.undecided()] == ["dog-lab"]

@@ -86,7 +86,7 @@ def test_a_job_that_is_done_leaves_its_result_and_what_the_lab_wants_back_is_gon
     asyncio.run(until_asked(context, first, merge_runner(context, Stopping())))
     merge = context.registry.merges.get(first.id)
     result = JobResult.model_validate(merge.job_result)
-    assert merge.numbers.few_samples == 10.0
+    assert merge.numbers.few_samples == 9.0  # the sixth of the operator's judges
     learned = {adapter.blob.digest for adapter in result.adapters().values()}
     assert {blob.digest for blob in context.store.blobs()} == before | learned
     assert list(context.store.areas("jobs")) == []

@@ -19,6 +19,7 @@ from rootstock.coordinator.provenance.signed_log import SignedLog
 from rootstock.coordinator.provenance.verify import unsigned, verify_log
 from rootstock.coordinator.registry import Registry
 from rootstock.coordinator.registry.documents import EvaluationReport
+from rootstock.coordinator.registry.entries import adopt
 from rootstock.coordinator.registry.tables import MergeRow
 from tests.support.coordinator_context import ARCHITECTURE
 from tests.support.logged_net import grow
@@ -59,6 +60,13 @@ def forge(state: Path, statement: str) -> None:
         for each in statement.split(";"):
             assert direct.execute(each).rowcount != 0, each
     direct.close()
+
+
+def begin_the_log_anew(state: Path) -> None:
+    """Enter all that is there, as into the log of a database from before there was one."""
+    forge(state, "DELETE FROM log; UPDATE counters SET value = 0 WHERE name = 'log'")
+    with opened(state) as registry, registry.log._database._engine.begin() as connection:
+        adopt(connection)
 
 
 def problems(state: Path) -> list[str]:
@@ -270,10 +278,9 @@ def test_a_question_of_another_version_is_answered(state: Path) -> None:
     forge(
         state,
         """UPDATE evaluations SET report = NULL, reported_at = NULL, request = CAST(
-        '{"a":1,' || substr(CAST(request AS TEXT), 2) AS BLOB) WHERE id = 'evl-0001';
-        DROP TABLE log; DELETE FROM counters WHERE name = 'log';
-        UPDATE alembic_version SET version_num = '0008'""",
+        '{"a":1,' || substr(CAST(request AS TEXT), 2) AS BLOB) WHERE id = 'evl-0001'""",
     )
+    begin_the_log_anew(state)
     (state / "log-head.json").unlink()
     assert problems(state) == []
     with opened(state) as registry:
@@ -284,8 +291,7 @@ def test_a_question_of_another_version_is_answered(state: Path) -> None:
 def test_a_log_that_was_made_anew_is_not_the_one_that_was_signed(state: Path) -> None:
     """A forger who keeps the tree right still has no signature."""
     forge(state, "UPDATE merges SET decision_reason = 'fine' WHERE category = 'dog'")
-    forge(state, "DELETE FROM log; DELETE FROM counters WHERE name = 'log'")
-    forge(state, "DROP TABLE log; UPDATE alembic_version SET version_num = '0008'")
+    begin_the_log_anew(state)
     assert problems(state)[0].startswith("log: the ")
     head = opened_head((state / "log-head.json").read_bytes(), KEY.public_key)
     assert head.size > 20

@@ -158,7 +158,7 @@ from rootstock.common.errors import StorageError
 from rootstock.coordinator.registry import NewEvent, Registry
 registry = Registry(sys.argv[1])
 # The system refuses to let any file grow further: what a full disk does.
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 try:
     while True:
         print(registry.events.append(NewEvent(None, "version", b"x" * 4000)), flush=True)

@@ -7,7 +7,7 @@ import pytest
 from rootstock.common.errors import ConflictError, LimitError, NotFoundError, UnreachableError
 from rootstock.common.weights.manifest import SharedSamples, TeacherManifest
 from rootstock.coordinator.registry import HeldAt, NewEvent, Registry, SubmissionState, Upload
-from rootstock.coordinator.registry.uploads import LEASE_SECONDS
+from rootstock.coordinator.registry.quotas import LEASE_SECONDS
 from tests.support.named_blobs import blob, teacher
 from tests.support.registry_uploads import Clock, begin, receive, refinement
 

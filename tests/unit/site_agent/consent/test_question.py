@@ -58,7 +58,9 @@ def request(folder: Path, **changes: Any) -> EvaluationRequest:
 
 def admitted(folder: Path, **changes: Any) -> Question:
     plan = digits_lab.plan(folder / "plan")
-    return admit(request(folder, **changes), spool_in(folder), plan, (TASK,), NOW)
+    question = admit(request(folder, **changes), spool_in(folder), plan, (TASK,), NOW)
+    assert isinstance(question, Question)
+    return question
 
 
 def blob(entry: BlobEntry, **changes: Any) -> BlobEntry:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from rootstock.common.errors import DataError
 from rootstock.common.identity.keys import SigningKey
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
+from rootstock.site_agent.lab import AgentLab
 from tests.support.questioned_lab import QuestionedLab
 
 STRANGER = SigningKey.generate()
@@ -109,3 +111,49 @@ def test_a_coordinator_that_signs_no_questions_is_to_be_updated(tmp_path: Path) 
     unsigned, foreign = (report.failure for report in lab.refused)
     assert "signs no questions; update it" in unsigned
     assert "join it again" in foreign
+
+
+def test_a_witness_is_asked_once_at_each_turn_of_a_merge(tmp_path: Path) -> None:
+    lab = QuestionedLab(tmp_path, questions=5)
+    for message in (
+        lab.witness_message(1),
+        lab.witness_message(2),
+        lab.witness_message(2, turn=2),
+        lab.witness_message(2, merge=2),
+    ):
+        lab.answer(message)
+    reports = {report.evaluation_id: report for report in lab.spool.reports()}
+    answered = [name for name, report in reports.items() if report.rest is not None]
+    assert answered == ["evl-0001-2-rest-2", "evl-0001-rest-1", "evl-0002-rest-2"]
+    assert "has answered 'evl-0001-rest-1' as a witness" in reports["evl-0001-rest-2"].failure
+    lab.answer(lab.message())  # the day's fifth question
+    lab.answer(lab.witness_message(merge=3))
+    assert lab.lab.consent.waiting.names() == ["evl-0003-rest-1"]
+
+
+def test_a_lab_without_a_receipt_is_no_witness(tmp_path: Path) -> None:
+    lab = QuestionedLab(tmp_path)
+    (teacher,) = lab.spool.acknowledged()
+    lab.spool.queue_again(teacher)  # as before its receipt
+    lab.answer(lab.witness_message())
+    (report,) = lab.spool.reports()
+    assert "has given no receipt for a teacher net of this lab's" in report.failure
+    assert lab.downloads == 0
+
+
+def test_images_that_cannot_be_read_fail_a_witness_s_answer_and_not_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own question is seen again at the next start: the lab's operator mounts them."""
+
+    def unmounted(_: object) -> None:
+        raise DataError("data.folder: no such folder")
+
+    monkeypatch.setattr(AgentLab, "_read", unmounted)
+    lab = QuestionedLab(tmp_path)
+    lab.answer(lab.witness_message())
+    (report,) = lab.spool.reports()
+    assert report.rest is None
+    assert report.failure.startswith("DataError: data.folder")
+    with pytest.raises(DataError):
+        lab.answer(lab.message())

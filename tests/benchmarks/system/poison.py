@@ -1,0 +1,279 @@
+"""Which check stops a poisoned teacher net, with honest ones beside it.
+
+All but the network and Ray is real: trained nets, the gate, the probe, a transplant by the closed
+form, the lab's report, the inspection, the witnesses' answers on their own images, the policy. The
+operator is asked nothing here (`acceptance.first = "rule"`): in a federation of strangers, every
+lab's first merge waits for him besides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from rich.console import Console
+
+from rootstock.common.artifacts.local import LocalStore
+from rootstock.common.distillation.settings import MethodName
+from rootstock.common.identity.keys import SigningKey
+from rootstock.common.images import normalise
+from rootstock.common.nets.architectures import build_category_module
+from rootstock.common.nets.training import in_batches
+from rootstock.common.weights import safetensors_io
+from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
+from rootstock.coordinator.config import AcceptanceConfig, CoordinatorConfig, WitnessesConfig
+from rootstock.coordinator.context import CoordinatorContext
+from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.merges.commit import Committer
+from rootstock.coordinator.merges.reconciler import Reconciler
+from rootstock.coordinator.merges.runner import MergeRunner
+from rootstock.coordinator.net.compose import compose
+from rootstock.coordinator.paths import StatePaths
+from rootstock.coordinator.plan.heads import HeadsFile
+from rootstock.coordinator.registry import (
+    Evaluation,
+    MergeState,
+    Receipt,
+    Registry,
+    SubmissionState,
+)
+from rootstock.coordinator.service.messages import evaluation_report, evaluation_request
+from rootstock.deploy.federation.config import Federation
+from rootstock.site_agent import scoring
+from rootstock.site_agent.config import StatisticsConfig
+from rootstock.site_agent.evaluation.measure import join_to, measure
+from rootstock.site_agent.evaluation.rest import rest_of, share_of_yes
+from rootstock.site_agent.recipes.interface import Teacher
+from rootstock.site_agent.spool.documents import EvaluationReport, RestAnswer
+from rootstock.site_agent.teacher.statistics import statistics
+from rootstock.site_agent.wire.messages import EvaluationAsked, report_request
+from tests.benchmarks.harness.tables import DASH, markdown
+from tests.benchmarks.system.honest_labs import HonestLab, example, plan_of, trained
+from tests.benchmarks.system.poison_cases import HONEST, POISONS, TASK, Poison, patched
+from tests.support.in_process_jobs import InThisProcess
+
+EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
+ENDED = (MergeState.MERGED, MergeState.REJECTED, MergeState.FAILED, MergeState.REVIEWING)
+
+
+def measure_poisons(data: str, console: Console, poisons: Sequence[Poison] = POISONS) -> Any:
+    """Return the rows of `bench poison --json`: each attack, and each honest lab."""
+    torch.set_num_threads(1)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as name:
+        federation = example(EXAMPLES / f"{data}.toml", Path(name))
+        labs = []
+        for site in federation.sites:
+            console.print(f"trains {site.site}")
+            labs.append(trained(federation, site.site))
+        cases = [(HONEST, lab) for lab in labs] + [(poison, labs[1]) for poison in poisons]
+        rows = []
+        for number, (poison, lab) in enumerate(cases):
+            console.print(f"{poison.name}: {lab.manifest.site}")
+            state = Path(name) / "cases" / str(number)
+            state.mkdir(parents=True)
+            rows.append(_row(federation, state, labs, poison, lab))
+    honest = [row for row in rows if row["poison"] == HONEST.name]
+    return {
+        "rows": rows,
+        "false_refusals": sum(row["end"] != "merged" for row in honest),
+        "honest": len(honest),
+    }
+
+
+def shown(result: Mapping[str, Any]) -> str:
+    """Return the table of a measurement, in Markdown."""
+    grid = [["attack", "ends", "by", "error if merged", "yes with the patch", "witnesses' yes"]]
+    for row in result["rows"]:
+        name = row["poison"] + (f" ({row['site']})" if row["poison"] == HONEST.name else "")
+        cells = [row.get(key) for key in ("true_error", "patched_yes", "witnesses_yes")]
+        numbers = [DASH if cell is None else f"{cell:.1f}%" for cell in cells]
+        grid.append([name, row["end"], row["check"] or DASH, *numbers])
+    honest = f"{result['false_refusals']} of {result['honest']} honest nets were refused"
+    return f"{markdown(grid)}\n\n{honest}."
+
+
+def _row(
+    federation: Federation,
+    state: Path,
+    labs: Sequence[HonestLab],
+    poison: Poison,
+    attacker: HonestLab,
+) -> dict[str, Any]:
+    founder = labs[0]
+    centre = _Centre(federation, state, labs)
+    try:
+        if not poison.founds and attacker is not founder:
+            for lab in (founder, *[lab for lab in labs[1:] if lab is not attacker][:1]):
+                end = centre.bring(HONEST, lab, founder)
+                if end["end"] != "merged":
+                    raise AssertionError(end)
+        row = centre.bring(poison, attacker, founder)
+    finally:
+        centre.close()
+    return {"poison": poison.name, "site": attacker.manifest.site, **row}
+
+
+class _Centre:
+    """A coordinator in this process, and labs that answer it on their real images."""
+
+    def __init__(self, federation: Federation, state: Path, labs: Sequence[HonestLab]) -> None:
+        plan, self._store = plan_of(federation)
+        config: CoordinatorConfig = federation.coordinator
+        self._config = config.model_copy(
+            update={
+                "state": state,
+                # No more than the closed form is learned, so the rule about errors is a wide one.
+                "acceptance": AcceptanceConfig(max_above_teacher=45.0, first="rule"),
+                "witnesses": WitnessesConfig(),
+                "evaluation": config.evaluation.model_copy(update={"refine": False}),
+                "distillation": config.distillation.model_copy(
+                    update={"zero_sample_method": MethodName.CLOSED_FORM}
+                ),
+            }
+        )
+        paths = StatePaths(self._config)
+        store = LocalStore(Path(paths.artifacts))
+        for entry in plan.blobs():
+            store.put_bytes(self._store.local_path(entry.digest).read_bytes())
+        self._labs = {lab.manifest.site: lab for lab in labs}
+        self._nets: dict[str, Teacher] = {}
+        self._poisons: dict[str, Poison] = {}
+        self._key = SigningKey.generate()
+        self._registry = Registry(paths.database)
+        self._context = CoordinatorContext(
+            self._registry, store, plan, SigningKey.generate(), self._config
+        )
+        self._heads = HeadsFile(paths.heads)
+
+    def close(self) -> None:
+        self._registry.close()
+
+    def bring(self, poison: Poison, lab: HonestLab, other: HonestLab) -> dict[str, Any]:
+        """Ship a lab's net, poisoned or not, and return how that ends."""
+        site = lab.manifest.site
+        f, g = poison.net(lab, other)
+        net = Teacher(f.eval().requires_grad_(False), {TASK: g.eval().requires_grad_(False)})
+        self._nets[site], self._poisons[site] = net, poison
+        submission = self._ship(self._manifest(poison, lab, net))
+        asyncio.run(self._until_ended(submission))
+        return self._end(submission, lab)
+
+    def _manifest(self, poison: Poison, lab: HonestLab, net: Teacher) -> TeacherManifest:
+        store, data = self._context.store, lab.lab.data
+        named = statistics(net, data.training, StatisticsConfig())
+        named["feature_norm"] = (named["feature_norm"] * poison.statistics).clamp(1e-3, 1e30)
+        finite = all(bool(torch.isfinite(value).all()) for value in named.values())
+        metrics = {**lab.manifest.metrics}
+        if poison.samples is not None:
+            metrics["samples/validation"] = poison.samples
+
+        def put(module: torch.nn.Module) -> BlobEntry:
+            return put_tensors(store, module.state_dict())
+
+        return lab.manifest.model_copy(
+            update={
+                "category_module": put(net.category_module),
+                "task_modules": {TASK: put(net.task_modules[TASK])},
+                "statistics": put_tensors(store, named) if finite else None,
+                "measured_task": TASK if finite else None,
+                "shared_samples": None,
+                "metrics": metrics,
+            }
+        )
+
+    def _ship(self, manifest: TeacherManifest) -> str:
+        registry, document = self._registry, manifest.canonical()
+        registry.sites.join(manifest.site, manifest.site.encode().ljust(32))
+        self._context.store.put_bytes(document)
+        upload = registry.uploads.begin(manifest, document, self._key.sign(document), open_limit=4)
+        receipt = Receipt(upload.manifest_digest, upload.id, "2026-01-01T00:00:00+00:00", b"-")
+        registry.uploads.receive(upload.id, receipt)
+        return upload.id
+
+    async def _until_ended(self, submission: str) -> None:
+        context, registry = self._context, self._registry
+        runner = MergeRunner(context, Committer(context), InThisProcess())
+        work = asyncio.create_task(Reconciler(context, runner, self._heads, 1.0).run())
+        while True:
+            await asyncio.sleep(0.02)
+            if work.done():
+                work.result()
+            if registry.submissions.get(submission).state is SubmissionState.REFUSED:
+                break
+            merges = registry.merges.of_submission(submission)
+            if merges and all(merge.state in ENDED for merge in merges):
+                break
+            for question in registry.evaluations.of_merges(merge.id for merge in merges):
+                if question.report is None:
+                    await asyncio.to_thread(self._answer, question)
+        work.cancel()
+        await asyncio.wait({work})
+
+    def _answer(self, question: Evaluation) -> None:
+        request = EvaluationAsked(question.id, evaluation_request(question.request)).read()
+        lab, store = self._labs[question.site], self._context.store
+        task = self._context.plan.task(request.task)
+        assert task is not None
+
+        def fetch(blob: BlobEntry) -> Path:
+            return store.local_path(blob.digest)
+
+        data = lab.lab.data
+        if request.rest is None:
+            f = self._nets[question.site].category_module
+            joins = join_to(f, request, task, fetch)
+            results = measure(joins, data, calibrates=True)
+            honest = EvaluationReport(evaluation_id=question.id, results=results)
+            report = self._poisons[question.site].report(honest)
+        else:
+            spec, entry = request.rest.architecture, request.rest.category_module
+            f = safetensors_io.load_frozen(build_category_module(spec), fetch(entry), entry)
+            joins = join_to(f, request, task, fetch)
+            images = rest_of(data.validation, lab.lab.loaded.classes, request.rest.category)
+            (y_N,) = scoring.logits(f, joins.heads(), images).values()
+            yes, samples = share_of_yes(
+                (request.rest.calibration.apply(y_N) > 0).tolist(),
+                [lab.lab.loaded.classes.get(key, "") for key in images.keys],
+                named=len(images) < data.validation.counts()[1],
+            )
+            answer = RestAnswer(yes=yes, samples=samples)
+            report = EvaluationReport(evaluation_id=question.id, rest=answer)
+        self._registry.evaluations.report(question.id, evaluation_report(report_request(report)))
+
+    def _end(self, submission: str, lab: HonestLab) -> dict[str, Any]:
+        """Return what became of a submission: how it ended, why, and what is true of it."""
+        found = self._registry.submissions.get(submission)
+        if found.state is SubmissionState.REFUSED:
+            return {"end": "refused", "check": _check(found.reason), "reason": found.reason}
+        (merge,) = self._registry.merges.of_submission(submission)
+        row: dict[str, Any] = {
+            "end": str(merge.state),
+            "check": _check(merge.reason),
+            "reason": merge.reason,
+        }
+        if merge.state is MergeState.MERGED:
+            tree = self._context.tree()
+            assert tree is not None
+            net = compose(tree, self._context.store, merge.category, merge.task)
+            data = lab.lab.data.validation
+            rest = data.subset(torch.nonzero(data.labels_N == 0).flatten().tolist())
+            row["true_error"] = round(_error(net, data.images_NCHW, data.labels_N), 2)
+            patch = patched(rest.images_NCHW)
+            row["patched_yes"] = round(_error(net, patch, rest.labels_N), 2)
+        row["witnesses_yes"] = merge.numbers.most_yes
+        return row
+
+
+def _error(net: torch.nn.Module, images_NCHW: torch.Tensor, labels_N: torch.Tensor) -> float:
+    return scoring.error_percent(in_batches(net, normalise(images_NCHW)).flatten(), labels_N)
+
+
+def _check(reason: str) -> str:
+    return reason.partition(":")[0] if reason else ""
