@@ -109,8 +109,8 @@ def _federation(folder: Path, faults: list[Fault]) -> Iterator[_Run]:
 @contextmanager
 def _small_disk(folder: Path) -> Iterator[None]:
     folder.mkdir()
-    size = f"size={DISK_BYTES}"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True)
+    options = f"size={DISK_BYTES},mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
     try:
         yield
     finally:
