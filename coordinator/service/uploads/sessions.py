@@ -71,6 +71,7 @@ class UploadSessions:
         upload = await asyncio.to_thread(self._open, site, request)
         failpoint("upload.begun")
         if upload.receipt is not None:
+            await asyncio.to_thread(self._forget, site, upload)
             logged = await asyncio.to_thread(self._context.log.receipt, upload.id)
             return pb.BeginUploadResponse(
                 upload_id=upload.id, receipt=receipt_message(upload.receipt, logged)
@@ -241,6 +242,7 @@ class UploadSessions:
     def _commit(self, site: str, upload_id: str) -> Receipt:
         upload = self._owned(site, upload_id)
         if upload.receipt is not None:
+            self._forget(site, upload)
             return upload.receipt
         entries = blob_entries(upload.manifest)
         for entry in entries.values():
@@ -270,6 +272,11 @@ class UploadSessions:
             held_bytes=self._dedup.bytes_of(upload.id, entries.values()),
         )
         return receipt
+
+    def _forget(self, site: str, upload: Upload) -> None:
+        """Remove what a coordinator that was killed as it gave a receipt has left of the upload."""
+        entries = blob_entries(upload.manifest)
+        self._partial.forget(site, (each for each in entries if not self._uploads.live(site, each)))
 
     def _truncated(self, upload: Upload, entry: BlobEntry) -> SchemaError:
         return SchemaError(

@@ -71,6 +71,21 @@ def test_a_teacher_net_arrives_whole_and_its_receipt_is_signed(
     assert not [path for path in coordinator.paths.incoming.rglob("*") if path.is_file()]
 
 
+def test_what_was_left_of_an_upload_that_has_its_receipt_goes(
+    coordinator: Running, lab: LabMaker
+) -> None:
+    """By a coordinator that was killed between the receipt and its tidying up."""
+    cat = lab("cat-lab")
+    teacher = cat.teacher("cat")
+    receipt = cat.ship(teacher)
+    left = [coordinator.paths.incoming / "cat-lab" / digest for digest in teacher.files]
+    for again in (lambda: cat.begin(teacher.manifest), lambda: cat.commit(receipt.submission_id)):
+        for path in left:
+            path.touch()
+        again()
+        assert not any(path.exists() for path in left)
+
+
 def test_again_costs_nothing_and_gives_the_same_receipt(
     coordinator: Running, lab: LabMaker
 ) -> None:
