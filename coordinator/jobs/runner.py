@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -75,8 +76,21 @@ class JobRunner(LocalRay):
                 log.warning("job.process_died", merge=job.merge_id, deaths=deaths, reason=reason)
 
     async def inspect(self, job: InspectionJob) -> Inspection:
-        """Run a join on synthetic images; raises as `_task` does."""
-        answer = await self._task(inspect, job.canonical(), f"merge {job.merge_id}", "inspection")
+        """Run a join on synthetic images.
+
+        Raises what it raised, TransplantError if its process died, UnreachableError if Ray fails.
+        """
+        config, what = self._config, f"merge {job.merge_id}"
+        remote: Any = ray.remote(num_cpus=config.num_cpus, max_retries=config.max_restarts)(inspect)
+        try:
+            with _failures(what, "inspection"):
+                answer = await remote.remote(job.canonical(), max(1, int(config.num_cpus)))
+        except WorkerCrashedError as error:
+            raise TransplantError(
+                f"{what}: the process of its inspection died {config.max_restarts + 1} times "
+                f"(jobs.max_restarts = {config.max_restarts}); give it more memory and start it "
+                "again"
+            ) from error
         return Inspection.model_validate_json(answer)
 
     async def probe(self, job: ProbeJob) -> ProbeResult:
@@ -112,50 +126,12 @@ class JobRunner(LocalRay):
         remote: Any = ray.remote(num_cpus=0, max_retries=0)(probe)
         reference = remote.remote(job, max(1, int(self._config.num_cpus)))
         try:
-            async with asyncio.timeout(seconds):
-                answer: bytes = await reference
-        except RayTaskError as error:
-            if lacks_memory(error.cause):
-                raise MemoryError(str(error.cause)) from error
-            raise _cause(what, "probe", error) from error
-        except (LocalRayletDiedError, NodeDiedError, RaySystemError) as error:
-            raise UnreachableError(
-                f"{what}: Ray has failed ({error}); its probe is tried again"
-            ) from error
+            with _failures(what, "probe"):
+                async with asyncio.timeout(seconds):
+                    answer: bytes = await _unless_memory_lacks(reference)
         except (TimeoutError, asyncio.CancelledError):
             ray.cancel(reference, force=True)
             raise
-        return answer
-
-    async def _task(
-        self,
-        function: Callable[[bytes, int], bytes],
-        job: bytes,
-        of: str,
-        what: str,
-    ) -> bytes:
-        """Run a function in a process of Ray's.
-
-        Raises what it raised, TransplantError if its process died, UnreachableError if Ray fails.
-        """
-        config = self._config
-        remote: Any = ray.remote(num_cpus=config.num_cpus, max_retries=config.max_restarts)(
-            function
-        )
-        try:
-            answer: bytes = await remote.remote(job, max(1, int(config.num_cpus)))
-        except RayTaskError as error:
-            raise _cause(of, what, error) from error
-        except WorkerCrashedError as error:
-            raise TransplantError(
-                f"{of}: the process of its {what} died {config.max_restarts + 1} times "
-                f"(jobs.max_restarts = {config.max_restarts}); give it more memory and start it "
-                "again"
-            ) from error
-        except (LocalRayletDiedError, NodeDiedError, RaySystemError) as error:
-            raise UnreachableError(
-                f"{of}: Ray has failed ({error}); its {what} is tried again"
-            ) from error
         return answer
 
     async def _attempt(self, job: TransplantJob, on_progress: OnJobProgress) -> JobResult:
@@ -176,6 +152,29 @@ class JobRunner(LocalRay):
         finally:
             # An idle actor would hold its memory, on a GPU too.
             ray.kill(actor)
+
+
+async def _unless_memory_lacks(reference: Any) -> Any:
+    """Await what a task returns; MemoryError where its code failed for want of memory."""
+    try:
+        return await reference
+    except RayTaskError as error:
+        if lacks_memory(error.cause):
+            raise MemoryError(str(error.cause)) from error
+        raise
+
+
+@contextmanager
+def _failures(of: str, what: str) -> Iterator[None]:
+    """Raise what a task of Ray's raised, as an error of ours; UnreachableError if Ray fails."""
+    try:
+        yield
+    except RayTaskError as error:
+        raise _cause(of, what, error) from error
+    except (LocalRayletDiedError, NodeDiedError, RaySystemError) as error:
+        raise UnreachableError(
+            f"{of}: Ray has failed ({error}); its {what} is tried again"
+        ) from error
 
 
 def lacks_memory(cause: BaseException) -> bool:
