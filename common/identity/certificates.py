@@ -98,14 +98,10 @@ def make_authority(
 ) -> Authority:
     """Make a net's certificate authority out of a key."""
     name = _subject(net)
-    certificate = (
-        _builder(key.public_key(), name, name, now, lifetime)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(_uris(f"spiffe://{net}"), critical=False)
-        .sign(key, SHA256())
-    )
-    return Authority(key, certificate)
+    builder = _builder(key.public_key(), name, name, now, lifetime)
+    for extension, critical in _authority_extensions(net):
+        builder = builder.add_extension(extension, critical)
+    return Authority(key, builder.sign(key, SHA256()))
 
 
 def make_authority_request(net: str, key: EllipticCurvePrivateKey) -> bytes:
@@ -114,13 +110,9 @@ def make_authority_request(net: str, key: EllipticCurvePrivateKey) -> bytes:
     It asks for what `make_authority` gives: an authority below which there is none, named by the
     net's URI.
     """
-    builder = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(_subject(net))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(_uris(f"spiffe://{net}"), critical=False)
-    )
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_subject(net))
+    for extension, critical in _authority_extensions(net):
+        builder = builder.add_extension(extension, critical)
     return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
 
 
@@ -360,6 +352,15 @@ def _builder(
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + lifetime)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _authority_extensions(net: str) -> tuple[tuple[x509.ExtensionType, bool], ...]:
+    """Return what makes a certificate one of a net's authority, and what of it is critical."""
+    return (
+        (x509.BasicConstraints(ca=True, path_length=0), True),
+        (_usage(signs_certificates=True), True),
+        (_uris(f"spiffe://{net}"), False),
     )
 
 
