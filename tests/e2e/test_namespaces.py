@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from rootstock.deploy.client import OperatorClient
 from rootstock.deploy.federation.processes import Processes
 from tests.support.checkout import CHECKOUT
 from tests.support.coordinator_server import Running
+from tests.support.federation_processes import ROOTSTOCK
 from tests.support.namespaces import Namespace, namespaces, reason_against
 
-ROOTSTOCK = (sys.executable, "-m", "rootstock.deploy.cli.main")
 ENVIRONMENT = {"PYTHONPATH": str(CHECKOUT)}
 PATIENCE_SECONDS = 120.0
 

@@ -21,7 +21,7 @@ import tomli_w
 from rootstock.coordinator.history.gate import USER
 from rootstock.coordinator.history.server import password_of
 from tests.support.checkout import CHECKOUT
-from tests.support.federation_processes import digits_federation
+from tests.support.federation_processes import ROOTSTOCK, digits_federation
 
 pytestmark = [
     pytest.mark.e2e,
@@ -91,7 +91,7 @@ def test_another_user_reads_nothing_and_nothing_answers(everyones: Path) -> None
     net = everyones / "net"
     command = ["up", str(everyones / "federation.toml"), "--state", str(net), "--keep-ui"]
     with subprocess.Popen(
-        [sys.executable, "-m", "rootstock.deploy.cli.main", *command],
+        [*ROOTSTOCK, *command],
         cwd=everyones,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), "TMPDIR": str(everyones)},
         stdout=subprocess.DEVNULL,

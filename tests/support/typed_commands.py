@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from tests.support.checkout import CHECKOUT
+from tests.support.federation_processes import ROOTSTOCK
 
 
 def rootstock(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
     folder.mkdir(exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "rootstock.deploy.cli.main", *words],
+        [*ROOTSTOCK, *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
         capture_output=True,
