@@ -8,9 +8,8 @@ from pathlib import Path
 
 from rootstock.common.errors import ConflictError, IdentityError, NotFoundError, RefusedError
 from rootstock.common.failpoints import failpoint
-from rootstock.common.identity.keys import SigningKey
+from rootstock.common.identity.keys import SigningKey, key_id
 from rootstock.common.logs import Log
-from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.text import outward
 from rootstock.common.weights.manifest import BlobEntry, Manifest, TeacherManifest

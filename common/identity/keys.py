@@ -67,9 +67,14 @@ def verify(public_key: bytes, signature: bytes, data: bytes, *, what: str) -> No
         ) from error
 
 
+def key_id(public_key: bytes) -> str:
+    """Return the SHA-256 of a public key in hex; a coordinator's names its net."""
+    return hashlib.sha256(public_key).hexdigest()
+
+
 def fingerprint(public_key: bytes) -> str:
-    """Return the first 16 hex digits of a public key's SHA-256, for people to compare."""
-    return hashlib.sha256(public_key).hexdigest()[:16]
+    """Return the first 16 hex digits of a public key's `key_id`, for people to compare."""
+    return key_id(public_key)[:16]
 
 
 def load_or_create(path: Path) -> SigningKey:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 
 from pydantic import Field
 
 from rootstock.common.documents import Document
 from rootstock.common.errors import IntegrityError, SchemaError
-from rootstock.common.identity.keys import SigningKey, verify
+from rootstock.common.identity.keys import SigningKey, key_id, verify
 
 
 class EnvelopeSignature(Document):
@@ -54,11 +53,6 @@ class Envelope(Document):
         signed = pae(payload_type, payload)
         verify(public_key, _decoded(signature.sig, what), signed, what=what)
         return payload
-
-
-def key_id(public_key: bytes) -> str:
-    """Return the SHA-256 of a public key in hex; a coordinator's names its net."""
-    return hashlib.sha256(public_key).hexdigest()
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:

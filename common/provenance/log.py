@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field
 from rootstock.common import times
 from rootstock.common.documents import Document
 from rootstock.common.errors import IntegrityError, SchemaError
-from rootstock.common.identity.keys import SigningKey
-from rootstock.common.provenance.envelope import Envelope, key_id, seal
+from rootstock.common.identity.keys import SigningKey, key_id
+from rootstock.common.provenance.envelope import Envelope, seal
 from rootstock.common.weights.manifest import Digest
 
 HEAD_TYPE = "application/vnd.rootstock.log-head+json"

@@ -15,9 +15,9 @@ from typing import Any
 
 from rootstock.common.documents import canonical_json
 from rootstock.common.errors import IntegrityError
-from rootstock.common.identity.keys import SigningKey, verify
+from rootstock.common.identity.keys import SigningKey, key_id, verify
 from rootstock.common.nets.graph import VersionCommit
-from rootstock.common.provenance.envelope import Envelope, enveloped, key_id, pae
+from rootstock.common.provenance.envelope import Envelope, enveloped, pae
 
 STATEMENT_TYPE = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import ConflictError
+from rootstock.common.identity.keys import key_id
 
 OWNER = "coordinator/key"
 """The name of a store that points at the SHA-256 of its coordinator's public key."""
@@ -18,7 +17,7 @@ def claim_store(store: BlobStore, public_key: bytes, address: str) -> None:
     checkpoints, and delete each other's samples and, in time, the blobs of each other's net. Of two
     that claim a store in the same instant, one may notice at its next start only.
     """
-    own = hashlib.sha256(public_key).hexdigest()
+    own = key_id(public_key)
     if store.get_ref(OWNER) is None:
         store.put_ref(OWNER, own)
     found = store.get_ref(OWNER)

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 
 from rootstock.common.artifacts.gc import Collection
 from rootstock.common.errors import ConflictError, NotFoundError
+from rootstock.common.identity.keys import key_id
 from rootstock.common.nets.graph import ModuleRef, NetTree
 from rootstock.common.protocol import Heads
-from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.weights.manifest import BlobEntry, Recipe, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext

@@ -9,9 +9,9 @@ import torch
 from rootstock.common.documents import Document
 from rootstock.common.errors import IntegrityError, NotFoundError, RootstockError
 from rootstock.common.files import file_digest
+from rootstock.common.identity.keys import key_id
 from rootstock.common.nets.calibration import Calibration
 from rootstock.common.nets.graph import NetTree, VersionCommit
-from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.log import LogKind
 from rootstock.common.provenance.statements import verify_manifest, verify_version_commit
 from rootstock.common.weights.manifest import TeacherManifest, parse_manifest

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from rootstock.common.errors import ConflictError, IntegrityError
 from rootstock.common.files import make_folder, storage_errors, write_bytes
-from rootstock.common.identity.keys import SigningKey
+from rootstock.common.identity.keys import SigningKey, key_id
 from rootstock.common.nets.graph import VersionCommit
-from rootstock.common.provenance.envelope import Envelope, key_id
+from rootstock.common.provenance.envelope import Envelope
 from rootstock.common.provenance.log import LogEntry, LogKind
 from rootstock.common.provenance.merkle import leaf_hash
 from rootstock.common.provenance.statements import (

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from rootstock.common.errors import IntegrityError, NotFoundError, RootstockError, SchemaError
 from rootstock.common.files import read_capped
-from rootstock.common.identity.keys import PUBLIC_KEY_BYTES
+from rootstock.common.identity.keys import PUBLIC_KEY_BYTES, key_id
 from rootstock.common.nets.graph import NetTree, VersionCommit
 from rootstock.common.nets.tree_documents import TreeRoot, TreeShard, assembled
-from rootstock.common.provenance.envelope import Envelope, key_id
+from rootstock.common.provenance.envelope import Envelope
 from rootstock.common.provenance.log import LogEntry, LogHead, LogKind, opened_head
 from rootstock.common.provenance.merkle import HASH_BYTES, Tree, leaf_hash
 from rootstock.common.provenance.statements import verify_version_commit

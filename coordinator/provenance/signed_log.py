@@ -12,8 +12,7 @@ import structlog
 from rootstock.common import times
 from rootstock.common.errors import NotFoundError, StorageError
 from rootstock.common.files import read_capped, remove_leftovers, write_bytes
-from rootstock.common.identity.keys import SigningKey
-from rootstock.common.provenance.envelope import key_id
+from rootstock.common.identity.keys import SigningKey, key_id
 from rootstock.common.provenance.log import MAX_HEAD_BYTES, LogHead, LogKind, opened_head
 from rootstock.coordinator.registry.database import Change
 from rootstock.coordinator.registry.log import Log

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rootstock.common.artifacts.local import LocalStore
-from rootstock.common.identity.keys import SigningKey, load_or_create
+from rootstock.common.identity.keys import SigningKey, key_id, load_or_create
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
-from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.weights.manifest import Recipe, TeacherManifest
 from rootstock.coordinator.config import (

@@ -17,11 +17,10 @@ import grpc
 
 from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.identity.credentials import read_credentials
-from rootstock.common.identity.keys import SigningKey, load, load_or_create
+from rootstock.common.identity.keys import SigningKey, key_id, load, load_or_create
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM, Limits, Plan
-from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.transport.channel import open_channel
 from rootstock.common.transport.chunks import Span

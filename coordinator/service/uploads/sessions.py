@@ -13,7 +13,7 @@ import structlog
 from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import NotFoundError, SchemaError, UnreachableError
 from rootstock.common.failpoints import failpoint
-from rootstock.common.provenance.envelope import key_id
+from rootstock.common.identity.keys import key_id
 from rootstock.common.weights.manifest import BlobEntry, RefinementManifest
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.merges.revoked import check_revoked

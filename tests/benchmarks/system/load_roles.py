@@ -18,10 +18,9 @@ import grpc
 
 from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.identity.credentials import Credentials, read_credentials
-from rootstock.common.identity.keys import load, load_or_create
+from rootstock.common.identity.keys import key_id, load, load_or_create
 from rootstock.common.logs import log_to
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
-from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.transport.channel import channel_options, parse_address
 from rootstock.common.weights.manifest import TeacherManifest

@@ -16,12 +16,11 @@ from typing import Any
 import grpc
 
 from rootstock.common.artifacts.local import LocalStore
-from rootstock.common.identity.keys import load, load_or_create
+from rootstock.common.identity.keys import key_id, load, load_or_create
 from rootstock.common.logs import log_to
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import Plan
-from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.transport.channel import CLIENT_OPTIONS, server_options
 from rootstock.common.weights.manifest import Recipe, TeacherManifest

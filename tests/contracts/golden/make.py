@@ -37,11 +37,10 @@ from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.config import check
 from rootstock.common.distillation.settings import MethodName
 from rootstock.common.errors import ConflictError
-from rootstock.common.identity.keys import SigningKey, load_or_create
+from rootstock.common.identity.keys import SigningKey, key_id, load_or_create
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec
-from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.statements import sign_manifest
 from rootstock.common.weights.manifest import AdapterEntry, Manifest, Recipe, RefinementManifest
 from rootstock.coordinator.config import CoordinatorConfig

@@ -24,9 +24,8 @@ from rootstock.common.errors import (
     StorageError,
     UnreachableError,
 )
-from rootstock.common.identity.keys import verify
+from rootstock.common.identity.keys import key_id, verify
 from rootstock.common.protocol import receipt_bytes
-from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.statements import sign_manifest, verify_manifest
 from rootstock.common.weights.manifest import TeacherManifest
 from rootstock.coordinator.growth.operations import OperationKind

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from rootstock.common.errors import IdentityError, IntegrityError, NotFoundError
-from rootstock.common.identity.keys import SigningKey
-from rootstock.common.provenance.envelope import key_id
+from rootstock.common.identity.keys import SigningKey, key_id
 from rootstock.common.provenance.log import LogHead
 from rootstock.common.provenance.merkle import Tree, consistency_proof, leaf_hash
 from rootstock.site_agent.coordinator_log import CoordinatorLog, LogAnswer

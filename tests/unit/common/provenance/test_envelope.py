@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rootstock.common.errors import IntegrityError, RefusedError, SchemaError
-from rootstock.common.identity.keys import SigningKey
-from rootstock.common.provenance.envelope import Envelope, key_id, pae, seal
+from rootstock.common.identity.keys import SigningKey, key_id
+from rootstock.common.provenance.envelope import Envelope, pae, seal
 from rootstock.common.provenance.log import HEAD_TYPE, LogHead, opened_head
 
 KEY = SigningKey.generate()

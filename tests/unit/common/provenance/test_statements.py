@@ -8,9 +8,8 @@ import json
 import pytest
 
 from rootstock.common.errors import IntegrityError
-from rootstock.common.identity.keys import SigningKey
+from rootstock.common.identity.keys import SigningKey, key_id
 from rootstock.common.nets.graph import VersionCommit
-from rootstock.common.provenance.envelope import key_id
 from rootstock.common.provenance.statements import (
     STATEMENT_TYPE,
     manifest_statement,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rootstock.common.errors import ConflictError, IntegrityError, RefusedError
-from rootstock.common.identity.keys import SigningKey, load
-from rootstock.common.provenance.envelope import Envelope, key_id
+from rootstock.common.identity.keys import SigningKey, key_id, load
+from rootstock.common.provenance.envelope import Envelope
 from rootstock.common.provenance.log import LogEntry, LogHead, LogKind
 from rootstock.common.provenance.merkle import Tree, leaf_hash
 from rootstock.common.provenance.statements import STATEMENT_TYPE

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from rootstock.common.errors import RefusedError
-from rootstock.common.identity.keys import SigningKey
-from rootstock.common.provenance.envelope import key_id
+from rootstock.common.identity.keys import SigningKey, key_id
 from rootstock.common.provenance.log import LogEntry, LogHead, LogKind
 from rootstock.common.provenance.merkle import Tree, inclusion_proof, leaf_hash
 from rootstock.site_agent.spool.documents import SignedReceipt
