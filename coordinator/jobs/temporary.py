@@ -1,7 +1,7 @@
 """Ray's temporary folder: one a coordinator, so that two share neither sockets nor clean-up.
 
 It lies in TMPDIR, since the path of a socket may have only some hundred characters. A folder whose
-coordinator was killed is deleted by the next one to start.
+coordinator was killed is deleted by the next one, as it starts or ends.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rootstock.common.errors import StorageError
 from rootstock.common.files import storage_errors
 
 FOLDER_PREFIX = "rootstock-ray-"
+
+ENDING_SECONDS = 5.0
+"""How long Ray's workers, which end when they find their raylet gone, may write files anew."""
 
 _LOCK = "lock"
 
@@ -42,8 +46,9 @@ def temporary_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _delete(folder, ENDING_SECONDS)
         os.close(handle)
+        remove_stale(parent)  # of those before it, what was still written to as this one started
 
 
 def remove_stale(parent: Path) -> None:
@@ -53,8 +58,32 @@ def remove_stale(parent: Path) -> None:
             continue
         handle = _locked(folder, make=False)
         if handle is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _delete(folder)
             os.close(handle)
+
+
+def _delete(folder: Path, seconds: float = 0.0) -> None:
+    """Delete a folder, its lock last: while that is there, it is found again.
+
+    What is written to it meanwhile is deleted, too, for so many seconds.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        for path in folder.glob("*"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != _LOCK:
+                path.unlink(missing_ok=True)
+        lock = folder / _LOCK
+        with suppress(OSError):  # not empty: written to once more
+            lock.unlink()
+            folder.rmdir()
+            return
+        with suppress(OSError):
+            lock.touch(0o600)
+        if time.monotonic() >= until:
+            return
+        time.sleep(0.05)
 
 
 def _locked(folder: Path, *, make: bool) -> int | None:

@@ -41,6 +41,46 @@ def test_only_the_folder_of_a_process_that_has_ended_is_deleted(parent: Path) ->
     assert list(parent.iterdir()) == []
 
 
+WRITER = """
+import sys, time
+from pathlib import Path
+folder, until = Path(sys.argv[1]), time.monotonic() + float(sys.argv[2])
+while time.monotonic() < until:
+    for number in range(200):
+        (folder / "session").mkdir(exist_ok=True)
+        (folder / "session" / f"{number}").touch()
+        if number == 100:
+            print(flush=True)
+"""
+
+
+def _written_to(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    """Start a process that writes to a folder, as a raylet does that has not ended yet."""
+    words = [sys.executable, "-c", WRITER, str(folder), str(seconds)]
+    writer = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    return writer
+
+
+def test_a_folder_that_is_still_written_to_goes_once_its_writer_has_ended(parent: Path) -> None:
+    with temporary_folder() as folder:
+        writer = _written_to(folder, 1.0)
+    assert list(parent.iterdir()) == []
+    writer.communicate()
+    assert list(parent.iterdir()) == []
+
+
+def test_a_stale_folder_that_is_still_written_to_goes_later(parent: Path) -> None:
+    stale = parent / f"{FOLDER_PREFIX}stale"
+    stale.mkdir()
+    (stale / "lock").touch()
+    writer = _written_to(stale, 1.0)
+    with temporary_folder():
+        writer.communicate()
+    assert list(parent.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", ["folder", "file", "link", "link inside"])
 def test_what_no_coordinator_made_stays(parent: Path, kind: str) -> None:
     strange = parent / f"{FOLDER_PREFIX}strange"
