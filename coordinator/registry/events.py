@@ -51,6 +51,11 @@ class Events(Subject):
         )
         return self._database.fetch(Event, query)
 
+    def since(self, cursor: int, limit: int) -> list[Event]:
+        """Return at most `limit` events of all sites, oldest first, after the cursor."""
+        query = select(EventRow).where(EventRow.cursor > cursor).order_by(EventRow.cursor)
+        return self._database.fetch(Event, query.limit(limit))
+
     def last_cursor(self) -> int:
         """Return the cursor of the newest event, 0 when there is none."""
         with self._database.read() as session:

@@ -64,7 +64,7 @@ class CoordinatorServer:
         self._guard = Guard(context.registry, self._authority.certificate)
         self._registry = context.registry
         self._paths = StatePaths(context.config)
-        self._subscriptions = Subscriptions()
+        self._subscriptions = Subscriptions(context.registry.events)
         self._health = health.HealthServicer()
         self._servers: list[grpc.aio.Server] = []
         self._ends: list[Callable[[], None]] = []

@@ -13,8 +13,10 @@ import structlog
 from rootstock.common.errors import ConflictError, SchemaError, UnreachableError
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.registry import Change, Event, Registry
+from rootstock.coordinator.registry.events import Events
 from rootstock.coordinator.registry.wait import woken
 from rootstock.coordinator.service.messages import sign_question, watch_response
+from rootstock.coordinator.service.recent_events import RecentEvents
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
     Heartbeat,
     Superseded,
@@ -43,8 +45,9 @@ class Subscription:
 class Subscriptions:
     """The watch streams of this process. Use from its event loop; `notify` from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: Events) -> None:
         self.draining = False
+        self.events = RecentEvents(events)
         self._open: dict[str, Subscription] = {}
         self._superseded: dict[str, deque[str]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -96,6 +99,7 @@ class Subscriptions:
         return set(self._open)
 
     def _wake(self, change: Change) -> None:
+        self.events.changed()
         for site, subscription in self._open.items():
             if change.everyone or site in change.sites:
                 subscription.woken.set()
@@ -125,9 +129,9 @@ async def watch(
                 return
             if subscriptions.draining:
                 raise UnreachableError("the coordinator stops; watch again when it is back")
-            events = await asyncio.to_thread(registry.events.after, site, cursor, PAGE)
+            events = await subscriptions.events.after(site, cursor, PAGE)
             for event in events:
-                yield await asyncio.to_thread(_response, context, site, event)
+                yield await _response(context, site, event)
                 cursor = event.cursor
             if events:
                 continue
@@ -136,13 +140,14 @@ async def watch(
                 yield WatchResponse(heartbeat=Heartbeat())
 
 
-def _response(context: CoordinatorContext, site: str, event: Event) -> WatchResponse:
+async def _response(context: CoordinatorContext, site: str, event: Event) -> WatchResponse:
     """Return an event's message; a question is signed, for this site and its time."""
     response = watch_response(event)
     if response.HasField("evaluation"):
-        asked = context.registry.evaluations.get(response.evaluation.evaluation_id)
+        question = response.evaluation
+        asked = await asyncio.to_thread(context.registry.evaluations.get, question.evaluation_id)
         lapses = asked.requested_at + context.config.evaluation.patience_days * 24 * 3600
-        sign_question(response.evaluation, site, math.ceil(lapses), context.key)
+        sign_question(question, site, math.ceil(lapses), context.key)
     return response
 
 
