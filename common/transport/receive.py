@@ -11,8 +11,9 @@ from typing import Protocol
 from rootstock.common.errors import UnreachableError
 from rootstock.common.transport.chunks import SYNC_BYTES, Chunk, ChunkReceiver, keep_chunk_buffers
 
-AHEAD = 4
-"""Chunks that may wait for the disk: at most 8 MiB an upload."""
+CHUNKS_IN_MEMORY = 8
+"""Chunks of all uploads together that are checked, written and hashed, or wait for that: at most
+16 MiB. Each upload has one more, that waits for room."""
 
 
 class ChunkMessage(Protocol):
@@ -27,29 +28,33 @@ async def receive(
     stream: AsyncIterable[ChunkMessage],
     receiver: ChunkReceiver,
     *,
+    room: asyncio.Semaphore,
     idle_seconds: float = 120.0,
     sync_bytes: int = SYNC_BYTES,
 ) -> int:
     """Take a stream of chunks into a receiver, to the stream's end; return the durable offset.
 
     While one thread checks, writes and hashes a chunk and another flushes to the disk, the next
-    chunks come in, a few at most. However it ends, what came is flushed and the receiver closed; a
-    blob that is complete at the stream's end is proved and moved to its target. Opening a receiver
-    hashes what is there, so do that in a thread.
+    chunks come in, as many as there is `room` for, which all uploads of a process share. However it
+    ends, what came is flushed and the receiver closed; a blob that is complete at the stream's end
+    is proved and moved to its target. Opening a receiver hashes what is there, so do that in a
+    thread.
     """
     keep_chunk_buffers()
     loop = asyncio.get_running_loop()
-    room = asyncio.Semaphore(AHEAD)
     writer = _Writer(receiver, sync_bytes, lambda: loop.call_soon_threadsafe(room.release))
     writing = loop.run_in_executor(writer.pool, writer.run)
     ended = False
     try:
         async with asyncio.timeout(idle_seconds) as idle:
             async for message in stream:
+                chunk = Chunk(message.offset, message.data, message.crc32)
+                del message  # else its bytes are there twice
                 await room.acquire()
+                writer.put(chunk)
+                del chunk
                 if writer.failed:
                     break
-                writer.put(Chunk(message.offset, message.data, message.crc32))
                 idle.reschedule(loop.time() + idle_seconds)
         ended = True
     except TimeoutError as error:
@@ -79,7 +84,10 @@ async def _to_its_end(work: asyncio.Future[None]) -> None:
 
 
 class _Writer:
-    """The thread that owns the receiver while chunks come in."""
+    """The thread that owns the receiver while chunks come in.
+
+    It makes room again for every chunk that is put, also once it has failed.
+    """
 
     def __init__(
         self, receiver: ChunkReceiver, sync_bytes: int, on_room: Callable[[], object]
@@ -102,23 +110,32 @@ class _Writer:
     def run(self) -> None:
         try:
             try:
-                while isinstance(chunk := self._chunks.get(), Chunk):
-                    self._receiver.append(*chunk)
-                    del chunk
-                    self._flush_beside()
-                    self._on_room()
+                whole = self._write_all()
                 if self._flush is not None:
                     self._flush.result()
-                if chunk is True and self._receiver.complete:
+                if whole and self._receiver.complete:
                     self._receiver.finish()
             finally:
                 self._receiver.leave()
-        except BaseException:
-            self.failed = True
-            self._on_room()  # wakes the stream's side, if it waits
-            raise
         finally:
             self.pool.shutdown(wait=False)
+
+    def _write_all(self) -> bool:
+        """Write chunk after chunk; return whether the stream came to its end."""
+        try:
+            while isinstance(chunk := self._chunks.get(), Chunk):
+                try:
+                    self._receiver.append(*chunk)
+                finally:
+                    del chunk
+                    self._on_room()
+                self._flush_beside()
+        except BaseException:
+            self.failed = True
+            while isinstance(self._chunks.get(), Chunk):
+                self._on_room()
+            raise
+        return chunk
 
     def _flush_beside(self) -> None:
         if self._receiver.offset - self._flushed < self._sync_bytes:

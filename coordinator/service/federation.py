@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+import grpc
 import structlog
 
 from rootstock import __version__
@@ -83,10 +84,10 @@ class Federation(FederationServicer):
         return await self._uploads.begin(caller(), request)
 
     async def Upload(
-        self, request_iterator: AsyncIterator[pb.UploadRequest], _context: Any
+        self, _requests: AsyncIterator[pb.UploadRequest], context: Any
     ) -> pb.UploadResponse:
         """Take the chunks of one blob."""
-        return await self._uploads.receive(caller(), request_iterator)
+        return await self._uploads.receive(caller(), _Requests(context))
 
     async def CommitUpload(
         self, request: pb.CommitUploadRequest, _context: Any
@@ -153,3 +154,20 @@ def negotiate(request: pb.GetPlanRequest) -> int:
         f"versions {asked.minimum} to {asked.maximum}, the coordinator ({__version__}) "
         f"{PROTOCOL_MINIMUM} to {PROTOCOL_MAXIMUM}; upgrade the {older}"
     )
+
+
+class _Requests:
+    """A call's requests; gRPC's own iterator keeps the last one until the next is asked for."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __aiter__(self) -> _Requests:
+        return self
+
+    async def __anext__(self) -> pb.UploadRequest:
+        request: Any = await self._context.read()
+        if request is grpc.aio.EOF:
+            raise StopAsyncIteration
+        message: pb.UploadRequest = request
+        return message

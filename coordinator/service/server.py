@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from rootstock.common.errors import AddressInUseError, ConfigurationError
 from rootstock.common.files import write_bytes
 from rootstock.common.transport.channel import Address, parse_address, server_options
+from rootstock.common.transport.chunks import share_heaps
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.history_state import HistoryState
@@ -95,6 +96,7 @@ class CoordinatorServer:
         ConfigurationError if the address is not this machine's, or may not be taken;
         AddressInUseError if another process listens there.
         """
+        share_heaps()
         _require_free(self._listen, "listen")
         if self._join_listen is not None:
             _require_free(self._join_listen, "join_listen")

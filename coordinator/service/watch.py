@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import structlog
 
@@ -16,7 +17,7 @@ from rootstock.coordinator.registry import Change, Event, Registry
 from rootstock.coordinator.registry.events import Events
 from rootstock.coordinator.registry.wait import woken
 from rootstock.coordinator.service.messages import sign_question, watch_response
-from rootstock.coordinator.service.recent_events import RecentEvents
+from rootstock.coordinator.service.recent_events import KEPT, RecentEvents
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import (
     Heartbeat,
     Superseded,
@@ -133,7 +134,7 @@ async def watch(
             for event in events:
                 yield await _response(context, site, event)
                 cursor = event.cursor
-            if events:
+            if len(events) == PAGE:
                 continue
             if not caught_up or not await woken(subscription.woken, seconds):
                 caught_up = True
@@ -142,13 +143,18 @@ async def watch(
 
 async def _response(context: CoordinatorContext, site: str, event: Event) -> WatchResponse:
     """Return an event's message; a question is signed, for this site and its time."""
-    response = watch_response(event)
+    response = _message(event)
     if response.HasField("evaluation"):
+        response = watch_response(event)  # one's own: it is changed
         question = response.evaluation
         asked = await asyncio.to_thread(context.registry.evaluations.get, question.evaluation_id)
         lapses = asked.requested_at + context.config.evaluation.patience_days * 24 * 3600
         sign_question(question, site, math.ceil(lapses), context.key)
     return response
+
+
+_message = lru_cache(maxsize=KEPT)(watch_response)
+"""The same message for all whom an event concerns."""
 
 
 def _start(registry: Registry, site: str, cursor: int) -> int:

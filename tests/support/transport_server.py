@@ -13,7 +13,7 @@ from rootstock.common.errors import RootstockError
 from rootstock.common.transport.channel import open_channel, server_options
 from rootstock.common.transport.chunks import ChunkReceiver
 from rootstock.common.transport.download import download_responses
-from rootstock.common.transport.receive import receive
+from rootstock.common.transport.receive import CHUNKS_IN_MEMORY, receive
 from rootstock.common.transport.status import abort_status
 from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 from rootstock.protos.rootstock.federation.v1 import federation_pb2_grpc as pb_grpc
@@ -61,7 +61,8 @@ class Server(pb_grpc.FederationServicer):
                 max_chunk_bytes=1 << 20,
             )
             whole = chained(first, messages)
-            offset = await receive(whole, receiver, idle_seconds=self.idle_seconds)
+            room = asyncio.Semaphore(CHUNKS_IN_MEMORY)
+            offset = await receive(whole, receiver, room=room, idle_seconds=self.idle_seconds)
         except RootstockError as error:
             await self._abort(context, error)
         return pb.UploadResponse(digest=first.digest, durable_offset=offset)

@@ -15,9 +15,8 @@ from rootstock.common.artifacts.store import check_digest
 from rootstock.common.errors import BusyError, RefusedError, UnreachableError
 from rootstock.common.files import make_folder, storage_errors
 from rootstock.common.transport.chunks import ChunkReceiver
-from rootstock.common.transport.receive import receive
+from rootstock.common.transport.receive import CHUNKS_IN_MEMORY, ChunkMessage, receive
 from rootstock.coordinator.service.uploads.dedup import TensorDedup, Transfer
-from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 
 IDLE_SECONDS = 120.0
 """A stream on which nothing arrives for this long is given up; the upload stays, to be resumed."""
@@ -78,6 +77,7 @@ class PartialUploads:
         self._streams: dict[Path, asyncio.Task[int]] = {}
         self._superseded: set[asyncio.Task[int]] = set()
         self._sweeping = asyncio.Lock()
+        self._room = asyncio.Semaphore(CHUNKS_IN_MEMORY)
 
     def linked(self, site: str, digest: str) -> Path | None:
         """Return a second name of the file of a blob that is proved, to be moved; None: it is not.
@@ -156,7 +156,7 @@ class PartialUploads:
             await asyncio.wait([job])
 
     async def receive(
-        self, site: str, transfer: Transfer, stream: AsyncIterator[pb.UploadRequest]
+        self, site: str, transfer: Transfer, stream: AsyncIterator[ChunkMessage]
     ) -> int:
         """Take a blob's chunks to the stream's end; return the durable offset.
 
@@ -181,7 +181,7 @@ class PartialUploads:
                 del self._streams[path]
 
     async def _write(
-        self, path: Path, transfer: Transfer, stream: AsyncIterator[pb.UploadRequest]
+        self, path: Path, transfer: Transfer, stream: AsyncIterator[ChunkMessage]
     ) -> int:
         # Hashes what is there, so in a thread; a cancelled call must not leave the file open.
         opening = asyncio.ensure_future(asyncio.to_thread(self._open, path, transfer))
@@ -190,7 +190,7 @@ class PartialUploads:
         except asyncio.CancelledError:
             (await opening).leave()
             raise
-        return await receive(stream, receiver, idle_seconds=IDLE_SECONDS)
+        return await receive(stream, receiver, room=self._room, idle_seconds=IDLE_SECONDS)
 
     def _open(self, path: Path, transfer: Transfer) -> ChunkReceiver:
         part, limit = _part(path, transfer), self._max_chunk_bytes

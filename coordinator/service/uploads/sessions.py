@@ -131,7 +131,8 @@ class UploadSessions:
         await self._partial.stop(site, entry.digest)
         if await asyncio.to_thread(self._durable_offset, upload, transfer) is None:
             return pb.UploadResponse(digest=entry.digest, durable_offset=transfer.size)
-        stream = _same_blob(first, messages, upload.id)
+        stream = _OneBlob(first, messages, upload.id)
+        del first  # its bytes
         offset = await self._partial.receive(site, transfer, stream)
         if decided.held and not transfer.held and offset == transfer.size:
             await asyncio.to_thread(self._dedup.refuse, decided)
@@ -285,15 +286,31 @@ class UploadSessions:
         )
 
 
-async def _same_blob(
-    first: pb.UploadRequest, rest: AsyncIterator[pb.UploadRequest], upload_id: str
-) -> AsyncIterator[pb.UploadRequest]:
-    """Yield a stream's messages, all of which must be of the blob that the first one names."""
-    yield first
-    async for message in rest:
-        if message.digest not in ("", first.digest) or message.upload_id not in ("", upload_id):
+class _OneBlob:
+    """A stream's messages, all of which must be of the blob that the first one names.
+
+    Keeps none of them: a generator would, for as long as nobody asks for the next.
+    """
+
+    def __init__(
+        self, first: pb.UploadRequest, rest: AsyncIterator[pb.UploadRequest], upload_id: str
+    ) -> None:
+        self._first: pb.UploadRequest | None = first
+        self._rest = rest
+        self._digest, self._upload_id = first.digest, upload_id
+
+    def __aiter__(self) -> _OneBlob:
+        return self
+
+    async def __anext__(self) -> pb.UploadRequest:
+        first, self._first = self._first, None
+        if first is not None:
+            return first
+        message = await anext(self._rest)
+        of_another = message.upload_id not in ("", self._upload_id)
+        if of_another or message.digest not in ("", self._digest):
             raise SchemaError(
-                f"one stream sends one blob ({first.digest} of {upload_id}); open another stream "
-                f"for {message.digest[:80]!r}"
+                f"one stream sends one blob ({self._digest} of {self._upload_id}); open another "
+                f"stream for {message.digest[:80]!r}"
             )
-        yield message
+        return message

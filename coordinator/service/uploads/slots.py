@@ -15,8 +15,8 @@ from rootstock.protos.rootstock.federation.v1 import federation_pb2 as pb
 T = TypeVar("T")
 
 STREAMS = 64
-"""Streams at once: at up to 8 MiB each that wait for the disk (see common.transport.receive),
-half a GiB. Labs beyond that try again later, with what they have sent kept."""
+"""Streams at once: at some 3 MiB each (a chunk that waits, one that comes, its window), 200 MiB.
+Labs beyond that try again later, with what they have sent kept."""
 
 STREAMS_PER_SITE = 4
 """An agent sends one blob at a time; after a cut, older streams may live here for a while."""
@@ -88,7 +88,7 @@ class Slots:
         BusyError if there is no place, or if this one had to be given to another lab.
         """
         stream = self._admitted(site)
-        job: asyncio.Task[T] = asyncio.create_task(take(self._counted(stream, messages)))
+        job: asyncio.Task[T] = asyncio.create_task(take(_Counted(messages, stream, self._clock)))
         stream.job = job
         try:
             return await job
@@ -134,7 +134,19 @@ class Slots:
         slowest = min(self._open, key=lambda stream: stream.speed(now))
         return slowest if slowest.speed(now) < SLOW_BYTES_PER_SECOND else None
 
-    async def _counted(self, stream: Stream, messages: Messages) -> Messages:
-        async for message in messages:
-            stream.arrived(len(message.data), self._clock())
-            yield message
+
+class _Counted:
+    """Counts a stream's messages as they are taken; keeps none, which a generator would."""
+
+    def __init__(self, messages: Messages, stream: Stream, clock: Callable[[], float]) -> None:
+        self._messages = messages
+        self._stream = stream
+        self._clock = clock
+
+    def __aiter__(self) -> _Counted:
+        return self
+
+    async def __anext__(self) -> pb.UploadRequest:
+        message = await anext(self._messages)
+        self._stream.arrived(message.ByteSize(), self._clock())
+        return message

@@ -25,6 +25,7 @@ from rootstock.common.transport.chunks import (
     Span,
     chunks,
     keep_chunk_buffers,
+    share_heaps,
 )
 from tests.support.small_disk import run_on_disk
 
@@ -302,4 +303,5 @@ except StorageError as error:
 
 
 def test_glibc_takes_the_settings() -> None:
-    assert keep_chunk_buffers() == (platform.libc_ver()[0] == "glibc")
+    glibc = platform.libc_ver()[0] == "glibc"
+    assert (keep_chunk_buffers(), share_heaps()) == (glibc, glibc)

@@ -381,7 +381,7 @@ async def test_whoever_takes_over_waits_until_the_proof_has_ended(tmp_path: Path
     receiver = SlowProof(
         tmp_path / "x.part", tmp_path / "x", digest=DIGEST, size=len(DATA), max_chunk_bytes=1 << 20
     )
-    taking = asyncio.create_task(receive(stream(), receiver))
+    taking = asyncio.create_task(receive(stream(), receiver, room=asyncio.Semaphore(1)))
     assert await asyncio.to_thread(receiver.begun.wait, 20)
     for _ in range(2):
         taking.cancel()
