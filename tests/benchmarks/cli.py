@@ -101,6 +101,8 @@ def load(
     labs: Annotated[str, typer.Option(help="Numbers of labs, with commas.")] = "1,10,100,1000",
     uploads: Annotated[str, typer.Option(help="Uploads at once, with commas.")] = "6,20",
     mebibytes: Annotated[int, typer.Option(min=1, max=16384, help="Size of each upload.")] = 256,
+    slow: Annotated[int, typer.Option(min=0, max=64, help="Labs that hold slow streams.")] = 0,
+    hold: Annotated[int, typer.Option(min=0, help="Seconds to watch the memory for.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure small calls, events and memory under many labs and large uploads."""
@@ -110,11 +112,15 @@ def load(
     sizes, streams = ([int(n) for n in listed(text) if n.isdigit()] for text in (labs, uploads))
     if not sizes or min(sizes) < 1:
         raise SchemaError(f"--labs {labs!r}: give whole numbers from 1 on, as 1,10,100")
-    result = measure(tuple(sorted(sizes)), tuple(streams), mebibytes << 20, PEOPLE)
+    result = measure(tuple(sorted(sizes)), tuple(streams), mebibytes << 20, PEOPLE, slow, hold)
     if as_json:
         print_json(result)
         return
     _print_rows(result["rows"])
+    if slow:
+        _print_rows(result["slow"])
+    if hold:
+        _print_rows([result["held"]])
 
 
 @app.command()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -70,13 +71,25 @@ def role(name: str, *words: object) -> Iterator[Role]:
 
 
 def measure(
-    sizes: tuple[int, ...], uploads: tuple[int, ...], payload_bytes: int, console: Console
+    sizes: tuple[int, ...],
+    uploads: tuple[int, ...],
+    payload_bytes: int,
+    console: Console,
+    slow: int = 0,
+    hold_seconds: int = 0,
 ) -> dict[str, Any]:
-    """Return a row for each number of labs, idle and with uploads, and the ratios to the first."""
+    """Return a row for each number of labs, idle and with uploads, and the ratios to the first.
+
+    With `slow`, two more: an upload alone, and beside so many labs that hold streams with a byte
+    now and then. With `hold_seconds`, the memory with the most labs after a tenth and after all of
+    that time.
+    """
     rows = []
+    more: dict[str, Any] = {}
+    members = max(*sizes, *uploads, WATCHING, slow) + 2
     with tempfile.TemporaryDirectory(prefix="rootstock-load-") as name:
         folder = Path(name)
-        with role("prepare", folder, payload_bytes, max(*sizes, *uploads, WATCHING)) as prepare:
+        with role("prepare", folder, payload_bytes, members) as prepare:
             prepared = prepare.hear()
         for labs in sizes:
             console.print(f"{labs} labs")
@@ -84,10 +97,18 @@ def measure(
         for count in uploads:
             console.print(f"{count} uploads of {prepared['payload_bytes'] >> 20} MiB at once")
             rows.append({"labs": WATCHING, "uploads": count, **_uploading(folder, count)})
+        if slow:
+            console.print(f"an upload beside {slow} slow labs")
+            more["slow"] = [
+                _beside_slow(folder, count, members - 1 - (count > 0)) for count in (0, slow)
+            ]
+        if hold_seconds:
+            console.print(f"{max(sizes)} labs for {hold_seconds} s")
+            more["held"] = _held(folder, max(sizes), hold_seconds)
     idle = rows[0]["call_p99_ms"]
     for row in rows:
         row["call_p99_ratio"] = round(row["call_p99_ms"] / idle, 1)
-    return {"payload_bytes": prepared["payload_bytes"], "rows": rows}
+    return {"payload_bytes": prepared["payload_bytes"], "rows": rows, **more}
 
 
 def _watched(folder: Path, labs: int) -> dict[str, Any]:
@@ -111,6 +132,34 @@ def _uploading(folder: Path, uploads: int) -> dict[str, Any]:
         uploader.hear()  # they begin
         row = {**agents.ask("calls"), "event_ms": _event(server, agents)}
         return {**row, **uploader.hear(), **server.ask("memory")}
+
+
+def _beside_slow(folder: Path, slow: int, honest: int) -> dict[str, Any]:
+    with ExitStack() as stack:
+        server = stack.enter_context(role("serve", folder))
+        address = server.hear()
+        streams = 0
+        if slow:
+            streams = stack.enter_context(role("slow", folder, address, slow, 0)).hear()["slow"]
+        uploader = stack.enter_context(role("upload", folder, address, 1, honest))
+        uploader.hear()
+        return {"slow_labs": slow, "slow_streams": streams, **uploader.hear()}
+
+
+def _held(folder: Path, labs: int, seconds: int) -> dict[str, Any]:
+    """Return the server's memory early and late, with calls and events all the while."""
+    with ExitStack() as stack:
+        server = stack.enter_context(role("serve", folder))
+        agents = stack.enter_context(role("labs", folder, server.hear(), labs))
+        agents.hear()
+        begun = time.monotonic()
+        found: dict[str, Any] = {"labs": labs}
+        for at in (seconds // 10, seconds):
+            while time.monotonic() < begun + at:
+                agents.ask("calls")
+                _event(server, agents)
+            found[f"resident_mib_after_{at}_s"] = server.ask("resident")["resident_mib"]
+        return found
 
 
 def _event(server: Role, agents: Role) -> float:

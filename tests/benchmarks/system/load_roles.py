@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ import grpc
 
 from rootstock.common.artifacts.local import LocalStore
 from rootstock.common.identity.credentials import Credentials, read_credentials
-from rootstock.common.identity.keys import key_id, load, load_or_create
+from rootstock.common.identity.keys import SigningKey, key_id, load, load_or_create
 from rootstock.common.logs import log_to
 from rootstock.common.protocol import PROTOCOL_MAXIMUM, PROTOCOL_MINIMUM
 from rootstock.common.provenance.statements import sign_manifest
@@ -41,12 +42,16 @@ from rootstock.site_agent.identity import IdentityFiles, coordinator_key
 from rootstock.site_agent.spool.spool import Spool
 from rootstock.site_agent.wire.client import CoordinatorClient
 from rootstock.site_agent.wire.upload import Shipment
-from tests.benchmarks.harness.memory import PeakMemory
+from tests.benchmarks.harness.memory import PeakMemory, status_of
 from tests.benchmarks.system import transport_roles
 
 CALLS = 400
 CALLS_PER_SECOND = 40.0
 """Between all labs: what is measured is one call's time, not how many there can be."""
+
+STREAMS_OF_A_SLOW_LAB = 2
+SLOW_SECONDS = 5.0
+"""Between two bytes of a slow lab: far below what counts as slow."""
 
 
 def say(answer: object) -> None:
@@ -96,6 +101,8 @@ def serve(folder: Path) -> None:
                 case "begin":
                     memory = PeakMemory()
                     say({})
+                case "resident":
+                    say({"resident_mib": round(status_of("VmRSS") / (1 << 20), 1)})
                 case _:
                     say(
                         {
@@ -177,18 +184,23 @@ def _channel(address: str, own: Credentials) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(address, proof, options)
 
 
-def upload(folder: Path, address: str, count: int) -> None:
+def upload(folder: Path, address: str, count: int, first: int = 0) -> None:
     """Be so many labs that upload the same large teacher net at once."""
-    (source,) = (folder / "site" / "spool" / "entries").iterdir()
     say({"begun": count})
+    numbers = range(first, first + count)
     with ThreadPoolExecutor(count) as pool:
         begun = time.monotonic()
-        sizes = list(pool.map(lambda n: _upload_one(folder, address, n, source), range(count)))
+        sizes = list(pool.map(lambda n: _upload_one(folder, address, n), numbers))
         seconds = time.monotonic() - begun
-    say({"upload_mib_per_second": round(sum(sizes) / seconds / (1 << 20), 1)})
+    say(
+        {
+            "upload_seconds": round(seconds, 1),
+            "upload_mib_per_second": round(sum(sizes) / seconds / (1 << 20), 1),
+        }
+    )
 
 
-def _upload_one(folder: Path, address: str, number: int, source: Path) -> int:
+def _upload_one(folder: Path, address: str, number: int) -> int:
     state = lab_folder(folder, number)
     shutil.rmtree(state / "spool", ignore_errors=True)
     config = SiteConfig(
@@ -200,19 +212,79 @@ def _upload_one(folder: Path, address: str, number: int, source: Path) -> int:
     )
     client = CoordinatorClient(config, threading.Event(), lambda *_: None)
     client.plan()
-    key = load(IdentityFiles(state).signing_key)
     known = coordinator_key(config)
     spool = Spool(state / "spool", lambda _: None, known)
-    manifest = TeacherManifest.parse((source / "manifest.json").read_bytes(), what="manifest")
-    manifest = manifest.model_copy(update={"site": state.name, "category": config.category})
+    manifest, blobs = _teacher(folder, state.name, config.category)
     with spool.staging() as staging:
         for blob in manifest.blobs():
-            (staging / blob.digest).hardlink_to(source / "blobs" / blob.digest)
+            (staging / blob.digest).hardlink_to(blobs / blob.digest)
         entry = spool.commit(staging, manifest, "bench")
-    signature = sign_manifest(key, entry.manifest_bytes, key_id(known))
+    signature = sign_manifest(_signing_key(state), entry.manifest_bytes, key_id(known))
     Shipment(client, entry, signature).send()
     client.close()
     return entry.size
+
+
+def _teacher(folder: Path, site: str, category: str) -> tuple[TeacherManifest, Path]:
+    """Return the large teacher as one of a site's, and the folder of its blobs."""
+    (source,) = (folder / "site" / "spool" / "entries").iterdir()
+    manifest = TeacherManifest.parse((source / "manifest.json").read_bytes(), what="manifest")
+    return manifest.model_copy(update={"site": site, "category": category}), source / "blobs"
+
+
+def _signing_key(state: Path) -> SigningKey:
+    return load(IdentityFiles(state).signing_key)
+
+
+def slow(folder: Path, address: str, count: int, first: int) -> None:
+    """Be labs that hold upload streams with a byte now and then, and begin again once cut off."""
+    asyncio.run(_slow(folder, address, range(first, first + count)))
+
+
+async def _slow(folder: Path, address: str, numbers: range) -> None:
+    known = load_or_create(StatePaths(_config(folder)).key).public_key
+    holding = [
+        asyncio.create_task(_hold(folder, address, number, stream, key_id(known)))
+        for number in numbers
+        for stream in range(STREAMS_OF_A_SLOW_LAB)
+    ]
+    await asyncio.sleep(SLOW_SECONDS)
+    say({"slow": len(holding)})
+    await asyncio.gather(*holding)
+
+
+async def _hold(folder: Path, address: str, number: int, stream: int, net: str) -> None:
+    state = lab_folder(folder, number)
+    manifest, blobs = _teacher(folder, state.name, f"slow-{number}-{stream}")
+    document = manifest.canonical()
+    own = read_credentials(IdentityFiles(state).credentials)
+    stub: Any = FederationStub(_channel(address, own))
+    while True:
+        try:
+            opened = await stub.BeginUpload(
+                pb.BeginUploadRequest(
+                    manifest=document, signature=sign_manifest(_signing_key(state), document, net)
+                )
+            )
+            blob = opened.missing[0]
+            begin = blob.durable_offset
+            call = stub.Upload()
+            for offset in range(begin, blob.size):
+                with (blobs / blob.digest).open("rb") as file:
+                    file.seek(offset)
+                    byte = file.read(1)
+                await call.write(
+                    pb.UploadRequest(
+                        upload_id=opened.upload_id if offset == begin else "",
+                        digest=blob.digest if offset == begin else "",
+                        offset=offset,
+                        data=byte,
+                        crc32=zlib.crc32(byte),
+                    )
+                )
+                await asyncio.sleep(SLOW_SECONDS)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # ended by the server
+            await asyncio.sleep(1.0)
 
 
 def _config(folder: Path) -> CoordinatorConfig:
@@ -231,7 +303,8 @@ ROLES: dict[str, Callable[..., None]] = {
     "prepare": lambda folder, *sizes: prepare(folder, *map(int, sizes)),
     "serve": serve,
     "labs": lambda folder, address, count: labs(folder, address, int(count)),
-    "upload": lambda folder, address, count: upload(folder, address, int(count)),
+    "slow": lambda folder, address, *numbers: slow(folder, address, *map(int, numbers)),
+    "upload": lambda folder, address, *numbers: upload(folder, address, *map(int, numbers)),
 }
 
 
