@@ -17,8 +17,7 @@ from rootstock.common.errors import DataError
 from rootstock.common.image_files.findings import printable
 from rootstock.common.image_files.listing import list_images
 from rootstock.common.image_files.reading import ImageReader
-from rootstock.common.nets.spec import Shape
-from rootstock.common.protocol import PIXEL_MEAN, PIXEL_STD
+from rootstock.common.nets.spec import STANDARD_MEAN, STANDARD_STD, ImageForm
 
 _BATCH = 256
 """Images at once where nothing is learned: some hundred megabytes of features at 64 pixels."""
@@ -28,6 +27,8 @@ SIDES = (("yes", 1.0), ("no", 0.0))
 MAX_IMAGES = 2000
 """They are in memory at once."""
 
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
 
 def centre_square(picture: Image.Image) -> Image.Image:
     """Return the largest square in the middle."""
@@ -36,18 +37,26 @@ def centre_square(picture: Image.Image) -> Image.Image:
     return picture.crop((left, top, left + side, top + side))
 
 
-def pixels(picture: Image.Image, input_shape: Shape) -> Tensor:
-    """Resize a square picture to uint8 of C×H×W, C being 1 or 3."""
-    channels, height, width = input_shape
+def central_part(square: Image.Image, share: float) -> Image.Image:
+    """Return the middle of a square picture, of a share of its side."""
+    side = max(1, round(share * square.width))
+    start = (square.width - side) // 2
+    return square.crop((start, start, start + side, start + side)) if start else square
+
+
+def pixels(picture: Image.Image, form: ImageForm) -> Tensor:
+    """Cut and resize a square picture to uint8 of C×H×W, C being 1 or 3."""
+    channels, height, width = form.shape
+    picture = central_part(picture, form.preprocessing.crop)
     picture = picture.convert("L" if channels == 1 else "RGB")
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    picture = picture.resize((width, height), _RESAMPLING[form.preprocessing.interpolation])
     array = np.array(picture, dtype=np.uint8).reshape(height, width, -1)
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
 def normalise(images_NCHW: Tensor) -> Tensor:
-    """Turn uint8 images into a net's input, float32 of the same shape."""
-    return images_NCHW.to(torch.float32).div_(255.0).sub_(PIXEL_MEAN).div_(PIXEL_STD)
+    """Turn uint8 images into nets' input, float32 of the same shape, in the standard units."""
+    return images_NCHW.to(torch.float32).div_(255.0).sub_(STANDARD_MEAN).div_(STANDARD_STD)
 
 
 def batches(images_NCHW: Tensor, device: torch.device, most: int = _BATCH) -> Iterator[Tensor]:
@@ -58,7 +67,7 @@ def batches(images_NCHW: Tensor, device: torch.device, most: int = _BATCH) -> It
 
 def read_unlabelled(
     folder: Path,
-    input_shape: Shape,
+    form: ImageForm,
     reader: ImageReader,
     note: Callable[[str], None],
     *,
@@ -79,8 +88,7 @@ def read_unlabelled(
             + f"; give 1 to {most}"
         )
     squares = [
-        read_square(path, input_shape, reader, str(path.relative_to(folder)))
-        for path in listing.paths
+        read_square(path, form, reader, str(path.relative_to(folder))) for path in listing.paths
     ]
     reader.require_contrast()
     for doubt in [*doubts, *(each.text for each in reader.findings() if each.doubtful)]:
@@ -89,7 +97,7 @@ def read_unlabelled(
 
 
 def read_square(
-    path: Path, input_shape: Shape, reader: ImageReader, name: str | None = None
+    path: Path, form: ImageForm, reader: ImageReader, name: str | None = None
 ) -> Tensor:
     """Read the centre square of an image file as uint8 of (C, H, W)."""
-    return pixels(centre_square(reader.read(path, name)), input_shape)
+    return pixels(centre_square(reader.read(path, name)), form)

@@ -14,7 +14,7 @@ from torch import nn
 
 from rootstock.common.errors import ConfigurationError, DataError, NotFoundError
 from rootstock.common.logs import Log
-from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.architectures import image_form
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.protocol import Heads, Plan
 from rootstock.common.weights.manifest import BlobEntry, Manifest
@@ -90,15 +90,15 @@ class Lab:
         return record_path(self.config.state, self.config.run_digest(self.published.digest))
 
     def _read(self) -> LabData:
-        config, shape = self.config, input_shape(self.plan.architecture)
+        config, form = self.config, image_form(self.plan.architecture)
         masks, record = needs_masks(self.tasks), read_record(self.record_path)
         self.loaded.findings.clear()
         if record is not None:
-            return read_again(config.data, config.category, shape, self.loaded, record, masks=masks)
+            return read_again(config.data, config.category, form, self.loaded, record, masks=masks)
         return read(
             config.data,
             config.category,
-            shape,
+            form,
             self.loaded,
             batch_size=config.training.batch_size,
             masks=masks,

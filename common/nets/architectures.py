@@ -18,12 +18,15 @@ from torch import nn
 
 from rootstock.common.documents import first_problem
 from rootstock.common.errors import SchemaError
+from rootstock.common.nets import units
 from rootstock.common.nets.declaration import Architecture, Layer, Segmenting, sequence
+from rootstock.common.nets.efficientnet import EfficientNetLite0
 from rootstock.common.nets.mobilenet import MobileNetV2
-from rootstock.common.nets.resnet import ResNet18, SmallResNet, WideResNet
-from rootstock.common.nets.spec import ArchitectureSpec, Shape, TaskSpec
+from rootstock.common.nets.resnet import ResNet18, ResNet34, ResNet50, SmallResNet, WideResNet
+from rootstock.common.nets.spec import ArchitectureSpec, ImageForm, Preprocessing, Shape, TaskSpec
 from rootstock.common.nets.tailored.resnet import NAME as TAILORED
 from rootstock.common.nets.tailored.resnet import TailoredResNet
+from rootstock.common.nets.units import Units, needs_units, require_units
 from rootstock.common.nets.vgg import SCORES, SmallVgg, Vgg16
 
 _OUTPUTS = 1
@@ -38,7 +41,10 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
     "small-resnet": SmallResNet,
     "wide-resnet": WideResNet,
     "resnet18": ResNet18,
+    "resnet34": ResNet34,
+    "resnet50": ResNet50,
     "mobilenetv2": MobileNetV2,
+    "efficientnet-lite0": EfficientNetLite0,
     TAILORED: TailoredResNet,
 }
 
@@ -47,7 +53,19 @@ def input_shape(spec: ArchitectureSpec) -> Shape:
     """Return (C, H, W) of the images I that f takes; SchemaError if the net cannot be built."""
     if spec.extractor is not None:
         _require_extractor(spec.above(), spec.extractor)
-    return _image_shape(spec)
+    shape = _image_shape(spec)
+    require_units(spec.preprocessing, shape[0])
+    return shape
+
+
+def own_name(spec: ArchitectureSpec, published: str) -> str:
+    """Return our name of a tensor in the published weights of an architecture."""
+    return _configured(spec).own_name(published)
+
+
+def image_form(spec: ArchitectureSpec) -> ImageForm:
+    """Return how images are cut and resized for f."""
+    return ImageForm(input_shape(spec), spec.preprocessing)
 
 
 def feature_shape(spec: ArchitectureSpec) -> Shape:
@@ -59,14 +77,20 @@ def feature_shape(spec: ArchitectureSpec) -> Shape:
 def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
     """Build f: the layers up to and including the split point, named.
 
-    An extractor of another architecture and width ends in a projection: `projected`.
+    An extractor of another architecture and width ends in a projection: `projected`. Where the plan
+    has units of its own, they are the first layer.
     """
     if spec.extractor is None:
-        return sequence(_parts(spec)[0])
-    channels = feature_shape(spec)[0]
-    f = build_category_module(spec.extractor)
-    alike = feature_shape(spec.extractor)[0] == channels
-    return f if alike else projected(f, spec.extractor, channels)
+        f = sequence(_parts(spec)[0])
+    else:
+        channels = feature_shape(spec)[0]
+        f = build_category_module(spec.extractor)
+        if feature_shape(spec.extractor)[0] != channels:
+            f = projected(f, spec.extractor, channels)
+    if not needs_units(spec.preprocessing):
+        return f
+    first = units.NAME, Units(spec.preprocessing, input_shape(spec)[0])
+    return nn.Sequential(OrderedDict([first, *f.named_children()]))
 
 
 def build_task_module(spec: ArchitectureSpec, task: TaskSpec) -> nn.Sequential:
@@ -190,6 +214,10 @@ def _require_extractor(above: ArchitectureSpec, extractor: ArchitectureSpec) -> 
     what = f"extractor '{extractor.name}', split '{extractor.split}'"
     if extractor.extractor is not None:
         raise SchemaError(f"{what}: has an extractor of its own; name that one alone")
+    if extractor.preprocessing != Preprocessing():
+        raise SchemaError(
+            f"{what}: has preprocessing of its own; leave it out, images are read as the plan says"
+        )
     given, wanted = _image_shape(extractor), _image_shape(above)
     if given != wanted:
         raise SchemaError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -23,6 +24,27 @@ def sequence(layers: Sequence[Layer]) -> nn.Sequential:
         return nn.Sequential(OrderedDict((name, build()) for name, build in layers))
 
 
+def renamed(name: str, rules: Sequence[tuple[str, str]]) -> str:
+    """Replace a name's beginning by the first rule that matches it; else it stays.
+
+    A rule is a pattern and what stands for it: "{1}" is the pattern's first group, "{1+1}" that
+    number plus one.
+    """
+    for pattern, replacement in rules:
+        if (found := re.match(pattern, name)) is not None:
+            own = re.sub(
+                r"\{(\d)(\+1)?\}",
+                lambda at: _group(found, int(at[1]), plus_one=at[2] is not None),
+                replacement,
+            )
+            return own + name[found.end() :]
+    return name
+
+
+def _group(found: re.Match[str], number: int, *, plus_one: bool) -> str:
+    return str(int(found[number]) + 1) if plus_one else found[number]
+
+
 class Architecture(Document):
     """An architecture with its settings. A lab supplies those, so each is typed and capped."""
 
@@ -35,6 +57,11 @@ class Architecture(Document):
     @abstractmethod
     def layers(self, outputs: int) -> Sequence[Layer]:
         """Return the layers of f followed by those of g, lowest first."""
+
+    @classmethod
+    def own_name(cls, published: str) -> str:
+        """Translate a tensor's name in the published weights of this architecture."""
+        return published
 
 
 class Segmenting(Architecture):

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from rootstock.common.nets.declaration import Architecture, Layer
+from rootstock.common.nets.declaration import Architecture, Layer, renamed
 
 _STAGES = (
     (1, 16, 1, 1),
@@ -63,6 +63,19 @@ class MobileNetV2(Architecture):
             ("drop", lambda: nn.Dropout(0.2)),
             ("fc", lambda: nn.Linear(last, outputs)),
         ]
+
+    @classmethod
+    def own_name(cls, published: str) -> str:
+        """Translate torchvision's names."""
+        return renamed(published, _PUBLISHED)
+
+
+_PUBLISHED = (
+    (r"features\.0\.", "stem."),
+    (r"features\.18\.", "head."),
+    (r"features\.(\d+)\.", "block{1}."),
+    (r"classifier\.1\.", "fc."),
+)
 
 
 def _channels(wanted: float) -> int:

@@ -13,14 +13,19 @@ from pydantic import Field
 from torch import nn
 
 from rootstock.common.nets.branches import PaddedShortcut
-from rootstock.common.nets.declaration import Architecture, Layer
+from rootstock.common.nets.declaration import Architecture, Layer, renamed
 
 _MAX_BLOCKS = 9
 """Blocks a stage: 9 is ResNet-56."""
 
 
-def _names(stages: int, blocks: int) -> tuple[str, ...]:
-    return tuple(f"block{s}_{b}" for s in range(1, stages + 1) for b in range(1, blocks + 1))
+def _places(blocks: Sequence[int]) -> tuple[str, ...]:
+    """Return the names of a net's blocks, by how many each stage has."""
+    return tuple(
+        f"block{stage}_{place}"
+        for stage, count in enumerate(blocks, start=1)
+        for place in range(1, count + 1)
+    )
 
 
 class SmallResNet(Architecture):
@@ -29,7 +34,7 @@ class SmallResNet(Architecture):
     He et al., 2016, section 4.2: a 3×3 stem, three stages of n basic blocks.
     """
 
-    split_points: ClassVar[tuple[str, ...]] = _names(3, _MAX_BLOCKS)
+    split_points: ClassVar[tuple[str, ...]] = _places([_MAX_BLOCKS] * 3)
     input_size: int = Field(default=32, ge=32, le=96, multiple_of=4)
     width: int = Field(default=16, ge=4, le=128)
     """Channels of the first stage; the others have twice and four times as many."""
@@ -55,7 +60,7 @@ class WideResNet(Architecture):
     other ResNet's here does.
     """
 
-    split_points: ClassVar[tuple[str, ...]] = _names(3, _MAX_BLOCKS)
+    split_points: ClassVar[tuple[str, ...]] = _places([_MAX_BLOCKS] * 3)
     input_size: int = Field(default=32, ge=32, le=96, multiple_of=4)
     widen: int = Field(default=4, ge=2, le=16)
     """k: the stages have 16k, 32k and 64k channels."""
@@ -70,21 +75,52 @@ class WideResNet(Architecture):
         ]
 
 
-class ResNet18(Architecture):
-    """ResNet-18, layer by layer as torchvision's `resnet18`."""
+class _ImageNetResNet(Architecture):
+    """What torchvision's ResNets have in common: a strided stem, a pooling, four stages."""
 
-    split_points: ClassVar[tuple[str, ...]] = _names(4, 2)
     input_size: int = Field(default=224, ge=32, le=512, multiple_of=32)
+    blocks: ClassVar[tuple[int, ...]]
+    """A stage."""
+    bottleneck: ClassVar[bool] = False
+    """Whether blocks are 1×1, 3×3 and 1×1 convolutions, the last four times as wide."""
 
     def layers(self, outputs: int) -> Sequence[Layer]:
+        stages = list(zip((64, 128, 256, 512), self.blocks, strict=True))
         return [
             ("conv1", lambda: nn.Conv2d(self.in_channels, 64, 7, 2, 3, bias=False)),
             ("bn1", lambda: nn.BatchNorm2d(64)),
             ("relu1", nn.ReLU),
             ("pool1", lambda: nn.MaxPool2d(3, 2, 1)),
-            *_stages(64, [(width, 2) for width in (64, 128, 256, 512)], "B"),
-            *_head(512, outputs),
+            *_stages(64, stages, "B", bottleneck=self.bottleneck),
+            *_head(512 * _widening(bottleneck=self.bottleneck), outputs),
         ]
+
+    @classmethod
+    def own_name(cls, published: str) -> str:
+        """Translate torchvision's names."""
+        return renamed(published, ((r"layer(\d)\.(\d+)\.", "block{1}_{2+1}."),))
+
+
+class ResNet18(_ImageNetResNet):
+    """ResNet-18, layer by layer as torchvision's `resnet18`."""
+
+    blocks: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
+    split_points: ClassVar[tuple[str, ...]] = _places(blocks)
+
+
+class ResNet34(_ImageNetResNet):
+    """ResNet-34, layer by layer as torchvision's `resnet34`."""
+
+    blocks: ClassVar[tuple[int, ...]] = (3, 4, 6, 3)
+    split_points: ClassVar[tuple[str, ...]] = _places(blocks)
+
+
+class ResNet50(_ImageNetResNet):
+    """ResNet-50, layer by layer as torchvision's `resnet50`, with the stride in the 3×3."""
+
+    blocks: ClassVar[tuple[int, ...]] = (3, 4, 6, 3)
+    split_points: ClassVar[tuple[str, ...]] = _places(blocks)
+    bottleneck: ClassVar[bool] = True
 
 
 def _stem(in_channels: int, channels: int) -> list[Layer]:
@@ -100,26 +136,35 @@ def _three(width: int, blocks: int) -> list[tuple[int, int]]:
 
 
 def _stages(
-    channels: int, stages: Sequence[tuple[int, int]], shortcut: Literal["A", "B"]
+    channels: int,
+    stages: Sequence[tuple[int, int]],
+    shortcut: Literal["A", "B"],
+    *,
+    bottleneck: bool = False,
 ) -> list[Layer]:
-    """Return basic blocks: (out-channels, blocks) per stage, each but the first halving the map."""
+    """Return blocks: (width, blocks) per stage, each but the first halving the map."""
     layers: list[Layer] = []
-    for stage, (out_channels, blocks) in enumerate(stages, start=1):
+    for stage, (width, blocks) in enumerate(stages, start=1):
         for place in range(1, blocks + 1):
             stride = 2 if stage > 1 and place == 1 else 1
             build: Callable[[], nn.Module] = partial(
-                _basic_block, channels, out_channels, stride, shortcut
+                _block, channels, width, stride, shortcut, bottleneck=bottleneck
             )
             layers.append((f"block{stage}_{place}", build))
-            channels = out_channels
+            channels = width * _widening(bottleneck=bottleneck)
     return layers
 
 
-def _basic_block(
-    channels: int, out_channels: int, stride: int, shortcut: Literal["A", "B"]
-) -> nn.Module:
-    from torchvision.models.resnet import BasicBlock  # takes a second, which few callers need
+def _widening(*, bottleneck: bool) -> int:
+    return 4 if bottleneck else 1
 
+
+def _block(
+    channels: int, width: int, stride: int, shortcut: Literal["A", "B"], *, bottleneck: bool
+) -> nn.Module:
+    from torchvision.models import resnet  # takes a second, which few callers need
+
+    out_channels = width * _widening(bottleneck=bottleneck)
     downsample: nn.Module | None = None
     if stride > 1 or channels != out_channels:
         downsample = (
@@ -130,7 +175,8 @@ def _basic_block(
                 nn.BatchNorm2d(out_channels),
             )
         )
-    block: nn.Module = BasicBlock(channels, out_channels, stride, downsample)
+    kind = resnet.Bottleneck if bottleneck else resnet.BasicBlock
+    block: nn.Module = kind(channels, width, stride, downsample)
     return block
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
 from rootstock.common.documents import Document
 from rootstock.common.errors import SchemaError
+
+STANDARD_MEAN = 0.5
+STANDARD_STD = 0.25
+"""The same everywhere, whatever the images: x ← (x/255 − mean) / std. Category modules that are fed
+alike can be joined to one task module."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -30,8 +35,39 @@ Setting = bool | int | float | str
 Shape = tuple[int, int, int]
 """(C, H, W)."""
 
+
 TaskKind = Literal["binary-classification", "binary-segmentation"]
 """One logit says category or rest: for an image, or for every pixel of it."""
+
+
+class Preprocessing(Document):
+    """From an image to what a net was trained on: as its published weights, or its plan, ask.
+
+    Images are read alike at every lab: a central square, resized, in `STANDARD_MEAN` and
+    `STANDARD_STD`'s units (value / 255 − 0.5) / 0.25. What a net wants beyond that is its first
+    layer's to do (`common.nets.units`), so that images, dreams and exports have one unit.
+    """
+
+    crop: float = Field(default=1.0, ge=0.1, le=1.0)
+    """Share of the central square's side that is used."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    colours: Literal["rgb", "bgr"] = "rgb"
+    """The order of channels that the net takes."""
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        default=(STANDARD_MEAN,), min_length=1, max_length=16
+    )
+    std: tuple[Annotated[float, Field(ge=0.01, le=1)], ...] = Field(
+        default=(STANDARD_STD,), min_length=1, max_length=16
+    )
+    """(value / 255 − mean) / std: one number, or one for each of the net's channels, in its order
+    of them."""
+
+
+class ImageForm(NamedTuple):
+    """How an image has to be cut and resized for a net."""
+
+    shape: Shape
+    preprocessing: Preprocessing = Preprocessing()
 
 
 class ArchitectureSpec(Document):
@@ -45,6 +81,10 @@ class ArchitectureSpec(Document):
     name: Name
     settings: dict[str, Setting] = Field(default_factory=dict, max_length=32)
     split: Name
+    preprocessing: Preprocessing = Field(
+        default=Preprocessing(), exclude_if=lambda given: given == Preprocessing()
+    )
+    """Not written where it is the default: documents from before keep their digests."""
     extractor: ArchitectureSpec | None = Field(default=None, exclude_if=lambda other: other is None)
     """What f is, if it is not this architecture's. Not written where it is: documents from before
     keep their digests."""

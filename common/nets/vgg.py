@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import nn
 
 from rootstock.common.nets.branches import SkipFusion
-from rootstock.common.nets.declaration import Layer, Segmenting, sequence
+from rootstock.common.nets.declaration import Layer, Segmenting, renamed, sequence
 
 SCORES = ("score_fr", "skip")
 """Names of the convolutions that score the classes: no ReLU follows them."""
@@ -78,9 +78,25 @@ class Vgg16(Segmenting):
             ("fc8", lambda: nn.Linear(4096, outputs)),
         ]
 
+    @classmethod
+    def own_name(cls, published: str) -> str:
+        """Translate torchvision's names, which number all layers."""
+        return renamed(published, _published())
+
     def segmentation_layers(self, split: str, outputs: int) -> Sequence[Layer]:
         """Return FCN-8s's layers above the split, its maps aligned instead of cropped."""
         return Fcn(_VGG16_WIDTHS, (4096, 4096), kernel=7, outputs=outputs).layers(split)
+
+
+def _published() -> list[tuple[str, str]]:
+    names = [(rf"classifier\.{3 * n}\.", f"fc{n + 6}.") for n in range(3)]
+    place = 0
+    for block, widths in enumerate(_VGG16_WIDTHS, start=1):
+        for layer in range(1, len(widths) + 1):
+            names.append((rf"features\.{place}\.", f"conv{block}_{layer}."))
+            place += 2  # its ReLU
+        place += 1  # the pooling
+    return names
 
 
 @dataclass(frozen=True)

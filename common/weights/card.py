@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -11,8 +11,16 @@ from rootstock.common.documents import Document, first_problem
 from rootstock.common.errors import NotFoundError, SchemaError
 from rootstock.common.files import read_capped
 from rootstock.common.nets.calibration import Calibration
-from rootstock.common.nets.spec import AdapterSpec, ArchitectureSpec, Name, Shape, TaskSpec
-from rootstock.common.protocol import PIXEL_MEAN, PIXEL_STD
+from rootstock.common.nets.spec import (
+    STANDARD_MEAN,
+    STANDARD_STD,
+    AdapterSpec,
+    ArchitectureSpec,
+    Name,
+    Preprocessing,
+    Shape,
+    TaskSpec,
+)
 from rootstock.common.weights.manifest import BlobEntry, Digest
 
 MAX_CARD_BYTES = 1 << 20
@@ -41,14 +49,25 @@ class NetSource(Document):
     version: int = Field(ge=0)
 
 
-class Preprocessing(Document):
-    """The steps from an image to the net's input: as at every lab."""
+class CardPreprocessing(Document):
+    """The steps from an image to the net's input: as at every lab.
+
+    What the net's backbone wants beyond them is the net's first layer; see `category_architecture`.
+    """
 
     crop: str = "centre square"
     resize: str = "bilinear"
-    mean: float = PIXEL_MEAN
-    std: float = PIXEL_STD
+    mean: float = STANDARD_MEAN
+    std: float = STANDARD_STD
     """(value / 255 − mean) / std."""
+
+    @classmethod
+    def of(cls, given: Preprocessing) -> Self:
+        """Return the steps that an architecture asks for."""
+        part = "centre square"
+        if given.crop < 1:
+            part += f", the middle {100 * given.crop:g} % of its side,"
+        return cls(crop=part, resize=given.interpolation)
 
 
 class Parity(Document):
@@ -71,7 +90,7 @@ class NetCard(ModuleCard, extra="forbid"):
     task_architecture: ArchitectureSpec
     input_shape: Shape
     """(C, H, W) of an image."""
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: CardPreprocessing = CardPreprocessing()
     adapter: AdapterSpec | None
     """None joins the modules directly."""
     calibration: Calibration = Calibration()

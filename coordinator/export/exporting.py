@@ -19,13 +19,13 @@ from rootstock.common.files import write_bytes
 from rootstock.common.image_files.decoding import GreyRange
 from rootstock.common.image_files.reading import OPTION, ImageReader
 from rootstock.common.images import normalise, read_square
-from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.architectures import image_form
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.graph import NetTree
-from rootstock.common.nets.spec import Shape
+from rootstock.common.nets.spec import ImageForm, Shape
 from rootstock.common.nets.tree_documents import tree_digest
 from rootstock.common.weights import safetensors_io
-from rootstock.common.weights.card import NetCard, NetSource, Parity, card_path
+from rootstock.common.weights.card import CardPreprocessing, NetCard, NetSource, Parity, card_path
 from rootstock.common.weights.manifest import BlobEntry
 from rootstock.coordinator.export.card_text import card_text, text_path
 from rootstock.coordinator.export.formats import Format, format_of
@@ -71,15 +71,16 @@ def export_composed(
     }
     if edge.adapter is not None:
         digests["adapter"] = edge.adapter.blob.digest
-    shape = input_shape(module.architecture)
-    blob, parity = _written(net, chosen, shape, out, _inputs(images, shape, grey_range))
+    form = image_form(module.architecture)
+    blob, parity = _written(net, chosen, form.shape, out, _inputs(images, form, grey_range))
     card = NetCard(
         category=category,
         task=task_of(tree, task),
         source=source,
         category_architecture=module.architecture,
         task_architecture=head.architecture,
-        input_shape=shape,
+        input_shape=form.shape,
+        preprocessing=CardPreprocessing.of(form.preprocessing),
         adapter=None if edge.adapter is None else edge.adapter.spec,
         calibration=edge.calibration,
         error=edge.error,
@@ -118,11 +119,11 @@ def _written(
     return BlobEntry(digest=digest, size=len(data), tensors={}), parity
 
 
-def _inputs(images: Sequence[Path], shape: Shape, grey_range: GreyRange | None) -> Tensor | None:
+def _inputs(images: Sequence[Path], form: ImageForm, grey_range: GreyRange | None) -> Tensor | None:
     if not images:
         return None
     reader = ImageReader(grey_range, OPTION)
-    return normalise(torch.stack([read_square(path, shape, reader) for path in images]))
+    return normalise(torch.stack([read_square(path, form, reader) for path in images]))
 
 
 def compared(net: nn.Module, run: Run, shape: Shape, real_NCHW: Tensor | None) -> Parity:

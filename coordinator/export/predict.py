@@ -19,10 +19,10 @@ from rootstock.common.errors import DataError, NotFoundError
 from rootstock.common.image_files.decoding import GreyRange
 from rootstock.common.image_files.reading import OPTION, ImageReader
 from rootstock.common.images import centre_square, normalise, pixels
-from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.architectures import image_form
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.graph import NetTree
-from rootstock.common.nets.spec import Shape
+from rootstock.common.nets.spec import ImageForm
 from rootstock.coordinator.net.compose import compose, task_module_of, task_of
 
 BATCH = 32
@@ -104,9 +104,10 @@ class Predictor:
                 f"no category is joined to task '{task}'; merge a teacher net first"
             )
         self._tree, self._store = tree, store
-        self._shapes = {
-            name: input_shape(tree.category_modules[name].architecture) for name in self.categories
+        self._forms = {
+            name: image_form(tree.category_modules[name].architecture) for name in self.categories
         }
+        self._distinct = set(self._forms.values())
         self._task_module = task_module_of(tree, store, task)
         self._nets: dict[str, ComposedNet] = {}
         sizes = [tree.category_modules[name].blob.size for name in self.categories]
@@ -138,7 +139,7 @@ class Predictor:
     def _read(self, path: Path) -> _Picture:
         """Keep of a picture what is needed, not its tens of millions of pixels."""
         square = centre_square(self.reader.read(path, str(path)))
-        inputs = {shape: pixels(square, shape) for shape in set(self._shapes.values())}
+        inputs = {form: pixels(square, form) for form in self._distinct}
         if square.width > SHOWN_SIDE:
             square = square.resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BILINEAR)
         return _Picture(path, inputs, square)
@@ -149,7 +150,7 @@ class Predictor:
             yield Classified(picture.path, _ranked({name: y_N[n] for name, y_N in logits.items()}))
 
     def _segment(self, pictures: list[_Picture]) -> Iterator[Answer]:
-        size_HW = self._shapes[self.categories[0]][1:]
+        size_HW = self._forms[self.categories[0]].shape[1:]
         best_NHW = torch.zeros(len(pictures), *size_HW)  # logit 0: category and rest alike
         labels_NHW = torch.zeros(best_NHW.shape, dtype=torch.int16)
         for k, (_, y_NCHW) in enumerate(self._outputs(pictures), start=1):
@@ -164,8 +165,8 @@ class Predictor:
     @torch.no_grad()
     def _outputs(self, pictures: list[_Picture]) -> Iterator[tuple[str, Tensor]]:
         inputs = {
-            shape: normalise(torch.stack([picture.inputs[shape] for picture in pictures]))
-            for shape in set(self._shapes.values())
+            form: normalise(torch.stack([picture.inputs[form] for picture in pictures]))
+            for form in self._distinct
         }
         for name in self.categories:
             net = self._nets.get(name)
@@ -173,7 +174,7 @@ class Predictor:
                 net = compose(self._tree, self._store, name, self.task.name, self._task_module)
                 if self._keeps:
                     self._nets[name] = net
-            yield name, net(inputs[self._shapes[name]])
+            yield name, net(inputs[self._forms[name]])
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class _Picture:
     """A picture as nets take it, by their input shape, and as its overlay shows it."""
 
     path: Path
-    inputs: dict[Shape, Tensor]
+    inputs: dict[ImageForm, Tensor]
     shown: Image.Image
 
 

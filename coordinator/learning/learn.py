@@ -24,7 +24,7 @@ from rootstock.common.errors import ConflictError, TransplantError
 from rootstock.common.image_files.decoding import GreyRange
 from rootstock.common.image_files.reading import OPTION, ImageReader
 from rootstock.common.nets.adapter import Adapter
-from rootstock.common.nets.architectures import build_category_module, feature_shape, input_shape
+from rootstock.common.nets.architectures import build_category_module, feature_shape, image_form
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import AdapterSpec, TaskSpec
 from rootstock.common.nets.training import in_batches
@@ -172,8 +172,8 @@ class Learner:
 
     def _own(self, category: str) -> OwnSamples:
         module = category_module_of(self._tree, category)
-        shape, reader = input_shape(module.architecture), ImageReader(self._grey_range, OPTION)
-        return read_own(self._folder, category, shape, reader, self._note)
+        form, reader = image_form(module.architecture), ImageReader(self._grey_range, OPTION)
+        return read_own(self._folder, category, form, reader, self._note)
 
     def _features(self, category: str, adapter: AdapterEntry | None, images_NCHW: Tensor) -> Tensor:
         """Return h(f(I)), or f(I)."""

@@ -26,6 +26,7 @@ from rootstock.common.image_files.findings import printable
 from rootstock.common.image_files.listing import Listing, is_system, list_images
 from rootstock.common.image_files.reading import ImageReader
 from rootstock.common.images import MAX_IMAGES, SIDES, normalise, read_square
+from rootstock.common.nets.spec import ImageForm
 
 JUDGING = 0.3
 """Share of the images that judge."""
@@ -65,11 +66,11 @@ def log_doubt(text: str) -> None:
 def read_own(
     folder: Path,
     category: str,
-    input_shape: tuple[int, int, int],
+    form: ImageForm,
     reader: ImageReader,
     note: Callable[[str], None],
 ) -> OwnSamples:
-    """Read a category's samples, at any depth, as images of `input_shape` (C, H, W).
+    """Read a category's samples, at any depth, cut and resized to a form.
 
     `note` is called with what is doubtful. DataError if there are none of one side, too many, or
     one is no image.
@@ -87,7 +88,7 @@ def read_own(
             )
         for path in listing.paths:
             name = f"{side}/{path.relative_to(there).as_posix()}"
-            images.append(read_square(path, input_shape, reader, name))
+            images.append(read_square(path, form, reader, name))
             labels.append(label)
             judging.append(_share(name) < JUDGING)
     if len(images) > MAX_IMAGES:

@@ -8,7 +8,7 @@ import structlog
 
 from rootstock.common.errors import DataError
 from rootstock.common.image_files.reading import SAMPLES_KEY, ImageReader
-from rootstock.common.nets.architectures import input_shape
+from rootstock.common.nets.architectures import image_form
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.weights.manifest import BlobEntry, SharedSamples, TeacherManifest
 from rootstock.coordinator.context import CoordinatorContext
@@ -89,7 +89,7 @@ def _own(context: CoordinatorContext, manifest: TeacherManifest) -> OwnSamples |
         return read_own(
             folder,
             manifest.category,
-            input_shape(manifest.architecture),
+            image_form(manifest.architecture),
             ImageReader(grey_range, SAMPLES_KEY),
             log_doubt,
         )

@@ -21,8 +21,8 @@ from rootstock.common.images import normalise, read_unlabelled
 from rootstock.common.nets.architectures import (
     build_category_module,
     build_head,
+    image_form,
     initialise,
-    input_shape,
 )
 from rootstock.common.nets.graph import ModuleRef, NetTree
 from rootstock.common.protocol import Heads, Plan
@@ -160,7 +160,7 @@ def learn_rotation(
     """
     f = loaded(store, build_category_module(category_module.architecture), category_module.blob)
     head = initialise(build_head(plan.architecture, TURNS), settings.seed)
-    shape, reader = input_shape(plan.architecture), ImageReader(grey_range, OPTION)
-    images_NCSS = normalise(read_unlabelled(images, shape, reader, note))
+    form, reader = image_form(plan.architecture), ImageReader(grey_range, OPTION)
+    images_NCSS = normalise(read_unlabelled(images, form, reader, note))
     accuracy = learn_rotation_head(head, f, images_NCSS, settings)
     return put_tensors(store, head.state_dict()), accuracy

@@ -7,6 +7,7 @@ from typing import get_args
 
 from rootstock.common.errors import NotFoundError
 from rootstock.common.image_files.findings import Finding, FindingKind, examples, images
+from rootstock.common.nets.spec import ImageForm
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import twins
 from rootstock.site_agent.data.images import ImageSet, LabData, PartName
@@ -17,7 +18,7 @@ from rootstock.site_agent.data.sides import Loaded, SideImage, Sides, image_set
 def read_again(
     config: DataConfig,
     category: str,
-    input_shape: tuple[int, int, int],
+    form: ImageForm,
     loaded: Loaded,
     record: DataRecord,
     *,
@@ -30,7 +31,7 @@ def read_again(
     or none of a side of a part; else DataError as `read` raises it.
     """
     config = config.model_copy(update={"skip_unreadable": True})
-    reading = Sides.of(config, category, input_shape, loaded, masks=masks)
+    reading = Sides.of(config, category, form, loaded, masks=masks)
     name, labels = reading.category, reading.labels
     there = {recorded_name(key): index for index, (key, label) in enumerate(labels) if label}
     parts: dict[PartName, list[SideImage]] = {"training": [], "holdout": [], "validation": []}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rootstock.common.errors import DataError
 from rootstock.common.image_files.findings import printable
+from rootstock.common.nets.spec import ImageForm
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import partition
 from rootstock.site_agent.data.checks import few_levels, look_alikes, without_twins
@@ -18,7 +19,7 @@ from rootstock.site_agent.data.voc import VocDataset
 def load(
     config: DataConfig,
     category: str,
-    input_shape: tuple[int, int, int],
+    form: ImageForm,
     *,
     batch_size: int,
     warn: Callable[[str], None],
@@ -26,7 +27,7 @@ def load(
 ) -> LabData:
     """Read a lab's images as `read` does; `warn` is called with what is doubtful about them."""
     loaded = Loaded()
-    data = read(config, category, input_shape, loaded, batch_size=batch_size, masks=masks)
+    data = read(config, category, form, loaded, batch_size=batch_size, masks=masks)
     for finding in loaded.doubts():
         warn(finding.text)
     return data
@@ -35,7 +36,7 @@ def load(
 def read(
     config: DataConfig,
     category: str,
-    input_shape: tuple[int, int, int],
+    form: ImageForm,
     loaded: Loaded,
     *,
     batch_size: int,
@@ -43,14 +44,14 @@ def read(
 ) -> LabData:
     """Read a lab's images and split them into training, holdout and validation.
 
-    `input_shape` is (C, H, W) that the plan's architecture takes, C 1 or 3; training must have at
+    `form` is what the plan's architecture takes, of 1 or 3 channels; training must have at
     least `batch_size` images. `loaded` takes in what there is to say, also before an error.
     `masks`: the labels of pixels are wanted as well.
 
     Raises DataError if the dataset is missing, lacks a class or the masks that are wanted, or has
     too few images or an unreadable one; names the remedy.
     """
-    reading = Sides.of(config, category, input_shape, loaded, masks=masks)
+    reading = Sides.of(config, category, form, loaded, masks=masks)
     source, name = reading.source, reading.category
     loaded.findings += source.findings()
     sides = [reading.read(indices) for indices in reading.selected]

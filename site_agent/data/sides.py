@@ -17,7 +17,8 @@ from torch import Tensor
 from rootstock.common.errors import DataError
 from rootstock.common.image_files.decoding import UnreadableError
 from rootstock.common.image_files.findings import Finding, FindingKind, examples, printable
-from rootstock.common.images import pixels
+from rootstock.common.images import central_part, pixels
+from rootstock.common.nets.spec import ImageForm
 from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import partition
@@ -89,7 +90,7 @@ class Sides:
 
     source: Dataset
     labels: Sequence[tuple[str, str]]
-    input_shape: tuple[int, int, int]
+    form: ImageForm
     category: str
     masked: VocDataset | None
     """The source, if masks are wanted."""
@@ -102,7 +103,7 @@ class Sides:
         cls,
         config: DataConfig,
         category: str,
-        input_shape: tuple[int, int, int],
+        form: ImageForm,
         loaded: Loaded,
         *,
         masks: bool,
@@ -115,7 +116,7 @@ class Sides:
         labels = source.labels(frozenset((name, *rest)), unreadable)
         selected = partition.select(labels, config, name, rest)
         loaded.chosen = [labels[index][0] for indices in selected for index in indices]
-        return cls(source, labels, input_shape, name, masked, unreadable, selected)
+        return cls(source, labels, form, name, masked, unreadable, selected)
 
     def read(self, indices: Sequence[int]) -> list[SideImage]:
         """Read one side's images, in that order."""
@@ -130,8 +131,8 @@ class Sides:
             except UnreadableError as error:
                 self.unreadable(error)
                 continue
-            mask_HW = None if self.masked is None else _pixel_classes(mask, self.input_shape)
-            side.append(SideImage(key, label, pixels(picture, self.input_shape), mask_HW))
+            mask_HW = None if self.masked is None else _pixel_classes(mask, self.form)
+            side.append(SideImage(key, label, pixels(picture, self.form), mask_HW))
         return side
 
 
@@ -184,9 +185,10 @@ def choose_classes(
     return name, rest
 
 
-def _pixel_classes(mask: Image.Image | None, input_shape: tuple[int, int, int]) -> Tensor:
-    """Resize a square mask to uint8 of S×S, with no new values; None has no label."""
-    _, height, width = input_shape
+def _pixel_classes(mask: Image.Image | None, form: ImageForm) -> Tensor:
+    """Cut and resize a square mask to uint8 of S×S, with no new values; None has no label."""
+    _, height, width = form.shape
     if mask is None:
         return torch.full((height, width), NO_LABEL, dtype=torch.uint8)
+    mask = central_part(mask, form.preprocessing.crop)
     return torch.from_numpy(np.array(mask.resize((width, height), Image.Resampling.NEAREST)))

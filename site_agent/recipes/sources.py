@@ -8,7 +8,6 @@ net export --out x.safetensors` at the coordinator writes a file and its card, a
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from rootstock.common.nets.architectures import (
     feature_shape,
     input_shape,
     last_layer,
+    own_name,
 )
 from rootstock.common.nets.composed import load_composed
 from rootstock.common.nets.spec import ArchitectureSpec, Shape, require_fit
@@ -42,7 +42,6 @@ _CANNOT = (RootstockError, safetensors.SafetensorError, OSError, RuntimeError, V
 """What files, torchvision and nets raise where weights are not what they should be."""
 _PREFIX = "category_module."
 """Of f's tensors in an exported net; a file of f alone has none."""
-_LAYER = re.compile(r"^layer(\d+)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -256,9 +255,4 @@ def _backbone_weights(config: NettailorBackbone, plan: ArchitectureSpec) -> Mapp
             "resnet18 is one of ours; give an exported net"
         )
     weights = safetensors.torch.load_file(config.path)
-    return {_renamed(name): value for name, value in weights.items()}
-
-
-def _renamed(name: str) -> str:
-    """Return our name of a tensor of torchvision's: block2_1.… for layer2.0.…."""
-    return _LAYER.sub(lambda match: f"block{match[1]}_{int(match[2]) + 1}.", name)
+    return {own_name(plan, name): value for name, value in weights.items()}

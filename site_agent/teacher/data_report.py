@@ -13,8 +13,8 @@ from rootstock.common.documents import Document
 from rootstock.common.errors import DataError, NotFoundError
 from rootstock.common.files import read_capped, write_bytes
 from rootstock.common.image_files.findings import Finding, FindingKind, printable
-from rootstock.common.nets.architectures import input_shape
-from rootstock.common.nets.spec import Shape
+from rootstock.common.nets.architectures import image_form
+from rootstock.common.nets.spec import ImageForm, Preprocessing
 from rootstock.common.protocol import Plan
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.data.checks import grey_levels
@@ -81,23 +81,27 @@ def check_data(config: SiteConfig, size: int) -> DataReport:
     ConfigurationError for settings that do not go with the plan.
     """
     plan = known_plan(config.state)
-    shape: Shape = (3, size, size) if plan is None else input_shape(plan.architecture)
+    form = (
+        ImageForm((3, size, size), Preprocessing())
+        if plan is None
+        else image_form(plan.architecture)
+    )
     masks = plan is not None and needs_masks(tasks_of(config, plan))
     loaded, data, refusal = Loaded(), None, ""
     batch_size = config.training.batch_size
     try:
-        data = read(config.data, config.category, shape, loaded, batch_size=batch_size, masks=masks)
+        data = read(config.data, config.category, form, loaded, batch_size=batch_size, masks=masks)
         require_trainable(data, config, plan)
     except DataError as error:
         refusal = str(error)
     if plan is not None:
-        loaded.findings += _changes(config, plan, shape, masks=masks)
+        loaded.findings += _changes(config, plan, form, masks=masks)
     levels = {} if data is None else {str(part): len(n) for part, n in grey_levels(data).items()}
     return DataReport(
         site=config.site,
         category=config.category,
         data=printable(config.data.kind if config.data.path is None else config.data.path),
-        input_shape=shape,
+        input_shape=form.shape,
         plan_known=plan is not None,
         masks=masks,
         classes=() if data is None else _counts(data, loaded),
@@ -109,7 +113,7 @@ def check_data(config: SiteConfig, size: int) -> DataReport:
     )
 
 
-def _changes(config: SiteConfig, plan: Plan, shape: Shape, *, masks: bool) -> Iterable[Finding]:
+def _changes(config: SiteConfig, plan: Plan, form: ImageForm, *, masks: bool) -> Iterable[Finding]:
     """Yield what is other than it was when the lab's present teacher net was trained."""
     run = config.run_digest(plan.content_digest())
     record = read_record(record_path(config.state, run))
@@ -117,7 +121,7 @@ def _changes(config: SiteConfig, plan: Plan, shape: Shape, *, masks: bool) -> It
         return
     former = Loaded()
     try:
-        read_again(config.data, config.category, shape, former, record, masks=masks)
+        read_again(config.data, config.category, form, former, record, masks=masks)
     except (DataError, NotFoundError) as error:
         yield Finding(kind=FindingKind.CHANGED_SINCE, count=0, text=str(error))
     yield from (each for each in former.findings if each.kind is FindingKind.CHANGED_SINCE)

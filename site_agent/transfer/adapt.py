@@ -28,8 +28,8 @@ from rootstock.common.errors import ConfigurationError, DataError, NotFoundError
 from rootstock.common.image_files.decoding import GreyRange
 from rootstock.common.image_files.reading import ImageReader
 from rootstock.common.images import SIDES, read_unlabelled
-from rootstock.common.nets.architectures import build_head, input_shape
-from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.nets.architectures import build_head, image_form
+from rootstock.common.nets.spec import ImageForm, TaskSpec
 from rootstock.common.nets.training import device_of
 from rootstock.common.protocol import Heads
 from rootstock.common.weights import safetensors_io
@@ -58,11 +58,11 @@ def adapt_own(
     and nothing is chosen. The coordinator must publish a rotation head.
     """
     rotation_head = _rotation_head(lab)
-    shape = input_shape(lab.architecture)
+    form = image_form(lab.architecture)
     judging = [task.name for task in _judging(lab, labelled)]
     grey_range, most = lab.config.data.grey_range, lab.config.data.max_images
-    images_NCSS = read_unlabelled(images, shape, ImageReader(grey_range), lab.warn, most=most)
-    test = None if labelled is None else read_labelled(labelled, shape, grey_range, lab.warn)
+    images_NCSS = read_unlabelled(images, form, ImageReader(grey_range), lab.warn, most=most)
+    test = None if labelled is None else read_labelled(labelled, form, grey_range, lab.warn)
     own_NCSS = lab.data.holdout.images_NCHW
     net = lab.net()
     result = adapt(net.category_module, rotation_head, images_NCSS, settings, on_step)
@@ -113,7 +113,7 @@ def recombined(
 
 def read_labelled(
     folder: Path,
-    input_shape: tuple[int, int, int],
+    form: ImageForm,
     grey_range: GreyRange | None,
     note: Callable[[str], None],
 ) -> ImageSet:
@@ -125,7 +125,7 @@ def read_labelled(
                 f"--labelled {folder}: has no folder '{side}'; give yes/… with images that show "
                 "the category and no/… with images that do not"
             )
-        parts.append(read_unlabelled(folder / side, input_shape, ImageReader(grey_range), note))
+        parts.append(read_unlabelled(folder / side, form, ImageReader(grey_range), note))
         labels.append(torch.full((len(parts[-1]),), label))
     images_NCSS = torch.cat(parts)
     keys = tuple(str(index) for index in range(len(images_NCSS)))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rootstock.common.compatible.batchnorm import re_estimate
 from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
 from rootstock.common.images import batches, normalise
-from rootstock.common.nets.architectures import build_head, initial_modules, initialise, input_shape
+from rootstock.common.nets.architectures import build_head, image_form, initial_modules, initialise
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.site_agent import scoring
 from rootstock.site_agent.config import CompatibleConfig, TrainingConfig
@@ -44,7 +44,7 @@ class Trained(NamedTuple):
 @cache
 def data() -> LabData:
     digits = digits_lab.digits(DIGIT)
-    return load(digits, str(DIGIT), input_shape(SPEC), batch_size=32, warn=digits_lab.fail)
+    return load(digits, str(DIGIT), image_form(SPEC), batch_size=32, warn=digits_lab.fail)
 
 
 def start(seed: int = 0) -> Teacher:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from rootstock.common.identity.keys import SigningKey
-from rootstock.common.nets.architectures import initial_modules, input_shape
+from rootstock.common.nets.architectures import image_form, initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.common.protocol import Plan
 from rootstock.common.weights.manifest import Recipe, TeacherManifest
@@ -41,7 +41,7 @@ def digits(digit: int, **changes: object) -> DataConfig:
 
 @cache
 def data(digit: int) -> LabData:
-    return load(digits(digit), str(digit), input_shape(SPEC), batch_size=32, warn=fail)
+    return load(digits(digit), str(digit), image_form(SPEC), batch_size=32, warn=fail)
 
 
 def fail(text: str) -> None:

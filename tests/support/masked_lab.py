@@ -6,7 +6,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from rootstock.common.nets.architectures import initial_modules, input_shape
+from rootstock.common.nets.architectures import image_form, initial_modules
 from rootstock.common.nets.spec import TaskSpec
 from rootstock.common.protocol import Plan
 from rootstock.site_agent.config import DataConfig, TrainingConfig
@@ -32,7 +32,7 @@ def data(category: str = "cat") -> LabData:
         return load(
             config,
             category,
-            input_shape(digits_lab.SPEC),
+            image_form(digits_lab.SPEC),
             batch_size=16,
             warn=lambda _: None,  # discs look alike
             masks=True,

@@ -20,6 +20,7 @@ from rootstock.common.distillation.pseudo_gradients.rules import Rule, Shape, Si
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.branches import PaddedShortcut, SkipFusion
+from rootstock.common.nets.efficientnet import MobileBlock
 
 Masks = Mapping[str, Tensor]
 """1(x_rand > 0) by the path of a ReLU, broadcastable to its gradient map; absent means dummy-1."""
@@ -28,6 +29,7 @@ RuleClass = Callable[[Any, Site], Rule]
 
 RULES: dict[type[nn.Module], RuleClass] = {
     Adapter: rules.AdapterRule,
+    MobileBlock: branch_rules.InvertedResidualRule,
     PaddedShortcut: branch_rules.PaddedShortcutRule,
     SkipFusion: branch_rules.SkipFusionRule,
     nn.AdaptiveAvgPool2d: rules.AdaptiveAvgPool2dRule,
@@ -44,6 +46,7 @@ RULES: dict[type[nn.Module], RuleClass] = {
     nn.ReLU: rules.ReluRule,
     nn.ReLU6: rules.ReluRule,
     nn.Sequential: rules.SequentialRule,
+    nn.ZeroPad2d: rules.ZeroPad2dRule,
 }
 """Rules by layer type: that very type, not its subclasses. What is added here takes part."""
 

@@ -31,7 +31,7 @@ class _ResNetBlock(Protocol):
 
 
 class _InvertedResidual(Protocol):
-    """The members of torchvision's InvertedResidual (MobileNetV2)."""
+    """The members of torchvision's InvertedResidual (MobileNetV2), and of our MobileBlock."""
 
     conv: nn.Sequential
     use_res_connect: bool

@@ -192,6 +192,26 @@ class Conv2dRule:
         return back[:, :, top : top + size[0], left : left + size[1]]
 
 
+class ZeroPad2dRule:
+    """Zeros around a map: the gradient of what is inside them."""
+
+    def __init__(self, layer: nn.ZeroPad2d, site: Site) -> None:
+        channels, height, width = site.expect_map(layer)
+        left, right, top, bottom = layer.padding
+        if min(layer.padding) < 0:
+            raise TransplantError(
+                f"layer '{site.path}' pads by {tuple(layer.padding)}: it cuts the map, which has "
+                "no rule here; pad by 0 or more"
+            )
+        self._layer = layer
+        self.output_shape: Shape = (channels, height + top + bottom, width + left + right)
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        left, right, top, bottom = self._layer.padding
+        height, width = gradient.shape[2:]
+        return gradient[:, :, top : height - bottom, left : width - right]
+
+
 class LinearRule:
     """Linear layer: its transpose, at each of the S×S places (a 1×1 convolution's adjoint)."""
 

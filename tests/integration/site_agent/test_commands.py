@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from rootstock.common.compatible.rotation import TURNS
 from rootstock.common.errors import ConflictError, NotFoundError, RootstockError
 from rootstock.common.images import pixels
-from rootstock.common.nets.architectures import build_head, initial_modules, initialise, input_shape
+from rootstock.common.nets.architectures import build_head, image_form, initial_modules, initialise
 from rootstock.common.nets.graph import Edge, ModuleRef, NetTree
 from rootstock.common.protocol import Heads
 from rootstock.coordinator.export.exporting import export_composed
@@ -66,7 +66,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / side).mkdir()
         found = [i for i, row in enumerate(source.labels(frozenset(digit), fail)) if row[1]]
         for index in found[:20]:
-            image = pixels(source.image(index), input_shape(ARCHITECTURE)) // 2
+            image = pixels(source.image(index), image_form(ARCHITECTURE)) // 2
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / side / f"{index}.png")
     return folder
 
@@ -168,7 +168,7 @@ def test_sources_are_exported_nets(place: Place, tmp_path: Path) -> None:
     assert rows[f"cow ({given[0].stem})"]["at_once"] == initial["at_once"]
     assert rows[f"cow ({given[0].stem})"]["fine_tuned"] == initial["fine_tuned"]
     assert rows[f"cow ({given[1].stem})"]["at_once"] != initial["at_once"]
-    data = load(place.config.data, "digit-0", input_shape(ARCHITECTURE), batch_size=32, warn=print)
+    data = load(place.config.data, "digit-0", image_form(ARCHITECTURE), batch_size=32, warn=print)
     assert told["holdout"] == len(data.holdout)
     result = run(*words, "--steps", "0")
     assert result.exit_code == 0, result.output

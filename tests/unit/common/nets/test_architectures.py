@@ -28,8 +28,9 @@ def names(*modules: nn.Module) -> list[str]:
 
 
 def test_architectures_are_known_by_name() -> None:
-    others = ("small-resnet", "wide-resnet", "resnet18", "mobilenetv2", "tailored-resnet")
-    assert tuple(ARCHITECTURES) == ("small-vgg", "vgg16", *others)
+    resnets = ("small-resnet", "wide-resnet", "resnet18", "resnet34", "resnet50")
+    others = ("mobilenetv2", "efficientnet-lite0", "tailored-resnet")
+    assert tuple(ARCHITECTURES) == ("small-vgg", "vgg16", *resnets, *others)
     assert ARCHITECTURES["vgg16"].split_points == ("pool1", "pool2", "pool3", "pool4", "pool5")
 
 

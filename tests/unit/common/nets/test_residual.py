@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torchvision.models import mobilenet_v2, resnet18
+from torchvision.models import mobilenet_v2, resnet18, resnet34, resnet50
 
 from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape, relu_maps
 from rootstock.common.errors import SchemaError
@@ -44,7 +44,12 @@ def counted(architecture: ArchitectureSpec, kind: type[nn.Module]) -> int:
 
 @pytest.mark.parametrize(
     ("name", "split", "theirs"),
-    [("resnet18", "block2_2", resnet18), ("mobilenetv2", "block6", mobilenet_v2)],
+    [
+        ("resnet18", "block2_2", resnet18),
+        ("resnet34", "block3_6", resnet34),
+        ("resnet50", "block2_4", resnet50),
+        ("mobilenetv2", "block6", mobilenet_v2),
+    ],
 )
 @torch.no_grad()
 def test_nets_compute_what_torchvisions_do(name: str, split: str, theirs: Any) -> None:
@@ -107,6 +112,10 @@ def test_extractors_of_any_width_are_projected_to_one(architecture: Architecture
         (spec("wide-resnet", "block1_1", widen=2, blocks=1), (32, 32, 32)),
         (spec("resnet18", "block2_2"), (128, 28, 28)),
         (spec("resnet18", "block4_2", input_size=32), (512, 1, 1)),
+        (spec("resnet34", "block3_6"), (256, 14, 14)),
+        (spec("resnet50", "block3_6", input_size=64), (1024, 4, 4)),
+        (spec("efficientnet-lite0", "block6", input_size=128), (80, 8, 8)),
+        (spec("efficientnet-lite0", "block12", input_size=128), (192, 4, 4)),
         (spec("mobilenetv2", "block3"), (24, 56, 56)),
         (spec("mobilenetv2", "block6", output_stride=8, input_size=32), (32, 16, 16)),
         (spec("mobilenetv2", "block17", width=0.5, input_size=32), (160, 1, 1)),
@@ -131,6 +140,9 @@ def test_features_and_outputs(architecture: ArchitectureSpec, shape: tuple[int, 
         ("small-resnet", {"blocks": 9}, 27),
         ("wide-resnet", {"blocks": 9, "widen": 2}, 27),
         ("resnet18", {}, 8),
+        ("resnet34", {}, 16),
+        ("resnet50", {}, 16),
+        ("efficientnet-lite0", {}, 16),
         ("mobilenetv2", {}, 17),
     ],
 )

@@ -19,7 +19,7 @@ from rootstock.common.errors import ConflictError, DataError, NotFoundError, Tra
 from rootstock.common.identity.keys import load_or_create
 from rootstock.common.image_files.reading import ImageReader
 from rootstock.common.nets.graph import ModuleRef
-from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.nets.spec import ImageForm, TaskSpec
 from rootstock.common.weights.manifest import SharedSamples
 from rootstock.coordinator.config import SamplesConfig
 from rootstock.coordinator.context import CoordinatorContext
@@ -219,15 +219,15 @@ def test_what_does_not_fit_is_refused(
         categories_in(tmp_path / "nowhere")
     (tmp_path / "cat" / "yes").mkdir(parents=True)
     with pytest.raises(DataError, match=r"cat/yes: holds no image"):
-        read_own(tmp_path, "cat", (3, 32, 32), ImageReader(), digits_lab.fail)
+        read_own(tmp_path, "cat", ImageForm((3, 32, 32)), ImageReader(), digits_lab.fail)
     (tmp_path / "cat" / "yes" / "one.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"one.png: cannot be read as an image"):
-        read_own(tmp_path, "cat", (3, 32, 32), ImageReader(), digits_lab.fail)
+        read_own(tmp_path, "cat", ImageForm((3, 32, 32)), ImageReader(), digits_lab.fail)
 
 
 def test_samples_are_read_as_labs_read_theirs(folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folder, tmp_path / "samples"))
-    plain = read_own(folder, "cat", (3, 32, 32), ImageReader(), digits_lab.fail)
+    plain = read_own(folder, "cat", ImageForm((3, 32, 32)), ImageReader(), digits_lab.fail)
     (folder / ".cat" / "yes").mkdir(parents=True)
     assert categories_in(folder) == ["cat", "dog"]
     for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
@@ -240,7 +240,7 @@ def test_samples_are_read_as_labs_read_theirs(folder: Path, tmp_path: Path) -> N
                 grey = np.asarray(image.convert("L"))
             Image.fromarray(grey.astype(np.uint16) * 257).save(path)
     doubts: list[str] = []
-    deep = read_own(folder, "cat", (3, 32, 32), ImageReader(), doubts.append)
+    deep = read_own(folder, "cat", ImageForm((3, 32, 32)), ImageReader(), doubts.append)
     assert torch.equal(deep.images_NCHW, plain.images_NCHW)
     assert torch.equal(deep.judging_N, plain.judging_N)
     assert [next(word for word in ("links", "no regular", "scaled") if word in doubt)
@@ -248,12 +248,13 @@ def test_samples_are_read_as_labs_read_theirs(folder: Path, tmp_path: Path) -> N
     for path in (folder / "cat" / "yes").glob("*.png"):
         path.rename(path.with_suffix(".dcm"))
     with pytest.raises(DataError, match=r"yes: holds no image; .* left out: \.dcm"):
-        read_own(folder, "cat", (3, 32, 32), ImageReader(), doubts.append)
+        read_own(folder, "cat", ImageForm((3, 32, 32)), ImageReader(), doubts.append)
 
 
 def test_no_image_changes_sides(folder: Path) -> None:
     first, again = (
-        read_own(folder, "cat", (3, 32, 32), ImageReader(), digits_lab.fail) for _ in range(2)
+        read_own(folder, "cat", ImageForm((3, 32, 32)), ImageReader(), digits_lab.fail)
+        for _ in range(2)
     )
     assert bool((first.judging_N == again.judging_N).all())
     images_NCHW = first.images_NCHW

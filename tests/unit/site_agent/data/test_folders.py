@@ -13,6 +13,7 @@ from PIL import Image
 
 from rootstock.common.errors import DataError
 from rootstock.common.image_files.findings import FindingKind
+from rootstock.common.nets.spec import ImageForm
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import read
@@ -30,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 def reading(root: Path, category: str = "cat", **changes: Any) -> tuple[LabData, Loaded]:
     config = DataConfig.model_validate({"kind": "image-folder", "path": root} | changes)
     loaded = Loaded()
-    return read(config, category, SHAPE, loaded, batch_size=4), loaded
+    return read(config, category, ImageForm(SHAPE), loaded, batch_size=4), loaded
 
 
 def keys(data: LabData) -> set[str]:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from rootstock.common.errors import DataError
 from rootstock.common.images import normalise
+from rootstock.common.nets.spec import ImageForm
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.data.load import load
@@ -32,7 +33,7 @@ def folder(root: Path, cats: int, dogs: int) -> Path:
 
 def load_folder(root: Path, batch_size: int = 4, **changes: object) -> LabData:
     config = DataConfig.model_validate({"kind": "image-folder", "path": root} | changes)
-    return load(config, "cat", (3, 32, 32), batch_size=batch_size, warn=digits_lab.fail)
+    return load(config, "cat", ImageForm((3, 32, 32)), batch_size=batch_size, warn=digits_lab.fail)
 
 
 def test_digits_are_split_and_balanced() -> None:
@@ -108,7 +109,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path, damage: str) -> None:
         load_folder(root)
     warnings: list[str] = []
     config = DataConfig(kind="image-folder", path=root, skip_unreadable=True)
-    data = load(config, "cat", (3, 32, 32), batch_size=4, warn=warnings.append)
+    data = load(config, "cat", ImageForm((3, 32, 32)), batch_size=4, warn=warnings.append)
     assert len(warnings) == 1
     assert "7.jpg" in warnings[0]
     assert len(data.training) + len(data.holdout) + len(data.validation) == 23
@@ -141,7 +142,7 @@ def voc(root: Path) -> Path:
 
 def test_voc_crops_around_the_only_animal(tmp_path: Path) -> None:
     config = DataConfig(kind="voc", path=voc(tmp_path), rest=("cat", "dog"), context=0.0)
-    data = load(config, "cat", (3, 32, 32), batch_size=2, warn=digits_lab.fail)
+    data = load(config, "cat", ImageForm((3, 32, 32)), batch_size=2, warn=digits_lab.fail)
     parts = (data.training, data.holdout, data.validation)
     keys = [key for part in parts for key in part.keys]
     assert sorted(keys) == [f"2008_{number:06}" for number in range(24)]
@@ -153,7 +154,7 @@ def test_voc_crops_around_the_only_animal(tmp_path: Path) -> None:
 
 def test_voc_can_take_the_whole_image(tmp_path: Path) -> None:
     config = DataConfig(kind="voc", path=voc(tmp_path), rest=("dog",), crop="image")
-    data = load(config, "cat", (3, 32, 32), batch_size=2, warn=digits_lab.fail)
+    data = load(config, "cat", ImageForm((3, 32, 32)), batch_size=2, warn=digits_lab.fail)
     assert (data.training.images_NCHW.float().std((1, 2, 3)) > 10).all()
 
 
@@ -163,20 +164,20 @@ def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
     (masks / "2008_000003.png").write_bytes(b"nothing")
     config = DataConfig(kind="voc", path=root, rest=("dog",))
     with pytest.raises(DataError, match=r"2008_000003\.png: cannot be read"):
-        load(config, "cat", (3, 32, 32), batch_size=2, warn=digits_lab.fail)
+        load(config, "cat", ImageForm((3, 32, 32)), batch_size=2, warn=digits_lab.fail)
 
 
 def test_a_folder_that_is_no_voc(tmp_path: Path) -> None:
     config = DataConfig(kind="voc", path=tmp_path)
     with pytest.raises(DataError, match="is no VOC folder"):
-        load(config, "cat", (3, 32, 32), batch_size=2, warn=digits_lab.fail)
+        load(config, "cat", ImageForm((3, 32, 32)), batch_size=2, warn=digits_lab.fail)
 
 
 @pytest.mark.parametrize("kind", ["mnist", "fashion-mnist", "cifar10"])
 def test_a_torchvision_set_that_is_not_there(tmp_path: Path, kind: str) -> None:
     config = DataConfig.model_validate({"kind": kind, "path": tmp_path})
     with pytest.raises(DataError, match=r"cannot be read.*data\.download = true"):
-        load(config, "cat", (3, 32, 32), batch_size=2, warn=digits_lab.fail)
+        load(config, "cat", ImageForm((3, 32, 32)), batch_size=2, warn=digits_lab.fail)
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -200,7 +201,7 @@ def test_torchvision_reads_the_original_files(
         (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(images_NHW))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels_N))
     config = DataConfig.model_validate({"kind": kind, "path": tmp_path})
-    data = load(config, category, (1, 32, 32), batch_size=2, warn=digits_lab.fail)
+    data = load(config, category, ImageForm((1, 32, 32)), batch_size=2, warn=digits_lab.fail)
     assert data.training.images_NCHW.shape[1:] == (1, 32, 32)
     category_images = data.training.images_NCHW[data.training.labels_N == 1]
     assert (category_images == 120).all()

@@ -12,6 +12,7 @@ from PIL import Image
 
 from rootstock.common.errors import NotFoundError, SchemaError
 from rootstock.common.image_files.findings import FindingKind
+from rootstock.common.nets.spec import ImageForm
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.former_images import read_again
 from rootstock.site_agent.data.images import LabData
@@ -42,7 +43,7 @@ def config(root: Path) -> DataConfig:
 def then(root: Path, tmp_path: Path) -> tuple[LabData, DataRecord]:
     """What a teacher net was trained with, and the record of it, written and read."""
     loaded = Loaded()
-    data = read(config(root), "cat", SHAPE, loaded, batch_size=4)
+    data = read(config(root), "cat", ImageForm(SHAPE), loaded, batch_size=4)
     write_record(tmp_path / "record.json", record_of(data, loaded.chosen))
     record = read_record(tmp_path / "record.json")
     assert record is not None
@@ -51,7 +52,7 @@ def then(root: Path, tmp_path: Path) -> tuple[LabData, DataRecord]:
 
 def again(root: Path, record: DataRecord) -> tuple[LabData, list[str]]:
     loaded = Loaded()
-    data = read_again(config(root), "cat", SHAPE, loaded, record)
+    data = read_again(config(root), "cat", ImageForm(SHAPE), loaded, record)
     changes = [each for each in loaded.findings if each.kind is FindingKind.CHANGED_SINCE]
     return data, [each.text for each in changes]
 
@@ -140,9 +141,12 @@ def test_a_changed_mask_is_a_changed_image(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "voc", {"cat": 16, "dog": 16})
     voc = DataConfig(kind="voc", path=root, rest=("dog",))
     loaded = Loaded()
-    data = read(voc, "cat", SHAPE, loaded, batch_size=4, masks=True)
+    data = read(voc, "cat", ImageForm(SHAPE), loaded, batch_size=4, masks=True)
     record = record_of(data, loaded.chosen)
-    assert read_again(voc, "cat", SHAPE, Loaded(), record, masks=True).digest() == data.digest()
+    assert (
+        read_again(voc, "cat", ImageForm(SHAPE), Loaded(), record, masks=True).digest()
+        == data.digest()
+    )
     cat = next(key for key in data.training.keys if key.startswith("cat"))
     path = mask_of(root / "VOCdevkit" / "VOC2012", cat)
     with Image.open(path) as image:
@@ -154,7 +158,7 @@ def test_a_changed_mask_is_a_changed_image(tmp_path: Path) -> None:
     mask.putpixel(((middle[0] + middle[2]) // 2 + 1, (middle[1] + middle[3]) // 2), 0)
     mask.save(path)
     loaded = Loaded()
-    read_again(voc, "cat", SHAPE, loaded, record, masks=True)
+    read_again(voc, "cat", ImageForm(SHAPE), loaded, record, masks=True)
     (change, *_) = loaded.doubts()
     assert f"1 image changed ({cat})" in change.text
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from rootstock.common.distillation.problem import UNLABELLED, pixel_labels
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
-from rootstock.common.nets.spec import TaskSpec
+from rootstock.common.nets.spec import ImageForm, TaskSpec
 from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.images import ImageSet, LabData
@@ -40,7 +40,9 @@ def base(root: Path) -> Path:
 def read(root: Path, *, masks: bool = True, **changes: object) -> LabData:
     values = {"kind": "voc", "path": root, "rest": ("dog",), "context": 0.2}
     config = DataConfig.model_validate(values | changes)
-    return load(config, "cat", (3, 32, 32), batch_size=4, warn=discs_are_alike, masks=masks)
+    return load(
+        config, "cat", ImageForm((3, 32, 32)), batch_size=4, warn=discs_are_alike, masks=masks
+    )
 
 
 def discs_are_alike(text: str) -> None:
@@ -141,7 +143,14 @@ def test_masks_that_label_nothing_around_the_category(tmp_path: Path) -> None:
 
 def test_kinds_without_masks_are_refused() -> None:
     with pytest.raises(DataError, match=r"data\.kind = 'digits' has no masks.*kind 'voc'"):
-        load(digits_lab.digits(0), "0", (3, 32, 32), batch_size=4, warn=digits_lab.fail, masks=True)
+        load(
+            digits_lab.digits(0),
+            "0",
+            ImageForm((3, 32, 32)),
+            batch_size=4,
+            warn=digits_lab.fail,
+            masks=True,
+        )
 
 
 def test_a_lab_teaches_what_it_has_labels_for(tmp_path: Path) -> None:
@@ -229,7 +238,9 @@ def test_a_name_that_is_listed_twice_counts_once(root: Path) -> None:
     config = DataConfig.model_validate(
         {"kind": "voc", "path": root, "rest": ("dog",), "context": 0.2}
     )
-    data = load(config, "cat", (3, 32, 32), batch_size=4, warn=warnings.append, masks=True)
+    data = load(
+        config, "cat", ImageForm((3, 32, 32)), batch_size=4, warn=warnings.append, masks=True
+    )
     assert data.digest() == before
     assert warnings == [f"{path} names 1 image more than once, as cat_0003"]
 
@@ -246,7 +257,7 @@ def test_entries_without_a_file_are_named(root: Path, folder: str, what: str) ->
         read(root)
     warnings: list[str] = []
     config = DataConfig(kind="voc", path=root, rest=("dog",), skip_unreadable=True)
-    data = load(config, "cat", (3, 32, 32), batch_size=4, warn=warnings.append)
+    data = load(config, "cat", ImageForm((3, 32, 32)), batch_size=4, warn=warnings.append)
     assert sum(map(len, data.parts().values())) == 30
     assert len(warnings) == 1
 
@@ -304,7 +315,9 @@ def test_a_picture_that_is_turned_lies_on_a_mask_that_is(root: Path) -> None:
     turned.save(picture, exif=exif, quality=95)
     warnings: list[str] = []
     config = DataConfig(kind="voc", path=root, rest=("dog",), context=0.2)
-    data = load(config, "cat", (3, 32, 32), batch_size=4, warn=warnings.append, masks=True)
+    data = load(
+        config, "cat", ImageForm((3, 32, 32)), batch_size=4, warn=warnings.append, masks=True
+    )
     assert warnings == []  # the camera asked for it
     assert before.training.keys == data.training.keys
     with Image.open(mask) as image:

@@ -14,7 +14,7 @@ from torch import nn
 from rootstock.common.compatible.rotation import TURNS, RotationSettings, learn_rotation_head
 from rootstock.common.errors import ConfigurationError, DataError, SchemaError
 from rootstock.common.images import normalise
-from rootstock.common.nets.architectures import build_head, initial_modules, initialise, input_shape
+from rootstock.common.nets.architectures import build_head, image_form, initial_modules, initialise
 from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.protocol import Heads
 from rootstock.site_agent import scoring
@@ -181,7 +181,7 @@ def test_batch_norm_statistics_can_be_those_of_the_images_as_they_are(tmp_path: 
     config = TrainingConfig(
         recipe="compatible", epochs=1, compatible=CompatibleConfig(batch_norm="re-estimated")
     )
-    data = load(digits_lab.digits(0), "0", input_shape(spec), batch_size=32, warn=digits_lab.fail)
+    data = load(digits_lab.digits(0), "0", image_form(spec), batch_size=32, warn=digits_lab.fail)
     start = Teacher(*initial_modules(spec, [digits_lab.TASK], 0))
     recipe = CompatibleRecipe(config, digits_lab.CPU, frozen)
     teacher = recipe.train(start, TrainingRun(data, tmp_path))

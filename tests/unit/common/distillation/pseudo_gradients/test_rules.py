@@ -16,8 +16,10 @@ from rootstock.common.distillation.pseudo_gradients.adjoint import (
     relu_maps,
 )
 from rootstock.common.errors import TransplantError
+from rootstock.common.nets.architectures import build_head
 from rootstock.common.nets.branches import PaddedShortcut, SkipFusion
 from rootstock.common.nets.declaration import sequence
+from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.common.nets.vgg import Fcn
 from tests.oracles.double_backward import linearised, slow_gradient
 
@@ -271,3 +273,20 @@ def test_what_cannot_stand_there_is_refused(
 def test_layers_refuse_what_they_cannot_do() -> None:
     with pytest.raises(TransplantError, match="cannot take 3 channels to 2"):
         PaddedShortcut(3, 2, 1)
+
+
+def test_efficientnet_s_blocks() -> None:
+    spec = ArchitectureSpec(name="efficientnet-lite0", split="block11", settings={"input_size": 64})
+    g = build_head(spec, 2)
+    agrees_with_autograd(nn.Sequential(*list(g.children())[:2]), 112, 4, 4)
+    assert output_shape(g, (112, 4, 4)) == (2,)
+
+
+@pytest.mark.parametrize("padding", [(1, 2, 1, 2), (0, 1, 3, 0), (0, 0, 0, 0)])
+def test_zeros_around_a_map(padding: tuple[int, int, int, int]) -> None:
+    agrees_with_autograd(nn.Sequential(nn.ZeroPad2d(padding), nn.Conv2d(2, 3, 3, 2)), 2, 6, 8)
+
+
+def test_zeros_that_cut_are_refused() -> None:
+    with pytest.raises(TransplantError, match=r"layer '0' pads by .*: it cuts the map"):
+        output_shape(nn.Sequential(nn.ZeroPad2d((-1, 0, 0, 0))), (2, 6, 8))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from rootstock.common.errors import ConfigurationError, DataError, NotFoundError
 from rootstock.common.images import normalise
+from rootstock.common.nets.spec import ImageForm
 from rootstock.coordinator.net.compose import compose
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data import load as lab
@@ -97,7 +98,7 @@ def test_pictures_are_fed_exactly_as_a_lab_feeds_them(
                 turned = image.rotate(20 * place + 10 * number, expand=True)
                 turned.save(folder / side / f"{side}{place}.png")
     config = DataConfig(kind="image-folder", path=folder)
-    data = lab.load(config, "cat", (3, 32, 32), batch_size=1, warn=print)
+    data = lab.load(config, "cat", ImageForm((3, 32, 32)), batch_size=1, warn=print)
     net = compose(grown.tree, grown.store, "cat", "classification")
     lab_logits = net(normalise(data.validation.images_NCHW)).flatten().tolist()
     paths = [folder / key for key in data.validation.keys]

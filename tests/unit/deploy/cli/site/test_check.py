@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from rootstock.common.nets.spec import ImageForm
 from rootstock.deploy.cli.main import main
 from rootstock.site_agent.config import DataConfig
 from rootstock.site_agent.data.load import load
@@ -170,7 +171,7 @@ def test_a_state_folder_that_cannot_be_written(check: Check) -> None:
 
 def test_the_agent_reads_what_the_check_says(check: Check) -> None:
     config = DataConfig(kind="image-folder", path=check.images)
-    data = load(config, "cat", (3, 64, 64), batch_size=4, warn=digits_lab.fail)
+    data = load(config, "cat", ImageForm((3, 64, 64)), batch_size=4, warn=digits_lab.fail)
     classes = {each["name"]: each for each in check.report()["classes"]}
     for part, read in data.parts().items():
         assert (classes["cat"][part], classes["dog"][part]) == read.counts()
