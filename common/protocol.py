@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from rootstock.common.documents import Document
 from rootstock.common.nets.spec import ArchitectureSpec, Name, TaskSpec
-from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.manifest import BlobEntry, Digest
 
 PROTOCOL_MINIMUM = 1
 PROTOCOL_MAXIMUM = 1
@@ -17,11 +17,6 @@ PROTOCOL_MAXIMUM = 1
 
 NO_LABEL = 255
 """A pixel without a label in a mask, which is uint8: 1 the category, 0 the rest."""
-
-PIXEL_MEAN = 0.5
-PIXEL_STD = 0.25
-"""The same everywhere, whatever the images: x ← (x/255 − mean) / std. Category modules that were
-fed alike can be joined to one task module."""
 
 
 def receipt_bytes(manifest_digest: str, subject: str, received_at: str) -> bytes:
@@ -65,6 +60,21 @@ class Limits(Document):
     """Bytes a chunk. 1 MiB amortises a message's cost and stays under gRPC's 4 MiB default cap."""
 
 
+class PublishedStart(Document):
+    """Where a plan's initial weights are from, if they were published and not drawn."""
+
+    source: Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+    licence: Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+    """As its source states it, or the coordinator's operator."""
+    digest: Digest
+    """SHA-256 of the file that they were read from."""
+    left_out: tuple[Annotated[str, Field(max_length=200)], ...] = Field(max_length=4096)
+    """The file's tensors that have no place in the net."""
+    drawn: tuple[Annotated[str, Field(max_length=200)], ...] = Field(max_length=4096)
+    """The net's tensors that are not in the file and begin as drawn, a task module's as
+    task/name."""
+
+
 class Plan(Document):
     """Published by the coordinator, addressed by its digest."""
 
@@ -75,6 +85,8 @@ class Plan(Document):
     initial_task_modules: dict[Name, BlobEntry]
     """Common initial weights make the units of independent teachers correspond (METHODS 1g)."""
     limits: Limits = Limits()
+    start: PublishedStart | None = Field(default=None, exclude_if=lambda start: start is None)
+    """None: drawn. Not written then: plans from before keep their digests."""
 
     def task(self, name: str) -> TaskSpec | None:
         """Return the task of that name, or None."""

@@ -76,7 +76,13 @@ class PlanConfig(Document):
     architecture: ArchitectureSpec
     tasks: tuple[TaskSpec, ...] = (TaskSpec(name="classification"),)
     seed: int = Field(default=0, ge=0)
-    """Seed of the common initial weights."""
+    """Seed of the common initial weights, or of what published ones lack: a last layer."""
+    start: str = Field(default="seed", max_length=4096)
+    """Where the common initial weights are from: "seed" draws them, "file:PATH" (safetensors, or a
+    state dict of torch's), "package:NAME" of an installed package, "torchvision:WEIGHTS" (for
+    example torchvision:ResNet18_Weights.IMAGENET1K_V1). Read once, when the plan is made."""
+    licence: str | None = Field(default=None, max_length=200)
+    """Of the published weights, where their source does not say it."""
     heads: Literal["none", "founder"] = "none"
     """Auxiliary heads that labs with recipe `compatible` train below: "founder" publishes the
     founding net's task modules as soon as all of the plan's tasks are there. By hand, at any time:

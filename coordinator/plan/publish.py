@@ -11,6 +11,7 @@ from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.protocol import Plan
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.jobs.checkpoint import put_tensors
+from rootstock.coordinator.plan.start import start_from
 
 
 def publish_plan(config: CoordinatorConfig, store: BlobStore, path: Path) -> Plan:
@@ -38,6 +39,13 @@ def publish_plan(config: CoordinatorConfig, store: BlobStore, path: Path) -> Pla
     category_module, task_modules = initial_modules(
         config.plan.architecture, config.plan.tasks, config.plan.seed
     )
+    start = start_from(
+        config.plan.start,
+        config.plan.licence,
+        config.plan.architecture,
+        category_module,
+        task_modules,
+    )
     plan = Plan(
         net=config.net,
         architecture=config.plan.architecture,
@@ -47,6 +55,7 @@ def publish_plan(config: CoordinatorConfig, store: BlobStore, path: Path) -> Pla
             name: put_tensors(store, module.state_dict()) for name, module in task_modules.items()
         },
         limits=config.plan.limits,
+        start=start,
     )
     store.put_bytes(plan.canonical())
     write_bytes(path, plan.canonical())
