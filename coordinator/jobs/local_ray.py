@@ -18,7 +18,7 @@ import ray
 
 from rootstock.common.errors import ConfigurationError, UnreachableError
 from rootstock.coordinator.config import JobsConfig
-from rootstock.coordinator.jobs.temporary import FOLDER_PREFIX, temporary_folder
+from rootstock.coordinator.jobs.temporary import FOLDER_PREFIX, marked, temporary_folder
 
 OBJECT_STORE_BYTES = 100 << 20
 """Weights go through the artifact store, only JSON through Ray; its default is 30% of memory."""
@@ -111,7 +111,8 @@ class LocalRay:
         # Ray's workers would run at nice 15: beside labs on one machine, merges then starve.
         os.environ.setdefault("RAY_worker_niceness", "0")
         # Ray opens what it makes to everyone, its own folder too; none gets past the one around it.
-        folder = self._resources.enter_context(temporary_folder()) / "r"
+        own = self._resources.enter_context(temporary_folder())
+        folder = own / "r"
         if len(str(folder) + _SOCKETS) > MAX_SOCKET_PATH:
             self._resources.close()
             raise ConfigurationError(
@@ -124,7 +125,10 @@ class LocalRay:
         constants = ray._private.ray_constants
         constants.ENABLE_RAY_CLUSTER = False
         self._resources.callback(setattr, constants, "ENABLE_RAY_CLUSTER", True)
-        with chdir(folder):  # Ray has its workers look for modules in the current folder first
+        with (
+            marked(own),
+            chdir(folder),
+        ):  # Ray has its workers look for modules in the current folder first
             ray.init(
                 "local",
                 num_cpus=self._config.local_cpus,

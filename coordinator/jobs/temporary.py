@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,8 +21,11 @@ from rootstock.common.files import storage_errors
 
 FOLDER_PREFIX = "rootstock-ray-"
 
+MARK = "ROOTSTOCK_RAY_FOLDER"
+"""Variable in the environment of processes that write to a folder, with its path."""
+
 ENDING_SECONDS = 5.0
-"""How long Ray's workers, which end when they find their raylet gone, may write files anew."""
+"""How long processes that were killed may take to end."""
 
 _LOCK = "lock"
 
@@ -46,7 +50,7 @@ def temporary_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        _delete(folder, ENDING_SECONDS)
+        _delete(folder)
         os.close(handle)
         remove_stale(parent)  # of those before it, what was still written to as this one started
 
@@ -62,28 +66,53 @@ def remove_stale(parent: Path) -> None:
             os.close(handle)
 
 
-def _delete(folder: Path, seconds: float = 0.0) -> None:
-    """Delete a folder, its lock last: while that is there, it is found again.
+@contextmanager
+def marked(folder: Path) -> Iterator[None]:
+    """Mark the processes that are started meanwhile, and theirs, as writing to a folder."""
+    os.environ[MARK] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[MARK]
 
-    What is written to it meanwhile is deleted, too, for so many seconds.
+
+def _delete(folder: Path) -> None:
+    """End the processes that write to a folder and delete it, its lock last.
+
+    A worker of Ray that has just been started makes the whole folder anew. While the lock is
+    there, what cannot be deleted is found again.
     """
-    until = time.monotonic() + seconds
+    until = time.monotonic() + ENDING_SECONDS
     while True:
+        writers = _kill_marked(folder)
         for path in folder.glob("*"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name != _LOCK:
                 path.unlink(missing_ok=True)
         lock = folder / _LOCK
-        with suppress(OSError):  # not empty: written to once more
-            lock.unlink()
-            folder.rmdir()
-            return
-        with suppress(OSError):
-            lock.touch(0o600)
+        if not writers:
+            with suppress(OSError):  # not empty
+                lock.unlink()
+                folder.rmdir()
+                return
+            with suppress(OSError):
+                lock.touch(0o600)
         if time.monotonic() >= until:
             return
         time.sleep(0.05)
+
+
+def _kill_marked(folder: Path) -> bool:
+    """Kill the processes that are marked as writing to a folder; return whether there are any."""
+    mark = f"{MARK}={folder}\0".encode()
+    found = False
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # has ended, or is another user's
+            if mark in (process / "environ").read_bytes():
+                found = True
+                os.kill(int(process.name), signal.SIGKILL)
+    return found
 
 
 def _locked(folder: Path, *, make: bool) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -44,40 +45,44 @@ def test_only_the_folder_of_a_process_that_has_ended_is_deleted(parent: Path) ->
 WRITER = """
 import sys, time
 from pathlib import Path
-folder, until = Path(sys.argv[1]), time.monotonic() + float(sys.argv[2])
-while time.monotonic() < until:
-    for number in range(200):
-        (folder / "session").mkdir(exist_ok=True)
-        (folder / "session" / f"{number}").touch()
-        if number == 100:
-            print(flush=True)
+session = Path(sys.argv[1]) / "r" / "session"
+print(flush=True)
+while True:
+    session.mkdir(parents=True, exist_ok=True)  # the whole folder anew, as Ray's workers do
+    time.sleep(0.001)
+"""
+HOLDER_OF_A_WRITER = f"""
+import subprocess, sys, time
+from rootstock.coordinator.jobs.temporary import marked, temporary_folder
+with temporary_folder() as folder:
+    with marked(folder):
+        words = [sys.executable, "-c", {WRITER!r}, str(folder)]
+        writer = subprocess.Popen(words, stdout=subprocess.PIPE)
+    writer.stdout.readline()
+    print(folder, flush=True)
+    sys.stdin.readline()
 """
 
 
-def _written_to(folder: Path, seconds: float) -> subprocess.Popen[str]:
-    """Start a process that writes to a folder, as a raylet does that has not ended yet."""
-    words = [sys.executable, "-c", WRITER, str(folder), str(seconds)]
-    writer = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert writer.stdout is not None
-    writer.stdout.readline()
-    return writer
-
-
-def test_a_folder_that_is_still_written_to_goes_once_its_writer_has_ended(parent: Path) -> None:
-    with temporary_folder() as folder:
-        writer = _written_to(folder, 1.0)
-    assert list(parent.iterdir()) == []
-    writer.communicate()
-    assert list(parent.iterdir()) == []
-
-
-def test_a_stale_folder_that_is_still_written_to_goes_later(parent: Path) -> None:
-    stale = parent / f"{FOLDER_PREFIX}stale"
-    stale.mkdir()
-    (stale / "lock").touch()
-    writer = _written_to(stale, 1.0)
-    with temporary_folder():
-        writer.communicate()
+@pytest.mark.parametrize("killed", [True, False])
+def test_who_writes_to_a_folder_ends_with_it(parent: Path, *, killed: bool) -> None:
+    words = [sys.executable, "-c", HOLDER_OF_A_WRITER]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        folder = Path(holder.stdout.readline().strip())
+        if killed:
+            holder.kill()
+            holder.wait()
+            time.sleep(0.05)
+            assert (folder / "r" / "session").is_dir()
+        else:
+            holder.communicate("end")
+    if killed:
+        with temporary_folder() as ours:
+            assert list(parent.iterdir()) == [ours]
+    time.sleep(0.1)
     assert list(parent.iterdir()) == []
 
 
