@@ -21,6 +21,7 @@ from rootstock.common.nets.spec import (
     Shape,
     TaskSpec,
 )
+from rootstock.common.protocol import PublishedStart
 from rootstock.common.weights.manifest import BlobEntry, Digest
 
 MAX_CARD_BYTES = 1 << 20
@@ -97,6 +98,8 @@ class NetCard(ModuleCard, extra="forbid"):
     """The net gives scale · y + bias. It is in the file, too, unless it is 1 · y + 0."""
     error: float | None
     """Percent on the owning lab's private validation data, calibrated."""
+    start: PublishedStart | None = Field(default=None, exclude_if=lambda start: start is None)
+    """The published weights that the category module's training began with, if it did."""
     digests: dict[str, Digest]
     """SHA-256 of the net and of the blobs that went in, by role."""
     parity: Parity | None = None

@@ -82,11 +82,17 @@ def _made_of(card: NetCard, file: str) -> str:
             f"{spec.kernel}×{spec.kernel}"
         )
     scaled = card.calibration
+    began = card.start
     rows = [
         ("category module", _category_module(card.category_architecture)),
         ("adapter", adapter),
         ("task module", _architecture(card.task_architecture, "above")),
         ("calibration", f"output = {scaled.scale:g} · y + {scaled.bias:g}"),
+        *(
+            [("began with", f"published weights, {began.source}; licence: {began.licence}")]
+            if began is not None
+            else []
+        ),
         (f"`{file}`", f"{card.blob.size} bytes, SHA-256 `{card.blob.digest}`"),
         *(
             (role.replace("_", " ") + ", SHA-256", f"`{digest}`")

@@ -24,13 +24,21 @@ from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import ImageForm, Shape
 from rootstock.common.nets.tree_documents import tree_digest
+from rootstock.common.protocol import Plan, PublishedStart
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.card import CardPreprocessing, NetCard, NetSource, Parity, card_path
-from rootstock.common.weights.manifest import BlobEntry
+from rootstock.common.weights.manifest import (
+    MAX_MANIFEST_BYTES,
+    BlobEntry,
+    TeacherManifest,
+    parse_manifest,
+)
 from rootstock.coordinator.export.card_text import card_text, text_path
 from rootstock.coordinator.export.formats import Format, format_of
 from rootstock.coordinator.export.tracing import Convert, Run, converted, opened, torch_program
 from rootstock.coordinator.net.compose import compose, task_of
+
+MAX_PLAN_BYTES = 1 << 24
 
 EXAMPLES = 2
 """Images that a net is traced with: torch takes 1 for a constant."""
@@ -84,6 +92,7 @@ def export_composed(
         adapter=None if edge.adapter is None else edge.adapter.spec,
         calibration=edge.calibration,
         error=edge.error,
+        start=_start(store, module.submission),
         digests=digests,
         weights=chosen.name,
         blob=blob,
@@ -93,6 +102,19 @@ def export_composed(
     write_bytes(card_path(out), card.model_dump_json(indent=2).encode() + b"\n")
     write_bytes(text_path(out), card_text(card, out.name).encode())
     return card
+
+
+def _start(store: BlobStore, submission: str) -> PublishedStart | None:
+    """Return the published weights that a teacher net's plan began with; None if they were drawn.
+
+    None, too, where the store has not kept its manifest or the plan.
+    """
+    if not store.has(submission):
+        return None
+    manifest = parse_manifest(store.read_bytes(submission, MAX_MANIFEST_BYTES))
+    if not isinstance(manifest, TeacherManifest) or not store.has(manifest.plan):
+        return None
+    return Plan.parse(store.read_bytes(manifest.plan, MAX_PLAN_BYTES), what="the plan").start
 
 
 def _written(
