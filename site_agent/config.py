@@ -247,6 +247,13 @@ class TrainingConfig(Document):
     extractor: ArchitectureSpec | None = Field(default=None, exclude_if=lambda spec: spec is None)
     """What the category module is, if not of the plan's architecture; task modules are the plan's
     in any case. Its map must be as large as the plan's, its width is projected to the plan's."""
+    frozen: Name | None = Field(default=None, exclude_if=lambda layer: layer is None)
+    """The category module's layers up to this one, it included, stay as the plan's start has them:
+    a lab with few images learns the rest. Not written without: runs from before keep their
+    names."""
+    frozen_statistics: bool = Field(default=False, exclude_if=lambda frozen: not frozen)
+    """Whether BatchNorm's running statistics stay as the plan's start has them, everywhere: a start
+    that was trained on a million images knows them better than a few batches do."""
     epochs: int = Field(default=30, ge=1, le=100_000)
     batch_size: int = Field(default=32, ge=2, le=65_536)
     optimiser: Literal["adamw", "sgd"] = "adamw"
@@ -262,6 +269,11 @@ class TrainingConfig(Document):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         self.chosen.require(self)
+        if self.recipe in ("l2t", "nettailor") and (self.frozen or self.frozen_statistics):
+            raise ValueError(
+                f"recipe '{self.recipe}' trains all layers; take training.frozen and "
+                "training.frozen_statistics out, or choose recipe 'supervised' or 'compatible'"
+            )
         return self
 
     @property

@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rootstock.common.distillation.problem import logits
+from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.training import descend
 from rootstock.site_agent.config import TrainingConfig
@@ -43,11 +44,14 @@ class SupervisedRecipe:
         """Train on `run.data.training`."""
         modules = start.modules()
         train_shape(modules, self.device)
+        still = self._still(start)
         optimiser = self._optimiser(start)
 
         def step(indices: Tensor, generator: torch.Generator) -> float:
             for module in modules.values():
                 module.train()
+            for layer in still:
+                layer.eval()
             batch = batch_of(run.data, indices, self.config.augment, generator)
             f = start.category_module
             features_NCHW = f(batch.x_NCHW.to(self.device, memory_format=torch.channels_last))
@@ -58,6 +62,29 @@ class SupervisedRecipe:
         fit(self.config, run, modules, {OPTIMISER: optimiser}, step)
         ship_shape(modules)
         return start
+
+    def _still(self, net: Teacher) -> list[nn.Module]:
+        """Return the layers that stay as they are; those below `frozen` need no gradient."""
+        config = self.config
+        layers = dict(net.category_module.named_children())
+        still: list[nn.Module] = []
+        if config.frozen is not None:
+            if config.frozen not in layers:
+                raise ConfigurationError(
+                    f"training.frozen = '{config.frozen}' is no layer of the category module; "
+                    f"give one of {', '.join(layers)}"
+                )
+            still = list(layers.values())[: list(layers).index(config.frozen) + 1]
+            for layer in still:
+                layer.requires_grad_(False)
+        if config.frozen_statistics:
+            still += [
+                layer
+                for module in net.modules().values()
+                for layer in module.modules()
+                if isinstance(layer, nn.BatchNorm2d)
+            ]
+        return still
 
     def _losses(
         self,
@@ -71,7 +98,8 @@ class SupervisedRecipe:
 
     def _optimiser(self, teacher: Teacher) -> torch.optim.Optimizer:
         config = self.config
-        parameters = [p for module in teacher.modules().values() for p in module.parameters()]
+        every = [p for module in teacher.modules().values() for p in module.parameters()]
+        parameters = [p for p in every if p.requires_grad]
         if config.optimiser == "sgd":
             return torch.optim.SGD(
                 parameters,

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rootstock.common.errors import StorageError
+from rootstock.common.errors import ConfigurationError, StorageError
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.site_agent import scoring
 from rootstock.site_agent.data.images import balanced_order
 from rootstock.site_agent.recipes.fit import CHECKPOINT, schedule
@@ -121,3 +123,33 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
     assert rates[0] == pytest.approx(0.2)
     assert max(rates) == 1.0
     assert rates[100] == pytest.approx(0.0)
+
+
+def test_frozen_layers_and_statistics_stay_as_the_start_has_them(tmp_path: Path) -> None:
+    changes = {"frozen": "block1_1", "frozen_statistics": True, "epochs": 1}
+    config = CONFIG.model_copy(update=changes)
+    spec = ArchitectureSpec(
+        name="small-resnet", split="block2_1", settings={"blocks": 1, "width": 4}
+    )
+    f, task_modules = initial_modules(spec, [TaskSpec(name="classification")], seed=0)
+    start = Teacher(f, task_modules)
+    before = weights(start)
+    before = {key: value.clone() for key, value in before.items()}
+    data = digits_lab.data(0)
+    run = TrainingRun(data, tmp_path)
+    after = weights(SupervisedRecipe(config, torch.device("cpu")).train(start, run))
+    changed = {key for key in after if not torch.equal(after[key], before[key])}
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert not [key for key in changed if key.endswith(statistics)]
+    assert not [
+        key
+        for key in changed
+        if key.startswith(("category/conv1", "category/bn1", "category/block1_1"))
+    ]
+    assert [key for key in changed if "block2_1.conv1" in key]
+
+
+def test_an_unknown_frozen_layer_is_named(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"frozen": "block9"})
+    with pytest.raises(ConfigurationError, match=r"'block9' is no layer.*give one of conv1"):
+        train(tmp_path, config)
