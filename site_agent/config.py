@@ -274,6 +274,17 @@ class TrainingConfig(Document):
                 f"recipe '{self.recipe}' trains all layers; take training.frozen and "
                 "training.frozen_statistics out, or choose recipe 'supervised' or 'compatible'"
             )
+        if self.frozen is not None and self.extractor is not None:
+            raise ValueError(
+                f"training.frozen = '{self.frozen}' keeps what the plan's start has, and an "
+                "extractor begins with weights that are drawn; take one of the two out"
+            )
+        re_estimates = self.recipe == "compatible" and self.compatible.batch_norm == "re-estimated"
+        if re_estimates and (self.frozen or self.frozen_statistics):
+            raise ValueError(
+                "compatible.batch_norm = 're-estimated' sets all of BatchNorm's statistics anew; "
+                "take it out, or training.frozen and training.frozen_statistics"
+            )
         return self
 
     @property

@@ -72,12 +72,19 @@ def take_published(
                     f"'{name}' of {spec.described()} has {tuple(state[name].shape)}; give weights "
                     "of this architecture and these settings"
                 )
+            if given.is_floating_point() != state[name].is_floating_point():
+                raise SchemaError(
+                    f"the published tensor '{of_file}' is {given.dtype}, '{name}' of "
+                    f"{spec.described()} is {state[name].dtype}; give weights that are not "
+                    "quantised"
+                )
+            given = given.to(state[name].dtype)
             if not bool(torch.isfinite(given).all()):
                 raise SchemaError(
-                    f"the published tensor '{of_file}' holds numbers that are not finite; "
-                    "fetch the file again"
+                    f"the published tensor '{of_file}' holds numbers that are not finite as "
+                    f"{given.dtype}; fetch the file again"
                 )
-            state[name] = given.to(state[name].dtype)
+            state[name] = given
             used.add(of_file)
         drawn += sorted(f"{part.label}{name}" for name in missing)
         filled[part.module] = state

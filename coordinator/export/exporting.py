@@ -105,14 +105,17 @@ def export_composed(
 
 
 def _start(store: BlobStore, submission: str) -> PublishedStart | None:
-    """Return the published weights that a teacher net's plan began with; None if they were drawn.
+    """Return the published weights that a category module began with; None if it did with none.
 
-    None, too, where the store has not kept its manifest or the plan.
+    An f of another architecture is drawn, a tailored one is its lab's own. None, too, where the
+    store has not kept its manifest or the plan.
     """
     if not store.has(submission):
         return None
     manifest = parse_manifest(store.read_bytes(submission, MAX_MANIFEST_BYTES))
     if not isinstance(manifest, TeacherManifest) or not store.has(manifest.plan):
+        return None
+    if manifest.architecture.extractor is not None or manifest.recipe.name == "nettailor":
         return None
     return Plan.parse(store.read_bytes(manifest.plan, MAX_PLAN_BYTES), what="the plan").start
 

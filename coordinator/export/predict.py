@@ -18,7 +18,7 @@ from rootstock.common.artifacts.store import BlobStore
 from rootstock.common.errors import DataError, NotFoundError
 from rootstock.common.image_files.decoding import GreyRange
 from rootstock.common.image_files.reading import OPTION, ImageReader
-from rootstock.common.images import centre_square, normalise, pixels
+from rootstock.common.images import central_part, centre_square, normalise, pixels
 from rootstock.common.nets.architectures import image_form
 from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.graph import NetTree
@@ -140,6 +140,8 @@ class Predictor:
         """Keep of a picture what is needed, not its tens of millions of pixels."""
         square = centre_square(self.reader.read(path, str(path)))
         inputs = {form: pixels(square, form) for form in self._distinct}
+        if self.segments:  # what the labels are of
+            square = central_part(square, self._forms[self.categories[0]].preprocessing.crop)
         if square.width > SHOWN_SIDE:
             square = square.resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BILINEAR)
         return _Picture(path, inputs, square)

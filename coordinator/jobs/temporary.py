@@ -85,11 +85,14 @@ def _delete(folder: Path) -> None:
     until = time.monotonic() + ENDING_SECONDS
     while True:
         writers = _kill_marked(folder)
+        if not writers and not folder.exists():
+            return
         for path in folder.glob("*"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name != _LOCK:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
         lock = folder / _LOCK
         if not writers:
             with suppress(OSError):  # not empty

@@ -11,7 +11,7 @@ from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.protocol import Plan
 from rootstock.coordinator.config import CoordinatorConfig
 from rootstock.coordinator.jobs.checkpoint import put_tensors
-from rootstock.coordinator.plan.start import start_from
+from rootstock.coordinator.plan.start import require_same_start, start_from
 
 
 def publish_plan(config: CoordinatorConfig, store: BlobStore, path: Path) -> Plan:
@@ -30,6 +30,7 @@ def publish_plan(config: CoordinatorConfig, store: BlobStore, path: Path) -> Pla
                 "back net, plan.architecture, plan.tasks and plan.limits, or begin a new net in "
                 "another state folder"
             )
+        require_same_start(config.plan.start, plan.start, path)
         if not store.has(plan.content_digest()):
             raise StorageError(
                 f"artifacts: the store lacks the plan that labs have seen ({path}); mount its "

@@ -19,14 +19,26 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.config import expand
-from rootstock.common.errors import ConfigurationError, SchemaError
+from rootstock.common.errors import ConfigurationError, ConflictError, SchemaError
 from rootstock.common.nets.published import take_published
 from rootstock.common.nets.spec import ArchitectureSpec, Preprocessing
 from rootstock.common.protocol import PublishedStart
+from rootstock.common.text import plain
 
 SEED = "seed"
 _FILES = (".safetensors", ".pth", ".pt")
 _UNKNOWN = "not stated"
+_LONGEST_NAME = 180
+_MOST_LEFT_OUT = 4096
+_NO_WEIGHTS = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    BadZipFile,
+    ValueError,
+    LookupError,
+)
+"""What torch raises where a file is none of weights, or holds more than tensors."""
 _KEY = "plan.start"
 
 
@@ -65,13 +77,34 @@ def start_from(
         taken = take_published(spec, category_module, task_modules, published)
     except SchemaError as error:
         raise SchemaError(f'{_KEY} = "{start}": {error}') from error
+    if len(taken.left_out) > _MOST_LEFT_OUT:
+        raise SchemaError(
+            f'{_KEY} = "{start}": holds {len(taken.left_out)} tensors that have no place in '
+            f"{spec.described()}; give weights of this architecture alone"
+        )
     return PublishedStart(
-        source=start if kind != "file" else f"file:{source.path.name}",
-        licence=licence or source.licence,
+        source=_source_of(start),
+        licence=plain(licence or source.licence)[:_LONGEST_NAME],
         digest=digest,
-        left_out=taken.left_out,
+        left_out=tuple(plain(name)[:_LONGEST_NAME] for name in taken.left_out),
         drawn=taken.drawn,
     )
+
+
+def require_same_start(start: str, seen: PublishedStart | None, path: Path) -> None:
+    """Refuse another start than the one of a plan that labs have seen (ConflictError)."""
+    had = SEED if seen is None else seen.source
+    if _source_of(start) != had:
+        raise ConflictError(
+            f'{path}: labs have seen a plan that starts from "{had}", and {_KEY} is "{start}"; put '
+            "it back, or begin a new net in another state folder"
+        )
+
+
+def _source_of(start: str) -> str:
+    """Return what a plan says of a start: of a file its name, and not where it lies."""
+    kind, colon, name = start.partition(":")
+    return f"file:{plain(Path(name).name)[-_LONGEST_NAME:]}" if kind == "file" and colon else start
 
 
 def _of_file(name: str, _: ArchitectureSpec) -> _Source:
@@ -132,8 +165,9 @@ def _of_torchvision(name: str, spec: ArchitectureSpec) -> _Source:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(weights.url, str(path), progress=False)
-        except (URLError, OSError) as error:
+            prefix = path.stem.rpartition("-")[2]  # torchvision's names end in digits of the hash
+            torch.hub.download_url_to_file(weights.url, str(path), prefix, progress=False)
+        except (URLError, OSError, RuntimeError) as error:
             raise ConfigurationError(
                 f'{_KEY} = "torchvision:{name}": {weights.url} cannot be fetched ({error}); put '
                 f"that file at {path}, or give it as file:PATH"
@@ -143,8 +177,14 @@ def _of_torchvision(name: str, spec: ArchitectureSpec) -> _Source:
 
 def _require_units(name: str, asked: object, given: Preprocessing) -> None:
     """Refuse a plan whose images are in other units than published weights were trained on."""
-    mean, std = (tuple(map(float, getattr(asked, key))) for key in ("mean", "std"))
-    if (given.mean, given.std) != (mean, std):
+    found = [getattr(asked, key, None) for key in ("mean", "std")]
+    if None in found:
+        raise ConfigurationError(
+            f"{_KEY}: {name} say nothing of the images that they were trained on; give weights of "
+            "a classifier"
+        )
+    mean, std = (tuple(map(float, each)) for each in found if each is not None)
+    if (given.mean, given.std, given.colours) != (mean, std, "rgb"):
         raise ConfigurationError(
             f"{_KEY}: {name} were trained on images with mean {list(mean)} and std {list(std)}; "
             f"set plan.architecture.preprocessing = {{ mean = {list(mean)}, std = {list(std)} }}"
@@ -165,7 +205,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
             raise SchemaError(f"{path}: is no safetensors file ({error})") from error
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, ValueError) as error:
+    except _NO_WEIGHTS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SchemaError(
             f"{path}: holds more than tensors, or is no file of weights ({reason}); save the net's "

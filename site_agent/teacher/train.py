@@ -17,7 +17,7 @@ from rootstock.common.nets.architectures import (
     initialise,
     input_shape,
 )
-from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.spec import ArchitectureSpec, Preprocessing
 from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import Recipe as RecipeEntry
@@ -181,7 +181,9 @@ def initial_teacher(lab: Lab) -> Teacher:
 def extractor_of(config: SiteConfig, plan: Plan) -> ArchitectureSpec | None:
     """Return what f is, if it is not of the plan's architecture, and make sure that it fits."""
     extractor = config.training.extractor
-    if extractor is None or extractor == plan.architecture:
+    own = plan.architecture
+    # An extractor says nothing of images, which are read as the plan says.
+    if extractor in (None, own, own.model_copy(update={"preprocessing": Preprocessing()})):
         return None
     try:
         input_shape(plan.architecture.model_copy(update={"extractor": extractor}))

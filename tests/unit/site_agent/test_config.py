@@ -130,3 +130,25 @@ def test_a_manifest_lists_the_settings_of_the_recipe_and_no_path(
     prefixes = {key.partition(".")[0] for key in settings if "." in key} - {"augment"}
     assert prefixes == {key.partition(".")[0] for key in own}
     assert not any("safetensors" in str(value) for value in settings.values())
+
+
+@pytest.mark.parametrize(
+    ("training", "says"),
+    [
+        (L2T, "recipe 'l2t' trains all layers; take training.frozen"),
+        (
+            "[training]\nrecipe = 'compatible'\n"
+            "[training.compatible]\nbatch_norm = 're-estimated'\n",
+            "sets all of BatchNorm's statistics anew",
+        ),
+        (
+            "[training]\n[training.extractor]\nname = 'small-resnet'\nsplit = 'block1_1'\n",
+            "an extractor begins with weights that are drawn",
+        ),
+    ],
+)
+def test_what_is_frozen_is_the_plan_s_start(tmp_path: Path, training: str, says: str) -> None:
+    first, rest = training.split("[training]\n", 1)
+    text = f"{first}[training]\nfrozen = 'block1'\n{rest}".removesuffix("[training]\n")
+    with pytest.raises(ConfigurationError, match=says):
+        read(tmp_path, GOOD + text)

@@ -78,3 +78,9 @@ def test_card_and_text_say_where_it_began_and_how_images_are_read(tmp_path: Path
     program = export_composed(tree, store, "cat", TASK.name, tmp_path / "cat.pt2")
     assert program.parity is not None
     assert program.parity.random_difference < 1e-4
+    # A tailored f is its lab's own, whatever the plan began with.
+    tailored = manifest.model_copy(update={"recipe": Recipe(name="nettailor")})
+    own = ours.model_copy(update={"submission": store.put_bytes(tailored.canonical())})
+    tree = NetTree(architecture=spec, tasks=(TASK,)).with_category("cat", own)
+    tree = tree.with_task(TASK.name, head).with_edge(Edge(category="cat", task=TASK.name))
+    assert export_composed(tree, store, "cat", TASK.name, out).start is None

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rootstock.common.artifacts.local import LocalStore
-from rootstock.common.errors import ConfigurationError, RootstockError, SchemaError
+from rootstock.common.errors import ConfigurationError, ConflictError, RootstockError, SchemaError
 from rootstock.common.nets.architectures import build_category_module, build_task_module
 from rootstock.common.nets.spec import ArchitectureSpec, Preprocessing, TaskSpec
 from rootstock.common.protocol import Plan
@@ -81,6 +81,12 @@ def test_labs_get_the_published_weights(tmp_path: Path, ending: str) -> None:
     assert plan_of(tmp_path, f"file:{path}")[0] == plan
 
 
+def test_labs_have_seen_one_start_and_no_other(tmp_path: Path) -> None:
+    plan_of(tmp_path, "seed")
+    with pytest.raises(ConflictError, match=r'starts from "seed", and plan\.start is "package:x"'):
+        plan_of(tmp_path, "package:x")
+
+
 def test_a_plan_that_draws_says_nothing_of_a_start(tmp_path: Path) -> None:
     plan, _ = plan_of(tmp_path, "seed")
     assert plan.start is None
@@ -110,6 +116,14 @@ def _other_shape(weights: dict[str, Tensor]) -> None:
     weights["layer1.0.conv1.weight"] = torch.zeros(64, 64, 1, 1)
 
 
+def _quantised(weights: dict[str, Tensor]) -> None:
+    weights["conv1.weight"] = torch.zeros(64, 3, 7, 7, dtype=torch.int8)
+
+
+def _too_large(weights: dict[str, Tensor]) -> None:
+    weights["bn1.bias"] = torch.full((64,), 1e300, dtype=torch.float64)
+
+
 def _not_finite(weights: dict[str, Tensor]) -> None:
     weights["conv1.weight"][0, 0, 0, 0] = torch.inf
 
@@ -122,6 +136,8 @@ def _not_finite(weights: dict[str, Tensor]) -> None:
             _other_shape,
             r"'layer1\.0\.conv1\.weight' has shape \(64, 64, 1, 1\), 'block1_1.*64, 3, 3",
         ),
+        (_quantised, r"'conv1\.weight' is torch\.int8, 'conv1\.weight' of .* is torch\.float32"),
+        (_too_large, r"'bn1\.bias' holds numbers that are not finite as torch\.float32"),
         (_not_finite, r"'conv1\.weight' holds numbers that are not finite"),
     ],
 )
@@ -203,6 +219,14 @@ def test_torchvision_s_weights_want_their_units(
     start = "torchvision:ResNet18_Weights.IMAGENET1K_V1"
     with pytest.raises(ConfigurationError, match=r"preprocessing = \{ mean = \[0\.485,"):
         plan_of(tmp_path, start)
+    turned = RESNET.model_copy(
+        update={"preprocessing": PREPROCESSING.model_copy(update={"colours": "bgr"})}
+    )
+    with pytest.raises(ConfigurationError, match="were trained on images with mean"):
+        plan_of(tmp_path, start, turned)
+    detector = "torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1"
+    with pytest.raises(ConfigurationError, match="say nothing of the images"):
+        plan_of(tmp_path, detector)
     spec = RESNET.model_copy(update={"preprocessing": PREPROCESSING})
     # Where nothing can be fetched, what the message says to do is enough.
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
