@@ -50,6 +50,10 @@ def _printable(text: str) -> str:
     return text
 
 
+MAX_PLAN_BYTES = 1 << 24
+"""Of a plan that is read from a file or a store."""
+
+
 class Limits(Document):
     """Caps on what a lab may send; the coordinator applies the same ones."""
 

@@ -99,6 +99,15 @@ class RecipeConfig(Document):
         """Raise ValueError for settings of `training` that the recipe cannot work with."""
 
 
+def _trains_all(training: TrainingConfig) -> None:
+    """Refuse frozen layers: the recipe has none."""
+    if training.freezes:
+        raise ValueError(
+            f"recipe '{training.recipe}' trains all layers; take training.frozen and "
+            "training.frozen_statistics out, or choose recipe 'supervised' or 'compatible'"
+        )
+
+
 class CompatibleConfig(RecipeConfig):
     """Recipe `compatible`: what frozen heads that the coordinator publishes add to training."""
 
@@ -112,6 +121,14 @@ class CompatibleConfig(RecipeConfig):
     training images as they are, with the final weights."""
     wait_seconds: float = Field(default=5.0, gt=0, le=3600)
     """Pause between looks for heads while the coordinator publishes none."""
+
+    def require(self, training: TrainingConfig) -> None:
+        """Frozen statistics cannot be re-estimated."""
+        if self.batch_norm == "re-estimated" and training.freezes:
+            raise ValueError(
+                "compatible.batch_norm = 're-estimated' sets all of BatchNorm's statistics anew; "
+                "take it out, or training.frozen and training.frozen_statistics"
+            )
 
 
 class L2tSource(Document):
@@ -175,6 +192,7 @@ class L2tConfig(RecipeConfig):
 
     def require(self, training: TrainingConfig) -> None:
         """Look-ahead is by steps of SGD, and there must be something to learn from."""
+        _trains_all(training)
         if training.optimiser != "sgd":
             raise ValueError(
                 "recipe 'l2t' looks ahead by steps of SGD; set optimiser = \"sgd\" and a "
@@ -225,6 +243,7 @@ class NettailorConfig(RecipeConfig):
 
     def require(self, training: TrainingConfig) -> None:
         """There must be a backbone, and no other extractor."""
+        _trains_all(training)
         if self.backbone is None:
             raise ValueError(
                 "recipe 'nettailor' needs [training.nettailor.backbone], a file of trained weights "
@@ -269,23 +288,17 @@ class TrainingConfig(Document):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         self.chosen.require(self)
-        if self.recipe in ("l2t", "nettailor") and (self.frozen or self.frozen_statistics):
-            raise ValueError(
-                f"recipe '{self.recipe}' trains all layers; take training.frozen and "
-                "training.frozen_statistics out, or choose recipe 'supervised' or 'compatible'"
-            )
         if self.frozen is not None and self.extractor is not None:
             raise ValueError(
                 f"training.frozen = '{self.frozen}' keeps what the plan's start has, and an "
                 "extractor begins with weights that are drawn; take one of the two out"
             )
-        re_estimates = self.recipe == "compatible" and self.compatible.batch_norm == "re-estimated"
-        if re_estimates and (self.frozen or self.frozen_statistics):
-            raise ValueError(
-                "compatible.batch_norm = 're-estimated' sets all of BatchNorm's statistics anew; "
-                "take it out, or training.frozen and training.frozen_statistics"
-            )
         return self
+
+    @property
+    def freezes(self) -> bool:
+        """Whether anything stays as the plan's start has it."""
+        return self.frozen is not None or self.frozen_statistics
 
     @property
     def _tables(self) -> dict[str, RecipeConfig]:

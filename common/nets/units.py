@@ -17,7 +17,8 @@ NAME = "units"
 class Units(nn.Module):
     """From the standard units to (value / 255 − mean) / std, the channels in the net's order.
 
-    It has nothing to learn and no tensors in a file: the specification says it all.
+    It has nothing to learn and no tensors in a file: the specification says it all, and
+    `require_units` that it is for so many channels.
     """
 
     scale_C11: Tensor
@@ -25,7 +26,6 @@ class Units(nn.Module):
 
     def __init__(self, preprocessing: Preprocessing, channels: int) -> None:
         super().__init__()
-        require_units(preprocessing, channels)
         mean_C11, std_C11 = (
             torch.tensor(values).expand(channels).reshape(channels, 1, 1)
             for values in (preprocessing.mean, preprocessing.std)

@@ -81,7 +81,7 @@ class Vgg16(Segmenting):
     @classmethod
     def own_name(cls, published: str) -> str:
         """Translate torchvision's names, which number all layers."""
-        return renamed(published, _published())
+        return renamed(published, _PUBLISHED)
 
     def segmentation_layers(self, split: str, outputs: int) -> Sequence[Layer]:
         """Return FCN-8s's layers above the split, its maps aligned instead of cropped."""
@@ -97,6 +97,9 @@ def _published() -> list[tuple[str, str]]:
             place += 2  # its ReLU
         place += 1  # the pooling
     return names
+
+
+_PUBLISHED = _published()
 
 
 @dataclass(frozen=True)

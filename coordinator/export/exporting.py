@@ -24,7 +24,7 @@ from rootstock.common.nets.composed import ComposedNet
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import ImageForm, Shape
 from rootstock.common.nets.tree_documents import tree_digest
-from rootstock.common.protocol import Plan, PublishedStart
+from rootstock.common.protocol import MAX_PLAN_BYTES, Plan, PublishedStart
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.card import CardPreprocessing, NetCard, NetSource, Parity, card_path
 from rootstock.common.weights.manifest import (
@@ -37,8 +37,6 @@ from rootstock.coordinator.export.card_text import card_text, text_path
 from rootstock.coordinator.export.formats import Format, format_of
 from rootstock.coordinator.export.tracing import Convert, Run, converted, opened, torch_program
 from rootstock.coordinator.net.compose import compose, task_of
-
-MAX_PLAN_BYTES = 1 << 24
 
 EXAMPLES = 2
 """Images that a net is traced with: torch takes 1 for a constant."""

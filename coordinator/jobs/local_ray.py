@@ -125,10 +125,8 @@ class LocalRay:
         constants = ray._private.ray_constants
         constants.ENABLE_RAY_CLUSTER = False
         self._resources.callback(setattr, constants, "ENABLE_RAY_CLUSTER", True)
-        with (
-            marked(own),
-            chdir(folder),
-        ):  # Ray has its workers look for modules in the current folder first
+        # Ray has its workers look for modules in the current folder first.
+        with marked(own), chdir(folder):
             ray.init(
                 "local",
                 num_cpus=self._config.local_cpus,

@@ -15,6 +15,8 @@ from pathlib import Path
 from urllib.error import URLError
 from zipfile import BadZipFile
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -196,12 +198,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
-            return load_file(path), digest
-        except SafetensorError as error:
+            return safetensors.torch.load_file(path), digest
+        except safetensors.SafetensorError as error:
             raise SchemaError(f"{path}: is no safetensors file ({error})") from error
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)

@@ -15,7 +15,7 @@ from rootstock.common.files import read_capped, write_bytes
 from rootstock.common.image_files.findings import Finding, FindingKind, printable
 from rootstock.common.nets.architectures import image_form
 from rootstock.common.nets.spec import ImageForm, Preprocessing
-from rootstock.common.protocol import Plan
+from rootstock.common.protocol import MAX_PLAN_BYTES, Plan
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.data.checks import grey_levels
 from rootstock.site_agent.data.former_images import read_again
@@ -25,8 +25,6 @@ from rootstock.site_agent.data.record import read_record, record_path
 from rootstock.site_agent.data.sides import Loaded
 from rootstock.site_agent.lab import needs_masks, tasks_of
 from rootstock.site_agent.teacher.train import require_trainable
-
-_MAX_PLAN_BYTES = 1 << 24
 
 
 class ClassCounts(Document):
@@ -72,7 +70,7 @@ def known_plan(state: Path) -> Plan | None:
     path = _plan_path(state)
     if not path.exists():
         return None
-    return Plan.parse(read_capped(path, _MAX_PLAN_BYTES, what="plan"), what=str(path))
+    return Plan.parse(read_capped(path, MAX_PLAN_BYTES, what="plan"), what=str(path))
 
 
 def check_data(config: SiteConfig, size: int) -> DataReport:
