@@ -21,13 +21,14 @@ from rootstock.common.errors import SchemaError
 from rootstock.common.nets import units
 from rootstock.common.nets.declaration import Architecture, Layer, Segmenting, sequence
 from rootstock.common.nets.efficientnet import EfficientNetLite0
+from rootstock.common.nets.fcn import SCORES
 from rootstock.common.nets.mobilenet import MobileNetV2
 from rootstock.common.nets.resnet import ResNet18, ResNet34, ResNet50, SmallResNet, WideResNet
 from rootstock.common.nets.spec import ArchitectureSpec, ImageForm, Preprocessing, Shape, TaskSpec
 from rootstock.common.nets.tailored.resnet import NAME as TAILORED
 from rootstock.common.nets.tailored.resnet import TailoredResNet
 from rootstock.common.nets.units import Units, needs_units, require_units
-from rootstock.common.nets.vgg import SCORES, SmallVgg, Vgg16
+from rootstock.common.nets.vgg import SmallVgg, Vgg16
 
 _OUTPUTS = 1
 """Outputs y of a task module: one logit, for an image or for every pixel."""

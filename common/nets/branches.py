@@ -35,6 +35,10 @@ class PaddedShortcut(nn.Module):
         return F.pad(thinned, (0, 0, 0, 0, self.before, after))
 
 
+DEEP = "deep"
+"""What `SkipFusion` calls its deep branch, in the names of its tensors."""
+
+
 class SkipFusion(nn.Module):
     """Sum of a deep branch, which goes down and comes back up, and of a shallow one.
 

@@ -13,7 +13,8 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from rootstock.common.nets.declaration import Architecture, Layer, renamed
+from rootstock.common.nets.declaration import Layer, renamed
+from rootstock.common.nets.fcn import PooledSegmenting
 
 _STAGES = (
     (1, 16, 1, 1, 3),
@@ -58,7 +59,7 @@ class MobileBlock(nn.Module):
         return x_NCHW + out if self.use_res_connect else out
 
 
-class EfficientNetLite0(Architecture):
+class EfficientNetLite0(PooledSegmenting):
     """EfficientNet-Lite0, to be split at any block.
 
     Its blocks end without a ReLU, so x = f(I) may be negative. Strided convolutions pad as the

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from rootstock.common.nets.declaration import Architecture, Layer, renamed
+from rootstock.common.nets.declaration import Layer, renamed
+from rootstock.common.nets.fcn import PooledSegmenting
 
 _STAGES = (
     (1, 16, 1, 1),
@@ -25,7 +26,7 @@ _STAGES = (
 _BLOCKS = sum(blocks for _, _, blocks, _ in _STAGES)
 
 
-class MobileNetV2(Architecture):
+class MobileNetV2(PooledSegmenting):
     """MobileNetV2, layer by layer as torchvision's `mobilenet_v2`, to be split at any block.
 
     Its blocks end without a ReLU, so x = f(I) may be negative.

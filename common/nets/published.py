@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.architectures import own_name
+from rootstock.common.nets.branches import DEEP
 from rootstock.common.nets.spec import ArchitectureSpec
 
 _COUNT = "num_batches_tracked"
@@ -106,7 +107,7 @@ class _Part(NamedTuple):
 
     def published(self, name: str) -> str:
         """Return the name of a tensor where the net is one chain, not branches in branches."""
-        return ".".join(name.split(".")[-2:]) if self.segments else name
+        return name.rpartition(f"{DEEP}.")[2] if self.segments else name
 
     def may_lack(self, name: str) -> bool:
         return self.segments or name.rpartition(".")[0] == self.own

@@ -13,7 +13,8 @@ from pydantic import Field
 from torch import nn
 
 from rootstock.common.nets.branches import PaddedShortcut
-from rootstock.common.nets.declaration import Architecture, Layer, renamed
+from rootstock.common.nets.declaration import Layer, renamed
+from rootstock.common.nets.fcn import PooledSegmenting
 
 _MAX_BLOCKS = 9
 """Blocks a stage: 9 is ResNet-56."""
@@ -28,7 +29,7 @@ def _places(blocks: Sequence[int]) -> tuple[str, ...]:
     )
 
 
-class SmallResNet(Architecture):
+class SmallResNet(PooledSegmenting):
     """A ResNet for 32 to 96 pixels, of 6n + 2 layers: ResNet-20 with 3 blocks, ResNet-56 with 9.
 
     He et al., 2016, section 4.2: a 3×3 stem, three stages of n basic blocks.
@@ -51,7 +52,7 @@ class SmallResNet(Architecture):
         ]
 
 
-class WideResNet(Architecture):
+class WideResNet(PooledSegmenting):
     """A Wide ResNet for 32 to 96 pixels, of 6n + 4 convolutions: WRN-28 with 4 blocks.
 
     Zagoruyko and Komodakis, 2016, section 2: a stem of 16 channels and three stages of n basic
@@ -75,7 +76,7 @@ class WideResNet(Architecture):
         ]
 
 
-class _ImageNetResNet(Architecture):
+class _ImageNetResNet(PooledSegmenting):
     """What torchvision's ResNets have in common: a strided stem, a pooling, four stages."""
 
     input_size: int = Field(default=224, ge=32, le=512, multiple_of=32)

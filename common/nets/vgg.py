@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import nn
 
 from rootstock.common.nets.branches import SkipFusion
 from rootstock.common.nets.declaration import Layer, Segmenting, renamed, sequence
-
-SCORES = ("score_fr", "skip")
-"""Names of the convolutions that score the classes: no ReLU follows them."""
+from rootstock.common.nets.fcn import upsampling
 
 _VGG16_WIDTHS = [[64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3]
 
@@ -131,7 +128,7 @@ class Fcn:
         """
         pool = int(split.removeprefix("pool"))
         factor = 2 ** max(pool, len(self.widths) - 2)
-        return [*self._scores(pool), (f"upscore{factor}", lambda: self._upsampling(factor))]
+        return [*self._scores(pool), (f"upscore{factor}", lambda: upsampling(self.outputs, factor))]
 
     def _scores(self, pool: int) -> list[Layer]:
         """Return what scores the classes from a pool on, at the next fused pool's size."""
@@ -142,7 +139,7 @@ class Fcn:
         above = [*vgg_block(pool + 1, channels, self.widths[pool]), *self._scores(pool + 1)]
         if from_top > 2:
             return above
-        above.append((f"upscore{2**from_top}", lambda: self._upsampling(2)))
+        above.append((f"upscore{2**from_top}", lambda: upsampling(self.outputs, 2)))
 
         def fused() -> nn.Module:
             return SkipFusion(sequence(above), nn.Conv2d(channels, self.outputs, 1))
@@ -161,19 +158,6 @@ class Fcn:
             channels, kernel = width, 1
         layers.append(("score_fr", lambda: nn.Conv2d(channels, self.outputs, 1)))
         return layers
-
-    def _upsampling(self, factor: int) -> nn.ConvTranspose2d:
-        """Upsample by a factor, bilinearly, each class by itself."""
-        kernel = 2 * factor
-        layer = nn.ConvTranspose2d(
-            self.outputs, self.outputs, kernel, stride=factor, padding=factor // 2, bias=False
-        )
-        ramp_K = 1 - (torch.arange(kernel) + 0.5 - factor).abs() / factor
-        with torch.no_grad():
-            layer.weight.zero_()
-            for channel in range(self.outputs):
-                layer.weight[channel, channel] = ramp_K[:, None] * ramp_K
-        return layer
 
 
 def vgg_block(

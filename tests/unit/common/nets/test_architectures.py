@@ -12,7 +12,9 @@ from rootstock.common.nets.architectures import (
     initial_modules,
     input_shape,
 )
-from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.nets.branches import DEEP
+from rootstock.common.nets.fcn import SCORES
+from rootstock.common.nets.spec import ArchitectureSpec, Setting, TaskSpec
 from tests.support.layers import weight
 
 TASK = TaskSpec(name="classification")
@@ -143,11 +145,53 @@ def test_vgg16_segments_as_fcn8s(split: str) -> None:
         assert {name: shape for name, shape in shapes.items() if ".weight" in name} == FCN8S
 
 
+@pytest.mark.parametrize(
+    ("name", "split", "settings", "own"),
+    [
+        ("efficientnet-lite0", "block9", {"input_size": 64}, "block10 block11 fuse16 upscore16"),
+        ("efficientnet-lite0", "block13", {"input_size": 64}, "block14 block15 block16 head"),
+        ("mobilenetv2", "block2", {"input_size": 32, "output_stride": 8}, "block3 fuse1"),
+        ("small-resnet", "block1_1", {"blocks": 2}, "block1_2 fuse1"),
+        ("resnet50", "block2_3", {"input_size": 64}, "block2_4 fuse8 upscore8"),
+    ],
+)
+def test_a_net_that_pools_at_its_end_segments(
+    name: str, split: str, settings: dict[str, Setting], own: str
+) -> None:
+    """Scores of every size of map are fused; the layers are those of the classification."""
+    spec = ArchitectureSpec(name=name, split=split, settings=settings)
+    task_module = build_task_module(spec, SEGMENTATION)
+    assert names(task_module)[: len(own.split())] == own.split()
+    features = build_category_module(spec).eval()(torch.zeros(2, *input_shape(spec)))
+    y = task_module.eval()(features)
+    assert y.shape == (2, 1, *input_shape(spec)[1:])
+    chain = {key for key in build_task_module(spec, TASK).state_dict() if not key.startswith("fc")}
+    assert chain == {
+        key.rpartition(f"{DEEP}.")[2]
+        for key in task_module.state_dict()
+        if not any(own in key for own in (*SCORES, "upscore"))
+    }
+
+
+def test_its_names_do_not_change_with_the_images_size() -> None:
+    spec = ArchitectureSpec(name="efficientnet-lite0", split="block5")
+    with torch.device("meta"):
+        states = [
+            build_task_module(
+                spec.model_copy(update={"settings": {"input_size": size}}), SEGMENTATION
+            ).state_dict()
+            for size in (64, 128, 224)
+        ]
+    shapes = [{key: value.shape for key, value in state.items()} for state in states]
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
 def test_an_architecture_without_a_segmentation_says_which_have_one() -> None:
-    spec = ArchitectureSpec(name="small-resnet", split="block1_1")
+    settings: dict[str, Setting] = {"backbone": "small-resnet", "blocks": 1, "paths": "1:0"}
+    spec = ArchitectureSpec(name="tailored-resnet", split="tailored", settings=settings)
     message = (
-        "'small-resnet' has no task module of kind 'binary-segmentation', which task "
-        "'segmentation' asks for; architectures that have one: small-vgg, vgg16"
+        "'tailored-resnet' has no task module of kind 'binary-segmentation', which task "
+        "'segmentation' asks for; architectures that have one: small-vgg, vgg16, small-resnet"
     )
     with pytest.raises(SchemaError, match=message):
         build_task_module(spec, SEGMENTATION)

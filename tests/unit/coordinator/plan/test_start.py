@@ -108,6 +108,19 @@ def test_a_net_that_segments_begins_with_the_layers_that_it_shares(tmp_path: Pat
     assert drawn == {"classification/fc8", "score_fr", "skip", "upscore2", "upscore4", UPSCORE}
 
 
+def test_so_does_a_net_that_segments_with_blocks(tmp_path: Path) -> None:
+    weights, path = published(), tmp_path / "resnet18.pth"
+    torch.save(weights, path)
+    plan, store = plan_of(tmp_path, f"file:{path}", tasks=(CLASSIFICATION, SEGMENTATION))
+    g, entry = build_task_module(RESNET, SEGMENTATION), plan.initial_task_modules["segmentation"]
+    safetensors_io.load_module(g, store.local_path(entry.digest), entry)
+    state = {name.rpartition("deep.")[2]: value for name, value in g.state_dict().items()}
+    assert torch.equal(state["block4_2.conv2.weight"], weights["layer4.1.conv2.weight"])
+    assert plan.start is not None
+    drawn = {name.rpartition(".")[0].rpartition(".")[2] for name in plan.start.drawn}
+    assert drawn == {"classification/fc", "score_fr", "skip", "upscore2", UPSCORE}
+
+
 def _missing(weights: dict[str, Tensor]) -> None:
     del weights["layer2.1.conv1.weight"]
 

@@ -16,10 +16,10 @@ from rootstock.common.distillation.pseudo_gradients.adjoint import (
     relu_maps,
 )
 from rootstock.common.errors import TransplantError
-from rootstock.common.nets.architectures import build_head
+from rootstock.common.nets.architectures import build_head, build_task_module, feature_shape
 from rootstock.common.nets.branches import PaddedShortcut, SkipFusion
 from rootstock.common.nets.declaration import sequence
-from rootstock.common.nets.spec import ArchitectureSpec
+from rootstock.common.nets.spec import ArchitectureSpec, Setting, TaskSpec
 from rootstock.common.nets.vgg import Fcn
 from tests.oracles.double_backward import linearised, slow_gradient
 
@@ -157,6 +157,22 @@ def small_fcn8s() -> nn.Sequential:
 
 def test_fcn8s() -> None:
     agrees_with_autograd(small_fcn8s(), 2, 32, 48)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "settings"),
+    [
+        ("efficientnet-lite0", "block11", {"input_size": 32}),
+        ("mobilenetv2", "block10", {"input_size": 32, "width": 0.25}),
+        ("small-resnet", "block1_1", {"blocks": 1, "width": 4}),
+    ],
+)
+def test_a_net_that_pools_made_fully_convolutional(
+    name: str, split: str, settings: dict[str, Setting]
+) -> None:
+    spec = ArchitectureSpec(name=name, split=split, settings=settings)
+    task = TaskSpec(name="segmentation", kind="binary-segmentation")
+    agrees_with_autograd(build_task_module(spec, task), *feature_shape(spec))
 
 
 def test_fcn8s_starts_bilinear() -> None:
