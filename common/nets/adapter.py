@@ -19,7 +19,8 @@ class Adapter(nn.Module):
     """Reorder → rescale by β → n × (conv + ReLU). The size of the feature map stays as it is.
 
     The convolutions and their ReLUs, `convs`, are named conv1, relu1, conv2, …. The first takes C
-    to M channels, the others M to M; each pads so that height and width stay.
+    to M channels, the others M to M; each pads so that height and width stay. A signed adapter has
+    no ReLU after its last convolution.
     """
 
     permutation: Tensor
@@ -43,7 +44,8 @@ class Adapter(nn.Module):
                     spec.kernel,
                     padding=spec.kernel // 2,
                 )
-                layers[f"relu{place}"] = nn.ReLU()
+                if place < spec.convs or not spec.signed:
+                    layers[f"relu{place}"] = nn.ReLU()
         self.convs = nn.Sequential(layers)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
@@ -55,7 +57,9 @@ class Adapter(nn.Module):
         """Set every convolution to the Dirac kernel and every bias to zero; return the adapter.
 
         Features after a ReLU are not negative, so Dirac convolutions pass them on unchanged
-        (METHODS 1c): h(x) is then the reordered, rescaled x, cut or zero-filled to M channels.
+        (METHODS 1c): h(x) is then the reordered, rescaled x, cut or zero-filled to M channels. So
+        does a signed adapter of one convolution; with more, a ReLU between them cuts what is
+        negative.
         """
         with torch.no_grad():
             for conv in self.convolutions():

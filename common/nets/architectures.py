@@ -75,6 +75,11 @@ def feature_shape(spec: ArchitectureSpec) -> Shape:
     return _map_shape(spec.above())
 
 
+def takes_signed(spec: ArchitectureSpec) -> bool:
+    """Return whether what g takes may be negative: an adapter below it then ends without a ReLU."""
+    return _configured(spec.above()).signed
+
+
 def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
     """Build f: the layers up to and including the split point, named.
 

@@ -51,6 +51,8 @@ class Architecture(Document):
     model_config = ConfigDict(strict=True)
 
     split_points: ClassVar[tuple[str, ...]]
+    signed: ClassVar[bool] = False
+    """Whether x may be negative at the split points, which then do not end in a ReLU."""
     input_size: int
     in_channels: int = Field(default=3, ge=1, le=16)
 

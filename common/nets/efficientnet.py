@@ -67,6 +67,7 @@ class EfficientNetLite0(PooledSegmenting):
     """
 
     split_points: ClassVar[tuple[str, ...]] = tuple(f"block{n}" for n in range(1, _BLOCKS + 1))
+    signed: ClassVar[bool] = True
     input_size: int = Field(default=224, ge=32, le=512, multiple_of=32)
 
     def layers(self, outputs: int) -> Sequence[Layer]:  # noqa: D102

@@ -33,6 +33,7 @@ class MobileNetV2(PooledSegmenting):
     """
 
     split_points: ClassVar[tuple[str, ...]] = tuple(f"block{n}" for n in range(1, _BLOCKS + 1))
+    signed: ClassVar[bool] = True
     input_size: int = Field(default=224, ge=32, le=512, multiple_of=32)
     width: float = Field(default=1.0, ge=0.25, le=2.0)
     """Multiplies all channels."""

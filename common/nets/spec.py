@@ -113,13 +113,17 @@ class TaskSpec(Document):
 class AdapterSpec(Document):
     """The structure of an adapter h: reorder, rescale, n × (conv + ReLU) (paper, section 4).
 
-    The permutation and the scale β are buffers in the adapter's weights.
+    The permutation and the scale β are buffers in the adapter's weights. Where what g_S takes may
+    be negative, as after a linear bottleneck, no ReLU follows the last convolution.
     """
 
     in_channels: int = Field(ge=1, le=8192)
     out_channels: int = Field(ge=1, le=8192)
     convs: int = Field(default=1, ge=1, le=8)
     kernel: Literal[1, 3] = 1
+    signed: bool = Field(default=False, exclude_if=lambda signed: not signed)
+    """Whether h(x) may be negative. Not written where it may not: documents from before keep their
+    digests."""
 
 
 def require_fit(what: str, given: Shape, wanted: Shape, spec: AdapterSpec | None) -> None:

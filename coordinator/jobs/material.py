@@ -24,6 +24,7 @@ from rootstock.common.nets.architectures import (
     build_task_module,
     feature_shape,
     input_shape,
+    takes_signed,
 )
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights import safetensors_io
@@ -135,7 +136,11 @@ def _adapter_spec(job: TransplantJob) -> AdapterSpec:
         )
     settings = job.settings
     return AdapterSpec(
-        in_channels=channels, out_channels=taken, convs=settings.convs, kernel=settings.kernel
+        in_channels=channels,
+        out_channels=taken,
+        convs=settings.convs,
+        kernel=settings.kernel,
+        signed=takes_signed(student),
     )
 
 

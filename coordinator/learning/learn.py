@@ -24,7 +24,12 @@ from rootstock.common.errors import ConflictError, TransplantError
 from rootstock.common.image_files.decoding import GreyRange
 from rootstock.common.image_files.reading import OPTION, ImageReader
 from rootstock.common.nets.adapter import Adapter
-from rootstock.common.nets.architectures import build_category_module, feature_shape, image_form
+from rootstock.common.nets.architectures import (
+    build_category_module,
+    feature_shape,
+    image_form,
+    takes_signed,
+)
 from rootstock.common.nets.graph import NetTree
 from rootstock.common.nets.spec import AdapterSpec, TaskSpec
 from rootstock.common.nets.training import in_batches
@@ -153,13 +158,19 @@ class Learner:
     ) -> AdapterEntry:
         """Learn an adapter by its task loss alone (direct-learn): there is no teacher."""
         _, channels, *size = samples.features_NCHW.shape
-        wanted = feature_shape(self._tree.task_modules[task].architecture)
+        architecture = self._tree.task_modules[task].architecture
+        wanted = feature_shape(architecture)
         if tuple(size) != wanted[1:]:
             raise TransplantError(
                 f"the category module gives maps of {size[0]}×{size[1]}, the task module of "
                 f"'{task}' takes {wanted[1]}×{wanted[2]}; an adapter keeps the size"
             )
-        spec = AdapterSpec(in_channels=channels, out_channels=wanted[0], kernel=3)
+        spec = AdapterSpec(
+            in_channels=channels,
+            out_channels=wanted[0],
+            kernel=3,
+            signed=takes_signed(architecture),
+        )
         adapter = Adapter(spec).identity_start()
         problem = TransplantProblem(g, g, (channels, size[0], size[1]))
         learning = BackDistillation(

@@ -64,3 +64,20 @@ def test_what_is_no_permutation_is_refused(wrong: list[int]) -> None:
     with pytest.raises(TransplantError, match="each of the 3 channels exactly once"):
         adapter.set_permutation(torch.tensor(wrong))
     assert adapter.permutation.tolist() == [0, 1, 2]
+
+
+def test_a_signed_adapter_passes_on_what_is_negative() -> None:
+    """Features after a linear bottleneck are; a ReLU would cut half of them away."""
+    below_zero = features() - 0.5
+    signed = Adapter(AdapterSpec(in_channels=3, out_channels=3, signed=True)).identity_start()
+    assert torch.equal(signed(below_zero), below_zero)
+    assert signed(below_zero).min() < 0
+    plain = Adapter(AdapterSpec(in_channels=3, out_channels=3)).identity_start()
+    assert torch.equal(plain(below_zero), below_zero.clamp_min(0))
+    deep = Adapter(AdapterSpec(in_channels=3, out_channels=3, convs=2, signed=True))
+    assert [name for name, _ in deep.convs.named_children()] == ["conv1", "relu1", "conv2"]
+
+
+def test_adapters_of_before_keep_their_digests() -> None:
+    assert "signed" not in AdapterSpec(in_channels=3, out_channels=3).model_dump(mode="json")
+    assert AdapterSpec.model_validate({"in_channels": 3, "out_channels": 3}).signed is False

@@ -11,6 +11,7 @@ from rootstock.common.nets.architectures import (
     feature_shape,
     initial_modules,
     input_shape,
+    takes_signed,
 )
 from rootstock.common.nets.branches import DEEP
 from rootstock.common.nets.fcn import SCORES
@@ -184,6 +185,31 @@ def test_its_names_do_not_change_with_the_images_size() -> None:
         ]
     shapes = [{key: value.shape for key, value in state.items()} for state in states]
     assert shapes[0] == shapes[1] == shapes[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "settings"),
+    [
+        ("small-vgg", "pool1", {}),
+        ("vgg16", "pool1", {"input_size": 32}),
+        ("small-resnet", "block1_1", {}),
+        ("wide-resnet", "block2_1", {"widen": 2}),
+        ("resnet18", "block2_1", {"input_size": 64}),
+        ("resnet34", "block2_1", {"input_size": 64}),
+        ("resnet50", "block2_1", {"input_size": 64}),
+        ("mobilenetv2", "block4", {"input_size": 32, "output_stride": 8}),
+        ("efficientnet-lite0", "block11", {"input_size": 64}),
+    ],
+)
+def test_it_says_whether_its_features_may_be_negative(
+    name: str, split: str, settings: dict[str, Setting]
+) -> None:
+    spec = ArchitectureSpec(name=name, split=split, settings=settings)
+    f, _ = initial_modules(spec, [TASK], seed=0)
+    images_NCHW = torch.randn(4, *input_shape(spec), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features_NCHW = f.train()(images_NCHW)
+    assert takes_signed(spec) == (float(features_NCHW.min()) < 0)
 
 
 def test_an_architecture_without_a_segmentation_says_which_have_one() -> None:
