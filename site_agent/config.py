@@ -369,6 +369,10 @@ class StatisticsConfig(Document):
     """Mean of every channel of every conv output: biases of zero-sample adapters."""
     channel_variances: bool = True
     """Variance of every channel of every conv output."""
+    feature_moments: bool = Field(default=True, exclude_if=lambda wanted: wanted)
+    """Mean of f(I) at every place, and the covariances of its channels, rows and columns: what
+    features are drawn from where a lab shares no images. Not written where it is on: runs from
+    before keep their names."""
 
 
 class ConsentConfig(Document):

@@ -112,6 +112,8 @@ class DreamSettings(Document):
 class TeachingSettings(Document):
     """Settings of the methods `dream` and `auto`: images for the teacher, and their imitation."""
 
+    drawn: int = Field(default=3000, ge=0, le=1_000_000)
+    """Features drawn from the moments that a lab ships, of `auto`."""
     dream_views: int = Field(default=1400, ge=0, le=1_000_000)
     """Strong views of all dreams together; these and the others are shown besides the images."""
     sample_views: int = Field(default=1400, ge=0, le=1_000_000)

@@ -18,6 +18,7 @@ from rootstock.common.distillation.solvers.closed_form import closed_form
 from rootstock.common.distillation.solvers.matching import matched
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.feature_moments import FeatureMoments
 from rootstock.common.nets.spec import AdapterSpec, Shape
 from rootstock.common.nets.training import in_batches
 
@@ -35,6 +36,8 @@ class Transplant:
     """Channel means of x (C) and of f_S(I) (M), if labs shipped them: biases of the closed form."""
     source: DreamSource | None = None
     """What images can be dreamed from, if the lab shipped its statistics."""
+    moments: FeatureMoments | None = None
+    """What features can be drawn from, if the lab shipped its features' moments."""
     category_module: nn.Sequential | None = None
     """f, and (C, H, W) of the images that it takes: where features of synthetic images come
     from."""

@@ -80,6 +80,14 @@ def takes_signed(spec: ArchitectureSpec) -> bool:
     return _configured(spec.above()).signed
 
 
+def gives_signed(spec: ArchitectureSpec) -> bool:
+    """Return whether x = f(I) may be negative."""
+    projects = (
+        spec.extractor is not None and feature_shape(spec.extractor)[0] != feature_shape(spec)[0]
+    )
+    return projects or _configured(spec.below()).signed
+
+
 def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
     """Build f: the layers up to and including the split point, named.
 

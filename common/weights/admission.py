@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.errors import LimitError, NotFoundError, RefusedError, SchemaError
+from rootstock.common.nets import feature_moments
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import (
     build_category_module,
@@ -25,6 +26,7 @@ from rootstock.common.nets.architectures import (
     input_shape,
     measured_layers,
 )
+from rootstock.common.nets.spec import Shape
 from rootstock.common.protocol import NO_LABEL, Limits, Plan
 from rootstock.common.weights.manifest import (
     BlobEntry,
@@ -135,7 +137,7 @@ def _teacher_parts(manifest: TeacherManifest, plan: Plan) -> Iterator[Part]:
     for name, entry in manifest.task_modules.items():
         yield Part("module", f"task module '{name}'", entry, layout(task_modules[name]))
     if manifest.statistics is not None:
-        known = _statistics_layout(category_module, feature_shape(spec)[0], *task_modules.values())
+        known = _statistics_layout(category_module, feature_shape(spec), *task_modules.values())
         # Each statistic can be switched off: only those that are there are expected.
         listed = {
             name: _perhaps_salted(known[name], tensor.shape)
@@ -154,11 +156,12 @@ def _teacher_parts(manifest: TeacherManifest, plan: Plan) -> Iterator[Part]:
 
 
 def _statistics_layout(
-    category_module: nn.Sequential, channels: int, *task_modules: nn.Module
+    category_module: nn.Sequential, shape: Shape, *task_modules: nn.Module
 ) -> Layout:
     known: Layout = {"feature_norm": ("F32", (1,))}
+    known |= {name: ("F32", each) for name, each in feature_moments.layout(shape).items()}
     for name, layer in measured_layers(category_module, *task_modules).items():
-        count = layer.out_channels if isinstance(layer, nn.Conv2d) else channels
+        count = layer.out_channels if isinstance(layer, nn.Conv2d) else shape[0]
         known |= {f"{statistic}/{name}": ("F32", (count,)) for statistic in ("mean", "variance")}
     return known
 
@@ -166,9 +169,9 @@ def _statistics_layout(
 def _perhaps_salted(
     expected: tuple[str, tuple[int, ...]], given: tuple[int, ...]
 ) -> tuple[str, tuple[int, ...]]:
-    dtype, (count,) = expected
-    salted = salted_shape(count)
-    return (dtype, salted) if given == salted else expected
+    dtype, shape = expected
+    salted = salted_shape(shape[0])
+    return (dtype, salted) if len(shape) == 1 and given == salted else expected
 
 
 # -- checks of the manifest ---------------------------------------------------------------------
@@ -303,9 +306,14 @@ _VARIANCE: _Rule = (
     lambda t: bool((t >= 0).all()),
     "holds a negative number; a variance is 0 or more",
 )
+_COVARIANCE: _Rule = (
+    lambda t: bool((t.diagonal() >= 0).all()),
+    "has a negative number on its diagonal; a variance is 0 or more",
+)
 _VALUES: dict[tuple[str, str], _Rule] = {
     ("module", "running_var"): _VARIANCE,
     ("statistics", "variance"): _VARIANCE,
+    **{("statistics", name): _COVARIANCE for name in feature_moments.COVARIANCES},
     ("statistics", "feature_norm"): (
         lambda t: bool((t > 0).all()),
         "is not above 0; the mean norm of the features of real images is",

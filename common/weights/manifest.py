@@ -86,8 +86,8 @@ class TeacherManifest(Document):
     statistics: BlobEntry | None = None
     """Named statistics, each F32: `feature_norm` (1), E‖f(I)‖_F over training images;
     `mean/<layer>` and `variance/<layer>` (C) of every conv output and of f's output, which is
-    named by f's last layer; each can be switched off. Each has rows of salt below it, but from
-    labs of before: `common.weights.salt`."""
+    named by f's last layer; those of `common.nets.feature_moments`; each can be switched off. Each
+    of one dimension has rows of salt below it, but from labs of before: `common.weights.salt`."""
     measured_task: Name | None = Field(default=None, exclude_if=lambda task: task is None)
     """Which task's layers the statistics hold, beside f's: task modules share their layers' names,
     so one is measured. Manifests without are from before it was written: see `measures`."""

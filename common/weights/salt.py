@@ -23,7 +23,12 @@ def salted_shape(count: int) -> tuple[int, int]:
 
 
 def salted(values_C: Tensor) -> Tensor:
-    """Return a statistic (C) with rows of random numbers in (0, 1] below it, float32."""
+    """Return a statistic (C) with rows of random numbers in (0, 1] below it, float32.
+
+    One of more dimensions has too many numbers to be searched for, and leaves as it is.
+    """
+    if values_C.ndim > 1:
+        return values_C.to(torch.float32)
     rows, count = salted_shape(len(values_C))
     numbers = [(secrets.randbelow(1 << 24) + 1) / (1 << 24) for _ in range((rows - 1) * count)]
     salt = torch.tensor(numbers, dtype=torch.float32).reshape(-1, count)
@@ -31,5 +36,8 @@ def salted(values_C: Tensor) -> Tensor:
 
 
 def unsalted(values: Tensor) -> Tensor:
-    """Return a statistic (C) without its salt, if it has one: labs of before shipped none."""
-    return values[0] if values.ndim == 2 else values
+    """Return a statistic (C) without its salt, if it has one: labs of before shipped none.
+
+    A covariance is as high as wide, and a salted statistic never is.
+    """
+    return values[0] if values.shape == salted_shape(values.shape[-1]) else values

@@ -6,6 +6,7 @@ Shapes: N samples, C channels of x = f(I), M channels that g_S takes, H/W height
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -23,9 +24,11 @@ from rootstock.common.nets.architectures import (
     build_category_module,
     build_task_module,
     feature_shape,
+    gives_signed,
     input_shape,
     takes_signed,
 )
+from rootstock.common.nets.feature_moments import FeatureMoments
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.manifest import BlobEntry
@@ -77,12 +80,18 @@ class Material:
             source = DreamSource(f, g_T, input_shape(teacher), measured)
         except TransplantError as error:  # only methods that dream fail for it
             no_source = str(error)
+        drawable = None
+        with suppress(TransplantError):  # methods do without
+            drawable = FeatureMoments.shipped(
+                ours, feature_shape(teacher), signed=gives_signed(teacher)
+            )
         return cls(
             without_samples=Transplant(
                 TransplantProblem(g_T, g_S, feature_shape(teacher), rescale(ours, theirs)),
                 spec,
                 means=None if mean_C is None or mean_M is None else (mean_C, mean_M),
                 source=source,
+                moments=drawable,
                 category_module=f,
                 image_shape=input_shape(teacher),
             ),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rootstock.common.distillation.auto.images import dead_leaves
 from rootstock.common.errors import LimitError, RefusedError, SchemaError
+from rootstock.common.nets import feature_moments
 from rootstock.common.nets.architectures import measured_layers
 from rootstock.common.nets.spec import Shape
 from rootstock.common.nets.training import watched
@@ -247,6 +248,11 @@ def _statistics_agree(probe: Probed) -> None:
     stated = probe.statistics
     if "feature_norm" in stated:
         _agree("'feature_norm'", float(stated["feature_norm"]), probe.features.leaves_norm)
+    mean, channels = stated.get(feature_moments.MEAN), stated.get(feature_moments.COVARIANCES[0])
+    if mean is not None and channels is not None:
+        square = mean.double().square().mean() + channels.double().diagonal().mean()
+        what = f"'{feature_moments.MEAN}' and '{feature_moments.COVARIANCES[0]}'"
+        _agree(what, float(square.sqrt()), probe.features.leaves_rms)
     for name, output in probe.measured.items():
         mean, variance = stated.get(f"mean/{name}"), stated.get(f"variance/{name}")
         if mean is not None and variance is not None:

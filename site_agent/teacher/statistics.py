@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rootstock.common.images import batches
 from rootstock.common.nets.architectures import measured_layers
+from rootstock.common.nets.feature_moments import MomentSums
 from rootstock.common.nets.training import device_of, watched
 from rootstock.site_agent.config import StatisticsConfig
 from rootstock.site_agent.data.images import ImageSet
@@ -55,20 +56,23 @@ def statistics(
     `variance/<layer>` (C): of every channel of every conv's output before its ReLU, and of
     x = f(I) under the name of f's last layer, over images and pixels, the layer named as in the
     state dict; what a BatchNorm's running statistics would be (METHODS 1d, 1i). Task modules share
-    their layers' names, so only those of `Teacher.measured_task` are measured.
+    their layers' names, so only those of `Teacher.measured_task` are measured. `feature_mean` and
+    three covariances: `common.nets.feature_moments`.
     """
     wants_moments = config.channel_means or config.channel_variances
-    if not wants_moments and not config.feature_norm:
+    if not (wants_moments or config.feature_norm or config.feature_moments):
         return {}
     f, g = teacher.category_module, teacher.task_modules[teacher.measured_task]
     layers = measured_layers(f, g) if wants_moments else {}
     moments = {name: _Moments() for name in layers}
-    norms = 0.0
+    norms, sums = 0.0, MomentSums()
     with watched(layers, lambda name, output_NCHW: moments[name].add(output_NCHW)):
         for x_NCHW in batches(images.images_NCHW, device_of(f), BATCH):
             check(stop)
             features_NCHW = f(x_NCHW)
             norms += float(features_NCHW.flatten(1).to(torch.float64).norm(dim=1).sum())
+            if config.feature_moments:
+                sums.add(features_NCHW)
             if wants_moments:
                 g(features_NCHW)
     named: dict[str, Tensor] = {}
@@ -79,4 +83,6 @@ def statistics(
             named[f"mean/{name}"] = layer_moments.mean()
         if config.channel_variances:
             named[f"variance/{name}"] = layer_moments.variance()
+    if config.feature_moments:
+        named |= sums.moments()
     return {name: value.to(torch.float32) for name, value in named.items()}

@@ -1,11 +1,15 @@
 """Zero or few samples, taught by the teacher on images made for it: methods `dream` and `auto`.
 
-1. `auto` measures the join as it is and at the start (the closed form), on synthetic images and
-   samples, and stops where the teacher can hardly tell the difference.
-2. Else dream images, if the lab shipped its statistics (`common.distillation.auto.dream`).
-3. Gather images: dreams, the samples' own, synthetic ones; let the teacher answer strong views of
-   them, part of which are kept apart to judge by.
-4. Learn: y_S is held to y_T on the views, and the samples' labels have their say as well.
+1. `auto` measures the join as it is and at the start (the closed form), on drawn features,
+   synthetic images and samples, and stops where the teacher can hardly tell the difference.
+2. Else dream images, if the lab shipped its statistics (`common.distillation.auto.dream`); `auto`
+   dreams only where features cannot be drawn (`common.nets.feature_moments`), which costs no step
+   and carries further: on digits (4 onto 0, small-vgg, two seeds) dreams had 12 to 46% error and
+   drawn features 1 to 44%, less in every case, in a third of the time; both together were no
+   better.
+3. Gather features: drawn ones, and those of views of dreams, of the samples' own images and of
+   synthetic ones; let the teacher answer, and keep a part of it apart to judge by.
+4. Learn: y_S is held to y_T on these, and the samples' labels have their say as well.
 5. `auto` keeps what was learned unless the start is closer to the teacher on what was kept apart.
 
 Shapes: N images, C/H/W of an image.
@@ -140,6 +144,12 @@ class AutoLearning(Learning):
                 self._settle()
         return self
 
+    @property
+    def _draws(self) -> bool:
+        """Whether features are drawn."""
+        wanted = self._thrifty and self._settings.teaching.drawn > 0
+        return wanted and self._transplant.moments is not None
+
     def _begun_dream(self) -> Dream | None:
         """Return the dream that comes first; None where `auto` has to do without."""
         if self._transplant.source is None:
@@ -149,6 +159,8 @@ class AutoLearning(Learning):
                 "method 'dream' needs the statistics that a lab ships and its category module; "
                 "ask the lab to switch channel means and variances on"
             )
+        if self._draws:
+            return None
         with suppress(*self._left_out):
             return Dream(self._transplant.source, self._settings.dream)
         return None
@@ -223,11 +235,14 @@ class AutoLearning(Learning):
         return torch.cat([part.to(shown[0]) for part in shown])
 
     def _shown(self, generator: torch.Generator) -> list[Tensor]:
-        """Return f of what needs no dream: samples, views of them, synthetic images."""
+        """Return features that need no dream: of samples, drawn, of views, of synthetic images."""
         transplant, teaching = self._transplant, self._settings.teaching
         f, shape = transplant.category_module, transplant.image_shape
         images_NCHW = transplant.images_NCHW
         shown = [] if transplant.samples is None else [transplant.samples.features_NCHW]
+        if self._draws and transplant.moments is not None:
+            count = min(teaching.drawn, max(1, self._room()))
+            shown.append(transplant.moments.draw(count, generator))
         if f is not None and images_NCHW is not None:
             shown.append(self._views(f, images_NCHW, teaching.sample_views, generator))
         if f is not None and self._thrifty and shape is not None and teaching.synthetic > 0:
@@ -242,9 +257,7 @@ class AutoLearning(Learning):
         count: int,
         generator: torch.Generator,
     ) -> Tensor:
-        # Dreams, samples and synthetic images share the room.
-        each = 4 * torch.Size(self._transplant.problem.feature_shape).numel()
-        room = self._settings.teaching.max_feature_bytes // each // 3
+        room = self._room()
         images_NCHW = images_NCHW[: max(1, room)]
         count = min(count, max(0, room - len(images_NCHW)))
         views_NCHW = strong_views(
@@ -252,6 +265,11 @@ class AutoLearning(Learning):
         )
         together_NCHW = torch.cat((images_NCHW.to(views_NCHW), views_NCHW))
         return in_batches(category_module, together_NCHW.to(device_of(category_module)))
+
+    def _room(self) -> int:
+        """Return how many features of a kind are kept: of samples, synthetic, drawn or dreamed."""
+        each = 4 * torch.Size(self._transplant.problem.feature_shape).numel()
+        return self._settings.teaching.max_feature_bytes // each // 3
 
     def _converged(self, dream: Dream) -> bool:
         with suppress(*self._left_out):

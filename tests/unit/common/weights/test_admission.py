@@ -19,6 +19,7 @@ from rootstock.common.errors import (
     RefusedError,
     SchemaError,
 )
+from rootstock.common.nets import feature_moments
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.architectures import (
     build_category_module,
@@ -244,6 +245,41 @@ def test_statistics_are_salted_or_of_before(submission: Submission) -> None:
         lambda tensors: tensors.update({name: salted(each) for name, each in tensors.items()}),
     )
     submission.admit()
+
+
+def moments(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
+    named = {
+        name: torch.eye(shape[0]) if len(shape) == 2 else torch.randn(shape)
+        for name, shape in feature_moments.layout(feature_shape(ARCHITECTURE)).items()
+    }
+    return named | changes
+
+
+def test_moments_of_the_features_may_come_along(submission: Submission) -> None:
+    submission.change_blob("statistics", lambda tensors: tensors.update(moments()))
+    submission.admit()
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "rule"),
+    [
+        (moments(feature_rows=torch.eye(3)), "^tensors: .*'feature_rows' has shape"),
+        (
+            moments(feature_channels=-torch.eye(feature_shape(ARCHITECTURE)[0])),
+            "^values: .*'feature_channels' has a negative number on its diagonal",
+        ),
+        (
+            moments(feature_mean=torch.full(feature_shape(ARCHITECTURE), torch.nan)),
+            "^finite: .*'feature_mean'",
+        ),
+        ({"feature_depth": torch.eye(2)}, "^tensors: .*'feature_depth' has no place"),
+    ],
+)
+def test_other_moments_are_refused(
+    submission: Submission, spoilt: dict[str, torch.Tensor], rule: str
+) -> None:
+    submission.change_blob("statistics", lambda tensors: tensors.update(spoilt))
+    refused(submission, RefusedError, rule)
 
 
 def test_one_of_the_plans_tasks_is_enough(submission: Submission) -> None:

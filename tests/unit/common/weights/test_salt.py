@@ -34,3 +34,10 @@ def test_the_statistic_comes_back_bit_for_bit(count: int) -> None:
     assert bool((shipped[1:] > 0).all())  # a variance and a norm are
     assert torch.equal(unsalted(shipped), values_C)
     assert torch.equal(unsalted(values_C), values_C)
+
+
+@pytest.mark.parametrize("side", range(1, 12))
+def test_a_covariance_is_not_taken_for_a_salted_statistic(side: int) -> None:
+    covariance_DD = torch.rand(side, side)
+    assert torch.equal(salted(covariance_DD), covariance_DD)
+    assert torch.equal(unsalted(covariance_DD), covariance_DD)

@@ -116,7 +116,10 @@ def test_finite_weights_whose_answers_overflow_are_named(honest: Teacher) -> Non
         check(run(net, {}))
 
 
-@pytest.mark.parametrize(("name", "factor"), [("feature_norm", 0.01), ("mean/conv1_2", 1000.0)])
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [("feature_norm", 0.01), ("mean/conv1_2", 1000.0), ("feature_channels", 1000.0)],
+)
 def test_statistics_of_another_net_are_named(
     honest: Teacher, shipped: dict[str, Tensor], name: str, factor: float
 ) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from rootstock.common.errors import ConfigurationError, DataError
 from rootstock.common.images import normalise
+from rootstock.common.nets import feature_moments
 from rootstock.common.protocol import Limits
 from rootstock.common.weights import safetensors_io
 from rootstock.common.weights.admission import admit
@@ -18,6 +19,8 @@ from rootstock.site_agent.scoring import error_percent
 from rootstock.site_agent.teacher.package import shared_samples
 from rootstock.site_agent.teacher.statistics import statistics
 from tests.support import digits_lab
+
+MOMENTS = {feature_moments.MEAN, *feature_moments.COVARIANCES}
 
 
 def test_the_gate_takes_what_is_built(tmp_path: Path) -> None:
@@ -84,8 +87,13 @@ def test_statistics_are_those_of_each_conv_and_of_the_features(tmp_path: Path) -
         variance_C, mean_C = torch.var_mean(output_NCHW, (0, 2, 3), correction=0)
         assert torch.allclose(named[f"mean/{name}"], mean_C, atol=1e-5)
         assert torch.allclose(named[f"variance/{name}"], variance_C, rtol=1e-4)
+    assert torch.allclose(named["feature_mean"], features_NCHW.mean(0), atol=1e-5)
+    channels_C = named["feature_channels"].diagonal()
+    assert torch.allclose(
+        channels_C, features_NCHW.var(0, correction=0).mean((1, 2)), rtol=1e-4, atol=1e-6
+    )
     assert {name.split("/")[-1] for name in named} == {
-        "feature_norm", "pool1", *(f"conv{b}_{n}" for b in (1, 2, 3) for n in (1, 2)),
+        "feature_norm", "pool1", *MOMENTS, *(f"conv{b}_{n}" for b in (1, 2, 3) for n in (1, 2)),
     }  # fmt: skip
 
 
@@ -95,6 +103,7 @@ def test_statistics_are_those_of_each_conv_and_of_the_features(tmp_path: Path) -
         ("feature_norm", "feature_norm"),
         ("channel_means", "mean"),
         ("channel_variances", "variance"),
+        ("feature_moments", "feature_mean"),
     ],
 )
 def test_each_statistic_can_be_switched_off(tmp_path: Path, off: str, gone: str) -> None:
@@ -102,11 +111,12 @@ def test_each_statistic_can_be_switched_off(tmp_path: Path, off: str, gone: str)
     assert manifest.statistics is not None
     assert manifest.measured_task == "classification"
     kinds = {name.split("/")[0] for name in manifest.statistics.tensors}
-    assert kinds == {"feature_norm", "mean", "variance"} - {gone}
+    kept = {"feature_norm", "mean", "variance", *MOMENTS}
+    assert kinds == kept - (MOMENTS if gone in MOMENTS else {gone})
 
 
 def test_all_statistics_off_means_no_blob(tmp_path: Path) -> None:
-    off = {"feature_norm": False, "channel_means": False, "channel_variances": False}
+    off = dict.fromkeys(StatisticsConfig.model_fields, False)
     manifest = digits_lab.untrained(tmp_path, statistics=off)
     assert manifest.statistics is None
     assert manifest.measured_task is None

@@ -1,5 +1,6 @@
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +17,18 @@ from rootstock.common.distillation.settings import (
     MethodSettings,
     TeachingSettings,
 )
+from rootstock.common.distillation.solvers.learning import Learning
 from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import TransplantError
+from rootstock.common.images import normalise
+from rootstock.common.nets.architectures import feature_shape, input_shape
+from rootstock.common.nets.feature_moments import FeatureMoments, MomentSums
+from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
+from rootstock.site_agent.config import StatisticsConfig
+from rootstock.site_agent.scoring import error_percent
+from rootstock.site_agent.teacher.statistics import statistics
+from tests.support import digits_lab
 from tests.support.dreams import IMAGE, QUICK, category_module, centred_teacher, digits, source
 from tests.support.solver_nets import SHAPE, adapter_spec, features, task_module
 
@@ -37,7 +47,9 @@ def settings(**teaching: float) -> MethodSettings:
     )
 
 
-def given(*, samples: bool = False, dreams: bool = True, same: bool = False) -> Transplant:
+def given(
+    *, samples: bool = False, dreams: bool = True, draws: bool = False, same: bool = False
+) -> Transplant:
     teacher = centred_teacher()
     student = copy.deepcopy(teacher) if same else task_module(2)
     f = category_module()
@@ -50,10 +62,17 @@ def given(*, samples: bool = False, dreams: bool = True, same: bool = False) -> 
         adapter_spec(2),
         few,
         source=source() if dreams else None,
+        moments=moments() if draws else None,
         category_module=f,
         image_shape=IMAGE,
         images_NCHW=images_NCHW,
     )
+
+
+def moments() -> FeatureMoments:
+    sums = MomentSums()
+    sums.add(in_batches(category_module(), digits()))
+    return FeatureMoments.shipped(sums.moments(), SHAPE, signed=False)
 
 
 @pytest.mark.parametrize("method", ["dream", "auto"])
@@ -79,6 +98,52 @@ def test_the_student_comes_to_say_what_the_teacher_says(method: str) -> None:
     assert answers.distance(run.adapter, student_task) < 0.5
     y_S_N = student_task(run.adapter(shown_NCHW)).flatten()
     assert float(((y_S_N > 0) == (answers.y_T_NO.flatten() > 0)).float().mean()) > 0.9
+
+
+def test_drawn_features_carry_further_than_synthetic_images(tmp_path: Path) -> None:
+    """No sample and no dream: y_S is held to y_T on what the moments say, and real images follow."""
+    founder, teacher = (digits_lab.teacher(d, tmp_path / str(d)) for d in (0, 3))
+    f, shape = teacher.category_module, feature_shape(digits_lab.SPEC)
+    g_T, g_S = (each.task_modules["classification"] for each in (teacher, founder))
+    data = digits_lab.data(3)
+    named = statistics(teacher, data.training, StatisticsConfig())
+    without = Transplant(
+        TransplantProblem(g_T, g_S, shape),
+        AdapterSpec(in_channels=shape[0], out_channels=shape[0], kernel=3),
+        category_module=f,
+        image_shape=input_shape(digits_lab.SPEC),
+    )
+    drawing = replace(without, moments=FeatureMoments.shipped(named, shape, signed=False))
+    x_NCHW = in_batches(f, normalise(data.validation.images_NCHW))
+    real, labels_N = Answers.to(without.problem, x_NCHW), data.validation.labels_N
+    errors, distances = [], []
+    for transplant in (drawing, without):
+        run = method_named("auto").begin(transplant, MethodSettings(ridge=1.0))
+        assert run.steps == TeachingSettings().steps  # and none of a dream
+        while not run.done:
+            run.step()
+        y_N = in_batches(nn.Sequential(run.adapter, g_S), x_NCHW).flatten()
+        errors.append(error_percent(y_N, labels_N))
+        distances.append(real.distance(run.adapter, g_S))
+    assert errors[0] < 35 < 40 < errors[1]
+    assert distances[0] < 0.9 < 1.0 < distances[1]
+
+
+def test_drawn_features_go_on_bit_for_bit() -> None:
+    def begun() -> Learning:
+        return method_named("auto").begin(given(draws=True, samples=True), settings(drawn=30))
+
+    whole, first, second = begun(), begun(), begun()
+    records = [whole.step() for _ in range(whole.steps)]
+    first.step()
+    second.restore(load(save(first.state())))
+    assert records[1:] == [second.step() for _ in range(whole.steps - 1)]
+
+
+@pytest.mark.parametrize(("method", "drawn"), [("dream", 30), ("auto", 0)])
+def test_features_are_drawn_by_auto_and_where_some_are_wanted(method: str, drawn: int) -> None:
+    run = method_named(method).begin(given(draws=True), settings(drawn=drawn))
+    assert any(name.startswith("dream/") for name in run.state())
 
 
 @pytest.mark.parametrize("method", ["dream", "auto"])
