@@ -101,7 +101,7 @@ def test_the_student_comes_to_say_what_the_teacher_says(method: str) -> None:
 
 
 def test_drawn_features_carry_further_than_synthetic_images(tmp_path: Path) -> None:
-    """No sample and no dream: y_S is held to y_T on what the moments say, and real images follow."""
+    """No sample, no dream: y_S is held to y_T on what the moments say, and real images follow."""
     founder, teacher = (digits_lab.teacher(d, tmp_path / str(d)) for d in (0, 3))
     f, shape = teacher.category_module, feature_shape(digits_lab.SPEC)
     g_T, g_S = (each.task_modules["classification"] for each in (teacher, founder))
