@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
@@ -20,20 +18,6 @@ from rootstock.common.files import READ_BYTES, storage_errors, sync_folder
 SYNC_BYTES = 16 << 20
 """Bytes between flushes to the disk: what a power cut can cost, and the page cache in use."""
 
-
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-_M_ARENA_MAX = -8
-
-LARGEST_BUFFER_BYTES = 8 << 20
-"""Twice gRPC's message cap: a message's buffers are reused, a tensor's go back to the system."""
-
-KEPT_BYTES = 4 << 20
-"""Free memory at the top of each of the heaps that is not given back."""
-
-HEAPS = 2
-"""Heaps of a process that takes many uploads: what one thread frees, another can use. The default
-is eight for each core, which hold a stream's buffers each."""
 
 Progress = Callable[[int], None]
 """Called with the bytes of a blob that are done, resumed ones included."""
@@ -97,37 +81,6 @@ def _pieces(file: FileIO, spans: Sequence[Span], skip: int, size: int) -> Iterat
             del data  # before the next is allocated
     if parts:
         yield b"".join(parts)
-
-
-@cache
-def keep_chunk_buffers() -> bool:
-    """Tell glibc to reuse the memory of chunks: half of a stream's cost is zeroing fresh pages.
-
-    A chunk is copied several times on its way through gRPC and protobuf. By default each of those
-    buffers of 1 MiB is mapped, zeroed by the kernel page by page, and unmapped: measured, 1.2
-    CPU seconds a GiB on the receiving side, against 0.8 with reuse. Returns whether the C library
-    took it; others than glibc do not, and are only slower.
-    """
-    return _tell_malloc(_M_MMAP_THRESHOLD, LARGEST_BUFFER_BYTES) and _tell_malloc(
-        _M_TRIM_THRESHOLD, KEPT_BYTES
-    )
-
-
-def share_heaps() -> bool:
-    """Tell glibc to have few heaps, before there are threads; return whether it took that.
-
-    Measured with 20 uploads at once: the memory grew by 141 MiB without, by 99 with it, and the
-    rate was the same.
-    """
-    return _tell_malloc(_M_ARENA_MAX, HEAPS)
-
-
-def _tell_malloc(setting: int, value: int) -> bool:
-    try:
-        taken: int = ctypes.CDLL(None).mallopt(setting, value)
-    except (AttributeError, OSError):
-        return False
-    return taken == 1
 
 
 class ChunkReceiver:

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from rootstock.common.errors import UnreachableError
-from rootstock.common.transport.chunks import SYNC_BYTES, Chunk, ChunkReceiver, keep_chunk_buffers
+from rootstock.common.heap import keep_chunk_buffers
+from rootstock.common.transport.chunks import SYNC_BYTES, Chunk, ChunkReceiver
 
 CHUNKS_IN_MEMORY = 8
 """Chunks of all uploads together that are checked, written and hashed, or wait for that: at most

@@ -9,7 +9,8 @@ from typing import Any
 import grpc
 
 from rootstock.common.errors import IntegrityError, RootstockError
-from rootstock.common.transport.chunks import Progress, Span, chunks, keep_chunk_buffers
+from rootstock.common.heap import keep_chunk_buffers
+from rootstock.common.transport.chunks import Progress, Span, chunks
 from rootstock.common.transport.idle import IdleWatch
 from rootstock.common.transport.status import error_from_rpc
 from rootstock.protos.rootstock.federation.v1.federation_pb2 import UploadRequest

@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from rootstock.common.heap import keep_tensors
 from rootstock.coordinator.jobs.model import TransplantJob
 from rootstock.coordinator.jobs.worker import TransplantWorker
 
@@ -27,6 +28,7 @@ class TransplantActor:
         the share of its memory that the process may take.
         """
         torch.set_num_threads(threads)
+        keep_tensors()  # the process has nothing else to do
         device = torch.device("cpu")
         if gpus > 0:
             # Same inputs, same bits: on a GPU only with cuBLAS's fixed workspace and without the

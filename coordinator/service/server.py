@@ -15,8 +15,8 @@ from grpc_reflection.v1alpha import reflection
 
 from rootstock.common.errors import AddressInUseError, ConfigurationError
 from rootstock.common.files import write_bytes
+from rootstock.common.heap import share_heaps
 from rootstock.common.transport.channel import Address, parse_address, server_options
-from rootstock.common.transport.chunks import share_heaps
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.garbage.collector import Collector
 from rootstock.coordinator.history_state import HistoryState

@@ -17,6 +17,7 @@ from rootstock.common.errors import (
 )
 from rootstock.common.failpoints import failpoint
 from rootstock.common.files import storage_errors
+from rootstock.common.heap import tensors_kept
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.text import outward
 from rootstock.common.weights.manifest import AdapterEntry, RefinementManifest
@@ -145,9 +146,10 @@ def _admitted(
 def _answered(lab: AgentLab, question: Question | WitnessQuestion) -> EvaluationReport:
     lab.status.progress("evaluating", message="evaluates candidates")
     try:
-        if isinstance(question, WitnessQuestion):
-            return _witnessed(lab, question)
-        return _report(lab, question)
+        with tensors_kept():
+            if isinstance(question, WitnessQuestion):
+                return _witnessed(lab, question)
+            return _report(lab, question)
     except _REFUSALS as error:
         return _failure(lab, question.request.evaluation_id, error)
 

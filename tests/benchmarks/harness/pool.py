@@ -13,6 +13,8 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from rootstock.common.heap import keep_tensors
+
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
@@ -59,11 +61,14 @@ def _without_result(function: Callable[[Any], object], argument: object) -> None
     function(argument)
 
 
+def _settle() -> None:
+    torch.set_num_threads(1)
+    keep_tensors()
+
+
 @contextmanager
 def workers(count: int, console: Console) -> Iterator[Workers]:
     """Start that many processes, one thread each."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(
-        count, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_settle) as pool:
         yield Workers(pool, console)

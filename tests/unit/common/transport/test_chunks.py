@@ -1,6 +1,5 @@
 import hashlib
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -19,14 +18,7 @@ from rootstock.common.errors import (
     RefusedError,
     SchemaError,
 )
-from rootstock.common.transport.chunks import (
-    SYNC_BYTES,
-    ChunkReceiver,
-    Span,
-    chunks,
-    keep_chunk_buffers,
-    share_heaps,
-)
+from rootstock.common.transport.chunks import SYNC_BYTES, ChunkReceiver, Span, chunks
 from tests.support.small_disk import run_on_disk
 
 DATA = bytes(range(256)) * 40  # 10,240 bytes
@@ -300,8 +292,3 @@ except StorageError as error:
         read_only=True,
     )
     assert "disk/x.part: Read-only file system; mount that disk writable" in said
-
-
-def test_glibc_takes_the_settings() -> None:
-    glibc = platform.libc_ver()[0] == "glibc"
-    assert (keep_chunk_buffers(), share_heaps()) == (glibc, glibc)
