@@ -166,7 +166,9 @@ def solver(
 @app.command()
 def transplant(
     experiment: Annotated[int, typer.Option(min=1, max=4, help="Of the paper.")] = 2,
-    data: Annotated[str, typer.Option(help="cifar10, voc-animals or digits.")] = "cifar10",
+    data: Annotated[
+        str, typer.Option(help="cifar10, voc-animals, voc-pretrained or digits.")
+    ] = "cifar10",
     samples: Annotated[str, typer.Option(help="Numbers of samples, with commas.")] = "",
     methods: Annotated[str, typer.Option(help="Names, with commas.")] = "",
     categories: Annotated[str, typer.Option(help="Names, with commas.")] = "",
@@ -174,7 +176,9 @@ def transplant(
     quick: Annotated[
         bool, typer.Option("--quick", help="Under a minute: 2 categories, 1 seed.")
     ] = False,
-    split: Annotated[str, typer.Option(help="f ends with this layer.")] = "pool2",
+    split: Annotated[
+        str, typer.Option(help="f ends with this layer; where the data set's own nets split.")
+    ] = "",
     root: Root = ROOT,
     cache: Cache = CACHE,
     workers: WorkersOfCores = None,

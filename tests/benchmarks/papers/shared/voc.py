@@ -25,6 +25,8 @@ SIDE = 32
 """Pixels."""
 CONTEXT = 0.1
 """Margin around an animal's box, as a share of its longer side."""
+PHOTOGRAPH, AROUND = 160, 0.2
+"""Side and margin of `photographs`."""
 RANDOM_PER_IMAGE = 2
 _MAX_ANIMAL = 0.1
 """Share of a random square that animals may cover."""
@@ -62,6 +64,25 @@ def crops(root: Path, part: str) -> tuple[Tensor, Tensor]:
     return stacked, torch.tensor(classes)
 
 
+def photographs(root: Path, part: str) -> tuple[Tensor, Tensor]:
+    """Return images (N, 3, S, S) uint8 of one animal each, and which: an index into ANIMALS.
+
+    Larger than `crops`', cut as a lab's agent does, and there is no random one.
+    """
+    images: list[np.ndarray] = []
+    classes: list[int] = []
+    values = [VOC_CLASSES.index(name) for name in ANIMALS]
+    for _, image, mask_HW in pictures(root, part):
+        present = [value for value in values if (mask_HW == value).any()]
+        if len(present) == 1:
+            box = squares.bounding_box(mask_HW == present[0])
+            square = squares.square_around(image.convert("RGB"), box, AROUND)
+            images.append(_pixels(square, PHOTOGRAPH))
+            classes.append(values.index(present[0]))
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    return stacked, torch.tensor(classes)
+
+
 def _square_around(picture: Image.Image, box: squares.Box) -> Image.Image:
     """Cut a square that ends where the picture does: padding would tell animals from the rest."""
     left, top, right, bottom = box
@@ -87,5 +108,5 @@ def _random_squares(picture: Image.Image, animal_HW: np.ndarray, name: str) -> l
     return found
 
 
-def _pixels(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+def _pixels(picture: Image.Image, side: int = SIDE) -> np.ndarray:
+    return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))

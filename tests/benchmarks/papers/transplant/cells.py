@@ -34,7 +34,7 @@ from rootstock.common.nets.training import in_batches
 from rootstock.site_agent.scoring import error_percent
 from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.papers.shared import datasets
-from tests.benchmarks.papers.shared.datasets import SPLIT, Lab
+from tests.benchmarks.papers.shared.datasets import PRETRAINED, Lab
 from tests.benchmarks.papers.transplant import teachers
 from tests.benchmarks.papers.transplant.material import Judged, Material, between, features
 
@@ -62,7 +62,8 @@ class Setup:
     data: str
     samples: tuple[int, ...]
     methods: tuple[str, ...]
-    split: str = SPLIT
+    split: str = ""
+    """"" is where the data set's own nets split."""
     quick: bool = False
 
 
@@ -161,7 +162,7 @@ def space(cell: Cell) -> Space:
     material = _material(cell)
     found = []
     for method, adapter in (("auto", AUTO), ("direct-learn", PAPER_2)):
-        spec = _spec(adapter, material.channels)
+        spec = _spec(adapter, material)
         transplant = material.transplant(spec, SPACE_SAMPLES, seed=cell.seed)
         below = learned(method, transplant, settings(cell, method))
         hidden = material.problem.student_task[:-1]
@@ -210,9 +211,16 @@ def _material(cell: Cell) -> Material:
     return between(lab, student)
 
 
-def _spec(adapter: str, channels: int) -> AdapterSpec:
+def _spec(adapter: str, material: Material) -> AdapterSpec:
     kernel, convs = _SHAPES[adapter]
-    return AdapterSpec(in_channels=channels, out_channels=channels, convs=convs, kernel=kernel)
+    channels = material.channels
+    return AdapterSpec(
+        in_channels=channels,
+        out_channels=channels,
+        convs=convs,
+        kernel=kernel,
+        signed=material.signed,
+    )
 
 
 def judged(
@@ -227,7 +235,7 @@ def judged(
 
     Both are None where the method has no answer: the others go on.
     """
-    spec = _spec(shape, material.channels)
+    spec = _spec(shape, material)
     try:
         if method == CEILING:
             adapter = _ceiling(material, spec, cell)
@@ -246,7 +254,7 @@ def settings(cell: Cell, method: str) -> MethodSettings:
         seed=cell.seed, policy="exp2" if papers else "exp1", steps=STEPS.get(method, 200)
     )
     ridge = 1e-6 if cell.setup.experiment == 1 else 1e-2
-    made = MethodSettings(ridge=ridge, learning=learning)
+    made = MethodSettings(ridge=ridge, learning=learning, teaching=_teaching(cell))
     if not cell.setup.quick:
         return made
     return made.model_copy(
@@ -256,6 +264,13 @@ def settings(cell: Cell, method: str) -> MethodSettings:
             "dream": made.dream.model_copy(update={"images": 64, "steps": 60}),
         }
     )
+
+
+def _teaching(cell: Cell) -> TeachingSettings:
+    """Return what `auto` shows; of large nets less, as in the example."""
+    if cell.setup.data != PRETRAINED:
+        return TeachingSettings()
+    return TeachingSettings(steps=300, batch_size=32, sample_views=700, synthetic_views=384)
 
 
 STEPS = {"direct-learn": 300, "distill": 300, "jacobian": 200, "back-distill": 300}
@@ -286,6 +301,7 @@ def learned(
 
 def _ceiling(material: Material, spec: AdapterSpec, cell: Cell) -> Adapter:
     training = material.split.training
+    steps, batch_size = (300, 32) if cell.setup.data == PRETRAINED else (500, 128)
     x_NCHW = features(material.category_module, training.images_NCSS)
     transplant = material.transplant(spec, 0, seed=cell.seed)
     adapter, _ = starting_adapter(transplant, "closed-form", settings(cell, "auto"))
@@ -293,9 +309,14 @@ def _ceiling(material: Material, spec: AdapterSpec, cell: Cell) -> Adapter:
         material.problem,
         adapter,
         Samples(x_NCHW, training.classes_N.float()),
-        BackDistillationSettings(steps=500, batch_size=128, distillation=0.0, seed=cell.seed),
+        BackDistillationSettings(
+            steps=steps, batch_size=batch_size, distillation=0.0, seed=cell.seed
+        ),
         ImitationPenalty(
-            material.problem, Answers.to(material.problem, x_NCHW), weight=1.0, batch_size=128
+            material.problem,
+            Answers.to(material.problem, x_NCHW),
+            weight=1.0,
+            batch_size=batch_size,
         ),
     )
     while not learning.done:

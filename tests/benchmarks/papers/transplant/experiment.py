@@ -15,7 +15,6 @@ from tests.benchmarks.harness.request import Budget, Request
 from tests.benchmarks.harness.rows import average, chosen, distinct, over
 from tests.benchmarks.harness.tables import DASH, averaged
 from tests.benchmarks.papers.shared import datasets
-from tests.benchmarks.papers.shared.datasets import SPLIT
 from tests.benchmarks.papers.transplant import cells, goals, plots, segmentation, segmentation_cells
 from tests.benchmarks.papers.transplant.cells import ALL, CEILING, Cell, Row, Setup
 
@@ -70,7 +69,7 @@ class Transplant(experiment.Experiment[Budget, Row]):
 
     @property
     def name(self) -> str:
-        split = "" if self.setup.split == SPLIT else f"-{self.setup.split}"
+        split = f"-{self.setup.split}" if self.setup.split else ""
         return f"transplant-{self.setup.experiment}-{self.setup.data}{split}"
 
     @property
@@ -91,7 +90,7 @@ class Transplant(experiment.Experiment[Budget, Row]):
             f"--methods {','.join(setup.methods)}",
             f"--categories {','.join(self.categories)}",
         ]
-        return words if setup.split == SPLIT else [*words, f"--split {setup.split}"]
+        return [*words, f"--split {setup.split}"] if setup.split else words
 
     def measure(self, run: Workers) -> list[Row]:
         """Return all rows, in the order of seeds, categories, methods and samples."""
@@ -159,7 +158,7 @@ def requested(
     samples: Sequence[int] = (),
     methods: Sequence[str] = (),
     categories: Sequence[str] = (),
-    split: str = SPLIT,
+    split: str = "",
 ) -> Transplant:
     """Check what was asked for and fill in what was left out."""
     if number not in METHODS:

@@ -17,7 +17,13 @@ from rootstock.common.distillation.solvers.biases import feature_means
 from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import DataError
 from rootstock.common.images import batches, normalise
-from rootstock.common.nets.architectures import feature_shape, input_shape
+from rootstock.common.nets.architectures import (
+    feature_shape,
+    gives_signed,
+    input_shape,
+    takes_signed,
+)
+from rootstock.common.nets.feature_moments import FeatureMoments
 from rootstock.common.nets.spec import AdapterSpec
 from tests.benchmarks.papers.shared.datasets import Lab, Labelled, LabSplit
 from tests.benchmarks.papers.transplant import teachers
@@ -44,6 +50,9 @@ class Material:
     permutation_C: Tensor
     means: tuple[Tensor, Tensor] | None
     source: DreamSource
+    moments: FeatureMoments
+    signed: bool
+    """Whether what g_S takes may be negative."""
     split: LabSplit
     held: Judged
     """Of the lab's own images, unseen by the teacher: what a lab calibrates on."""
@@ -75,6 +84,7 @@ class Material:
             permutation_C=self.permutation_C,
             means=self.means,
             source=self.source,
+            moments=self.moments,
             category_module=self.category_module,
             image_shape=self.source.input_shape,
             images_NCHW=None if images is None else normalise(images.images_NCSS),
@@ -138,6 +148,10 @@ def between(lab: Lab, student: str, *, below: Below | None = None) -> Material:
         source=DreamSource(
             own.category_module, teacher_task, input_shape(dataset.architecture), ours
         ),
+        moments=FeatureMoments.shipped(
+            ours, feature_shape(dataset.architecture), signed=gives_signed(dataset.architecture)
+        ),
+        signed=takes_signed(dataset.architecture),
         split=split,
         held=_judged(own.category_module, split.held),
         test=_judged(own.category_module, split.test),

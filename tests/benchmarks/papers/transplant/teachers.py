@@ -23,6 +23,7 @@ from rootstock.common.documents import Document
 from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.coordinator.plan.start import start_from
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data.images import LabData
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
@@ -32,7 +33,7 @@ from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.harness.training import adamw, epochs
 from tests.benchmarks.papers.shared import datasets
-from tests.benchmarks.papers.shared.datasets import Dataset, Lab
+from tests.benchmarks.papers.shared.datasets import PRETRAINED, Dataset, Lab
 
 TASK = TaskSpec(name="classification")
 FORMAT = 1
@@ -78,6 +79,17 @@ SETTINGS: dict[str, tuple[int, TrainingConfig]] = {
     "voc-animals": (
         START_EPOCHS,
         TrainingConfig(epochs=40, augment=SMALL, learning_rate=LEARNING_RATE),
+    ),
+    PRETRAINED: (
+        0,
+        TrainingConfig(
+            epochs=6,
+            augment=SMALL,
+            learning_rate=3e-4,
+            weight_decay=1e-2,
+            frozen="block5",
+            frozen_statistics=True,
+        ),
     ),
     "digits": (0, TrainingConfig(epochs=30)),
 }
@@ -132,6 +144,7 @@ def common_start(lab: Lab) -> Teacher:
     category_module, task_modules = initial_modules(dataset.architecture, [TASK], seed)
     teacher = Teacher(category_module, task_modules)
     if start_epochs == 0:
+        start_from(dataset.start, None, dataset.architecture, category_module, task_modules)
         return teacher
     config = TeacherConfig(
         data=START,
