@@ -168,6 +168,7 @@ class DistillationConfig(BackDistillationSettings):
 class MapTeachingSettings(TeachingSettings):
     """What the teacher is shown where it labels pixels: each view holds a thousand answers."""
 
+    drawn: int = Field(default=600, ge=0, le=1_000_000)
     sample_views: int = Field(default=600, ge=0, le=1_000_000)
     steps: int = Field(default=150, ge=1, le=1_000_000)
     batch_size: int = Field(default=32, ge=1, le=65_536)

@@ -125,9 +125,9 @@ def load(
 
 @app.command()
 def poison(
-    data: Annotated[str, typer.Option(help="digits or voc-animals: an example federation.")] = (
-        "digits"
-    ),
+    data: Annotated[
+        str, typer.Option(help="An example federation: digits, voc-animals or voc-animals-small.")
+    ] = "digits",
     as_json: AsJson = False,
 ) -> None:
     """Let a dishonest lab ship poisoned nets and lies, and say which check stops each."""
@@ -135,7 +135,10 @@ def poison(
         from tests.benchmarks.system.poison import EXAMPLES, measure_poisons, shown
 
     if not (EXAMPLES / f"{data}.toml").is_file():
-        raise SchemaError(f"--data {data!r}: there is no such example; give digits or voc-animals")
+        raise SchemaError(
+            f"--data {data!r}: there is no such example; give digits, voc-animals or "
+            "voc-animals-small"
+        )
     result = measure_poisons(data, PEOPLE)
     if as_json:
         print_json(result)

@@ -135,7 +135,7 @@ def test_a_section_is_replaced_where_it_stands(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "data", "changes", "message"),
     [
-        (2, "imagenet", {}, "cifar10, voc-animals, digits"),
+        (2, "imagenet", {}, "cifar10, voc-animals, voc-pretrained, digits"),
         (3, "cifar10", {}, "only voc-animals has masks"),
         (2, "cifar10", {"methods": ("magic",)}, "it has identity"),
         (2, "cifar10", {"categories": ("dog",)}, "cat, deer, horse, frog"),

@@ -21,6 +21,7 @@ from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import DataError
 from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import feature_shape, input_shape
+from rootstock.common.nets.feature_moments import FeatureMoments, MomentSums
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
 from tests.benchmarks.papers.shared import datasets
@@ -30,6 +31,7 @@ from tests.benchmarks.papers.transplant.material import reordered
 from tests.benchmarks.papers.transplant.segmentation import Masked, pixel_accuracy
 
 STEPS = 150
+DRAWN = 600
 
 
 def run(cell: Cell) -> list[Row]:
@@ -95,7 +97,7 @@ def settings(cell: Cell, method: str) -> MethodSettings:
         batch_size=32,
         seed=cell.seed,
     )
-    teaching = TeachingSettings(steps=steps, sample_views=600, batch_size=32)
+    teaching = TeachingSettings(steps=steps, drawn=DRAWN, sample_views=600, batch_size=32)
     return MethodSettings(
         start="matched" if ours else None, ridge=1e-2, learning=learning, teaching=teaching
     )
@@ -120,11 +122,14 @@ def _transplant(
         few = training.at(torch.randperm(len(training), generator=generator)[:samples])
         chosen = Samples(_features(category_module, few), few.labels_NSS)
         images_NCSS = normalise(few.images_NCSS)
+    sums = MomentSums()
+    sums.add(_features(category_module, training))
     return Transplant(
         problem=problem,
         spec=AdapterSpec(in_channels=channels, out_channels=channels),
         samples=chosen,
         permutation_C=reordered(channels, cell.category, cell.seed),
+        moments=FeatureMoments.shipped(sums.moments(), problem.feature_shape, signed=False),
         category_module=category_module,
         image_shape=input_shape(segmentation.ARCHITECTURE),
         images_NCHW=images_NCSS,
