@@ -97,6 +97,9 @@ class DreamSettings(Document):
     """Weight of the class loss."""
     smoothness: float = Field(default=0.05, ge=0, le=1e4)
     """Weight of the mean squared difference of neighbouring pixels."""
+    beside_draws: int = Field(default=64 * 64, ge=0)
+    """Pixels of an image above which `auto` does not dream where it can draw features. Dreams of
+    large images take most of a merge's time, and carried less."""
     share: float = Field(default=0.5, gt=0, lt=1)
     """Share of the images that show the category."""
     jitter: int = Field(default=2, ge=0, le=32)

@@ -36,7 +36,7 @@ DIGITS = (
 )  # fmt: skip
 _ANIMALS = ("dog", "cat", "cow", "horse", "sheep")
 PRETRAINED = "voc-pretrained"
-"""VOC's animals at 160 pixels, every lab's net begun from ImageNet's weights."""
+"""VOC's animals at 128 pixels, every lab's net begun from ImageNet's weights."""
 FORMAT = 1
 """Raised when images are cut or decoded otherwise."""
 PUBLIC_SHARE = 0.2

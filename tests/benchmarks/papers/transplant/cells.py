@@ -23,6 +23,7 @@ from rootstock.common.distillation.settings import (
     BackDistillationSettings,
     MethodName,
     MethodSettings,
+    Start,
     TeachingSettings,
 )
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
@@ -50,7 +51,15 @@ PAPER_3 = "1x1"
 AUTO = "3x3"
 """`auto`'s adapter: one convolution has the better ceiling (see RESULTS.md), no more parameters."""
 
-_SHAPES: dict[str, tuple[Literal[1, 3], int]] = {"1x1 x3": (1, 3), "3x3": (3, 1), "3x3 x3": (3, 3)}
+SMALLEST = "1x1"
+"""On a pre-trained start: see `PRETRAINED_KERNELS` in README.md."""
+
+_SHAPES: dict[str, tuple[Literal[1, 3], int]] = {
+    "1x1": (1, 1),
+    "1x1 x3": (1, 3),
+    "3x3": (3, 1),
+    "3x3 x3": (3, 3),
+}
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,7 @@ def space(cell: Cell) -> Space:
 def plan(cell: Cell) -> Iterator[tuple[str, str, int]]:
     """Yield (method, adapter, samples) of a cell."""
     for method in cell.setup.methods:
-        for adapter in _adapters(cell.setup.experiment, method):
+        for adapter in _adapters(cell.setup, method):
             if method == CEILING:
                 yield method, adapter, ALL
             elif method in ("identity", "closed-form"):
@@ -193,7 +202,10 @@ _SECONDARY = ("distill", "jacobian", "dream")
 """Not in the paper's tables of classification: the fewest and the most samples will do."""
 
 
-def _adapters(experiment: int, method: str) -> tuple[str, ...]:
+def _adapters(setup: Setup, method: str) -> tuple[str, ...]:
+    experiment = setup.experiment
+    if setup.data == PRETRAINED:
+        return (SMALLEST,)
     if experiment == 1:
         return PAPER_1
     if experiment == 3:
@@ -254,7 +266,9 @@ def settings(cell: Cell, method: str) -> MethodSettings:
         seed=cell.seed, policy="exp2" if papers else "exp1", steps=STEPS.get(method, 200)
     )
     ridge = 1e-6 if cell.setup.experiment == 1 else 1e-2
-    made = MethodSettings(ridge=ridge, learning=learning, teaching=_teaching(cell))
+    # Labs' nets began as one: there the baselines begin with no adapter's answers, not at random.
+    start: Start | None = "identity" if cell.setup.data == PRETRAINED else None
+    made = MethodSettings(start=start, ridge=ridge, learning=learning, teaching=_teaching(cell))
     if not cell.setup.quick:
         return made
     return made.model_copy(

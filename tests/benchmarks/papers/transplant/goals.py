@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from tests.benchmarks.harness.goal import Goal, compared
 from tests.benchmarks.harness.rows import Interval, average, chosen, distinct
 from tests.benchmarks.papers.shared.datasets import PRETRAINED
-from tests.benchmarks.papers.transplant.cells import AUTO, PAPER_1, PAPER_2, Row
+from tests.benchmarks.papers.transplant.cells import AUTO, PAPER_1, PAPER_2, SMALLEST, Row
 
 Kind = tuple[str, str]
 """A method and its adapter."""
 OURS: Kind = ("auto", AUTO)
 BASELINE: Kind = ("direct-learn", PAPER_2)
 PLAIN: Kind = ("identity", AUTO)
+
+
+def _of(rows: Sequence[Row], kind: Kind) -> Kind:
+    """Return a kind with the adapter that it has on the rows' data."""
+    return (kind[0], SMALLEST) if rows[0].data == PRETRAINED else kind
 
 
 def goals(rows: Sequence[Row]) -> list[Goal]:
@@ -131,7 +136,7 @@ def ratio(rows: Sequence[Row], ours: Kind, other: Kind, samples: int) -> float |
     """Return (ours − teacher) / (other − teacher), each a mean over categories and seeds."""
     means = []
     for kind in (ours, other):
-        own = of(rows, kind, samples)
+        own = of(rows, _of(rows, kind), samples)
         found = average(own, "measured")
         if found is None:
             return None
@@ -141,5 +146,5 @@ def ratio(rows: Sequence[Row], ours: Kind, other: Kind, samples: int) -> float |
 
 
 def _mean(rows: Sequence[Row], kind: Kind, samples: int) -> float | None:
-    found = average(of(rows, kind, samples), "measured")
+    found = average(of(rows, _of(rows, kind), samples), "measured")
     return None if found is None else found.mean

@@ -25,7 +25,7 @@ from rootstock.common.nets.architectures import (
 )
 from rootstock.common.nets.feature_moments import FeatureMoments
 from rootstock.common.nets.spec import AdapterSpec
-from tests.benchmarks.papers.shared.datasets import Lab, Labelled, LabSplit
+from tests.benchmarks.papers.shared.datasets import PRETRAINED, Lab, Labelled, LabSplit
 from tests.benchmarks.papers.transplant import teachers
 from tests.benchmarks.papers.transplant.shared_task import named_statistics, shared_task_module
 from tests.benchmarks.papers.transplant.teachers import Below
@@ -143,7 +143,9 @@ def between(lab: Lab, student: str, *, below: Below | None = None) -> Material:
             feature_shape(dataset.architecture),
             beta=float(theirs["feature_norm"] / ours["feature_norm"]),
         ),
-        permutation_C=reordered(channels, lab.category, lab.seed),
+        permutation_C=torch.arange(channels)
+        if dataset.name == PRETRAINED  # as labs' nets are, whose start is one: nothing is reordered
+        else reordered(channels, lab.category, lab.seed),
         means=None if mean_C is None or mean_M is None else (mean_C, mean_M),
         source=DreamSource(
             own.category_module, teacher_task, input_shape(dataset.architecture), ours

@@ -131,7 +131,8 @@ def test_drawn_features_carry_further_than_synthetic_images(tmp_path: Path) -> N
 
 def test_drawn_features_go_on_bit_for_bit() -> None:
     def begun() -> Learning:
-        return method_named("auto").begin(given(draws=True, samples=True), settings(drawn=30))
+        transplant = given(draws=True, samples=True)
+        return method_named("auto").begin(transplant, settings(drawn=30))
 
     whole, first, second = begun(), begun(), begun()
     records = [whole.step() for _ in range(whole.steps)]
@@ -140,10 +141,22 @@ def test_drawn_features_go_on_bit_for_bit() -> None:
     assert records[1:] == [second.step() for _ in range(whole.steps - 1)]
 
 
-@pytest.mark.parametrize(("method", "drawn"), [("dream", 30), ("auto", 0)])
-def test_features_are_drawn_by_auto_and_where_some_are_wanted(method: str, drawn: int) -> None:
-    run = method_named(method).begin(given(draws=True), settings(drawn=drawn))
-    assert any(name.startswith("dream/") for name in run.state())
+@pytest.mark.parametrize(
+    ("method", "drawn", "beside", "dreams"),
+    [
+        ("auto", 30, 32 * 32, True),
+        ("auto", 30, 32 * 32 - 1, False),
+        ("auto", 0, 0, True),
+        ("dream", 30, 0, True),
+    ],
+)
+def test_auto_leaves_out_dreams_of_large_images_where_it_draws(
+    method: str, drawn: int, beside: int, *, dreams: bool
+) -> None:
+    chosen = settings(drawn=drawn)
+    dream = chosen.dream.model_copy(update={"beside_draws": beside})
+    run = method_named(method).begin(given(draws=True), chosen.model_copy(update={"dream": dream}))
+    assert any(name.startswith("dream/") for name in run.state()) == dreams
 
 
 @pytest.mark.parametrize("method", ["dream", "auto"])
@@ -322,7 +335,7 @@ def test_views_are_fewer_where_features_are_large(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Answers, "to", noting)
     many = {"sample_views": 400, "synthetic": 100, "synthetic_views": 400}
     each = 4 * torch.Size(SHAPE).numel()
-    for cap, most in ((1 << 30, 4 + 4 + 400 + 500), (1 << 20, 4 + 2 * ((1 << 20) // each // 3))):
+    for cap, most in ((1 << 30, 4 + 4 + 400 + 500), (1 << 20, 4 + 2 * ((1 << 20) // each // 4))):
         chosen = settings(**many, max_feature_bytes=cap)
         method_named("auto").begin(given(samples=True, dreams=False), chosen)
         assert shown[-1] == most
