@@ -360,6 +360,10 @@ class RefinementConfig(Document):
     seed: int = Field(default=0, ge=0, lt=1 << 63)
 
 
+MOMENT_IMAGES = 50
+"""Over fewer images, means and covariances say much of each."""
+
+
 class StatisticsConfig(Document):
     """Named statistics that travel with a teacher; each can be switched off."""
 
@@ -369,10 +373,18 @@ class StatisticsConfig(Document):
     """Mean of every channel of every conv output: biases of zero-sample adapters."""
     channel_variances: bool = True
     """Variance of every channel of every conv output."""
-    feature_moments: bool = Field(default=True, exclude_if=lambda wanted: wanted)
+    feature_moments: bool | None = Field(default=None, exclude_if=lambda wanted: wanted is None)
     """Mean of f(I) at every place, and the covariances of its channels, rows and columns: what
-    features are drawn from where a lab shares no images. Not written where it is on: runs from
-    before keep their names."""
+    features are drawn from where a lab shares no images. None: where all of the above are on and
+    there are `MOMENT_IMAGES` training images. Not written then: runs from before keep their
+    names."""
+
+    def with_moments(self, images: int) -> bool:
+        """Say whether the moments of so many images' features travel."""
+        if self.feature_moments is not None:
+            return self.feature_moments
+        others = self.feature_norm and self.channel_means and self.channel_variances
+        return others and images >= MOMENT_IMAGES
 
 
 class ConsentConfig(Document):

@@ -124,8 +124,8 @@ class TeachingSettings(Document):
     """Synthetic images, of `auto`."""
     synthetic_views: int = Field(default=128, ge=0, le=1_000_000)
     max_feature_bytes: int = Field(default=1 << 30, ge=1 << 20)
-    """Cap on the features of all views; above it there are fewer. VGG-16's at pool1 and 224 pixels
-    have 3.2 MB each."""
+    """Cap on all features and the teacher's answers to them; above it there are fewer. VGG-16's at
+    pool1 and 224 pixels have 3.2 MB each."""
     judged: float = Field(default=0.15, gt=0, lt=1)
     """Share of all that is shown, kept apart to judge adapters by."""
     good_enough: float = Field(default=0.05, ge=0, le=1)

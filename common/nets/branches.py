@@ -36,7 +36,7 @@ class PaddedShortcut(nn.Module):
 
 
 DEEP = "deep"
-"""What `SkipFusion` calls its deep branch, in the names of its tensors."""
+"""Name of `SkipFusion`'s deep branch, in the names of its tensors."""
 
 
 class SkipFusion(nn.Module):

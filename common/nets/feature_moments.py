@@ -27,6 +27,8 @@ MEAN = "feature_mean"
 COVARIANCES = ("feature_channels", "feature_rows", "feature_columns")
 """Names of the shipped statistics. The first covariance has x's variance, the others a mean
 diagonal of 1."""
+_LEAST = 1e-12
+"""Share of the mean square that a variance has at least: below it is float64's rounding."""
 _DAMPING = 1e-4
 """Added to a covariance's diagonal, of its mean: measured on few images, one may be singular."""
 
@@ -58,8 +60,12 @@ class MomentSums:
             (total / self._count - own) * (len(own) / mean_CHW.numel())
             for total, own in zip(self._products, _products(mean_CHW[None]), strict=True)
         )
-        variance = channels_CC.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-        measured = (mean_CHW, channels_CC, *(side / variance for side in sides))
+        variance = channels_CC.diagonal().mean()
+        if not variance > _LEAST * (variance + mean_CHW.square().mean()):
+            channels_CC, *sides = (torch.zeros_like(each) for each in (channels_CC, *sides))
+            variance = torch.ones(())
+        covariances = [_rounded(each) for each in (channels_CC, *(s / variance for s in sides))]
+        measured = (mean_CHW, *covariances)
         return {
             name: values.float()
             for name, values in zip((MEAN, *COVARIANCES), measured, strict=True)
@@ -94,8 +100,10 @@ class FeatureMoments:
                     f"statistic '{name}' has shape {given}, features of "
                     f"{'×'.join(map(str, shape))} have {expected}; it belongs to another net"
                 )
-        factors = tuple(_factor(name, statistics[name]) for name in COVARIANCES)
-        return cls(statistics[MEAN].float().cpu(), factors, signed)
+        factors = [_factor(name, statistics[name]) for name in COVARIANCES]
+        # The first has x's variance, whatever the others were multiplied by.
+        factors[1:] = [each / each.square().sum(1).mean().sqrt() for each in factors[1:]]
+        return cls(statistics[MEAN].float().cpu(), tuple(factors), signed)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw features (N, C, H, W), float32, on the CPU.
@@ -121,6 +129,12 @@ def _products(x_NCHW: Tensor) -> list[Tensor]:
         torch.einsum(sum_, x_NCHW, x_NCHW)
         for sum_ in ("nchw,ndhw->cd", "nchw,nciw->hi", "nchw,nchj->wj")
     ]
+
+
+def _rounded(covariance_DD: Tensor) -> Tensor:
+    """Return a covariance without what rounding left: no variance is below zero."""
+    diagonal_D = covariance_DD.diagonal()
+    return covariance_DD + torch.diag(diagonal_D.clamp_min(0) - diagonal_D)
 
 
 def _factor(name: str, covariance_DD: Tensor) -> Tensor:

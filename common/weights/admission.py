@@ -307,8 +307,11 @@ _VARIANCE: _Rule = (
     "holds a negative number; a variance is 0 or more",
 )
 _COVARIANCE: _Rule = (
-    lambda t: bool((t.diagonal() >= 0).all()),
-    "has a negative number on its diagonal; a variance is 0 or more",
+    lambda t: (
+        bool((t.diagonal() >= 0).all())
+        and bool(((t - t.T).abs() <= 1e-3 * t.diagonal().mean()).all())
+    ),
+    "is no covariance: it is not symmetric, or has a negative number on its diagonal",
 )
 _VALUES: dict[tuple[str, str], _Rule] = {
     ("module", "running_var"): _VARIANCE,

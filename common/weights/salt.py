@@ -1,7 +1,8 @@
 """Statistics with a salt: a manifest names each tensor's hash, and one number's can be searched.
 
 There are 2^32 numbers of 32 bits: who sees the hash of a lab's `feature_norm`, or of the mean of
-one channel, finds it in minutes. So each statistic leaves with random numbers below it.
+one channel, finds it in minutes. So each statistic of one dimension leaves with random
+numbers below it; a matrix has too many.
 
 C channels, or 1.
 """
@@ -25,7 +26,7 @@ def salted_shape(count: int) -> tuple[int, int]:
 def salted(values_C: Tensor) -> Tensor:
     """Return a statistic (C) with rows of random numbers in (0, 1] below it, float32.
 
-    One of more dimensions has too many numbers to be searched for, and leaves as it is.
+    One of more dimensions leaves as it is.
     """
     if values_C.ndim > 1:
         return values_C.to(torch.float32)

@@ -6,7 +6,6 @@ Shapes: N samples, C channels of x = f(I), M channels that g_S takes, H/W height
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -50,6 +49,8 @@ class Material:
     category_module: nn.Sequential
     no_source: str
     """Why no images can be dreamed; empty where they can."""
+    no_moments: str
+    """Why no features can be drawn; empty where they can."""
     device: torch.device
     labels: Literal["labels", "masks"]
     """Which tensor of samples holds the task's labels."""
@@ -80,23 +81,26 @@ class Material:
             source = DreamSource(f, g_T, input_shape(teacher), measured)
         except TransplantError as error:  # only methods that dream fail for it
             no_source = str(error)
-        drawable = None
-        with suppress(TransplantError):  # methods do without
-            drawable = FeatureMoments.shipped(
+        drawn_from, no_moments = None, ""
+        try:
+            drawn_from = FeatureMoments.shipped(
                 ours, feature_shape(teacher), signed=gives_signed(teacher)
             )
+        except TransplantError as error:  # methods do without
+            no_moments = str(error)
         return cls(
             without_samples=Transplant(
                 TransplantProblem(g_T, g_S, feature_shape(teacher), rescale(ours, theirs)),
                 spec,
                 means=None if mean_C is None or mean_M is None else (mean_C, mean_M),
                 source=source,
-                moments=drawable,
+                moments=drawn_from,
                 category_module=f,
                 image_shape=input_shape(teacher),
             ),
             category_module=f,
             no_source=no_source,
+            no_moments=no_moments,
             device=device,
             labels="masks" if job.task.kind == "binary-segmentation" else "labels",
         )

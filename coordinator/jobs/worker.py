@@ -208,8 +208,8 @@ class TransplantWorker:
             raise error
         self._learning = None
         reason = f"{given_up}: {error}"
-        if self._material.no_source:
-            reason += f" ({self._material.no_source})"
+        for why in (self._material.no_source, self._material.no_moments):
+            reason += f" ({why})" if why else ""
         fallbacks = {**self._at.fallbacks, stage: reason}
         # Losses of two methods do not make one curve.
         curves = tuple(point for point in self._at.curves if point.stage != stage)

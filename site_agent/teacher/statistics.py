@@ -60,7 +60,8 @@ def statistics(
     three covariances: `common.nets.feature_moments`.
     """
     wants_moments = config.channel_means or config.channel_variances
-    if not (wants_moments or config.feature_norm or config.feature_moments):
+    with_features = config.with_moments(len(images))
+    if not (wants_moments or config.feature_norm or with_features):
         return {}
     f, g = teacher.category_module, teacher.task_modules[teacher.measured_task]
     layers = measured_layers(f, g) if wants_moments else {}
@@ -71,7 +72,7 @@ def statistics(
             check(stop)
             features_NCHW = f(x_NCHW)
             norms += float(features_NCHW.flatten(1).to(torch.float64).norm(dim=1).sum())
-            if config.feature_moments:
+            if with_features:
                 sums.add(features_NCHW)
             if wants_moments:
                 g(features_NCHW)
@@ -83,6 +84,6 @@ def statistics(
             named[f"mean/{name}"] = layer_moments.mean()
         if config.channel_variances:
             named[f"variance/{name}"] = layer_moments.variance()
-    if config.feature_moments:
+    if with_features:
         named |= sums.moments()
     return {name: value.to(torch.float32) for name, value in named.items()}

@@ -180,7 +180,7 @@ def transplant(
         bool, typer.Option("--quick", help="Under a minute: 2 categories, 1 seed.")
     ] = False,
     split: Annotated[
-        str, typer.Option(help="f ends with this layer; where the data set's own nets split.")
+        str, typer.Option(help="f ends with this layer; default: the data set's own.")
     ] = "",
     root: Root = ROOT,
     cache: Cache = CACHE,

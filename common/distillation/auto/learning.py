@@ -39,18 +39,19 @@ from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.training import device_of, in_batches, prefixed, under
 
 _MEASURED = 512
-"""Features at most that `auto` measures a join on before it learns: each passes through g three
-times."""
+"""Features at most, as many of each kind, that `auto` measures a join on before it learns: each
+passes through g three times."""
 
 
 class AutoLearning(Learning):
     """An adapter that learns what the teacher says to views of dreams, samples, synthetic images.
 
-    There must be something to show the teacher: a source to dream from, f, or samples. Step records
-    of a dream have its class loss as task loss and its statistics loss as distillation loss.
-    `thrifty`: the join is measured first and learning left out where it is good enough, synthetic
-    images join in, and a dream that fails is left out rather than an error. The report also says
-    how far y_S was from y_T, in units of y_T's spread: `no_adapter_distance` and `start_distance`
+    There must be something to show the teacher: a source to dream from, moments, f, or samples.
+    Step records of a dream have its class loss as task loss and its statistics loss as distillation
+    loss. `thrifty`: the join is measured first and learning left out where it is good enough,
+    synthetic images and drawn features join in, and a dream that fails is left out rather than an
+    error. The report also says how many features were `drawn`, and how far y_S was from y_T, in
+    units of y_T's spread: `no_adapter_distance` and `start_distance`
     on what `auto` measures first, `judged_start_distance` and `judged_learned_distance` on what
     was kept apart.
     """
@@ -213,10 +214,8 @@ class AutoLearning(Learning):
         self._kept = shown, generator.get_state()
         if not shown:
             return None
-        everything = torch.cat(shown)
-        # From both ends and between: kinds come one after the other, samples first.
-        spread = torch.linspace(0, len(everything) - 1, min(len(everything), _MEASURED)).long()
-        judged = Answers.to(transplant.problem, everything[spread])
+        some = torch.cat([part[: _MEASURED // len(shown)] for part in shown])
+        judged = Answers.to(transplant.problem, some)
         plain, _ = starting_adapter(transplant, "identity", self._settings)
         for name, adapter in (("no_adapter", plain.eval()), ("start", self._start)):
             distance = judged.distance(adapter, transplant.problem.student_task)
@@ -250,7 +249,9 @@ class AutoLearning(Learning):
         shown = [] if transplant.samples is None else [transplant.samples.features_NCHW]
         if self._draws and transplant.moments is not None:
             count = min(teaching.drawn, max(1, self._room()))
-            shown.append(transplant.moments.draw(count, generator))
+            drawn_NCHW = transplant.moments.draw(count, generator)
+            shown.append(drawn_NCHW.to(device_of(transplant.problem.student_task)))
+            self._report["drawn"] = float(count)
         if f is not None and images_NCHW is not None:
             shown.append(self._views(f, images_NCHW, teaching.sample_views, generator))
         if f is not None and self._thrifty and shape is not None and teaching.synthetic > 0:
@@ -282,7 +283,10 @@ class AutoLearning(Learning):
 
     def _room(self) -> int:
         """Return how many features of a kind are kept: of samples, synthetic, drawn, dreamed."""
-        each = 4 * torch.Size(self._transplant.problem.feature_shape).numel()
+        problem = self._transplant.problem
+        feature = torch.zeros(1, *problem.feature_shape)
+        answer = in_batches(problem.teacher_task, feature)  # of a segmentation, a map
+        each = 4 * (feature.numel() + answer.numel())
         return self._settings.teaching.max_feature_bytes // each // 4
 
     def _converged(self, dream: Dream) -> bool:

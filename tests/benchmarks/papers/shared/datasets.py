@@ -270,6 +270,11 @@ SIMILAR = {name: known.similar for name, known in _KNOWN.items()}
 """The categories that labs have; the first gives the generic task module g_S."""
 
 
+def own_split(name: str) -> str:
+    """Return where a data set's nets split unless told otherwise."""
+    return _KNOWN[name].architecture.split
+
+
 def require(name: str) -> None:
     if name not in NAMES:
         raise SchemaError(f"unknown data '{name}'; known are {', '.join(NAMES)}")

@@ -52,7 +52,7 @@ AUTO = "3x3"
 """`auto`'s adapter: one convolution has the better ceiling (see RESULTS.md), no more parameters."""
 
 SMALLEST = "1x1"
-"""On a pre-trained start: see `PRETRAINED_KERNELS` in README.md."""
+"""Of every method on a pre-trained start."""
 
 _SHAPES: dict[str, tuple[Literal[1, 3], int]] = {
     "1x1": (1, 1),

@@ -185,6 +185,8 @@ def requested(
         samples = samples or (0, 20)
         targets = targets if categories else targets[:2]
         known = tuple(method for method in known if method not in QUICK_WITHOUT)
+    if split == datasets.own_split(data):
+        split = ""
     setup = Setup(
         request.folders,
         number,

@@ -16,7 +16,7 @@ BASELINE: Kind = ("direct-learn", PAPER_2)
 PLAIN: Kind = ("identity", AUTO)
 
 
-def _of(rows: Sequence[Row], kind: Kind) -> Kind:
+def _as_shown(rows: Sequence[Row], kind: Kind) -> Kind:
     """Return a kind with the adapter that it has on the rows' data."""
     return (kind[0], SMALLEST) if rows[0].data == PRETRAINED else kind
 
@@ -136,7 +136,7 @@ def ratio(rows: Sequence[Row], ours: Kind, other: Kind, samples: int) -> float |
     """Return (ours − teacher) / (other − teacher), each a mean over categories and seeds."""
     means = []
     for kind in (ours, other):
-        own = of(rows, _of(rows, kind), samples)
+        own = of(rows, _as_shown(rows, kind), samples)
         found = average(own, "measured")
         if found is None:
             return None
@@ -146,5 +146,5 @@ def ratio(rows: Sequence[Row], ours: Kind, other: Kind, samples: int) -> float |
 
 
 def _mean(rows: Sequence[Row], kind: Kind, samples: int) -> float | None:
-    found = average(of(rows, _of(rows, kind), samples), "measured")
+    found = average(of(rows, _as_shown(rows, kind), samples), "measured")
     return None if found is None else found.mean

@@ -50,9 +50,11 @@ class TeacherConfig(Document):
     category: str
     """"" is the common start."""
     start_epochs: int
-    """Of the common start on public images; 0: random initial weights."""
+    """Of the common start on public images; 0: the data set's own start."""
     training: TrainingConfig
     seed: int
+    start: str = Field(default="seed", exclude_if=lambda start: start == "seed")
+    """The data set's own, as in a plan."""
     below: str = Field(default="", exclude_if=lambda below: not below)
     """The auxiliary heads that it was trained below, if any."""
     format: int = FORMAT
@@ -118,6 +120,7 @@ def trained(lab: Lab, *, longer: int = 1, below: Below | None = None) -> Teacher
         start_epochs=start_epochs,
         training=training.model_copy(update={"seed": seed}),
         seed=seed,
+        start=dataset.start,
         below="" if below is None else below.name,
     )
     teacher = common_start(lab)

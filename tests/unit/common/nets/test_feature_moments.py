@@ -70,6 +70,36 @@ def test_parts_add_up() -> None:
         torch.testing.assert_close(parts[name], each)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3, -7.1])
+def test_a_channel_that_never_changes_is_drawn_as_it_is(value: float) -> None:
+    """Rounding leaves no variance below zero: an honest lab is not refused for it."""
+    x_NCHW = kronecker(67)
+    x_NCHW[:, 2] = value
+    named = measured(*torch.split(x_NCHW, 10))
+    assert float(named[COVARIANCES[0]].diagonal().min()) >= 0
+    drawn_NCHW = FeatureMoments.shipped(named, SHAPE, signed=True).draw(40, torch.Generator())
+    size = float(x_NCHW.std())
+    torch.testing.assert_close(
+        drawn_NCHW[:, 2], torch.full((40, *SHAPE[1:]), value), rtol=0, atol=0.1 * size
+    )
+
+
+def test_features_that_never_change_have_no_covariance() -> None:
+    named = measured(torch.full((67, *SHAPE), 0.3))
+    assert all(bool((named[name] == 0).all()) for name in COVARIANCES)
+
+
+def test_only_channels_say_how_large_features_are() -> None:
+    """Rows and columns are a peer's numbers as well: a factor on them changes nothing."""
+    named = measured(kronecker(300))
+    moments = FeatureMoments.shipped(named, SHAPE, signed=True)
+    for name in COVARIANCES[1:]:
+        named[name] = 1e5 * named[name]
+    lied = FeatureMoments.shipped(named, SHAPE, signed=True)
+    drawn, same = (each.draw(20, torch.Generator()) for each in (moments, lied))
+    torch.testing.assert_close(drawn, same, rtol=1e-3, atol=1e-3)
+
+
 def test_features_after_a_relu_are_drawn_from_zero_up() -> None:
     named = measured(kronecker(300))
     drawn = [

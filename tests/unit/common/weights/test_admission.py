@@ -266,7 +266,11 @@ def test_moments_of_the_features_may_come_along(submission: Submission) -> None:
         (moments(feature_rows=torch.eye(3)), "^tensors: .*'feature_rows' has shape"),
         (
             moments(feature_channels=-torch.eye(feature_shape(ARCHITECTURE)[0])),
-            "^values: .*'feature_channels' has a negative number on its diagonal",
+            "^values: .*'feature_channels' is no covariance",
+        ),
+        (
+            moments(feature_columns=torch.eye(16) + torch.eye(16).roll(1, 0)),
+            "^values: .*'feature_columns' is no covariance: it is not symmetric",
         ),
         (
             moments(feature_mean=torch.full(feature_shape(ARCHITECTURE), torch.nan)),

@@ -111,8 +111,20 @@ def test_each_statistic_can_be_switched_off(tmp_path: Path, off: str, gone: str)
     assert manifest.statistics is not None
     assert manifest.measured_task == "classification"
     kinds = {name.split("/")[0] for name in manifest.statistics.tensors}
-    kept = {"feature_norm", "mean", "variance", *MOMENTS}
-    assert kinds == kept - (MOMENTS if gone in MOMENTS else {gone})
+    # Moments say what each of the others does, so they go with any of them.
+    assert kinds == {"feature_norm", "mean", "variance"} - {gone}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "images", "travel"), [(None, 50, True), (None, 49, False), (True, 3, True)]
+)
+def test_moments_of_few_images_stay_unless_they_are_asked_for(
+    wanted: bool | None, images: int, *, travel: bool
+) -> None:
+    net = Teacher(*digits_lab.eval_all(digits_lab.start()))
+    few = digits_lab.data(0).training.subset(list(range(images)))
+    named = statistics(net, few, StatisticsConfig(feature_moments=wanted))
+    assert (named.keys() >= MOMENTS) == travel
 
 
 def test_all_statistics_off_means_no_blob(tmp_path: Path) -> None:

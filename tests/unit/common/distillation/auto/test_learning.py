@@ -129,16 +129,28 @@ def test_drawn_features_carry_further_than_synthetic_images(tmp_path: Path) -> N
     assert distances[0] < 0.9 < 1.0 < distances[1]
 
 
-def test_drawn_features_go_on_bit_for_bit() -> None:
+@pytest.mark.parametrize("cut", [1, 5])
+def test_drawn_features_go_on_bit_for_bit(cut: int) -> None:
+    """With no dream before them, either."""
+
     def begun() -> Learning:
-        transplant = given(draws=True, samples=True)
-        return method_named("auto").begin(transplant, settings(drawn=30))
+        chosen = settings(drawn=30)
+        dream = chosen.dream.model_copy(update={"beside_draws": 0})
+        return method_named("auto").begin(
+            given(draws=True, samples=True), chosen.model_copy(update={"dream": dream})
+        )
 
     whole, first, second = begun(), begun(), begun()
+    assert whole.report["drawn"] == 30
     records = [whole.step() for _ in range(whole.steps)]
-    first.step()
+    for _ in range(cut):
+        first.step()
     second.restore(load(save(first.state())))
-    assert records[1:] == [second.step() for _ in range(whole.steps - 1)]
+    assert records[cut:] == [second.step() for _ in range(whole.steps - cut)]
+    for (name, ours), theirs in zip(
+        whole.adapter.state_dict().items(), second.adapter.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
 
 
 @pytest.mark.parametrize(
@@ -334,7 +346,7 @@ def test_views_are_fewer_where_features_are_large(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Answers, "to", noting)
     many = {"sample_views": 400, "synthetic": 100, "synthetic_views": 400}
-    each = 4 * torch.Size(SHAPE).numel()
+    each = 4 * (torch.Size(SHAPE).numel() + 1)  # and the answer
     for cap, most in ((1 << 30, 4 + 4 + 400 + 500), (1 << 20, 4 + 2 * ((1 << 20) // each // 4))):
         chosen = settings(**many, max_feature_bytes=cap)
         method_named("auto").begin(given(samples=True, dreams=False), chosen)
