@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -61,9 +64,15 @@ def _without_result(function: Callable[[Any], object], argument: object) -> None
     function(argument)
 
 
+_PR_SET_PDEATHSIG = 1
+
+
 def _settle() -> None:
+    """Give a worker one thread and its memory; it ends with who started it, killed or not."""
     torch.set_num_threads(1)
     keep_tensors()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager
