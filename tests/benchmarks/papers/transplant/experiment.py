@@ -15,6 +15,7 @@ from tests.benchmarks.harness.request import Budget, Request
 from tests.benchmarks.harness.rows import average, chosen, distinct, over
 from tests.benchmarks.harness.tables import DASH, averaged
 from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.shared.datasets import PRETRAINED
 from tests.benchmarks.papers.transplant import cells, goals, plots, segmentation, segmentation_cells
 from tests.benchmarks.papers.transplant.cells import ALL, CEILING, Cell, Row, Setup
 
@@ -59,6 +60,15 @@ PAPER: dict[tuple[int, str, str], dict[int, float]] = {
 }
 """The paper's averages over categories (tables 2 to 4): errors, in Experiment 3 pixel accuracies,
 both in percent. VGG-16 from ImageNet at 224 pixels: to be compared in shape, not in value."""
+
+
+PRETRAINED_SETTING = (
+    "One animal against the others, at most 500 training images of each side, 128 pixels. Every "
+    "lab's EfficientNet-Lite0 begins with ImageNet's weights and learns what is above block5; nets "
+    "split after block11 (f 0.7 million parameters, g 2.7 million, features 112×8×8). Nothing is "
+    "reordered, and every method begins with the adapter that passes features on. `auto` dreams "
+    "nothing here: it draws features from shipped moments."
+)
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,8 @@ class Transplant(experiment.Experiment[Budget, Row]):
             f"{self.unit.capitalize()}, mean over {', '.join(distinct(rows, 'category'))} and "
             f"{over(rows)}. {round(seconds)} s with teachers in the cache or trained."
         )
+        if self.setup.data == PRETRAINED:
+            yield PRETRAINED_SETTING
         yield tables.markdown(beside_the_papers(rows))
         yield "; ".join(f"{label}: {value}" for label, value in footer(rows)) + "."
         if len(calibrated := calibrated_grid(rows)) > 1:
