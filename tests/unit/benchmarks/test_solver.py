@@ -77,4 +77,7 @@ def test_another_device_is_checked_against_the_cpu() -> None:
     with pytest.raises(TransplantError, match=r"tiny: D'_T on cpu in torch\.bfloat16 differs"):
         cpu_disagreement("tiny", case, tolerance=1e-4)
     step = Step(case)
-    assert disagreement(step.fresh(), step.double_backward()) < 0.1
+    # On CPUs with AMX, oneDNN's bfloat16 gives a second derivative 23 times too small (torch
+    # 2.14.1; without oneDNN, and in float32, the two agree).
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert disagreement(step.fresh(), step.double_backward()) < 0.1
