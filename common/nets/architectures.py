@@ -82,10 +82,12 @@ def takes_signed(spec: ArchitectureSpec) -> bool:
 
 def gives_signed(spec: ArchitectureSpec) -> bool:
     """Return whether x = f(I) may be negative."""
-    projects = (
-        spec.extractor is not None and feature_shape(spec.extractor)[0] != feature_shape(spec)[0]
-    )
-    return projects or _configured(spec.below()).signed
+    return _projects(spec) or _configured(spec.below()).signed
+
+
+def _projects(spec: ArchitectureSpec) -> bool:
+    """Return whether f ends in a projection: its extractor's features have another width."""
+    return spec.extractor is not None and feature_shape(spec.extractor)[0] != feature_shape(spec)[0]
 
 
 def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
@@ -97,10 +99,9 @@ def build_category_module(spec: ArchitectureSpec) -> nn.Sequential:
     if spec.extractor is None:
         f = sequence(_parts(spec)[0])
     else:
-        channels = feature_shape(spec)[0]
         f = build_category_module(spec.extractor)
-        if feature_shape(spec.extractor)[0] != channels:
-            f = projected(f, spec.extractor, channels)
+        if _projects(spec):
+            f = projected(f, spec.extractor, feature_shape(spec)[0])
     if not needs_units(spec.preprocessing):
         return f
     first = units.NAME, Units(spec.preprocessing, input_shape(spec)[0])

@@ -143,13 +143,13 @@ def _admitted(
     return question, cost
 
 
+@tensors_kept()
 def _answered(lab: AgentLab, question: Question | WitnessQuestion) -> EvaluationReport:
     lab.status.progress("evaluating", message="evaluates candidates")
     try:
-        with tensors_kept():
-            if isinstance(question, WitnessQuestion):
-                return _witnessed(lab, question)
-            return _report(lab, question)
+        if isinstance(question, WitnessQuestion):
+            return _witnessed(lab, question)
+        return _report(lab, question)
     except _REFUSALS as error:
         return _failure(lab, question.request.evaluation_id, error)
 

@@ -40,6 +40,7 @@ Optimisers = Mapping[str, torch.optim.Optimizer]
 """By the name that their state has in a checkpoint."""
 
 
+@tensors_kept()
 def fit(
     config: TrainingConfig,
     run: TrainingRun,
@@ -69,24 +70,23 @@ def fit(
     epoch = restore(path, modules, optimisers)
     groups = optimisers[OPTIMISER].param_groups  # restoring makes new ones
     device = groups[0]["params"][0].device  # where dropout draws
-    with tensors_kept():
-        while epoch < config.epochs:
-            generator = torch.Generator().manual_seed(_mix(config.seed, epoch))
-            order = balanced_order(training.labels_N, generator)
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                torch.manual_seed(_mix(config.seed, epoch) + 1)  # dropout's
-                for batch in range(per_epoch):
-                    check(run.stop)
-                    number = epoch * per_epoch + batch
-                    for group in groups:
-                        rate = config.learning_rate * group.get("factor", 1.0)
-                        group["lr"] = rate * schedule(number, steps)
-                    loss = step(order[batch * config.batch_size :][: config.batch_size], generator)
-                    run.on_progress(number + 1, steps, f"epoch {epoch + 1}, loss {loss:.3f}")
-            epoch_done(epoch)
-            epoch += 1
-            if epoch % config.checkpoint_epochs == 0 or epoch == config.epochs:
-                save(path, modules, optimisers, epoch)
+    while epoch < config.epochs:
+        generator = torch.Generator().manual_seed(_mix(config.seed, epoch))
+        order = balanced_order(training.labels_N, generator)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(_mix(config.seed, epoch) + 1)  # dropout's
+            for batch in range(per_epoch):
+                check(run.stop)
+                number = epoch * per_epoch + batch
+                for group in groups:
+                    rate = config.learning_rate * group.get("factor", 1.0)
+                    group["lr"] = rate * schedule(number, steps)
+                loss = step(order[batch * config.batch_size :][: config.batch_size], generator)
+                run.on_progress(number + 1, steps, f"epoch {epoch + 1}, loss {loss:.3f}")
+        epoch_done(epoch)
+        epoch += 1
+        if epoch % config.checkpoint_epochs == 0 or epoch == config.epochs:
+            save(path, modules, optimisers, epoch)
 
 
 def train_shape(modules: Modules, device: torch.device) -> None:

@@ -22,6 +22,7 @@ import copy
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -36,6 +37,7 @@ from rootstock.common.distillation.solvers.learning import Learning, StepRecord
 from rootstock.common.distillation.transplant import Transplant, starting_adapter
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
+from rootstock.common.nets.feature_moments import FeatureMoments
 from rootstock.common.nets.training import device_of, in_batches, prefixed, under
 
 _MEASURED = 512
@@ -51,9 +53,8 @@ class AutoLearning(Learning):
     loss. `thrifty`: the join is measured first and learning left out where it is good enough,
     synthetic images and drawn features join in, and a dream that fails is left out rather than an
     error. The report also says how many features were `drawn`, and how far y_S was from y_T, in
-    units of y_T's spread: `no_adapter_distance` and `start_distance`
-    on what `auto` measures first, `judged_start_distance` and `judged_learned_distance` on what
-    was kept apart.
+    units of y_T's spread: `no_adapter_distance` and `start_distance` on what `auto` measures first,
+    `judged_start_distance` and `judged_learned_distance` on what was kept apart.
     """
 
     def __init__(self, transplant: Transplant, settings: MethodSettings, *, thrifty: bool) -> None:
@@ -151,24 +152,26 @@ class AutoLearning(Learning):
         return self
 
     @property
-    def _draws(self) -> bool:
-        """Whether features are drawn."""
+    def _moments(self) -> FeatureMoments | None:
+        """What features are drawn from; None where none are."""
         wanted = self._thrifty and self._settings.teaching.drawn > 0
-        return wanted and self._transplant.moments is not None
+        return self._transplant.moments if wanted else None
 
     def _begun_dream(self) -> Dream | None:
         """Return the dream that comes first; None where `auto` has to do without."""
-        if self._transplant.source is None:
+        source, settings = self._transplant.source, self._settings.dream
+        if source is None:
             if self._thrifty:
                 return None
             raise TransplantError(
                 "method 'dream' needs the statistics that a lab ships and its category module; "
                 "ask the lab to switch channel means and variances on"
             )
-        if self._draws and self._pixels() > self._settings.dream.beside_draws:
+        _, height, width = source.input_shape
+        if self._moments is not None and height * width > settings.beside_draws:
             return None
         with suppress(*self._left_out):
-            return Dream(self._transplant.source, self._settings.dream)
+            return Dream(source, settings)
         return None
 
     def _started(self) -> tuple[Adapter, dict[str, float]]:
@@ -247,9 +250,9 @@ class AutoLearning(Learning):
         f, shape = transplant.category_module, transplant.image_shape
         images_NCHW = transplant.images_NCHW
         shown = [] if transplant.samples is None else [transplant.samples.features_NCHW]
-        if self._draws and transplant.moments is not None:
-            count = min(teaching.drawn, max(1, self._room()))
-            drawn_NCHW = transplant.moments.draw(count, generator)
+        if self._moments is not None:
+            count = min(teaching.drawn, max(1, self._room))
+            drawn_NCHW = self._moments.draw(count, generator)
             shown.append(drawn_NCHW.to(device_of(transplant.problem.student_task)))
             self._report["drawn"] = float(count)
         if f is not None and images_NCHW is not None:
@@ -266,21 +269,15 @@ class AutoLearning(Learning):
         count: int,
         generator: torch.Generator,
     ) -> Tensor:
-        room = self._room()
-        images_NCHW = images_NCHW[: max(1, room)]
-        count = min(count, max(0, room - len(images_NCHW)))
+        images_NCHW = images_NCHW[: max(1, self._room)]
+        count = min(count, max(0, self._room - len(images_NCHW)))
         views_NCHW = strong_views(
             images_NCHW, count, mirror=self._transplant.mirror, generator=generator
         )
         together_NCHW = torch.cat((images_NCHW.to(views_NCHW), views_NCHW))
         return in_batches(category_module, together_NCHW.to(device_of(category_module)))
 
-    def _pixels(self) -> int:
-        """Return the pixels of an image, by its height and width."""
-        assert self._transplant.source is not None  # noqa: S101  # what would be dreamed from
-        _, height, width = self._transplant.source.input_shape
-        return height * width
-
+    @cached_property
     def _room(self) -> int:
         """Return how many features of a kind are kept: of samples, synthetic, drawn, dreamed."""
         problem = self._transplant.problem

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from rootstock.site_agent.data import crops as squares
 from rootstock.site_agent.data.voc import VOC_CLASSES
 
 ANIMALS = ("cat", "cow", "dog", "horse", "sheep")
+_VALUES = [VOC_CLASSES.index(name) for name in ANIMALS]
 SIDE = 32
 """Pixels."""
 CONTEXT = 0.1
@@ -48,15 +50,12 @@ def crops(root: Path, part: str) -> tuple[Tensor, Tensor]:
     """Return images (N, 3, S, S) uint8 and classes (N): an index into ANIMALS, −1 for random."""
     images: list[np.ndarray] = []
     classes: list[int] = []
-    values = [VOC_CLASSES.index(name) for name in ANIMALS]
     for name, image, mask_HW in pictures(root, part):
         picture = image.convert("RGB")
-        present = [value for value in values if (mask_HW == value).any()]
-        if len(present) == 1:
-            box = squares.bounding_box(mask_HW == present[0])
-            images.append(_pixels(_square_around(picture, box)))
-            classes.append(values.index(present[0]))
-        animal_HW = np.isin(mask_HW, values)
+        if (shown := _only_animal(mask_HW)) is not None:
+            images.append(_pixels(_square_around(picture, shown.box)))
+            classes.append(shown.kind)
+        animal_HW = np.isin(mask_HW, _VALUES)
         for crop in _random_squares(picture, animal_HW, name):
             images.append(_pixels(crop))
             classes.append(-1)
@@ -71,16 +70,27 @@ def photographs(root: Path, part: str) -> tuple[Tensor, Tensor]:
     """
     images: list[np.ndarray] = []
     classes: list[int] = []
-    values = [VOC_CLASSES.index(name) for name in ANIMALS]
     for _, image, mask_HW in pictures(root, part):
-        present = [value for value in values if (mask_HW == value).any()]
-        if len(present) == 1:
-            box = squares.bounding_box(mask_HW == present[0])
-            square = squares.square_around(image.convert("RGB"), box, AROUND)
+        if (shown := _only_animal(mask_HW)) is not None:
+            square = squares.square_around(image.convert("RGB"), shown.box, AROUND)
             images.append(_pixels(square, PHOTOGRAPH))
-            classes.append(values.index(present[0]))
+            classes.append(shown.kind)
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
     return stacked, torch.tensor(classes)
+
+
+class _Shown(NamedTuple):
+    kind: int
+    """An index into ANIMALS."""
+    box: squares.Box
+
+
+def _only_animal(mask_HW: np.ndarray) -> _Shown | None:
+    """Return the animal that an image shows; None where it shows none, or two kinds."""
+    present = [kind for kind, value in enumerate(_VALUES) if (mask_HW == value).any()]
+    if len(present) != 1:
+        return None
+    return _Shown(present[0], squares.bounding_box(mask_HW == _VALUES[present[0]]))
 
 
 def _square_around(picture: Image.Image, box: squares.Box) -> Image.Image:

@@ -170,8 +170,8 @@ def space(cell: Cell) -> Space:
     """Return what the paper's figure 5 shows, of a cell's category."""
     material = _material(cell)
     found = []
-    for method, adapter in (("auto", AUTO), ("direct-learn", PAPER_2)):
-        spec = _spec(adapter, material)
+    for method in ("auto", "direct-learn"):
+        spec = _spec(_adapters(cell.setup, method)[0], material)
         transplant = material.transplant(spec, SPACE_SAMPLES, seed=cell.seed)
         below = learned(method, transplant, settings(cell, method))
         hidden = material.problem.student_task[:-1]

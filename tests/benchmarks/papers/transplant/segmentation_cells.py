@@ -12,11 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.problem import Samples, TransplantProblem
-from rootstock.common.distillation.settings import (
-    BackDistillationSettings,
-    MethodSettings,
-    TeachingSettings,
-)
+from rootstock.common.distillation.settings import BackDistillationSettings, MethodSettings
 from rootstock.common.distillation.transplant import Transplant
 from rootstock.common.errors import DataError
 from rootstock.common.images import normalise
@@ -24,6 +20,7 @@ from rootstock.common.nets.architectures import feature_shape, input_shape
 from rootstock.common.nets.feature_moments import FeatureMoments, MomentSums
 from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
+from rootstock.coordinator.config import MapTeachingSettings
 from tests.benchmarks.papers.shared import datasets
 from tests.benchmarks.papers.transplant import segmentation
 from tests.benchmarks.papers.transplant.cells import Cell, Row, learned, plan
@@ -31,7 +28,6 @@ from tests.benchmarks.papers.transplant.material import reordered
 from tests.benchmarks.papers.transplant.segmentation import Masked, pixel_accuracy
 
 STEPS = 150
-DRAWN = 600
 
 
 def run(cell: Cell) -> list[Row]:
@@ -55,6 +51,9 @@ def run(cell: Cell) -> list[Row]:
         beta=float(norms[0] / norms[1]),
     )
     x_NCSS = _features(category_module, split.test)
+    sums = MomentSums()
+    sums.add(_features(category_module, split.training))
+    moments = FeatureMoments.shipped(sums.moments(), problem.feature_shape, signed=False)
 
     def accuracy(head: nn.Module) -> float:
         return pixel_accuracy(in_batches(head, x_NCSS).squeeze(1), split.test.labels_NSS)
@@ -63,7 +62,7 @@ def run(cell: Cell) -> list[Row]:
     rows = []
     for method, shape, samples in plan(cell):
         began = time.perf_counter()
-        transplant = _transplant(problem, category_module, split.training, samples, cell)
+        transplant = _transplant(problem, category_module, moments, split.training, samples, cell)
         adapter = learned(method, transplant, settings(cell, method))
         rows.append(
             Row(
@@ -97,7 +96,7 @@ def settings(cell: Cell, method: str) -> MethodSettings:
         batch_size=32,
         seed=cell.seed,
     )
-    teaching = TeachingSettings(steps=steps, drawn=DRAWN, sample_views=600, batch_size=32)
+    teaching = MapTeachingSettings(steps=steps)
     return MethodSettings(
         start="matched" if ours else None, ridge=1e-2, learning=learning, teaching=teaching
     )
@@ -106,6 +105,7 @@ def settings(cell: Cell, method: str) -> MethodSettings:
 def _transplant(
     problem: TransplantProblem,
     category_module: nn.Sequential,
+    moments: FeatureMoments,
     training: Masked,
     samples: int,
     cell: Cell,
@@ -122,14 +122,12 @@ def _transplant(
         few = training.at(torch.randperm(len(training), generator=generator)[:samples])
         chosen = Samples(_features(category_module, few), few.labels_NSS)
         images_NCSS = normalise(few.images_NCSS)
-    sums = MomentSums()
-    sums.add(_features(category_module, training))
     return Transplant(
         problem=problem,
         spec=AdapterSpec(in_channels=channels, out_channels=channels),
         samples=chosen,
         permutation_C=reordered(channels, cell.category, cell.seed),
-        moments=FeatureMoments.shipped(sums.moments(), problem.feature_shape, signed=False),
+        moments=moments,
         category_module=category_module,
         image_shape=input_shape(segmentation.ARCHITECTURE),
         images_NCHW=images_NCSS,
