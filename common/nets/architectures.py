@@ -10,7 +10,8 @@ global random state as it was. To add one: a class with its settings and layers,
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from pydantic import ValidationError
@@ -22,9 +23,17 @@ from rootstock.common.nets import units
 from rootstock.common.nets.declaration import Architecture, Layer, Segmenting, sequence
 from rootstock.common.nets.efficientnet import EfficientNetLite0
 from rootstock.common.nets.fcn import SCORES
+from rootstock.common.nets.library import LibraryNet
 from rootstock.common.nets.mobilenet import MobileNetV2
 from rootstock.common.nets.resnet import ResNet18, ResNet34, ResNet50, SmallResNet, WideResNet
-from rootstock.common.nets.spec import ArchitectureSpec, ImageForm, Preprocessing, Shape, TaskSpec
+from rootstock.common.nets.spec import (
+    ArchitectureSpec,
+    ImageForm,
+    Preprocessing,
+    Setting,
+    Shape,
+    TaskSpec,
+)
 from rootstock.common.nets.tailored.resnet import NAME as TAILORED
 from rootstock.common.nets.tailored.resnet import TailoredResNet
 from rootstock.common.nets.units import Units, needs_units, require_units
@@ -48,6 +57,39 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
     "efficientnet-lite0": EfficientNetLite0,
     TAILORED: TailoredResNet,
 }
+
+
+class SplitPoint(NamedTuple):
+    """A layer that f may end with."""
+
+    name: str
+    shape: Shape
+    """Of x = f(I)."""
+    signed: bool
+    """Whether x may be negative."""
+    below: int
+    """Parameters of f."""
+    above: int
+    """Parameters of a g that classifies."""
+
+
+def split_points(name: str, settings: Mapping[str, Setting]) -> list[SplitPoint]:
+    """Return where an architecture splits, lowest first; SchemaError if there is no such net."""
+    architecture = _configured(ArchitectureSpec(name=name, split="any", settings=dict(settings)))
+    splits = frozenset(architecture.splits())
+    points: list[SplitPoint] = []
+    below = 0
+    with torch.device("meta"):  # shapes only
+        x = torch.empty(1, architecture.in_channels, *[architecture.input_size] * 2)
+        for layer, module in sequence(architecture.layers(_OUTPUTS)).eval().named_children():
+            x = module(x)
+            below += sum(parameter.numel() for parameter in module.parameters())
+            if layer in splits:
+                _, channels, height, width = x.shape
+                shape = int(channels), int(height), int(width)
+                signed = architecture.gives_signed(layer)
+                points.append(SplitPoint(layer, shape, signed, below, 0))
+    return [point._replace(above=below - point.below) for point in points]
 
 
 def input_shape(spec: ArchitectureSpec) -> Shape:
@@ -77,12 +119,13 @@ def feature_shape(spec: ArchitectureSpec) -> Shape:
 
 def takes_signed(spec: ArchitectureSpec) -> bool:
     """Return whether what g takes may be negative: an adapter below it then ends without a ReLU."""
-    return _configured(spec.above()).signed
+    return _configured(spec).gives_signed(spec.split)
 
 
 def gives_signed(spec: ArchitectureSpec) -> bool:
     """Return whether x = f(I) may be negative."""
-    return _projects(spec) or _configured(spec.below()).signed
+    below = spec.below()
+    return _projects(spec) or _configured(below).gives_signed(below.split)
 
 
 def _projects(spec: ArchitectureSpec) -> bool:
@@ -253,7 +296,7 @@ def _parts(
     architecture = _configured(spec)
     layers = architecture.layers(outputs)
     names = [name for name, _ in layers]
-    known = [name for name in architecture.split_points if name in names]
+    known = [name for name in architecture.splits() if name in names]
     if spec.split not in known:
         raise SchemaError(
             f"architecture '{spec.name}' has no split point '{spec.split}' with these settings; "
@@ -264,12 +307,16 @@ def _parts(
 
 
 def _configured(spec: ArchitectureSpec) -> Architecture:
-    architecture = ARCHITECTURES.get(spec.name)
+    library, _, model = spec.name.rpartition(":")
+    architecture = LibraryNet if library else ARCHITECTURES.get(spec.name)
     if architecture is None:
         raise SchemaError(
-            f"unknown architecture '{spec.name}'; known architectures: {', '.join(ARCHITECTURES)}"
+            f"unknown architecture '{spec.name}'; known architectures: {', '.join(ARCHITECTURES)}, "
+            "and nets of libraries, 'torchvision:NAME' and 'timm:NAME'"
         )
     try:
+        if architecture is LibraryNet:
+            return LibraryNet.named(library, model, spec.settings)
         return architecture.model_validate(spec.settings)
     except ValidationError as error:
         raise SchemaError(

@@ -50,7 +50,7 @@ class Architecture(Document):
 
     model_config = ConfigDict(strict=True)
 
-    split_points: ClassVar[tuple[str, ...]]
+    split_points: ClassVar[tuple[str, ...]] = ()
     signed: ClassVar[bool] = False
     """Whether x may be negative at the split points, which then do not end in a ReLU."""
     input_size: int
@@ -60,8 +60,15 @@ class Architecture(Document):
     def layers(self, outputs: int) -> Sequence[Layer]:
         """Return the layers of f followed by those of g, lowest first."""
 
-    @classmethod
-    def own_name(cls, published: str) -> str:
+    def splits(self) -> Sequence[str]:
+        """Return the layers that f may end with."""
+        return self.split_points
+
+    def gives_signed(self, split: str) -> bool:  # noqa: ARG002
+        """Return whether x may be negative at a split."""
+        return self.signed
+
+    def own_name(self, published: str) -> str:
         """Translate a tensor's name in the published weights of this architecture."""
         return published
 

@@ -89,8 +89,7 @@ class EfficientNetLite0(PooledSegmenting):
             ("fc", lambda: nn.Linear(_HEAD, outputs)),
         ]
 
-    @classmethod
-    def own_name(cls, published: str) -> str:
+    def own_name(self, published: str) -> str:
         """Translate the names of the PyTorch port of the published weights."""
         return renamed(published, _PUBLISHED)
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from rootstock.common.errors import SchemaError
 from rootstock.common.nets.branches import SkipFusion
 from rootstock.common.nets.declaration import Layer, Segmenting, sequence
 from rootstock.common.nets.spec import Shape
@@ -37,12 +38,16 @@ class PooledSegmenting(Segmenting):
         """
         layers = self.layers(outputs)
         names = [name for name, _ in layers]
-        above, pooling = names.index(split) + 1, names.index("avgpool")
+        above, pooling = names.index(split) + 1, self.pooling(layers)
         with torch.device("meta"):  # shapes only
             image_CHW = torch.empty(1, self.in_channels, self.input_size, self.input_size)
             x_CHW = sequence(layers[:above]).eval()(image_CHW)
             levels = list(_levels(layers[above:pooling], x_CHW))
         return _scores(levels, self.input_size, outputs)
+
+    def pooling(self, layers: Sequence[Layer]) -> int:
+        """Return the number of the layer that pools."""
+        return [name for name, _ in layers].index("avgpool")
 
 
 class _Level(NamedTuple):
@@ -87,7 +92,12 @@ def _fused(deep: Sequence[Layer], skip: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _upscores(outputs: int, side: int, below: int) -> list[Layer]:
-    factor = side // below
+    factor, left = divmod(side, below)
+    if left or (factor > 1 and factor % 2):
+        raise SchemaError(
+            f"maps of {below}×{below} cannot be brought to {side}×{side} by an even factor, so "
+            "there is no task module that segments; choose another input_size or split"
+        )
     return [(f"upscore{factor}", partial(upsampling, outputs, factor))] if factor > 1 else []
 
 

@@ -66,8 +66,7 @@ class MobileNetV2(PooledSegmenting):
             ("fc", lambda: nn.Linear(last, outputs)),
         ]
 
-    @classmethod
-    def own_name(cls, published: str) -> str:
+    def own_name(self, published: str) -> str:
         """Translate torchvision's names."""
         return renamed(published, _PUBLISHED)
 

@@ -96,8 +96,7 @@ class _ImageNetResNet(PooledSegmenting):
             *_head(512 * _widening(bottleneck=self.bottleneck), outputs),
         ]
 
-    @classmethod
-    def own_name(cls, published: str) -> str:
+    def own_name(self, published: str) -> str:
         """Translate torchvision's names."""
         return renamed(published, ((r"layer(\d)\.(\d+)\.", "block{1}_{2+1}."),))
 

@@ -30,6 +30,18 @@ def _name(text: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 """Names of sites, categories, tasks, nets: safe in a path, a tag and a URL."""
 
+_LIBRARIES = ("torchvision:", "timm:")
+
+
+def _architecture(text: str) -> str:
+    own = next((text.removeprefix(p) for p in _LIBRARIES if text.startswith(p)), text)
+    _name(own)
+    return text
+
+
+ArchitectureName = Annotated[str, AfterValidator(_architecture)]
+"""One of our architectures, or "torchvision:NAME" or "timm:NAME"."""
+
 Setting = bool | int | float | str
 
 Shape = tuple[int, int, int]
@@ -78,7 +90,7 @@ class ArchitectureSpec(Document):
     (Compatible Representations, section 5.2). Images and the size of the feature map are the same.
     """
 
-    name: Name
+    name: ArchitectureName
     settings: dict[str, Setting] = Field(default_factory=dict, max_length=32)
     split: Name
     preprocessing: Preprocessing = Field(

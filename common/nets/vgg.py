@@ -75,8 +75,7 @@ class Vgg16(Segmenting):
             ("fc8", lambda: nn.Linear(4096, outputs)),
         ]
 
-    @classmethod
-    def own_name(cls, published: str) -> str:
+    def own_name(self, published: str) -> str:
         """Translate torchvision's names, which number all layers."""
         return renamed(published, _PUBLISHED)
 

@@ -167,9 +167,10 @@ def decision(record: MergeRecord) -> str:
 def description(record: MergeRecord) -> str:
     """Return a run's description in Markdown; words of peers are escaped."""
     fallbacks = [
-        f"- {key.removesuffix('_fallback').replace('_', ' ')}: gave up {escaped(str(value))}"
+        f"- {key.removesuffix(ending).replace('_', ' ')}: {phrase} {escaped(str(value))}"
+        for ending, phrase in (("_fallback", "gave up"), ("_without", "did without"))
         for key, value in record.parameters.items()
-        if key.endswith("_fallback")
+        if key.endswith(ending)
     ]
     digests = [f"| {escaped(role)} | `{digest}` |" for role, digest in record.digests.items()]
     return "\n".join(

@@ -84,6 +84,8 @@ class StageView(NamedTuple):
     method: str
     fallback: str
     """Why its method was given up for that one; empty where it was not."""
+    without: str
+    """What the method did without, and why; empty where there was nothing."""
     steps: str
     """How many of what, in words."""
     seconds: float | None
@@ -153,6 +155,7 @@ def stages(record: MergeRecord) -> list[StageView]:
                 label=label,
                 method=str(record.parameters[f"{key}_method"]),
                 fallback=str(record.parameters.get(f"{key}_fallback", "")),
+                without=str(record.parameters.get(f"{key}_without", "")),
                 steps=_steps([p.step for p in record.curves if p.stage == stage], dream[stage]),
                 seconds=record.numbers.get(f"seconds/{stage}"),
                 measures=[

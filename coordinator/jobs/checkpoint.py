@@ -37,6 +37,7 @@ class Checkpoint(Document):
     seconds: dict[str, float] = Field(default_factory=dict)
     report: dict[str, float] = Field(default_factory=dict)
     fallbacks: dict[Stage, str] = Field(default_factory=dict)
+    without: dict[Stage, str] = Field(default_factory=dict)
 
     def digests(self) -> set[str]:
         """Return what is in the job's area for this checkpoint alone."""

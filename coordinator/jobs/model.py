@@ -102,6 +102,8 @@ class JobResult(Document):
     methods: dict[Stage, str] = Field(default_factory=dict)
     fallbacks: dict[Stage, str] = Field(default_factory=dict)
     """Why a stage's method was given up for another; empty where none was."""
+    without: dict[Stage, str] = Field(default_factory=dict, exclude_if=lambda given: not given)
+    """What a stage's method did without, and why; empty where there was nothing."""
     turn: int = Field(default=1, ge=1)
     """Number of the evaluation that the lab is asked for, of those of this merge."""
     settings: dict[str, Setting]
@@ -139,9 +141,10 @@ class JobResult(Document):
         )
 
     def learned_by(self) -> dict[str, str]:
-        """Return the stages' methods, and why any was given up, as a merge's record names them."""
+        """Return the stages' methods, and what failed in them, as a merge's record names them."""
         words = {f"{stage}_method": method for stage, method in self.methods.items()}
         words |= {f"{stage}_fallback": reason for stage, reason in self.fallbacks.items()}
+        words |= {f"{stage}_without": reason for stage, reason in self.without.items()}
         return {key.replace("-", "_"): word for key, word in words.items()}
 
 

@@ -106,6 +106,7 @@ class TransplantWorker:
             report=self._at.report,
             methods={stage: self._method(stage) for stage in stages},
             fallbacks=self._at.fallbacks,
+            without=self._at.without,
             settings=flat_settings(self._job.settings.model_dump(mode="json")),
         )
 
@@ -157,6 +158,8 @@ class TransplantWorker:
             "state": None,
             "report": {**self._at.report, **finite},
         }
+        if learning.without:
+            changes["without"] = {**self._at.without, stage: learning.without}
         if stage == "few-sample":
             return changes | {"step": step, "few_sample": adapter}
         dreamed = {k: v for k, v in learning.state().items() if k.startswith("dream/")}

@@ -168,6 +168,8 @@ class MergeRunner:
                 result = result.after(earlier)
         for stage, reason in result.fallbacks.items():
             self._log.warning("distillation.fallback", merge=merge.id, stage=stage, reason=reason)
+        for stage, reason in result.without.items():
+            self._log.info("distillation.without", merge=merge.id, stage=stage, reason=reason)
         failpoint("merge.learned")
         numbers |= teacher_numbers(manifest, merge.task) | MergeNumbers(seconds=result.seconds)
         merge = await asyncio.to_thread(

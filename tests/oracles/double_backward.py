@@ -16,6 +16,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
+from torchvision.models.convnext import CNBlock, LayerNorm2d
+from torchvision.ops.misc import SqueezeExcitation
 
 from rootstock.common.distillation.problem import TransplantProblem
 from rootstock.common.distillation.pseudo_gradients.adjoint import output_shape
@@ -27,9 +29,12 @@ from rootstock.common.nets.adapter import Adapter
 class _Dummy(nn.Module):
     """A ReLU's dummy derivative; a layer that runs at several places counts them."""
 
-    def __init__(self, path: str, masks: Mapping[str, Tensor], asked: list[str]) -> None:
+    def __init__(
+        self, path: str, masks: Mapping[str, Tensor], asked: list[str], *, channels_last: bool
+    ) -> None:
         super().__init__()
         self.path, self.masks, self.asked, self.calls = path, masks, asked, 0
+        self.channels_last = channels_last
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         self.calls += 1
@@ -38,6 +43,8 @@ class _Dummy(nn.Module):
         if name not in self.masks:
             return x_NCHW
         mask = self.masks[name].to(x_NCHW.dtype)
+        if self.channels_last:
+            return x_NCHW * mask.movedim(1, -1)
         return x_NCHW * (mask if x_NCHW.ndim == 4 else mask.flatten(1))
 
 
@@ -51,6 +58,33 @@ class _Scale(nn.Module):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         scaled: Tensor = self.norm(x_NCHW) - self.norm(torch.zeros_like(x_NCHW))
         return scaled
+
+
+class _Centred(nn.Module):
+    """A LayerNorm over channels without its shift and its division."""
+
+    def __init__(self, norm: nn.LayerNorm, dim: int) -> None:
+        super().__init__()
+        self.weight, self.dim = norm.weight, dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(self.dim, keepdim=True)
+        scaled: Tensor = centred.movedim(self.dim, -1) * self.weight
+        back: Tensor = scaled.movedim(-1, self.dim)
+        return back
+
+
+class _HeldGate(nn.Module):
+    """A squeeze-and-excitation whose gate is that of a map of zeros."""
+
+    def __init__(self, gated: SqueezeExcitation) -> None:
+        super().__init__()
+        weight = gated.fc1.weight
+        with torch.no_grad():
+            self.gate_1C11: Tensor = gated._scale(weight.new_zeros(1, weight.shape[1], 5, 5))
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return x_NCHW * self.gate_1C11
 
 
 class _Windows(nn.Module):
@@ -98,11 +132,21 @@ def linearised(
     masks = {} if masks is None else masks
     shared = {id(parameter): parameter for parameter in module.parameters()}
     copied = copy.deepcopy(module, shared).eval()
-    for path, layer in list(copied.named_modules()):
-        if isinstance(layer, nn.ReLU | nn.ReLU6):
-            replaced: nn.Module = _Dummy(path, masks, asked)
+    modules = list(copied.named_modules())
+    gates: list[str] = []
+    last = {f"{path}.block.4".lstrip(".") for path, m in modules if isinstance(m, CNBlock)}
+    for path, layer in modules:
+        if path.startswith(tuple(f"{gate}." for gate in gates)):
+            continue
+        if isinstance(layer, nn.ReLU | nn.ReLU6 | nn.SiLU | nn.GELU | nn.Hardswish):
+            replaced: nn.Module = _Dummy(path, masks, asked, channels_last=path in last)
         elif isinstance(layer, nn.BatchNorm2d):
             replaced = _Scale(layer)
+        elif isinstance(layer, nn.LayerNorm):
+            replaced = _Centred(layer, 1 if isinstance(layer, LayerNorm2d) else -1)
+        elif isinstance(layer, SqueezeExcitation):
+            gates.append(path)
+            replaced = _HeldGate(layer)
         elif isinstance(layer, nn.MaxPool2d):
             replaced = nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
         else:

@@ -60,6 +60,7 @@ class AutoLearning(Learning):
     def __init__(self, transplant: Transplant, settings: MethodSettings, *, thrifty: bool) -> None:
         self._transplant, self._settings, self._thrifty = transplant, settings, thrifty
         self._left_out = (TransplantError,) if thrifty else ()
+        self._without = ""
         self._dream = self._begun_dream()
         super().__init__(*self._started())
         self._start = self._adapter
@@ -79,6 +80,11 @@ class AutoLearning(Learning):
         if self._learning is None or self._learning.done:
             return self._adapter
         return self._learning.adapter
+
+    @property
+    def without(self) -> str:
+        """Why `auto` began without the closed form; empty where it did not."""
+        return self._without
 
     @property
     def done(self) -> bool:
@@ -177,8 +183,10 @@ class AutoLearning(Learning):
     def _started(self) -> tuple[Adapter, dict[str, float]]:
         """Return the start; the identity where `auto` finds no answer to the closed form."""
         start = self._settings.start or "closed-form"
-        with suppress(*self._left_out):
+        try:
             return starting_adapter(self._transplant, start, self._settings)
+        except self._left_out as error:  # such as a layer of g that has no adjoint
+            self._without = f"the {start} start: {error}"
         return starting_adapter(self._transplant, "identity", self._settings)
 
     def _begun(self) -> BackDistillation:

@@ -40,21 +40,31 @@ RULES: dict[type[nn.Module], RuleClass] = {
     nn.Dropout: rules.IdentityRule,
     nn.Dropout2d: rules.IdentityRule,
     nn.Flatten: rules.FlattenRule,
+    nn.GELU: rules.ReluRule,
+    nn.Hardswish: rules.ReluRule,
     nn.Identity: rules.IdentityRule,
     nn.Linear: rules.LinearRule,
     nn.MaxPool2d: rules.AvgPool2dRule,
     nn.ReLU: rules.ReluRule,
     nn.ReLU6: rules.ReluRule,
     nn.Sequential: rules.SequentialRule,
+    nn.SiLU: rules.ReluRule,
     nn.ZeroPad2d: rules.ZeroPad2dRule,
 }
 """Rules by layer type: that very type, not its subclasses. What is added here takes part."""
 
 _RULES_BY_NAME: dict[str, RuleClass] = {
+    "torchvision.models.convnext.CNBlock": branch_rules.ConvNextBlockRule,
+    "torchvision.models.convnext.LayerNorm2d": rules.ChannelNormRule,
+    "torchvision.models.efficientnet.FusedMBConv": branch_rules.MobileBlockRule,
+    "torchvision.models.efficientnet.MBConv": branch_rules.MobileBlockRule,
     "torchvision.models.mobilenetv2.InvertedResidual": branch_rules.InvertedResidualRule,
+    "torchvision.models.mobilenetv3.InvertedResidual": branch_rules.MobileBlockRule,
     "torchvision.models.resnet.BasicBlock": branch_rules.BasicBlockRule,
     "torchvision.models.resnet.Bottleneck": branch_rules.BottleneckRule,
     "torchvision.ops.misc.Conv2dNormActivation": rules.SequentialRule,
+    "torchvision.ops.misc.SqueezeExcitation": branch_rules.SqueezeExcitationRule,
+    "torchvision.ops.stochastic_depth.StochasticDepth": rules.IdentityRule,
 }
 """torchvision's own modules, by name: importing it takes a second that few callers need."""
 

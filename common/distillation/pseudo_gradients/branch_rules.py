@@ -11,12 +11,21 @@ Shapes: N batch, C channels of the input, O out-channels, H/W height and width o
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from rootstock.common.distillation.pseudo_gradients.rules import Shape, Site
+from rootstock.common.distillation.pseudo_gradients.rules import (
+    ChannelNormRule,
+    Conv2dRule,
+    PlacewiseRule,
+    ReluRule,
+    Rule,
+    Shape,
+    Site,
+)
 from rootstock.common.errors import TransplantError
 from rootstock.common.nets.branches import PaddedShortcut, SkipFusion
 
@@ -33,8 +42,25 @@ class _ResNetBlock(Protocol):
 class _InvertedResidual(Protocol):
     """The members of torchvision's InvertedResidual (MobileNetV2), and of our MobileBlock."""
 
-    conv: nn.Sequential
     use_res_connect: bool
+
+    def get_submodule(self, target: str) -> nn.Module: ...
+
+
+class _SqueezeExcitation(Protocol):
+    """The members of torchvision's SqueezeExcitation."""
+
+    fc1: nn.Conv2d
+    fc2: nn.Conv2d
+    activation: nn.Module
+    scale_activation: nn.Module
+
+
+class _ConvNextBlock(Protocol):
+    """The members of torchvision's CNBlock."""
+
+    block: nn.Sequential
+    layer_scale: Tensor
 
 
 class BasicBlockRule:
@@ -77,8 +103,10 @@ class BottleneckRule(BasicBlockRule):
 class InvertedResidualRule:
     """conv(x), plus x where the size stays (Sandler et al., 2018); no ReLU after the sum."""
 
+    branch = "conv"
+
     def __init__(self, layer: _InvertedResidual, site: Site) -> None:
-        self._branch = site.inner("conv", layer.conv, site.shape)
+        self._branch = site.inner(self.branch, layer.get_submodule(self.branch), site.shape)
         self.output_shape: Shape = self._branch.output_shape
         self._adds = layer.use_res_connect
         if self._adds:
@@ -87,6 +115,68 @@ class InvertedResidualRule:
     def adjoint(self, gradient: Tensor) -> Tensor:
         back = self._branch.adjoint(gradient)
         return back + gradient if self._adds else back
+
+
+class MobileBlockRule(InvertedResidualRule):
+    """torchvision's blocks of MobileNetV3 and of EfficientNet: block(x), plus x where it stays.
+
+    Stochastic depth drops branches in training alone.
+    """
+
+    branch = "block"
+
+
+class SqueezeExcitationRule:
+    """s(x) ⊙ x (Hu et al., 2018), with the gate s held at what it is for a map of zeros.
+
+    The gate is a number a channel, between 0 and 1, that an image opens; its own derivative is left
+    out as a ReLU's is. What the gate is without an image, its biases say.
+    """
+
+    def __init__(self, layer: _SqueezeExcitation, site: Site) -> None:
+        squeezed = layer.fc1.in_channels
+        self.output_shape = (squeezed, *site.shape[1:])
+        if site.shape != self.output_shape:
+            raise TransplantError(
+                f"layer '{site.path}' gates {squeezed} channels and gets shape {site.shape}; "
+                "category module, adapter and task module must fit together"
+            )
+        zeros = layer.fc1.weight.new_zeros(1, squeezed, 1, 1)
+        excited = layer.fc2(layer.activation(layer.fc1(zeros)))
+        self._gate_C11: Tensor = layer.scale_activation(excited)[0].detach()
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        return gradient * self._gate_C11.to(gradient.dtype)
+
+
+class ConvNextBlockRule:
+    """x + s ⊙ block(x) (Liu et al., 2022): a convolution a channel, then two layers at a place."""
+
+    def __init__(self, layer: _ConvNextBlock, site: Site) -> None:
+        convolved, _, norm, widen, gate, narrow, _ = layer.block
+        # torchvision's block turns channels last for the layers at a place, and back.
+        kinds: list[tuple[int, nn.Module, Callable[[Any, Site], Rule]]] = [
+            (0, convolved, Conv2dRule),
+            (2, norm, ChannelNormRule),
+            (3, widen, PlacewiseRule),
+            (4, gate, ReluRule),
+            (5, narrow, PlacewiseRule),
+        ]
+        self._rules: list[Rule] = []
+        shape = site.shape
+        for place, inner, kind in kinds:
+            rule = kind(inner, site.at(f"block.{place}", shape))
+            self._rules.append(rule)
+            shape = rule.output_shape
+        _require_one_shape(site, shape, site.shape)
+        self.output_shape: Shape = shape
+        self._scale_C11 = layer.layer_scale
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        back = gradient * self._scale_C11.to(gradient.dtype)
+        for rule in reversed(self._rules):
+            back = rule.adjoint(back)
+        return gradient + back
 
 
 class PaddedShortcutRule:

@@ -57,10 +57,14 @@ class Site:
     rule: Callable[[nn.Module, Site], Rule]
     """Finds the rule of an inner layer."""
 
+    def at(self, name: str, shape: Shape) -> Site:
+        """Return the position of a layer inside this one."""
+        path = f"{self.path}.{name}" if self.path else name
+        return Site(path, shape, self.mask, self.rule)
+
     def inner(self, name: str, layer: nn.Module, shape: Shape) -> Rule:
         """Return the rule of a layer inside this one."""
-        path = f"{self.path}.{name}" if self.path else name
-        return self.rule(layer, Site(path, shape, self.mask, self.rule))
+        return self.rule(layer, self.at(name, shape))
 
     def expect_map(self, layer: nn.Module, channels: int | None = None) -> tuple[int, int, int]:
         """Return (C, H, W) of the input; a vector, or other channels, is refused."""
@@ -89,7 +93,12 @@ class IdentityRule:
 
 
 class ReluRule:
-    """ReLU, ReLU6: dummy-1 passes the gradient on, dummy-2 multiplies it with 1(x_rand > 0)."""
+    """ReLU, ReLU6: dummy-1 passes the gradient on, dummy-2 multiplies it with 1(x_rand > 0).
+
+    SiLU, GELU and Hardswish are x times a gate that opens smoothly from 0 to 1, a ReLU's at once:
+    away from zero their derivatives are a ReLU's. Which side of zero x is on, dummy-2 draws; how
+    near, no x_rand could say, as its scale would be an image's.
+    """
 
     def __init__(self, _: nn.Module, site: Site) -> None:
         self.output_shape = site.shape
@@ -225,9 +234,7 @@ class LinearRule:
         self.output_shape: Shape = (layer.out_features,)
 
     def adjoint(self, gradient: Tensor) -> Tensor:
-        weight_OI = self._layer.weight.to(gradient.dtype)
-        # A convolution would first copy the transposed weight: 400 MB for VGG-16's fc6.
-        return (gradient.movedim(1, 3) @ weight_OI).movedim(3, 1)
+        return transposed(self._layer, gradient)
 
 
 class FlattenRule:
@@ -282,6 +289,41 @@ class BatchNorm2dRule:
 
     def adjoint(self, gradient: Tensor) -> Tensor:
         return gradient * self._scale_C.to(gradient.dtype)[:, None, None]
+
+
+class ChannelNormRule:
+    """LayerNorm over the channels of a place: γ ⊙ (x − mean) / σ, with σ held at 1.
+
+    σ is the image's own, a positive number a place, which no weight tells. γ and what the mean
+    takes away are the same for every image.
+    """
+
+    def __init__(self, layer: nn.LayerNorm, site: Site) -> None:
+        channels, _, _ = site.expect_map(layer)
+        if tuple(layer.normalized_shape) != (channels,):
+            raise TransplantError(
+                f"layer '{site.path}' normalises {tuple(layer.normalized_shape)} and gets "
+                f"{channels} channels; only a norm over the channels of a place has a rule here"
+            )
+        self._layer = layer
+        self.output_shape = site.shape
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        if self._layer.elementwise_affine:
+            gradient = gradient * self._layer.weight.to(gradient.dtype)[:, None, None]
+        return gradient - gradient.mean(dim=1, keepdim=True)
+
+
+class PlacewiseRule:
+    """A Linear at each place of a map, as a 1×1 convolution: its transpose."""
+
+    def __init__(self, layer: nn.Linear, site: Site) -> None:
+        _, height, width = site.expect_map(layer, channels=layer.in_features)
+        self._layer = layer
+        self.output_shape: Shape = (layer.out_features, height, width)
+
+    def adjoint(self, gradient: Tensor) -> Tensor:
+        return transposed(self._layer, gradient)
 
 
 class AvgPool2dRule:
@@ -340,6 +382,13 @@ class AdaptiveAvgPool2dRule:
             matrix_PH = _averaging_matrix(pixels, places).to(gradient)
             gradient = (gradient.transpose(side + 1, 3) @ matrix_PH).transpose(side + 1, 3)
         return gradient
+
+
+def transposed(layer: nn.Linear, gradient: Tensor) -> Tensor:
+    """Return a Linear's transpose at each place, (N, O, S, S) to (N, I, S, S)."""
+    weight_OI = layer.weight.to(gradient.dtype)
+    # A convolution would first copy the transposed weight: 400 MB for VGG-16's fc6.
+    return (gradient.movedim(1, 3) @ weight_OI).movedim(3, 1)
 
 
 def _padding(layer: nn.Conv2d, spans: list[int]) -> tuple[list[int], list[int]]:

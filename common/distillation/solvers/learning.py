@@ -180,6 +180,11 @@ class Learning(Stepwise):
         """Numbers that say how it went, by name; the closed form's where it begins with one."""
         return dict(self._report)
 
+    @property
+    def without(self) -> str:
+        """What a method does without, and why; empty where there is nothing."""
+        return ""
+
     def step(self) -> StepRecord:
         """Take one step; TransplantError if all are taken, or the loss is not finite."""
         raise TransplantError("this adapter is solved for; it takes no steps")

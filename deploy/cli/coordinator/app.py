@@ -14,6 +14,7 @@ from rootstock.common.documents import Document
 from rootstock.coordinator.config import CoordinatorConfig, HistoryConfig
 from rootstock.deploy.cli.access import operations, running
 from rootstock.deploy.cli.coordinator import heads, members
+from rootstock.deploy.cli.coordinator.splits import splits
 from rootstock.deploy.cli.coordinator.tables import history_line, restored_table, status_tables
 from rootstock.deploy.cli.extras import CoordinatorGroup
 from rootstock.deploy.cli.options import AsJson, Config, Reason
@@ -25,6 +26,7 @@ history = typer.Typer(
 )
 app.add_typer(history, name="history")
 app.add_typer(heads.app, name="heads")
+app.command()(splits)
 
 MergeId = Annotated[str, typer.Argument(help="As `coordinator status` lists it: mrg-0001")]
 

@@ -30,7 +30,7 @@ def test_strided_convolutions_pad_below_and_to_the_right_as_tensorflow_does() ->
 
 
 def test_published_names_are_ours() -> None:
-    own = EfficientNetLite0.own_name
+    own = EfficientNetLite0().own_name
     assert own("_blocks.0._bn1.weight") == "block1.conv.depthwise_bn.weight"
     assert own("_blocks.11._expand_conv.weight") == "block12.conv.expand.weight"
     assert own("_bn1.running_var") == "head.bn.running_var"

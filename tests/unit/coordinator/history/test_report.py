@@ -115,12 +115,13 @@ def test_a_report_can_be_read_by_all() -> None:
     assert "prefers-color-scheme: dark" in text
 
 
-@pytest.mark.parametrize("place", ["reason", "parameter", "fallback"])
+@pytest.mark.parametrize(
+    "place", ["reason", "recipe", "zero_sample_fallback", "zero_sample_without"]
+)
 def test_words_from_peers_are_escaped(place: str) -> None:
     changes: dict[str, object] = {"reason": HOSTILE}
     if place != "reason":
-        name = "recipe" if place == "parameter" else "zero_sample_fallback"
-        changes = {"parameters": {"zero_sample_method": "closed-form", name: HOSTILE}}
+        changes = {"parameters": {"zero_sample_method": "closed-form", place: HOSTILE}}
     page = Page(render(learned(**changes), {}))
     assert not page.all("script")
     assert not page.all("img")

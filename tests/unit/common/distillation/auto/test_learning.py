@@ -1,4 +1,5 @@
 import copy
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -356,3 +357,19 @@ def test_views_are_fewer_where_features_are_large(monkeypatch: pytest.MonkeyPatc
 def test_a_dream_of_large_images_has_fewer() -> None:
     small = QUICK.model_copy(update={"images": 64, "max_pixels": 1 << 13})
     assert len(Dream(source(), small).images()) == 8
+
+
+def test_without_a_rule_for_a_layer_it_begins_without_the_closed_form_and_says_so() -> None:
+    transplant = given(samples=True)
+    for g in (transplant.problem.teacher_task, transplant.problem.student_task):
+        setattr(g, next(n for n, x in g.named_children() if isinstance(x, nn.ReLU)), nn.Tanh())
+    learning = method_named("auto").begin(transplant, settings())
+    assert re.search(
+        r"^the closed-form start: layer '\w+' is a Tanh, which has no", learning.without
+    )
+    identity = transplant.problem.identity_start(transplant.spec).state_dict()
+    for name, tensor in learning.adapter.state_dict().items():
+        assert torch.equal(tensor, identity[name])
+    assert method_named("auto").begin(given(samples=True), settings()).without == ""
+    with pytest.raises(TransplantError, match="is a Tanh, which has no adjoint rule"):
+        method_named("closed-form").begin(transplant, settings())

@@ -239,8 +239,8 @@ def test_no_graph_reaches_frozen_modules_and_float32_stays() -> None:
 
 
 def test_an_unknown_layer_is_named_with_its_place() -> None:
-    layers = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sequential(nn.GELU()))
-    with pytest.raises(TransplantError, match=r"'1\.0' is a GELU.*add one to .*RULES"):
+    layers = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sequential(nn.Tanh()))
+    with pytest.raises(TransplantError, match=r"'1\.0' is a Tanh.*add one to .*RULES"):
         pseudo_gradient(layers, torch.ones(1, 1, 4, 4), input_shape_CHW=(1, 4, 4))
 
 

@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v2, resnet18
+from torchvision.models import efficientnet, mobilenet_v2, mobilenetv3, resnet18
+from torchvision.models.convnext import CNBlock, LayerNorm2d
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops.misc import Conv2dNormActivation
+from torchvision.ops.misc import Conv2dNormActivation, SqueezeExcitation
 
 from rootstock.common.distillation.pseudo_gradients.adjoint import (
     output_shape,
@@ -101,6 +102,64 @@ def test_inverted_residual(size: Any, stride: int, expand: int, out: int) -> Non
     agrees_with_autograd(InvertedResidual(3, out, stride, expand), 3, *size)
 
 
+@pytest.mark.parametrize("gate", [nn.SiLU, nn.GELU, nn.Hardswish])
+def test_a_smooth_gate_is_a_relu_s(gate: type[nn.Module]) -> None:
+    module = nn.Sequential(nn.Conv2d(2, 3, 3), gate(), nn.Conv2d(3, 1, 1))
+    agrees_with_autograd(module, 2, 5, 6)
+    assert list(relu_maps(module, input_shape_CHW=(2, 5, 6))) == ["1"]
+
+
+def test_far_from_zero_a_smooth_gate_is_open_or_shut_as_a_relu() -> None:
+    """Why one mask serves all of them: their derivatives meet on either side."""
+    x = torch.tensor([-30.0, 30.0], dtype=torch.float64, requires_grad=True)
+    for gate in (nn.ReLU(), nn.SiLU(), nn.GELU(), nn.Hardswish()):
+        (derivative,) = torch.autograd.grad(gate(x).sum(), x)
+        torch.testing.assert_close(derivative, x.new_tensor([0.0, 1.0]), rtol=0, atol=1e-9)
+
+
+@quick
+@given(size=sizes, channels=st.integers(1, 6))
+def test_squeeze_and_excitation(size: Any, channels: int) -> None:
+    agrees_with_autograd(SqueezeExcitation(channels, 2), channels, *size)
+
+
+def test_the_gate_is_what_biases_say() -> None:
+    gated = SqueezeExcitation(2, 1)
+    randomised(gated)
+    g = normal(1, 2, 3, 3)
+    at_zero = gated._scale(torch.zeros(1, 2, 3, 3, dtype=torch.float64)).detach()
+    torch.testing.assert_close(pseudo_gradient(gated, g, input_shape_CHW=(2, 3, 3)), g * at_zero)
+    assert 0 < float(at_zero.min()) < 1
+
+
+@quick
+@given(size=sizes, expanded=st.sampled_from([8, 16]), gated=st.booleans(), hard=st.booleans())
+def test_mobilenetv3_s_block(size: Any, expanded: int, gated: bool, hard: bool) -> None:
+    activation = "HS" if hard else "RE"
+    config = mobilenetv3.InvertedResidualConfig(8, 3, expanded, 8, gated, activation, 1, 1, 1.0)
+    agrees_with_autograd(mobilenetv3.InvertedResidual(config, nn.BatchNorm2d), 8, *size)
+
+
+@quick
+@given(size=sizes, stride=st.integers(1, 2), kind=st.sampled_from(["MBConv", "FusedMBConv"]))
+def test_efficientnet_s_own_blocks(size: Any, stride: int, kind: str) -> None:
+    config = getattr(efficientnet, f"{kind}Config")(4, 3, stride, 8, 8, 1)
+    block = getattr(efficientnet, kind)(config, 0.2, nn.BatchNorm2d)
+    agrees_with_autograd(block, 8, *size)
+
+
+@quick
+@given(size=sizes, channels=st.integers(2, 4))
+def test_convnext_s_block(size: Any, channels: int) -> None:
+    agrees_with_autograd(CNBlock(channels, 0.5, 0.1), channels, *size)
+
+
+@quick
+@given(size=sizes, channels=st.integers(2, 5))
+def test_a_norm_over_channels(size: Any, channels: int) -> None:
+    agrees_with_autograd(LayerNorm2d(channels), channels, *size)
+
+
 @quick
 @given(size=sizes, kernel=st.integers(1, 3), stride=strides, depthwise=st.booleans())
 def test_convolution_norm_activation(size: Any, kernel: int, stride: int, depthwise: bool) -> None:
@@ -162,6 +221,7 @@ def test_fcn8s() -> None:
 @pytest.mark.parametrize(
     ("name", "split", "settings"),
     [
+        ("torchvision:mobilenet_v3_small", "features_7", {"input_size": 32}),
         ("efficientnet-lite0", "block11", {"input_size": 32}),
         ("mobilenetv2", "block10", {"input_size": 32, "width": 0.25}),
         ("small-resnet", "block1_1", {"blocks": 1, "width": 4}),
@@ -277,6 +337,8 @@ def upsampler() -> nn.Module:
             (1, 2, 4, 4),
             "belongs to an input of",
         ),
+        (SqueezeExcitation(3, 1), (1, 2, 6, 6), r"gates 3 channels and gets shape \(2, 6, 6\)"),
+        (LayerNorm2d(6), (1, 2, 6, 6), r"normalises \(6,\) and gets 2 channels"),
     ],
 )
 def test_what_cannot_stand_there_is_refused(
