@@ -24,8 +24,11 @@ def test_splits_of_a_net(tmp_path: Path) -> None:
 def test_splits_of_a_net_of_torchvision(tmp_path: Path) -> None:
     typed = (*COMMAND, "torchvision:mobilenet_v3_small", "--set", "input_size=64", "--json")
     points = json.loads(rootstock(tmp_path, *typed))["splits"]
-    assert {"name": "features_4", "shape": [40, 4, 4], "signed": True, "below": 24224} == {
-        key: points[6][key] for key in ("name", "shape", "signed", "below")
+    assert {key: points[6][key] for key in ("name", "shape", "signed", "below")} == {
+        "name": "features_4",
+        "shape": [40, 4, 4],
+        "signed": True,
+        "below": 24224,
     }
     # torchvision's 2,542,856 parameters, with 1 output of the last layer for 1,000.
     assert {point["below"] + point["above"] for point in points} == {2542856 - 999 * 1025}
