@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from rootstock.common.documents import first_problem
 from rootstock.common.errors import SchemaError
@@ -38,6 +38,7 @@ from rootstock.common.nets.tailored.resnet import NAME as TAILORED
 from rootstock.common.nets.tailored.resnet import TailoredResNet
 from rootstock.common.nets.units import Units, needs_units, require_units
 from rootstock.common.nets.vgg import SmallVgg, Vgg16
+from rootstock.common.nets.vit import DeiTSmall, DeiTTiny
 
 _OUTPUTS = 1
 """Outputs y of a task module: one logit, for an image or for every pixel."""
@@ -55,6 +56,8 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
     "resnet50": ResNet50,
     "mobilenetv2": MobileNetV2,
     "efficientnet-lite0": EfficientNetLite0,
+    "deit-tiny": DeiTTiny,
+    "deit-small": DeiTSmall,
     TAILORED: TailoredResNet,
 }
 
@@ -104,6 +107,11 @@ def input_shape(spec: ArchitectureSpec) -> Shape:
 def own_name(spec: ArchitectureSpec, published: str) -> str:
     """Return our name of a tensor in the published weights of an architecture."""
     return _configured(spec).own_name(published)
+
+
+def own_tensor(spec: ArchitectureSpec, name: str, published: Tensor) -> Tensor:
+    """Return a tensor of published weights in the shape that ours of that name has."""
+    return _configured(spec).own_tensor(name, published)
 
 
 def image_form(spec: ArchitectureSpec) -> ImageForm:

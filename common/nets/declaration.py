@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 from pydantic import ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from rootstock.common.documents import Document
 
@@ -70,6 +70,10 @@ class Architecture(Document):
 
     def own_name(self, published: str) -> str:
         """Translate a tensor's name in the published weights of this architecture."""
+        return published
+
+    def own_tensor(self, name: str, published: Tensor) -> Tensor:  # noqa: ARG002
+        """Return a published tensor in the shape that ours of that name has."""
         return published
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.errors import SchemaError
-from rootstock.common.nets.architectures import own_name
+from rootstock.common.nets.architectures import own_name, own_tensor
 from rootstock.common.nets.branches import DEEP
 from rootstock.common.nets.spec import ArchitectureSpec
 
@@ -61,7 +61,7 @@ def take_published(
                 f" ({len(refused)} of {len(state)} are missing); give weights of this architecture"
             )
         for name, of_file in found.items():
-            given = published[of_file]
+            given = own_tensor(spec, part.published(name), published[of_file])
             if part.segments and given.ndim == 2 and given.numel() == state[name].numel():
                 given = given.reshape(state[name].shape)  # a linear layer as a convolution
             if given.shape != state[name].shape:

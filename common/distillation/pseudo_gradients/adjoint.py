@@ -21,6 +21,7 @@ from rootstock.common.errors import TransplantError
 from rootstock.common.nets.adapter import Adapter
 from rootstock.common.nets.branches import PaddedShortcut, SkipFusion
 from rootstock.common.nets.efficientnet import MobileBlock
+from rootstock.common.nets.vit import MapNorm
 
 Masks = Mapping[str, Tensor]
 """1(x_rand > 0) by the path of a ReLU, broadcastable to its gradient map; absent means dummy-1."""
@@ -29,6 +30,7 @@ RuleClass = Callable[[Any, Site], Rule]
 
 RULES: dict[type[nn.Module], RuleClass] = {
     Adapter: rules.AdapterRule,
+    MapNorm: rules.ChannelNormRule,
     MobileBlock: branch_rules.InvertedResidualRule,
     PaddedShortcut: branch_rules.PaddedShortcutRule,
     SkipFusion: branch_rules.SkipFusionRule,

@@ -32,7 +32,8 @@ def names(*modules: nn.Module) -> list[str]:
 
 def test_architectures_are_known_by_name() -> None:
     resnets = ("small-resnet", "wide-resnet", "resnet18", "resnet34", "resnet50")
-    others = ("mobilenetv2", "efficientnet-lite0", "tailored-resnet")
+    transformers = ("deit-tiny", "deit-small")
+    others = ("mobilenetv2", "efficientnet-lite0", *transformers, "tailored-resnet")
     assert tuple(ARCHITECTURES) == ("small-vgg", "vgg16", *resnets, *others)
     assert ARCHITECTURES["vgg16"].split_points == ("pool1", "pool2", "pool3", "pool4", "pool5")
 
@@ -199,6 +200,7 @@ def test_its_names_do_not_change_with_the_images_size() -> None:
         ("resnet50", "block2_1", {"input_size": 64}),
         ("mobilenetv2", "block4", {"input_size": 32, "output_stride": 8}),
         ("efficientnet-lite0", "block11", {"input_size": 64}),
+        ("deit-tiny", "block6", {"input_size": 32}),
     ],
 )
 def test_it_says_whether_its_features_may_be_negative(
