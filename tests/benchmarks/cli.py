@@ -209,6 +209,36 @@ def transplant(
 
 
 @app.command()
+def which(
+    data: Annotated[
+        str, typer.Option(help="voc-pretrained, voc-animals, cifar10 or digits.")
+    ] = "voc-pretrained",
+    samples: Annotated[str, typer.Option(help="Numbers of samples, with commas.")] = "",
+    methods: Annotated[str, typer.Option(help="Names, with commas.")] = "",
+    seeds: Seeds = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="1 seed, few steps.")] = False,
+    root: Root = ROOT,
+    cache: Cache = CACHE,
+    workers: WorkersOfCores = None,
+    results: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a grown net which of all its categories a picture shows, beside one central net."""
+    with needs_coordinator("bench which"):
+        from tests.benchmarks.papers.transplant import which as whole
+
+    size, runs = ("quick", None) if quick else ("default", seeds)
+    request = requested(whole.BUDGETS, Folders(root, cache), size=size, seeds=runs, workers=workers)
+    asked = whole.requested(
+        request,
+        data,
+        samples=_counts(samples, "--samples", "0,10"),
+        methods=listed(methods),
+    )
+    _tell(asked, results, as_json=as_json)
+
+
+@app.command()
 def recombine(
     setting: Annotated[
         str,

@@ -133,7 +133,7 @@ def prepare(cell: Cell) -> None:
 
 def run(cell: Cell) -> list[Row]:
     """Return a cell's rows."""
-    material = _material(cell)
+    material = material_of(cell)
     teacher_error = _error(
         in_batches(material.problem.teacher_task, material.test.features_NCHW),
         material.test.labels_N,
@@ -168,7 +168,7 @@ SPACE_SAMPLES = 100
 
 def space(cell: Cell) -> Space:
     """Return what the paper's figure 5 shows, of a cell's category."""
-    material = _material(cell)
+    material = material_of(cell)
     found = []
     for method in ("auto", "direct-learn"):
         spec = _spec(_adapters(cell.setup, method)[0], material)
@@ -217,7 +217,8 @@ def _adapters(setup: Setup, method: str) -> tuple[str, ...]:
     return (PAPER_2,)
 
 
-def _material(cell: Cell) -> Material:
+def material_of(cell: Cell) -> Material:
+    """Return what a cell works on."""
     lab = cell.lab()
     student = {1: cell.category, 2: lab.dataset.similar[0], 4: ""}[cell.setup.experiment]
     return between(lab, student)
@@ -247,16 +248,27 @@ def judged(
 
     Both are None where the method has no answer: the others go on.
     """
-    spec = _spec(shape, material)
     try:
-        if method == CEILING:
-            adapter = _ceiling(material, spec, cell)
-        else:
-            transplant = material.transplant(spec, samples, seed=cell.seed)
-            adapter = learned(method, transplant, settings(cell, method), dreams)
+        adapter = join(method, shape, samples, cell, material, dreams)
     except TransplantError:
         return None, None
     return _errors(material, adapter)
+
+
+def join(
+    method: str,
+    shape: str,
+    samples: int,
+    cell: Cell,
+    material: Material,
+    dreams: Dreams | None = None,
+) -> Adapter:
+    """Return the adapter that a method finds with so many samples, or with all of the lab's."""
+    spec = _spec(shape, material)
+    if method == CEILING:
+        return _ceiling(material, spec, cell)
+    transplant = material.transplant(spec, samples, seed=cell.seed)
+    return learned(method, transplant, settings(cell, method), dreams)
 
 
 def settings(cell: Cell, method: str) -> MethodSettings:

@@ -1,0 +1,75 @@
+"""`bench which`: how answers become one, and a whole small run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from rootstock.common.errors import SchemaError
+from rootstock.deploy.cli.commands import app
+from tests.benchmarks.harness.request import Folders, requested
+from tests.benchmarks.papers.shared import datasets
+from tests.benchmarks.papers.transplant import which
+from tests.benchmarks.papers.transplant.cells import CEILING
+from tests.benchmarks.papers.transplant.which import BUDGETS, CENTRAL, TEACHERS, Row, Which
+
+TRUE = torch.tensor([0, 0, 1, 1])
+
+
+def asked(**options: object) -> Which:
+    request = requested(BUDGETS, Folders(Path(), Path()))
+    return which.requested(request, "digits", **options)  # type: ignore[arg-type]
+
+
+def test_the_most_probable_category_is_the_answer() -> None:
+    first = torch.tensor([2.0, -1.0, -3.0, 0.5])
+    second = torch.tensor([1.0, 0.0, 4.0, 0.0])
+    found = [{(TEACHERS, 0): (first, first)}, {(TEACHERS, 0): (second, second + 1)}]
+    (row,) = which.combined(found, TRUE, "digits", 3)
+    # 0, 1, 1, 0 as they are; 0, 1, 1, 1 with the second one's bias.
+    assert (row.accuracy, row.calibrated, row.images, row.seed) == (50.0, 75.0, 4, 3)
+    (row,) = which.combined(found[:1] + found[:1], TRUE, "digits", 0)
+    assert row.accuracy == 50.0  # the first of two that say the same
+
+
+def test_only_images_of_the_categories_are_asked_about() -> None:
+    dataset = datasets.load("digits", Folders(Path(), Path("/nonexistent")))
+    test = which.tested(dataset, ("three", "one"))
+    assert set(test.classes_N.tolist()) == {0, 1}
+    wanted = dataset.test.classes_N[torch.isin(dataset.test.classes_N, torch.tensor([1, 3]))]
+    assert torch.equal(test.classes_N == 1, wanted == 1)
+
+
+def row(method: str, accuracy: float, calibrated: float | None = None) -> Row:
+    return Row("digits", method, 0, 0, accuracy, calibrated, 100)
+
+
+def test_the_goal_is_the_distance_to_central_training() -> None:
+    rows = [row(CEILING, 80.0, 88.0), row(CENTRAL, 92.5)]
+    (goal,) = asked().goals(rows)
+    assert (goal.ours, goal.met) == ("+4.5 points", True)
+    assert asked().goals(rows[:1]) == []
+
+
+def test_what_is_not_there_is_refused() -> None:
+    with pytest.raises(SchemaError, match="no method 'dream'; it has identity, auto, ceiling"):
+        asked(methods=("dream",))
+    with pytest.raises(SchemaError, match="numbers from 0 to 1000"):
+        asked(samples=(-1,))
+
+
+@pytest.mark.slow
+def test_a_run(tmp_path: Path) -> None:
+    """Nets of digits, trained here: each digit's own net and the central one tell them apart."""
+    words = ["bench", "which", "--data", "digits", "--quick", "--methods", "identity", "--json"]
+    ran = CliRunner().invoke(app, [*words, "--cache", str(tmp_path), "--workers", "2"])
+    assert ran.exit_code == 0, ran.output
+    rows = {made["method"]: made for made in json.loads(ran.stdout)["rows"]}
+    assert rows[TEACHERS]["accuracy"] > 90
+    assert rows[CENTRAL]["accuracy"] > 90
+    assert rows["identity"]["accuracy"] < 60
+    assert len({made["images"] for made in rows.values()}) == 1
