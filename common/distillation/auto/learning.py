@@ -186,7 +186,7 @@ class AutoLearning(Learning):
         try:
             return starting_adapter(self._transplant, start, self._settings)
         except self._left_out as error:  # such as a layer of g that has no adjoint
-            self._without = f"the {start} start: {error}"
+            self._without = f"the {start} start: {str(error).partition(';')[0]}"
         return starting_adapter(self._transplant, "identity", self._settings)
 
     def _begun(self) -> BackDistillation:

@@ -149,8 +149,8 @@ def _rule(layer: nn.Module, site: Site) -> Rule:
         f"{layer_type.__module__}.{layer_type.__qualname__}"
     )
     if kind is None:
-        named = [name.rpartition(".")[2] for name in _RULES_BY_NAME]
-        known = sorted([*(known.__name__ for known in RULES), *named])
+        named = {name.rpartition(".")[2] for name in _RULES_BY_NAME}
+        known = sorted({*(known.__name__ for known in RULES), *named})
         raise TransplantError(
             f"layer '{site.path or '(top)'}' is a {layer_type.__name__}, which has no adjoint "
             f"rule; known are {', '.join(known)}: add one to "
