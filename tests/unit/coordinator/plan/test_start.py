@@ -22,10 +22,12 @@ from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
 from rootstock.coordinator.config import CoordinatorConfig, PlanConfig
 from rootstock.coordinator.plan.publish import publish_plan
+from tests.support import exported_net
 
 CLASSIFICATION = TaskSpec(name="classification")
 SEGMENTATION = TaskSpec(name="segmentation", kind="binary-segmentation")
 RESNET = ArchitectureSpec(name="resnet18", split="block2_2", settings={"input_size": 64})
+SMALL = exported_net.SPEC
 UPSCORE = "segmentation/upscore8"
 PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -50,6 +52,46 @@ def plan_of(
     path = folder / "state" / "plan.json"
     path.parent.mkdir(exist_ok=True)
     return publish_plan(config, store, path), store
+
+
+@pytest.mark.parametrize("category", ["cat", "cow"])
+def test_a_join_of_another_federation_is_a_start(tmp_path: Path, category: str) -> None:
+    """As `net export` writes it; the adapter of a join, if it has one, has no place in a plan."""
+    there = exported_net.Grown(tmp_path)
+    there.export(category, tmp_path / "join.safetensors")
+    net = there.direct if category == "cat" else there.adapted
+    start = f"file:{tmp_path / 'join.safetensors'}"
+    plan, store = plan_of(tmp_path, start, exported_net.SPEC, licence="CC0-1.0")
+    for module, expected, entry in (
+        (build_category_module(SMALL), net.category_module, plan.initial_category_module),
+        (
+            build_task_module(SMALL, CLASSIFICATION),
+            net.task_module,
+            plan.initial_task_modules["classification"],
+        ),
+    ):
+        safetensors_io.load_module(module, store.local_path(entry.digest), entry)
+        for name, tensor in expected.state_dict().items():
+            assert torch.equal(module.state_dict()[name], tensor)
+    assert plan.start is not None
+    assert plan.start.drawn == ()
+    assert {name.partition(".")[0] for name in plan.start.left_out} == (
+        set() if category == "cat" else {"adapter"}
+    )
+
+
+def test_published_weights_of_a_net_of_a_library(tmp_path: Path) -> None:
+    weights = published("mobilenet_v3_small")
+    save_file(weights, tmp_path / "net.safetensors")
+    name = "torchvision:mobilenet_v3_small"
+    spec = ArchitectureSpec(name=name, split="features_7", settings={"input_size": 64})
+    plan, store = plan_of(tmp_path, f"file:{tmp_path / 'net.safetensors'}", spec)
+    f, entry = build_category_module(spec), plan.initial_category_module
+    safetensors_io.load_module(f, store.local_path(entry.digest), entry)
+    ours = f.state_dict()["features_7.block.1.0.weight"]
+    assert torch.equal(ours, weights["features.7.block.1.0.weight"])
+    assert plan.start is not None
+    assert plan.start.left_out == ("classifier.3.bias", "classifier.3.weight")
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
