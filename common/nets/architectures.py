@@ -78,7 +78,11 @@ class SplitPoint(NamedTuple):
 
 def split_points(name: str, settings: Mapping[str, Setting]) -> list[SplitPoint]:
     """Return where an architecture splits, lowest first; SchemaError if there is no such net."""
-    architecture = _configured(ArchitectureSpec(name=name, split="any", settings=dict(settings)))
+    try:
+        spec = ArchitectureSpec(name=name, split="any", settings=dict(settings))
+    except ValidationError as error:
+        raise SchemaError(f"architecture '{name}': {first_problem(error)}") from error
+    architecture = _configured(spec)
     splits = frozenset(architecture.splits())
     points: list[SplitPoint] = []
     below = 0
@@ -263,8 +267,13 @@ def _draw(module: nn.Sequential) -> None:
 
 
 def _image_shape(spec: ArchitectureSpec) -> Shape:
-    architecture = _configured(spec)
     _parts(spec)
+    return _image_size(spec)
+
+
+def _image_size(spec: ArchitectureSpec) -> Shape:
+    """Return the shape of images by the settings alone: a peer's net is not built for it."""
+    architecture = _configured(spec)
     return architecture.in_channels, architecture.input_size, architecture.input_size
 
 
@@ -284,7 +293,7 @@ def _require_extractor(above: ArchitectureSpec, extractor: ArchitectureSpec) -> 
         raise SchemaError(
             f"{what}: has preprocessing of its own; leave it out, images are read as the plan says"
         )
-    given, wanted = _image_shape(extractor), _image_shape(above)
+    given, wanted = _image_size(extractor), _image_size(above)
     if given != wanted:
         raise SchemaError(
             f"{what}: takes images of {given}, architecture '{above.name}' takes {wanted} "

@@ -1,22 +1,21 @@
 """Nets of torchvision and timm by their names there, split wherever they are a chain of maps.
 
-A net is built once with values that do not matter, taken apart (`common.nets.chains`), and the
-chain is tried: it has to answer as the net does. Published weights go by the library's own names.
+A net is built once without memory for its values and taken apart (`common.nets.chains`). Published
+weights go by the library's own names.
 
 Shapes: N batch, C channels, H/W height and width of a map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
+import re
+from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, PrivateAttr
-from torch import Tensor, nn
+from torch import nn
 
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.chains import Link, taken_apart
@@ -43,16 +42,16 @@ class LibraryNet(PooledSegmenting):
         """Return a net of "torchvision" or "timm"; SchemaError if there is no such net."""
         net = cls.model_validate(settings)
         net._origin = _Origin(library, model)
-        require_known(net._origin)
+        _require_known(net._origin)
         return net
 
     def splits(self) -> Sequence[str]:
         """Return the layers that give a map, up to where maps are pooled for good."""
-        return [place.name for place in self._anatomy.places[: self._anatomy.pooling] if place.map]
+        return self._anatomy.splits
 
     def gives_signed(self, split: str) -> bool:
-        """Return whether x may be negative, as values from a seed show."""
-        return next((x.signed for x in self._anatomy.places if x.name == split), False)
+        """Return whether x may be negative; True where the layers below do not say."""
+        return next((link.signed for link in self._anatomy.links if link.name == split), True)
 
     def layers(self, outputs: int) -> Sequence[Layer]:
         """Return the chain's layers; a net is built when the first of them is."""
@@ -70,6 +69,8 @@ class LibraryNet(PooledSegmenting):
 
     def own_name(self, published: str) -> str:
         """Translate the library's own name of a tensor."""
+        # DenseNet's published files have "norm.1" where the net has "norm1".
+        published = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", published)
         for link in self._anatomy.links:
             if link.path is not None and published.startswith(f"{link.path}."):
                 return link.name + published[len(link.path) :]
@@ -90,21 +91,12 @@ class _Origin(NamedTuple):
         return f"{self.library}:{self.model}"
 
 
-class _Place(NamedTuple):
-    """A layer's output, seen once."""
-
-    name: str
-    map: bool
-    """Whether it is (N, C, H, W), as large as the image in proportion."""
-    signed: bool
-    """Whether it may be negative."""
-
-
 class _Anatomy(NamedTuple):
-    """A net's chain, and what its layers give for images of one size."""
+    """A net's chain for images of one size."""
 
     links: Sequence[Link]
-    places: Sequence[_Place]
+    splits: Sequence[str]
+    """Layers that give a map, (N, C, H, W) as large as the image in proportion."""
     pooling: int
     """Number of the first layer that gives no map any more."""
     pools: bool
@@ -131,7 +123,7 @@ class _Whole:
         return self._nets[device]
 
 
-def require_known(origin: _Origin) -> None:
+def _require_known(origin: _Origin) -> None:
     """Refuse a library, or a net, that is not there."""
     names = _names(origin.library)
     if origin.model in names:
@@ -190,9 +182,10 @@ def _constructed(origin: _Origin, outputs: int) -> nn.Module:
         builder = models.get_model_builder(origin.model)
         parameters = int(models.get_model_weights(builder).DEFAULT.meta["num_params"])
         _require_size(origin, parameters)
-        # These two draw their values for minutes unless they are told not to.
-        slow = {"init_weights": False} if origin.model in ("googlenet", "inception_v3") else {}
-        net = builder(weights=None, num_classes=outputs, **slow)
+        # These two have classifiers beside the chain in training, and draw values for minutes.
+        plain = {"aux_logits": False, "init_weights": False}
+        settings = plain if origin.model in ("googlenet", "inception_v3") else {}
+        net = builder(weights=None, num_classes=outputs, **settings)
     else:
         import timm
 
@@ -211,83 +204,76 @@ def _require_size(origin: _Origin, parameters: int) -> None:
         )
 
 
-@lru_cache(maxsize=16)
+_found: dict[tuple[_Origin, int], _Anatomy | str] = {}
+"""Anatomies by net and input size, and why there is none."""
+_ROOM = 256
+_finding = Lock()
+"""One at a time: names come from peers, too."""
+
+
 def _anatomy(origin: _Origin, input_size: int) -> _Anatomy:
-    """Take a net apart and try its chain; SchemaError if it is none, or answers otherwise."""
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
-        net = _built(origin, 1).eval()
+    """Take a net apart on the meta device; SchemaError if it is no chain."""
+    key = origin, input_size
+    if key not in _found:
+        with _finding:
+            if key not in _found:
+                if len(_found) >= _ROOM:
+                    _found.clear()
+                try:
+                    _found[key] = _taken_apart(origin, input_size)
+                except SchemaError as error:
+                    _found[key] = str(error)
+    found = _found[key]
+    if isinstance(found, str):
+        raise SchemaError(found)
+    return found
+
+
+def _taken_apart(origin: _Origin, input_size: int) -> _Anatomy:
+    with torch.device("meta"):
         try:
-            links = taken_apart(net)
+            net = _built(origin, 1)
+            links = taken_apart(net, torch.empty(2, 3, input_size, input_size))
         except SchemaError as error:
-            raise SchemaError(f"architecture '{origin}' cannot be split: {error}") from error
-        layers = [link.of(net) for link in links]
-        while len(layers) > 1 and _says_nothing(layers[-1], above=layers[-2]):
-            links, layers = links[:-1], layers[:-1]
-        if not isinstance(layers[-1], nn.Linear):
             raise SchemaError(
-                f"architecture '{origin}' ends in layer '{links[-1].name}', a "
-                f"{type(layers[-1]).__name__}, where a task's logit is a Linear layer's; choose "
-                "another net"
-            )
-        torch.manual_seed(0)
-        image_NCHW = torch.randn(1, 3, input_size, input_size)
-        try:
-            answer = net(image_NCHW)
-            seen = list(_seen(layers, image_NCHW))
+                f"architecture '{origin}' cannot be split: {error}; choose another net"
+            ) from error
         except _ATTEMPT as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise SchemaError(
                 f"architecture '{origin}' cannot take images of {input_size}×{input_size} "
-                f"({reason}); set another input_size"
+                f"({reason}); set another input_size, or choose another net"
             ) from error
-        if not torch.equal(seen[-1].output, answer):
-            raise SchemaError(
-                f"architecture '{origin}' does more than its layers one after the other, so it "
-                "cannot be split; choose another net"
-            )
-        wide = _seen(layers, torch.cat((image_NCHW, image_NCHW), dim=3))
-        with suppress(*_ATTEMPT):  # what takes images of one shape only gives no map from there on
-            for one, other in zip(seen, wide, strict=True):
-                one.map = _is_map(one.shape, other.shape)
-    places = [
-        _Place(link.name, one.map, one.least < 0) for link, one in zip(links, seen, strict=True)
-    ]
-    maps = [number for number, place in enumerate(places) if place.map]
+        try:
+            wide = taken_apart(net, torch.empty(2, 3, input_size, 2 * input_size))
+        except (SchemaError, *_ATTEMPT):  # it takes images of one shape only
+            wide = []
+    layers = [link.of(net) for link in links]
+    while len(layers) > 1 and _is_identity(layers[-1], above=layers[-2]):
+        links, layers = links[:-1], layers[:-1]
+    if not isinstance(layers[-1], nn.Linear):
+        raise SchemaError(
+            f"architecture '{origin}' ends in layer '{links[-1].name}', a "
+            f"{type(layers[-1]).__name__}, where a task's logit is a Linear layer's; choose "
+            "another net"
+        )
+    pairs = zip(links, wide, strict=False)
+    maps = [n for n, (one, other) in enumerate(pairs) if _is_map(one.shape, other.shape)]
     if not maps:
         raise SchemaError(
             f"architecture '{origin}' cannot be split: none of its layers gives a map (channels, "
             "height, width) that grows with the image; choose a convolutional net"
         )
-    pooling = maps[-1] + 1
-    pools = seen[pooling].shape.numel() == seen[maps[-1]].shape[1]
-    return _Anatomy(links, places, pooling, pools)
+    last = maps[-1]
+    pools = links[last + 1].shape[1:].numel() == links[last].shape[1]
+    return _Anatomy(links, [links[n].name for n in maps], last + 1, pools)
 
 
-def _says_nothing(layer: nn.Module, *, above: nn.Module) -> bool:
-    """Return whether a last layer leaves logits as they are."""
+def _is_identity(layer: nn.Module, *, above: nn.Module) -> bool:
+    """Return whether a net's last layer leaves logits as they are."""
     return isinstance(layer, nn.Identity) or (
         isinstance(layer, nn.Flatten) and isinstance(above, nn.Linear)
     )
-
-
-@dataclass
-class _Seen:
-    """What was seen of a layer's output."""
-
-    shape: torch.Size
-    least: float
-    output: Tensor
-    """The last layer's; of the others nothing is kept."""
-    map: bool = False
-
-
-def _seen(layers: Sequence[nn.Module], x: Tensor) -> Iterator[_Seen]:
-    for layer in layers:
-        x = layer(x)
-        if not isinstance(x, Tensor):
-            raise TypeError(f"a {type(layer).__name__} gives a {type(x).__name__}, not one map")
-        kept = x if layer is layers[-1] else x.new_empty(0)
-        yield _Seen(x.shape, float(x.min()), kept)
 
 
 def _is_map(shape: torch.Size, wide: torch.Size) -> bool:

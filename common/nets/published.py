@@ -118,9 +118,9 @@ def _parts(
 ) -> Iterator[_Part]:
     yield _Part(category_module, "", "")
     for task, module in task_modules.items():
-        layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
-        last = layers[-1] if layers else ""
-        yield _Part(module, f"{task}/", last, segments=not layers)
+        last, layer = list(module.named_children())[-1]
+        classifies = isinstance(layer, nn.Linear)
+        yield _Part(module, f"{task}/", last if classifies else "", segments=not classifies)
 
 
 def _listed(names: list[str]) -> str:

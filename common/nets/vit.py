@@ -28,6 +28,9 @@ _PATCH = 16
 _PLACES = 14
 """Patches along a side of the published nets' images, of 224 pixels."""
 
+_CLASS_TOKENS = (0, 1, 2)
+"""None, one, and one more of the distilled nets."""
+
 _EPS = 1e-6
 
 _PUBLISHED = (
@@ -142,14 +145,12 @@ class DeiTTiny(PooledSegmenting):
         return renamed(published, _PUBLISHED)
 
     def own_tensor(self, name: str, published: Tensor) -> Tensor:
-        """Lay positions (1, T, C) out as a map; the class token's, the first, is left out."""
-        if name != "patches.position" or published.ndim != 3:
-            return published
+        """Lay positions (1, T, C) out as a map; those of class tokens, the first, are left out."""
         patches = _PLACES * _PLACES
-        position_1TC = published[:, -patches:]
-        if position_1TC.shape[1] != patches:
-            return published
-        return position_1TC.transpose(1, 2).reshape(1, -1, _PLACES, _PLACES)
+        tokens = published.shape[1] - patches if published.ndim == 3 else -1
+        if name != "patches.position" or tokens not in _CLASS_TOKENS:
+            return published  # its shape is then refused, by name
+        return published[:, tokens:].transpose(1, 2).reshape(1, -1, _PLACES, _PLACES)
 
 
 class DeiTSmall(DeiTTiny):

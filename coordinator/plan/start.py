@@ -42,6 +42,9 @@ _NO_WEIGHTS = (
 )
 """What torch raises where a file is none of weights, or holds more than tensors."""
 _KEY = "plan.start"
+_HALVES = ("GoogLeNet_Weights.", "Inception_V3_Weights.")
+"""Trained on (value / 255 − 0.5) / 0.5: torchvision's nets turn ImageNet's units into these
+themselves, which the layers alone do not."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,8 @@ def _require_units(name: str, asked: object, given: Preprocessing) -> None:
             "a classifier"
         )
     mean, std = (tuple(map(float, each)) for each in found if each is not None)
+    if name.startswith(_HALVES):
+        mean = std = (0.5, 0.5, 0.5)
     if (given.mean, given.std, given.colours) != (mean, std, "rgb"):
         raise ConfigurationError(
             f"{_KEY}: {name} were trained on images with mean {list(mean)} and std {list(std)}; "

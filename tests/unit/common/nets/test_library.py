@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 from torchvision import models
 
 from rootstock.common.errors import SchemaError
+from rootstock.common.nets import library
 from rootstock.common.nets.architectures import (
     build_category_module,
     build_head,
@@ -16,9 +21,11 @@ from rootstock.common.nets.architectures import (
     feature_shape,
     gives_signed,
     initial_modules,
+    input_shape,
+    split_points,
     takes_signed,
 )
-from rootstock.common.nets.chains import taken_apart
+from rootstock.common.nets.chains import Link, taken_apart
 from rootstock.common.nets.published import take_published
 from rootstock.common.nets.spec import ArchitectureSpec, Setting, TaskSpec
 
@@ -78,12 +85,8 @@ def test_a_net_of_torchvision_is_its_f_and_g(
 def test_a_net_of_timm_is_its_f_and_g(model: str, split: str) -> None:
     timm = pytest.importorskip("timm")
     published = timm.create_model(model, pretrained=False, num_classes=1).eval()
-    split = next(
-        name
-        for name in map(lambda link: link.name, taken_apart(published))  # noqa: C417
-        if name.startswith(split)
-    )
-    name = spec(f"timm:{model}", split)
+    points = split_points(f"timm:{model}", SMALL)
+    name = spec(f"timm:{model}", next(x.name for x in points if x.name.startswith(split)))
     f, tasks = initial_modules(name, [TASK], seed=0)
     assert take_published(name, f, tasks, published.state_dict()).left_out == ()
     with torch.no_grad():
@@ -91,9 +94,12 @@ def test_a_net_of_timm_is_its_f_and_g(model: str, split: str) -> None:
         torch.testing.assert_close(y, published(images()))
 
 
-def test_initial_values_are_the_seed_s_whatever_was_drawn_before() -> None:
-    """Also of what is no convolution: ConvNeXt's norms and scales, a class token, a table."""
-    name = spec("torchvision:convnext_tiny", "features_1_0")
+@pytest.mark.parametrize(
+    ("model", "split"), [("convnext_tiny", "features_1_0"), ("swin_t", "permute")]
+)
+def test_initial_values_are_the_seed_s_whatever_was_drawn_before(model: str, split: str) -> None:
+    """Also of what is no convolution: norms, scales, and tables of positions."""
+    name = spec(f"torchvision:{model}", split)
     states = []
     for before in (1, 2):
         torch.manual_seed(before)
@@ -111,6 +117,8 @@ def test_initial_values_are_the_seed_s_whatever_was_drawn_before() -> None:
         ("torchvision:mobilenet_v3_small", "features_4", True),
         ("torchvision:convnext_tiny", "features_1_0", True),
         ("torchvision:densenet121", "features_transition1_relu", False),
+        ("torchvision:mobilenet_v2", "features_0_2", False),
+        ("timm:hgnetv2_b0", "stages_1_blocks_0", True),  # a ReLU, and a shift that begins at 0
     ],
 )
 def test_it_says_whether_its_features_may_be_negative(name: str, split: str, signed: bool) -> None:
@@ -151,6 +159,7 @@ def test_a_head_has_as_many_outputs_as_are_asked_for() -> None:
             {"in_channels": 1},
             "in_channels: Input should be 3 .*known settings: input_size",
         ),
+        ("timm:selecsls42b", {}, "gives a list, not one map"),
         ("torchvision:resnet18", {"width": 2}, "known settings: input_size, in_channels"),
         ("torchvision:resnet18", {}, "no split point 'x' .*known split points: conv1, bn1, relu"),
         ("resnet17", {}, "unknown architecture 'resnet17'.*'torchvision:NAME' and 'timm:NAME'"),
@@ -179,51 +188,138 @@ def test_maps_that_do_not_divide_the_image_do_not_segment() -> None:
         build_task_module(name, SEGMENTATION)
 
 
-class Twice(nn.Module):
-    """What no list of layers can say."""
+class Wired(nn.Module):
+    """A small net of one wiring, which a list of layers can say or cannot."""
 
     def __init__(self, wiring: str) -> None:
         super().__init__()
         self.conv, self.other, self.wiring = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), wiring
+        self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.wiring == "shared":
-            x = self.conv(self.conv(x))
-        elif self.wiring == "numbers":
-            x = self.conv(x) if x.sum() > 0 else x
-        elif self.wiring == "function":
-            x = F.pad(self.conv(x), (1, 1))
-        else:
-            x = self.conv(x) + self.other(x)
+        match self.wiring:
+            case "shared":
+                x = self.conv(self.conv(x))
+            case "values":
+                x = self.conv(x) if x.sum() > 0 else x
+            case "function":
+                x = F.pad(self.conv(x), (1, 1))
+            case "sum":
+                x = self.conv(x) + self.other(x)
+            case "training":
+                x = self.other(self.conv(x)) if self.training else self.conv(x)
+            case "around":
+                x = self.other(F.relu(self.conv(x))) if x.ndim == 4 else x
+            case _:
+                x = self.act(self.other(self.act(self.conv(x))))
         return x
+
+
+def meta(model: nn.Module) -> nn.Module:
+    return model.to("meta")
+
+
+def links(model: nn.Module, size: int = 64) -> list[Link]:
+    return taken_apart(meta(model), torch.empty(2, 3, size, size, device="meta"))
 
 
 @pytest.mark.parametrize(
     ("wiring", "message"),
     [
-        ("shared", "its layer 'conv' runs at two places"),
-        ("numbers", "what Twice does depends on its input"),
-        ("function", "Twice does 'pad', which no layer here stands for"),
-        ("sum", "Twice branches, and joins again at 'add'"),
+        ("shared", "its layer 'conv' runs twice"),
+        ("function", "a Wired does '_?pad', which no layer here stands for"),
+        ("sum", "a Wired branches, and joins again at 'other'"),
+        ("training", "it runs other layers in training than in evaluation"),
     ],
 )
 def test_what_is_no_chain_says_why(wiring: str, message: str) -> None:
     with pytest.raises(SchemaError, match=message):
-        taken_apart(Twice(wiring))
+        links(Wired(wiring))
+
+
+def test_what_looks_at_values_has_none_to_look_at() -> None:
+    with pytest.raises(RuntimeError, match="meta"):
+        links(Wired("values"))
+
+
+def test_what_reads_the_shape_of_its_input_is_still_a_chain() -> None:
+    assert [link.name for link in links(Wired("around"))] == ["conv", "relu", "other"]
+
+
+def test_a_layer_that_runs_twice_is_two_layers() -> None:
+    """A chain has each layer once, by its name, and so have lists of children."""
+    whole = Wired("twice")
+    found = links(Wired("twice"))
+    assert [link.name for link in found] == ["conv", "act", "other", "act_2"]
+    layers = [link.of(whole) for link in found]
+    assert layers[1] is not layers[3]
+    image = images()
+    torch.testing.assert_close(nn.Sequential(*layers)(image), whole(image))
+
+
+def test_names_are_not_given_twice() -> None:
+    net = nn.Sequential(OrderedDict([("a_2", nn.ReLU()), ("a", nn.ReLU()), ("A", nn.ReLU())]))
+    assert [link.name for link in links(net)] == ["a_2", "a", "a_3"]
 
 
 def test_blocks_of_one_class_stay_alike() -> None:
     """Only some of MobileNetV3's blocks add a shortcut, and none of them is taken apart."""
-    names = [link.name for link in taken_apart(models.mobilenet_v3_small(weights=None))]
+    names = [link.name for link in links(models.mobilenet_v3_small(weights=None))]
     assert names[:4] == ["features_0_0", "features_0_1", "features_0_2", "features_1"]
     assert names[11:13] == ["features_9", "features_10"]
 
 
 def test_what_a_function_does_is_a_layer() -> None:
-    layers = [(x.name, x.path) for x in taken_apart(models.densenet121(weights=None))]
+    layers = [(x.name, x.path) for x in links(models.densenet121(weights=None))]
     assert layers[-4:] == [
         ("relu", None),
         ("avgpool", None),
         ("flatten", None),
         ("classifier", "classifier"),
     ]
+
+
+def test_nets_are_taken_apart_while_others_run() -> None:
+    """Peers name nets: nothing outside of the thread may be touched for it."""
+    running = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())
+    stop = threading.Event()
+
+    def run() -> int:
+        count = 0
+        while not stop.is_set():
+            running(images(16))
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        passes = pool.submit(run)
+        made = [pool.submit(links, models.resnet18(weights=None)) for _ in range(6)]
+        names = {tuple(link.name for link in each.result()) for each in made}
+        stop.set()
+        assert passes.result() > 0
+    assert len(names) == 1
+
+
+def test_a_refusal_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that names a net again and again has it built once."""
+    built: list[object] = []
+
+    def build(*given: object) -> nn.Module:
+        built.append(given)
+        return nn.Sequential(nn.Conv2d(3, 3, 1))
+
+    monkeypatch.setattr(library, "_built", build)
+    for _ in range(2):
+        with pytest.raises(SchemaError, match="ends in layer"):
+            build_category_module(spec("torchvision:alexnet", "x", input_size=77))
+    assert len(built) == 1
+
+
+def test_an_extractor_of_another_size_is_refused_before_it_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(library, "_built", lambda *_: pytest.fail("built"))
+    extractor = spec("torchvision:convnext_small", "features_1_0", input_size=512)
+    own = ArchitectureSpec(name="small-vgg", split="pool2", extractor=extractor)
+    with pytest.raises(SchemaError, match=r"takes images of \(3, 512, 512\)"):
+        input_shape(own)

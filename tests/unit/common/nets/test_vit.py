@@ -67,9 +67,17 @@ def test_published_weights_of_a_net_with_a_class_token_fit_but_for_it() -> None:
 def test_positions_of_another_size_are_refused_by_name() -> None:
     net = published(img_size=384)
     f, tasks = initial_modules(spec(), [TASK], seed=0)
-    short = {**net.state_dict(), "pos_embed": torch.zeros(1, 50, 192)}
-    with pytest.raises(SchemaError, match=r"'pos_embed' has shape \(1, 50, 192\)"):
-        take_published(spec(), f, tasks, short)
+    with pytest.raises(SchemaError, match=r"'pos_embed' has shape \(1, 577, 192\)"):
+        take_published(spec(), f, tasks, net.state_dict())
+
+
+def test_published_weights_go_where_it_segments_too() -> None:
+    f, tasks = initial_modules(spec(), [TASK, SEGMENTATION], seed=0)
+    taken = take_published(spec(), f, tasks, published().state_dict())
+    assert {name.partition(".")[0] for name in taken.drawn} == {
+        "segmentation/score_fr",
+        "segmentation/upscore16",
+    }
 
 
 @pytest.mark.parametrize(("name", "count"), [("deit-tiny", 5_717_416), ("deit-small", 22_050_664)])

@@ -80,6 +80,27 @@ def test_a_join_of_another_federation_is_a_start(tmp_path: Path, category: str) 
     )
 
 
+@pytest.mark.parametrize("task", [CLASSIFICATION, SEGMENTATION])
+def test_a_net_with_linear_layers_in_its_blocks(tmp_path: Path, task: TaskSpec) -> None:
+    """ConvNeXt's blocks end in one, which is not the classifier: it has to be in the file."""
+    weights = published("convnext_tiny")
+    name = "torchvision:convnext_tiny"
+    spec = ArchitectureSpec(name=name, split="features_3_2", settings={"input_size": 64})
+    save_file(weights, tmp_path / "net.safetensors")
+    plan, _ = plan_of(tmp_path, f"file:{tmp_path / 'net.safetensors'}", spec, (task,))
+    assert plan.start is not None
+    drawn = {name.rpartition(".")[0].rpartition(".")[2] for name in plan.start.drawn}
+    assert all(any(own in name for own in ("skip", "score_fr", "upscore")) for name in drawn) or (
+        drawn == {"classification/classifier_2"}
+    )
+    del weights["features.7.2.block.5.weight"]
+    save_file(weights, tmp_path / "short.safetensors")
+    if task is CLASSIFICATION:
+        (tmp_path / "short").mkdir()
+        with pytest.raises(SchemaError, match=r"no tensor for 'features_7_2\.block\.5\.weight'"):
+            plan_of(tmp_path / "short", f"file:{tmp_path / 'short.safetensors'}", spec)
+
+
 def test_published_weights_of_a_net_of_a_library(tmp_path: Path) -> None:
     weights = published("mobilenet_v3_small")
     save_file(weights, tmp_path / "net.safetensors")

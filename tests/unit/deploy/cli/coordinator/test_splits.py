@@ -39,3 +39,6 @@ def test_what_has_none_says_why(tmp_path: Path) -> None:
     assert "'torchvision:vit_b_16' cannot be split: it is no chain of blocks" in said
     said = rootstock(tmp_path, *COMMAND, "small-vgg", "--set", "width", code=2)
     assert "--set width: give a key and its value" in said
+    said = rootstock(tmp_path, *COMMAND, "torchvision:ResNet18", code=8)
+    assert "architecture 'torchvision:ResNet18'" in said
+    assert "names have 1 to 63" in said
