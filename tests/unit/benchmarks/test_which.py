@@ -36,6 +36,22 @@ def test_the_most_probable_category_is_the_answer() -> None:
     assert row.accuracy == 50.0  # the first of two that say the same
 
 
+def test_categories_count_alike_in_their_mean() -> None:
+    always = torch.tensor([1.0, 1.0, 1.0, 1.0])
+    found = [{("auto", 0): (always, always)}, {("auto", 0): (-always, -always)}]
+    (row,) = which.combined(found, torch.tensor([0, 0, 0, 1]), "digits", 0)
+    assert (row.accuracy, row.by_category) == (75.0, 50.0)
+
+
+def test_a_method_without_an_answer_for_one_category_has_no_line() -> None:
+    some = torch.zeros(4)
+    found = [
+        {("auto", 0): (some, some), (TEACHERS, 0): (some, some)},
+        {(TEACHERS, 0): (some, some)},
+    ]
+    assert [row.method for row in which.combined(found, TRUE, "digits", 0)] == [TEACHERS]
+
+
 def test_only_images_of_the_categories_are_asked_about() -> None:
     dataset = datasets.load("digits", Folders(Path(), Path("/nonexistent")))
     test = which.tested(dataset, ("three", "one"))
@@ -45,13 +61,14 @@ def test_only_images_of_the_categories_are_asked_about() -> None:
 
 
 def row(method: str, accuracy: float, calibrated: float | None = None) -> Row:
-    return Row("digits", method, 0, 0, accuracy, calibrated, 100)
+    return Row("digits", method, 0, 0, accuracy, calibrated, 80.0, 100)
 
 
 def test_the_goal_is_the_distance_to_central_training() -> None:
     rows = [row(CEILING, 80.0, 88.0), row(CENTRAL, 92.5)]
-    (goal,) = asked().goals(rows)
+    goal, by_category = asked().goals(rows)
     assert (goal.ours, goal.met) == ("+4.5 points", True)
+    assert (by_category.ours, by_category.met) == ("+0.0 points", True)
     assert asked().goals(rows[:1]) == []
 
 

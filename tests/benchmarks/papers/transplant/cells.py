@@ -171,7 +171,7 @@ def space(cell: Cell) -> Space:
     material = material_of(cell)
     found = []
     for method in ("auto", "direct-learn"):
-        spec = _spec(_adapters(cell.setup, method)[0], material)
+        spec = _spec(adapters(cell.setup, method)[0], material)
         transplant = material.transplant(spec, SPACE_SAMPLES, seed=cell.seed)
         below = learned(method, transplant, settings(cell, method))
         hidden = material.problem.student_task[:-1]
@@ -183,7 +183,7 @@ def space(cell: Cell) -> Space:
 def plan(cell: Cell) -> Iterator[tuple[str, str, int]]:
     """Yield (method, adapter, samples) of a cell."""
     for method in cell.setup.methods:
-        for adapter in _adapters(cell.setup, method):
+        for adapter in adapters(cell.setup, method):
             if method == CEILING:
                 yield method, adapter, ALL
             elif method in ("identity", "closed-form"):
@@ -202,7 +202,8 @@ _SECONDARY = ("distill", "jacobian", "dream")
 """Not in the paper's tables of classification: the fewest and the most samples will do."""
 
 
-def _adapters(setup: Setup, method: str) -> tuple[str, ...]:
+def adapters(setup: Setup, method: str) -> tuple[str, ...]:
+    """Return the shapes of adapter that a method is compared with."""
     experiment = setup.experiment
     if setup.data == PRETRAINED:
         return (SMALLEST,)
