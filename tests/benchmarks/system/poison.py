@@ -1,7 +1,7 @@
 """Which check stops a poisoned teacher net, with honest ones beside it.
 
-All but the network and Ray is real: trained nets, the gate, the probe, a transplant by the closed
-form, the lab's report, the inspection, the witnesses' answers on their own images, the policy. The
+All but the network and Ray is real: trained nets, the gate, the probe, a transplant, the lab's
+report, the inspection, the witnesses' answers on their own images, the policy. The
 operator is asked nothing here (`acceptance.first = "rule"`): in a federation of strangers, every
 lab's first merge waits for him besides.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,12 +74,13 @@ def measure_poisons(data: str, console: Console, poisons: Sequence[Poison] = POI
             console.print(f"trains {site.site}")
             labs.append(trained(federation, site.site))
         cases = [(HONEST, lab) for lab in labs] + [(poison, labs[1]) for poison in poisons]
+        places = _Places(federation, Path(name) / "cases", labs, data)
         rows = []
-        for number, (poison, lab) in enumerate(cases):
+        for poison, lab in cases:
             console.print(f"{poison.name}: {lab.manifest.site}")
-            state = Path(name) / "cases" / str(number)
-            state.mkdir(parents=True)
-            rows.append(_row(federation, state, labs, poison, lab))
+            rows.append(
+                {"poison": poison.name, "site": lab.manifest.site, **places.row(poison, lab)}
+            )
     honest = [row for row in rows if row["poison"] == HONEST.name]
     return {
         "rows": rows,
@@ -99,42 +101,74 @@ def shown(result: Mapping[str, Any]) -> str:
     return f"{markdown(grid)}\n\n{honest}."
 
 
-def _row(
-    federation: Federation,
-    state: Path,
-    labs: Sequence[HonestLab],
-    poison: Poison,
-    attacker: HonestLab,
-) -> dict[str, Any]:
-    founder = labs[0]
-    centre = _Centre(federation, state, labs)
-    try:
+class _Places:
+    """Nets of honest labs, made once, that an attacker finds: of none, of one or of two of them."""
+
+    def __init__(
+        self, federation: Federation, folder: Path, labs: Sequence[HonestLab], data: str
+    ) -> None:
+        self._federation, self._folder, self._labs = federation, folder, labs
+        # The closed form takes a second, and is good enough for the digits alone.
+        self._method = MethodName.CLOSED_FORM if data == "digits" else MethodName.AUTO
+        self._keys = SigningKey.generate(), SigningKey.generate()
+        self._count = 0
+
+    def row(self, poison: Poison, attacker: HonestLab) -> dict[str, Any]:
+        """Bring a net where honest ones are already, unless it is to found one."""
+        founder, *others = self._labs
+        honest: list[HonestLab] = []
         if not poison.founds and attacker is not founder:
-            for lab in (founder, *[lab for lab in labs[1:] if lab is not attacker][:1]):
-                end = centre.bring(HONEST, lab, founder)
-                if end["end"] != "merged":
-                    raise AssertionError(end)
-        row = centre.bring(poison, attacker, founder)
-    finally:
-        centre.close()
-    return {"poison": poison.name, "site": attacker.manifest.site, **row}
+            honest = [founder, *[lab for lab in others if lab is not attacker][:1]]
+        centre = self._centre(honest)
+        try:
+            return centre.bring(poison, attacker, founder)
+        finally:
+            centre.close()
+
+    def _centre(self, honest: Sequence[HonestLab]) -> _Centre:
+        self._count += 1
+        state = self._folder / str(self._count)
+        made = self._folder / "-".join(["made", *(lab.manifest.site for lab in honest)])
+        if honest and not made.exists():
+            made.mkdir(parents=True)
+            centre = self._opened(made)
+            for lab in honest:
+                centre.bring(HONEST, lab, honest[0])
+            centre.close()
+        if honest:
+            shutil.copytree(made, state)
+        else:
+            state.mkdir(parents=True)
+        centre = self._opened(state)
+        centre.knows(honest)
+        return centre
+
+    def _opened(self, state: Path) -> _Centre:
+        return _Centre(self._federation, state, self._labs, self._method, self._keys)
 
 
 class _Centre:
     """A coordinator in this process, and labs that answer it on their real images."""
 
-    def __init__(self, federation: Federation, state: Path, labs: Sequence[HonestLab]) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        state: Path,
+        labs: Sequence[HonestLab],
+        method: MethodName,
+        keys: tuple[SigningKey, SigningKey],
+    ) -> None:
         plan, self._store = plan_of(federation)
         config: CoordinatorConfig = federation.coordinator
         self._config = config.model_copy(
             update={
                 "state": state,
-                # No more than the closed form is learned, so the rule about errors is a wide one.
+                # Nothing is refined, so the rule about errors is a wide one.
                 "acceptance": AcceptanceConfig(max_above_teacher=45.0, first="rule"),
                 "witnesses": WitnessesConfig(),
                 "evaluation": config.evaluation.model_copy(update={"refine": False}),
                 "distillation": config.distillation.model_copy(
-                    update={"zero_sample_method": MethodName.CLOSED_FORM}
+                    update={"zero_sample_method": method}
                 ),
             }
         )
@@ -145,15 +179,19 @@ class _Centre:
         self._labs = {lab.manifest.site: lab for lab in labs}
         self._nets: dict[str, Teacher] = {}
         self._poisons: dict[str, Poison] = {}
-        self._key = SigningKey.generate()
+        self._key, own = keys
         self._registry = Registry(paths.database)
-        self._context = CoordinatorContext(
-            self._registry, store, plan, SigningKey.generate(), self._config
-        )
+        self._context = CoordinatorContext(self._registry, store, plan, own, self._config)
         self._heads = HeadsFile(paths.heads)
 
     def close(self) -> None:
         self._registry.close()
+
+    def knows(self, honest: Sequence[HonestLab]) -> None:
+        """Take note of nets that were brought when this state was made."""
+        for lab in honest:
+            self._nets[lab.manifest.site] = lab.teacher
+            self._poisons[lab.manifest.site] = HONEST
 
     def bring(self, poison: Poison, lab: HonestLab, other: HonestLab) -> dict[str, Any]:
         """Ship a lab's net, poisoned or not, and return how that ends."""
