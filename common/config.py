@@ -39,6 +39,10 @@ def load(path: Path, kind: type[D]) -> D:
         raise ConfigurationError(
             f"{path}: is not TOML: {error}; mend that line{_hint(text)}"
         ) from error
+    except RecursionError as error:
+        raise ConfigurationError(
+            f"{path}: is nested too deeply to be a configuration; give the file that is meant"
+        ) from error
     return check(values, kind, source=str(path))
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from urllib.parse import quote
+
 from rootstock.coordinator.config import StateConfig
 
 SAMPLES = "samples"
@@ -12,6 +16,14 @@ JOBS = "jobs"
 
 SIGNATURES = "signatures"
 """Below it, names of the store that point at the signatures of manifests."""
+
+
+def sqlite_address(path: Path) -> str:
+    """Return the address of a SQLite file: what an address means something else by is written %XX.
+
+    Behind a "?" would be options, so two folders "net?a" and "net?b" would share one file, "net".
+    """
+    return "sqlite:///" + re.sub("[%?#]", lambda found: quote(found[0]), str(path))
 
 
 def signature_ref(manifest_digest: str) -> str:
@@ -35,7 +47,7 @@ class StatePaths:
     def __init__(self, config: StateConfig) -> None:
         self.state = config.state.resolve()
         self.database_file = self.state / "registry.sqlite"
-        self.database = config.database or f"sqlite:///{self.database_file}"
+        self.database = config.database or sqlite_address(self.database_file)
         self.artifacts = config.artifacts or str(self.state / "artifacts")
         self.cache = self.state / "cache"
         self.incoming = self.state / "incoming"

@@ -189,6 +189,7 @@ class OperatorClient:
             )
         return UnreachableError(
             f"the coordinator of {self._state} does not run; start it: rootstock coordinator run"
+            " --config coordinator.toml"
         )
 
 

@@ -51,11 +51,14 @@ def _is_used(database: Path) -> bool:
 
 
 def command(folder: Path, port: int) -> list[str]:
-    """Return the command line of a server that keeps everything in `folder`."""
+    """Return the command line of a server that keeps everything in `folder`, and is run there.
+
+    A path in an address would be read by rules of addresses, which a folder's name may break.
+    """
     return [
         *(sys.executable, "-m", "rootstock.coordinator.history.gated_server"),
-        *("--backend-store-uri", f"sqlite:///{(folder / _DATABASE).resolve()}"),
-        *("--artifacts-destination", str((folder / "artifacts").resolve())),
+        *("--backend-store-uri", f"sqlite:///{_DATABASE}"),
+        *("--artifacts-destination", "./artifacts"),
         *("--host", HOST, "--port", str(port), "--workers", "1"),
     ]
 

@@ -127,15 +127,22 @@ class LocalRay:
         self._resources.callback(setattr, constants, "ENABLE_RAY_CLUSTER", True)
         # Ray has its workers look for modules in the current folder first.
         with marked(own), chdir(folder):
-            ray.init(
-                "local",
-                num_cpus=self._config.local_cpus,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=str(folder),
-            )
+            try:
+                ray.init(
+                    "local",
+                    num_cpus=self._config.local_cpus,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=str(folder),
+                )
+            # A plain Exception is what Ray raises where one of its processes died as it started.
+            except Exception as error:
+                raise UnreachableError(
+                    f"jobs: Ray did not start ({error}; is there enough memory?); start the "
+                    "coordinator again"
+                ) from error
 
     def _join(self, address: str) -> None:
         head = None if address == "auto" else _host_and_port(address)

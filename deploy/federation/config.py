@@ -165,6 +165,7 @@ def _with_whole_paths(coordinator: dict[str, Any]) -> dict[str, Any]:
     if isinstance(artifacts, str) and "://" not in artifacts:
         whole["artifacts"] = str(Path(artifacts).absolute())
     if isinstance(database, str) and (file := re.fullmatch(r"sqlite:///([^/:].*)", database)):
+        # The rest of an address as it was written, so nothing in it is escaped once more.
         whole["database"] = f"sqlite:///{Path(file[1]).absolute()}"
     samples = _table(whole, "samples")
     if isinstance(samples.get("folder"), str):

@@ -204,8 +204,12 @@ class _Supervisor:
 
 
 def _is_passing(ended: ProcessEndedError) -> bool:
-    """Say whether a process may do better next time: it was killed, or missed another one."""
-    return ended.code < 0 or ended.code == UnreachableError.exit_code or ended.name == MLFLOW
+    """Say whether a process may do better next time: it was killed, or missed another one.
+
+    Errors of ours have codes of their own; Ray's library ends its process with 1 where it lost its
+    node in its first second.
+    """
+    return ended.code in (1, UnreachableError.exit_code) or ended.code < 0 or ended.name == MLFLOW
 
 
 def _follow(

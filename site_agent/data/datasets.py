@@ -83,7 +83,7 @@ class FolderDataset:
         self.reader: ImageReader | None = ImageReader(config.grey_range)
         self._reader = self.reader
         self._paths: list[Path] = []
-        self._findings: list[Finding] = []
+        self._findings = self._at_the_root()
 
     def labels(
         self,

@@ -111,7 +111,12 @@ class Sides:
         """Open the dataset and choose its images; `loaded` takes in which, and of what classes."""
         source = open_dataset(config)
         masked = masks_of(source, config) if masks else None
-        name, rest = choose_classes(source, config, category, loaded)
+        try:
+            name, rest = choose_classes(source, config, category, loaded)
+        except DataError:
+            # A class may be missing for what is told here: its folder is a link that was left out.
+            loaded.findings += source.findings()
+            raise
         unreadable = UnreadableFiles(config)
         labels = source.labels(frozenset((name, *rest)), unreadable)
         selected = partition.select(labels, config, name, rest)

@@ -10,7 +10,10 @@ import asyncio
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +47,21 @@ FAULTS: dict[str, Callable[[], None]] = {
     "temporary folder cleaned": delete_sockets,
 }
 
+AT_THE_START = "raylet killed as it starts"
+
 INSPECTION = "raylet killed, inspection"
+
+
+def kill_the_first_raylet() -> None:
+    while not [each for each in psutil.Process().children(recursive=True) if is_raylet(each)]:
+        time.sleep(0.01)
+    send(signal.SIGKILL, "raylet")
+
+
+def is_raylet(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.name() == "raylet"
+    return False
 
 
 async def watched(runner: JobRunner, fault: str) -> None:
@@ -63,7 +80,14 @@ async def inspected(runner: JobRunner, folder: str) -> None:
 def main(fault: str, folder: str) -> int:
     tempfile.tempdir = folder
     runner = JobRunner(JobsConfig(local_cpus=1))
-    runner.start()
+    if fault == AT_THE_START:
+        threading.Thread(target=kill_the_first_raylet, daemon=True).start()
+    try:
+        runner.start()
+    except UnreachableError as error:
+        print("", flush=True)
+        print(error, file=sys.stderr)
+        return error.exit_code
     print(*(each.pid for each in psutil.Process().children(recursive=True)), flush=True)
     work = inspected(runner, folder) if fault == INSPECTION else watched(runner, fault)
     try:

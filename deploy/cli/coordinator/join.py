@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rootstock.common.config import expand
 from rootstock.common.files import write_bytes
 from rootstock.deploy.cli.joining import Address, Fingerprint, Token, TokenFile, given_token
 from rootstock.deploy.cli.options import AsJson
@@ -44,7 +45,7 @@ def join(
     from rootstock.common.transport.channel import parse_address
     from rootstock.common.transport.joining import fetch_authority, trade
 
-    where, state, key = parse_address(address), state.resolve(), new_key()
+    where, state, key = parse_address(address), expand(str(state)).resolve(), new_key()
     authority = fetch_authority(where, check_fingerprint(ca))
     admitted = trade(where, authority, given_token(token, token_file), make_request(key), None)
     identity = read_identity(admitted.certificate, authority)

@@ -18,10 +18,13 @@ SITES = ("site", "watching", "submission", "category", "state", "received")
 MERGES = ("merge", "category", "task", "operation", "state", "step")
 
 
-def status_tables(answer: pb.GetStatusResponse) -> list[Table]:
-    """Return what `coordinator status` prints: sites and submissions, then merges."""
+def status_tables(answer: pb.GetStatusResponse) -> list[Table | str]:
+    """Return what `coordinator status` prints: sites and submissions, merges, and their reasons.
+
+    Reasons are sentences: as a column they would be a few letters wide.
+    """
     version = f"version {answer.net_version}" if answer.net_version else "not founded yet"
-    tables = [table(f"Net {answer.net}, {version}", SITES, _site_rows(answer))]
+    shown: list[Table | str] = [table(f"Net {answer.net}, {version}", SITES, _site_rows(answer))]
     if answer.merges:
         rows = (
             (
@@ -31,12 +34,12 @@ def status_tables(answer: pb.GetStatusResponse) -> list[Table]:
                 merge.operation,
                 merge.state,
                 f"{merge.step}/{merge.steps}" if merge.steps else "",
-                merge.reason,
             )
             for merge in answer.merges
         )
-        tables.append(table("Merges", (*MERGES, "reason"), rows, whole=MERGES))
-    return tables
+        shown.append(table("Merges", MERGES, rows, whole=MERGES))
+        shown += [f"{merge.merge_id}: {merge.reason}" for merge in answer.merges if merge.reason]
+    return shown
 
 
 def history_line(answer: pb.GetStatusResponse) -> str:

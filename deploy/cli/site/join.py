@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rootstock.common.config import expand
 from rootstock.common.files import write_bytes
 from rootstock.deploy.cli.joining import Address, Fingerprint, Token, TokenFile, given_token
 from rootstock.deploy.cli.options import AsJson
@@ -52,7 +53,8 @@ def join(
     """
     from rootstock.site_agent.wire.join import join as join_net
 
-    state = state.resolve()
+    state = expand(str(state)).resolve()
+    expand(str(state))  # as what is written is read: a "$" in it would be another folder
     joined = join_net(address, given_token(token, token_file), ca, state)
     written = _write_site_toml(config, joined, state)
     until = joined.credentials.certificate.not_valid_after_utc

@@ -14,7 +14,7 @@ import pytest
 
 from rootstock.common.errors import UnreachableError
 from tests.support.checkout import CHECKOUT
-from tests.support.ray_faults import FAULTS, INSPECTION
+from tests.support.ray_faults import AT_THE_START, FAULTS, INSPECTION
 
 
 @pytest.fixture
@@ -61,3 +61,11 @@ def test_a_fault_of_ray_ends_the_coordinator_s_process(
     assert expected in done.stderr
     assert psutil.wait_procs(of_ray(numbers), timeout=60)[1] == []
     assert list(short_temporary_folder.iterdir()) == []
+
+
+def test_a_raylet_that_dies_as_it_starts_is_worth_another_try(short_temporary_folder: Path) -> None:
+    """Ray itself raises a plain exception, or ends the process with 1; `up` tries both again."""
+    done, _ = broken(AT_THE_START, short_temporary_folder)
+    assert done.returncode in (1, UnreachableError.exit_code)
+    if done.returncode == UnreachableError.exit_code:
+        assert "start the coordinator again" in done.stderr

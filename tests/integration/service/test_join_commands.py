@@ -102,3 +102,16 @@ def test_a_time_to_live_is_a_number_and_a_unit(config: Path, ttl: str) -> None:
         code=2,
     )  # fmt: skip
     assert "give a number and s, m, h or d" in told
+
+
+def test_a_home_is_meant_as_in_settings(config: Path, tmp_path: Path) -> None:
+    """The folder that the command makes is the one that its site.toml names."""
+    words = invite(config, "cat-lab")["command"].split()[1:]
+    home = tmp_path / "home"
+    said = rootstock(tmp_path / "lab", *words, "--state", "$NOBODYS/keys", code=2)
+    assert "there is no $NOBODYS here" in said
+    rootstock(tmp_path / "lab", *words, "--state", "$HOME/keys", HOME=str(home))
+    assert (home / "keys" / "identity" / "site.key").exists()
+    text = (tmp_path / "lab" / "site.toml").read_text().replace("FILL-IN", "cat")
+    (tmp_path / "lab" / "site.toml").write_text(text)
+    assert load(tmp_path / "lab" / "site.toml", SiteConfig).state == home / "keys"

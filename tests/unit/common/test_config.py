@@ -137,3 +137,9 @@ def test_a_rule_of_a_whole_table_does_not_print_the_table() -> None:
         check(values, Pair, source="x")
     with pytest.raises(ConfigurationError, match=r"^x: key 'pair': first is above second; change"):
         check({"pair": values}, Pairs, source="x")
+
+
+def test_what_is_nested_too_deeply_is_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text("a = " + "[" * 100_000)
+    with pytest.raises(ConfigurationError, match="nested too deeply"):
+        load(tmp_path / "x.toml", Document)

@@ -222,3 +222,13 @@ def test_a_class_that_is_not_wanted_may_be_locked_or_odd(root: Path) -> None:
     (root / "other").mkdir()
     (root / "other" / "1.dcm").touch()
     assert reading(root, rest=("dog",))[1].findings == []
+
+
+def test_a_class_that_was_left_out_as_a_link_is_told_with_the_refusal(root: Path) -> None:
+    shutil.rmtree(root / "cat")
+    (root / "cat").symlink_to("dog")
+    config, loaded = DataConfig(kind="image-folder", path=root), Loaded()
+    with pytest.raises(DataError, match="the dataset has no class 'cat'"):
+        read(config, "cat", ImageForm(SHAPE), loaded, batch_size=4)
+    (finding,) = loaded.findings
+    assert "links to folders that are read already: cat" in finding.text

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
-from rootstock.deploy.cli.coordinator.tables import history_line
+from rootstock.deploy.cli.coordinator.tables import history_line, status_tables
 from rootstock.protos.rootstock.operator.v1 import operator_pb2 as pb
 
 PAGE = "http://127.0.0.1:5000/#/experiments/1"
@@ -49,3 +50,17 @@ def test_the_history_is_told_with_what_keeps_it(
 ) -> None:
     answer = pb.GetStatusResponse(net="animals", history=history)
     assert history_line(answer).splitlines() == lines
+
+
+def test_why_a_merge_waits_is_a_sentence_and_no_column() -> None:
+    reason = "witnesses: another lab has the join say yes to 23.7% of 38 images of its rest"
+    merge = pb.MergeStatus(
+        merge_id="mrg-0002", category="lab-one-cat", task="classification", state="reviewing",
+        operation="join", step=3000, steps=3000, reason=reason,
+    )  # fmt: skip
+    console = Console(width=80, record=True)
+    for each in status_tables(pb.GetStatusResponse(net="animals", merges=[merge])):
+        console.print(each, soft_wrap=isinstance(each, str))
+    lines = console.export_text().splitlines()
+    assert f"mrg-0002: {reason}" in lines
+    assert len(lines) < 14
