@@ -269,7 +269,7 @@ class _Run:
                 store = self.running.coordinator.state / "artifacts"
                 if not store.exists():
                     return
-                store.rename(self._folder / "away")
+                store.rename(self._away)
             case "disk":
                 _fill(self._ballast(what))
             case "clock":
@@ -284,9 +284,14 @@ class _Run:
                 self.line.delay_seconds, self.line.bytes_per_second = 0.0, None
                 self.line.resume()
             case "store":
-                (self._folder / "away").rename(self.running.coordinator.state / "artifacts")
+                self._away.rename(self.running.coordinator.state / "artifacts")
             case "disk":
                 self._ballast(fault.what).unlink(missing_ok=True)
+
+    @property
+    def _away(self) -> Path:
+        """Where the store is while it is away: on its own disk, which may be a small one."""
+        return self.running.coordinator.state / "artifacts-away"
 
     def _ballast(self, name: str) -> Path:
         return self.running.state / name / "ballast"
