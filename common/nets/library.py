@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from threading import Lock
 from typing import Literal, NamedTuple, Self
 
@@ -24,7 +25,7 @@ from rootstock.common.nets.fcn import PooledSegmenting
 from rootstock.common.nets.spec import Setting
 
 MAX_PARAMETERS = 150_000_000
-"""Of a net. Whoever writes a plan says which net labs build; VGG-16 has 138 million."""
+"""A larger net is refused: whoever writes a plan says what labs build. VGG-16 has 138 million."""
 
 _ATTEMPT = (AssertionError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError)
 """What nets raise on images that they cannot take."""
@@ -55,8 +56,8 @@ class LibraryNet(PooledSegmenting):
 
     def layers(self, outputs: int) -> Sequence[Layer]:
         """Return the chain's layers; a net is built when the first of them is."""
-        whole = _Whole(self._origin, outputs)
-        return [(link.name, whole.builds(link)) for link in self._anatomy.links]
+        net = _LazyNet(self._origin, outputs)
+        return [(link.name, net.builds(link)) for link in self._anatomy.links]
 
     def pooling(self, layers: Sequence[Layer]) -> int:  # noqa: ARG002
         """Return where maps are pooled to one place."""
@@ -82,7 +83,7 @@ class LibraryNet(PooledSegmenting):
 
 
 class _Origin(NamedTuple):
-    """Where a net comes from."""
+    """A library, and the name of a net there."""
 
     library: str
     model: str
@@ -103,11 +104,8 @@ class _Anatomy(NamedTuple):
     """Whether that one leaves a number a channel."""
 
 
-class _Whole:
-    """A net that is built when its first layer is; the layers are its own.
-
-    Once for shapes, on the meta device, and once with values.
-    """
+class _LazyNet:
+    """A net that is built when its first layer is, once on each device: meta for shapes."""
 
     def __init__(self, origin: _Origin, outputs: int) -> None:
         self._origin, self._outputs = origin, outputs
@@ -135,6 +133,7 @@ def _require_known(origin: _Origin) -> None:
     )
 
 
+@cache
 def _names(library: str) -> list[str]:
     if library == "torchvision":
         from torchvision import models  # takes a second; few callers need it

@@ -50,8 +50,8 @@ def _is_used(database: Path) -> bool:
         return "no such table" not in str(error)
 
 
-def command(folder: Path, port: int) -> list[str]:
-    """Return the command line of a server that keeps everything in `folder`, and is run there.
+def command(port: int) -> list[str]:
+    """Return the command line of a server that keeps everything in the folder where it is run.
 
     A path in an address would be read by rules of addresses, which a folder's name may break.
     """

@@ -107,7 +107,7 @@ def run_federation(
     with Processes(state / "logs", state) as processes:
         history = state / "mlflow"
         prepare(history)
-        processes.start(MLFLOW, command(history, mlflow_port), environment(history), history)
+        processes.start(MLFLOW, command(mlflow_port), environment(history), history)
         enrol(federation)
         path = write_config(state, COORDINATOR, federation.coordinator)
         processes.start(COORDINATOR, [*_ROOTSTOCK, "coordinator", "run", "--config", str(path)])
@@ -142,7 +142,7 @@ def serve_history(state: Path, port: int) -> None:
     chosen = port or free_ports(1)[0]
     with locked(state), Processes(state / "logs", state) as processes:
         prepare(history)
-        processes.start("mlflow-ui", command(history, chosen), environment(history), history)
+        processes.start("mlflow-ui", command(chosen), environment(history), history)
         while not is_healthy(chosen):
             processes.check()
             time.sleep(0.2)

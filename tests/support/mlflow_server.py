@@ -21,7 +21,7 @@ class MlflowServer:
         self.uri = f"http://{HOST}:{port}"
         self._processes, self._port = processes, port
         prepare(folder)
-        plain = [sys.executable, "-m", "mlflow", "server", *command(folder, port)[3:]]
+        plain = [sys.executable, "-m", "mlflow", "server", *command(port)[3:]]
         processes.start("mlflow", argv or plain, environment(folder), folder)
 
     def wait(self) -> None:

@@ -47,7 +47,7 @@ def test_only_who_has_the_password_reads_and_writes(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     prepare(folder)
     with Processes(tmp_path / "logs") as processes:
-        processes.start("mlflow", command(folder, port), environment(folder), folder)
+        processes.start("mlflow", command(port), environment(folder), folder)
         while not is_healthy(port):
             processes.check()
             time.sleep(0.1)
