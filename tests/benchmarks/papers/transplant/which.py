@@ -84,7 +84,8 @@ class Which(experiment.Experiment[Budget, Row]):
 
     @property
     def title(self) -> str:
-        return f"Which of {len(self.categories)}: the grown net as one classifier"
+        count = len(self.categories)
+        return f"Which of {count}: the grown net as one classifier ({self.setup.data})"
 
     def words(self) -> list[str]:
         setup = self.setup
@@ -141,8 +142,8 @@ class Which(experiment.Experiment[Budget, Row]):
         yield (
             "The central net is of the same architecture and start, with one output a category, "
             "trained on the images that labs have of their categories as the labs train (settings, "
-            f"augmentation, frozen layers), for {' or '.join(f'{x} times' for x in LONGER)} their "
-            "epochs; which, was chosen on the images that labs hold back. It learns how frequent "
+            "augmentation, frozen layers), as long or twice as long; which of these was chosen on "
+            "the images that labs hold back. It learns how frequent "
             "categories are, which the test shares and labs' calibrations, of one side against the "
             "other, do not say: hence the mean of categories beside. Images that a lab calibrates "
             "on may be in the rest of others, the founder among them."
