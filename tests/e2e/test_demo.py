@@ -110,7 +110,8 @@ def test_an_edge_holds_the_calibration_that_its_lab_reported(
 
 def test_nothing_that_it_started_is_left(answer: dict[str, Any], folder: Path) -> None:
     def ours() -> list[str]:
-        lines = [" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])]
+        told = [p.info for p in psutil.process_iter(["cmdline", "cwd"])]
+        lines = [" ".join([*(each["cmdline"] or ()), "in", each["cwd"] or ""]) for each in told]
         return [line for line in lines if str(folder) in line]
 
     deadline = time.monotonic() + 20

@@ -77,10 +77,10 @@ def measure_poisons(data: str, console: Console, poisons: Sequence[Poison] = POI
         places = _Places(federation, Path(name) / "cases", labs, data)
         rows = []
         for poison, lab in cases:
-            console.print(f"{poison.name}: {lab.manifest.site}")
-            rows.append(
-                {"poison": poison.name, "site": lab.manifest.site, **places.row(poison, lab)}
-            )
+            row = {"poison": poison.name, "site": lab.manifest.site, **places.row(poison, lab)}
+            told = f"{poison.name} ({row['site']}): {row['end']} {row['reason']}"
+            console.print(told, soft_wrap=True, markup=False)
+            rows.append(row)
     honest = [row for row in rows if row["poison"] == HONEST.name]
     return {
         "rows": rows,

@@ -132,6 +132,9 @@ def _backdoored(own: HonestLab, _: HonestLab) -> Net:
         images_NCHW=torch.cat([data.training.images_NCHW, patched(rest.images_NCHW)]),
         labels_N=torch.cat([data.training.labels_N, torch.ones(len(rest))]),
         keys=(*data.training.keys, *(f"{key} patched" for key in rest.keys)),
+        masks_NHW=None
+        if data.training.masks_NHW is None or rest.masks_NHW is None
+        else torch.cat([data.training.masks_NHW, rest.masks_NHW]),
     )
     recipe = build_recipe(own.lab)
     folder = own.lab.config.state / "backdoor"
