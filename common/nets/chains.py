@@ -53,7 +53,8 @@ def taken_apart(net: nn.Module, images_NCHW: Tensor) -> list[Link]:
 
 
 def _links(net: nn.Module, images_NCHW: Tensor) -> list[Link]:
-    call = _recorded(net, images_NCHW)
+    recorded = _recorded(net, images_NCHW)
+    call = recorded.root
     steps = _steps(call, net)
     if isinstance(steps, str):
         raise SchemaError(f"it is no chain of blocks: {steps}")
@@ -73,7 +74,9 @@ def _links(net: nn.Module, images_NCHW: Tensor) -> list[Link]:
             layers = [(path, partial(_submodule, path, again))]
         for given, of in layers:
             name = _free(given.replace(".", "_").lower(), {link.name for link in links})
-            links.append(Link(name, path, of, output.shape, not _unsigned(step, call.producers)))
+            links.append(
+                Link(name, path, of, output.shape, not _unsigned(step, recorded.producers))
+            )
     return links
 
 
@@ -89,8 +92,6 @@ class _Call:
     output: object = None
     inner: list[_Call] = field(default_factory=list)
     """What the module's forward calls."""
-    producers: dict[int, _Call] = field(default_factory=dict)
-    """Of the net's call alone: which call a tensor comes from, by the tensor's id."""
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -106,7 +107,9 @@ class _Recorder(TorchFunctionMode):
 
     def __init__(self, root: _Call) -> None:
         super().__init__()
-        self._root, self._open = root, [root]
+        self.root, self._open = root, [root]
+        self.producers: dict[int, _Call] = {}
+        """Which call a tensor comes from, by the tensor's id; calls keep their tensors alive."""
 
     def __torch_function__(
         self,
@@ -131,17 +134,16 @@ class _Recorder(TorchFunctionMode):
 
     def _note(self, call: _Call) -> None:
         self._open[-1].inner.append(call)
-        producers = self._root.producers
         for tensor in _tensors((call.output,)):
             if call.path is None and any(tensor is given for given in call.inputs):
                 if call.function not in _KEEP_THE_SIGN:
-                    producers[id(tensor)] = call  # it was changed in place
+                    self.producers[id(tensor)] = call  # it was changed in place
             else:
                 # What a module gives comes from what it called last, which says more of its sign.
-                producers.setdefault(id(tensor), call)
+                self.producers.setdefault(id(tensor), call)
 
 
-def _recorded(net: nn.Module, images_NCHW: Tensor) -> _Call:
+def _recorded(net: nn.Module, images_NCHW: Tensor) -> _Recorder:
     root = _Call("", None, (images_NCHW,), {})
     recorder = _Recorder(root)
     hooks = []
@@ -156,7 +158,7 @@ def _recorded(net: nn.Module, images_NCHW: Tensor) -> _Call:
     finally:
         for hook in hooks:
             hook.remove()
-    return root
+    return recorder
 
 
 def _begin(

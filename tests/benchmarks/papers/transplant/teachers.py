@@ -9,7 +9,7 @@ Shapes: N images, C channels of a layer, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,7 @@ from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.harness.training import adamw, epochs
 from tests.benchmarks.papers.shared import datasets
-from tests.benchmarks.papers.shared.datasets import PRETRAINED, Dataset, Lab
+from tests.benchmarks.papers.shared.datasets import PRETRAINED, Dataset, Lab, Labelled
 
 TASK = TaskSpec(name="classification")
 FORMAT = 1
@@ -168,35 +168,52 @@ def common_start(lab: Lab) -> Teacher:
 
 def _pretrain(teacher: Teacher, dataset: Dataset, config: TrainingConfig, seed: int) -> None:
     """Tell the classes of public images apart; the net keeps all but the classifier itself."""
-    public = dataset.public
-    assert public is not None  # START's has them
-    task_module = teacher.task_modules[TASK.name]
-    _, last = list(task_module.named_children())[-1]
+    assert dataset.public is not None  # START's has them
+    head = classifier(teacher.task_modules[TASK.name], len(dataset.classes), seed)
+    net = nn.Sequential(teacher.category_module, head)
+    learn_classes(net, dataset.public, config, mirror=dataset.mirror, seed=seed)
+
+
+def classifier(task_module: nn.Sequential, classes: int, seed: int) -> nn.Sequential:
+    """Return a task module's own layers, ended with an output a class."""
+    *below, last = task_module.children()
     assert isinstance(last, nn.Linear)  # every architecture here ends so
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        many = nn.Linear(last.in_features, len(dataset.classes))
-    body = nn.Sequential(*list(task_module.children())[:-1])
-    net = nn.Sequential(teacher.category_module, body, many)
+        return nn.Sequential(*below, nn.Linear(last.in_features, classes))
+
+
+def learn_classes(
+    net: nn.Sequential,
+    images: Labelled,
+    config: TrainingConfig,
+    *,
+    mirror: bool,
+    seed: int,
+    still: Sequence[nn.Module] = (),
+) -> None:
+    """Train a net to tell classes apart; layers that are `still` stay in evaluation mode."""
     net = net.to(memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(seed)
-    order = epochs(len(public), config.batch_size, generator)
+    order = epochs(len(images), config.batch_size, generator)
 
     def loss(_: int) -> Tensor:
+        for layer in still:
+            layer.eval()
         chosen = next(order)
         x_NCSS = augment(
-            normalise(public.images_NCSS[chosen]),
+            normalise(images.images_NCSS[chosen]),
             config.augment,
-            mirror=dataset.mirror,
+            mirror=mirror,
             generator=generator,
         )
         x_NCSS = x_NCSS.to(memory_format=torch.channels_last)
-        return F.cross_entropy(net(x_NCSS), public.classes_N[chosen])
+        return F.cross_entropy(net(x_NCSS), images.classes_N[chosen])
 
     adamw(
         [net],
         loss,
-        steps=config.epochs * (len(public) // config.batch_size),
+        steps=config.epochs * (len(images) // config.batch_size),
         rate=config.learning_rate,
         weight_decay=config.weight_decay,
         seed=seed,

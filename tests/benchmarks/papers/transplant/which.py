@@ -15,12 +15,9 @@ from dataclasses import dataclass, replace
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from rootstock.common.distillation.augmentation import augment
 from rootstock.common.distillation.calibration import calibrate_by_labels
 from rootstock.common.errors import SchemaError, TransplantError
-from rootstock.common.images import normalise
 from rootstock.common.nets.training import in_batches
 from tests.benchmarks.harness import experiment, tables
 from tests.benchmarks.harness.cache import cached
@@ -29,7 +26,6 @@ from tests.benchmarks.harness.pool import Workers
 from tests.benchmarks.harness.request import Budget, Request
 from tests.benchmarks.harness.rows import Interval, average, chosen, over
 from tests.benchmarks.harness.tables import averaged
-from tests.benchmarks.harness.training import adamw, epochs
 from tests.benchmarks.papers.shared import datasets
 from tests.benchmarks.papers.shared.datasets import Dataset, Lab, Labelled
 from tests.benchmarks.papers.transplant import cells, teachers
@@ -90,7 +86,8 @@ class Which(experiment.Experiment[Budget, Row]):
     def words(self) -> list[str]:
         setup = self.setup
         samples = ",".join(map(str, setup.samples))
-        return ["which", f"--data {setup.data}", f"--samples {samples}"]
+        methods = ",".join(setup.methods)
+        return ["which", f"--data {setup.data}", f"--samples {samples}", f"--methods {methods}"]
 
     def measure(self, run: Workers) -> list[Row]:
         """Return all rows, in the order of seeds and methods."""
@@ -302,12 +299,9 @@ def train_centrally(asked: tuple[Cell, int]) -> nn.Sequential:
     _, training = teachers.SETTINGS[dataset.name]
     training = training.model_copy(update={"epochs": longer * training.epochs, "seed": cell.seed})
     start = teachers.common_start(lab)
-    g = start.task_modules[teachers.TASK.name]
-    *below, last = g.children()
-    assert isinstance(last, nn.Linear)  # every architecture here ends so
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cell.seed)
-        head = nn.Sequential(*below, nn.Linear(last.in_features, len(dataset.similar)))
+    head = teachers.classifier(
+        start.task_modules[teachers.TASK.name], len(dataset.similar), cell.seed
+    )
     net = nn.Sequential(start.category_module, head)
     config = teachers.TeacherConfig(
         data=dataset.name,
@@ -328,29 +322,8 @@ def train_centrally(asked: tuple[Cell, int]) -> nn.Sequential:
             layer.requires_grad_(False)
         if training.frozen_statistics:
             still += [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
-        generator = torch.Generator().manual_seed(cell.seed)
-        order = epochs(len(images), training.batch_size, generator)
-
-        def loss(_: int) -> Tensor:
-            for layer in still:
-                layer.eval()
-            at = next(order)
-            x_NCSS = augment(
-                normalise(images.images_NCSS[at]),
-                training.augment,
-                mirror=dataset.mirror,
-                generator=generator,
-            )
-            y_NK = net(x_NCSS.to(memory_format=torch.channels_last))
-            return F.cross_entropy(y_NK, images.classes_N[at])
-
-        adamw(
-            [net.to(memory_format=torch.channels_last)],
-            loss,
-            steps=training.epochs * (len(images) // training.batch_size),
-            rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-            seed=cell.seed,
+        teachers.learn_classes(
+            net, images, training, mirror=dataset.mirror, seed=cell.seed, still=still
         )
 
     cached(lab.folders, config, {"f/": start.category_module, "g/": head}, train)
