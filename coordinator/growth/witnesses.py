@@ -39,18 +39,28 @@ def chosen(merge_id: str, labs: Iterable[str], number: int) -> list[str]:
     return sorted(set(labs), key=draw)[:number]
 
 
-def objection(policy: WitnessesConfig, shares: Iterable[YesShare]) -> str | None:
+def objection(
+    policy: WitnessesConfig, shares: Iterable[YesShare], error: float | None
+) -> str | None:
     """Return why a join must not be merged, or None.
 
-    Only a share that is above the rule beyond chance objects: a witness may have few images.
+    Only a share that is above the rule beyond chance objects: a witness may have few images. Nor
+    does one that the lab's own report explains: `error`, in percent, is the join's on the lab's
+    validation images, of which half are of the category, so that it may say yes to twice that
+    share of the others. Whether so bad a join is wanted is for the acceptance policy.
     """
     worst = max(shares, key=lambda share: share.at_least, default=None)
-    if worst is None or worst.at_least <= policy.max_yes:
+    if worst is None or worst.at_least <= max(policy.max_yes, _explained(error)):
         return None
-    return f"{_stated(worst)}; at most {policy.max_yes:.1f}% may be merged (witnesses.max_yes)"
+    told = "" if error is None else f", and its lab reports an error of {error:.1f}%"
+    return (
+        f"{_stated(worst)}{told}; at most {policy.max_yes:.1f}% may be merged (witnesses.max_yes)"
+    )
 
 
-def doubt(policy: WitnessesConfig, asked: int, shares: Iterable[YesShare]) -> str | None:
+def doubt(
+    policy: WitnessesConfig, asked: int, shares: Iterable[YesShare], error: float | None
+) -> str | None:
     """Return why a merge waits for the operator although nobody objects, or None."""
     if policy.unsure == "rule" or asked == 0:
         return None
@@ -63,10 +73,15 @@ def doubt(policy: WitnessesConfig, asked: int, shares: Iterable[YesShare]) -> st
         )
     if worst.yes <= policy.max_yes:
         return None
-    return (
-        f"{_stated(worst)}; that is above {policy.max_yes:.1f}% (witnesses.max_yes), and may be "
-        "chance"
-    )
+    why = "may be chance"
+    if worst.at_least > policy.max_yes:
+        why = f"the error of {error:.1f}% that its lab reports allows for it"
+    return f"{_stated(worst)}; that is above {policy.max_yes:.1f}% (witnesses.max_yes), and {why}"
+
+
+def _explained(error: float | None) -> float:
+    """Return the percent of images without the category that a join with that error may take."""
+    return 0.0 if error is None else min(100.0, 2 * error)
 
 
 def _stated(share: YesShare) -> str:

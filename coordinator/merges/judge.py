@@ -66,9 +66,11 @@ class Judge:
                 self._context, merge, submission.site, join.candidate, tree, turn
             )
             policy, numbers = self._context.config.witnesses, numbers_of(heard)
-            objection = rules.objection(policy, heard.shares)
-            doubt = rules.doubt(policy, heard.asked, heard.shares) if objection is None else None
-            found += [] if doubt is None else [doubt]
+            error = merge.numbers.error_of(join.candidate)
+            objection = rules.objection(policy, heard.shares, error)
+            if objection is None:
+                doubt = rules.doubt(policy, heard.asked, heard.shares, error)
+                found += [] if doubt is None else [doubt]
         reasons = [*found, objection or verdict.reason]
         accepted = verdict.accepted and objection is None
         return merge, Judged(inspection, accepted, bool(found), "; ".join(reasons), numbers)

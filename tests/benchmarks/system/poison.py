@@ -1,14 +1,15 @@
 """Which check stops a poisoned teacher net, with honest ones beside it.
 
 All but the network and Ray is real: trained nets, the gate, the probe, a transplant, the lab's
-report, the inspection, the witnesses' answers on their own images, the policy. The
-operator is asked nothing here (`acceptance.first = "rule"`): in a federation of strangers, every
-lab's first merge waits for him besides.
+report and refinement, the inspection, the witnesses' answers on their own images, the example's
+policy. A lab that lies refines nothing. The operator is asked nothing about first merges here
+(`acceptance.first = "rule"`): in a federation of strangers, every lab's waits for him besides.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import shutil
 import tempfile
@@ -25,10 +26,16 @@ from rootstock.common.distillation.settings import MethodName
 from rootstock.common.identity.keys import SigningKey
 from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import build_category_module
+from rootstock.common.nets.spec import AdapterSpec
 from rootstock.common.nets.training import in_batches
 from rootstock.common.weights import safetensors_io
-from rootstock.common.weights.manifest import BlobEntry, TeacherManifest
-from rootstock.coordinator.config import AcceptanceConfig, CoordinatorConfig, WitnessesConfig
+from rootstock.common.weights.manifest import (
+    AdapterEntry,
+    BlobEntry,
+    RefinementManifest,
+    TeacherManifest,
+)
+from rootstock.coordinator.config import CoordinatorConfig, WitnessesConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.commit import Committer
@@ -43,12 +50,14 @@ from rootstock.coordinator.registry import (
     Receipt,
     Registry,
     SubmissionState,
+    Upload,
 )
 from rootstock.coordinator.service.messages import evaluation_report, evaluation_request
 from rootstock.deploy.federation.config import Federation
 from rootstock.site_agent import scoring
 from rootstock.site_agent.config import StatisticsConfig
-from rootstock.site_agent.evaluation.measure import join_to, measure
+from rootstock.site_agent.evaluation.measure import Joins, join_to, measure
+from rootstock.site_agent.evaluation.refine import Refinement
 from rootstock.site_agent.evaluation.rest import rest_of, share_of_yes
 from rootstock.site_agent.recipes.interface import Teacher
 from rootstock.site_agent.spool.documents import EvaluationReport, RestAnswer
@@ -84,7 +93,8 @@ def measure_poisons(data: str, console: Console, poisons: Sequence[Poison] = POI
     honest = [row for row in rows if row["poison"] == HONEST.name]
     return {
         "rows": rows,
-        "false_refusals": sum(row["end"] != "merged" for row in honest),
+        "false_refusals": sum(row["end"] not in ("merged", "reviewing") for row in honest),
+        "waiting": sum(row["end"] == "reviewing" for row in honest),
         "honest": len(honest),
     }
 
@@ -97,8 +107,8 @@ def shown(result: Mapping[str, Any]) -> str:
         cells = [row.get(key) for key in ("true_error", "patched_yes", "witnesses_yes")]
         numbers = [DASH if cell is None else f"{cell:.1f}%" for cell in cells]
         grid.append([name, row["end"], row["check"] or DASH, *numbers])
-    honest = f"{result['false_refusals']} of {result['honest']} honest nets were refused"
-    return f"{markdown(grid)}\n\n{honest}."
+    ends = f"{result['false_refusals']} were refused, {result['waiting']} wait for the operator"
+    return f"{markdown(grid)}\n\nOf {result['honest']} honest nets {ends}."
 
 
 class _Places:
@@ -163,10 +173,8 @@ class _Centre:
         self._config = config.model_copy(
             update={
                 "state": state,
-                # Nothing is refined, so the rule about errors is a wide one.
-                "acceptance": AcceptanceConfig(max_above_teacher=45.0, first="rule"),
+                "acceptance": config.acceptance.model_copy(update={"first": "rule"}),
                 "witnesses": WitnessesConfig(),
-                "evaluation": config.evaluation.model_copy(update={"refine": False}),
                 "distillation": config.distillation.model_copy(
                     update={"zero_sample_method": method}
                 ),
@@ -199,7 +207,7 @@ class _Centre:
         f, g = poison.net(lab, other)
         net = Teacher(f.eval().requires_grad_(False), {TASK: g.eval().requires_grad_(False)})
         self._nets[site], self._poisons[site] = net, poison
-        submission = self._ship(self._manifest(poison, lab, net))
+        submission = self._ship(self._manifest(poison, lab, net)).id
         asyncio.run(self._until_ended(submission))
         return self._end(submission, lab)
 
@@ -226,14 +234,14 @@ class _Centre:
             }
         )
 
-    def _ship(self, manifest: TeacherManifest) -> str:
+    def _ship(self, manifest: TeacherManifest | RefinementManifest) -> Upload:
         registry, document = self._registry, manifest.canonical()
         registry.sites.join(manifest.site, manifest.site.encode().ljust(32))
         self._context.store.put_bytes(document)
         upload = registry.uploads.begin(manifest, document, self._key.sign(document), open_limit=4)
         receipt = Receipt(upload.manifest_digest, upload.id, "2026-01-01T00:00:00+00:00", b"-")
         registry.uploads.receive(upload.id, receipt)
-        return upload.id
+        return upload
 
     async def _until_ended(self, submission: str) -> None:
         context, registry = self._context, self._registry
@@ -268,8 +276,12 @@ class _Centre:
             f = self._nets[question.site].category_module
             joins = join_to(f, request, task, fetch)
             results = measure(joins, data, calibrates=True)
-            honest = EvaluationReport(evaluation_id=question.id, results=results)
-            report = self._poisons[question.site].report(honest)
+            report = EvaluationReport(evaluation_id=question.id, results=results)
+            lie = self._poisons[question.site].report
+            if lie is not None:
+                report = lie(report)
+            elif request.refinement_spec is not None:
+                report = self._refined(lab, report, joins, request.refinement_spec)
         else:
             spec, entry = request.rest.architecture, request.rest.category_module
             f = safetensors_io.load_frozen(build_category_module(spec), fetch(entry), entry)
@@ -284,6 +296,30 @@ class _Centre:
             answer = RestAnswer(yes=yes, samples=samples)
             report = EvaluationReport(evaluation_id=question.id, rest=answer)
         self._registry.evaluations.report(question.id, evaluation_report(report_request(report)))
+
+    def _refined(
+        self, lab: HonestLab, report: EvaluationReport, joins: Joins, spec: AdapterSpec
+    ) -> EvaluationReport:
+        config, data = lab.lab.config, lab.lab.data
+        refinement = Refinement(joins, data, config.refinement, config.training.augment)
+        refined = refinement.run(spec, lambda *_: None)
+        adapter = refined.adapter.eval()
+        joins = dataclasses.replace(joins, adapters={"refined": adapter})
+        (result,) = measure(joins, data, calibrates=True)
+        blob = put_tensors(self._context.store, adapter.state_dict())
+        manifest = RefinementManifest(
+            site=config.site,
+            evaluation=report.evaluation_id,
+            adapter=AdapterEntry(spec=spec, blob=blob),
+        )
+        return report.model_copy(
+            update={
+                "refinement_manifest_digest": self._ship(manifest).manifest_digest,
+                "refined_error": result.error,
+                "refined_calibration": result.calibration,
+                "refinement_steps": refined.steps,
+            }
+        )
 
     def _end(self, submission: str, lab: HonestLab) -> dict[str, Any]:
         """Return what became of a submission: how it ended, why, and what is true of it."""

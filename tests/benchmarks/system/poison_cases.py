@@ -33,8 +33,8 @@ class Poison:
     name: str
     net: Callable[[HonestLab, HonestLab], Net] = lambda own, _: _copy(own)
     """Given the lab that attacks and another lab."""
-    report: Callable[[EvaluationReport], EvaluationReport] = lambda report: report
-    """What it says of the candidates, given the truth."""
+    report: Callable[[EvaluationReport], EvaluationReport] | None = None
+    """What it says of the candidates, given the truth; None: the truth, and it refines."""
     statistics: float = 1.0
     """Factor of the feature norm that it states."""
     samples: float | None = None

@@ -24,10 +24,10 @@ def test_the_table_names_the_check_and_counts_honest_nets() -> None:
         },
         {"poison": "zero g, founding", "site": "lab-one", "end": "refused", "check": "dead"},
     ]
-    table = shown({"rows": rows, "false_refusals": 0, "honest": 1}).splitlines()
+    table = shown({"rows": rows, "false_refusals": 0, "waiting": 0, "honest": 1}).splitlines()
     assert table[2] == "| honest (lab-0) | merged | – | 2.5% | – | – |"
     assert table[3] == "| zero g, founding | refused | dead | – | – | – |"
-    assert table[-1] == "0 of 1 honest nets were refused."
+    assert table[-1] == "Of 1 honest nets 0 were refused, 0 wait for the operator."
 
 
 def test_the_patch_is_a_corner_of_a_copy() -> None:
