@@ -267,9 +267,13 @@ class TrainingConfig(Document):
     """What the category module is, if not of the plan's architecture; task modules are the plan's
     in any case. Its map must be as large as the plan's, its width is projected to the plan's."""
     frozen: Name | None = Field(default=None, exclude_if=lambda layer: layer is None)
-    """The category module's layers up to this one, it included, stay as the plan's start has them:
-    a lab with few images learns the rest. Not written without: runs from before keep their
-    names."""
+    """The net's layers up to this one, it included, stay as the plan's start has them: a lab with
+    few images learns the rest, which may be the end of its task modules alone. Not written without:
+    runs from before keep their names."""
+    views: int = Field(default=0, ge=0, le=1000, exclude_if=lambda views: views == 0)
+    """Views of every image, the image itself and augmented ones, for which what the frozen layers
+    say is computed once and kept in memory: epochs then cost only what learns. 0: every epoch draws
+    its own."""
     frozen_statistics: bool = Field(default=False, exclude_if=lambda frozen: not frozen)
     """Whether BatchNorm's running statistics stay as the plan's start has them, everywhere: a start
     that was trained on a million images knows them better than a few batches do."""
@@ -292,6 +296,11 @@ class TrainingConfig(Document):
             raise ValueError(
                 f"training.frozen = '{self.frozen}' keeps what the plan's start has, and an "
                 "extractor begins with weights that are drawn; take one of the two out"
+            )
+        if self.views and (self.frozen is None or self.recipe != "supervised"):
+            raise ValueError(
+                f"training.views = {self.views} keeps what frozen layers say, which recipe "
+                "'supervised' with training.frozen has; set that, or take views out"
             )
         return self
 

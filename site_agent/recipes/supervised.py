@@ -9,17 +9,18 @@ N batch, C channels, H/W height and width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.problem import logits
-from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.spec import Setting
 from rootstock.common.nets.training import descend
 from rootstock.site_agent.config import TrainingConfig
 from rootstock.site_agent.data.images import Batch, batch_of
 from rootstock.site_agent.recipes.fit import OPTIMISER, fit, ship_shape, train_shape
+from rootstock.site_agent.recipes.frozen import KeptFeatures, Parts
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 
 
@@ -44,18 +45,32 @@ class SupervisedRecipe:
         """Train on `run.data.training`."""
         modules = start.modules()
         train_shape(modules, self.device)
-        still = self._still(start)
+        parts = Parts.of(start, self.config.frozen)
+        still = self._still(start, parts)
         optimiser = self._optimiser(start)
+
+        def losses(indices: Tensor, generator: torch.Generator) -> list[Tensor]:
+            batch = batch_of(run.data, indices, self.config.augment, generator)
+            f = start.category_module
+            features_NCHW = f(batch.x_NCHW.to(self.device, memory_format=torch.channels_last))
+            return self._losses(start, features_NCHW, batch, generator)
+
+        def losses_above(indices: Tensor, generator: torch.Generator) -> list[Tensor]:
+            features, batch = kept().batch(indices, generator)
+            return [batch.loss(y) for y in parts.upper(features).values()]
+
+        @cache  # a finished training needs none
+        def kept() -> KeptFeatures:
+            return KeptFeatures(parts, run, self.config, self.device)
+
+        learned = losses_above if self.config.views else losses
 
         def step(indices: Tensor, generator: torch.Generator) -> float:
             for module in modules.values():
                 module.train()
             for layer in still:
                 layer.eval()
-            batch = batch_of(run.data, indices, self.config.augment, generator)
-            f = start.category_module
-            features_NCHW = f(batch.x_NCHW.to(self.device, memory_format=torch.channels_last))
-            loss = torch.stack(self._losses(start, features_NCHW, batch, generator)).sum()
+            loss = torch.stack(learned(indices, generator)).sum()
             descend(optimiser, loss)
             return float(loss.detach())
 
@@ -63,21 +78,12 @@ class SupervisedRecipe:
         ship_shape(modules)
         return start
 
-    def _still(self, net: Teacher) -> list[nn.Module]:
-        """Return the layers that stay as they are; those below `frozen` need no gradient."""
-        config = self.config
-        layers = dict(net.category_module.named_children())
-        still: list[nn.Module] = []
-        if config.frozen is not None:
-            if config.frozen not in layers:
-                raise ConfigurationError(
-                    f"training.frozen = '{config.frozen}' is no layer of the category module; "
-                    f"give one of {', '.join(layers)}"
-                )
-            still = list(layers.values())[: list(layers).index(config.frozen) + 1]
-            for layer in still:
-                layer.requires_grad_(False)
-        if config.frozen_statistics:
+    def _still(self, net: Teacher, parts: Parts) -> list[nn.Module]:
+        """Return the layers that stay as they are; the frozen ones need no gradient."""
+        still = list(parts.still())
+        for layer in still:
+            layer.requires_grad_(False)
+        if self.config.frozen_statistics:
             still += [
                 layer
                 for module in net.modules().values()

@@ -111,3 +111,18 @@ CONFIG = TrainingConfig(epochs=4, checkpoint_epochs=1)
 
 def train(folder: Path, config: TrainingConfig = CONFIG) -> Teacher:
     return SupervisedRecipe(config, CPU).train(start(), TrainingRun(data(1), folder))
+
+
+def weights(teacher: Teacher) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}/{key}": value
+        for name, module in teacher.modules().items()
+        for key, value in module.state_dict().items()
+    }
+
+
+def assert_same(first: Teacher, second: Teacher) -> None:
+    one, two = weights(first), weights(second)
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        assert torch.equal(value, two[key]), key

@@ -16,7 +16,7 @@ from tests.benchmarks.harness import goal, results, tables
 from tests.benchmarks.harness.goal import Goal
 from tests.benchmarks.harness.pool import Workers, workers
 from tests.benchmarks.harness.request import DEFAULT, BudgetT, Request
-from tests.benchmarks.harness.rows import RowT
+from tests.benchmarks.harness.rows import RowT, chosen, distinct
 from tests.benchmarks.harness.tables import Grid
 
 
@@ -63,6 +63,13 @@ class Experiment(ABC, Generic[BudgetT, RowT]):
         """Return the goals that the rows say something about."""
         return []
 
+    def tested(self, rows: Sequence[RowT]) -> list[Goal]:
+        """Return the goals, and whether the seeds support those that are met."""
+        seeds = distinct(rows, "seed")
+        return goal.by_seeds(
+            self.goals(rows), [self.goals(chosen(rows, seed=seed)) for seed in seeds]
+        )
+
     def pictures(self, rows: Sequence[RowT], run: Workers) -> Mapping[str, Figure]:
         """Draw the section's pictures, by what their names end in."""
         return {}
@@ -104,7 +111,7 @@ class Outcome(Generic[RowT]):
 
     def as_json(self) -> dict[str, Any]:
         """Return the measurement's JSON (DESIGN section 8)."""
-        goals = self.experiment.goals(self.rows)
+        goals = self.experiment.tested(self.rows)
         return {
             "rows": [asdict(row) for row in self.rows],
             "goals": [{**asdict(goal), "verdict": goal.verdict} for goal in goals],
@@ -121,9 +128,11 @@ class Outcome(Generic[RowT]):
     def section(self, pictures: Sequence[str]) -> results.Section:
         """Return the results page's section."""
         experiment = self.experiment
+        rows = f"{results.ROWS}/{experiment.stem}.jsonl"
         parts = [
             self.text(),
-            goal.markdown(experiment.goals(self.rows)),
+            f"Every seed's rows: [{rows}]({rows}).",
+            goal.markdown(experiment.tested(self.rows)),
             experiment.caption(self.rows),
             *(f"![{picture}]({results.FIGURES}/{picture})" for picture in pictures),
         ]
@@ -140,7 +149,7 @@ class Outcome(Generic[RowT]):
         )
         for line in experiment.notes(rows):
             console.print(line, soft_wrap=True)
-        for one in experiment.goals(rows):
+        for one in experiment.tested(rows):
             console.print(f"{one.verdict:<7} {one.what}: {one.ours} ({one.bar})", soft_wrap=True)
 
     def write(self, folder: Path, run: Workers) -> Path:
@@ -151,6 +160,7 @@ class Outcome(Generic[RowT]):
             path = folder / results.FIGURES / names[-1]
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path)
+        results.write_rows(folder, self.experiment.stem, map(asdict, self.rows))
         return results.write(folder, self.section(names))
 
 

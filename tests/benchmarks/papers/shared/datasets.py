@@ -36,8 +36,8 @@ DIGITS = (
 )  # fmt: skip
 _ANIMALS = ("dog", "cat", "cow", "horse", "sheep")
 PRETRAINED = "voc-pretrained"
-"""VOC's animals at 128 pixels, every lab's net begun from ImageNet's weights."""
-FORMAT = 1
+"""VOC's animals at 224 pixels, every lab's net begun from ImageNet's weights."""
+FORMAT = 2
 """Raised when images are cut or decoded otherwise."""
 PUBLIC_SHARE = 0.2
 """Of CIFAR-10's training images: no lab has them, the common start is trained on them."""

@@ -27,7 +27,7 @@ SIDE = 32
 """Pixels."""
 CONTEXT = 0.1
 """Margin around an animal's box, as a share of its longer side."""
-PHOTOGRAPH, AROUND = 128, 0.2
+PHOTOGRAPH, AROUND = 224, 0.2
 """Side and margin of `photographs`."""
 RANDOM_PER_IMAGE = 2
 _MAX_ANIMAL = 0.1

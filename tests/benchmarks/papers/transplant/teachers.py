@@ -85,11 +85,12 @@ SETTINGS: dict[str, tuple[int, TrainingConfig]] = {
     PRETRAINED: (
         0,
         TrainingConfig(
-            epochs=6,
+            epochs=30,
             augment=SMALL,
-            learning_rate=3e-4,
+            learning_rate=3e-3,
             weight_decay=1e-2,
-            frozen="block5",
+            frozen="flatten",
+            views=2,
             frozen_statistics=True,
         ),
     ),

@@ -23,24 +23,9 @@ from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from rootstock.site_agent.state import Stopped
 from tests.support import digits_lab
-from tests.support.digits_lab import CONFIG, train
+from tests.support.digits_lab import CONFIG, assert_same, train, weights
 
 pytestmark = pytest.mark.slow
-
-
-def weights(teacher: Teacher) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}/{key}": value
-        for name, module in teacher.modules().items()
-        for key, value in module.state_dict().items()
-    }
-
-
-def assert_same(first: Teacher, second: Teacher) -> None:
-    one, two = weights(first), weights(second)
-    assert one.keys() == two.keys()
-    for key, value in one.items():
-        assert torch.equal(value, two[key]), key
 
 
 def test_it_learns_what_it_has_not_seen(tmp_path: Path) -> None:
