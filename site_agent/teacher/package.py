@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rootstock import __version__
 from rootstock.common.errors import ConfigurationError, DataError
+from rootstock.common.heap import tensors_kept
 from rootstock.common.images import normalise
 from rootstock.common.protocol import Plan
 from rootstock.common.weights import safetensors_io
@@ -37,6 +38,7 @@ def write_blob(folder: Path, tensors: dict[str, Tensor]) -> BlobEntry:
     return entry
 
 
+@tensors_kept()
 def build(
     lab: Lab,
     teacher: Teacher,

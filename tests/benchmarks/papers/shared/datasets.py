@@ -247,7 +247,7 @@ _KNOWN = {
         rest=voc.ANIMALS,
         architecture=ArchitectureSpec(
             name="efficientnet-lite0",
-            split="block11",
+            split="block16",
             settings={"input_size": voc.PHOTOGRAPH},
             preprocessing=Preprocessing(mean=(0.498,), std=(0.502,)),
         ),
