@@ -64,10 +64,11 @@ both in percent. VGG-16 from ImageNet at 224 pixels: to be compared in shape, no
 
 PRETRAINED_SETTING = (
     "One animal against the others, at most 500 training images of each side, 224 pixels. Every "
-    "lab's EfficientNet-Lite0 begins with ImageNet's weights and learns its last layer, on what the "
-    "frozen ones say to each image and to one augmented view of it; rate and epochs were chosen on "
-    "images that labs hold back. All category modules are the start's own, therefore. Unless the "
-    "command names a split, nets split after block16 (f 3.0 million parameters, g 0.4 million, "
+    "lab's EfficientNet-Lite0 begins with ImageNet's weights and learns its last layer, on what "
+    "the frozen ones say to each image and to one augmented view of it; rate and epochs were "
+    "chosen on images that labs hold back. All category modules are the start's own, therefore. "
+    "Unless the command names a split, nets split after block16 (f 3.0 million parameters, g 0.4 "
+    "million, "
     "features 320×7×7). Nothing is reordered, and every method begins with the adapter that passes "
     "features on. `auto` dreams nothing here: it draws features from shipped moments."
 )
