@@ -9,24 +9,24 @@ Shapes: N images, C channels of a layer, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from rootstock.common.distillation.augmentation import augment
 from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.documents import Document
-from rootstock.common.images import normalise
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.coordinator.plan.start import start_from
 from rootstock.site_agent.config import TrainingConfig
-from rootstock.site_agent.data.images import LabData
+from rootstock.site_agent.data.images import LabData, batch_of
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
+from rootstock.site_agent.recipes.frozen import KeptFeatures, Parts
 from rootstock.site_agent.recipes.interface import Recipe, Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from tests.benchmarks.harness.cache import cached
@@ -171,8 +171,9 @@ def _pretrain(teacher: Teacher, dataset: Dataset, config: TrainingConfig, seed: 
     """Tell the classes of public images apart; the net keeps all but the classifier itself."""
     assert dataset.public is not None  # START's has them
     head = classifier(teacher.task_modules[TASK.name], len(dataset.classes), seed)
-    net = nn.Sequential(teacher.category_module, head)
-    learn_classes(net, dataset.public, config, mirror=dataset.mirror, seed=seed)
+    learn_classes(
+        teacher.category_module, head, dataset.public, config, mirror=dataset.mirror, seed=seed
+    )
 
 
 def classifier(task_module: nn.Sequential, classes: int, seed: int) -> nn.Sequential:
@@ -185,16 +186,29 @@ def classifier(task_module: nn.Sequential, classes: int, seed: int) -> nn.Sequen
 
 
 def learn_classes(
-    net: nn.Sequential,
+    category_module: nn.Sequential,
+    head: nn.Sequential,
     images: Labelled,
     config: TrainingConfig,
     *,
     mirror: bool,
     seed: int,
-    still: Sequence[nn.Module] = (),
 ) -> None:
-    """Train a net to tell classes apart; layers that are `still` stay in evaluation mode."""
-    net = net.to(memory_format=torch.channels_last)
+    """Train a net to tell classes apart, as labs train theirs: what they freeze stays."""
+    net = nn.Sequential(category_module, head).to(memory_format=torch.channels_last)
+    parts = Parts.of(Teacher(category_module, {TASK.name: head}), config.frozen)
+    still = list(parts.still())
+    for layer in still:
+        layer.requires_grad_(False)
+    if config.frozen_statistics:
+        still += [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    labelled = images.as_set()
+    data = LabData(labelled, labelled, labelled, mirror=mirror)
+    for layer in still:
+        layer.eval()
+    kept = None
+    if config.views:
+        kept = KeptFeatures(parts, TrainingRun(data, Path()), config, torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
     order = epochs(len(images), config.batch_size, generator)
 
@@ -202,14 +216,14 @@ def learn_classes(
         for layer in still:
             layer.eval()
         chosen = next(order)
-        x_NCSS = augment(
-            normalise(images.images_NCSS[chosen]),
-            config.augment,
-            mirror=mirror,
-            generator=generator,
-        )
-        x_NCSS = x_NCSS.to(memory_format=torch.channels_last)
-        return F.cross_entropy(net(x_NCSS), images.classes_N[chosen])
+        if kept is None:
+            batch = batch_of(data, chosen, config.augment, generator)
+            features = parts.lower(batch.x_NCHW.to(memory_format=torch.channels_last))
+        else:
+            features, batch = kept.batch(chosen, generator)
+        (x_NCHW,) = features.values()
+        y_NK = parts.above[TASK.name](parts.features(x_NCHW))
+        return F.cross_entropy(y_NK, batch.labels_N.long())
 
     adamw(
         [net],

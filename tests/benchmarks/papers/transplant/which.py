@@ -315,15 +315,8 @@ def train_centrally(asked: tuple[Cell, int]) -> nn.Sequential:
 
     def train() -> None:
         images, _ = _central_images(lab)
-        names = list(dict(start.category_module.named_children()))
-        frozen = 0 if training.frozen is None else names.index(training.frozen) + 1
-        still = list(start.category_module)[:frozen]
-        for layer in still:
-            layer.requires_grad_(False)
-        if training.frozen_statistics:
-            still += [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
         teachers.learn_classes(
-            net, images, training, mirror=dataset.mirror, seed=cell.seed, still=still
+            start.category_module, head, images, training, mirror=dataset.mirror, seed=cell.seed
         )
 
     cached(lab.folders, config, {"f/": start.category_module, "g/": head}, train)
