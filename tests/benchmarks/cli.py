@@ -182,6 +182,10 @@ def transplant(
     split: Annotated[
         str, typer.Option(help="f ends with this layer; default: the data set's own.")
     ] = "",
+    images: Annotated[
+        int,
+        typer.Option(min=0, max=1000, help="Of each side, that joining labs train on; 0: all."),
+    ] = 0,
     root: Root = ROOT,
     cache: Cache = CACHE,
     workers: WorkersOfCores = None,
@@ -204,6 +208,7 @@ def transplant(
         methods=listed(methods),
         categories=listed(categories),
         split=split,
+        images=images,
     )
     _tell(asked, results, as_json=as_json)
 

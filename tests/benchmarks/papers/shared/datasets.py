@@ -83,17 +83,19 @@ class Dataset:
     mirror: bool
     per_side: int
     """Images of the category, and of the rest, that a lab has at most."""
+    images: int
+    """How many of these it trains on, of each side; 0: all but those that it holds back."""
     public: Labelled | None
     """For a common start (`teachers.START`), if this data set has images to spare."""
     training: Labelled
     test: Labelled
 
 
-def load(name: str, folders: Folders, split: str = "") -> Dataset:
+def load(name: str, folders: Folders, split: str = "", images: int = 0) -> Dataset:
     """Read a data set; decoded images are kept in the cache.
 
     CIFAR-10 is `cifar10-jpg/cifar10-jpg.tar.gz`, VOC's animals are `voc2012-animals/VOCdevkit`.
-    Nets split at `split`, or where the data set's own do.
+    Nets split at `split`, or where the data set's own do; labs train on `images` of each side.
     """
     require(name)
     known = _KNOWN[name]
@@ -109,6 +111,7 @@ def load(name: str, folders: Folders, split: str = "") -> Dataset:
         start=known.start,
         mirror=known.mirror,
         per_side=known.per_side,
+        images=images,
         public=parts.get("public"),
         training=parts["training"],
         test=parts["test"],
@@ -320,10 +323,14 @@ def lab(dataset: Dataset, category: str, *, seed: int, without: str = "") -> Lab
     own = _balanced(dataset, dataset.training, category, generator, without)
     order = torch.randperm(len(own), generator=generator)
     held = round(HELD_SHARE * len(own))
+    training = own.at(order[held:])
+    if dataset.images:
+        sides = [torch.nonzero(training.classes_N == side).flatten() for side in (1, 0)]
+        training = training.at(torch.cat([side[: dataset.images] for side in sides]))
     # The test draw is one for all seeds, so that seeds differ by what was learned alone.
     fixed = torch.Generator().manual_seed(dataset.classes.index(category))
     return LabSplit(
-        own.at(order[held:]),
+        training,
         own.at(order[:held]),
         _balanced(dataset, dataset.test, category, fixed, without),
     )

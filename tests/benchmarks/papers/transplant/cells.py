@@ -73,6 +73,8 @@ class Setup:
     methods: tuple[str, ...]
     split: str = ""
     """"" is where the data set's own nets split."""
+    images: int = 0
+    """Of each side, that a lab trains on; 0: all. The net that it joins has all."""
     quick: bool = False
 
 
@@ -87,7 +89,7 @@ class Cell:
 
     def lab(self) -> Lab:
         setup = self.setup
-        dataset = datasets.load(setup.data, setup.folders, setup.split)
+        dataset = datasets.load(setup.data, setup.folders, setup.split, setup.images)
         return Lab(dataset, self.category, self.seed, setup.folders)
 
 
@@ -124,9 +126,10 @@ class Row:
 
 
 def prepare(cell: Cell) -> None:
-    """Train a cell's teacher, so that no two cells train the same net."""
+    """Train and measure a cell's teacher, so that no two cells do so with the same net."""
     if cell.category:
-        teachers.trained(cell.lab())
+        lab = cell.lab()
+        teachers.statistics_of(lab, teachers.trained(lab))
     else:
         teachers.common_start(cell.lab())
 

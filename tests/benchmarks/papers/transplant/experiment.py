@@ -83,11 +83,13 @@ class Transplant(experiment.Experiment[Budget, Row]):
     @property
     def name(self) -> str:
         split = f"-{self.setup.split}" if self.setup.split else ""
-        return f"transplant-{self.setup.experiment}-{self.setup.data}{split}"
+        images = f"-{self.setup.images}-images" if self.setup.images else ""
+        return f"transplant-{self.setup.experiment}-{self.setup.data}{split}{images}"
 
     @property
     def title(self) -> str:
-        return f"{TITLES[self.setup.experiment]} ({self.setup.data})"
+        few = f", labs with {self.setup.images} images" if self.setup.images else ""
+        return f"{TITLES[self.setup.experiment]} ({self.setup.data}{few})"
 
     @property
     def unit(self) -> str:
@@ -103,7 +105,8 @@ class Transplant(experiment.Experiment[Budget, Row]):
             f"--methods {','.join(setup.methods)}",
             f"--categories {','.join(self.categories)}",
         ]
-        return [*words, f"--split {setup.split}"] if setup.split else words
+        words += [f"--split {setup.split}"] if setup.split else []
+        return [*words, f"--images {setup.images}"] if setup.images else words
 
     def measure(self, run: Workers) -> list[Row]:
         """Return all rows, in the order of seeds, categories, methods and samples."""
@@ -119,6 +122,10 @@ class Transplant(experiment.Experiment[Budget, Row]):
         run.fill("common starts", cells.prepare, self.cells([""]))
         needed = {*self.categories, *([student] if setup.experiment == 2 else [])}
         run.fill("teachers", cells.prepare, self.cells(sorted(needed)))
+        if setup.images:  # the net that is joined has all images
+            all_images = replace(setup, images=0)
+            joined = [Cell(all_images, student, seed) for seed in self.request.seeds]
+            run.fill("the joined net", cells.prepare, joined)
         return run.rows("transplants", cells.run, self.cells())
 
     def cells(self, categories: Sequence[str] | None = None) -> list[Cell]:
@@ -145,6 +152,12 @@ class Transplant(experiment.Experiment[Budget, Row]):
         )
         if self.setup.data == PRETRAINED:
             yield PRETRAINED_SETTING
+        if self.setup.images:
+            yield (
+                f"Labs that join have {self.setup.images} training images of each side, and show "
+                "each in 16 views for 200 epochs; the net that they join has all images. What is "
+                "calibrated below is so on images that a lab this small does not have."
+            )
         yield tables.markdown(beside_the_papers(rows))
         yield "; ".join(f"{label}: {value}" for label, value in footer(rows)) + "."
         if len(calibrated := calibrated_grid(rows)) > 1:
@@ -156,7 +169,7 @@ class Transplant(experiment.Experiment[Budget, Row]):
 
     def pictures(self, rows: Sequence[Row], run: Workers) -> dict[str, Figure]:
         drawn = {"": plots.over_samples(rows)}
-        if self.setup.experiment == 2:
+        if self.setup.experiment == 2 and cells.SPACE_SAMPLES in self.setup.samples:
             wanted = [cell for cell in self.cells() if cell.seed == 0]
             spaces = run.run("feature spaces", cells.space, wanted)
             drawn["-features"] = plots.feature_spaces(
@@ -174,6 +187,7 @@ def requested(
     methods: Sequence[str] = (),
     categories: Sequence[str] = (),
     split: str = "",
+    images: int = 0,
 ) -> Transplant:
     """Check what was asked for and fill in what was left out."""
     if number not in METHODS:
@@ -202,6 +216,11 @@ def requested(
         known = tuple(method for method in known if method not in QUICK_WITHOUT)
     if split == datasets.own_split(data):
         split = ""
+    if images and (data != PRETRAINED or number != 2):
+        raise SchemaError(
+            f"--images {images}: labs with few images begin with a trained net; use --experiment 2 "
+            f"--data {PRETRAINED}"
+        )
     setup = Setup(
         request.folders,
         number,
@@ -209,6 +228,7 @@ def requested(
         tuple(samples) or SAMPLES,
         tuple(methods) or known,
         split,
+        images,
         quick,
     )
     return Transplant(request, setup, targets)

@@ -27,7 +27,7 @@ from rootstock.common.nets.feature_moments import FeatureMoments
 from rootstock.common.nets.spec import AdapterSpec
 from tests.benchmarks.papers.shared.datasets import PRETRAINED, Lab, Labelled, LabSplit
 from tests.benchmarks.papers.transplant import teachers
-from tests.benchmarks.papers.transplant.shared_task import named_statistics, shared_task_module
+from tests.benchmarks.papers.transplant.shared_task import shared_task_module
 from tests.benchmarks.papers.transplant.teachers import Below
 
 CPU = torch.device("cpu")
@@ -121,16 +121,16 @@ def between(lab: Lab, student: str, *, below: Below | None = None) -> Material:
     """
     dataset, split = lab.dataset, lab.split
     own = teachers.trained(lab, below=below)
-    ours = named_statistics(own, split.training)
+    ours = teachers.statistics_of(lab, own, below)
     if student == "":
         student_task, theirs = shared_task_module(lab)
     elif student == lab.category:
         student_task, theirs = own.task_modules[teachers.TASK.name], ours
     else:
-        other = replace(lab, category=student)
+        other = replace(lab, category=student, dataset=replace(dataset, images=0))
         net = teachers.trained(other)
         student_task = net.task_modules[teachers.TASK.name]
-        theirs = named_statistics(net, other.split.training)
+        theirs = teachers.statistics_of(other, net)
     mean_C = feature_means(own.category_module, ours)
     mean_M = feature_means(own.category_module, theirs)
     channels = feature_shape(dataset.architecture)[0]

@@ -16,9 +16,7 @@ from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
 from rootstock.common.distillation.augmentation import augment
 from rootstock.common.images import normalise
-from rootstock.site_agent.config import StatisticsConfig
 from rootstock.site_agent.recipes.interface import Teacher
-from rootstock.site_agent.teacher.statistics import statistics
 from tests.benchmarks.harness.cache import cached
 from tests.benchmarks.harness.training import adamw
 from tests.benchmarks.papers.shared.datasets import Dataset, Lab, Labelled, lab
@@ -59,7 +57,9 @@ def shared_task_module(left_out: Lab) -> tuple[nn.Sequential, dict[str, Tensor]]
 
     cached(left_out.folders, config, everything, train)
     statistics = [
-        named_statistics(Teacher(modules[name], {teachers.TASK.name: task_module}), splits[name])
+        teachers.named_statistics(
+            Teacher(modules[name], {teachers.TASK.name: task_module}), splits[name]
+        )
         for name in categories
     ]
     means = {key: torch.stack([s[key] for s in statistics]).mean(0) for key in statistics[0]}
@@ -98,8 +98,3 @@ def _train(
         weight_decay=config.weight_decay,
         seed=seed,
     )
-
-
-def named_statistics(teacher: Teacher, training: Labelled) -> dict[str, Tensor]:
-    """Return what the lab's agent would ship."""
-    return statistics(teacher, training.as_set(), StatisticsConfig())

@@ -23,13 +23,14 @@ from rootstock.common.documents import Document
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
 from rootstock.coordinator.plan.start import start_from
-from rootstock.site_agent.config import TrainingConfig
+from rootstock.site_agent.config import StatisticsConfig, TrainingConfig
 from rootstock.site_agent.data.images import LabData, batch_of
 from rootstock.site_agent.recipes.compatible import CompatibleRecipe, FrozenHeads
 from rootstock.site_agent.recipes.frozen import KeptFeatures, Parts
 from rootstock.site_agent.recipes.interface import Recipe, Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
-from tests.benchmarks.harness.cache import cached
+from rootstock.site_agent.teacher.statistics import statistics
+from tests.benchmarks.harness.cache import cached, kept
 from tests.benchmarks.harness.request import Folders
 from tests.benchmarks.harness.training import adamw, epochs
 from tests.benchmarks.papers.shared import datasets
@@ -57,6 +58,8 @@ class TeacherConfig(Document):
     """The data set's own, as in a plan."""
     below: str = Field(default="", exclude_if=lambda below: not below)
     """The auxiliary heads that it was trained below, if any."""
+    images: int = Field(default=0, exclude_if=lambda images: images == 0)
+    """Of each side; 0: all that the lab has."""
     format: int = FORMAT
 
 
@@ -97,6 +100,8 @@ SETTINGS: dict[str, tuple[int, TrainingConfig]] = {
     "digits": (0, TrainingConfig(epochs=30)),
 }
 """Epochs of the common start, and how labs train. Chosen on images that labs hold back."""
+FEW = {"epochs": 200, "views": 16}
+"""What a lab with a number of images changes: an epoch is a step or two, and views are cheap."""
 
 
 def trained(lab: Lab, *, longer: int = 1, below: Below | None = None) -> Teacher:
@@ -111,24 +116,12 @@ def trained(lab: Lab, *, longer: int = 1, below: Below | None = None) -> Teacher
     below
         Auxiliary heads; None: recipe `supervised`.
     """
-    dataset, seed = lab.dataset, lab.seed
-    start_epochs, training = SETTINGS[dataset.name]
-    training = training.model_copy(update={"epochs": longer * training.epochs})
-    config = TeacherConfig(
-        data=dataset.name,
-        architecture=_unsplit(dataset.architecture),
-        category=lab.category,
-        start_epochs=start_epochs,
-        training=training.model_copy(update={"seed": seed}),
-        seed=seed,
-        start=dataset.start,
-        below="" if below is None else below.name,
-    )
+    config = _config(lab, longer, below)
     teacher = common_start(lab)
 
     def train() -> None:
         images = lab.split.training.as_set()
-        data = LabData(images, images, images, mirror=dataset.mirror)
+        data = LabData(images, images, images, mirror=lab.dataset.mirror)
         folder = lab.folders.cache / f"{config.content_digest()}.training"
         folder.mkdir(parents=True, exist_ok=True)
         recipe: Recipe
@@ -139,6 +132,40 @@ def trained(lab: Lab, *, longer: int = 1, below: Below | None = None) -> Teacher
         recipe.train(teacher, TrainingRun(data, folder))
 
     return _cached(lab.folders, config, teacher, train)
+
+
+def statistics_of(lab: Lab, teacher: Teacher, below: Below | None = None) -> dict[str, Tensor]:
+    """Return what the lab's agent would ship of its teacher's statistics, kept as the teacher is.
+
+    They are of f's output as well, and so of the split.
+    """
+    split = lab.dataset.architecture.split
+    name = f"{_config(lab, 1, below).content_digest()}-{split}-statistics"
+    return kept(lab.folders, name, lambda: named_statistics(teacher, lab.split.training))
+
+
+def named_statistics(teacher: Teacher, training: Labelled) -> dict[str, Tensor]:
+    """Measure a net as the lab's agent would."""
+    return statistics(teacher, training.as_set(), StatisticsConfig())
+
+
+def _config(lab: Lab, longer: int, below: Below | None) -> TeacherConfig:
+    dataset, seed = lab.dataset, lab.seed
+    start_epochs, training = SETTINGS[dataset.name]
+    if dataset.images:
+        training = training.model_copy(update=FEW)
+    training = training.model_copy(update={"epochs": longer * training.epochs})
+    return TeacherConfig(
+        data=dataset.name,
+        architecture=_unsplit(dataset.architecture),
+        category=lab.category,
+        start_epochs=start_epochs,
+        training=training.model_copy(update={"seed": seed}),
+        seed=seed,
+        start=dataset.start,
+        below="" if below is None else below.name,
+        images=dataset.images,
+    )
 
 
 def common_start(lab: Lab) -> Teacher:
@@ -206,9 +233,9 @@ def learn_classes(
     data = LabData(labelled, labelled, labelled, mirror=mirror)
     for layer in still:
         layer.eval()
-    kept = None
+    views = None
     if config.views:
-        kept = KeptFeatures(parts, TrainingRun(data, Path()), config, torch.device("cpu"))
+        views = KeptFeatures(parts, TrainingRun(data, Path()), config, torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
     order = epochs(len(images), config.batch_size, generator)
 
@@ -216,11 +243,11 @@ def learn_classes(
         for layer in still:
             layer.eval()
         chosen = next(order)
-        if kept is None:
+        if views is None:
             batch = batch_of(data, chosen, config.augment, generator)
             features = parts.lower(batch.x_NCHW.to(memory_format=torch.channels_last))
         else:
-            features, batch = kept.batch(chosen, generator)
+            features, batch = views.batch(chosen, generator)
         (x_NCHW,) = features.values()
         y_NK = parts.above[TASK.name](parts.features(x_NCHW))
         return F.cross_entropy(y_NK, batch.labels_N.long())
