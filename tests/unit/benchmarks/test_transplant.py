@@ -173,6 +173,22 @@ def test_a_lab_shares_no_image_between_what_it_trains_on_and_what_it_is_tested_o
     assert torch.equal(split.test.images_NCSS, again.test.images_NCSS)  # seeds share the judge
 
 
+def test_a_lab_with_few_images_is_judged_as_the_others_are(tmp_path: Path) -> None:
+    folders = Folders(tmp_path, tmp_path)
+    whole, few = (datasets.load("digits", folders, images=count) for count in (0, 7))
+    every, own = (datasets.lab(one, "three", seed=1) for one in (whole, few))
+    assert (len(own.training), int(own.training.classes_N.sum())) == (14, 7)
+    taken = {image.numpy().tobytes() for image in own.training.images_NCSS}
+    assert taken < {image.numpy().tobytes() for image in every.training.images_NCSS}
+    assert torch.equal(own.held.images_NCSS, every.held.images_NCSS)
+    assert torch.equal(own.test.images_NCSS, every.test.images_NCSS)
+    few_asked = asked(2, "voc-pretrained", images=20)
+    assert few_asked.name == "transplant-2-voc-pretrained-20-images"
+    assert "--images 20" in few_asked.command
+    with pytest.raises(SchemaError, match="--images 20: labs with few images begin with"):
+        asked(2, "digits", images=20)
+
+
 def test_the_command_trains_transplants_and_prints_one_json_object(tmp_path: Path) -> None:
     arguments = [
         "bench", "transplant", "--experiment", "2", "--data", "digits", "--samples", "0,10",

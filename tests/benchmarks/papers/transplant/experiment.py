@@ -169,7 +169,8 @@ class Transplant(experiment.Experiment[Budget, Row]):
 
     def pictures(self, rows: Sequence[Row], run: Workers) -> dict[str, Figure]:
         drawn = {"": plots.over_samples(rows)}
-        if self.setup.experiment == 2 and cells.SPACE_SAMPLES in self.setup.samples:
+        # Of large nets it would take as long as the table.
+        if self.setup.experiment == 2 and self.setup.data != PRETRAINED:
             wanted = [cell for cell in self.cells() if cell.seed == 0]
             spaces = run.run("feature spaces", cells.space, wanted)
             drawn["-features"] = plots.feature_spaces(
