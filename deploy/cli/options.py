@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-Config = Annotated[Path, typer.Option("--config", "-c", help="coordinator.toml")]
-SiteConfigFile = Annotated[Path, typer.Option("--config", "-c", help="site.toml")]
+MACHINE = Path("/etc/rootstock")
+"""Where a configuration is looked for that is not in the current folder."""
+
+
+def _named(name: str) -> Any:
+    """Return an option for the file of that name, found where nothing else is said."""
+
+    def found() -> Path:
+        there = MACHINE / name
+        return there if there.exists() and not Path(name).exists() else Path(name)
+
+    return typer.Option(
+        "--config",
+        "-c",
+        default_factory=found,
+        show_default=f"./{name}, or else {MACHINE / name}",
+        help=name,
+    )
+
+
+Config = Annotated[Path, _named("coordinator.toml")]
+SiteConfigFile = Annotated[Path, _named("site.toml")]
 Version = Annotated[int | None, typer.Option("--version", "-v", help="Default: the newest.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Reason = Annotated[str, typer.Option("--reason", help="Kept in the history, for people.")]

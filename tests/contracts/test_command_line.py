@@ -22,7 +22,7 @@ def test_commands_are_as_recorded() -> None:
         (("net",), "Usage:"),
         (("nosuch",), "nosuch"),
         (("net", "log", "--nosuch"), "--nosuch"),
-        (("net", "log"), "--config"),
+        (("net", "export"), "--category"),
         (("net", "log", "--config", "x", "--limit", "0"), "--limit"),
     ],
 )

@@ -33,7 +33,10 @@ def _described(parameter: Any, hint: Any) -> str:
     kind = hint.__name__ if isinstance(hint, type) else str(hint)
     bounds = [getattr(parameter, side, None) for side in ("min", "max")]
     within = "" if bounds == [None, None] else f" from {bounds[0]} to {bounds[1]}"
-    default = "required" if parameter.required else f"default {parameter.default}"
+    given = parameter.default
+    if callable(given):  # what it gives depends on the machine, what is said of it does not
+        given = getattr(parameter, "show_default", given)
+    default = "required" if parameter.required else f"default {given}"
     return (
         f"{names if option else names.upper()} ({kind}{within}, {default}): "
         f"{_first_line(parameter.help)}"
