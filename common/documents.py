@@ -17,7 +17,9 @@ from rootstock.common.urls import masked
 class Document(BaseModel):
     """A frozen pydantic model that refuses unknown keys and has one byte form."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        use_attribute_docstrings=True, frozen=True, extra="forbid", allow_inf_nan=False
+    )
 
     def canonical(self) -> bytes:
         """Return the one JSON form that is signed and hashed: sorted keys, no white space."""

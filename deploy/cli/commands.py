@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from rootstock import __version__
-from rootstock.deploy.cli import bench, federation
+from rootstock.deploy.cli import bench, config, federation
 from rootstock.deploy.cli.coordinator import app as coordinator
 from rootstock.deploy.cli.extras import CoordinatorGroup
 from rootstock.deploy.cli.net import app as net
@@ -16,12 +16,12 @@ app = typer.Typer(
     help="Grow one universal net out of nets that labs trained on data they never share.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     cls=CoordinatorGroup,
 )
 app.add_typer(coordinator.app, name="coordinator")
 app.add_typer(site.app, name="site")
 app.add_typer(net.app, name="net")
+app.add_typer(config.app, name="config")
 bench.add_to(app)
 app.command()(federation.demo)
 app.command()(federation.up)
