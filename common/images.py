@@ -18,9 +18,10 @@ from rootstock.common.image_files.findings import printable
 from rootstock.common.image_files.listing import list_images
 from rootstock.common.image_files.reading import ImageReader
 from rootstock.common.nets.spec import STANDARD_MEAN, STANDARD_STD, ImageForm
+from rootstock.common.nets.training import at_once
 
 _BATCH = 256
-"""Images at once where nothing is learned: some hundred megabytes of features at 64 pixels."""
+"""Images at once where nothing is learned."""
 
 SIDES = (("yes", 1.0), ("no", 0.0))
 """Folders of labelled images: what shows a category, and what does not."""
@@ -60,8 +61,11 @@ def normalise(images_NCHW: Tensor) -> Tensor:
 
 
 def batches(images_NCHW: Tensor, device: torch.device, most: int = _BATCH) -> Iterator[Tensor]:
-    """Yield uint8 images as a net takes them, so many at once at most, on a device."""
-    for part_NCHW in torch.split(images_NCHW, most):
+    """Yield uint8 images as a net takes them, so many at once at most, on a device.
+
+    Fewer of large ones: see `common.nets.training.at_once`.
+    """
+    for part_NCHW in torch.split(images_NCHW, at_once(images_NCHW, most)):
         yield normalise(part_NCHW).to(device)
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 _BATCH = 128
 """Inputs of a frozen pass: bounds memory."""
+_ELEMENTS = 256 * 3 * 64 * 64
+"""Numbers in the inputs of a frozen pass."""
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -120,7 +122,18 @@ def some(count: int, generator: torch.Generator, *tensors: Tensor) -> tuple[Tens
 
 
 @torch.no_grad()
+def at_once(x_NCHW: Tensor, most: int) -> int:
+    """Return how many inputs go through a net together where nothing is learned.
+
+    A net's maps are some 40 times its input, and a layer holds two of them: of 256 images of 224
+    pixels several gigabytes. At 64 pixels as many are some hundred megabytes, so many bytes of
+    larger ones are as much.
+    """
+    return max(1, min(most, _ELEMENTS // max(1, x_NCHW[0].numel()))) if len(x_NCHW) else most
+
+
 def in_batches(module: nn.Module, x_NCHW: Tensor) -> Tensor:
     """Return a frozen module's output, a bounded number of inputs at a time, on x's device."""
     device = next((weight.device for weight in module.parameters()), x_NCHW.device)
-    return torch.cat([module(part.to(device)).to(x_NCHW) for part in torch.split(x_NCHW, _BATCH)])
+    parts = torch.split(x_NCHW, at_once(x_NCHW, _BATCH))
+    return torch.cat([module(part.to(device)).to(x_NCHW) for part in parts])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.nets.training import (
+    at_once,
     cosine,
     descend,
     in_batches,
@@ -92,3 +93,21 @@ def test_batches_are_put_together_in_order() -> None:
     out = in_batches(nn.Flatten(), x_NCHW)
     assert torch.equal(out, x_NCHW.flatten(1))
     assert not in_batches(nn.Conv2d(1, 1, 1), x_NCHW).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("side", "most", "count"), [(64, 256, 256), (64, 128, 128), (224, 256, 20), (4096, 256, 1)]
+)
+def test_large_images_go_through_a_net_in_smaller_parts(side: int, most: int, count: int) -> None:
+    x_NCHW = torch.empty(1, 3, side, side)
+    assert at_once(x_NCHW, most) == count
+    assert at_once(x_NCHW[:0], most) == most
+
+
+def test_a_frozen_pass_is_one_whatever_its_parts() -> None:
+    seen: list[int] = []
+    net = nn.Conv2d(3, 2, 3, stride=8)
+    net.register_forward_hook(lambda _, x, __: seen.append(len(x[0])))
+    x_NCHW = torch.rand(45, 3, 224, 224)
+    assert torch.allclose(in_batches(net, x_NCHW), net(x_NCHW), atol=1e-6)
+    assert seen[:3] == [20, 20, 5]
