@@ -121,7 +121,6 @@ def some(count: int, generator: torch.Generator, *tensors: Tensor) -> tuple[Tens
     return tuple(tensor[chosen.to(tensor.device)] for tensor in tensors)
 
 
-@torch.no_grad()
 def at_once(x_NCHW: Tensor, most: int) -> int:
     """Return how many inputs go through a net together where nothing is learned.
 
@@ -132,6 +131,7 @@ def at_once(x_NCHW: Tensor, most: int) -> int:
     return max(1, min(most, _ELEMENTS // max(1, x_NCHW[0].numel()))) if len(x_NCHW) else most
 
 
+@torch.no_grad()
 def in_batches(module: nn.Module, x_NCHW: Tensor) -> Tensor:
     """Return a frozen module's output, a bounded number of inputs at a time, on x's device."""
     device = next((weight.device for weight in module.parameters()), x_NCHW.device)
