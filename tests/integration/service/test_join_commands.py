@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from PIL import Image
 
 from rootstock.common.config import load
 from rootstock.common.errors import ConfigurationError
@@ -37,6 +38,29 @@ def test_the_line_that_is_printed_is_the_line_that_joins(config: Path, tmp_path:
     settings = load(lab / "site.toml", SiteConfig)
     assert (settings.site, settings.share_samples) == ("cat-lab", 0)
     assert site_credentials(settings).net == "animals"
+
+
+def test_no_editor_is_needed(config: Path, tmp_path: Path) -> None:
+    """And a name that no folder has is told before the invitation is used up."""
+    images = tmp_path / "my images"
+    for name in ("cat", "dog"):
+        (images / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), "red").save(images / name / "one.png")
+    words = invite(config, "cat-lab")["command"].split()[1:]
+    lab = tmp_path / "lab"
+    told = rootstock(lab, *words, "--category", "cow", "--data", str(images), code=4)
+    assert "'cow'" in told
+    assert "cat, dog" in told
+    told = rootstock(lab, *words, "--category", "cat", code=2)
+    assert "give both or neither" in told
+    said = rootstock(lab, *words, "--category", "cat", "--data", "../my images")
+    assert "rootstock site check --config site.toml" in said
+    settings = load(lab / "site.toml", SiteConfig)
+    assert (settings.category, settings.data.path) == ("cat", images)
+    assert "FILL-IN" not in (lab / "site.toml").read_text()
+    again = invite(config, "dog-lab")["command"].split()[1:]
+    told = rootstock(lab, *again, "--category", "dog", "--data", str(images), code=2)
+    assert "site.toml is there already" in told
 
 
 def test_a_site_toml_that_is_there_is_left_as_it_is(config: Path, tmp_path: Path) -> None:
