@@ -17,6 +17,7 @@ from rootstock.common.times import readable
 from rootstock.deploy.cli.options import AsJson, SiteConfigFile
 from rootstock.deploy.cli.site.adapt import adapt
 from rootstock.deploy.cli.site.check import check
+from rootstock.deploy.cli.site.doctor import doctor
 from rootstock.deploy.cli.site.join import join
 from rootstock.deploy.cli.site.ledger import ledger
 from rootstock.deploy.cli.site.log import accept_log, log_status
@@ -103,6 +104,7 @@ def _has_terminal() -> bool:
 
 app.command()(join)
 app.command()(check)
+app.command()(doctor)
 app.command()(adapt)
 app.command()(sources)
 app.command()(accept_log)

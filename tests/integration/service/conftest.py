@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from tests.support.coordinator_server import Lab, LabMaker, Running
 
@@ -34,3 +35,11 @@ def lab(coordinator: Running, tmp_path: Path) -> Iterator[LabMaker]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def config(coordinator: Running, tmp_path: Path) -> Path:
+    """The running coordinator's configuration as its operator has it, for commands."""
+    path = tmp_path / "coordinator.toml"
+    path.write_text(tomli_w.dumps(coordinator.config.model_dump(mode="json", exclude_none=True)))
+    return path

@@ -6,22 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-import tomli_w
 from PIL import Image
 
 from rootstock.common.config import load
 from rootstock.common.errors import ConfigurationError
 from rootstock.site_agent.config import SiteConfig
 from rootstock.site_agent.identity import site_credentials
-from tests.support.coordinator_server import Running
 from tests.support.typed_commands import invite, rootstock
-
-
-@pytest.fixture
-def config(coordinator: Running, tmp_path: Path) -> Path:
-    path = tmp_path / "coordinator.toml"
-    path.write_text(tomli_w.dumps(coordinator.config.model_dump(mode="json", exclude_none=True)))
-    return path
 
 
 def test_the_line_that_is_printed_is_the_line_that_joins(config: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli_w
 
 from rootstock.common.errors import ConflictError, IdentityError, NotFoundError, UnreachableError
 from rootstock.common.files import only_one
@@ -39,13 +38,6 @@ def rootstock(config: Path, *arguments: str, program: str = NEVER_WRITES) -> Any
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-@pytest.fixture
-def config(coordinator: Running, tmp_path: Path) -> Path:
-    path = tmp_path / "coordinator.toml"
-    path.write_text(tomli_w.dumps(coordinator.config.model_dump(mode="json", exclude_none=True)))
-    return path
 
 
 def test_a_coordinator_that_runs_publishes_and_retires_heads_itself(
