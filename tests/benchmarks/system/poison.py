@@ -35,7 +35,7 @@ from rootstock.common.weights.manifest import (
     RefinementManifest,
     TeacherManifest,
 )
-from rootstock.coordinator.config import CoordinatorConfig, WitnessesConfig
+from rootstock.coordinator.config import AcceptanceConfig, CoordinatorConfig, WitnessesConfig
 from rootstock.coordinator.context import CoordinatorContext
 from rootstock.coordinator.jobs.checkpoint import put_tensors
 from rootstock.coordinator.merges.commit import Committer
@@ -173,7 +173,10 @@ class _Centre:
         self._config = config.model_copy(
             update={
                 "state": state,
-                "acceptance": config.acceptance.model_copy(update={"first": "rule"}),
+                # An example's own are for labs of one operator, who trusts small numbers.
+                "acceptance": config.acceptance.model_copy(
+                    update={"first": "rule", "min_samples": AcceptanceConfig().min_samples}
+                ),
                 "witnesses": WitnessesConfig(),
                 "distillation": config.distillation.model_copy(
                     update={"zero_sample_method": method}
