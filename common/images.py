@@ -60,12 +60,14 @@ def normalise(images_NCHW: Tensor) -> Tensor:
     return images_NCHW.to(torch.float32).div_(255.0).sub_(STANDARD_MEAN).div_(STANDARD_STD)
 
 
-def batches(images_NCHW: Tensor, device: torch.device, most: int = _BATCH) -> Iterator[Tensor]:
+def batches(
+    images_NCHW: Tensor, device: torch.device, most: int = _BATCH, *, fewest: int = 1
+) -> Iterator[Tensor]:
     """Yield uint8 images as a net takes them, so many at once at most, on a device.
 
-    Fewer of large ones: see `common.nets.training.at_once`.
+    Fewer of large ones, but not fewer than `fewest`: see `common.nets.training.at_once`.
     """
-    for part_NCHW in torch.split(images_NCHW, at_once(images_NCHW, most)):
+    for part_NCHW in torch.split(images_NCHW, max(fewest, at_once(images_NCHW, most))):
         yield normalise(part_NCHW).to(device)
 
 

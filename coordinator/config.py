@@ -261,12 +261,13 @@ class WitnessesConfig(Document):
     max_yes: float = Field(default=20.0, ge=0, le=100)
     """Percent; a join with more at any of them breaks the rule, as one with too high an error. With
     few images the share has to be above that beyond chance (one-sided 95%). One that the lab's own
-    report explains, up to twice the error that it states, is no breach: `unsure` says what then."""
+    report explains, up to twice the error that it states, waits for the operator instead, where
+    `unsure` says that he is asked."""
     patience_days: float = Field(default=3.0, gt=0, le=36_500)
     """How long they may take."""
     unsure: Literal["review", "rule"] = "review"
     """Whether a merge waits for the operator, or goes on, about which no answer counts by then, or
-    with a share above `max_yes` that may be chance or that the lab's own report explains."""
+    with a share above `max_yes` that may be chance."""
 
 
 class HistoryConfig(Document):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 from rootstock.common.documents import Document
 from rootstock.common.errors import RefusedError, RootstockError
@@ -65,7 +65,7 @@ def examine(config: SiteConfig) -> Iterator[Check]:
             continue
         try:
             yield look(config).model_copy(update={"name": name})
-        except (RootstockError, OSError, ImportError) as error:
+        except (RootstockError, OSError, ImportError, ValueError) as error:
             stopped.add(name)
             yield Check(name=name, verdict=Verdict.STOPS, found=str(error))
 
@@ -153,21 +153,31 @@ def _certificate(config: SiteConfig) -> Check:
 
 
 def _proxy(config: SiteConfig) -> Check:
-    if parse_address(config.coordinator).loopback:
+    address = parse_address(config.coordinator)
+    if address.loopback:
         return _well("none on the way to this machine")
-    found = getproxies()
-    proxy = next((found[kind] for kind in ("grpc", "https", "http") if found.get(kind)), None)
+    proxy = _proxy_to(address.host)
     if proxy is None:
         return _well("none")
-    host = proxy.rpartition("@")[2]  # a password may stand before it
     return _doubtful(
-        f"calls go through {host}, which has to let CONNECT through to {config.coordinator}; "
-        "name that host in no_proxy if it is reached without"
+        f"calls go through {proxy}, which has to let CONNECT through to {config.coordinator}; "
+        f"add {address.host} to no_proxy if it is reached without"
     )
+
+
+def _proxy_to(host: str) -> str | None:
+    """Return the proxy that calls to a host go through, as gRPC reads the environment."""
+    found = getproxies()
+    proxy = next((found[kind] for kind in ("grpc", "https", "http") if found.get(kind)), None)
+    if proxy is None or proxy_bypass(host):
+        return None
+    return proxy.rpartition("@")[2]  # a password may stand before it
 
 
 def _address(config: SiteConfig) -> Check:
     address = parse_address(config.coordinator)
+    if not address.loopback and _proxy_to(address.host) is not None:
+        return _well(f"{config.coordinator}, which the proxy looks up and calls")
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -197,9 +207,11 @@ def _coordinator(config: SiteConfig) -> Check:
     plan = published.plan
     tasks = ", ".join(task.name for task in plan.tasks)
     told = f"serves: {plan.architecture.name} split at {plan.architecture.split}, {tasks}"
-    shipped = any((config.state / "spool").glob("*/*"))
-    if published.refusal and not shipped:  # of what it has shipped, an agent hears more
-        raise RefusedError(f"has no room for this lab's teacher net: {published.refusal}")
+    if published.refusal:
+        refusal = f"no room for a teacher net that is trained now: {published.refusal}"
+        if any((config.state / "spool" / "acknowledged").glob("*")):
+            return _doubtful(f"{told}; {refusal}; the agent goes on with what it has shipped")
+        raise RefusedError(refusal)
     return _well(told)
 
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # PyTorch's own name for it
 
-from rootstock.common.compatible.batchnorm import FEWEST, norms, re_estimate
+from rootstock.common.compatible.batchnorm import FEWEST, TOGETHER, norms, re_estimate
 from rootstock.common.compatible.rotation import (
     FEWEST_IMAGES,
     JUDGING,
@@ -99,7 +99,7 @@ def adapt(
 
     def looked() -> tuple[nn.Sequential, RotationAccuracy]:
         now = copy.deepcopy(f).requires_grad_(False)
-        re_estimate(now, batches(learned_NCSS, device_of(now)))
+        re_estimate(now, batches(learned_NCSS, device_of(now), fewest=TOGETHER))
         return now, rotation_accuracy(now, rotation_head, judged_NCSS)
 
     kept, best = looked()

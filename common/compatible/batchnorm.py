@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from rootstock.common.errors import DataError
 from rootstock.common.images import batches
 
+TOGETHER = 64
+"""Images of a batch at least, however large: statistics are within batches."""
 FEWEST = 32
 """Images that statistics rest on; of fewer they are noise."""
 
@@ -76,4 +78,6 @@ def re_estimate_below(
     """
     for g in task_modules:
         # f's come out the same each time: they depend on what is below alone.
-        re_estimate(nn.Sequential(category_module, g), batches(images_NCHW, device))
+        re_estimate(
+            nn.Sequential(category_module, g), batches(images_NCHW, device, fewest=TOGETHER)
+        )

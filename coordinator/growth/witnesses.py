@@ -40,17 +40,25 @@ def chosen(merge_id: str, labs: Iterable[str], number: int) -> list[str]:
 
 
 def objection(
-    policy: WitnessesConfig, shares: Iterable[YesShare], error: float | None
+    policy: WitnessesConfig,
+    shares: Iterable[YesShare],
+    error: float | None,
+    *,
+    may_learn: bool = False,
 ) -> str | None:
     """Return why a join must not be merged, or None.
 
     Only a share that is above the rule beyond chance objects: a witness may have few images. Nor
-    does one that the lab's own report explains: `error`, in percent, is the join's on the lab's
-    validation images, of which half are of the category, so that it may say yes to twice that
-    share of the others. Whether so bad a join is wanted is for the acceptance policy.
+    does one that the lab's own report explains, where the operator is asked instead: `error`, in
+    percent, is the join's on the lab's validation images, of which half are of the category, so
+    that it may say yes to twice that share of the others. Whether so bad a join is wanted is his
+    to say: where nobody is asked (`unsure = "rule"`), and while a better one may be learned, a
+    report explains nothing.
     """
     worst = max(shares, key=lambda share: share.at_least, default=None)
-    if worst is None or worst.at_least <= max(policy.max_yes, _explained(error)):
+    asks = policy.unsure == "review" and not may_learn
+    allowed = max(policy.max_yes, _explained(error)) if asks else policy.max_yes
+    if worst is None or worst.at_least <= allowed:
         return None
     told = "" if error is None else f", and its lab reports an error of {error:.1f}%"
     return (
@@ -64,19 +72,23 @@ def doubt(
     """Return why a merge waits for the operator although nobody objects, or None."""
     if policy.unsure == "rule" or asked == 0:
         return None
-    worst = max(shares, key=lambda share: share.yes, default=None)
-    if worst is None:
+    given = list(shares)
+    if not given:
         return (
             f"witnesses: of {asked} labs that were asked none has given an answer that counts: "
             f"they cannot, have too few images (acceptance.min_samples), or were silent for "
             f"{policy.patience_days:g} days (witnesses.patience_days)"
         )
-    if worst.yes <= policy.max_yes:
-        return None
-    why = "may be chance"
-    if worst.at_least > policy.max_yes:
+    certain = max(given, key=lambda share: share.at_least)
+    if error is not None and certain.at_least > policy.max_yes:
         why = f"the error of {error:.1f}% that its lab reports allows for it"
-    return f"{_stated(worst)}; that is above {policy.max_yes:.1f}% (witnesses.max_yes), and {why}"
+        return _above(policy, certain, why)
+    worst = max(given, key=lambda share: share.yes)
+    return _above(policy, worst, "may be chance") if worst.yes > policy.max_yes else None
+
+
+def _above(policy: WitnessesConfig, share: YesShare, why: str) -> str:
+    return f"{_stated(share)}; that is above {policy.max_yes:.1f}% (witnesses.max_yes), and {why}"
 
 
 def _explained(error: float | None) -> float:

@@ -45,12 +45,19 @@ class Judge:
         self._paths = StatePaths(context.config)
 
     async def judge(
-        self, merge: Merge, submission: Submission, verdict: Verdict, join: AcceptedJoin
+        self,
+        merge: Merge,
+        submission: Submission,
+        verdict: Verdict,
+        join: AcceptedJoin,
+        *,
+        may_learn: bool = False,
     ) -> tuple[Merge, Judged]:
         """Weigh a join; SchemaError or LimitError if it fails a check of `check_join`.
 
-        Witnesses are asked where the rest has nothing against it, and the operator is not asked
-        already: it is other labs' time.
+        `may_learn`: whether a better one may be learned if this is not accepted. Witnesses are
+        asked where the rest has nothing against it, and the operator is not asked already: it is
+        other labs' time.
         """
         tree = await asyncio.to_thread(next_tree, self._context, merge, submission, join)
         merge, inspection = await self._inspected(merge, submission, join, tree)
@@ -67,7 +74,7 @@ class Judge:
             )
             policy, numbers = self._context.config.witnesses, numbers_of(heard)
             error = merge.numbers.error_of(join.candidate)
-            objection = rules.objection(policy, heard.shares, error)
+            objection = rules.objection(policy, heard.shares, error, may_learn=may_learn)
             if objection is None:
                 doubt = rules.doubt(policy, heard.asked, heard.shares, error)
                 found += [] if doubt is None else [doubt]

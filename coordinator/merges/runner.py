@@ -260,7 +260,9 @@ class MergeRunner:
             await self._reject(merge, submission, verdict.reason)
             return False
         try:
-            merge, judged = await self._judge.judge(merge, submission, verdict, join)
+            merge, judged = await self._judge.judge(
+                merge, submission, verdict, join, may_learn=may_learn
+            )
         except (SchemaError, LimitError) as error:
             if may_learn:
                 self._log.info("merge.goes_on_to_learn", merge=merge.id, reason=str(error))

@@ -11,12 +11,20 @@ MACHINE = Path("/etc/rootstock")
 """Where a configuration is looked for that is not in the current folder."""
 
 
+def _seen(path: Path) -> bool:
+    """Return whether this user sees a file: in a folder of another's he sees none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _named(name: str) -> Any:
     """Return an option for the file of that name, found where nothing else is said."""
 
     def found() -> Path:
-        there = MACHINE / name
-        return there if there.exists() and not Path(name).exists() else Path(name)
+        here, there = Path(name), MACHINE / name
+        return here if _seen(here) or not _seen(there) else there
 
     return typer.Option(
         "--config",

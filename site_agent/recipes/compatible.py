@@ -31,6 +31,7 @@ from rootstock.common.weights.safetensors_io import load_frozen
 from rootstock.site_agent.config import CompatibleConfig
 from rootstock.site_agent.data.images import Batch
 from rootstock.site_agent.recipes.fit import train_shape
+from rootstock.site_agent.recipes.frozen import Parts
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
 from rootstock.site_agent.recipes.supervised import SupervisedRecipe
 from rootstock.site_agent.state import check
@@ -94,6 +95,13 @@ class CompatibleRecipe(SupervisedRecipe):
 
     def train(self, start: Teacher, run: TrainingRun) -> Teacher:
         """Train, and estimate BatchNorm statistics anew where that is asked for."""
+        frozen = self.config.frozen
+        if self.config.views or not len(Parts.of(start, frozen).features):
+            raise ConfigurationError(
+                f"training.frozen = '{frozen}', training.views = {self.config.views}: recipe "
+                "'compatible' trains the category module below published heads, on images; take "
+                "views out, freeze up to an earlier layer, or choose recipe 'supervised'"
+            )
         if self.config.compatible.batch_norm == "re-estimated":
             count, nets = (
                 len(run.data.training),

@@ -30,7 +30,8 @@ _BATCH = 32
 _STILL = AugmentConfig(shift=0, flip=False)
 
 Features = dict[str, Tensor]
-"""By task, what goes into its first layer that learns; under "" what f's takes, of all tasks."""
+"""By task, what goes into its first layer that learns; under "" what f's, or other tasks', take."""
+_UNLABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,15 @@ class Parts:
     def lower(self, x_NCHW: Tensor) -> Features:
         """Return what the layers that stay say to images (N,C,H,W)."""
         out_NCHW = self.trunk(x_NCHW)
-        if len(self.features):
-            return {"": out_NCHW}
-        return {task: g(out_NCHW) for task, g in self.below.items()}
+        features = {task: g(out_NCHW) for task, g in self.below.items() if len(g)}
+        return features if len(features) == len(self.below) else {"": out_NCHW, **features}
 
     def upper(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return every task's logits, (N) or (N,H,W)."""
-        if "" in features:
-            x_NCHW = self.features(features[""])
-            features = dict.fromkeys(self.above, x_NCHW)
-        return {task: logits(g(features[task])) for task, g in self.above.items()}
+        inputs = dict(features)
+        if "" in inputs:
+            inputs = dict.fromkeys(self.above, self.features(inputs.pop(""))) | inputs
+        return {task: logits(g(inputs[task])) for task, g in self.above.items()}
 
 
 def _up_to(net: nn.Sequential, name: str) -> int:
@@ -119,7 +119,7 @@ class KeptFeatures:
         self._count, self._views = len(run.data.training), config.views
         self._device = device
         self._labels_N = run.data.training.labels_N
-        self._pixels: list[Tensor] = []
+        self._pixels_NHW: Tensor | None = None
         self._kept: dict[str, Tensor] = {}
         with torch.no_grad(), _precision(device):
             for begin in range(0, self._views * self._count, _BATCH):
@@ -127,23 +127,23 @@ class KeptFeatures:
                 end = min(begin + _BATCH, self._views * self._count)
                 batch = self._views_of(torch.arange(begin, end), run, config)
                 x_NCHW = batch.x_NCHW.to(device, memory_format=torch.channels_last)
-                self._keep(begin, parts.lower(x_NCHW))
-                if batch.labels_NHW is not None:
-                    self._pixels.append(batch.labels_NHW.to(torch.bfloat16))
+                self._keep(begin, parts.lower(x_NCHW), batch.labels_NHW)
                 view = begin // self._count + 1
                 run.on_progress(
                     end,
                     self._views * self._count,
                     f"features of frozen layers, view {view} of {self._views}",
                 )
-        self._pixels_NHW = torch.cat(self._pixels) if self._pixels else None
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Features, Batch]:
         """Return features of a view each, drawn at random, and their labels."""
         view = torch.randint(self._views, indices.shape, generator=generator)
         rows = view * self._count + indices
         features = {task: kept[rows].float().to(self._device) for task, kept in self._kept.items()}
-        pixels_NHW = None if self._pixels_NHW is None else self._pixels_NHW[rows].float()
+        pixels_NHW = None
+        if self._pixels_NHW is not None:
+            pixels_NHW = self._pixels_NHW[rows].float()
+            pixels_NHW[pixels_NHW == _UNLABELLED] = torch.nan
         return features, Batch(torch.empty(0), self._labels_N[indices], pixels_NHW)
 
     def _views_of(self, rows: Tensor, run: TrainingRun, config: TrainingConfig) -> Batch:
@@ -164,10 +164,12 @@ class KeptFeatures:
             torch.cat(pixels) if pixels else None,
         )
 
-    def _keep(self, begin: int, features: Features) -> None:
+    def _keep(self, begin: int, features: Features, pixels_NHW: Tensor | None) -> None:
         if not self._kept:
             rows = self._views * self._count
             size = 2 * sum(rows * part[0].numel() for part in features.values())
+            if pixels_NHW is not None:
+                size += rows * pixels_NHW[0].numel()
             if size > MAX_BYTES:
                 raise ConfigurationError(
                     f"training.views = {self._views}: the features of {self._count} images in so "
@@ -178,6 +180,11 @@ class KeptFeatures:
                 task: torch.empty(rows, *part.shape[1:], dtype=torch.bfloat16)
                 for task, part in features.items()
             }
+            if pixels_NHW is not None:
+                self._pixels_NHW = torch.empty(rows, *pixels_NHW.shape[1:], dtype=torch.int8)
+        if self._pixels_NHW is not None and pixels_NHW is not None:
+            labels_NHW = pixels_NHW.nan_to_num(_UNLABELLED).to(torch.int8)
+            self._pixels_NHW[begin : begin + len(labels_NHW)] = labels_NHW
         for task, part in features.items():
             self._kept[task][begin : begin + len(part)] = part.to("cpu", torch.bfloat16)
 

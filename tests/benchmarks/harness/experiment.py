@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic
 
@@ -108,6 +108,8 @@ class Outcome(Generic[RowT]):
     experiment: Experiment[Any, RowT]
     rows: list[RowT]
     seconds: float
+    machine: str = field(default_factory=results.machine)
+    """Where, with what and of which commit it began."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the measurement's JSON (DESIGN section 8)."""
@@ -117,7 +119,7 @@ class Outcome(Generic[RowT]):
             "goals": [{**asdict(goal), "verdict": goal.verdict} for goal in goals],
             "budget": asdict(self.experiment.request.budget),
             "command": self.experiment.command,
-            "machine": results.machine(),
+            "machine": self.machine,
             "seconds": round(self.seconds, 1),
         }
 
@@ -137,7 +139,11 @@ class Outcome(Generic[RowT]):
             *(f"![{picture}]({results.FIGURES}/{picture})" for picture in pictures),
         ]
         return results.Section(
-            experiment.stem, experiment.title, experiment.command, _paragraphs(parts)
+            experiment.stem,
+            experiment.title,
+            experiment.command,
+            _paragraphs(parts),
+            self.machine,
         )
 
     def show(self, console: Console) -> None:
@@ -166,10 +172,10 @@ class Outcome(Generic[RowT]):
 
 def made(experiment: Experiment[Any, RowT], folder: Path | None, console: Console) -> Outcome[RowT]:
     """Run an experiment; write its section and pictures where a folder is given."""
-    began = time.perf_counter()
+    began, machine = time.perf_counter(), results.machine()
     with workers(experiment.request.workers, console) as run:
         rows = experiment.measure(run)
-        outcome = Outcome(experiment, rows, time.perf_counter() - began)
+        outcome = Outcome(experiment, rows, time.perf_counter() - began, machine)
         if folder is not None:
             console.print(f"written: {outcome.write(folder, run)}")
     return outcome

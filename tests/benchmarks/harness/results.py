@@ -35,6 +35,8 @@ class Section:
     title: str
     command: str
     body: str
+    machine: str = ""
+    """Where it was made; "" is here, now."""
 
 
 def write(folder: Path, part: Section) -> Path:
@@ -43,7 +45,12 @@ def write(folder: Path, part: Section) -> Path:
     text = page.read_text() if page.exists() else ""
     text = f"{_HEAD}\n{text[max(text.find('<!-- begin'), 0) :]}"
     begin, end = f"<!-- begin {part.name} -->", f"<!-- end {part.name} -->"
-    parts = (f"{begin}\n## {part.title}", f"`{part.command}`", machine(), part.body.strip())
+    parts = (
+        f"{begin}\n## {part.title}",
+        f"`{part.command}`",
+        part.machine or machine(),
+        part.body.strip(),
+    )
     block = "\n\n".join(parts) + f"\n{end}\n"
     found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}\n", re.DOTALL)
     there = found.search(text) is not None

@@ -56,7 +56,8 @@ def adamw(
 
     The seed is dropout's.
     """
-    parameters = [parameter for module in modules for parameter in module.parameters()]
+    every = [parameter for module in modules for parameter in module.parameters()]
+    parameters = [parameter for parameter in every if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
     for module in modules:
         module.train()

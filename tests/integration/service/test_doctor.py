@@ -82,7 +82,7 @@ def test_a_lab_that_the_net_has_no_room_for_hears_so(lab: Path) -> None:
     change(lab, "share_samples = 0", 'share_samples = 0\ntasks = ["nosuch"]')
     verdict, told = examined(lab, 1)["coordinator"]
     assert verdict == "stops"
-    assert "no room for this lab's teacher net: growth: task 'nosuch' is not one" in told
+    assert "no room for a teacher net that is trained now: growth: task 'nosuch' is not one" in told
 
 
 def test_a_terminal_gets_80_columns(lab: Path) -> None:

@@ -182,11 +182,15 @@ def test_a_lab_with_few_images_is_judged_as_the_others_are(tmp_path: Path) -> No
     assert taken < {image.numpy().tobytes() for image in every.training.images_NCSS}
     assert torch.equal(own.held.images_NCSS, every.held.images_NCSS)
     assert torch.equal(own.test.images_NCSS, every.test.images_NCSS)
-    few_asked = asked(2, "voc-pretrained", images=20)
+    few_asked = asked(2, "voc-pretrained", images=20, samples=(0, 10))
     assert few_asked.name == "transplant-2-voc-pretrained-20-images"
     assert "--images 20" in few_asked.command
     with pytest.raises(SchemaError, match="--images 20: labs with few images begin with"):
         asked(2, "digits", images=20)
+    with pytest.raises(SchemaError, match="--images 8: a lab makes a batch of 16 or more"):
+        asked(2, "voc-pretrained", images=8)
+    with pytest.raises(SchemaError, match="a lab with 20 images of each side has 40"):
+        asked(2, "voc-pretrained", images=20, samples=(10, 50))
 
 
 def test_the_command_trains_transplants_and_prints_one_json_object(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import torch
 from typer.testing import CliRunner
 
 from rootstock.common.errors import SchemaError
+from rootstock.common.nets.architectures import initial_modules
+from rootstock.common.nets.spec import ArchitectureSpec
 from rootstock.deploy.cli.commands import app
+from rootstock.site_agent.config import TrainingConfig
 from tests.benchmarks.harness.request import Folders, requested
 from tests.benchmarks.papers.shared import datasets
-from tests.benchmarks.papers.transplant import which
+from tests.benchmarks.papers.shared.datasets import Labelled
+from tests.benchmarks.papers.transplant import teachers, which
 from tests.benchmarks.papers.transplant.cells import CEILING
 from tests.benchmarks.papers.transplant.which import BUDGETS, CENTRAL, TEACHERS, Row, Which
 
@@ -77,6 +82,27 @@ def test_what_is_not_there_is_refused() -> None:
         asked(methods=("dream",))
     with pytest.raises(SchemaError, match="numbers from 0 to 1000"):
         asked(samples=(-1,))
+
+
+@pytest.mark.parametrize(("frozen", "views"), [("conv1_1", 0), ("pool2", 2), ("flatten", 2)])
+def test_classes_are_learned_above_what_is_frozen(frozen: str, views: int) -> None:
+    """The central net's labs freeze what theirs do, wherever the net splits."""
+    spec = ArchitectureSpec(name="small-vgg", split="pool2", settings={"width": 4})
+    f, modules = initial_modules(spec, [teachers.TASK], 0)
+    head = teachers.classifier(modules[teachers.TASK.name], 3, 0)
+    g = torch.Generator().manual_seed(0)
+    shape = (40, 3, 32, 32)
+    images = Labelled(
+        torch.randint(0, 256, shape, generator=g, dtype=torch.uint8), torch.arange(40) % 3
+    )
+    config = TrainingConfig(epochs=1, batch_size=8, frozen=frozen, views=views)
+    layers = dict([*f.named_children(), *head.named_children()])
+    before = {name: copy.deepcopy(layer.state_dict()) for name, layer in layers.items()}
+    teachers.learn_classes(f, head, images, config, mirror=False, seed=0)
+    still = list(layers)[: list(layers).index(frozen) + 1]
+    for name, layer in layers.items():
+        same = all(torch.equal(before[name][key], v) for key, v in layer.state_dict().items())
+        assert same is (name in still or not before[name]), name
 
 
 @pytest.mark.slow

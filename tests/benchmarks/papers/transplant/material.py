@@ -25,7 +25,7 @@ from rootstock.common.nets.architectures import (
 )
 from rootstock.common.nets.feature_moments import FeatureMoments
 from rootstock.common.nets.spec import AdapterSpec
-from tests.benchmarks.papers.shared.datasets import PRETRAINED, Lab, Labelled, LabSplit
+from tests.benchmarks.papers.shared.datasets import PRETRAINED, Dataset, Lab, Labelled, LabSplit
 from tests.benchmarks.papers.transplant import teachers
 from tests.benchmarks.papers.transplant.shared_task import shared_task_module
 from tests.benchmarks.papers.transplant.teachers import Below
@@ -50,7 +50,7 @@ class Material:
     permutation_C: Tensor
     means: tuple[Tensor, Tensor] | None
     source: DreamSource
-    moments: FeatureMoments
+    moments: FeatureMoments | None
     signed: bool
     """Whether what g_S takes may be negative."""
     split: LabSplit
@@ -150,15 +150,22 @@ def between(lab: Lab, student: str, *, below: Below | None = None) -> Material:
         source=DreamSource(
             own.category_module, teacher_task, input_shape(dataset.architecture), ours
         ),
-        moments=FeatureMoments.shipped(
-            ours, feature_shape(dataset.architecture), signed=gives_signed(dataset.architecture)
-        ),
+        moments=_moments(dataset, ours),
         signed=takes_signed(dataset.architecture),
         split=split,
         held=_judged(own.category_module, split.held),
         test=_judged(own.category_module, split.test),
         mirror=dataset.mirror,
     )
+
+
+def _moments(dataset: Dataset, shipped: dict[str, Tensor]) -> FeatureMoments | None:
+    """Return what features can be drawn from; a lab with few images ships none."""
+    if "feature_mean" not in shipped:
+        return None
+    architecture = dataset.architecture
+    signed = gives_signed(architecture)
+    return FeatureMoments.shipped(shipped, feature_shape(architecture), signed=signed)
 
 
 @torch.no_grad()

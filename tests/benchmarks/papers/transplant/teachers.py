@@ -9,6 +9,7 @@ Shapes: N images, C channels of a layer, K classes.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from tests.benchmarks.papers.shared import datasets
 from tests.benchmarks.papers.shared.datasets import PRETRAINED, Dataset, Lab, Labelled
 
 TASK = TaskSpec(name="classification")
-FORMAT = 1
+FORMAT = 2
 """Raised when teachers are trained otherwise with the same configuration."""
 START = "cifar10"
 """Whose public images common starts are trained on."""
@@ -140,7 +141,8 @@ def statistics_of(lab: Lab, teacher: Teacher, below: Below | None = None) -> dic
     They are of f's output as well, and so of the split.
     """
     split = lab.dataset.architecture.split
-    name = f"{_config(lab, 1, below).content_digest()}-{split}-statistics"
+    measured = StatisticsConfig().content_digest()[:8]
+    name = f"{_config(lab, 1, below).content_digest()}-{split}-{measured}-statistics"
     return kept(lab.folders, name, lambda: named_statistics(teacher, lab.split.training))
 
 
@@ -205,11 +207,12 @@ def _pretrain(teacher: Teacher, dataset: Dataset, config: TrainingConfig, seed: 
 
 def classifier(task_module: nn.Sequential, classes: int, seed: int) -> nn.Sequential:
     """Return a task module's own layers, ended with an output a class."""
-    *below, last = task_module.children()
+    *below, (name, last) = task_module.named_children()
     assert isinstance(last, nn.Linear)  # every architecture here ends so
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(*below, nn.Linear(last.in_features, classes))
+        ending = (name, nn.Linear(last.in_features, classes))
+        return nn.Sequential(OrderedDict([*below, ending]))
 
 
 def learn_classes(

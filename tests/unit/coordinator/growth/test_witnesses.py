@@ -37,3 +37,13 @@ def test_what_a_lab_reports_itself_is_no_lie() -> None:
     assert "reports an error of 5.0%" in (objection(policy, [many], 5.0) or "")
     assert objection(policy, [YesShare(90.0, 200)], 30.0) is not None
     assert objection(policy, [many], None) is not None
+    # Nobody is asked, or a better join may be learned: the report explains nothing.
+    assert objection(WitnessesConfig(unsure="rule"), [many], 30.0) is not None
+    assert objection(policy, [many], 30.0, may_learn=True) is not None
+
+
+def test_the_surest_share_is_what_the_operator_hears_of() -> None:
+    few, many = YesShare(30.0, 20), YesShare(28.0, 400)
+    told = doubt(WitnessesConfig(), 2, [few, many], 20.0) or ""
+    assert "28.0% of 400 images" in told
+    assert "the error of 20.0% that its lab reports" in told

@@ -215,3 +215,13 @@ def test_settings_say_what_the_recipe_did() -> None:
 
 def plain_settings() -> dict[str, object]:
     return dict(SupervisedRecipe(TrainingConfig(), digits_lab.CPU).settings())
+
+
+@pytest.mark.parametrize("changes", [{"frozen": "pool2"}, {"frozen": "flatten"}, {"views": 2}])
+def test_a_category_module_that_learns_nothing_needs_no_heads(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = CONFIG.model_copy(update=changes)
+    recipe = CompatibleRecipe(config, digits_lab.CPU, FrozenHeads({}, None))
+    with pytest.raises(ConfigurationError, match="or choose recipe 'supervised'"):
+        trained(recipe, 1, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import torch
 from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
+from rootstock.common.protocol import NO_LABEL
 from rootstock.site_agent.config import TrainingConfig
+from rootstock.site_agent.data.images import batch_of
 from rootstock.site_agent.recipes import frozen
 from rootstock.site_agent.recipes.frozen import Parts
 from rootstock.site_agent.recipes.interface import Teacher, TrainingRun
@@ -96,6 +99,33 @@ def test_a_task_module_without_the_layer_learns_all_of_its_own() -> None:
     assert found["classification"].shape == (2,)
     assert found["mask"].shape == (2, 32, 32)
     assert torch.allclose(found["mask"], task_modules["mask"](f(x_NCHW))[:, 0], atol=1e-5)
+
+
+def test_masks_move_with_their_views_and_void_pixels_stay_void(tmp_path: Path) -> None:
+    data = digits_lab.data(0)
+    values = torch.tensor([0, 1, NO_LABEL], dtype=torch.uint8)
+    masks_NHW = values[torch.arange(32 * 32).reshape(1, 32, 32).remainder(3)]
+    training = replace(
+        data.training, masks_NHW=masks_NHW.expand(len(data.training), -1, -1).contiguous()
+    )
+    f, task_modules = initial_modules(
+        SPEC, [*TASKS, TaskSpec(name="mask", kind="binary-segmentation")], seed=0
+    )
+    net = Teacher(f.eval(), task_modules)
+    for g in task_modules.values():
+        g.eval()
+    config = QUICK.model_copy(update={"frozen": "flatten", "views": 1})
+    run = TrainingRun(replace(data, training=training), tmp_path)
+    kept = frozen.KeptFeatures(Parts.of(net, "flatten"), run, config, CPU)
+    chosen = torch.arange(5)
+    features, batch = kept.batch(chosen, torch.Generator())
+    assert set(features) == {"", "classification"}  # one copy for all that begin at f's output
+    still = batch_of(run.data, chosen, frozen._STILL, torch.Generator())
+    assert batch.labels_NHW is not None
+    assert still.labels_NHW is not None
+    assert torch.equal(batch.labels_NHW.nan_to_num(9), still.labels_NHW.nan_to_num(9))
+    assert batch.labels_NHW.isnan().any()
+    assert torch.equal(batch.labels_N, still.labels_N)
 
 
 def test_a_frozen_layer_that_leaves_nothing_is_named() -> None:
