@@ -68,6 +68,21 @@ def error_percent(logits_N: Tensor, labels_N: Tensor) -> float:
     return 100.0 * (1.0 - float(counts.diagonal().sum() / counts.sum()))
 
 
+def errors_by_image(logits_N: Tensor, labels_N: Tensor) -> Tensor:
+    """Return each image's share on the wrong side of threshold 0, of its labelled pixels in a map.
+
+    Shape (N), float64; images without a labelled pixel are left out. A logit that is no number is
+    wrong.
+    """
+    labels, y = (each.reshape(len(each), -1) for each in (labels_N, logits_N))
+    wrong = ((y > 0) != (labels > 0.5)) | y.isnan()
+    labelled = ~labels.isnan()
+    counts_N = labelled.sum(1)
+    shown = counts_N > 0
+    shares_N: Tensor = (wrong & labelled).sum(1)[shown].double() / counts_N[shown]
+    return shares_N
+
+
 def mean_iou_percent(logits_N: Tensor, labels_N: Tensor) -> float | None:
     """Return the mean IoU of the category's pixels and of the rest's, in percent.
 

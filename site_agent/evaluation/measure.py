@@ -5,6 +5,7 @@ N images, C channels, H/W height and width.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -29,6 +30,9 @@ from rootstock.site_agent.consent.rounding import rounded
 from rootstock.site_agent.data.images import ImageSet, LabData
 from rootstock.site_agent.spool.documents import CalibratedError, CandidateError
 from rootstock.site_agent.wire.messages import EvaluationRequest
+
+CONFIDENCE_Z = 1.645
+"""Standard normal deviate of a one-sided confidence of 95%."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ def calibration(holdout_N: Tensor, labels_N: Tensor) -> Calibration | None:
     Where the maths has no answer, or no fewer of the holdout would be on the wrong side, outputs
     stay as they are: a holdout of a few dozen images is too small to move what it cannot fault.
 
-    Of a segmentation all labelled pixels weigh the same, as they do in its error.
+    Of a segmentation all labelled pixels weigh the same, as they do in its error, and an image's
+    are wrong together: its images have to gain by it beyond chance (one-sided 95%).
     """
     labelled = ~labels_N.isnan()
     try:
@@ -126,8 +131,19 @@ def calibration(holdout_N: Tensor, labels_N: Tensor) -> Calibration | None:
     except TransplantError:
         return None
     fitted = Calibration(scale=rounded(fitted.scale), bias=rounded(fitted.bias))
-    before = scoring.error_percent(holdout_N, labels_N)
-    return fitted if scoring.error_percent(fitted.apply(holdout_N), labels_N) < before else None
+    gains_N = scoring.errors_by_image(holdout_N, labels_N)
+    gains_N -= scoring.errors_by_image(fitted.apply(holdout_N), labels_N)
+    return fitted if _serves(gains_N, are_images=labels_N.ndim == 1) else None
+
+
+def _serves(gains_N: Tensor, *, are_images: bool) -> bool:
+    """Return whether a holdout's images gain by a calibration; of maps beyond chance."""
+    if are_images:
+        return float(gains_N.mean()) > 0
+    if len(gains_N) < 2:
+        return False
+    deviation = float(gains_N.std()) / math.sqrt(len(gains_N))
+    return float(gains_N.mean()) > CONFIDENCE_Z * deviation
 
 
 def _result(name: str, y_N: Tensor, images: ImageSet, fitted: Calibration | None) -> CandidateError:

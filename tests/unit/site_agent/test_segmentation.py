@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rootstock.common.distillation.calibration import calibrate_by_labels
 from rootstock.common.distillation.settings import AugmentConfig
 from rootstock.common.errors import SchemaError
 from rootstock.common.nets.adapter import Adapter
@@ -111,6 +112,27 @@ def test_a_calibration_is_fitted_over_pixels() -> None:
     before, after = (scoring.error_percent(y, labels_NHW) for y in (y_NHW, found.apply(y_NHW)))
     assert after < 5 < 60 < before
     assert evaluation.calibration(y_NHW, torch.full_like(labels_NHW, math.nan)) is None
+
+
+def test_a_calibration_of_maps_has_to_serve_most_images() -> None:
+    """An image's pixels are wrong together: one of six that gains much is chance."""
+    generator = torch.Generator().manual_seed(0)
+    labels_NHW = (torch.rand(6, 16, 16, generator=generator) < 0.3).float()
+    y_NHW = 6 * labels_NHW - 3 + torch.randn(6, 16, 16, generator=generator)
+    y_NHW[0] += 4  # one image's pixels are all too high
+    before = scoring.error_percent(y_NHW, labels_NHW)
+    fitted = calibrate_by_labels(y_NHW.flatten(), labels_NHW.flatten(), balanced=False)
+    assert scoring.error_percent(fitted.apply(y_NHW), labels_NHW) < before
+    assert evaluation.calibration(y_NHW, labels_NHW) is None
+    assert evaluation.calibration(y_NHW[:1], labels_NHW[:1]) is None
+
+
+def test_errors_by_image_are_of_labelled_pixels() -> None:
+    labels_NHW = torch.tensor([[[1.0, 0.0]], [[math.nan, 1.0]], [[math.nan, math.nan]]])
+    y_NHW = torch.tensor([[[1.0, 1.0]], [[5.0, math.nan]], [[1.0, 1.0]]])
+    assert scoring.errors_by_image(y_NHW, labels_NHW).tolist() == [0.5, 1.0]
+    images_N = scoring.errors_by_image(torch.tensor([1.0, -1.0]), torch.tensor([1.0, 1.0]))
+    assert images_N.tolist() == [0.0, 1.0]
 
 
 def test_refinement_learns_to_segment(joins: Joins) -> None:
