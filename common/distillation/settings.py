@@ -178,3 +178,7 @@ class AugmentConfig(Document):
     """Largest relative change of brightness, contrast and of each channel."""
     erase: float = Field(default=0.0, ge=0, le=0.5)
     """Side of a random square set to the mean, as a share of the image's side."""
+
+
+STILL = AugmentConfig(shift=0, flip=False)
+"""Images as they are."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.problem import Samples, TransplantProblem, logits
-from rootstock.common.distillation.settings import AugmentConfig, BackDistillationSettings
+from rootstock.common.distillation.settings import STILL, AugmentConfig, BackDistillationSettings
 from rootstock.common.distillation.solvers.back_distillation import BackDistillation
 from rootstock.common.images import normalise
 from rootstock.common.nets.adapter import Adapter
@@ -137,11 +137,10 @@ class Refinement:
         indices = indices[: max(2, room)]
         x_NCHW = torch.empty(len(indices), *first.shape[1:])
         labels = []
-        still = AugmentConfig(shift=0, flip=False)
         for begin in range(0, len(indices), scoring.BATCH):
             check(self.stop)
             chosen = indices[begin : begin + scoring.BATCH]
-            changes = still if begin < len(orders[0]) else self.augmentation
+            changes = STILL if begin < len(orders[0]) else self.augmentation
             batch = batch_of(self.data, chosen, changes, generator)
             own = batch.labels_N if classifies else batch.labels_NHW
             assert own is not None  # noqa: S101  # the start was chosen by labels of this kind

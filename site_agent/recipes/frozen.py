@@ -8,7 +8,7 @@ N images, V views, C channels, H/W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rootstock.common.distillation.problem import logits
-from rootstock.common.distillation.settings import AugmentConfig
+from rootstock.common.distillation.settings import STILL
 from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.training import mixed_precision
 from rootstock.site_agent.config import TrainingConfig
@@ -27,7 +27,6 @@ from rootstock.site_agent.state import check
 MAX_BYTES = 8 << 30
 """Of kept features: they lie in memory."""
 _BATCH = 32
-_STILL = AugmentConfig(shift=0, flip=False)
 
 Features = dict[str, Tensor]
 """By task, what goes into its first layer that learns; under "" what f's, or other tasks', take."""
@@ -82,10 +81,19 @@ class Parts:
             )
         return parts
 
-    def still(self) -> Iterator[nn.Module]:
-        """Yield the layers that stay."""
-        for part in (self.trunk, *self.below.values()):
-            yield from part
+    def freeze(self, *, statistics: bool) -> list[nn.Module]:
+        """Return the layers that stay in evaluation mode; the frozen ones need no gradient.
+
+        With `statistics` all BatchNorm layers do, whichever learn.
+        """
+        still = [layer for part in (self.trunk, *self.below.values()) for layer in part]
+        for layer in still:
+            layer.requires_grad_(False)
+        if statistics:
+            learning = (self.features, *self.above.values())
+            layers = (layer for part in learning for layer in part.modules())
+            still += [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
+        return still
 
     def lower(self, x_NCHW: Tensor) -> Features:
         """Return what the layers that stay say to images (N,C,H,W)."""
@@ -152,7 +160,7 @@ class KeptFeatures:
         generator = torch.Generator().manual_seed(seed % (1 << 62))
         parts = []
         for chosen, augment in (
-            (rows[rows < self._count], _STILL),
+            (rows[rows < self._count], STILL),
             (rows[rows >= self._count], config.augment),
         ):
             if len(chosen):

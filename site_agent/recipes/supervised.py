@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rootstock.common.distillation.problem import logits
 from rootstock.common.nets.spec import Setting
@@ -46,7 +46,7 @@ class SupervisedRecipe:
         modules = start.modules()
         train_shape(modules, self.device)
         parts = Parts.of(start, self.config.frozen)
-        still = self._still(start, parts)
+        still = parts.freeze(statistics=self.config.frozen_statistics)
         optimiser = self._optimiser(start)
 
         def losses(indices: Tensor, generator: torch.Generator) -> list[Tensor]:
@@ -77,20 +77,6 @@ class SupervisedRecipe:
         fit(self.config, run, modules, {OPTIMISER: optimiser}, step)
         ship_shape(modules)
         return start
-
-    def _still(self, net: Teacher, parts: Parts) -> list[nn.Module]:
-        """Return the layers that stay as they are; the frozen ones need no gradient."""
-        still = list(parts.still())
-        for layer in still:
-            layer.requires_grad_(False)
-        if self.config.frozen_statistics:
-            still += [
-                layer
-                for module in net.modules().values()
-                for layer in module.modules()
-                if isinstance(layer, nn.BatchNorm2d)
-            ]
-        return still
 
     def _losses(
         self,

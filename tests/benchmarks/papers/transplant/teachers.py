@@ -227,11 +227,7 @@ def learn_classes(
     """Train a net to tell classes apart, as labs train theirs: what they freeze stays."""
     net = nn.Sequential(category_module, head).to(memory_format=torch.channels_last)
     parts = Parts.of(Teacher(category_module, {TASK.name: head}), config.frozen)
-    still = list(parts.still())
-    for layer in still:
-        layer.requires_grad_(False)
-    if config.frozen_statistics:
-        still += [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    still = parts.freeze(statistics=config.frozen_statistics)
     labelled = images.as_set()
     data = LabData(labelled, labelled, labelled, mirror=mirror)
     for layer in still:

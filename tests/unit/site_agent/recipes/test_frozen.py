@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rootstock.common.distillation.settings import STILL
 from rootstock.common.errors import ConfigurationError
 from rootstock.common.nets.architectures import initial_modules
 from rootstock.common.nets.spec import ArchitectureSpec, TaskSpec
@@ -65,7 +66,7 @@ def test_what_is_frozen_stays_and_all_behind_it_learns(tmp_path: Path, frozen: s
 
 def test_kept_features_teach_what_images_do(tmp_path: Path) -> None:
     """Without augmentation, a view is the image: only the rounding differs, and the draws."""
-    still = {"augment": frozen._STILL, "views": 1, "epochs": 6}
+    still = {"augment": STILL, "views": 1, "epochs": 6}
     kept = trained(tmp_path / "kept", QUICK.model_copy(update=still))
     whole = trained(tmp_path / "whole", QUICK.model_copy(update={**still, "views": 0}))
     begun = weights(start())
@@ -120,7 +121,7 @@ def test_masks_move_with_their_views_and_void_pixels_stay_void(tmp_path: Path) -
     chosen = torch.arange(5)
     features, batch = kept.batch(chosen, torch.Generator())
     assert set(features) == {"", "classification"}  # one copy for all that begin at f's output
-    still = batch_of(run.data, chosen, frozen._STILL, torch.Generator())
+    still = batch_of(run.data, chosen, STILL, torch.Generator())
     assert batch.labels_NHW is not None
     assert still.labels_NHW is not None
     assert torch.equal(batch.labels_NHW.nan_to_num(9), still.labels_NHW.nan_to_num(9))
